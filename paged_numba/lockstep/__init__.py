@@ -1,0 +1,10 @@
+"""A SIMT machine on NumPy: runs Numba CUDA kernels with all lanes of many thread blocks advancing together.
+
+Knows nothing of attention and needs no Numba. Like a GPU before Volta, it runs divergent branches one
+after the other: a lane that spins until another lane of its branch goes on waits forever.
+"""
+
+from .launch import Options, launch, options
+from .translate import lane_program
+
+__all__ = ["Options", "lane_program", "launch", "options"]

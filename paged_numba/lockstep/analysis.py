@@ -1,0 +1,138 @@
+"""What a kernel's syntax tree tells before it runs: its variables, their regions, where lanes may leave.
+
+A region is the body of a function, of a loop or of a branch. Each variable has a home, the smallest
+region that holds every access to it: an assignment needs to keep the old value of inactive lanes only
+where some lane of the home region is inactive.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+
+Region = tuple[ast.stmt | str, ...]
+"""The statements that enclose a region, outermost first; a branch of an ``if`` also has ``body`` or ``orelse``."""
+
+FUNCTION: Region = ()
+
+
+def variables(function: ast.FunctionDef) -> set[str]:
+    """Return the names that the function binds, its parameters included."""
+    bound = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.add(node.id)
+    return bound
+
+
+def leaves(statements: Sequence[ast.stmt]) -> frozenset[str]:
+    """Return how lanes may leave these statements early: ``return``, ``break``, ``continue``."""
+    ways: set[str] = set()
+    for statement in statements:
+        if isinstance(statement, ast.Return):
+            ways.add("return")
+        elif isinstance(statement, ast.Break):
+            ways.add("break")
+        elif isinstance(statement, ast.Continue):
+            ways.add("continue")
+        elif isinstance(statement, ast.If):
+            ways |= leaves(statement.body) | leaves(statement.orelse)
+        elif isinstance(statement, (ast.For, ast.While)):
+            ways |= leaves(statement.body) & {"return"}
+            ways |= leaves(statement.orelse)
+    return frozenset(ways)
+
+
+def homes(function: ast.FunctionDef) -> dict[str, Region]:
+    """Return the home region of each variable.
+
+    A region inside a loop is entered again, by other lanes perhaps: there a variable is at home only if
+    it is assigned before anything else happens to it, so that no value of an earlier round is read.
+    """
+    accesses: dict[str, list[Region]] = {}
+    bodies: dict[Region, Sequence[ast.stmt]] = {FUNCTION: function.body}
+
+    def visit(node: ast.AST, region: Region) -> None:
+        for child in ast.walk(node):
+            if isinstance(child, ast.Name):
+                accesses.setdefault(child.id, []).append(region)
+
+    def walk(statements: Sequence[ast.stmt], region: Region) -> None:
+        for statement in statements:
+            if isinstance(statement, ast.If):
+                visit(statement.test, region)
+                for part in ("body", "orelse"):
+                    inner = (*region, statement, part)
+                    bodies[inner] = getattr(statement, part)
+                    walk(bodies[inner], inner)
+            elif isinstance(statement, ast.For):
+                visit(statement.iter, region)
+                inner = (*region, statement)
+                target = ast.Assign([statement.target], ast.Constant(0))
+                bodies[inner] = [target, *statement.body]
+                walk(bodies[inner], inner)
+                walk(statement.orelse, region)
+            elif isinstance(statement, ast.While):
+                visit(statement.test, region)
+                inner = (*region, statement)
+                bodies[inner] = statement.body
+                walk(statement.body, inner)
+                walk(statement.orelse, region)
+            else:
+                visit(statement, region)
+
+    walk(function.body, FUNCTION)
+    for argument in function.args.args + function.args.kwonlyargs:
+        accesses.setdefault(argument.arg, []).append(FUNCTION)
+    found = {}
+    for name, regions in accesses.items():
+        home = _common(regions)
+        while _reentered(home) and not _assigned_first(bodies[home], name):
+            home = _enclosing(home)
+        found[name] = home
+    return found
+
+
+def _common(regions: list[Region]) -> Region:
+    shared: list[ast.stmt | str] = []
+    for parts in zip(*regions, strict=False):
+        if any(part is not parts[0] for part in parts):
+            break
+        shared.append(parts[0])
+    # An `if` without its branch is not a region: the `if` itself runs in the one around it.
+    if shared and isinstance(shared[-1], ast.If):
+        shared.pop()
+    return tuple(shared)
+
+
+def _enclosing(region: Region) -> Region:
+    return region[:-2] if isinstance(region[-1], str) else region[:-1]
+
+
+def _reentered(region: Region) -> bool:
+    """Tell whether a loop encloses the region, other than the one whose body it is."""
+    around = _enclosing(region) if region else ()
+    return any(isinstance(part, (ast.For, ast.While)) for part in around)
+
+
+def _assigned_first(statements: Sequence[ast.stmt], name: str) -> bool:
+    for statement in statements:
+        if not _mentions(statement, name):
+            continue
+        if isinstance(statement, ast.Assign):
+            targets = {n.id for t in statement.targets for n in _target_names(t)}
+            return name in targets and not _mentions(statement.value, name)
+        return False
+    return False
+
+
+def _target_names(target: ast.expr) -> Iterator[ast.Name]:
+    if isinstance(target, ast.Name):
+        yield target
+    elif isinstance(target, (ast.Tuple, ast.List)):
+        for element in target.elts:
+            yield from _target_names(element)
+
+
+def _mentions(node: ast.AST, name: str) -> bool:
+    return any(isinstance(child, ast.Name) and child.id == name for child in ast.walk(node))

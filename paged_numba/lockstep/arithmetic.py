@@ -1,0 +1,236 @@
+"""Operators of the kernel language on lane values, with Numba's typing rules.
+
+A lane value is a NumPy scalar (the same for all lanes) or an array that broadcasts to
+``[thread blocks, threads]``. NumPy would keep ``int32 + int32`` at int32 and turn ``int64 + uint64``
+into float64; Numba widens both to a 64-bit integer. Rules: Numba documentation, "Numba Enhancement
+Proposal 1: Changes in integer typing".
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Value = Any
+"""A NumPy scalar or array, or a tuple of them: what a kernel expression evaluates to."""
+
+BOOL, INT64, UINT64 = np.dtype(np.bool_), np.dtype(np.int64), np.dtype(np.uint64)
+FLOAT16, FLOAT32, FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+
+
+def integer_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    """Return uint64 where both are unsigned, else int64."""
+    return UINT64 if a.kind == "u" and b.kind == "u" else INT64
+
+
+def arithmetic_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of ``a + b``, ``a - b`` and ``a * b``."""
+    if a.kind in "biu" and b.kind in "biu":
+        return integer_result(a, b)
+    if np.dtype(np.uint8) in (a, b) and FLOAT16 in (a, b):
+        return FLOAT32
+    return np.promote_types(a, b)
+
+
+def division_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of ``a / b``."""
+    result = arithmetic_result(a, b)
+    return FLOAT64 if result.kind in "iu" else result
+
+
+def floor_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of ``a // b`` and ``a % b``."""
+    result = arithmetic_result(a, b)
+    return FLOAT32 if result == FLOAT16 else result
+
+
+def power_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of ``a ** b``: an integer exponent keeps a floating-point base."""
+    if a.kind == "f" and b.kind in "biu":
+        return np.promote_types(a, FLOAT32)
+    result = arithmetic_result(a, b)
+    return FLOAT32 if result == FLOAT16 else result
+
+
+def bitwise_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of ``a & b``, ``a | b`` and ``a ^ b``."""
+    if a == BOOL and b == BOOL:
+        return BOOL
+    _require_integers(a, b)
+    return integer_result(a, b)
+
+
+def shift_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of ``a << b`` and ``a >> b``: the left operand decides."""
+    _require_integers(a, b)
+    return UINT64 if a.kind == "u" else INT64
+
+
+def _require_integers(*dtypes: np.dtype[Any]) -> None:
+    for dtype in dtypes:
+        if dtype.kind not in "biu":
+            raise TypeError(f"a bitwise operator needs integers, got {dtype}")
+
+
+def _binary(
+    ufunc: np.ufunc, native: Callable[[Any, Any], Any], result: Callable[[Any, Any], np.dtype[Any]]
+) -> Callable[[Value, Value], Value]:
+    """Make an operator: plain NumPy where its rules agree with Numba's, else with the result dtype given."""
+    plans: dict[tuple[int, int], np.dtype[Any] | None] = {}
+
+    def plan(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
+        wanted = result(a, b)
+        try:
+            agrees = ufunc(np.ones(1, a), np.ones(1, b)).dtype == wanted
+        except TypeError:  # NumPy has no bool - bool
+            agrees = False
+        plans[a.num, b.num] = None if agrees else wanted
+        return plans[a.num, b.num]
+
+    def operate(a: Value, b: Value) -> Value:
+        a_type, b_type = a.dtype, b.dtype
+        try:
+            wanted = plans[a_type.num, b_type.num]
+        except KeyError:
+            wanted = plan(a_type, b_type)
+        if wanted is None:
+            return native(a, b)
+        return ufunc(a.astype(wanted), b.astype(wanted))
+
+    return operate
+
+
+add = _binary(np.add, operator.add, arithmetic_result)
+sub = _binary(np.subtract, operator.sub, arithmetic_result)
+mul = _binary(np.multiply, operator.mul, arithmetic_result)
+truediv = _binary(np.true_divide, operator.truediv, division_result)
+bit_and = _binary(np.bitwise_and, operator.and_, bitwise_result)
+bit_or = _binary(np.bitwise_or, operator.or_, bitwise_result)
+bit_xor = _binary(np.bitwise_xor, operator.xor, bitwise_result)
+lshift = _binary(np.left_shift, operator.lshift, shift_result)
+rshift = _binary(np.right_shift, operator.rshift, shift_result)
+floordiv_unchecked = _binary(np.floor_divide, operator.floordiv, floor_result)
+mod_unchecked = _binary(np.remainder, operator.mod, floor_result)
+
+
+def power(a: Value, b: Value) -> Value:
+    """``a ** b``; an integer to a negative integer power is 0, or 1 or -1 where the base is."""
+    dtype = power_result(a.dtype, b.dtype)
+    if dtype.kind in "iu":
+        a, b = a.astype(dtype), b.astype(dtype)
+        positive = np.power(a, np.maximum(b, dtype.type(0)))
+        if dtype.kind == "u" or np.all(b >= 0):
+            return positive
+        sign = np.where(b % 2 == 0, dtype.type(1), a)
+        return np.where(b >= 0, positive, np.where(np.abs(a) == 1, sign, dtype.type(0)))
+    return np.power(a.astype(dtype), b.astype(dtype))
+
+
+def power_literal(a: Value, exponent: int) -> Value:
+    """``a ** exponent`` for an integer literal, by repeated squaring, as Numba compiles it."""
+    remaining, base = abs(exponent), positive(a)
+    result = None
+    while remaining:
+        if remaining & 1:
+            result = base if result is None else result * base
+        remaining >>= 1
+        if remaining:
+            base = base * base
+    if result is None:
+        result = base.dtype.type(1)
+    return truediv(base.dtype.type(1), result) if exponent < 0 else result
+
+
+def _widened(a: Value) -> Value:
+    if a.dtype.kind in "biu":
+        return a.astype(UINT64 if a.dtype.kind == "u" else INT64)
+    return a
+
+
+def positive(a: Value) -> Value:
+    """``+a``."""
+    return _widened(a)
+
+
+def negative(a: Value) -> Value:
+    """``-a``."""
+    return -_widened(a)
+
+
+def invert(a: Value) -> Value:
+    """``~a``."""
+    if a.dtype == BOOL:
+        return ~a
+    _require_integers(a.dtype)
+    return ~_widened(a)
+
+
+def truth(a: Value) -> Value:
+    """Return the truth value of `a` by lane."""
+    if isinstance(a, (bool, tuple)):
+        return np.bool_(a)
+    return a if a.dtype == BOOL else a != 0
+
+
+def logical_not(a: Value) -> Value:
+    """``not a`` by lane."""
+    return np.logical_not(truth(a))
+
+
+def cast(a: Value, dtype: np.dtype[Any]) -> Value:
+    """Convert as a C cast does: floating-point values are truncated, integers wrap around."""
+    if a.dtype.kind == "c" and dtype.kind != "c":
+        raise TypeError(f"a complex value cannot be cast to {dtype}")
+    return a.astype(dtype)
+
+
+def unify(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Convert values to the one type that Numba would give a variable that holds any of them."""
+    dtype = values[0].dtype
+    for value in values[1:]:
+        if value.dtype != dtype:
+            dtype = np.promote_types(dtype, value.dtype)
+    return tuple(value if value.dtype == dtype else value.astype(dtype) for value in values)
+
+
+def select(condition: Value, a: Value, b: Value) -> Value:
+    """Return `a` where `condition` holds and `b` elsewhere, unified."""
+    if isinstance(a, tuple):
+        return tuple(select(condition, x, y) for x, y in zip(a, b, strict=True))
+    condition = truth(condition)
+    if not isinstance(condition, np.ndarray):
+        a, b = unify((a, b))
+        return a if condition else b
+    return np.where(condition, a, b)
+
+
+def minimum(*values: Value) -> Value:
+    """``min``: of a NaN and a number, the number, as PTX's ``min`` instruction does."""
+    return _extremum(np.fmin, np.minimum, values)
+
+
+def maximum(*values: Value) -> Value:
+    """``max``: of a NaN and a number, the number, as PTX's ``max`` instruction does."""
+    return _extremum(np.fmax, np.maximum, values)
+
+
+def _extremum(floating: np.ufunc, integer: np.ufunc, values: tuple[Value, ...]) -> Value:
+    if len(values) == 1 and isinstance(values[0], tuple):
+        values = values[0]
+    values = unify(values)
+    ufunc = floating if values[0].dtype.kind == "f" else integer
+    result = values[0]
+    for value in values[1:]:
+        result = ufunc(result, value)
+    return result
+
+
+def contains(item: Value, values: tuple[Value, ...]) -> Value:
+    """``item in values``."""
+    found: Value = np.bool_(False)
+    for value in values:
+        found = found | (item == value)
+    return found

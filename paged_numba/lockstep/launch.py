@@ -1,0 +1,156 @@
+"""Launch a kernel: check what a GPU would refuse, wrap the arguments, run the grid in batches of blocks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import LaunchError
+from .expressions import typed
+from .machine import Dim3, Machine
+from .memory import LaneArray
+from .translate import translate
+
+MAX_THREADS_PER_BLOCK = 1024
+MAX_BLOCK_DIM = (1024, 1024, 64)
+MAX_GRID_DIM = (2**31 - 1, 65535, 65535)
+MAX_SHARED_BYTES = 227 * 1024
+"""Limits of compute capability 9.0 (CUDA C++ Programming Guide, Technical Specifications per Compute Capability)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the machine. Results of a race-free kernel do not depend on them.
+
+    Parameters
+    ----------
+    max_lanes : int
+        Threads that run together; a batch has one thread block at least.
+    memory_budget : int
+        Bytes that the shared and local memory of a batch may take.
+    """
+
+    max_lanes: int = 32768
+    memory_budget: int = 256 * 2**20
+
+
+_options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
+
+
+@contextmanager
+def options(**changes: Any) -> Iterator[Options]:
+    """Change `Options` for the launches in a ``with`` block."""
+    token = _options.set(replace(_options.get(), **changes))
+    try:
+        yield _options.get()
+    finally:
+        _options.reset(token)
+
+
+def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0) -> None:
+    """Run a Numba CUDA kernel on NumPy.
+
+    Parameters
+    ----------
+    kernel : callable
+        Decorated by either ``cuda.jit``, or the plain Python function.
+    grid, block : int or tuple of up to 3 int
+        Thread blocks in the grid; threads in a block, 1,024 at most.
+    *args
+        The kernel's arguments. NumPy arrays are read and written in place.
+    shared_bytes : int
+        Dynamic shared memory of a block, in bytes.
+
+    Raises
+    ------
+    LaunchError
+        A grid, block or argument that a GPU would refuse; nothing has run.
+    KernelError
+        What the kernel did wrong. Stores that came before it stay, as on a GPU.
+    UnsupportedConstructError
+        Python that the machine does not run; nothing has run.
+    """
+    function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
+    grid_dim = _dimensions("grid", grid, MAX_GRID_DIM)
+    block_dim = _dimensions("block", block, MAX_BLOCK_DIM)
+    if block_dim[0] * block_dim[1] * block_dim[2] > MAX_THREADS_PER_BLOCK:
+        raise LaunchError(
+            f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
+            f"got {block_dim[0] * block_dim[1] * block_dim[2]} with block={tuple(block_dim)}"
+        )
+    if not 0 <= shared_bytes <= MAX_SHARED_BYTES:
+        raise LaunchError(f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}")
+    program = translate(function, kernel=True)
+    machine = Machine(grid_dim, block_dim, shared_bytes)
+    names = list(inspect.signature(function).parameters)
+    if len(names) != len(args):
+        raise LaunchError(
+            f"{function.__name__} takes {len(names)} arguments ({', '.join(names)}), got {len(args)}"
+        )
+    lane_args = [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
+    settings = _options.get()
+    count = max(1, min(settings.max_lanes // machine.threads, _FIRST_BATCH))
+    if "this_grid" in function.__code__.co_names:
+        count = machine.blocks
+    first = 0
+    with np.errstate(all="ignore"):
+        while first < machine.blocks:
+            machine.begin_batch(first, min(count, machine.blocks - first))
+            program.function(machine, True, *lane_args)
+            first += machine.batch
+            # The first batch has shown how much memory a block takes.
+            per_block = max(1, -(-machine.memory_bytes // machine.batch))
+            count = max(1, min(settings.max_lanes // machine.threads, settings.memory_budget // per_block))
+
+
+_FIRST_BATCH = 256
+
+
+def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not 1 <= len(given) <= 3 or not all(
+        isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in given
+    ):
+        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+    sizes = tuple(int(n) for n in given) + (1,) * (3 - len(given))
+    for axis, (size, limit) in enumerate(zip(sizes, limits, strict=True)):
+        if not 1 <= size <= limit:
+            raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limit}, got {name}={value!r}")
+    return Dim3(*sizes)
+
+
+def _argument(machine: Machine, name: str, value: Any) -> Any:
+    """Return a kernel argument as lane value."""
+    host = getattr(value, "__lockstep_array__", None)
+    if host is not None:
+        value = host
+    if isinstance(value, np.void):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
+        return LaneArray.of(machine, name, value)
+    if isinstance(value, np.generic):
+        return value
+    if isinstance(value, (bool, int, float, complex)):
+        return typed(value)
+    if isinstance(value, tuple):
+        return tuple(_argument(machine, f"{name}[{i}]", item) for i, item in enumerate(value))
+    if value is None or isinstance(value, str):
+        return value
+    if hasattr(value, "__cuda_array_interface__"):
+        raise LaunchError(f"{name} must lie in host memory for the lockstep target, got an array on a GPU")
+    if hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__"):
+        return LaneArray.of(machine, name, _shared_view(value))
+    raise LaunchError(f"{name} must be an array or a number, got {type(value).__name__}")
+
+
+def _shared_view(value: Any) -> Any:
+    """Return a NumPy array over the memory of `value`, without a copy."""
+    return np.asarray(value) if hasattr(value, "__array_interface__") else np.from_dlpack(value)

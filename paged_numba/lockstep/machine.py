@@ -1,0 +1,203 @@
+"""The state of one launch: which thread blocks run together, their coordinates and their memory.
+
+Lanes are laid out ``[thread blocks in this batch, threads of a block]``. What is the same for all
+threads of a block is ``[thread blocks, 1]``, what is the same in all blocks ``[1, threads]``, what is
+the same everywhere a scalar; NumPy broadcasts between them, so each costs no more than it must.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import LaunchError
+from . import masks
+from .masks import Mask
+from .memory import LaneArray, LocalArray, contiguous_strides, poisoned
+
+WARP_SIZE = 32
+STATIC_SHARED_LIMIT = 48 * 1024
+"""Bytes of static shared memory that a thread block may declare (CUDA C++ Programming Guide, 20.2)."""
+
+SOURCE_MARK = "__lockstep_file__"
+"""A global of every translated function: the file of the kernel's source."""
+
+
+class Dim3(NamedTuple):
+    """Three integers, as ``threadIdx`` and its kin are."""
+
+    x: Any
+    y: Any
+    z: Any
+
+
+class Machine:
+    """One launch.
+
+    Parameters
+    ----------
+    grid_dim, block_dim : Dim3 of int
+        Thread blocks in the grid, threads in a block.
+    shared_bytes : int
+        Dynamic shared memory of a block, in bytes.
+    """
+
+    def __init__(self, grid_dim: Dim3, block_dim: Dim3, shared_bytes: int) -> None:
+        self.grid_size = grid_dim
+        self.block_size = block_dim
+        self.shared_bytes = shared_bytes
+        self.threads = math.prod(block_dim)
+        self.blocks = math.prod(grid_dim)
+        self.gridDim = Dim3(*map(np.int32, grid_dim))
+        self.blockDim = Dim3(*map(np.int32, block_dim))
+        thread = np.arange(self.threads, dtype=np.int32)
+        self.threadIdx = _coordinates(thread, block_dim, self.threads, (1, -1))
+        self.laneid = (thread % WARP_SIZE).reshape(1, -1) if self.threads > 1 else np.int32(0)
+        self._constants: dict[int, LaneArray] = {}
+
+    def begin_batch(self, first: int, count: int) -> None:
+        """Go on to thread blocks ``first .. first + count - 1``, with fresh memory and every lane alive."""
+        self.first, self.batch = first, count
+        self.shape = (count, self.threads)
+        self.num_lanes = count * self.threads
+        block = np.arange(first, first + count, dtype=np.int64)
+        self.blockIdx = _coordinates(block, self.grid_size, count, (-1, 1))
+        self.exited: Mask = False
+        self.memory_bytes = 0
+        self._static_shared = 0
+        self._shared: dict[Any, Any] = {}
+        self._local: dict[Any, LocalArray] = {}
+
+    # Coordinates.
+
+    def grid(self, ndim: int) -> Any:
+        """``cuda.grid(ndim)``: the thread's position in the whole grid, int64."""
+        positions = tuple(
+            self.blockIdx[axis] * np.int64(self.block_size[axis]) + self.threadIdx[axis]
+            for axis in range(ndim)
+        )
+        return positions[0] if ndim == 1 else positions
+
+    def gridsize(self, ndim: int) -> Any:
+        """``cuda.gridsize(ndim)``: threads in the whole grid along each axis, int64."""
+        sizes = tuple(np.int64(self.grid_size[axis] * self.block_size[axis]) for axis in range(ndim))
+        return sizes[0] if ndim == 1 else sizes
+
+    def block_coordinates(self, block: int) -> tuple[int, int, int]:
+        """Return blockIdx of the block at row `block` of the lanes."""
+        return _unravel(self.first + block, self.grid_size)
+
+    def thread_coordinates(self, thread: int) -> tuple[int, int, int]:
+        """Return threadIdx of the thread at column `thread` of the lanes."""
+        return _unravel(thread, self.block_size)
+
+    def whereabouts(self, lane: int) -> str:
+        """Name a lane (its flat index) and the line that it runs, for an error."""
+        block, thread = divmod(lane, self.threads)
+        return (
+            f"blockIdx={self.block_coordinates(block)} threadIdx={self.thread_coordinates(thread)}, "
+            f"{source_line()}"
+        )
+
+    def first_lane(self, mask: Mask) -> int:
+        """Return the flat index of the first lane in `mask`."""
+        return int(np.argmax(masks.lanes(mask, self.shape)))
+
+    # Memory.
+
+    def shared_array(self, site: Any, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
+        """Return the shared array that is declared at `site`; ``shape=0`` asks for the dynamic memory."""
+        lengths = _lengths(shape)
+        if lengths == (0,):
+            return self._dynamic_shared(dtype)
+        if site not in self._shared:
+            size = math.prod(lengths)
+            self._static_shared += size * dtype.itemsize
+            if self._static_shared > STATIC_SHARED_LIMIT:
+                raise LaunchError(
+                    f"static shared memory of a thread block must be at most {STATIC_SHARED_LIMIT} bytes, "
+                    f"got {self._static_shared} with shape={lengths} dtype={dtype}, {source_line()}; "
+                    "more is had as dynamic shared memory: shared.array(0, dtype) and shared_bytes at launch"
+                )
+            self._shared[site] = self._per_block("shared array", size, lengths, dtype)
+        found: LaneArray = self._shared[site]
+        return found
+
+    def _per_block(self, name: str, size: int, lengths: tuple[int, ...], dtype: np.dtype[Any]) -> LaneArray:
+        buffer = poisoned(self.batch * size, dtype)
+        self.memory_bytes += buffer.nbytes
+        return LaneArray(self, name, buffer, self._row_offsets(size), lengths, contiguous_strides(lengths))
+
+    def _row_offsets(self, size: int) -> Any:
+        return 0 if self.batch == 1 else (np.arange(self.batch, dtype=np.int64) * size)[:, None]
+
+    def _dynamic_shared(self, dtype: np.dtype[Any]) -> LaneArray:
+        # Every dynamic array is the same memory, seen as its own dtype.
+        row = -(-self.shared_bytes // 16) * 16
+        if "dynamic" not in self._shared:
+            self._shared["dynamic"] = poisoned(self.batch * row, np.dtype(np.uint8))
+            self.memory_bytes += self.batch * row
+        buffer = self._shared["dynamic"].view(dtype)
+        size = self.shared_bytes // dtype.itemsize
+        return LaneArray(
+            self, "dynamic shared array", buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,)
+        )
+
+    def local_array(self, mask: Mask, site: Any, shape: Any, dtype: np.dtype[Any]) -> LocalArray:
+        """Return the local array that is declared at `site`, poisoned in the lanes that run the declaration."""
+        lengths = _lengths(shape)
+        size = math.prod(lengths)
+        if site not in self._local:
+            buffer = poisoned(self.num_lanes * size, dtype)
+            self.memory_bytes += buffer.nbytes
+            strides = tuple(s * self.num_lanes for s in contiguous_strides(lengths))
+            lane = np.arange(self.num_lanes, dtype=np.int64).reshape(self.shape)
+            self._local[site] = LocalArray(self, "local array", buffer, lane, lengths, strides)
+            return self._local[site]
+        found = self._local[site]
+        element = poisoned(size * self.num_lanes, dtype).reshape(size, *self.shape)
+        np.copyto(found.buffer.reshape(size, *self.shape), element, where=mask)
+        return found
+
+    def constant(self, name: str, array: Any) -> LaneArray:
+        """Return the view of a host array that the kernel names as a global."""
+        if id(array) not in self._constants:
+            frozen = np.asarray(array).view()
+            frozen.flags.writeable = False
+            self._constants[id(array)] = LaneArray.of(self, name, frozen)
+        return self._constants[id(array)]
+
+
+def source_line() -> str:
+    """Return ``file.py:line`` of the kernel statement that runs now."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and SOURCE_MARK not in frame.f_globals:
+        frame = frame.f_back
+    if frame is None:
+        return "host"
+    file = str(frame.f_globals[SOURCE_MARK]).replace("\\", "/").rsplit("/", 1)[-1]
+    return f"{file}:{frame.f_lineno}"
+
+
+def _coordinates(index: Any, size: tuple[int, ...], count: int, shape: tuple[int, int]) -> Dim3:
+    """Split linear positions into x, y, z; scalars where the axis has one position only."""
+    parts = []
+    for axis in range(3):
+        part = (index // math.prod(size[:axis]) % size[axis]).astype(np.int32)
+        parts.append(part[0] if count == 1 or size[axis] == 1 else part.reshape(shape))
+    return Dim3(*parts)
+
+
+def _unravel(position: int, size: tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, _ = size
+    return position % x, position // x % y, position // (x * y)
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    lengths = shape if isinstance(shape, tuple) else (shape,)
+    if any(isinstance(n, np.ndarray) for n in lengths):
+        raise LaunchError("the shape of a shared or local array must be a constant")
+    return tuple(int(n) for n in lengths)

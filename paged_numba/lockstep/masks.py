@@ -1,0 +1,82 @@
+"""Which lanes are active: ``True`` (all), ``False`` (none), or a bool array with some of each.
+
+An array broadcasts to ``[thread blocks, threads]`` and always has at least one active lane. Masks are
+never written to, so that ``is`` tells whether any lane was lost since a mask was saved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .arithmetic import truth
+
+Mask = Any
+"""``True``, ``False`` or a bool array."""
+
+
+def split(mask: Mask, condition: Any) -> tuple[Mask, Mask]:
+    """Divide `mask` into the lanes where `condition` holds and the others."""
+    condition = truth(condition)
+    if not isinstance(condition, np.ndarray):
+        return (mask, False) if condition else (False, mask)
+    then = condition if mask is True else mask & condition
+    if not then.any():
+        return False, mask
+    otherwise = ~condition if mask is True else mask & ~condition
+    if not otherwise.any():
+        return mask, False
+    return then, otherwise
+
+
+def narrow(mask: Mask, condition: Any) -> Mask:
+    """Return the lanes of `mask` where `condition` holds; `mask` itself where it holds for all."""
+    condition = truth(condition)
+    if not isinstance(condition, np.ndarray):
+        return mask if condition else False
+    if condition.all():
+        return mask
+    if mask is True:
+        return condition if condition.any() else False
+    narrowed = mask & condition
+    if not narrowed.any():
+        return False
+    return mask if narrowed.shape == mask.shape and np.array_equal(narrowed, mask) else narrowed
+
+
+def minus(mask: Mask, gone: Mask) -> Mask:
+    """Return the lanes of `mask` that are not in `gone`."""
+    if gone is False:
+        return mask
+    if gone is True or mask is gone:
+        return False
+    if mask is False:
+        return False
+    left = ~gone if mask is True else mask & ~gone
+    return left if left.any() else False
+
+
+def union(a: Mask, b: Mask) -> Mask:
+    """Return the lanes of either mask."""
+    if a is False or b is True:
+        return b
+    if b is False or a is True:
+        return a
+    either = a | b
+    return True if either.all() else either
+
+
+def join(entry: Mask, then: Mask, then_left: Mask, otherwise: Mask, otherwise_left: Mask) -> Mask:
+    """Return the lanes that go on after an ``if`` in which some may have returned or left a loop.
+
+    `then` and `otherwise` entered the branches, `then_left` and `otherwise_left` came out of them.
+    """
+    if then_left is then and otherwise_left is otherwise:
+        return entry
+    return union(then_left, otherwise_left)
+
+
+def lanes(mask: Mask, shape: tuple[int, ...]) -> Any:
+    """Return `mask` as a bool array of `shape`."""
+    return np.broadcast_to(np.asarray(mask), shape)

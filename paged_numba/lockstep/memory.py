@@ -1,0 +1,410 @@
+"""Arrays as kernels see them: global, shared, local and constant memory, with every index checked."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import KernelError, KernelIndexError
+from . import masks
+from .masks import Mask
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+POISON = 0xFFFDFDAD
+"""What fresh shared and local memory holds, by 4 bytes: NaN as float16, float32 and float64, loud as an integer."""
+
+
+def poisoned(size: int, dtype: np.dtype[Any]) -> Any:
+    """Return a 1-D array of `size` elements as dirty as fresh memory on a GPU."""
+    words = np.full(-(-size * dtype.itemsize // 4), POISON, np.uint32)
+    return words.view(np.uint8)[: size * dtype.itemsize].view(dtype)
+
+
+class LaneArray:
+    """An array, or a view of one whose position may differ by lane.
+
+    Element ``[i, j]`` lies at ``buffer[offset + i * strides[0] + j * strides[1]]``.
+
+    Parameters
+    ----------
+    machine : Machine
+        Names the lanes when an index is out of bounds.
+    name : str
+        What errors call the array: the kernel's argument.
+    buffer : ndarray
+        1-D; all the memory that any lane can reach through this array.
+    offset : int or int64 array
+        Position of the first element, by lane where it differs.
+    shape, strides : tuple of int
+        In elements; lengths may be int64 arrays where they differ by lane.
+    lead : tuple
+        Indices that earlier partial indexing has used up; None once a slice has moved the origin.
+    """
+
+    __slots__ = ("buffer", "dtype", "lead", "lengths", "machine", "name", "offset", "shape", "strides")
+
+    def __init__(
+        self,
+        machine: Machine,
+        name: str,
+        buffer: Any,
+        offset: Any,
+        shape: tuple[Any, ...],
+        strides: tuple[int, ...],
+        lead: tuple[Any, ...] | None = (),
+    ) -> None:
+        self.machine = machine
+        self.name = name
+        self.buffer = buffer
+        self.dtype = buffer.dtype
+        self.offset = offset
+        self.lengths = shape
+        self.shape = tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in shape)
+        self.strides = strides
+        self.lead = lead
+
+    @classmethod
+    def of(cls, machine: Machine, name: str, array: Any) -> LaneArray:
+        """Wrap a NumPy array without a copy, whatever its strides."""
+        unit = math.gcd(*array.strides) or array.itemsize
+        start = array
+        for axis, stride in enumerate(array.strides):
+            if stride < 0:
+                start = np.flip(start, axis)
+        lengths = zip(start.shape, start.strides, strict=True)
+        extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
+        buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
+        strides = tuple(s // unit for s in array.strides)
+        offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
+        return cls(machine, name, buffer, offset, array.shape, strides)
+
+    # What kernels ask of an array.
+
+    @property
+    def ndim(self) -> Any:
+        return np.int64(len(self.lengths))
+
+    @property
+    def size(self) -> Any:
+        size: Any = np.int64(1)
+        for length in self.shape:
+            size = size * length
+        return size
+
+    @property
+    def itemsize(self) -> Any:
+        return np.int64(self.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> Any:
+        return self.size * self.itemsize
+
+    @property
+    def T(self) -> LaneArray:
+        return self.like(self.offset, self.lengths[::-1], self.strides[::-1], None)
+
+    def like(
+        self, offset: Any, shape: tuple[Any, ...], strides: tuple[int, ...], lead: tuple[Any, ...] | None
+    ) -> LaneArray:
+        """Return another view of the same memory."""
+        return LaneArray(self.machine, self.name, self.buffer, offset, shape, strides, lead)
+
+    def reshape(self, *shape: Any) -> LaneArray:
+        """Return a view in another shape; the array must be C-contiguous."""
+        if len(shape) == 1 and isinstance(shape[0], tuple):
+            shape = shape[0]
+        wanted = [int(n) for n in shape]
+        size = int(self.size)
+        if self.strides != contiguous_strides(self.lengths):
+            raise KernelError(f"reshape needs a contiguous array, {self.name} is strided")
+        if wanted.count(-1) == 1:
+            wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
+        if math.prod(wanted) != size:
+            raise KernelError(f"cannot reshape {self.name} of {size} elements into {tuple(wanted)}")
+        return self.like(self.offset, tuple(wanted), contiguous_strides(tuple(wanted)), None)
+
+    def field(self, name: str) -> LaneArray:
+        """Return the view of one field of a record array."""
+        return LaneArray(
+            self.machine, self.name, self.buffer[name], self.offset, self.lengths, self.strides, self.lead
+        )
+
+    # Access.
+
+    def address(self, mask: Mask, index: tuple[Any, ...]) -> Any:
+        """Return the position in `buffer` of the element that each lane means.
+
+        Parameters
+        ----------
+        mask : bool or bool array
+            Active lanes. The others get a position inside the buffer, whatever their index.
+        index : tuple of integer values
+            One index an axis; from ``-n`` to ``n - 1``, negative ones counted from the end, as in Numba.
+
+        Raises
+        ------
+        KernelIndexError
+            Where an active lane's index is out of bounds.
+        """
+        offset, terms = self.offset, []
+        for axis, i in enumerate(index):
+            n, stride = self.lengths[axis], self.strides[axis]
+            if not isinstance(i, np.ndarray) and not isinstance(n, np.ndarray):
+                if i.dtype.kind not in "iub":
+                    raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
+                position = int(i)
+                if position < 0:
+                    position += n
+                if not 0 <= position < n:
+                    self._out_of_bounds(mask, index, True)
+                if isinstance(offset, np.ndarray):
+                    offset = offset + position * stride if position else offset
+                else:
+                    offset += position * stride
+            else:
+                i = self._checked(mask, index, i, n)
+                terms.append(i if stride == 1 else i * stride)
+        # Small terms first: a value for each thread block costs less than one for each lane.
+        terms.sort(key=np.size)
+        for term in terms:
+            offset = term + offset
+        return offset
+
+    def _checked(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> Any:
+        """Return `i` as int64 within ``0 .. n - 1`` in every lane, active or not."""
+        if i.dtype != np.int64:
+            if i.dtype.kind not in "iub":
+                raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
+            i = i.astype(np.int64)
+        # As uint64 a negative index is huge: one reduction tests both bounds.
+        if not isinstance(n, np.ndarray) and i.view(np.uint64).max() < n:
+            return i
+        i = np.where(i < 0, i + n, i)
+        bad = (i < 0) | (i >= n)
+        if bad.any():
+            if (bad & mask).any():
+                self._out_of_bounds(mask, index, bad)
+            i = np.where(bad, 0, i)
+        return i
+
+    def load(self, mask: Mask, index: Any) -> Any:
+        """Return ``array[index]``: a value, or a view where `index` is partial or has slices."""
+        if type(index) is not tuple:
+            index = (index,)
+        if len(index) != len(self.lengths) or any(type(i) is slice or i is Ellipsis for i in index):
+            return self.view(mask, index)
+        if not self.buffer.size:
+            self._out_of_bounds(mask, index, True)
+        value = self.buffer[self.address(mask, index)]
+        if self.dtype.names is not None:
+            return self.view(mask, index)
+        return value
+
+    def store(self, mask: Mask, index: Any, value: Any) -> None:
+        """``array[index] = value`` in the active lanes; of several lanes at one address the last wins."""
+        if type(index) is not tuple:
+            index = (index,)
+        if len(index) != len(self.lengths) or any(type(i) is slice or i is Ellipsis for i in index):
+            self._fill(mask, self.view(mask, index), value)
+            return
+        if not self.buffer.flags.writeable:
+            raise KernelError(f"{self.name} is read-only, a kernel cannot store into it")
+        if not self.buffer.size:
+            self._out_of_bounds(mask, index, True)
+        self._scatter(mask, self.address(mask, index), value)
+
+    def _scatter(self, mask: Mask, position: Any, value: Any) -> None:
+        shape = np.broadcast_shapes(np.shape(position), np.shape(value), np.shape(mask))
+        if not shape:
+            self.buffer[position] = value
+            return
+        if np.shape(position) != shape:
+            position = np.broadcast_to(position, shape)
+        if mask is not True:
+            chosen = np.broadcast_to(mask, shape)
+            position = position[chosen]
+            value = np.broadcast_to(value, shape)[chosen]
+        self.buffer[position] = value
+
+    def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
+        """Store a value, or an array of the same shape, into every element of a view."""
+        if any(isinstance(n, np.ndarray) for n in target.lengths):
+            raise KernelError(f"a slice of {self.name} whose length differs by thread cannot be assigned to")
+        for place in np.ndindex(*target.lengths):
+            where = tuple(np.int64(i) for i in place)
+            if isinstance(value, LaneArray):
+                source = where[len(where) - len(value.lengths) :]
+                target.store(mask, where, value.load(mask, source))
+            else:
+                target.store(mask, where, value)
+
+    def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
+        """Return the view that a partial index or slices select; integers may differ by lane."""
+        if Ellipsis in index:
+            at = index.index(Ellipsis)
+            fill = len(self.lengths) - (len(index) - 1)
+            index = index[:at] + (slice(None),) * fill + index[at + 1 :]
+        if len(index) > len(self.lengths):
+            raise KernelIndexError(
+                f"{self.name} has {len(self.lengths)} dimensions, indexed with {len(index)}"
+            )
+        offset, shape, strides, lead = self.offset, [], [], self.lead
+        for axis, i in enumerate(index):
+            n, stride = self.lengths[axis], self.strides[axis]
+            if type(i) is slice:
+                start, length, step = _slice_bounds(i, n)
+                offset = offset + start * stride
+                shape.append(length)
+                strides.append(stride * step)
+                lead = None
+            else:
+                if not isinstance(i, np.ndarray) and not isinstance(n, np.ndarray):
+                    i = int(i)
+                    if not -n <= i < n:
+                        self._out_of_bounds(mask, index, True)
+                    offset = offset + (i + n if i < 0 else i) * stride
+                else:
+                    offset = offset + self._checked(mask, index, i, n) * stride
+                lead = None if lead is None else (*lead, i)
+        rest = len(index)
+        return self.like(offset, (*shape, *self.lengths[rest:]), (*strides, *self.strides[rest:]), lead)
+
+    def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
+        """Raise for the first active lane that is in `bad`."""
+        machine = self.machine
+        lane = int(np.argmax(masks.lanes(mask, machine.shape) & masks.lanes(bad, machine.shape)))
+
+        def of_lane(value: Any) -> Any:
+            return int(np.broadcast_to(value, machine.shape).flat[lane])
+
+        lead = self.lead or ()
+        text = ", ".join("..." if type(i) is slice else str(of_lane(i)) for i in (*lead, *index))
+        lengths = tuple(of_lane(n) for n in self.lengths)
+        if self.lead is None:
+            of = f"a view of {self.name} with shape {lengths}"
+        elif lead:
+            of = f"its last {len(lengths)} axes, of shape {lengths}"
+        else:
+            of = f"shape {lengths}"
+        raise KernelIndexError(f"{self.name}[{text}] out of bounds for {of}, {machine.whereabouts(lane)}")
+
+
+class LocalArray(LaneArray):
+    """Local memory: one array for each lane, element by element side by side."""
+
+    __slots__ = ()
+
+    def _element(self, index: tuple[Any, ...]) -> int | None:
+        """Return the element that all lanes mean, or None where they differ or it is not there."""
+        element = 0
+        for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
+            if isinstance(i, np.ndarray) or i.dtype.kind not in "iu" or not 0 <= i < n:
+                return None
+            element += int(i) * stride
+        return element
+
+    def load(self, mask: Mask, index: Any) -> Any:
+        if type(index) is not tuple:
+            index = (index,)
+        if len(index) == len(self.lengths) and not any(type(i) is slice or i is Ellipsis for i in index):
+            start = self._element(index)
+            if start is not None:
+                width = self.machine.num_lanes
+                return self.buffer[start : start + width].reshape(self.machine.shape).copy()
+        return super().load(mask, index)
+
+    def store(self, mask: Mask, index: Any, value: Any) -> None:
+        if type(index) is not tuple:
+            index = (index,)
+        if len(index) == len(self.lengths) and not any(type(i) is slice or i is Ellipsis for i in index):
+            start = self._element(index)
+            if start is not None:
+                target = self.buffer[start : start + self.machine.num_lanes].reshape(self.machine.shape)
+                np.copyto(target, value, casting="unsafe", where=mask)
+                return
+        super().store(mask, index, value)
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, of a C-contiguous array."""
+    strides, step = [], 1
+    for length in reversed(shape):
+        strides.append(step)
+        step = step * length
+    return tuple(reversed(strides))
+
+
+def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
+    """Return start, length and step of a slice; start and length by lane where its bounds differ."""
+    step = 1 if index.step is None else int(index.step)
+    bounds = (index.start, index.stop, n)
+    if not any(isinstance(bound, np.ndarray) for bound in bounds):
+        start, stop = (None if bound is None else int(bound) for bound in bounds[:2])
+        chosen = range(*slice(start, stop, step).indices(n))
+        return chosen.start, len(chosen), step
+    if step < 1:
+        raise KernelError("a slice whose bounds differ by thread needs a positive step")
+
+    def clipped(bound: Any, default: Any) -> Any:
+        if bound is None:
+            return default
+        bound = bound.astype(np.int64)
+        return np.clip(np.where(bound < 0, bound + n, bound), 0, n)
+
+    start, stop = clipped(index.start, 0), clipped(index.stop, n)
+    return start, np.maximum(0, -((start - stop) // step)), step
+
+
+def load(mask: Mask, container: Any, index: Any) -> Any:
+    """``container[index]`` for arrays and tuples."""
+    if isinstance(container, tuple):
+        if type(index) is slice:
+            parts = (None if p is None else int(p) for p in (index.start, index.stop, index.step))
+            return container[slice(*parts)]
+        if not isinstance(index, np.ndarray):
+            return container[int(index)]
+        value = container[0]
+        for place, item in enumerate(container[1:], 1):
+            value = np.where(index == place, item, value)
+        return value
+    if isinstance(index, str):
+        view = container.field(index)
+        return view if view.lengths else view.load(mask, ())
+    return container.load(mask, index)
+
+
+def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
+    """``container[index] = value``."""
+    if isinstance(index, str):
+        container.field(index).store(mask, (), value)
+        return
+    if not isinstance(container, LaneArray):
+        raise KernelError(f"{type(container).__name__} does not support item assignment")
+    container.store(mask, index, value)
+
+
+def attribute(mask: Mask, value: Any, name: str) -> Any:
+    """``value.name`` for arrays, records and numbers."""
+    if isinstance(value, LaneArray):
+        if value.dtype.names is not None and name in value.dtype.names:
+            return load(mask, value, name)
+        if name == "strides":
+            return tuple(np.int64(s * value.dtype.itemsize) for s in value.strides)
+        if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T", "reshape"):
+            return getattr(value, name)
+    elif name in ("real", "imag", "dtype", "conjugate"):
+        return getattr(value, name)
+    elif hasattr(type(value), "_fields") or hasattr(type(value), "__lane_attributes__"):
+        return getattr(value, name)
+    raise KernelError(f"a kernel value of type {type(value).__name__} has no attribute {name!r}")
+
+
+def set_attribute(mask: Mask, value: Any, name: str, new: Any) -> None:
+    """``record.name = new``."""
+    if not isinstance(value, LaneArray) or value.dtype.names is None or name not in value.dtype.names:
+        raise KernelError(f"a kernel value of type {type(value).__name__} has no field {name!r}")
+    store(mask, value, name, new)
