@@ -244,8 +244,8 @@ class LaneArray:
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
         """Return the view that a partial index or slices select; integers may differ by lane."""
-        if Ellipsis in index:
-            at = index.index(Ellipsis)
+        at = next((place for place, i in enumerate(index) if i is Ellipsis), None)
+        if at is not None:
             fill = len(self.lengths) - (len(index) - 1)
             index = index[:at] + (slice(None),) * fill + index[at + 1 :]
         if len(index) > len(self.lengths):

@@ -1,0 +1,28 @@
+"""Benchmarks that print both sides of each comparison from one run: ``lockstep`` and ``gpu``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``paged-numba bench``."""
+    parser.add_argument("what", choices=("lockstep", "gpu"), help="what to measure")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with provenance, to FILE")
+    parser.add_argument("--commit", help="commit to record, where the checkout has no git")
+    parser.add_argument("--no-simulator", action="store_true", help="lockstep: leave out Numba's simulator (a minute)")
+
+
+def main(args: list[str]) -> int:
+    """Run ``paged-numba bench`` and return its exit status."""
+    parser = argparse.ArgumentParser(prog="paged-numba bench", description=__doc__)
+    add_arguments(parser)
+    options = parser.parse_args(args)
+    if options.what == "gpu":
+        from .gpu import run as run_gpu
+
+        return run_gpu(options.json, options.commit)
+    from .lockstep import run as run_lockstep
+
+    return run_lockstep(options.json, options.commit, simulator=not options.no_simulator)

@@ -1,0 +1,191 @@
+"""``paged-numba bench lockstep``: the machine beside Numba's simulator and beside hand-written NumPy."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import lockstep
+from ..kernels.decode_block import decode_block_kernel
+from .provenance import provenance, table, write_json
+
+BLOCK_SIZE = 16
+THREADS = 64
+HEAD_DIM = 64
+
+
+class Decode(NamedTuple):
+    """Arguments of the decode kernel after its outputs."""
+
+    query: Any
+    key_cache: Any
+    value_cache: Any
+    block_tables: Any
+    seq_lens: Any
+    scale: Any
+
+
+def decode_case(num_seqs: int, num_heads: int, seq_len: int) -> Decode:
+    """Return peaky random inputs with a scattered block table; block_size 16, head_dim 64."""
+    rng = np.random.default_rng(0)
+    per_seq = -(-seq_len // BLOCK_SIZE)
+    num_blocks = num_seqs * per_seq
+    cache = rng.standard_normal((2, num_blocks, BLOCK_SIZE, num_heads, HEAD_DIM), np.float32)
+    return Decode(
+        3 * rng.standard_normal((num_seqs, num_heads, HEAD_DIM), np.float32),
+        cache[0],
+        cache[1],
+        rng.permutation(num_blocks).reshape(num_seqs, per_seq).astype(np.int32),
+        np.full(num_seqs, seq_len, np.int32),
+        np.float32(1 / math.sqrt(HEAD_DIM)),
+    )
+
+
+def run_lockstep(case: Decode, out: Any, lse: Any) -> None:
+    """Run the block decode kernel on the lockstep machine."""
+    lockstep.launch(decode_block_kernel, case.query.shape[:2], THREADS, out, lse, *case)
+
+
+def run_numpy(case: Decode, out: Any, lse: Any) -> None:
+    """The same kernel vectorised by hand: online softmax over the same tiles, all sequences and heads at once."""
+    num_seqs, num_heads, _ = case.query.shape
+    blocks_per_tile = THREADS // BLOCK_SIZE
+    query = case.query * case.scale
+    largest = np.full((num_seqs, num_heads), -np.inf, np.float32)
+    total = np.zeros((num_seqs, num_heads), np.float32)
+    weighted = np.zeros_like(case.query)
+    for first in range(0, case.block_tables.shape[1], blocks_per_tile):
+        blocks = case.block_tables[:, first : first + blocks_per_tile]
+        tile = (num_seqs, -1, num_heads, HEAD_DIM)
+        key, value = case.key_cache[blocks].reshape(tile), case.value_cache[blocks].reshape(tile)
+        scores = np.einsum("shd,sthd->sht", query, key)
+        position = first * BLOCK_SIZE + np.arange(key.shape[1])
+        scores = np.where(position < case.seq_lens[:, None, None], scores, -np.inf)
+        new_largest = np.maximum(largest, scores.max(axis=2))
+        weights = np.exp(scores - new_largest[:, :, None])
+        rescale = np.exp(largest - new_largest)
+        total = total * rescale + weights.sum(axis=2)
+        weighted = weighted * rescale[:, :, None] + np.einsum("sht,sthd->shd", weights, value)
+        largest = new_largest
+    out[:] = weighted / total[:, :, None]
+    lse[:] = largest + np.log(total)
+
+
+_SIMULATOR = """
+import json, sys, time
+import numpy as np
+from paged_numba.bench import lockstep as bench
+from paged_numba.kernels.decode_block import decode_block_kernel
+case = bench.decode_case(2, 2, 128)
+out, lse = np.zeros_like(case.query), np.zeros(case.query.shape[:2], np.float32)
+start = time.perf_counter()
+decode_block_kernel[(2, 2), bench.THREADS](out, lse, *case)
+print(json.dumps({"seconds": time.perf_counter() - start, "out": out.tolist()}))
+"""
+
+
+def simulate() -> tuple[float, Any]:
+    """Return seconds and output of one decode (2 x 2 x 128 tokens) on Numba's simulator, in its own process."""
+    package_root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", _SIMULATOR], env=environment, capture_output=True, text=True, check=True
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    return result["seconds"], np.array(result["out"], np.float32)
+
+
+def _median_seconds(call: Callable[[], None], repeats: int) -> float:
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _outputs(case: Decode) -> tuple[Any, Any]:
+    return np.zeros_like(case.query), np.zeros(case.query.shape[:2], np.float32)
+
+
+def _exponent(sizes: list[int], seconds: list[float]) -> float:
+    """Return the slope of log(seconds) over log(size)."""
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def _empty_kernel() -> None:
+    pass
+
+
+def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
+    """Measure, print and write JSON; return the exit status, 1 if two sides disagree."""
+    record: dict[str, Any] = {"benchmark": "lockstep", "provenance": provenance(commit)}
+    rows: list[list[str]] = []
+    agree = True
+
+    def row(what: str, ours: float, other: str, theirs: float, ratio: str) -> None:
+        rows.append([what, f"{ours * 1e3:.2f}", other, f"{theirs * 1e3:.2f}", ratio])
+
+    small = decode_case(2, 2, 128)
+    out, lse = _outputs(small)
+    seconds = _median_seconds(lambda: run_lockstep(small, out, lse), 7)
+    if simulator:
+        print("Numba's simulator decodes 2 x 2 heads x 128 tokens: about a minute ...", file=sys.stderr)
+        simulated, expected = simulate()
+        agree &= bool(np.allclose(out, expected, rtol=1e-4, atol=1e-4))
+        row("decode, 4 blocks of 64 threads, 128 tokens", seconds, "simulator", simulated,
+            f"{simulated / seconds:,.0f} times faster")  # fmt: skip
+        record["simulator"] = {"lockstep_s": seconds, "simulator_s": simulated, "ratio": simulated / seconds}
+
+    large = decode_case(16, 8, 1024)
+    out, lse = _outputs(large)
+    by_hand, hand_lse = _outputs(large)
+    # In turns, so that a change of the machine's speed meets both.
+    pairs = [
+        (
+            _median_seconds(lambda: run_lockstep(large, out, lse), 1),
+            _median_seconds(lambda: run_numpy(large, by_hand, hand_lse), 1),
+        )
+        for _ in range(5)
+    ]
+    agree &= bool(np.allclose(out, by_hand, rtol=1e-4, atol=1e-4) and np.allclose(lse, hand_lse, atol=1e-4))
+    ours, hand = (statistics.median(side) for side in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    row("decode, 16 seqs x 8 heads x 1,024 tokens", ours, "NumPy by hand", hand, f"{ratio:.1f} times its time")
+    record["numpy"] = {"lockstep_s": ours, "numpy_s": hand, "ratio": ratio}
+
+    empty = _median_seconds(lambda: lockstep.launch(_empty_kernel, 1, 1), 101)
+    rows.append(["launch of an empty kernel", f"{empty * 1e3:.3f}", "", "", ""])
+    record["empty_launch_s"] = empty
+
+    for name, sizes, make in (
+        ("tokens", [512, 1024, 2048, 4096, 8192], lambda n: decode_case(4, 4, n)),
+        ("sequences", [16, 32, 64, 128, 256], lambda n: decode_case(n, 8, 128)),
+    ):
+        times = []
+        for size in sizes:
+            case = make(size)
+            results = _outputs(case)
+            times.append(_median_seconds(lambda: run_lockstep(case, *results), 5))  # noqa: B023 (called at once)
+        exponent = _exponent(sizes, times)
+        rows.append([f"cost over {name}, {sizes[0]} to {sizes[-1]}", f"{times[-1] * 1e3:.2f}", "", "",
+                     f"exponent {exponent:.2f}"])  # fmt: skip
+        record[f"exponent_{name}"] = {"sizes": sizes, "seconds": times, "exponent": exponent}
+
+    print(table(["what", "lockstep ms", "beside", "ms", "ratio"], rows))
+    print("Both sides agree." if agree else "The two sides DISAGREE.")
+    if json_path is not None:
+        write_json(json_path, record)
+    return 0 if agree else 1

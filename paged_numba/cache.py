@@ -1,0 +1,167 @@
+"""A paged KV cache: allocator, storage and operations together, what a user holds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from . import target as seam
+from .allocator import Allocation, BlockAllocator
+
+
+class PagedKVCache:
+    """Keys and values of many sequences in one pool of blocks.
+
+    Parameters
+    ----------
+    num_blocks, block_size : int
+        Size of the pool in blocks, and of a block in tokens (256 at most).
+    num_kv_heads, head_dim : int
+        Shape of one token's keys and of its values.
+    target : str
+        What runs the kernels and so where the storage lies; see `paged_numba.target.resolve`.
+
+    Attributes
+    ----------
+    allocator : BlockAllocator
+        Who owns which block.
+    key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
+        On the GPU for the target ``cuda``, else NumPy. Slots that were never written hold NaN.
+    target : str
+        The target that runs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> cache = pn.PagedKVCache(num_blocks=8, block_size=4, num_kv_heads=1, head_dim=2)
+    >>> cache.add("a", np.ones((5, 1, 2), np.float32), np.ones((5, 1, 2), np.float32))
+    >>> cache.allocator.block_table("a").size
+    2
+    >>> cache.attend(["a"], np.ones((1, 1, 2), np.float32))
+    array([[[1., 1.]]], dtype=float32)
+    """
+
+    def __init__(
+        self, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int, *, target: str = "auto"
+    ) -> None:
+        self.target = seam.resolve(target)
+        self.allocator = BlockAllocator(num_blocks, block_size)
+        for name, count in (("num_kv_heads", num_kv_heads), ("head_dim", head_dim)):
+            if count < 1:
+                raise ValueError(f"{name} must be positive, got {name}={count}")
+        shape = (num_blocks, block_size, num_kv_heads, head_dim)
+        self.key_cache = seam.storage(shape, np.float32, np.nan, self.target)
+        self.value_cache = seam.storage(shape, np.float32, np.nan, self.target)
+
+    def add(self, seq_id: Hashable, key: Any, value: Any) -> None:
+        """Start a sequence with the keys and values of its first tokens.
+
+        Parameters
+        ----------
+        seq_id : hashable
+        key, value : float32[num_tokens, num_kv_heads, head_dim]
+
+        Raises
+        ------
+        DuplicateSequenceError, OutOfBlocksError, TypeError, ValueError
+            Nothing was changed.
+        """
+        self._check_tokens(key, value)
+        self._write(self.allocator.add(seq_id, int(key.shape[0])), key, value)
+
+    def append(self, seq_id: Hashable, key: Any, value: Any) -> None:
+        """Append tokens to a sequence; a block that it shares with others is copied first.
+
+        Parameters
+        ----------
+        seq_id : hashable
+        key, value : float32[num_tokens, num_kv_heads, head_dim]
+
+        Raises
+        ------
+        UnknownSequenceError, OutOfBlocksError, TypeError, ValueError
+            Nothing was changed.
+        """
+        self._check_tokens(key, value)
+        self._write(self.allocator.append(seq_id, int(key.shape[0])), key, value)
+
+    def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
+        """Start a sequence that shares all blocks of another.
+
+        Raises
+        ------
+        UnknownSequenceError, DuplicateSequenceError
+            Nothing was changed.
+        """
+        self.allocator.fork(parent_id, child_id)
+
+    def free(self, seq_id: Hashable) -> None:
+        """End a sequence and give back the blocks that no other shares.
+
+        Raises
+        ------
+        UnknownSequenceError
+            Nothing was changed.
+        """
+        self.allocator.free(seq_id)
+
+    def gather(self, seq_id: Hashable) -> tuple[Any, Any]:
+        """Return the keys and values of a sequence, float32[seq_len, num_kv_heads, head_dim] each."""
+        table, seq_len = self.allocator.block_table(seq_id), self.allocator.seq_len(seq_id)
+        return ops.gather_kv(self.key_cache, self.value_cache, table, seq_len, target=self.target)
+
+    def block_tables(self, seq_ids: Sequence[Hashable]) -> Any:
+        """Return int32[num_seqs, max_blocks]: the block tables of sequences, padded with -1."""
+        tables = [self.allocator.block_table(seq_id) for seq_id in seq_ids]
+        padded = np.full((len(tables), max((t.size for t in tables), default=0)), -1, np.int32)
+        for row, table in zip(padded, tables, strict=True):
+            row[: table.size] = table
+        return padded
+
+    def attend(
+        self,
+        seq_ids: Sequence[Hashable],
+        query: Any,
+        *,
+        scale: float | None = None,
+        return_lse: bool = False,
+        algorithm: str = "auto",
+    ) -> Any:
+        """Attend from one query token of each sequence; see `paged_numba.paged_attention`.
+
+        Parameters
+        ----------
+        seq_ids : sequence of hashable
+        query : float32[num_seqs, num_q_heads, head_dim]
+
+        Returns
+        -------
+        out : float32[num_seqs, num_q_heads, head_dim]
+        lse : float32[num_seqs, num_q_heads]
+            Only with `return_lse`.
+        """
+        seq_lens = np.array([self.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
+        return ops.paged_attention(
+            query,
+            self.key_cache,
+            self.value_cache,
+            self.block_tables(seq_ids),
+            seq_lens,
+            scale=scale,
+            return_lse=return_lse,
+            algorithm=algorithm,
+            target=self.target,
+        )
+
+    def _check_tokens(self, key: Any, value: Any) -> None:
+        """Raise for tokens that could not be written, before any block is taken."""
+        unwritten = np.full(getattr(key, "shape", (0,))[:1], -1, np.int64)
+        ops.validation.check_write_kv(key, value, self.key_cache, self.value_cache, unwritten)
+
+    def _write(self, allocation: Allocation, key: Any, value: Any) -> None:
+        ops.copy_blocks(self.key_cache, self.value_cache, allocation.copies, target=self.target)
+        ops.write_kv(key, value, self.key_cache, self.value_cache, allocation.slots, target=self.target)

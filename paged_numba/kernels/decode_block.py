@@ -1,0 +1,100 @@
+"""Decode attention, second rung: one thread block works on one sequence and one query head."""
+
+import math
+
+import numpy as np
+from numba import cuda, float32
+
+from .reduce import block_max, block_sum
+
+MAX_HEAD_DIM = 256
+MAX_THREADS = 256
+NEG_INF = np.float32(-np.inf)
+
+
+@cuda.jit
+def decode_block_kernel(out, lse, query, key_cache, value_cache, block_tables, seq_lens, scale):
+    """Online softmax over tiles of tokens (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
+
+    A tile is as many whole KV blocks as the thread block has threads for. For each tile
+
+    1. thread t computes the score of token t: a dot product with the query, which is in shared memory;
+    2. two tree reductions give the tile's largest score and the sum of its weights;
+    3. thread d adds the tile's values of dimension d to its accumulator: neighbouring threads read
+       neighbouring floats.
+
+    When a tile raises the largest score, what was added up before is rescaled by
+    ``exp(old largest - new largest)``, so K and V are read once.
+
+    Launch: ``[(num_seqs, num_q_heads), threads]``, with threads a power of two, at least head_dim and
+    block_size, at most 256. Bytes read: K and V of every token, once for each query head.
+    """
+    # out                     float32[num_seqs, num_q_heads, head_dim]
+    # lse                     float32[num_seqs, num_q_heads], natural logarithm
+    # query                   float32[num_seqs, num_q_heads, head_dim]
+    # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
+    # block_tables            int32[num_seqs, max_blocks]
+    # seq_lens                int32[num_seqs]
+    # scale                   float32
+    seq = cuda.blockIdx.x
+    q_head = cuda.blockIdx.y
+    thread = cuda.threadIdx.x
+    threads = cuda.blockDim.x
+
+    num_q_heads, head_dim = query.shape[1], query.shape[2]
+    block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
+    kv_head = q_head // (num_q_heads // num_kv_heads)
+    seq_len = seq_lens[seq]
+    num_seq_blocks = (seq_len + block_size - 1) // block_size
+    blocks_per_tile = threads // block_size
+
+    query_shared = cuda.shared.array(MAX_HEAD_DIM, float32)
+    weights = cuda.shared.array(MAX_THREADS, float32)
+    scratch = cuda.shared.array(MAX_THREADS, float32)
+
+    if thread < head_dim:
+        query_shared[thread] = query[seq, q_head, thread] * scale
+    cuda.syncthreads()  # the query is in shared memory
+
+    # Which token of a tile is this thread's, in whole blocks and the rest.
+    thread_block = thread // block_size
+    offset = thread % block_size
+
+    largest = NEG_INF
+    total = float32(0)
+    weighted = float32(0)
+    for first_block in range(0, num_seq_blocks, blocks_per_tile):
+        # 1. One score a thread; those without a token do not take part: exp(-inf) is 0.
+        seq_block = first_block + thread_block
+        score = NEG_INF
+        if thread_block < blocks_per_tile and seq_block * block_size + offset < seq_len:
+            kv_block = block_tables[seq, seq_block]
+            key_row = key_cache[kv_block, offset, kv_head]
+            score = float32(0)
+            for dim in range(head_dim):
+                score += query_shared[dim] * key_row[dim]
+
+        # 2. Largest score so far, weights relative to it, their sum.
+        new_largest = max(largest, block_max(score, scratch))
+        weight = math.exp(score - new_largest)
+        weights[thread] = weight
+        rescale = math.exp(largest - new_largest)
+        total = total * rescale + block_sum(weight, scratch)  # its barriers publish the weights, too
+        largest = new_largest
+
+        # 3. One dimension a thread.
+        if thread < head_dim:
+            weighted *= rescale
+            for tile_block in range(min(blocks_per_tile, num_seq_blocks - first_block)):
+                seq_block = first_block + tile_block
+                kv_block = block_tables[seq, seq_block]
+                # Bounded by the length before anything is multiplied: 0 * NaN is NaN.
+                for slot in range(min(block_size, seq_len - seq_block * block_size)):
+                    value = value_cache[kv_block, slot, kv_head, thread]
+                    weighted += weights[tile_block * block_size + slot] * value
+        cuda.syncthreads()  # the weights have been read: the next tile may overwrite them
+
+    if thread < head_dim:
+        out[seq, q_head, thread] = weighted / total if seq_len > 0 else float32(0)
+    if thread == 0:
+        lse[seq, q_head] = largest + math.log(total) if seq_len > 0 else NEG_INF

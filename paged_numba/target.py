@@ -1,0 +1,152 @@
+"""The seam between operations and what runs their kernels: `launch`.
+
+``cuda`` is a GPU through ``numba.cuda``; ``lockstep`` is this package's machine on NumPy; ``cudasim`` is
+Numba's own simulator, chosen for a whole process by ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+
+from .errors import TargetUnavailableError
+
+TARGETS = ("auto", "cuda", "lockstep", "cudasim")
+
+ENVIRONMENT = "PAGED_NUMBA_TARGET"
+"""The environment variable that says what ``auto`` means."""
+
+
+def resolve(target: str = "auto") -> str:
+    """Return the target that runs: ``cuda``, ``lockstep`` or ``cudasim``.
+
+    Parameters
+    ----------
+    target : str
+        ``auto`` takes the environment variable PAGED_NUMBA_TARGET, and without it ``cuda`` where a GPU is
+        present, ``cudasim`` where NUMBA_ENABLE_CUDASIM is set, else ``lockstep``.
+
+    Raises
+    ------
+    ValueError
+        `target`, or the environment variable, is none of the names.
+    TargetUnavailableError
+        The target that was asked for cannot run here. There is no silent fallback.
+    """
+    asked, source = target, "target"
+    if target == "auto" and ENVIRONMENT in os.environ:
+        asked, source = os.environ[ENVIRONMENT], ENVIRONMENT
+    if asked not in TARGETS:
+        raise ValueError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
+    if asked == "auto":
+        if simulator_enabled():
+            return "cudasim"
+        return "lockstep" if cuda_unavailable_reason() else "cuda"
+    if asked == "cuda":
+        reason = cuda_unavailable_reason()
+        if reason is not None:
+            raise TargetUnavailableError(f"the cuda target cannot run: {reason}")
+    if asked == "cudasim" and not simulator_enabled():
+        raise TargetUnavailableError(
+            "the cudasim target must be chosen before Numba is imported: set NUMBA_ENABLE_CUDASIM=1"
+        )
+    return asked
+
+
+def simulator_enabled() -> bool:
+    """Tell whether Numba's simulator stands in for CUDA in this process."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+@functools.cache
+def cuda_unavailable_reason() -> str | None:
+    """Return why no GPU can be used, or None where one can."""
+    if simulator_enabled():
+        return "NUMBA_ENABLE_CUDASIM is set, so that Numba simulates CUDA in this process"
+    try:
+        from numba import cuda
+    except ImportError as error:
+        return f"numba.cuda cannot be imported ({error})"
+    try:
+        if not cuda.is_available():
+            return "no CUDA driver or no GPU was found"
+        device = cuda.get_current_device()
+    except Exception as error:
+        return f"the CUDA driver fails ({type(error).__name__}: {error})"
+    if not tuple(device.compute_capability) >= (5, 0):
+        return f"the GPU has compute capability {device.compute_capability}, at least 5.0 is needed"
+    return None
+
+
+def launch(
+    kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, target: str = "auto"
+) -> None:
+    """Run a kernel on a target; NumPy arrays are read and written in place on each.
+
+    Parameters
+    ----------
+    kernel : callable
+        Decorated by ``numba.cuda.jit``.
+    blocks_per_grid, threads_per_block : int or tuple of int
+        The launch configuration; nothing runs for a grid without thread blocks.
+    *args
+        The kernel's arguments.
+    target : str
+        See `resolve`.
+
+    Raises
+    ------
+    TargetUnavailableError
+        See `resolve`.
+    """
+    chosen = resolve(target)
+    if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
+        return
+    if chosen == "lockstep":
+        from . import lockstep
+
+        lockstep.launch(kernel, blocks_per_grid, threads_per_block, *args)
+    else:
+        kernel[blocks_per_grid, threads_per_block](*args)
+
+
+def cuda_module(target: str = "auto") -> Any:
+    """Return what ``from paged_numba import cuda`` gives: ``numba.cuda``, or the lockstep facade."""
+    if resolve(target) == "lockstep":
+        from .lockstep import facade
+
+        return facade
+    from numba import cuda
+
+    return cuda
+
+
+def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+    """Return a fresh array where `like` lies: on the GPU if it does, else on the host."""
+    if hasattr(like, "__cuda_array_interface__"):
+        from numba import cuda
+
+        return cuda.device_array(shape, dtype)
+    return np.empty(shape, dtype)
+
+
+def storage(shape: tuple[int, ...], dtype: Any, fill: float, target: str) -> Any:
+    """Return an array for a target's kernels to keep, filled with `fill`: on the GPU for ``cuda``."""
+    array = np.full(shape, fill, dtype)
+    if target != "cuda":
+        return array
+    from numba import cuda
+
+    return cuda.to_device(array)
+
+
+def to_host(array: Any) -> Any:
+    """Return `array` as a NumPy array, copied if it lies on the GPU."""
+    if hasattr(array, "__cuda_array_interface__"):
+        from numba import cuda
+
+        return cuda.as_cuda_array(array).copy_to_host()
+    return np.asarray(getattr(array, "__lockstep_array__", array))

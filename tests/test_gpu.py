@@ -1,0 +1,97 @@
+"""Every kernel on the GPU and on lockstep, in one process; skipped where there is no GPU."""
+
+import numpy as np
+import pytest
+
+import paged_numba as pn
+
+pytestmark = pytest.mark.gpu
+
+SHAPES = [
+    # num_seqs, num_q_heads, num_kv_heads, head_dim, block_size
+    (1, 1, 1, 1, 1),
+    (3, 4, 2, 13, 7),
+    (2, 8, 8, 64, 16),
+    (4, 5, 1, 80, 16),
+    (5, 8, 2, 128, 32),
+    (2, 3, 3, 256, 256),
+]
+
+
+def decode_inputs(num_seqs, num_q_heads, num_kv_heads, head_dim, block_size, seed=0):
+    """Return query, caches, tables and lengths; slots that no sequence owns hold NaN."""
+    rng = np.random.default_rng(seed)
+    lens = rng.choice([0, 1, block_size - 1, block_size, block_size + 1, 3 * block_size + 2], num_seqs)
+    per_seq = -(-int(lens.max(initial=1)) // block_size) + 1
+    num_blocks = num_seqs * per_seq + 2
+    tables = rng.permutation(num_blocks)[: num_seqs * per_seq].reshape(num_seqs, per_seq).astype(np.int32)
+    caches = np.full((2, num_blocks, block_size, num_kv_heads, head_dim), np.nan, np.float32)
+    for table, length in zip(tables, lens, strict=True):
+        for position in range(length):
+            slot = table[position // block_size], position % block_size
+            caches[(slice(None), *slot)] = 3 * rng.standard_normal((2, num_kv_heads, head_dim))
+        table[-(-length // block_size) :] = 10**6
+    query = 3 * rng.standard_normal((num_seqs, num_q_heads, head_dim)).astype(np.float32)
+    return query, caches[0], caches[1], tables, lens.astype(np.int32)
+
+
+@pytest.mark.parametrize("algorithm", ["naive", "block"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_is_the_same_on_both_targets(shape, algorithm):
+    inputs = decode_inputs(*shape)
+    out, lse = pn.paged_attention(*inputs, return_lse=True, algorithm=algorithm, target="cuda")
+    expected, expected_lse = pn.paged_attention(
+        *inputs, return_lse=True, algorithm=algorithm, target="lockstep"
+    )
+    # Both sum in float32, in the same order but for fused multiply-add: weights of peaky logits differ by ulps.
+    np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(lse, expected_lse, rtol=2e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_moved_tokens_are_the_same_bits_on_both_targets(shape):
+    _, _, num_kv_heads, head_dim, block_size = shape
+    rng = np.random.default_rng(1)
+    num_blocks, num_tokens = 6, 3 * block_size + 1
+    key, value = rng.standard_normal((2, num_tokens, num_kv_heads, head_dim)).astype(np.float32)
+    slots = rng.permutation(num_blocks * block_size)[:num_tokens].astype(np.int64)
+    slots[:: max(2, num_tokens // 3)] = -1
+    pairs = np.array([[0, 3], [1, 5]])
+    results = {}
+    for target in ("cuda", "lockstep"):
+        caches = np.full((2, num_blocks, block_size, num_kv_heads, head_dim), np.nan, np.float32)
+        pn.write_kv(key, value, *caches, slots, target=target)
+        pn.copy_blocks(*caches, pairs, target=target)
+        gathered = pn.gather_kv(*caches, np.array([5, 3, 2], np.int32), 2 * block_size + 1, target=target)
+        results[target] = [caches, *gathered]
+    for ours, expected in zip(results["cuda"], results["lockstep"], strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert not np.isnan(results["cuda"][0]).all()
+
+
+def test_cache_on_the_gpu_keeps_its_storage_there():
+    rng = np.random.default_rng(2)
+    caches = {
+        target: pn.PagedKVCache(16, 4, num_kv_heads=2, head_dim=8, target=target) for target in ("cuda", "lockstep")
+    }
+    assert hasattr(caches["cuda"].key_cache, "__cuda_array_interface__")
+    tokens = rng.standard_normal((2, 7, 2, 8)).astype(np.float32)
+    query = 3 * rng.standard_normal((2, 4, 8)).astype(np.float32)
+    results = {}
+    for target, cache in caches.items():
+        cache.add("a", *tokens)
+        cache.fork("a", "b")
+        cache.append("b", *tokens[:, :2])
+        results[target] = cache.attend(["a", "b"], query)
+    np.testing.assert_allclose(results["cuda"], results["lockstep"], rtol=2e-5, atol=2e-5)
+
+
+def test_device_arrays_are_used_without_a_copy():
+    from numba import cuda
+
+    inputs = decode_inputs(*SHAPES[2])
+    on_device = [cuda.to_device(array) for array in inputs]
+    out = pn.paged_attention(*on_device)
+    assert hasattr(out, "__cuda_array_interface__")
+    expected = pn.paged_attention(*inputs, target="lockstep")
+    np.testing.assert_allclose(out.copy_to_host(), expected, rtol=2e-5, atol=2e-5)
