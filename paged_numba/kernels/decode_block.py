@@ -92,7 +92,7 @@ def decode_block_kernel(out, lse, query, key_cache, value_cache, block_tables, s
                 for slot in range(min(block_size, seq_len - seq_block * block_size)):
                     value = value_cache[kv_block, slot, kv_head, thread]
                     weighted += weights[tile_block * block_size + slot] * value
-        cuda.syncthreads()  # the weights have been read: the next tile may overwrite them
+        # No barrier here: the next tile writes its weights after those of block_max, when all have read these.
 
     if thread < head_dim:
         out[seq, q_head, thread] = weighted / total if seq_len > 0 else float32(0)

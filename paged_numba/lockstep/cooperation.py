@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..errors import SynchronizationError
 from . import masks
-from .arithmetic import truth
+from .arithmetic import logical_not, truth
 from .machine import WARP_SIZE, Machine, source_line
 from .masks import Mask
 
@@ -19,11 +20,23 @@ FULL_WARP = 0xFFFFFFFF
 
 
 def syncthreads(machine: Machine, mask: Mask) -> None:
-    """``cuda.syncthreads()``: lanes advance together, so only divergence is left to find."""
-    require_whole_blocks(machine, mask, "cuda.syncthreads()")
+    """``cuda.syncthreads()``."""
+    _barrier(machine, mask, "cuda.syncthreads()", np.bool_(False))
 
 
-def require_whole_blocks(machine: Machine, mask: Mask, what: str) -> None:
+def _barrier(machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
+    """Wait for the whole block; return how many of its threads hold `predicate`, int32[blocks, 1].
+
+    Lanes that advance together have nothing to wait for: only divergence is left to find.
+    """
+    if machine.turns is not None:
+        return machine.turns.arrive(machine, mask, what, predicate)
+    require_whole_blocks(machine, mask, what, source_line)
+    held = masks.lanes(predicate, machine.shape)
+    return held.sum(axis=1, keepdims=True).astype(np.int32)
+
+
+def require_whole_blocks(machine: Machine, mask: Mask, what: str, line: Callable[[], str]) -> None:
     """Raise where some threads of a block are at a barrier and others are not."""
     if mask is True or machine.threads == 1 or mask.shape[1] == 1:
         return
@@ -38,36 +51,29 @@ def require_whole_blocks(machine: Machine, mask: Mask, what: str) -> None:
         f"{what} must be reached by all threads of a block, but {int(here[block].sum())} of "
         f"{machine.threads} threads of blockIdx={machine.block_coordinates(block)} reach it: "
         f"threadIdx={machine.thread_coordinates(missing)} "
-        f"{'has returned' if exited else 'is in another branch or has left the loop'}, {source_line()}"
+        f"{'has returned' if exited else 'is in another branch or has left the loop'}, {line()}"
     )
-
-
-def _count(machine: Machine, mask: Mask, predicate: Any, what: str) -> Any:
-    """Return for each block how many of its threads hold `predicate`, int32[blocks, 1]."""
-    require_whole_blocks(machine, mask, what)
-    held = masks.lanes(truth(predicate), machine.shape)
-    return held.sum(axis=1, keepdims=True).astype(np.int32)
 
 
 def syncthreads_count(machine: Machine, mask: Mask, predicate: Any) -> Any:
     """Return how many threads of the block hold `predicate`, int32."""
-    return _count(machine, mask, predicate, "cuda.syncthreads_count()")
+    return _barrier(machine, mask, "cuda.syncthreads_count()", truth(predicate))
 
 
 def syncthreads_and(machine: Machine, mask: Mask, predicate: Any) -> Any:
     """Return 1 where all threads of the block hold `predicate`, else 0, int32."""
-    count = _count(machine, mask, predicate, "cuda.syncthreads_and()")
-    return (count == machine.threads).astype(np.int32)
+    fails = _barrier(machine, mask, "cuda.syncthreads_and()", logical_not(predicate))
+    return (fails == 0).astype(np.int32)
 
 
 def syncthreads_or(machine: Machine, mask: Mask, predicate: Any) -> Any:
     """Return 1 where any thread of the block holds `predicate`, else 0, int32."""
-    return (_count(machine, mask, predicate, "cuda.syncthreads_or()") > 0).astype(np.int32)
+    return (_barrier(machine, mask, "cuda.syncthreads_or()", truth(predicate)) > 0).astype(np.int32)
 
 
 def sync_grid(machine: Machine, mask: Mask) -> None:
     """``grid.sync()`` of a cooperative launch, whose blocks are all in one batch."""
-    require_whole_blocks(machine, mask, "grid.sync()")
+    _barrier(machine, mask, "grid.sync()", np.bool_(False))
     if mask is not True and not masks.lanes(mask, machine.shape).all():
         raise SynchronizationError(f"grid.sync() must be reached by every thread block, {source_line()}")
 
@@ -212,17 +218,12 @@ def any_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -> A
 
 def all_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -> Any:
     """Return whether all member lanes hold `predicate`, bool."""
-    return ballot_sync(machine, mask, membermask, logical_not_lanes(predicate)) == 0
+    return ballot_sync(machine, mask, membermask, logical_not(predicate)) == 0
 
 
 def eq_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -> Any:
     """Return whether `predicate` is the same in all member lanes, bool."""
     return all_sync(machine, mask, membermask, predicate) | ~any_sync(machine, mask, membermask, predicate)
-
-
-def logical_not_lanes(predicate: Any) -> Any:
-    """Return ``not predicate`` by lane."""
-    return np.logical_not(truth(predicate))
 
 
 def match_any_sync(machine: Machine, mask: Mask, membermask: Any, value: Any) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ..errors import LaunchError
 from .expressions import typed
 from .machine import Dim3, Machine
 from .memory import LaneArray
+from .schedule import in_turns
 from .translate import translate
 
 MAX_THREADS_PER_BLOCK = 1024
@@ -22,6 +23,9 @@ MAX_BLOCK_DIM = (1024, 1024, 64)
 MAX_GRID_DIM = (2**31 - 1, 65535, 65535)
 MAX_SHARED_BYTES = 227 * 1024
 """Limits of compute capability 9.0 (CUDA C++ Programming Guide, Technical Specifications per Compute Capability)."""
+
+
+Order = Literal["together", "forward", "reverse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +38,19 @@ class Options:
         Threads that run together; a batch has one thread block at least.
     memory_budget : int
         Bytes that the shared and local memory of a batch may take.
+    order : {"together", "forward", "reverse"}
+        ``together`` advances all warps of a block at once. ``forward`` and ``reverse`` run one warp after
+        the other from barrier to barrier, from the first or the last, as a GPU might: slower, and a
+        kernel that lacks a barrier gives itself away.
     """
 
     max_lanes: int = 32768
     memory_budget: int = 256 * 2**20
+    order: Order = "together"
+
+    def __post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
@@ -86,27 +99,46 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
         )
     if not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}")
-    program = translate(function, kernel=True)
-    machine = Machine(grid_dim, block_dim, shared_bytes)
+    program = translate(function, kernel=True).function
     names = list(inspect.signature(function).parameters)
     if len(names) != len(args):
         raise LaunchError(
             f"{function.__name__} takes {len(names)} arguments ({', '.join(names)}), got {len(args)}"
         )
-    lane_args = [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
     settings = _options.get()
-    count = max(1, min(settings.max_lanes // machine.threads, _FIRST_BATCH))
-    if "this_grid" in function.__code__.co_names:
-        count = machine.blocks
-    first = 0
-    with np.errstate(all="ignore"):
-        while first < machine.blocks:
-            machine.begin_batch(first, min(count, machine.blocks - first))
-            program.function(machine, True, *lane_args)
-            first += machine.batch
-            # The first batch has shown how much memory a block takes.
-            per_block = max(1, -(-machine.memory_bytes // machine.batch))
-            count = max(1, min(settings.max_lanes // machine.threads, settings.memory_budget // per_block))
+    whole = Machine(grid_dim, block_dim, shared_bytes)
+
+    def arguments(machine: Machine) -> list[Any]:
+        return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
+
+    if settings.order == "together":
+        given = arguments(whole)
+
+        def run(first: int, count: int) -> int:
+            whole.begin_batch(first, count)
+            with np.errstate(all="ignore"):
+                program(whole, True, *given)
+            return whole.local_bytes + whole.shared.nbytes
+    else:
+        run = in_turns(whole, program, arguments, reverse=settings.order == "reverse")
+    # All blocks of a cooperative launch run together.
+    together = whole.blocks if "this_grid" in function.__code__.co_names else 0
+    _run_batches(run, whole, settings, together)
+
+
+def _run_batches(run: Callable[[int, int], int], machine: Machine, settings: Options, together: int) -> None:
+    """Run the grid in batches of thread blocks; `run` returns the bytes of memory that a batch took."""
+    by_lanes = max(1, settings.max_lanes // machine.threads)
+    count = together or min(by_lanes, _FIRST_BATCH)
+    done = 0
+    while done < machine.blocks:
+        count = min(count, machine.blocks - done)
+        first = machine.blocks - done - count if settings.order == "reverse" else done
+        memory = run(first, count)
+        done += count
+        # The first batch has shown how much memory a block takes.
+        per_block = max(1, -(-memory // count))
+        count = max(1, min(by_lanes, settings.memory_budget // per_block))
 
 
 _FIRST_BATCH = 256

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ..errors import LaunchError
 from . import masks
 from .masks import Mask
 from .memory import LaneArray, LocalArray, contiguous_strides, poisoned
+
+if TYPE_CHECKING:
+    from .schedule import Turns
 
 WARP_SIZE = 32
 STATIC_SHARED_LIMIT = 48 * 1024
@@ -34,6 +37,26 @@ class Dim3(NamedTuple):
     z: Any
 
 
+class SharedMemory:
+    """Shared memory of the thread blocks in a batch.
+
+    Attributes
+    ----------
+    buffers : dict
+        By place of declaration, the arrays of all blocks end to end.
+    static_bytes : int
+        Bytes of a block that are declared so far, dynamic memory apart.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[Any, Any] = {}
+        self.static_bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.buffers.values())
+
+
 class Machine:
     """One launch.
 
@@ -43,32 +66,40 @@ class Machine:
         Thread blocks in the grid, threads in a block.
     shared_bytes : int
         Dynamic shared memory of a block, in bytes.
+    columns : range, optional
+        The threads of each block that this machine runs, all if None.
     """
 
-    def __init__(self, grid_dim: Dim3, block_dim: Dim3, shared_bytes: int) -> None:
+    def __init__(
+        self, grid_dim: Dim3, block_dim: Dim3, shared_bytes: int, columns: range | None = None
+    ) -> None:
         self.grid_size = grid_dim
         self.block_size = block_dim
         self.shared_bytes = shared_bytes
-        self.threads = math.prod(block_dim)
+        self.columns = range(math.prod(block_dim)) if columns is None else columns
+        self.threads = len(self.columns)
         self.blocks = math.prod(grid_dim)
         self.gridDim = Dim3(*map(np.int32, grid_dim))
         self.blockDim = Dim3(*map(np.int32, block_dim))
-        thread = np.arange(self.threads, dtype=np.int32)
+        thread = np.arange(self.columns.start, self.columns.stop, dtype=np.int32)
         self.threadIdx = _coordinates(thread, block_dim, self.threads, (1, -1))
-        self.laneid = (thread % WARP_SIZE).reshape(1, -1) if self.threads > 1 else np.int32(0)
+        self.laneid = (thread % WARP_SIZE).reshape(1, -1) if self.threads > 1 else thread[0] % WARP_SIZE
+        self.turns: Turns | None = None
         self._constants: dict[int, LaneArray] = {}
 
-    def begin_batch(self, first: int, count: int) -> None:
-        """Go on to thread blocks ``first .. first + count - 1``, with fresh memory and every lane alive."""
+    def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
+        """Go on to thread blocks ``first .. first + count - 1``, with every lane alive and fresh memory.
+
+        Machines that run different threads of the same blocks are given the same shared `memory`.
+        """
         self.first, self.batch = first, count
         self.shape = (count, self.threads)
         self.num_lanes = count * self.threads
         block = np.arange(first, first + count, dtype=np.int64)
         self.blockIdx = _coordinates(block, self.grid_size, count, (-1, 1))
         self.exited: Mask = False
-        self.memory_bytes = 0
-        self._static_shared = 0
-        self._shared: dict[Any, Any] = {}
+        self.local_bytes = 0
+        self.shared = SharedMemory() if memory is None else memory
         self._local: dict[Any, LocalArray] = {}
 
     # Coordinates.
@@ -92,7 +123,7 @@ class Machine:
 
     def thread_coordinates(self, thread: int) -> tuple[int, int, int]:
         """Return threadIdx of the thread at column `thread` of the lanes."""
-        return _unravel(thread, self.block_size)
+        return _unravel(self.columns.start + thread, self.block_size)
 
     def whereabouts(self, lane: int) -> str:
         """Name a lane (its flat index) and the line that it runs, for an error."""
@@ -113,23 +144,25 @@ class Machine:
         lengths = _lengths(shape)
         if lengths == (0,):
             return self._dynamic_shared(dtype)
-        if site not in self._shared:
-            size = math.prod(lengths)
-            self._static_shared += size * dtype.itemsize
-            if self._static_shared > STATIC_SHARED_LIMIT:
+        size = math.prod(lengths)
+        shared = self.shared
+        if site not in shared.buffers:
+            shared.static_bytes += size * dtype.itemsize
+            if shared.static_bytes > STATIC_SHARED_LIMIT:
                 raise LaunchError(
                     f"static shared memory of a thread block must be at most {STATIC_SHARED_LIMIT} bytes, "
-                    f"got {self._static_shared} with shape={lengths} dtype={dtype}, {source_line()}; "
+                    f"got {shared.static_bytes} with shape={lengths} dtype={dtype}, {source_line()}; "
                     "more is had as dynamic shared memory: shared.array(0, dtype) and shared_bytes at launch"
                 )
-            self._shared[site] = self._per_block("shared array", size, lengths, dtype)
-        found: LaneArray = self._shared[site]
-        return found
-
-    def _per_block(self, name: str, size: int, lengths: tuple[int, ...], dtype: np.dtype[Any]) -> LaneArray:
-        buffer = poisoned(self.batch * size, dtype)
-        self.memory_bytes += buffer.nbytes
-        return LaneArray(self, name, buffer, self._row_offsets(size), lengths, contiguous_strides(lengths))
+            shared.buffers[site] = poisoned(self.batch * size, dtype)
+        return LaneArray(
+            self,
+            "shared array",
+            shared.buffers[site],
+            self._row_offsets(size),
+            lengths,
+            contiguous_strides(lengths),
+        )
 
     def _row_offsets(self, size: int) -> Any:
         return 0 if self.batch == 1 else (np.arange(self.batch, dtype=np.int64) * size)[:, None]
@@ -137,10 +170,9 @@ class Machine:
     def _dynamic_shared(self, dtype: np.dtype[Any]) -> LaneArray:
         # Every dynamic array is the same memory, seen as its own dtype.
         row = -(-self.shared_bytes // 16) * 16
-        if "dynamic" not in self._shared:
-            self._shared["dynamic"] = poisoned(self.batch * row, np.dtype(np.uint8))
-            self.memory_bytes += self.batch * row
-        buffer = self._shared["dynamic"].view(dtype)
+        if "dynamic" not in self.shared.buffers:
+            self.shared.buffers["dynamic"] = poisoned(self.batch * row, np.dtype(np.uint8))
+        buffer = self.shared.buffers["dynamic"].view(dtype)
         size = self.shared_bytes // dtype.itemsize
         return LaneArray(
             self, "dynamic shared array", buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,)
@@ -152,7 +184,7 @@ class Machine:
         size = math.prod(lengths)
         if site not in self._local:
             buffer = poisoned(self.num_lanes * size, dtype)
-            self.memory_bytes += buffer.nbytes
+            self.local_bytes += buffer.nbytes
             strides = tuple(s * self.num_lanes for s in contiguous_strides(lengths))
             lane = np.arange(self.num_lanes, dtype=np.int64).reshape(self.shape)
             self._local[site] = LocalArray(self, "local array", buffer, lane, lengths, strides)
