@@ -44,11 +44,9 @@ def write_kv(
         return
     from .kernels.write_kv import write_kv_kernel
 
-    threads = _copy_threads(key_cache)
-    slot_mapping = _integers(slot_mapping, slots, np.int64)
-    seam.launch(
-        write_kv_kernel, key.shape[0], threads, key, value, key_cache, value_cache, slot_mapping, target=target
-    )
+    over_heads, threads = _copy_configuration(key_cache)
+    arguments = (key, value, key_cache, value_cache, _integers(slot_mapping, slots, np.int64))
+    seam.launch(write_kv_kernel, (key.shape[0], over_heads), threads, *arguments, target=target)
 
 
 def gather_kv(
@@ -85,11 +83,9 @@ def gather_kv(
         return key, value
     from .kernels.gather_kv import gather_kv_kernel
 
-    threads = _copy_threads(key_cache)
-    block_table = _integers(block_table, blocks, np.int32)
-    seam.launch(
-        gather_kv_kernel, int(seq_len), threads, key, value, key_cache, value_cache, block_table, target=target
-    )
+    over_heads, threads = _copy_configuration(key_cache)
+    arguments = (key, value, key_cache, value_cache, _integers(block_table, blocks, np.int32))
+    seam.launch(gather_kv_kernel, (int(seq_len), over_heads), threads, *arguments, target=target)
     return key, value
 
 
@@ -115,11 +111,10 @@ def copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any, *, target: s
         return
     from .kernels.copy_blocks import copy_blocks_kernel
 
-    grid = (pairs.shape[0], key_cache.shape[1])
-    block_pairs = _integers(block_pairs, pairs, np.int64)
-    seam.launch(
-        copy_blocks_kernel, grid, _copy_threads(key_cache), key_cache, value_cache, block_pairs, target=target
-    )
+    over_heads, threads = _copy_configuration(key_cache)
+    grid = (pairs.shape[0], over_heads, key_cache.shape[1])
+    arguments = (key_cache, value_cache, _integers(block_pairs, pairs, np.int64))
+    seam.launch(copy_blocks_kernel, grid, threads, *arguments, target=target)
 
 
 def paged_attention(
@@ -201,11 +196,12 @@ def paged_attention(
     return (out, lse) if return_lse else out
 
 
-def _copy_threads(key_cache: Any) -> tuple[int, int]:
-    """Return threads over (head_dim, KV heads) for the kernels that move tokens."""
+def _copy_configuration(key_cache: Any) -> tuple[int, tuple[int, int]]:
+    """Return thread blocks over KV heads, and (threads over head_dim, KV heads of a thread block)."""
     num_kv_heads, head_dim = key_cache.shape[2:]
-    over_dim = min(_MAX_COPY_THREADS, _WARP * -(-head_dim // _WARP))
-    return over_dim, max(1, min(num_kv_heads, _MAX_COPY_THREADS // over_dim))
+    over_dim = _WARP * -(-head_dim // _WARP)
+    heads = max(1, min(num_kv_heads, _MAX_COPY_THREADS // over_dim))
+    return -(-num_kv_heads // heads), (over_dim, heads)
 
 
 def _decode_threads(head_dim: int, block_size: int) -> int:

@@ -74,8 +74,12 @@ def cuda_unavailable_reason() -> str | None:
         if not cuda.is_available():
             return "no CUDA driver or no GPU was found"
         device = cuda.get_current_device()
+        # numba-cuda releases can lag behind NumPy's; then its compiler fails to load, only at the first launch.
+        from numba.cuda.descriptor import cuda_target
+
+        cuda_target.typing_context.refresh()
     except Exception as error:
-        return f"the CUDA driver fails ({type(error).__name__}: {error})"
+        return f"numba.cuda fails to start with NumPy {np.__version__} ({type(error).__name__}: {error})"
     if not tuple(device.compute_capability) >= (5, 0):
         return f"the GPU has compute capability {device.compute_capability}, at least 5.0 is needed"
     return None

@@ -7,21 +7,22 @@ from numba import cuda
 def gather_kv_kernel(key, value, key_cache, value_cache, block_table):
     """Follow the block table token by token: the inverse of the slot-mapped write.
 
-    One thread block copies one token, threads laid out as in `write_kv_kernel`.
+    A thread copies one element of K and one of V, laid out as in `write_kv_kernel`.
 
-    Launch: ``[seq_len, (threads over head_dim, threads over KV heads)]``. Bytes moved: each element of
-    `key` and `value` is read once from the cache and written once.
+    Launch: ``[(seq_len, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
+    moved: each element of `key` and `value` is read once from the cache and written once.
     """
     # key, value              float32[seq_len, num_kv_heads, head_dim]
     # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
     # block_table             int32[max_blocks], entries past the sequence's blocks are not read
     position = cuda.blockIdx.x
-    num_kv_heads, head_dim = key.shape[1], key.shape[2]
+    kv_head = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y
+    dim = cuda.threadIdx.x
     block_size = key_cache.shape[1]
+    if kv_head >= key.shape[1] or dim >= key.shape[2]:
+        return
 
     kv_block = block_table[position // block_size]
     offset = position % block_size
-    for kv_head in range(cuda.threadIdx.y, num_kv_heads, cuda.blockDim.y):
-        for dim in range(cuda.threadIdx.x, head_dim, cuda.blockDim.x):
-            key[position, kv_head, dim] = key_cache[kv_block, offset, kv_head, dim]
-            value[position, kv_head, dim] = value_cache[kv_block, offset, kv_head, dim]
+    key[position, kv_head, dim] = key_cache[kv_block, offset, kv_head, dim]
+    value[position, kv_head, dim] = value_cache[kv_block, offset, kv_head, dim]

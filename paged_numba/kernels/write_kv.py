@@ -7,30 +7,31 @@ from numba import cuda
 def write_kv_kernel(key, value, key_cache, value_cache, slot_mapping):
     """Copy token by token into scattered slots.
 
-    One thread block copies one token: ``threadIdx.x`` runs over head_dim, so that a warp reads and writes
-    32 neighbouring floats, and ``threadIdx.y`` over KV heads::
+    A thread copies one element of K and one of V: ``threadIdx.x`` is the dimension, so that a warp reads
+    and writes 32 neighbouring floats, ``threadIdx.y`` counts KV heads::
 
         slot_mapping   45                          block_size 16: slot 45 = block 2, offset 13
         key[token]     [ head 0 | head 1 | ... ]
                             |
         key_cache[2]   [ offset 0 | ... | offset 13 | ... ]
 
-    Launch: ``[num_tokens, (threads over head_dim, threads over KV heads)]``. Bytes moved: each element
-    of `key` and `value` is read once and written once.
+    Launch: ``[(num_tokens, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
+    moved: each element of `key` and `value` is read once and written once.
     """
     # key, value              float32[num_tokens, num_kv_heads, head_dim]
     # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
     # slot_mapping            int64[num_tokens], -1: the token is skipped
     token = cuda.blockIdx.x
-    num_kv_heads, head_dim = key.shape[1], key.shape[2]
+    kv_head = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y
+    dim = cuda.threadIdx.x
     block_size = key_cache.shape[1]
 
     slot = slot_mapping[token]
     if slot < 0:  # Numba would take block -1 for the last one
         return
+    if kv_head >= key.shape[1] or dim >= key.shape[2]:
+        return
     kv_block = slot // block_size
     offset = slot % block_size
-    for kv_head in range(cuda.threadIdx.y, num_kv_heads, cuda.blockDim.y):
-        for dim in range(cuda.threadIdx.x, head_dim, cuda.blockDim.x):
-            key_cache[kv_block, offset, kv_head, dim] = key[token, kv_head, dim]
-            value_cache[kv_block, offset, kv_head, dim] = value[token, kv_head, dim]
+    key_cache[kv_block, offset, kv_head, dim] = key[token, kv_head, dim]
+    value_cache[kv_block, offset, kv_head, dim] = value[token, kv_head, dim]
