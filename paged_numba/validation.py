@@ -1,0 +1,162 @@
+"""Checks before a launch: first shapes and dtypes, then the values of the small integer arrays.
+
+A kernel does not check: a wrong block number there reads or overwrites other sequences' tokens. Static
+checks look at shape and dtype only and so take arrays of any kind; value checks take NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from typing import Any
+
+import numpy as np
+
+MAX_HEAD_DIM = 256
+MAX_BLOCK_SIZE = 256
+
+
+def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
+    """Raise unless `ops.write_kv` may run; see there for the shapes."""
+    _caches(key_cache, value_cache)
+    num_blocks, block_size, num_kv_heads, head_dim = key_cache.shape
+    _array("key", key, ("num_tokens", num_kv_heads, head_dim))
+    _array("value", value, tuple(key.shape))
+    _integers("slot_mapping", slot_mapping, (key.shape[0],))
+
+    slots = slot_mapping[slot_mapping != -1]
+    last = num_blocks * block_size - 1
+    _within("slot_mapping", slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
+    if np.unique(slots).size != slots.size:
+        seen, counts = np.unique(slots, return_counts=True)
+        raise ValueError(
+            f"slot_mapping must not name a slot twice, got slot {seen[counts > 1][0]} for tokens "
+            f"{np.flatnonzero(slot_mapping == seen[counts > 1][0]).tolist()}"
+        )
+
+
+def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len: Any) -> None:
+    """Raise unless `ops.gather_kv` may run; see there for the shapes."""
+    _caches(key_cache, value_cache)
+    _integers("block_table", block_table, ("max_blocks",))
+
+    block_size = key_cache.shape[1]
+    length = _integer("seq_len", seq_len)
+    longest = block_table.size * block_size
+    if not 0 <= length <= longest:
+        raise ValueError(
+            f"seq_len must lie in 0 .. {longest} (len(block_table) * block_size), got seq_len={length}"
+        )
+    used = block_table[: -(-length // block_size)]
+    _within("block_table", used, 0, key_cache.shape[0] - 1, f"0 .. {key_cache.shape[0] - 1} (num_blocks - 1)")
+
+
+def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> None:
+    """Raise unless `ops.copy_blocks` may run; see there for the shapes."""
+    _caches(key_cache, value_cache)
+    _integers("block_pairs", block_pairs, ("num_pairs", 2))
+
+    last = key_cache.shape[0] - 1
+    _within("block_pairs", block_pairs, 0, last, f"0 .. {last} (num_blocks - 1)")
+    sources, targets = block_pairs[:, 0], block_pairs[:, 1]
+    # Pairs run in any order, so a block that is written may not be in another pair.
+    seen, counts = np.unique(targets, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"block_pairs must not write a block twice, got dst {seen[counts > 1][0]} twice")
+    both = np.intersect1d(sources, targets)
+    if both.size:
+        raise ValueError(f"block_pairs must not read a block that it writes, got {both[0]} as src and dst")
+
+
+def check_paged_attention(
+    query: Any, key_cache: Any, value_cache: Any, block_tables: Any, seq_lens: Any, scale: Any, out: Any
+) -> None:
+    """Raise unless `ops.paged_attention` may run; see there for the shapes."""
+    _caches(key_cache, value_cache)
+    num_blocks, block_size, num_kv_heads, head_dim = key_cache.shape
+    _array("query", query, ("num_seqs", "num_q_heads", head_dim))
+    num_seqs, num_q_heads, _ = query.shape
+    if num_q_heads == 0 or num_q_heads % num_kv_heads:
+        raise ValueError(
+            f"num_q_heads must be a positive multiple of num_kv_heads, got query.shape={tuple(query.shape)} "
+            f"and key_cache.shape={tuple(key_cache.shape)}: {num_q_heads} and {num_kv_heads}"
+        )
+    for name, size, limit in (("head_dim", head_dim, MAX_HEAD_DIM), ("block_size", block_size, MAX_BLOCK_SIZE)):
+        if size > limit:
+            raise ValueError(f"{name} must be at most {limit} for attention, got {name}={size}")
+    _integers("block_tables", block_tables, (num_seqs, "max_blocks"))
+    _integers("seq_lens", seq_lens, (num_seqs,))
+    if out is not None:
+        _array("out", out, tuple(query.shape))
+
+    if scale is not None and not (isinstance(scale, numbers.Real) and math.isfinite(scale)):
+        raise ValueError(f"scale must be a finite number or None, got scale={scale!r}")
+    longest = block_tables.shape[1] * block_size
+    _within("seq_lens", seq_lens, 0, longest, f"0 .. {longest} (block_tables.shape[1] * block_size)")
+    # Entries past a sequence's blocks may hold anything.
+    used = np.arange(block_tables.shape[1]) < -(-seq_lens.astype(np.int64)[:, None] // block_size)
+    bad = used & ((block_tables < 0) | (block_tables >= num_blocks))
+    if bad.any():
+        seq, place = np.argwhere(bad)[0].tolist()
+        raise ValueError(
+            f"block_tables must lie in 0 .. {num_blocks - 1} (num_blocks - 1) for the blocks in use, "
+            f"got block_tables[{seq}, {place}]={block_tables[seq, place]} "
+            f"with seq_lens[{seq}]={seq_lens[seq]}"
+        )
+
+
+# Static pieces.
+
+
+def _caches(key_cache: Any, value_cache: Any) -> None:
+    _array("key_cache", key_cache, ("num_blocks", "block_size", "num_kv_heads", "head_dim"))
+    _array("value_cache", value_cache, tuple(key_cache.shape))
+    if 0 in tuple(key_cache.shape):
+        raise ValueError(f"key_cache must not be empty, got key_cache.shape={tuple(key_cache.shape)}")
+
+
+def _array(name: str, array: Any, shape: tuple[int | str, ...], dtype: Any = np.float32) -> None:
+    """Raise unless `array` has the dtype and a shape that fits: a name stands for any length."""
+    _shaped(name, array, shape)
+    if np.dtype(array.dtype) != dtype:
+        raise TypeError(f"{name} must have dtype {np.dtype(dtype)}, got {name}.dtype={array.dtype}")
+
+
+def _shaped(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise TypeError(f"{name} must be an array, got {type(array).__name__}")
+    got = tuple(array.shape)
+    fits = len(got) == len(shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(shape, got, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{name} must have shape [{wanted}], got {name}.shape={got}")
+
+
+def _integers(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
+    _shaped(name, array, shape)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got {name}.dtype={array.dtype}")
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {name}={value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {name}={value!r}") from None
+
+
+# Value pieces.
+
+
+def _within(name: str, array: Any, low: int, high: int, bounds: str) -> None:
+    """Raise unless every element lies in ``low .. high``; name the first that does not."""
+    bad = (array < low) | (array > high)
+    if bad.any():
+        place = tuple(np.argwhere(bad)[0].tolist())
+        index = ", ".join(map(str, place))
+        raise ValueError(f"{name} must lie in {bounds}, got {name}[{index}]={array[place]}")
