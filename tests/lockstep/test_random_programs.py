@@ -1,0 +1,199 @@
+"""Random programs with nested control flow: lockstep against plain Python, one thread at a time.
+
+Programs shrink towards a single assignment. All values stay below 97, so that both sides compute alike.
+"""
+
+import itertools
+import linecache
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paged_numba import lockstep
+
+NAMES = ("a", "b", "c")
+NUM_SLOTS = 3
+counter = itertools.count()
+
+atoms = st.sampled_from((*NAMES, "t", "0", "1", "2", "5"))
+expressions = st.recursive(
+    atoms,
+    lambda inner: st.one_of(
+        st.builds("({} {} {})".format, inner, st.sampled_from("+-*"), inner),
+        st.builds("({} {} 3)".format, inner, st.sampled_from(("%", "//"))),
+        st.builds("min({}, {})".format, inner, inner),
+        st.builds("({} if {} < {} else {})".format, inner, inner, inner, inner),
+        st.builds("device({}, {})".format, inner, inner),
+        st.builds("data[t % 4, {} % 3]".format, inner),
+        st.builds("row[{} % 3]".format, inner),
+    ),
+    max_leaves=4,
+)
+comparisons = st.builds("{} {} {}".format, expressions, st.sampled_from(("<", "<=", "==", "!=")), expressions)
+conditions = st.one_of(
+    comparisons,
+    st.builds("{} and {}".format, comparisons, comparisons),
+    st.builds("{} or not ({})".format, comparisons, comparisons),
+    st.builds("{} < {} <= {}".format, atoms, expressions, atoms),
+    st.builds("{} != 0 and data[t % 4, 7 // {} % 3] > 2".format, st.sampled_from(NAMES), st.just("max(1, t)")),
+)
+
+
+@st.composite
+def statements(draw, depth=0, in_loop=False, in_function=False):
+    """Draw the lines of a block of statements."""
+    lines = []
+    for _ in range(draw(st.integers(1, 3))):
+        kinds = ["assign", "augment", "swap"] + ([] if in_function else ["store"])
+        if depth < 3:
+            kinds += ["if", "ifelse", "for", "while", "if", "for"]
+        if in_loop:
+            kinds += ["break", "continue"]
+        if depth:
+            kinds += ["return"]
+        kind = draw(st.sampled_from(kinds))
+        name = draw(st.sampled_from(NAMES))
+
+        def inner(loop=in_loop):
+            body = draw(statements(depth + 1, loop, in_function))  # noqa: B023 (called at once)
+            return ["    " + line for line in body]
+
+        if kind == "assign":
+            lines.append(f"{name} = ({draw(expressions)}) % 97")
+        elif kind == "augment":
+            lines.append(f"{name} += {draw(expressions)}")
+            lines.append(f"{name} %= 97")
+        elif kind == "swap":
+            lines.append(f"{name}, t2 = {draw(expressions)} % 97, {name}")
+            lines.append(f"{draw(st.sampled_from(NAMES))} = t2")
+        elif kind == "store":
+            lines.append(f"out[t, {draw(st.integers(0, NUM_SLOTS - 1))}] = {draw(expressions)}")
+        elif kind == "if":
+            lines += [f"if {draw(conditions)}:", *inner()]
+        elif kind == "ifelse":
+            lines += [f"if {draw(conditions)}:", *inner()]
+            if draw(st.booleans()):
+                lines += [f"elif {draw(conditions)}:", *inner()]
+            lines += ["else:", *inner()]
+        elif kind == "for":
+            bounds = draw(st.sampled_from(("{} % 4", "{} % 3, 5", "6, {} % 5, -2", "3", "1, 4")))
+            index = draw(st.sampled_from((*NAMES, "i", f"i{depth}")))
+            lines += [f"for {index} in range({bounds.format(draw(atoms))}):", *inner(True)]
+            if draw(st.integers(0, 4)) == 4:
+                lines += ["else:", "    " + f"{name} = ({draw(expressions)}) % 97"]
+        elif kind == "while":
+            fuel = f"w{depth}"
+            lines += [f"{fuel} = {draw(atoms)} % 5", f"while {fuel} > 0:", f"    {fuel} -= 1", *inner(True)]
+        elif kind == "return":
+            lines.append(f"return {name}" if in_function else "return")
+        else:
+            lines.append(kind)
+    return lines
+
+
+@st.composite
+def programs(draw):
+    """Draw the source of a kernel and of a device function that it calls."""
+    device = [
+        "def device(a, b):",
+        "    c = 1",
+        "    t = 2",
+        *(line.replace("data[t % 4,", "tuple3[").replace("row", "tuple3") for line in _indented(
+            draw(statements(1, in_function=True)))),
+        "    return (a + b + c) % 97",
+    ]  # fmt: skip
+    # Device functions neither call themselves nor see the kernel's arrays.
+    device = [line.replace("device(", "min(") if i else line for i, line in enumerate(device)]
+    kernel = [
+        "def kernel(out, data):",
+        "    t = cuda.grid(1)",
+        "    row = data[t % 4]",
+        "    a = data[t % 4, 0] + t",
+        "    b = data[t % 4, 1]",
+        "    c = 3",
+        "    i = 0",
+        *_indented(draw(statements())),
+        *(f"    out[t, {slot}] = {name}" for slot, name in enumerate(NAMES)),
+    ]
+    return "\n".join([*device, "", "", *kernel, ""])
+
+
+def _indented(lines):
+    return ["    " + line for line in lines]
+
+
+def load(source, cuda):
+    """Return the module that `source` makes, with `cuda` among its globals."""
+    file = f"random_program_{next(counter)}.py"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    module = types.ModuleType(file)
+    module.cuda = cuda
+    module.tuple3 = (4, 1, 6)
+    exec(compile(source, file, "exec"), vars(module))
+    return module
+
+
+class OneThread:
+    """``cuda`` of plain Python: one thread runs."""
+
+    def __init__(self):
+        self.thread = 0
+
+    def grid(self, ndim):
+        """Return the thread that runs."""
+        return np.int64(self.thread)
+
+
+def run_one_by_one(source, threads, data):
+    """Run the program in plain Python, thread after thread."""
+    cuda = OneThread()
+    module = load(source, cuda)
+    out = np.full((threads, NUM_SLOTS), -1)
+    for cuda.thread in range(threads):
+        module.kernel(out, data)
+    return out
+
+
+def run_lockstep(source, blocks, threads, data, **options):
+    """Run the program on the lockstep machine."""
+    from paged_numba.lockstep import facade
+
+    module = load(source, facade)
+    module.device = facade.jit(device=True)(module.device)
+    out = np.full((blocks * threads, NUM_SLOTS), -1)
+    with lockstep.options(**options):
+        lockstep.launch(module.kernel, blocks, threads, out, data)
+    return out
+
+
+DATA = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5], [0, 0, 2]])
+
+
+@settings(max_examples=150)
+@given(programs())
+def test_random_program_computes_what_python_computes(source):
+    try:
+        expected = run_one_by_one(source, 10, DATA)
+    except UnboundLocalError:
+        return  # reads a variable that this thread never assigned: undefined on a GPU
+    np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected, err_msg=source)
+    for options in ({"max_lanes": 5}, {"order": "reverse"}):
+        np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA, **options), expected, err_msg=source)
+
+
+def test_fuzz_would_notice_a_machine_that_ignores_divergence(monkeypatch):
+    from paged_numba.lockstep import runtime
+
+    source = "\n".join([
+        "def device(a, b):", "    return a", "", "",
+        "def kernel(out, data):", "    t = cuda.grid(1)", "    a = 1", "    if t % 2 == 0:", "        a = 7",
+        "    out[t, 0] = a", "",
+    ])  # fmt: skip
+    expected = run_one_by_one(source, 10, DATA)
+    np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)
+    monkeypatch.setitem(runtime.NAMES, "blend", lambda mask, new, old: new)
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)
