@@ -11,14 +11,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("lockstep", "gpu"), help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with provenance, to FILE")
     parser.add_argument("--commit", help="commit to record, where the checkout has no git")
-    parser.add_argument("--no-simulator", action="store_true", help="lockstep: leave out Numba's simulator (a minute)")
+    parser.add_argument(
+        "--no-simulator", action="store_true", help="lockstep: leave out Numba's simulator, which takes a minute"
+    )
 
 
-def main(args: list[str]) -> int:
-    """Run ``paged-numba bench`` and return its exit status."""
-    parser = argparse.ArgumentParser(prog="paged-numba bench", description=__doc__)
-    add_arguments(parser)
-    options = parser.parse_args(args)
+def run(options: argparse.Namespace) -> int:
+    """Run a benchmark; return 0, 1 if two sides disagree, 2 if it cannot run here."""
     if options.what == "gpu":
         from .gpu import run as run_gpu
 

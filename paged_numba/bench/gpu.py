@@ -18,7 +18,8 @@ import numpy as np
 
 from .. import ops
 from .. import target as seam
-from .provenance import provenance, table, write_json
+from ..tables import table
+from .provenance import provenance, write_json
 
 FLOAT = 4
 BLOCK_SIZE = 16

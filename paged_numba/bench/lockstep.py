@@ -17,7 +17,8 @@ import numpy as np
 
 from .. import lockstep
 from ..kernels.decode_block import decode_block_kernel
-from .provenance import provenance, table, write_json
+from ..tables import table
+from .provenance import provenance, write_json
 
 BLOCK_SIZE = 16
 THREADS = 64

@@ -21,8 +21,13 @@ def provenance(commit: str | None = None) -> dict[str, Any]:
         "commit": commit or _commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that matter, those that are installed."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def _version(name: str) -> str | None:
@@ -51,15 +56,3 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a benchmark's figures."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Return rows as aligned text, the first column to the left."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-
-    def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])

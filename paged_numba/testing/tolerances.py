@@ -1,0 +1,61 @@
+"""How far float32 attention may lie from the float64 oracle: rounding errors of this very input.
+
+A sum of n rounded terms is off by about ``sqrt(n) * u`` times the sum of their magnitudes, where u is the
+unit roundoff (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci.
+Comput. 41, 2019). Attention rounds in three places: the dot product that makes a score, ``exp``, and the
+sums over the keys. Peaky logits are large, and so are their errors: a fixed tolerance would either pass a
+wrong kernel or fail a right one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+UNIT_ROUNDOFF = float(np.finfo(np.float32).eps) / 2
+
+_EXP_ULPS = 4
+"""Error of exp, log and one product, in units of the last place (CUDA Math API: expf and logf stay within 2)."""
+
+_CONFIDENCE = 4
+"""Factor of the probabilistic bound: the chance to exceed it is about 2 exp(-4**2 / 2), one in 1,500 a sum,
+and every term at its worst at once, as the bound assumes, is rarer still."""
+
+
+class AttentionTolerance(NamedTuple):
+    """Largest absolute errors: of an output element, and of a LSE."""
+
+    out: float
+    lse: float
+
+
+def attention_tolerance(query: Any, key: Any, value: Any, scale: float | None = None) -> AttentionTolerance:
+    """Bound the rounding error of float32 attention over one sequence.
+
+    Parameters
+    ----------
+    query : float[num_queries, num_q_heads, head_dim]
+    key, value : float[seq_len, num_kv_heads, head_dim]
+    scale : float, optional
+        ``1 / sqrt(head_dim)`` if None.
+
+    Returns
+    -------
+    AttentionTolerance
+    """
+    query, key, value = (np.abs(np.asarray(array, np.float64)) for array in (query, key, value))
+    seq_len, num_kv_heads, head_dim = key.shape
+    if seq_len == 0:
+        return AttentionTolerance(0.0, 0.0)
+    grouped = query.reshape(len(query), num_kv_heads, -1, head_dim)
+    factor = abs(1 / math.sqrt(head_dim) if scale is None else scale)
+    magnitude = float(np.einsum("qhgd,khd->qhgk", grouped, key).max()) * factor
+    roundoff = _CONFIDENCE * UNIT_ROUNDOFF
+    score = roundoff * (math.sqrt(head_dim) + 2) * magnitude
+    sums = roundoff * (math.sqrt(seq_len) + _EXP_ULPS)
+    # Scores enter the weights and their sum: twice.
+    out = (2 * score + 2 * sums) * float(value.max())
+    # exp is taken of a difference of scores, its rounding relative to them.
+    return AttentionTolerance(out, score + sums + roundoff * (magnitude + math.log(seq_len) + 1))

@@ -1,0 +1,155 @@
+"""What a server is asked: prompts from a text, or the lengths of real requests from a trace."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHIPPED_TEXT = "prompts.txt"
+TRACE_COLUMNS = ("ContextTokens", "GeneratedTokens")
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One prompt and how many tokens are to be generated.
+
+    Attributes
+    ----------
+    name : str
+        A letter, or letters.
+    prompt : uint8[num_prompt_tokens]
+        Byte tokens.
+    max_new_tokens : int
+    """
+
+    name: str
+    prompt: Any
+    max_new_tokens: int
+
+    @property
+    def final_length(self) -> int:
+        """Tokens in the cache at the end: the last one generated is never written."""
+        return len(self.prompt) + self.max_new_tokens - 1
+
+
+class InputError(ValueError):
+    """A file that is not what it must be; the message names it and the line."""
+
+
+def shipped_text() -> str:
+    """Return the prompts that come with the package."""
+    return (resources.files(__package__) / "data" / SHIPPED_TEXT).read_text(encoding="utf-8")
+
+
+def from_text(text: str, source: str, new_tokens: Sequence[int]) -> list[Request]:
+    """Return a request for each paragraph of a text.
+
+    Parameters
+    ----------
+    text : str
+        Prompts, with blank lines between.
+    source : str
+        Where it comes from, for the error.
+    new_tokens : sequence of int
+        Tokens to generate, for one prompt after the other, then from the start again.
+
+    Raises
+    ------
+    InputError
+        Nothing but white space.
+    """
+    prompts = [paragraph.strip("\n") for paragraph in re.split(r"\n[ \t]*\n", text) if paragraph.strip()]
+    if not prompts:
+        raise InputError(f"{source} must hold at least one prompt, got nothing but white space")
+    return [
+        Request(name_of(i), np.frombuffer(prompt.encode(), np.uint8), new_tokens[i % len(new_tokens)])
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def read_trace(path: Path) -> Any:
+    """Return the lengths in a trace.
+
+    Parameters
+    ----------
+    path : Path
+        CSV with the columns ContextTokens and GeneratedTokens, as in the Azure LLM inference traces
+        (Patel et al., "Splitwise", ISCA 2024).
+
+    Returns
+    -------
+    int64[num_requests, 2]
+        Prompt and generated tokens of each request, both positive.
+
+    Raises
+    ------
+    InputError
+        A column that is missing, a line that holds no positive counts, or no line at all.
+    OSError
+        The file cannot be read.
+    """
+    rows = []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in TRACE_COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(
+                f"{path}: a trace must have the columns {' and '.join(TRACE_COLUMNS)}, "
+                f"got {reader.fieldnames or 'an empty file'}"
+            )
+        try:
+            for row in reader:
+                rows.append([_positive(path, reader.line_num, name, row[name]) for name in TRACE_COLUMNS])
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num}: {error}") from None
+    if not rows:
+        raise InputError(f"{path}: a trace must hold at least one request, got none")
+    return np.array(rows, np.int64)
+
+
+def from_lengths(lengths: Any, max_new_tokens: int) -> list[Request]:
+    """Return requests of the given lengths, with random byte tokens from a fixed seed.
+
+    Parameters
+    ----------
+    lengths : int64[num_requests, 2]
+        As `read_trace` returns them.
+    max_new_tokens : int
+        Bound of the generated tokens.
+    """
+    rng = np.random.default_rng(0)
+    return [
+        Request(name_of(i), rng.integers(0, 256, prompt, np.uint8), min(int(generated), max_new_tokens))
+        for i, (prompt, generated) in enumerate(lengths)
+    ]
+
+
+def name_of(number: int) -> str:
+    """Return A .. Z, AA, AB, … for 0, 1, ….
+
+    >>> [name_of(n) for n in (0, 25, 26, 51, 52)]
+    ['A', 'Z', 'AA', 'AZ', 'BA']
+    """
+    letters = ""
+    number += 1
+    while number:
+        number, digit = divmod(number - 1, 26)
+        letters = chr(ord("A") + digit) + letters
+    return letters
+
+
+def _positive(path: Path, line: int, name: str, text: str | None) -> int:
+    try:
+        count = int(text or "")
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise InputError(f"{path}, line {line}: {name} must be a positive integer, got {text!r}")
+    return count
