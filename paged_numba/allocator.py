@@ -287,7 +287,9 @@ class BlockAllocator:
                 f"sequence {seq_id!r} holds a block twice: {sequence.table}"
             )
             for block in sequence.table:
-                assert 0 <= block < self.num_blocks, f"sequence {seq_id!r} holds block {block}, not in the pool"
+                assert 0 <= block < self.num_blocks, (
+                    f"sequence {seq_id!r} holds block {block}, not in the pool"
+                )
                 held[block] += 1
         for block, (count, refs) in enumerate(zip(held, self._refs, strict=True)):
             assert count == refs, f"block {block} is in {count} tables, its reference count is {refs}"

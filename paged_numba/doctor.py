@@ -102,7 +102,12 @@ def report(findings: dict[str, Any]) -> str:
         ["system", findings["system"]],
         *([name, version or "not installed"] for name, version in findings["packages"].items()),
         ["CUDA compiler (NVVM)", findings["compiler"]],
-        ["GPU", f"{device['name']}, compute capability {device['compute_capability']}" if device else "none in use"],
+        [
+            "GPU",
+            f"{device['name']}, compute capability {device['compute_capability']}"
+            if device
+            else "none in use",
+        ],
     ]
     lines = [table(["what", "found"], rows, left=2), ""]
     if findings["target"] is None:

@@ -212,4 +212,3 @@ class Server:
 def _larger(a: float, b: float) -> float:
     """Return the maximum, NaN if either is."""
     return float(np.maximum(a, b))
-

@@ -87,7 +87,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} must be UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}") from None
+        raise InputError(
+            f"{path} must be UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}"
+        ) from None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -211,7 +213,9 @@ class Story:
                          str(request.max_new_tokens)])  # fmt: skip
         self.say(indented(table(["", "prompt", "tokens", "to generate"], rows, left=2)))
         self.say()
-        self.say("   A token is a byte. A fixed random embedding and projections make its query, key and value,")
+        self.say(
+            "   A token is a byte. A fixed random embedding and projections make its query, key and value,"
+        )
         self.say("   so what is generated means nothing; the attention over it is real.")
         self.labels = labels_for(source.requests)
 
@@ -219,7 +223,9 @@ class Story:
         """Describe the pool."""
         pool = cache.allocator
         self.say()
-        self.say(f"3. The pool: {pool.num_blocks} blocks of {BLOCK_SIZE} tokens, {NUM_KV_HEADS} KV heads, head_dim {HEAD_DIM}, float32:")
+        self.say(
+            f"3. The pool: {pool.num_blocks} blocks of {BLOCK_SIZE} tokens, {NUM_KV_HEADS} KV heads, head_dim {HEAD_DIM}, float32:"
+        )
         self.say(f"   {size(BLOCK_SIZE * BYTES_PER_TOKEN)} a block, {size(pool.num_blocks * BLOCK_SIZE * BYTES_PER_TOKEN)} in all."
                  + (" All requests at once would not fit." if crowded else ""))  # fmt: skip
         self.say("   On the map a letter is the block's owner, + a block that several share, . a free one.")
@@ -243,20 +249,32 @@ class Story:
             parent, child = event.names
             self.labels[child] = self.labels[parent].lower()
             self.say()
-            self.say(f"{head} {parent} is forked into {child} ({self.labels[child]} on the map), to write a second answer. No token is")
-            self.say(f"           copied: both tables hold blocks {shortened(event.detail['shared_blocks'])}.")
+            self.say(
+                f"{head} {parent} is forked into {child} ({self.labels[child]} on the map), to write a second answer. No token is"
+            )
+            self.say(
+                f"           copied: both tables hold blocks {shortened(event.detail['shared_blocks'])}."
+            )
             self._map(server)
             if pool.seq_len(parent) % BLOCK_SIZE == 0:
-                self.say("           The last block is full: each takes a new one, and nothing will have to be copied.")
+                self.say(
+                    "           The last block is full: each takes a new one, and nothing will have to be copied."
+                )
         elif event.kind == "copy":
             self.say()
-            self.say(f"{head} {names} appends to block {event.detail['source']}, which is shared and part-filled: copy-on-write")
+            self.say(
+                f"{head} {names} appends to block {event.detail['source']}, which is shared and part-filled: copy-on-write"
+            )
             self.say(f"           gives it block {event.detail['copy']}. The full blocks stay shared.")
         elif event.kind == "grow" and self.growth_told < 2:
             self.growth_told += 1
-            self.say(f"{head} {names} has filled its blocks and takes block {event.detail['block']} from the pool.")
+            self.say(
+                f"{head} {names} has filled its blocks and takes block {event.detail['block']} from the pool."
+            )
         elif event.kind == "free":
-            self.say(f"{head} {names} is done; {len(event.detail['blocks'])} blocks lose an owner, {pool.num_free_blocks} are free.")
+            self.say(
+                f"{head} {names} is done; {len(event.detail['blocks'])} blocks lose an owner, {pool.num_free_blocks} are free."
+            )
 
     def _tables(self, names: tuple[str, ...], server: Server) -> None:
         pool = server.cache.allocator
@@ -275,7 +293,9 @@ class Story:
         self.say()
         self.say(f"5. The check: each of {checks.outputs} attention outputs against dense float64 attention,")
         self.say(f"   and the keys and values of {checks.gathered} sequences bit for bit.")
-        self.say(f"   Largest error {checks.max_error:.2g}, {checks.max_error_over_tolerance:.0%} of what float32 rounding explains.")
+        self.say(
+            f"   Largest error {checks.max_error:.2g}, {checks.max_error_over_tolerance:.0%} of what float32 rounding explains."
+        )
         for failure in checks.failures[:10]:
             self.say(f"   FAILED {failure}")
         if len(checks.failures) > 10:
@@ -283,12 +303,16 @@ class Story:
         self.say(f"   {'Passed.' if checks.passed else 'FAILED.'}")
         self.say()
         memory = record["memory"]
-        self.say(f"6. Memory, at the fullest moment ({memory['num_sequences']} sequences, {memory['num_tokens']} tokens):")
+        self.say(
+            f"6. Memory, at the fullest moment ({memory['num_sequences']} sequences, {memory['num_tokens']} tokens):"
+        )
         self.say()
         self.say(indented(memory_table(memory)))
         self.say()
         ratio = memory["reserved_bytes"] / memory["paged_bytes"]
-        self.say(f"   Reserving {memory['max_len']:,} tokens for each sequence takes {ratio:.1f} times the memory of paging.")
+        self.say(
+            f"   Reserving {memory['max_len']:,} tokens for each sequence takes {ratio:.1f} times the memory of paging."
+        )
         if "trace_memory" in record:
             whole = record["trace_memory"]
             self.say()
@@ -297,7 +321,9 @@ class Story:
             self.say(indented(memory_table(whole)))
             self.say()
             ratio = whole["reserved_bytes"] / whole["paged_bytes"]
-            self.say(f"   Reserving {whole['max_len']:,} tokens, the longest of them, for each takes {ratio:.1f} times as much.")
+            self.say(
+                f"   Reserving {whole['max_len']:,} tokens, the longest of them, for each takes {ratio:.1f} times as much."
+            )
         self.say()
         self.say(f"{record['seconds']:.1f} s on the target {record['target']}.")
 
@@ -306,7 +332,10 @@ def memory_table(memory: dict[str, Any]) -> str:
     """Return the accounts of memory as a table; waste is what holds no token."""
     stored = memory["stored_bytes"]
     rows = [["tokens as stored", size(stored), ""]]
-    for what, key in (("blocks (paging)", "paged_bytes"), (f"{memory['max_len']:,} tokens reserved each", "reserved_bytes")):
+    for what, key in (
+        ("blocks (paging)", "paged_bytes"),
+        (f"{memory['max_len']:,} tokens reserved each", "reserved_bytes"),
+    ):
         rows.append([what, size(memory[key]), f"{1 - stored / memory[key]:.1%}"])
     return table(["", "memory", "waste"], rows)
 

@@ -82,7 +82,10 @@ def check_paged_attention(
             f"num_q_heads must be a positive multiple of num_kv_heads, got query.shape={tuple(query.shape)} "
             f"and key_cache.shape={tuple(key_cache.shape)}: {num_q_heads} and {num_kv_heads}"
         )
-    for name, size, limit in (("head_dim", head_dim, MAX_HEAD_DIM), ("block_size", block_size, MAX_BLOCK_SIZE)):
+    for name, size, limit in (
+        ("head_dim", head_dim, MAX_HEAD_DIM),
+        ("block_size", block_size, MAX_BLOCK_SIZE),
+    ):
         if size > limit:
             raise ValueError(f"{name} must be at most {limit} for attention, got {name}={size}")
     _integers("block_tables", block_tables, (num_seqs, "max_blocks"))

@@ -72,7 +72,8 @@ def test_moved_tokens_are_the_same_bits_on_both_targets(shape):
 def test_cache_on_the_gpu_keeps_its_storage_there():
     rng = np.random.default_rng(2)
     caches = {
-        target: pn.PagedKVCache(16, 4, num_kv_heads=2, head_dim=8, target=target) for target in ("cuda", "lockstep")
+        target: pn.PagedKVCache(16, 4, num_kv_heads=2, head_dim=8, target=target)
+        for target in ("cuda", "lockstep")
     }
     assert hasattr(caches["cuda"].key_cache, "__cuda_array_interface__")
     tokens = rng.standard_normal((2, 7, 2, 8)).astype(np.float32)

@@ -9,10 +9,14 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba bench``."""
     parser.add_argument("what", choices=("lockstep", "gpu"), help="what to measure")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with provenance, to FILE")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures, with provenance, to FILE"
+    )
     parser.add_argument("--commit", help="commit to record, where the checkout has no git")
     parser.add_argument(
-        "--no-simulator", action="store_true", help="lockstep: leave out Numba's simulator, which takes a minute"
+        "--no-simulator",
+        action="store_true",
+        help="lockstep: leave out Numba's simulator, which takes a minute",
     )
 
 

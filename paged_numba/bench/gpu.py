@@ -175,7 +175,9 @@ def _moving_rows(rng: np.random.Generator, ceiling: float) -> list[Row]:
     free = np.setdiff1d(np.arange(num_blocks), table_host)
     pairs = cuda.to_device(np.stack([table_host, free[: table_host.size]], axis=1).astype(np.int64))
     copy = _launcher(ops.copy_blocks, key_cache, value_cache, pairs)
-    rows.append(_row("copy_blocks", f"{pairs.shape[0]} blocks", moved + pairs.nbytes, _time(copy, 30), ceiling))
+    rows.append(
+        _row("copy_blocks", f"{pairs.shape[0]} blocks", moved + pairs.nbytes, _time(copy, 30), ceiling)
+    )
     return rows
 
 

@@ -164,7 +164,9 @@ def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
     agree &= bool(np.allclose(out, by_hand, rtol=1e-4, atol=1e-4) and np.allclose(lse, hand_lse, atol=1e-4))
     ours, hand = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    row("decode, 16 seqs x 8 heads x 1,024 tokens", ours, "NumPy by hand", hand, f"{ratio:.1f} times its time")
+    row(
+        "decode, 16 seqs x 8 heads x 1,024 tokens", ours, "NumPy by hand", hand, f"{ratio:.1f} times its time"
+    )
     record["numpy"] = {"lockstep_s": ours, "numpy_s": hand, "ratio": ratio}
 
     empty = _median_seconds(lambda: lockstep.launch(_empty_kernel, 1, 1), 101)

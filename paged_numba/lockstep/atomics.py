@@ -66,12 +66,17 @@ and_ = _operation(np.bitwise_and, "``old & value``.")
 or_ = _operation(np.bitwise_or, "``old | value``.")
 xor = _operation(np.bitwise_xor, "``old ^ value``.")
 exch = _operation(lambda old, new: new, "``value``.")
-max_ = _operation(lambda old, new: np.where(new > old, new, old), "The larger; a NaN operand changes nothing.")
-min_ = _operation(lambda old, new: np.where(new < old, new, old), "The smaller; a NaN operand changes nothing.")
+max_ = _operation(
+    lambda old, new: np.where(new > old, new, old), "The larger; a NaN operand changes nothing."
+)
+min_ = _operation(
+    lambda old, new: np.where(new < old, new, old), "The smaller; a NaN operand changes nothing."
+)
 nanmax = _operation(_fmax, "The larger; a NaN gives way to a number.")
 nanmin = _operation(_fmin, "The smaller; a NaN gives way to a number.")
 inc = _operation(
-    lambda old, limit: np.where(old >= limit, 0, old + 1).astype(old.dtype), "0 after `limit`, else ``old + 1``."
+    lambda old, limit: np.where(old >= limit, 0, old + 1).astype(old.dtype),
+    "0 after `limit`, else ``old + 1``.",
 )
 dec = _operation(
     lambda old, limit: np.where((old == 0) | (old > limit), limit, old - 1).astype(old.dtype),

@@ -21,7 +21,10 @@ FULL_WARP = 0xFFFFFFFF
 
 def syncthreads(machine: Machine, mask: Mask) -> None:
     """``cuda.syncthreads()``."""
-    _barrier(machine, mask, "cuda.syncthreads()", np.bool_(False))
+    if machine.turns is not None:
+        machine.turns.arrive(machine, mask, "cuda.syncthreads()", np.bool_(False))
+    else:
+        require_whole_blocks(machine, mask, "cuda.syncthreads()", source_line)
 
 
 def _barrier(machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:

@@ -61,9 +61,7 @@ class Expressions:
         What the program's globals must hold.
     """
 
-    def __init__(
-        self, function: Any, bound: set[str], file: str, home_mask: Callable[[str], str]
-    ) -> None:
+    def __init__(self, function: Any, bound: set[str], file: str, home_mask: Callable[[str], str]) -> None:
         closure = inspect.getclosurevars(function)
         self.outer = {**vars(builtins), **function.__globals__, **closure.nonlocals}
         self.bound = bound
@@ -303,7 +301,8 @@ class Expressions:
             name = ast.unparse(node.func)
             if inspect.isfunction(value):
                 raise self.unsupported(
-                    node, f"a call of the plain Python function {name!r}: decorate it with @cuda.jit(device=True)"
+                    node,
+                    f"a call of the plain Python function {name!r}: decorate it with @cuda.jit(device=True)",
                 )
             raise self.unsupported(node, f"a call of `{name}`")
         arguments = [self.text(argument) for argument in node.args]

@@ -56,7 +56,19 @@ for _path in (*INTRINSICS, *DECLARATIONS, *(f"cuda.{name}" for name in MACHINE_V
 
 warpsize = WARP_SIZE
 boolean = bool_ = np.bool_
-for _name in "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split():
+for _name in [
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+]:
     globals()[_name] = getattr(np, _name)
 complex64, complex128 = np.complex64, np.complex128
 
@@ -105,9 +117,7 @@ class Kernel:
             f"{self.py_func.__name__}[blocks_per_grid, threads_per_block](...)"
         )
 
-    def forall(
-        self, ntasks: int, tpb: int = 0, stream: Any = 0, sharedmem: int = 0
-    ) -> Callable[..., None]:
+    def forall(self, ntasks: int, tpb: int = 0, stream: Any = 0, sharedmem: int = 0) -> Callable[..., None]:
         """Return the kernel configured for a 1-D grid of at least `ntasks` threads."""
         threads = tpb or 256
         if ntasks == 0:

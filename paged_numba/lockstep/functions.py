@@ -93,18 +93,34 @@ MATH: dict[str, Function] = {
         for name, numpy_name in {
             **{
                 n: n
-                for n in "exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh fabs".split()
+                for n in [
+                    "exp",
+                    "exp2",
+                    "expm1",
+                    "log",
+                    "log2",
+                    "log10",
+                    "log1p",
+                    "sqrt",
+                    "sin",
+                    "cos",
+                    "tan",
+                    "sinh",
+                    "cosh",
+                    "tanh",
+                    "fabs",
+                ]
             },
-            **{n: n for n in "floor ceil trunc degrees radians".split()},
-            **{f"a{n}": f"arc{n}" for n in "sin cos tan sinh cosh tanh".split()},
+            **{n: n for n in ["floor", "ceil", "trunc", "degrees", "radians"]},
+            **{f"a{n}": f"arc{n}" for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
         }.items()
     },
-    **{n: _real(_elementwise(getattr(math, n))) for n in "erf erfc gamma lgamma".split()},
-    **{n: _real(getattr(np, n), 2) for n in "hypot copysign fmod nextafter".split()},
+    **{n: _real(_elementwise(getattr(math, n))) for n in ["erf", "erfc", "gamma", "lgamma"]},
+    **{n: _real(getattr(np, n), 2) for n in ["hypot", "copysign", "fmod", "nextafter"]},
     "atan2": _real(np.arctan2, 2),
     "pow": _real(np.power, 2),
     "remainder": _real(_remainder, 2),
-    **{n: _predicate(getattr(np, n)) for n in "isnan isinf isfinite".split()},
+    **{n: _predicate(getattr(np, n)) for n in ["isnan", "isinf", "isfinite"]},
     "frexp": _frexp,
     "modf": _modf,
     "ldexp": _ldexp,
@@ -122,9 +138,23 @@ def _complex(function: Callable[[Any], Any]) -> Function:
 CMATH: dict[str, Function] = {
     **{
         n: _complex(getattr(np, n))
-        for n in "exp log log10 sqrt sin cos tan sinh cosh tanh isnan isinf isfinite".split()
+        for n in [
+            "exp",
+            "log",
+            "log10",
+            "sqrt",
+            "sin",
+            "cos",
+            "tan",
+            "sinh",
+            "cosh",
+            "tanh",
+            "isnan",
+            "isinf",
+            "isfinite",
+        ]
     },
-    **{f"a{n}": _complex(getattr(np, f"arc{n}")) for n in "sin cos tan sinh cosh tanh".split()},
+    **{f"a{n}": _complex(getattr(np, f"arc{n}")) for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
     "phase": _complex(np.angle),
     "polar": _complex(lambda z: (np.abs(z), np.angle(z))),
     "rect": lambda r, phi: r * np.exp(phi * np.complex128(1j)),
@@ -285,7 +315,20 @@ FP16: dict[str, Function] = {
     "hexp10": _half(lambda x: np.power(np.float32(10), x)),
     **{
         f"h{n}": _half(getattr(np, n))
-        for n in "sin cos log log2 log10 exp exp2 sqrt floor ceil trunc rint".split()
+        for n in [
+            "sin",
+            "cos",
+            "log",
+            "log2",
+            "log10",
+            "exp",
+            "exp2",
+            "sqrt",
+            "floor",
+            "ceil",
+            "trunc",
+            "rint",
+        ]
     },
 }
 

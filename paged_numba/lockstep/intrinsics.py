@@ -94,7 +94,7 @@ def _divmod(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
 
 
 def _require_divisor(machine: Machine, mask: Mask, a: Any, b: Any) -> None:
-    if b.dtype.kind not in "biu" or a.dtype.kind not in "biu" or np.all(b):
+    if b.dtype.kind not in "biu" or a.dtype.kind not in "biu" or np.count_nonzero(b) == b.size:
         return
     zero = masks.lanes(mask, machine.shape) & masks.lanes(b == 0, machine.shape)
     if zero.any():
@@ -113,15 +113,42 @@ _COOPERATIVE: dict[str, Callable[..., Any]] = {
     **{f"st{hint}": _store_hinted for hint in ("cg", "cs", "wb", "wt")},
     **{
         name: getattr(cooperation, name)
-        for name in (
-            "syncthreads syncthreads_count syncthreads_and syncthreads_or syncwarp shfl_sync shfl_up_sync "
-            "shfl_down_sync shfl_xor_sync all_sync any_sync ballot_sync eq_sync match_any_sync "
-            "match_all_sync activemask lanemask_lt"
-        ).split()
+        for name in [
+            "syncthreads",
+            "syncthreads_count",
+            "syncthreads_and",
+            "syncthreads_or",
+            "syncwarp",
+            "shfl_sync",
+            "shfl_up_sync",
+            "shfl_down_sync",
+            "shfl_xor_sync",
+            "all_sync",
+            "any_sync",
+            "ballot_sync",
+            "eq_sync",
+            "match_any_sync",
+            "match_all_sync",
+            "activemask",
+            "lanemask_lt",
+        ]
     },
     **{
         f"atomic.{name}": getattr(atomics, name)
-        for name in "add sub and_ or_ xor exch inc dec nanmax nanmin cas compare_and_swap".split()
+        for name in [
+            "add",
+            "sub",
+            "and_",
+            "or_",
+            "xor",
+            "exch",
+            "inc",
+            "dec",
+            "nanmax",
+            "nanmin",
+            "cas",
+            "compare_and_swap",
+        ]
     },
     "atomic.max": atomics.max_,
     "atomic.min": atomics.min_,
@@ -165,7 +192,7 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
 
 
 def _libdevice() -> dict[str, Callable[..., Any]]:
-    """The part of ``libdevice`` that has a counterpart in ``math``: ``expf``, ``fast_expf``, ``exp``, …"""
+    """The part of ``libdevice`` that has a counterpart in ``math``: ``expf``, ``fast_expf``, ``exp`` and others."""
 
     def typed(function: Callable[..., Any], dtype: Any) -> Callable[..., Any]:
         return lambda *values: function(*(value.astype(dtype) for value in values))
@@ -245,7 +272,9 @@ def path_of(value: Any) -> str | None:
             if name in (f"numba.cuda.{prefix}", f"numba.cuda.simulator.{prefix}"):
                 return f"cuda.{prefix}"
         return None
-    path: str | None = getattr(value, "__lockstep_path__", None) if type(value).__module__ == _FACADE else None
+    path: str | None = (
+        getattr(value, "__lockstep_path__", None) if type(value).__module__ == _FACADE else None
+    )
     return path or _known_objects().get(id(value))
 
 

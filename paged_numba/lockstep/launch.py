@@ -98,7 +98,9 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
             f"got {block_dim[0] * block_dim[1] * block_dim[2]} with block={tuple(block_dim)}"
         )
     if not 0 <= shared_bytes <= MAX_SHARED_BYTES:
-        raise LaunchError(f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}")
+        raise LaunchError(
+            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
+        )
     program = translate(function, kernel=True).function
     names = list(inspect.signature(function).parameters)
     if len(names) != len(args):

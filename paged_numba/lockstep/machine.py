@@ -95,6 +95,7 @@ class Machine:
         self.first, self.batch = first, count
         self.shape = (count, self.threads)
         self.num_lanes = count * self.threads
+        self.everyone = np.ones(self.shape, bool)
         block = np.arange(first, first + count, dtype=np.int64)
         self.blockIdx = _coordinates(block, self.grid_size, count, (-1, 1))
         self.exited: Mask = False

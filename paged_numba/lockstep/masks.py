@@ -35,14 +35,17 @@ def narrow(mask: Mask, condition: Any) -> Mask:
     condition = truth(condition)
     if not isinstance(condition, np.ndarray):
         return mask if condition else False
-    if condition.all():
+    # count_nonzero takes a fraction of the time of all() and any().
+    held = np.count_nonzero(condition)
+    if held == condition.size:
         return mask
     if mask is True:
-        return condition if condition.any() else False
+        return condition if held else False
     narrowed = mask & condition
-    if not narrowed.any():
+    held = np.count_nonzero(narrowed)
+    if not held:
         return False
-    return mask if narrowed.shape == mask.shape and np.array_equal(narrowed, mask) else narrowed
+    return mask if narrowed.shape == mask.shape and held == np.count_nonzero(mask) else narrowed
 
 
 def minus(mask: Mask, gone: Mask) -> Mask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,9 @@ class LaneArray:
         Indices that earlier partial indexing has used up; None once a slice has moved the origin.
     """
 
-    __slots__ = ("buffer", "dtype", "lead", "lengths", "machine", "name", "offset", "shape", "strides")
+    __slots__ = (
+        "buffer", "dtype", "last", "last_origin", "lead", "lengths", "machine", "name", "offset", "shape", "strides",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -66,6 +69,9 @@ class LaneArray:
         self.shape = tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in shape)
         self.strides = strides
         self.lead = lead
+        # Lane indices of the latest access and the position that they mean: loops repeat them.
+        self.last: list[Any] | None = None
+        self.last_origin: Any = None
 
     @classmethod
     def of(cls, machine: Machine, name: str, array: Any) -> LaneArray:
@@ -150,74 +156,121 @@ class LaneArray:
         KernelIndexError
             Where an active lane's index is out of bounds.
         """
-        offset, terms = self.offset, []
-        for axis, i in enumerate(index):
-            n, stride = self.lengths[axis], self.strides[axis]
-            if not isinstance(i, np.ndarray) and not isinstance(n, np.ndarray):
-                if i.dtype.kind not in "iub":
-                    raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
-                position = int(i)
-                if position < 0:
-                    position += n
-                if not 0 <= position < n:
-                    self._out_of_bounds(mask, index, True)
-                if isinstance(offset, np.ndarray):
-                    offset = offset + position * stride if position else offset
-                else:
-                    offset += position * stride
+        if not self.buffer.size:
+            self._out_of_bounds(mask, index, True)
+        fixed = 0
+        by_lane: list[Any] = []
+        for i, n, stride in zip(index, self.lengths, self.strides):  # noqa: B905 (each load comes here)
+            if type(i) is np.ndarray or type(n) is np.ndarray:
+                by_lane.append(i)
+                continue
+            if i.dtype.kind not in "iub":
+                raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
+            position = int(i)
+            if position < 0:
+                position += n
+            if not 0 <= position < n:
+                self._out_of_bounds(mask, index, True)
+            fixed += position * stride
+        if by_lane:
+            last = self.last
+            # Lane values never change in place: the same objects mean the same position.
+            if last is not None and len(last) == len(by_lane) and all(map(operator.is_, last, by_lane)):
+                origin = self.last_origin
             else:
-                i = self._checked(mask, index, i, n)
-                terms.append(i if stride == 1 else i * stride)
+                origin = self._origin(mask, index, by_lane)
+        else:
+            origin = self.offset
+        if not fixed:
+            return origin
+        # NumPy adds an array without dimensions in half the time of an int.
+        return origin + (fixed if type(origin) is int else np.array(fixed))
+
+    def _origin(self, mask: Mask, index: tuple[Any, ...], by_lane: list[Any]) -> Any:
+        """Return the position that the indices which differ by lane mean, all others taken as 0."""
+        terms, unsafe = [], False
+        for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
+            if isinstance(i, np.ndarray) or isinstance(n, np.ndarray):
+                within, mended = self._within(mask, index, i, n)
+                unsafe |= mended
+                terms.append(within if stride == 1 else within * stride)
         # Small terms first: a value for each thread block costs less than one for each lane.
-        terms.sort(key=np.size)
+        if len(terms) > 1:
+            terms.sort(key=np.size)
+        offset = self.offset
         for term in terms:
-            offset = term + offset
+            offset = term + offset if isinstance(offset, np.ndarray) or offset else term
+        # What was mended for inactive lanes must be looked at again when they are active.
+        self.last, self.last_origin = (None, None) if unsafe else (by_lane, offset)
         return offset
 
-    def _checked(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> Any:
-        """Return `i` as int64 within ``0 .. n - 1`` in every lane, active or not."""
+    def _within(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> tuple[Any, bool]:
+        """Return `i` as int64 within ``0 .. n - 1`` in every lane, and whether inactive lanes were mended."""
         if i.dtype != np.int64:
             if i.dtype.kind not in "iub":
                 raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
             i = i.astype(np.int64)
         # As uint64 a negative index is huge: one reduction tests both bounds.
-        if not isinstance(n, np.ndarray) and i.view(np.uint64).max() < n:
-            return i
+        if not isinstance(n, np.ndarray) and np.maximum.reduce(i.view(np.uint64), axis=None) < n:
+            return i, False
         i = np.where(i < 0, i + n, i)
         bad = (i < 0) | (i >= n)
-        if bad.any():
-            if (bad & mask).any():
-                self._out_of_bounds(mask, index, bad)
-            i = np.where(bad, 0, i)
-        return i
+        if not bad.any():
+            return i, False
+        if (bad & mask).any():
+            self._out_of_bounds(mask, index, bad)
+        return np.where(bad, 0, i), True
 
     def load(self, mask: Mask, index: Any) -> Any:
         """Return ``array[index]``: a value, or a view where `index` is partial or has slices."""
         if type(index) is not tuple:
+            if type(index) is np.int64 and len(self.lengths) == 1 and self.dtype.names is None:
+                # The usual access of an inner loop.
+                position, n = int(index), self.lengths[0]
+                if type(n) is int and 0 <= position < n and self.buffer.size:
+                    step, origin = position * self.strides[0], self.offset
+                    return self.buffer[origin + (step if type(origin) is int else np.array(step))]
             index = (index,)
-        if len(index) != len(self.lengths) or any(type(i) is slice or i is Ellipsis for i in index):
+        if self._selects_view(index) or self.dtype.names is not None:
             return self.view(mask, index)
-        if not self.buffer.size:
-            self._out_of_bounds(mask, index, True)
-        value = self.buffer[self.address(mask, index)]
-        if self.dtype.names is not None:
-            return self.view(mask, index)
-        return value
+        return self.buffer[self.address(mask, index)]
 
     def store(self, mask: Mask, index: Any, value: Any) -> None:
         """``array[index] = value`` in the active lanes; of several lanes at one address the last wins."""
         if type(index) is not tuple:
             index = (index,)
-        if len(index) != len(self.lengths) or any(type(i) is slice or i is Ellipsis for i in index):
+        if self._selects_view(index):
             self._fill(mask, self.view(mask, index), value)
             return
         if not self.buffer.flags.writeable:
             raise KernelError(f"{self.name} is read-only, a kernel cannot store into it")
-        if not self.buffer.size:
-            self._out_of_bounds(mask, index, True)
         self._scatter(mask, self.address(mask, index), value)
 
+    def _selects_view(self, index: tuple[Any, ...]) -> bool:
+        """Tell whether an index is partial or has slices."""
+        if len(index) != len(self.lengths):
+            return True
+        for i in index:  # a loop, since it is taken for each access: half the time of any()
+            if type(i) is slice or i is Ellipsis:
+                return True
+        return False
+
     def _scatter(self, mask: Mask, position: Any, value: Any) -> None:
+        # The usual shapes first: broadcasting takes longer than the store.
+        if type(position) is np.ndarray:
+            if mask is True:
+                if type(value) is not np.ndarray or value.shape == position.shape:
+                    self.buffer[position] = value
+                    return
+            elif position.shape == self.machine.shape:
+                if mask.shape != position.shape:
+                    mask = mask & self.machine.everyone
+                if type(value) is not np.ndarray:
+                    self.buffer[position[mask]] = value
+                    return
+                if value.shape == mask.shape:
+                    self.buffer[position[mask]] = value[mask]
+                    return
         shape = np.broadcast_shapes(np.shape(position), np.shape(value), np.shape(mask))
         if not shape:
             self.buffer[position] = value
@@ -268,7 +321,7 @@ class LaneArray:
                         self._out_of_bounds(mask, index, True)
                     offset = offset + (i + n if i < 0 else i) * stride
                 else:
-                    offset = offset + self._checked(mask, index, i, n) * stride
+                    offset = offset + self._within(mask, index, i, n)[0] * stride
                 lead = None if lead is None else (*lead, i)
         rest = len(index)
         return self.like(offset, (*shape, *self.lengths[rest:]), (*strides, *self.strides[rest:]), lead)
@@ -310,7 +363,7 @@ class LocalArray(LaneArray):
     def load(self, mask: Mask, index: Any) -> Any:
         if type(index) is not tuple:
             index = (index,)
-        if len(index) == len(self.lengths) and not any(type(i) is slice or i is Ellipsis for i in index):
+        if not self._selects_view(index):
             start = self._element(index)
             if start is not None:
                 width = self.machine.num_lanes
@@ -320,7 +373,7 @@ class LocalArray(LaneArray):
     def store(self, mask: Mask, index: Any, value: Any) -> None:
         if type(index) is not tuple:
             index = (index,)
-        if len(index) == len(self.lengths) and not any(type(i) is slice or i is Ellipsis for i in index):
+        if not self._selects_view(index):
             start = self._element(index)
             if start is not None:
                 target = self.buffer[start : start + self.machine.num_lanes].reshape(self.machine.shape)
@@ -361,6 +414,8 @@ def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
 
 def load(mask: Mask, container: Any, index: Any) -> Any:
     """``container[index]`` for arrays and tuples."""
+    if isinstance(container, LaneArray) and type(index) is not str:
+        return container.load(mask, index)
     if isinstance(container, tuple):
         if type(index) is slice:
             parts = (None if p is None else int(p) for p in (index.start, index.stop, index.step))
@@ -374,7 +429,7 @@ def load(mask: Mask, container: Any, index: Any) -> Any:
     if isinstance(index, str):
         view = container.field(index)
         return view if view.lengths else view.load(mask, ())
-    return container.load(mask, index)
+    raise KernelError(f"{type(container).__name__} does not support indexing")
 
 
 def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
@@ -396,9 +451,11 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
             return tuple(np.int64(s * value.dtype.itemsize) for s in value.strides)
         if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T", "reshape"):
             return getattr(value, name)
-    elif name in ("real", "imag", "dtype", "conjugate"):
-        return getattr(value, name)
-    elif hasattr(type(value), "_fields") or hasattr(type(value), "__lane_attributes__"):
+    elif (
+        name in ("real", "imag", "dtype", "conjugate")
+        or hasattr(type(value), "_fields")
+        or hasattr(type(value), "__lane_attributes__")
+    ):
         return getattr(value, name)
     raise KernelError(f"a kernel value of type {type(value).__name__} has no attribute {name!r}")
 

@@ -107,7 +107,9 @@ def logical_or(mask: Mask, left: Any, right: Callable[[Mask], Any]) -> Any:
     return value if fails is mask else _merged(truth(left), left, value)
 
 
-def conditional(mask: Mask, condition: Any, body: Callable[[Mask], Any], orelse: Callable[[Mask], Any]) -> Any:
+def conditional(
+    mask: Mask, condition: Any, body: Callable[[Mask], Any], orelse: Callable[[Mask], Any]
+) -> Any:
     """``body if condition else orelse``."""
     then, otherwise = split(mask, condition)
     if otherwise is False:
@@ -170,7 +172,9 @@ def _items(mask: Mask, values: Any) -> Iterator[Any]:
         return (values.load(mask, np.int64(i)) for i in range(values.lengths[0]))
     if isinstance(values, (tuple, list)):
         return iter(values)
-    raise KernelError(f"a loop needs range(), a tuple or an array, got {type(values).__name__}, {source_line()}")
+    raise KernelError(
+        f"a loop needs range(), a tuple or an array, got {type(values).__name__}, {source_line()}"
+    )
 
 
 def enumerate_lanes(mask: Mask, values: Any, start: Any = np.int64(0)) -> list[Any]:
@@ -193,10 +197,24 @@ def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) ->
 NAMES: dict[str, Any] = {
     **{
         name: getattr(arithmetic, name)
-        for name in (
-            "add sub mul truediv power power_literal bit_and bit_or bit_xor lshift rshift positive negative "
-            "invert logical_not contains"
-        ).split()
+        for name in [
+            "add",
+            "sub",
+            "mul",
+            "truediv",
+            "power",
+            "power_literal",
+            "bit_and",
+            "bit_or",
+            "bit_xor",
+            "lshift",
+            "rshift",
+            "positive",
+            "negative",
+            "invert",
+            "logical_not",
+            "contains",
+        ]
     },
     "join": masks.join,
     "union": masks.union,

@@ -65,7 +65,9 @@ def in_turns(
 class Turns:
     """The warps of one batch, taking turns."""
 
-    def __init__(self, whole: Machine, warps: list[Machine], body: Callable[[int], Any], reverse: bool) -> None:
+    def __init__(
+        self, whole: Machine, warps: list[Machine], body: Callable[[int], Any], reverse: bool
+    ) -> None:
         self.whole = whole
         self.warps = warps
         self.body = body

@@ -269,7 +269,11 @@ def first_divisor(n, start=2):
     return n
 
 
-@feature(ints(16), I8, expected=np.stack([np.minimum(I8, np.roll(I8, -1)), np.maximum(I8, np.roll(I8, -1))], 1).ravel())
+@feature(
+    ints(16),
+    I8,
+    expected=np.stack([np.minimum(I8, np.roll(I8, -1)), np.maximum(I8, np.roll(I8, -1))], 1).ravel(),
+)
 @cuda.jit
 def device_function_with_two_results(out, x):
     t = cuda.grid(1)
@@ -278,8 +282,13 @@ def device_function_with_two_results(out, x):
     out[2 * t + 1] = high
 
 
-@feature(ints(), expected=[next((d for d in range(3, t + 9) if (t + 9) % d == 0), t + 9) + (5 if t % 2 else 2)
-                           for t in range(8)], simulated=False)
+@feature(
+    ints(),
+    expected=[
+        next((d for d in range(3, t + 9) if (t + 9) % d == 0), t + 9) + (5 if t % 2 else 2) for t in range(8)
+    ],
+    simulated=False,
+)
 @cuda.jit
 def device_function_with_a_default(out):
     t = cuda.grid(1)
@@ -364,7 +373,9 @@ def strided_array(out, x):
     out[t] = x[t, 0] + x[t, 1]
 
 
-@feature(floats(), np.arange(40, dtype=np.float32), expected=[sum(range(3 * t + 1, 3 * t + 4)) for t in range(8)])
+@feature(
+    floats(), np.arange(40, dtype=np.float32), expected=[sum(range(3 * t + 1, 3 * t + 4)) for t in range(8)]
+)
 @cuda.jit
 def slice_with_bounds_by_lane(out, x):
     t = cuda.grid(1)
@@ -469,7 +480,9 @@ def int32_plus_int32_is_int64(out, x):
     out[t] = x[t] + x[t]
 
 
-@feature(ints(40), I8, expected=np.stack([I8 & 6, I8 | 6, I8 ^ 6, I8.astype(np.int64) << 2, I8 >> 1], 1).ravel())
+@feature(
+    ints(40), I8, expected=np.stack([I8 & 6, I8 | 6, I8 ^ 6, I8.astype(np.int64) << 2, I8 >> 1], 1).ravel()
+)
 @cuda.jit
 def bits(out, x):
     t = cuda.grid(1)
@@ -480,8 +493,12 @@ def bits(out, x):
     out[5 * t + 4] = x[t] >> 1
 
 
-@feature(floats(32, np.float64), X8, expected=np.stack([X8 / 3, X8.astype(np.float64) // 2, X8 % 2, X8 * X8], 1).ravel(),
-         exact=False)
+@feature(
+    floats(32, np.float64),
+    X8,
+    expected=np.stack([X8 / 3, X8.astype(np.float64) // 2, X8 % 2, X8 * X8], 1).ravel(),
+    exact=False,
+)
 @cuda.jit
 def floating_point(out, x):
     t = cuda.grid(1)
@@ -536,7 +553,13 @@ def casts(out, x):
 def _math_expected():
     x = np.abs(X8.astype(np.float64)) / 101
     columns = [np.exp(x), np.log(x), np.sqrt(x), np.sin(x), np.tanh(x), np.arctan2(x, 2), np.hypot(x, 1)]
-    columns += [np.floor(10 * x), np.ceil(10 * x), [math.erf(v) for v in x], [math.gamma(v) for v in x], x**1.5]
+    columns += [
+        np.floor(10 * x),
+        np.ceil(10 * x),
+        [math.erf(v) for v in x],
+        [math.gamma(v) for v in x],
+        x**1.5,
+    ]
     return np.stack(columns, 1).ravel()
 
 
@@ -569,15 +592,24 @@ def complex_math(out, x):
 # Coordinates.
 
 
-@feature(ints(24).reshape(4, 6), expected=[[100 * i + j for j in range(6)] for i in range(4)], blocks=(2, 2), threads=(2, 3))
+@feature(
+    ints(24).reshape(4, 6),
+    expected=[[100 * i + j for j in range(6)] for i in range(4)],
+    blocks=(2, 2),
+    threads=(2, 3),
+)
 @cuda.jit
 def grid_in_two_dimensions(out):
     i, j = cuda.grid(2)
     out[i, j] = 100 * i + j
 
 
-@feature(ints(48).reshape(2, 4, 6), expected=np.arange(48).reshape(2, 4, 6) % 24 + 1000 * (np.arange(48).reshape(2, 4, 6) // 24),
-         blocks=(3, 2, 1), threads=(2, 2, 2))
+@feature(
+    ints(48).reshape(2, 4, 6),
+    expected=np.arange(48).reshape(2, 4, 6) % 24 + 1000 * (np.arange(48).reshape(2, 4, 6) // 24),
+    blocks=(3, 2, 1),
+    threads=(2, 2, 2),
+)
 @cuda.jit
 def grid_in_three_dimensions(out):
     x, y, z = cuda.grid(3)
@@ -624,7 +656,11 @@ def atomic_add_returns_the_old_value(out):
     out[1 + ticket] = ticket
 
 
-@feature(np.array([10, 10, 0b1111, 0, 0, 5, 7, 3], np.uint32), expected=[7, 10, 0b0101, 0b1010, 0b0110, 0, 6, 9], threads=1)
+@feature(
+    np.array([10, 10, 0b1111, 0, 0, 5, 7, 3], np.uint32),
+    expected=[7, 10, 0b0101, 0b1010, 0b0110, 0, 6, 9],
+    threads=1,
+)
 @cuda.jit
 def every_other_atomic(out):
     cuda.atomic.min(out, 0, 7)
@@ -664,9 +700,14 @@ def histogram_in_shared_memory(out, x):
 T32 = np.arange(32)
 
 
-@feature(ints(128), expected=np.stack([
-    np.where(T32 < 31, T32 + 1, 31), np.where(T32 > 1, T32 - 2, T32), np.full(32, 5), T32 ^ 3], 1).ravel(),
-    threads=32, simulated=False)
+@feature(
+    ints(128),
+    expected=np.stack(
+        [np.where(T32 < 31, T32 + 1, 31), np.where(T32 > 1, T32 - 2, T32), np.full(32, 5), T32 ^ 3], 1
+    ).ravel(),
+    threads=32,
+    simulated=False,
+)
 @cuda.jit
 def shuffles(out):
     t = cuda.threadIdx.x
@@ -676,7 +717,13 @@ def shuffles(out):
     out[4 * t + 3] = cuda.shfl_xor_sync(0xFFFFFFFF, t, 3)
 
 
-@feature(floats(2), np.arange(64, dtype=np.float32), expected=[T32.sum(), T32.sum() + 32 * 32], threads=64, simulated=False)
+@feature(
+    floats(2),
+    np.arange(64, dtype=np.float32),
+    expected=[T32.sum(), T32.sum() + 32 * 32],
+    threads=64,
+    simulated=False,
+)
 @cuda.jit
 def sum_by_shuffles(out, x):
     t = cuda.threadIdx.x
@@ -689,9 +736,22 @@ def sum_by_shuffles(out, x):
         out[t // cuda.warpsize] = value
 
 
-@feature(ints(128), expected=np.stack([
-    np.full(32, int(sum(1 << t for t in range(32) if t % 3 == 0))), np.full(32, 1), np.zeros(32), np.zeros(32)],
-    1).astype(np.int64).ravel(), threads=32, simulated=False)
+@feature(
+    ints(128),
+    expected=np.stack(
+        [
+            np.full(32, int(sum(1 << t for t in range(32) if t % 3 == 0))),
+            np.full(32, 1),
+            np.zeros(32),
+            np.zeros(32),
+        ],
+        1,
+    )
+    .astype(np.int64)
+    .ravel(),
+    threads=32,
+    simulated=False,
+)
 @cuda.jit
 def votes(out):
     t = cuda.threadIdx.x
@@ -706,9 +766,14 @@ FEATURES[-1] = Feature(votes, (ints(128),), np.stack([
     threads=32, simulated=False)  # fmt: skip
 
 
-@feature(ints(96), expected=np.stack([
-    [np.int32(np.uint32(0x11111111 << (t % 4))) for t in range(32)], np.full(32, -1), np.full(32, 1)], 1).ravel(),
-    threads=32, simulated=False)
+@feature(
+    ints(96),
+    expected=np.stack(
+        [[np.int32(np.uint32(0x11111111 << (t % 4))) for t in range(32)], np.full(32, -1), np.full(32, 1)], 1
+    ).ravel(),
+    threads=32,
+    simulated=False,
+)
 @cuda.jit
 def matches(out):
     t = cuda.threadIdx.x
@@ -718,8 +783,12 @@ def matches(out):
     out[3 * t + 2] = same
 
 
-@feature(ints(64), expected=np.stack([[(1 << t) - 1 for t in range(32)], np.where(T32 < 10, 1023, 0xFFFFFC00)], 1).ravel(),
-         threads=32, simulated=False)
+@feature(
+    ints(64),
+    expected=np.stack([[(1 << t) - 1 for t in range(32)], np.where(T32 < 10, 1023, 0xFFFFFC00)], 1).ravel(),
+    threads=32,
+    simulated=False,
+)
 @cuda.jit
 def lane_masks(out):
     t = cuda.threadIdx.x
@@ -742,9 +811,19 @@ def block_that_is_no_multiple_of_a_warp(out):
 # Intrinsics.
 
 
-@feature(ints(32), I8, expected=np.stack([
-    [bin(int(v) & 0xFFFFFFFF).count("1") for v in I8], [32 - (int(v) & 0xFFFFFFFF).bit_length() for v in I8],
-    [(int(v) & -int(v)).bit_length() for v in I8], [int(f"{int(v) & 0xFFFFFFFF:032b}"[::-1], 2) for v in I8]], 1).ravel())
+@feature(
+    ints(32),
+    I8,
+    expected=np.stack(
+        [
+            [bin(int(v) & 0xFFFFFFFF).count("1") for v in I8],
+            [32 - (int(v) & 0xFFFFFFFF).bit_length() for v in I8],
+            [(int(v) & -int(v)).bit_length() for v in I8],
+            [int(f"{int(v) & 0xFFFFFFFF:032b}"[::-1], 2) for v in I8],
+        ],
+        1,
+    ).ravel(),
+)
 @cuda.jit
 def integer_intrinsics(out, x):
     t = cuda.grid(1)
@@ -786,7 +865,9 @@ def half_precision(out, x):
 RECORD = np.dtype([("weight", np.float32), ("count", np.int32)], align=True)
 
 
-@feature(np.zeros(8, RECORD), expected=np.array([(0.5 * t, 2 * t) for t in range(8)], RECORD), simulated=False)
+@feature(
+    np.zeros(8, RECORD), expected=np.array([(0.5 * t, 2 * t) for t in range(8)], RECORD), simulated=False
+)
 @cuda.jit
 def records(out):
     t = cuda.grid(1)

@@ -53,7 +53,9 @@ def test_feature_computes_what_it_must(feature):
 
 
 @everywhere
-@pytest.mark.parametrize("options", [{"max_lanes": 1}, {"order": "forward"}, {"order": "reverse", "max_lanes": 8}])
+@pytest.mark.parametrize(
+    "options", [{"max_lanes": 1}, {"order": "forward"}, {"order": "reverse", "max_lanes": 8}]
+)
 def test_feature_does_not_depend_on_batches_or_order(feature, options):
     if feature.name == "atomic_add_returns_the_old_value":
         options = {**options, "order": "together"}  # who gets which ticket is a race by design

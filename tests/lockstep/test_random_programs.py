@@ -38,7 +38,9 @@ conditions = st.one_of(
     st.builds("{} and {}".format, comparisons, comparisons),
     st.builds("{} or not ({})".format, comparisons, comparisons),
     st.builds("{} < {} <= {}".format, atoms, expressions, atoms),
-    st.builds("{} != 0 and data[t % 4, 7 // {} % 3] > 2".format, st.sampled_from(NAMES), st.just("max(1, t)")),
+    st.builds(
+        "{} != 0 and data[t % 4, 7 // {} % 3] > 2".format, st.sampled_from(NAMES), st.just("max(1, t)")
+    ),
 )
 
 
@@ -58,7 +60,7 @@ def statements(draw, depth=0, in_loop=False, in_function=False):
         name = draw(st.sampled_from(NAMES))
 
         def inner(loop=in_loop):
-            body = draw(statements(depth + 1, loop, in_function))  # noqa: B023 (called at once)
+            body = draw(statements(depth + 1, loop, in_function))
             return ["    " + line for line in body]
 
         if kind == "assign":

@@ -126,7 +126,9 @@ def build(mutant: KernelMutant) -> Any:
     original = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
     source = inspect.getsource(original)
     if source.count(mutant.old) != 1:
-        raise ValueError(f"{mutant}: {mutant.old!r} must occur once in the source, got {source.count(mutant.old)}")
+        raise ValueError(
+            f"{mutant}: {mutant.old!r} must occur once in the source, got {source.count(mutant.old)}"
+        )
     # A real file: both targets read a kernel's source to translate it or to name its lines.
     folder = Path(tempfile.mkdtemp(prefix="paged_numba_mutant_"))
     path = folder / f"{mutant.module}.py"
