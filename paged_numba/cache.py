@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
+from . import ops, validation
 from . import target as seam
 from .allocator import Allocation, BlockAllocator
 
@@ -160,7 +160,7 @@ class PagedKVCache:
     def _check_tokens(self, key: Any, value: Any) -> None:
         """Raise for tokens that could not be written, before any block is taken."""
         unwritten = np.full(getattr(key, "shape", (0,))[:1], -1, np.int64)
-        ops.validation.check_write_kv(key, value, self.key_cache, self.value_cache, unwritten)
+        validation.check_write_kv(key, value, self.key_cache, self.value_cache, unwritten)
 
     def _write(self, allocation: Allocation, key: Any, value: Any) -> None:
         ops.copy_blocks(self.key_cache, self.value_cache, allocation.copies, target=self.target)

@@ -192,7 +192,8 @@ class Server:
         # NaN compares false: written so that it fails.
         if not share <= 1:
             self.checks.failures.append(
-                f"{name}, step {self.step_number}: largest error {error:.3g} is {share:.3g} times what rounding explains"
+                f"{name}, step {self.step_number}: largest error {error:.3g} is {share:.3g} times "
+                "what rounding explains"
             )
         self.checks.max_error = _larger(self.checks.max_error, error)
         self.checks.max_error_over_tolerance = _larger(self.checks.max_error_over_tolerance, share)

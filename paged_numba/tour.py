@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +14,10 @@ from tqdm import tqdm
 from . import target as seam
 from . import workload
 from .cache import PagedKVCache
-from .serving import Event, Server
-from .tables import pool_map, shortened, size, table
+from .serving import Server
+from .story import Story
 from .toy_model import ToyModel
-from .workload import InputError, Request
+from .workload import InputError
 
 NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM = 8, 2, 64
 BLOCK_SIZE = 16
@@ -98,34 +97,39 @@ def run(options: argparse.Namespace) -> int:
     source = Source(options.text, options.trace, options.requests)
     target = seam.resolve(options.target)
     story = Story(quiet=options.json)
-    story.opening(target, source)
+    story.opening(target, source.name, source.requests, source.is_text)
 
     needs = [-(-request.final_length // BLOCK_SIZE) for request in source.requests]
     # The first request is forked: it must fit twice.
-    least = max(int(POOL_SHARE * sum(needs)), max(needs), 2 * needs[0])
+    least = max(int(POOL_SHARE * sum(needs)), 2 * needs[0], *needs)
     num_blocks = 16 * -(-least // 16)
     cache = PagedKVCache(num_blocks, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM, target=target)
     server = Server(cache, ToyModel(NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM), source.requests)
-    story.pool(cache, crowded=num_blocks < sum(needs) + needs[0])
+    story.pool(cache.allocator, BLOCK_SIZE * BYTES_PER_TOKEN, crowded=num_blocks < sum(needs) + needs[0])
     memory = serve(server, story)
 
-    record = {
+    record: dict[str, Any] = {
         "target": target,
         "source": source.name,
         "requests": [
-            {"name": r.name, "prompt_tokens": len(r.prompt), "new_tokens": r.max_new_tokens} for r in source.requests
+            {"name": request.name, "prompt_tokens": len(request.prompt), "new_tokens": request.max_new_tokens}
+            for request in source.requests
         ],
         "model": {"num_q_heads": NUM_Q_HEADS, "num_kv_heads": NUM_KV_HEADS, "head_dim": HEAD_DIM},
-        "pool": {"num_blocks": num_blocks, "block_size": BLOCK_SIZE, "bytes": num_blocks * BLOCK_SIZE * BYTES_PER_TOKEN},
+        "pool": {
+            "num_blocks": num_blocks,
+            "block_size": BLOCK_SIZE,
+            "bytes": num_blocks * BLOCK_SIZE * BYTES_PER_TOKEN,
+        },
         "events": [asdict(event) for event in story.events if event.kind != "decode"],
         "steps": server.step_number,
         "checks": {**asdict(server.checks), "passed": server.checks.passed},
         "memory": memory,
-    }  # fmt: skip
+    }
     if source.final_lengths is not None:
         record["trace_memory"] = trace_memory(source.final_lengths)
     record["seconds"] = time.perf_counter() - started
-    story.closing(record, server)
+    story.closing(record)
     if options.json:
         print(json.dumps(record, indent=1))
     return 0 if server.checks.passed else 1
@@ -159,7 +163,8 @@ def serve(server: Server, story: Story) -> dict[str, Any]:
 def memory_accounts(server: Server) -> dict[str, Any]:
     """Return what the running sequences take in blocks, and what reservations would."""
     stats = server.stats()
-    longest = max(DEFAULT_MAX_LEN, *(s.request.final_length for s in server.running.values()))
+    lengths = [sequence.request.final_length for sequence in server.running.values()]
+    longest = max(DEFAULT_MAX_LEN, *lengths)
     return {
         **asdict(stats),
         "max_len": longest,
@@ -179,172 +184,3 @@ def trace_memory(final_lengths: Any) -> dict[str, Any]:
         "paged_bytes": int((-(-final_lengths // BLOCK_SIZE)).sum()) * BLOCK_SIZE * BYTES_PER_TOKEN,
         "reserved_bytes": len(final_lengths) * longest * BYTES_PER_TOKEN,
     }
-
-
-class Story:
-    """Tells each part once, as it happens; silent if `quiet`."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.events: list[Event] = []
-        self.labels: dict[Any, str] = {}
-        self.growth_told = 0
-
-    def say(self, text: str = "") -> None:
-        """Print beside a progress bar."""
-        if not self.quiet:
-            tqdm.write(text, file=sys.stdout)
-
-    def opening(self, target: str, source: Source) -> None:
-        """Say what runs and on what."""
-        meaning = {
-            "lockstep": "every thread of many thread blocks at once, on NumPy; no GPU is used",
-            "cuda": "compiled by Numba for the GPU",
-            "cudasim": "Numba's simulator, one operating-system thread per CUDA thread: slow",
-        }[target]
-        self.say(f"1. The kernels run on the target {target}: {meaning}.")
-        self.say()
-        self.say(f"2. The requests: {source.name}.")
-        self.say()
-        rows = []
-        for request in source.requests:
-            start = bytes(request.prompt).decode(errors="replace") if source.is_text else "(random bytes)"
-            rows.append([request.name, " ".join(start.split())[:44], str(len(request.prompt)),
-                         str(request.max_new_tokens)])  # fmt: skip
-        self.say(indented(table(["", "prompt", "tokens", "to generate"], rows, left=2)))
-        self.say()
-        self.say(
-            "   A token is a byte. A fixed random embedding and projections make its query, key and value,"
-        )
-        self.say("   so what is generated means nothing; the attention over it is real.")
-        self.labels = labels_for(source.requests)
-
-    def pool(self, cache: PagedKVCache, crowded: bool) -> None:
-        """Describe the pool."""
-        pool = cache.allocator
-        self.say()
-        self.say(
-            f"3. The pool: {pool.num_blocks} blocks of {BLOCK_SIZE} tokens, {NUM_KV_HEADS} KV heads, head_dim {HEAD_DIM}, float32:"
-        )
-        self.say(f"   {size(BLOCK_SIZE * BYTES_PER_TOKEN)} a block, {size(pool.num_blocks * BLOCK_SIZE * BYTES_PER_TOKEN)} in all."
-                 + (" All requests at once would not fit." if crowded else ""))  # fmt: skip
-        self.say("   On the map a letter is the block's owner, + a block that several share, . a free one.")
-        self.say()
-        self.say("4. Serving:")
-
-    def tell(self, event: Event, server: Server) -> None:
-        """Record an event; narrate it if it is one that changes the pool much."""
-        self.events.append(event)
-        pool = server.cache.allocator
-        names = ", ".join(event.names)
-        head = f"   step {event.step}:"
-        if event.kind == "admit":
-            waiting = event.detail["waiting"]
-            self.say()
-            self.say(f"{head} {names} admitted; the kernel writes K and V of each prompt into its blocks."
-                     + (f" Waiting: {', '.join(waiting)}." if waiting else ""))  # fmt: skip
-            self._tables(event.names, server)
-            self._map(server)
-        elif event.kind == "fork":
-            parent, child = event.names
-            self.labels[child] = self.labels[parent].lower()
-            self.say()
-            self.say(
-                f"{head} {parent} is forked into {child} ({self.labels[child]} on the map), to write a second answer. No token is"
-            )
-            self.say(
-                f"           copied: both tables hold blocks {shortened(event.detail['shared_blocks'])}."
-            )
-            self._map(server)
-            if pool.seq_len(parent) % BLOCK_SIZE == 0:
-                self.say(
-                    "           The last block is full: each takes a new one, and nothing will have to be copied."
-                )
-        elif event.kind == "copy":
-            self.say()
-            self.say(
-                f"{head} {names} appends to block {event.detail['source']}, which is shared and part-filled: copy-on-write"
-            )
-            self.say(f"           gives it block {event.detail['copy']}. The full blocks stay shared.")
-        elif event.kind == "grow" and self.growth_told < 2:
-            self.growth_told += 1
-            self.say(
-                f"{head} {names} has filled its blocks and takes block {event.detail['block']} from the pool."
-            )
-        elif event.kind == "free":
-            self.say(
-                f"{head} {names} is done; {len(event.detail['blocks'])} blocks lose an owner, {pool.num_free_blocks} are free."
-            )
-
-    def _tables(self, names: tuple[str, ...], server: Server) -> None:
-        pool = server.cache.allocator
-        rows = []
-        for name in names:
-            blocks = pool.block_table(name)
-            rows.append([name, shortened(blocks), str(pool.seq_len(name)), str(blocks.size)])
-        self.say(indented(table(["", "block table", "tokens", "blocks"], rows, left=2)))
-
-    def _map(self, server: Server) -> None:
-        self.say(indented(pool_map(server.cache.allocator, self.labels)))
-
-    def closing(self, record: dict[str, Any], server: Server) -> None:
-        """Report the checks and the memory."""
-        checks = server.checks
-        self.say()
-        self.say(f"5. The check: each of {checks.outputs} attention outputs against dense float64 attention,")
-        self.say(f"   and the keys and values of {checks.gathered} sequences bit for bit.")
-        self.say(
-            f"   Largest error {checks.max_error:.2g}, {checks.max_error_over_tolerance:.0%} of what float32 rounding explains."
-        )
-        for failure in checks.failures[:10]:
-            self.say(f"   FAILED {failure}")
-        if len(checks.failures) > 10:
-            self.say(f"   ... and {len(checks.failures) - 10} more")
-        self.say(f"   {'Passed.' if checks.passed else 'FAILED.'}")
-        self.say()
-        memory = record["memory"]
-        self.say(
-            f"6. Memory, at the fullest moment ({memory['num_sequences']} sequences, {memory['num_tokens']} tokens):"
-        )
-        self.say()
-        self.say(indented(memory_table(memory)))
-        self.say()
-        ratio = memory["reserved_bytes"] / memory["paged_bytes"]
-        self.say(
-            f"   Reserving {memory['max_len']:,} tokens for each sequence takes {ratio:.1f} times the memory of paging."
-        )
-        if "trace_memory" in record:
-            whole = record["trace_memory"]
-            self.say()
-            self.say(f"   All {whole['num_requests']:,} requests of the trace at their ends, none shared:")
-            self.say()
-            self.say(indented(memory_table(whole)))
-            self.say()
-            ratio = whole["reserved_bytes"] / whole["paged_bytes"]
-            self.say(
-                f"   Reserving {whole['max_len']:,} tokens, the longest of them, for each takes {ratio:.1f} times as much."
-            )
-        self.say()
-        self.say(f"{record['seconds']:.1f} s on the target {record['target']}.")
-
-
-def memory_table(memory: dict[str, Any]) -> str:
-    """Return the accounts of memory as a table; waste is what holds no token."""
-    stored = memory["stored_bytes"]
-    rows = [["tokens as stored", size(stored), ""]]
-    for what, key in (
-        ("blocks (paging)", "paged_bytes"),
-        (f"{memory['max_len']:,} tokens reserved each", "reserved_bytes"),
-    ):
-        rows.append([what, size(memory[key]), f"{1 - stored / memory[key]:.1%}"])
-    return table(["", "memory", "waste"], rows)
-
-
-def labels_for(requests: list[Request]) -> dict[Any, str]:
-    """Return one character for each request: the last letter of its name."""
-    return {request.name: request.name[-1] for request in requests}
-
-
-def indented(text: str) -> str:
-    """Return text, each line moved right by three characters."""
-    return "\n".join("   " + line for line in text.splitlines())

@@ -95,7 +95,7 @@ def read_trace(path: Path) -> Any:
     OSError
         The file cannot be read.
     """
-    rows = []
+    rows: list[list[int]] = []
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [name for name in TRACE_COLUMNS if name not in (reader.fieldnames or ())]
@@ -105,8 +105,10 @@ def read_trace(path: Path) -> Any:
                 f"got {reader.fieldnames or 'an empty file'}"
             )
         try:
-            for row in reader:
-                rows.append([_positive(path, reader.line_num, name, row[name]) for name in TRACE_COLUMNS])
+            rows.extend(
+                [_positive(path, reader.line_num, name, row[name]) for name in TRACE_COLUMNS]
+                for row in reader
+            )
         except csv.Error as error:
             raise InputError(f"{path}, line {reader.line_num}: {error}") from None
     if not rows:

@@ -61,5 +61,5 @@ def test_kernel_that_numba_cannot_type_does_not_compile():
     def untypable(out):
         out[0] = "text"
 
-    with pytest.raises(Exception, match="nopython|untyped|No implementation|unicode"):
+    with pytest.raises(Exception, match=r"nopython|untyped|No implementation|unicode"):
         numba_cuda.compile_ptx(untypable, types.void(VECTOR), cc=(9, 0))

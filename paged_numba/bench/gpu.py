@@ -6,6 +6,7 @@ written, once. A kernel that reads K and V again for every query head is not cre
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import sys
@@ -113,7 +114,7 @@ def _time(call: Callable[[], None], repeats: int) -> list[float]:
         call()
     events[-1].record()
     events[-1].synchronize()
-    return [cuda.event_elapsed_time(a, b) for a, b in zip(events, events[1:], strict=False)]
+    return [cuda.event_elapsed_time(a, b) for a, b in itertools.pairwise(events)]
 
 
 def _row(
@@ -193,7 +194,7 @@ def _launcher(operation: Callable[..., Any], *arguments: Any) -> Callable[[], No
     def record(kernel: Any, grid: Any, block: Any, *args: Any, target: str = "auto") -> None:
         recorded.append((kernel[grid, block], args))
 
-    seam.launch = record
+    seam.launch = record  # type: ignore[assignment] # one that keeps the target out
     try:
         operation(*arguments, target="cuda")
     finally:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,15 +174,15 @@ def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
     rows.append(["launch of an empty kernel", f"{empty * 1e3:.3f}", "", "", ""])
     record["empty_launch_s"] = empty
 
-    for name, sizes, make in (
+    cases: tuple[tuple[str, list[int], Callable[[int], Decode]], ...] = (
         ("tokens", [512, 1024, 2048, 4096, 8192], lambda n: decode_case(4, 4, n)),
         ("sequences", [16, 32, 64, 128, 256], lambda n: decode_case(n, 8, 128)),
-    ):
+    )
+    for name, sizes, make in cases:
         times = []
         for size in sizes:
             case = make(size)
-            results = _outputs(case)
-            times.append(_median_seconds(lambda: run_lockstep(case, *results), 5))  # noqa: B023 (called at once)
+            times.append(_median_seconds(partial(run_lockstep, case, *_outputs(case)), 5))
         exponent = _exponent(sizes, times)
         rows.append([f"cost over {name}, {sizes[0]} to {sizes[-1]}", f"{times[-1] * 1e3:.2f}", "", "",
                      f"exponent {exponent:.2f}"])  # fmt: skip

@@ -86,9 +86,8 @@ dec = _operation(
 
 def cas(machine: Machine, mask: Mask, array: Any, index: Any, expected: Any, new: Any) -> Any:
     """Store `new` where the element is `expected`."""
-    return _update(
-        array, mask, index, (expected, new), lambda old, want, value: np.where(old == want, value, old)
-    )
+    operation: Any = lambda old, want, value: np.where(old == want, value, old)  # noqa: E731
+    return _update(array, mask, index, (expected, new), operation)
 
 
 def compare_and_swap(machine: Machine, mask: Mask, array: Any, expected: Any, new: Any) -> Any:

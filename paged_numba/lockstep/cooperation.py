@@ -14,6 +14,7 @@ from .machine import WARP_SIZE, Machine, source_line
 from .masks import Mask
 
 FULL_WARP = 0xFFFFFFFF
+_FULL = np.int64(FULL_WARP)
 
 
 # Thread block.
@@ -149,7 +150,7 @@ def require_members(machine: Machine, mask: Mask, membermask: Any, what: str) ->
         )
 
 
-def syncwarp(machine: Machine, mask: Mask, membermask: Any = np.int64(FULL_WARP)) -> None:
+def syncwarp(machine: Machine, mask: Mask, membermask: Any = _FULL) -> None:
     """``cuda.syncwarp()``."""
     require_members(machine, mask, membermask, "cuda.syncwarp()")
 

@@ -218,9 +218,9 @@ class Expressions:
 
     def _UnaryOp(self, node: ast.UnaryOp) -> str:
         literal = node.operand
-        if isinstance(node.op, ast.USub) and isinstance(literal, ast.Constant):
-            if isinstance(literal.value, (int, float)) and not isinstance(literal.value, bool):
-                return self.constant(typed(-literal.value))
+        negated = isinstance(node.op, ast.USub) and isinstance(literal, ast.Constant)
+        if negated and type(literal.value) in (int, float):  # type: ignore[attr-defined]
+            return self.constant(typed(-literal.value))  # type: ignore[attr-defined]
         return f"{_UNARY[type(node.op)]}({self.text(node.operand)})"
 
     def _Compare(self, node: ast.Compare) -> str:
@@ -228,8 +228,7 @@ class Expressions:
             return self._comparison(node, node.ops[0], self.text(node.left), self.text(node.comparators[0]))
         # a < b < c: b is evaluated once, c only in the lanes where a < b holds.
         left = self.text(node.left)
-        result = ""
-        closing = ""
+        result = closing = previous = ""
         for position, (op, right_node) in enumerate(zip(node.ops, node.comparators, strict=True)):
             last = position == len(node.ops) - 1
             if position:
@@ -287,8 +286,8 @@ class Expressions:
         if found is None:
             if isinstance(node.func, ast.Attribute):
                 receiver = self.text(node.func.value)
-                arguments = ", ".join(self.text(argument) for argument in node.args)
-                return f"attribute(_m, {receiver}, {node.func.attr!r})({arguments})"
+                passed = ", ".join(self.text(argument) for argument in node.args)
+                return f"attribute(_m, {receiver}, {node.func.attr!r})({passed})"
             raise self.unsupported(node, f"a call of a variable (`{ast.unparse(node)}`)")
         value, path = found
         if path in DECLARATIONS:
@@ -298,13 +297,13 @@ class Expressions:
             return self._device_call(node, inner)
         intrinsic = INTRINSICS.get(path or "") or intrinsic_of(value)
         if intrinsic is None:
-            name = ast.unparse(node.func)
+            callee = ast.unparse(node.func)
             if inspect.isfunction(value):
                 raise self.unsupported(
                     node,
-                    f"a call of the plain Python function {name!r}: decorate it with @cuda.jit(device=True)",
+                    f"a call of the plain Python function {callee!r}: decorate it with @cuda.jit(device=True)",
                 )
-            raise self.unsupported(node, f"a call of `{name}`")
+            raise self.unsupported(node, f"a call of `{callee}`")
         arguments = [self.text(argument) for argument in node.args]
         arguments += [f"{keyword.arg}={self.text(keyword.value)}" for keyword in node.keywords]
         if intrinsic.cooperative:
@@ -314,7 +313,7 @@ class Expressions:
     def _declaration(self, node: ast.Call, path: str) -> str:
         names = ("array",) if path.endswith("array_like") else ("shape", "dtype")
         given = dict(zip(names, node.args, strict=False))
-        given.update({keyword.arg: keyword.value for keyword in node.keywords if keyword.arg in names})
+        given.update({str(keyword.arg): keyword.value for keyword in node.keywords if keyword.arg in names})
         missing = [name for name in names if name not in given]
         if missing:
             raise self.unsupported(node, f"`{ast.unparse(node)}` without {missing[0]}")

@@ -112,6 +112,7 @@ class Kernel:
         return call
 
     def __call__(self, *args: Any) -> Any:
+        """Refuse a call without a launch configuration."""
         raise LaunchError(
             f"{self.py_func.__name__} must be launched as "
             f"{self.py_func.__name__}[blocks_per_grid, threads_per_block](...)"
@@ -145,13 +146,14 @@ def _scalar_types(signature: Any) -> list[np.dtype[Any] | None]:
     # A comma between brackets belongs to an array type.
     parts = re.findall(r"[^,\[]+(?:\[[^\]]*\])?", inside.group(1))
     aliases = {"boolean": "bool", "b1": "bool"}
-    found: list[np.dtype[Any] | None] = []
-    for part in (part.strip() for part in parts):
+
+    def scalar_type(part: str) -> np.dtype[Any] | None:
         try:
-            found.append(None if "[" in part else np.dtype(aliases.get(part, part)))
+            return None if "[" in part else np.dtype(aliases.get(part, part))
         except TypeError:
-            found.append(None)
-    return found
+            return None
+
+    return [scalar_type(part.strip()) for part in parts]
 
 
 def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any:

@@ -114,18 +114,26 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
         return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
 
     if settings.order == "together":
-        given = arguments(whole)
-
-        def run(first: int, count: int) -> int:
-            whole.begin_batch(first, count)
-            with np.errstate(all="ignore"):
-                program(whole, True, *given)
-            return whole.local_bytes + whole.shared.nbytes
+        run = _all_together(whole, program, arguments(whole))
     else:
         run = in_turns(whole, program, arguments, reverse=settings.order == "reverse")
     # All blocks of a cooperative launch run together.
     together = whole.blocks if "this_grid" in function.__code__.co_names else 0
     _run_batches(run, whole, settings, together)
+
+
+def _all_together(
+    machine: Machine, program: Callable[..., Any], given: list[Any]
+) -> Callable[[int, int], int]:
+    """Return a function that runs a batch of thread blocks at once and returns its bytes of memory."""
+
+    def run(first: int, count: int) -> int:
+        machine.begin_batch(first, count)
+        with np.errstate(all="ignore"):
+            program(machine, True, *given)
+        return machine.local_bytes + machine.shared.nbytes
+
+    return run
 
 
 def _run_batches(run: Callable[[int, int], int], machine: Machine, settings: Options, together: int) -> None:

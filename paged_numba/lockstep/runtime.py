@@ -27,7 +27,7 @@ class Unset:
     def _refuse(self, *_: Any) -> Any:
         raise KernelError(f"{self.__dict__['_name']!r} is read before it is assigned, {source_line()}")
 
-    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __getattr__ = _refuse  # type: ignore[assignment]
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __getattr__ = _refuse
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -148,7 +148,8 @@ def _range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
         if bound.dtype.kind not in "biu":
             raise KernelError(f"range() needs integers, got {bound.dtype}, {source_line()}")
     dtypes = [bound.dtype for bound in bounds]
-    if all(dtype.kind == "u" for dtype in dtypes):
+    dtype: np.dtype[Any]
+    if all(given.kind == "u" for given in dtypes):
         dtype = np.dtype(np.uint64)
     else:
         dtype = np.dtype(np.int32 if all(d.itemsize <= 4 and d.kind != "u" for d in dtypes) else np.int64)
@@ -177,7 +178,7 @@ def _items(mask: Mask, values: Any) -> Iterator[Any]:
     )
 
 
-def enumerate_lanes(mask: Mask, values: Any, start: Any = np.int64(0)) -> list[Any]:
+def enumerate_lanes(mask: Mask, values: Any, start: Any = 0) -> list[Any]:
     """``enumerate(values)``."""
     return [(np.int64(i), value) for i, value in enumerate(_items(mask, values), int(start))]
 

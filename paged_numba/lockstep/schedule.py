@@ -31,7 +31,7 @@ class Arrival(NamedTuple):
     line: str
 
 
-class _Stopped(Exception):
+class _StopWarpError(Exception):
     """Ends the thread of a warp after another one has failed."""
 
 
@@ -110,7 +110,7 @@ class Turns:
             if not self.stopping:
                 with np.errstate(all="ignore"):
                     self.body(w)
-        except _Stopped:
+        except _StopWarpError:
             pass
         except BaseException as error:
             self.error = error
@@ -127,7 +127,7 @@ class Turns:
         self.back.release()
         self.turn[w].acquire()
         if self.stopping:
-            raise _Stopped
+            raise _StopWarpError
         return self.count
 
     def _meet(self) -> None:

@@ -80,7 +80,7 @@ def _translate(function: Any, kernel: bool) -> Translation:
     text, numbers = writer.write()
     program = ast.parse(text)
     for node in ast.walk(program):
-        if hasattr(node, "lineno"):
+        if isinstance(node, (ast.stmt, ast.expr)):
             place = numbers[node.lineno - 1]
             node.lineno = node.end_lineno = place
             node.col_offset = node.end_col_offset = 0
