@@ -1,0 +1,144 @@
+"""Deliberately wrong allocators: each is the real one with one method wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+from ...allocator import Allocation, BlockAllocator, _Sequence
+
+
+class CopyOnWriteForgotten(BlockAllocator):
+    """Appends in place to a block that others share."""
+
+    def append(self, seq_id: Hashable, tokens: int = 1) -> Allocation:
+        table = self._sequences[seq_id].table if seq_id in self else []
+        refs = [self._refs[block] for block in table]
+        for block in table:
+            self._refs[block] = 1
+        try:
+            return super().append(seq_id, tokens)
+        finally:
+            for block, count in zip(table, refs, strict=False):
+                self._refs[block] = count
+
+
+class CopyNotReported(BlockAllocator):
+    """Replaces the shared block, but does not say that it must be copied."""
+
+    def append(self, seq_id: Hashable, tokens: int = 1) -> Allocation:
+        allocation = super().append(seq_id, tokens)
+        return Allocation(allocation.copies[:0], allocation.slots)
+
+
+class CopiesTheWrongWay(BlockAllocator):
+    """Names the new block as the source of the copy."""
+
+    def append(self, seq_id: Hashable, tokens: int = 1) -> Allocation:
+        allocation = super().append(seq_id, tokens)
+        return Allocation(allocation.copies[:, ::-1], allocation.slots)
+
+
+class BlockFreedTwice(BlockAllocator):
+    """Gives back a block although another sequence holds it."""
+
+    def free(self, seq_id: Hashable) -> None:
+        blocks = self.block_table(seq_id).tolist()
+        super().free(seq_id)
+        self._free.extend(block for block in blocks if self._refs[block])
+
+
+class LastBlockLeaked(BlockAllocator):
+    """Forgets to give back the last block of a sequence."""
+
+    def free(self, seq_id: Hashable) -> None:
+        self._sequence(seq_id).table[-1:] = []
+        super().free(seq_id)
+
+
+class ForkWithoutReferences(BlockAllocator):
+    """Shares the blocks without counting the new owner."""
+
+    def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
+        super().fork(parent_id, child_id)
+        for block in self._sequences[child_id].table:
+            self._refs[block] -= 1
+
+
+class ForkSharesTheTable(BlockAllocator):
+    """Gives the child the parent's table itself: what one appends, both have."""
+
+    def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
+        super().fork(parent_id, child_id)
+        self._sequences[child_id].table = self._sequences[parent_id].table
+
+
+class BoundaryOffByOne(BlockAllocator):
+    """Takes a block too many where the tokens fill their blocks."""
+
+    def _blocks_for(self, tokens: int) -> int:
+        return tokens // self.block_size + 1
+
+
+class FailureTakesBlocks(BlockAllocator):
+    """Takes the blocks that there are before it finds out that there are too few."""
+
+    def _require_free(self, needed: int, why: str) -> None:
+        try:
+            super()._require_free(needed, why)
+        except MemoryError:
+            self._free.clear()
+            raise
+
+
+class FailureLeavesTheSequence(BlockAllocator):
+    """Enters the new sequence before it looks for blocks."""
+
+    def add(self, seq_id: Hashable, tokens: int) -> Allocation:
+        try:
+            return super().add(seq_id, tokens)
+        except MemoryError:
+            self._sequences[seq_id] = _Sequence([], 0)
+            raise
+
+
+class DuplicateReplaces(BlockAllocator):
+    """Lets a new sequence take an id that is in use."""
+
+    def _require_new(self, seq_id: Hashable) -> None:
+        pass
+
+
+class SlotsInPhysicalOrder(BlockAllocator):
+    """Counts on from the first block instead of following the table."""
+
+    def _slots(self, table: list[int], start: int, stop: int) -> Any:
+        first = table[0] * self.block_size if table else 0
+        return np.arange(first + start, first + stop, dtype=np.int64)
+
+
+class SlotOffByOne(BlockAllocator):
+    """Writes each token one slot further in its block."""
+
+    def _slots(self, table: list[int], start: int, stop: int) -> Any:
+        slots = super()._slots(table, start, stop)
+        return slots // self.block_size * self.block_size + (slots + 1) % self.block_size
+
+
+ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
+    CopyOnWriteForgotten,
+    CopyNotReported,
+    CopiesTheWrongWay,
+    BlockFreedTwice,
+    LastBlockLeaked,
+    ForkWithoutReferences,
+    ForkSharesTheTable,
+    BoundaryOffByOne,
+    FailureTakesBlocks,
+    FailureLeavesTheSequence,
+    DuplicateReplaces,
+    SlotsInPhysicalOrder,
+    SlotOffByOne,
+)

@@ -1,0 +1,142 @@
+"""The allocator against plain dictionaries, by hand, and with bad arguments."""
+
+import doctest
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import paged_numba.allocator
+from paged_numba import BlockAllocator, DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
+from paged_numba.testing.machines import allocator_machine
+
+TestAllocator = allocator_machine().TestCase
+
+
+def test_docstring_example():
+    assert doctest.testmod(paged_numba.allocator).attempted > 0
+    assert doctest.testmod(paged_numba.allocator).failed == 0
+
+
+def test_fork_and_copy_on_write_by_hand():
+    # 6 blocks of 4 slots. a: 6 tokens = blocks 0, 1 with 2 slots left in 1.
+    pool = BlockAllocator(6, 4)
+    assert pool.add("a", 6).slots.tolist() == [0, 1, 2, 3, 4, 5]
+    pool.fork("a", "b")
+    assert [pool.ref_count(block) for block in range(3)] == [2, 2, 0]
+    # b appends 3: the shared block 1 is copied to 2, tokens 6, 7 go to 2*4+2 and 2*4+3, token 8 to block 3.
+    allocation = pool.append("b", 3)
+    assert allocation.copies.tolist() == [[1, 2]]
+    assert allocation.slots.tolist() == [10, 11, 12]
+    assert pool.block_table("b").tolist() == [0, 2, 3]
+    # a is the only owner of block 1 now and appends in place.
+    assert pool.append("a").copies.tolist() == []
+    assert pool.slots("a", 6, 7).tolist() == [6]
+    # Used: 0 (4 tokens), 1 (3), 2 (4), 3 (1): 12 stored, 16 - 12 = 4 empty; a has 7 tokens, b 9.
+    stats = pool.stats()
+    assert (stats.num_used_blocks, stats.num_shared_blocks, stats.num_free_blocks) == (4, 1, 2)
+    assert (stats.num_tokens, stats.num_stored_tokens, stats.num_empty_slots) == (16, 12, 4)
+    pool.free("a")
+    assert pool.num_free_blocks == 3
+    pool.free("b")
+    assert pool.num_free_blocks == 6
+    pool.check()
+
+
+def test_append_to_a_full_shared_block_copies_nothing():
+    pool = BlockAllocator(3, 4)
+    pool.add("a", 4)
+    pool.fork("a", "b")
+    assert pool.append("b").copies.tolist() == []
+    assert pool.block_table("b").tolist() == [0, 1]
+
+
+def test_exhausted_pool_says_needed_and_free_and_changes_nothing():
+    pool = BlockAllocator(3, 4)
+    pool.add("a", 5)
+    with pytest.raises(OutOfBlocksError, match="add of 5 tokens needs 2 blocks, 1 are free") as caught:
+        pool.add("b", 5)
+    assert (caught.value.needed, caught.value.free) == (2, 1)
+    assert "b" not in pool
+    # A copy on write counts: 2 blocks for the tokens and 1 for the copy.
+    pool.fork("a", "c")
+    with pytest.raises(OutOfBlocksError, match="append of 8 tokens needs 3 blocks, 1 are free"):
+        pool.append("c", 8)
+    assert pool.block_table("c").tolist() == pool.block_table("a").tolist()
+    pool.check()
+
+
+def test_ids_must_be_known_or_new():
+    pool = BlockAllocator(3, 4)
+    pool.add("a", 1)
+    with pytest.raises(DuplicateSequenceError, match="a sequence has the id 'a' already"):
+        pool.add("a", 1)
+    with pytest.raises(DuplicateSequenceError, match="'a' already"):
+        pool.fork("a", "a")
+    pool.free("a")
+    for call in (
+        lambda: pool.free("a"),
+        lambda: pool.append("a"),
+        lambda: pool.fork("a", "b"),
+        lambda: pool.block_table("a"),
+        lambda: pool.seq_len("a"),
+        lambda: pool.slots("a", 0, 0),
+    ):
+        with pytest.raises(UnknownSequenceError, match="no sequence has the id 'a'"):
+            call()
+    assert pool.num_free_blocks == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: BlockAllocator(0, 4), ValueError, "num_blocks must be positive, got num_blocks=0"),
+        (lambda: BlockAllocator(4, -1), ValueError, "block_size must be positive, got block_size=-1"),
+        (lambda: BlockAllocator(4, 2.0), TypeError, r"block_size must be an integer, got block_size=2\.0"),
+        (lambda: BlockAllocator(True, 2), TypeError, "num_blocks must be an integer, got num_blocks=True"),
+        (lambda: pool_with_a().add("b", -1), ValueError, "tokens must not be negative, got tokens=-1"),
+        (lambda: pool_with_a().add("b", "x"), TypeError, "tokens must be an integer, got tokens='x'"),
+        (lambda: pool_with_a().append("a", 0), ValueError, "tokens must be positive, got tokens=0"),
+        (lambda: pool_with_a().slots("a", 2, 1), ValueError, "got start=2 stop=1"),
+        (lambda: pool_with_a().slots("a", 0, 4), ValueError, r"0 \.\. 3 .*got start=0 stop=4"),
+        (lambda: pool_with_a().ref_count(4), ValueError, r"block must lie in 0 \.\. 3, got block=4"),
+    ],
+)
+def test_bad_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def pool_with_a():
+    pool = BlockAllocator(4, 4)
+    pool.add("a", 3)
+    return pool
+
+
+@given(st.integers(1, 20), st.lists(st.integers(0, 60), max_size=6))
+def test_sequences_need_no_more_blocks_than_their_tokens_fill(block_size, lengths):
+    pool = BlockAllocator(sum(-(-n // block_size) for n in lengths) + 1, block_size)
+    for i, length in enumerate(lengths):
+        assert np.unique(pool.add(i, length).slots).size == length
+        assert pool.block_table(i).size == -(-length // block_size)
+    assert pool.num_free_blocks == 1
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "message"),
+    [
+        (lambda pool: pool._free.append(0), "block 0 is free and in 1 tables"),
+        (lambda pool: pool._free.append(pool._free[0]), "a block is free twice"),
+        (lambda pool: pool._free.pop(), "do not make 4"),
+        (lambda pool: pool._refs.__setitem__(0, 2), "block 0 is in 1 tables, its reference count is 2"),
+        (lambda pool: pool._sequences["a"].table.append(1), "needs 1 blocks, has"),
+        (lambda pool: pool._sequences["a"].table.__setitem__(0, 9), "holds block 9, not in the pool"),
+    ],
+)
+def test_check_finds_each_broken_invariant(corrupt, message):
+    pool = pool_with_a()
+    pool.check()
+    corrupt(pool)
+    with pytest.raises(AssertionError, match=message):
+        pool.check()

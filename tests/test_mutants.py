@@ -1,0 +1,103 @@
+"""The properties notice every deliberately wrong kernel and allocator."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+from paged_numba import lockstep
+from paged_numba.errors import KernelError
+from paged_numba.testing import properties
+from paged_numba.testing.machines import allocator_machine, cache_machine
+from paged_numba.testing.mutants import kernels
+from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
+from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
+
+TARGET = "lockstep"
+hunt = settings(
+    max_examples=300,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    stateful_step_count=30,
+    report_multiple_bugs=False,
+)
+orders = st.sampled_from(("together", "forward", "reverse"))
+
+
+def attend(algorithm):
+    @hunt
+    @given(batch=paged_batches(), order=orders)
+    def run(batch, order):
+        with lockstep.options(order=order):
+            properties.attention_agrees_with_the_oracle(batch, algorithm, TARGET)
+
+    run()
+
+
+@hunt
+@given(tokens=tokens_to_write())
+def write(tokens):
+    properties.write_puts_each_token_into_its_slot(tokens, TARGET)
+
+
+@hunt
+@given(batch=paged_batches())
+def gather(batch):
+    properties.gather_returns_what_was_written(batch, TARGET)
+
+
+@hunt
+@given(tokens=tokens_to_write(), seed=seeds)
+def copy(tokens, seed):
+    order = np.random.default_rng(seed).permutation(tokens.caches.shape[1])
+    properties.copy_duplicates_blocks(tokens, order, TARGET)
+
+
+PROPERTIES = {"write": write, "gather": gather, "copy": copy}
+
+
+@pytest.mark.parametrize("mutant", kernels.KERNEL_MUTANTS, ids=str)
+def test_kernel_mutant_is_killed(mutant):
+    with kernels.installed(mutant), pytest.raises((AssertionError, KernelError)):
+        if mutant.operation == "attend":
+            attend(mutant.algorithm)
+        else:
+            PROPERTIES[mutant.operation]()
+
+
+def test_real_kernels_survive_the_same_hunt():
+    attend("block")
+    for run in PROPERTIES.values():
+        run()
+
+
+@pytest.mark.parametrize("mutant", ALLOCATOR_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_allocator_mutant_is_killed(mutant):
+    with pytest.raises((AssertionError, KeyError, IndexError)):
+        run_state_machine_as_test(allocator_machine(mutant), settings=hunt)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [mutant for mutant in ALLOCATOR_MUTANTS if "Copy" in mutant.__name__ or "Copies" in mutant.__name__],
+    ids=lambda mutant: mutant.__name__,
+)
+def test_attention_notices_a_forgotten_copy(mutant):
+    with pytest.raises((AssertionError, KernelError)):
+        run_state_machine_as_test(cache_machine(mutant), settings=hunt)
+
+
+def test_attention_notices_values_that_are_not_copied():
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == "values not copied"]
+    with kernels.installed(mutant), pytest.raises(AssertionError):
+        run_state_machine_as_test(cache_machine(), settings=hunt)
+
+
+def test_mutant_whose_text_is_gone_is_an_error():
+    mutant = kernels.KernelMutant("gone", "write_kv", "no such text", "x", "write")
+    with pytest.raises(ValueError, match="must occur once in the source, got 0"):
+        kernels.build(mutant)
