@@ -1,0 +1,149 @@
+"""The oracle itself: against a witness in plain Python, one number at a time, and its laws."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paged_numba import reference
+from paged_numba.testing.strategies import seeds
+
+
+def witness(query, key, value, *, scale, causal, window, softcap, slopes, sinks, k_scale, v_scale):
+    """Attention as its docstring has it, without one NumPy operation on more than a number."""
+    num_queries, num_q_heads, head_dim = query.shape
+    seq_len, num_kv_heads, _ = key.shape
+    out, lse = np.zeros(query.shape), np.zeros((num_queries, num_q_heads))
+    for i in range(num_queries):
+        position = seq_len - num_queries + i
+        for head in range(num_q_heads):
+            kv_head = head // (num_q_heads // num_kv_heads)
+            weights = {}
+            for j in range(seq_len):
+                if (causal and j > position) or (window is not None and j <= position - window):
+                    continue
+                dot = sum(float(query[i, head, d]) * float(key[j, kv_head, d]) for d in range(head_dim))
+                score = dot * k_scale * scale
+                if softcap is not None:
+                    score = softcap * math.tanh(score / softcap)
+                if slopes is not None:
+                    score += slopes[head] * (j - position)
+                weights[j] = math.exp(score)
+            total = sum(weights.values()) + (0 if sinks is None else math.exp(sinks[head]))
+            lse[i, head] = math.log(total) if total else -math.inf
+            for d in range(head_dim):
+                weighted = sum(w * float(value[j, kv_head, d]) * v_scale for j, w in weights.items())
+                out[i, head, d] = weighted / total if total else 0
+    return out, lse
+
+
+@given(data=st.data())
+def test_reference_agrees_with_the_witness(data):
+    num_kv_heads = data.draw(st.integers(1, 2))
+    num_q_heads = num_kv_heads * data.draw(st.integers(1, 3))
+    seq_len, head_dim = data.draw(st.integers(0, 6)), data.draw(st.integers(1, 4))
+    num_queries = data.draw(st.integers(0, 8))
+    rng = np.random.default_rng(data.draw(seeds))
+    query = rng.standard_normal((num_queries, num_q_heads, head_dim))
+    key, value = rng.standard_normal((2, seq_len, num_kv_heads, head_dim))
+    causal = data.draw(st.booleans())
+    window = data.draw(st.sampled_from((None, 1, 2, 5)))
+    softcap = data.draw(st.sampled_from((None, 0.5, 20.0)))
+    slopes = data.draw(st.sampled_from((None, rng.random(num_q_heads))))
+    sinks = data.draw(st.sampled_from((None, rng.standard_normal(num_q_heads))))
+    scale = data.draw(st.sampled_from((0.3, 2.0, -1.0)))
+    k_scale, v_scale = data.draw(st.sampled_from(((1.0, 1.0), (0.5, 3.0))))
+    actual = reference.attention(
+        query, key, value, scale=scale, causal=causal, window=window, softcap=softcap, alibi_slopes=slopes,
+        sinks=sinks, k_scale=k_scale, v_scale=v_scale, return_lse=True,
+    )  # fmt: skip
+    expected = witness(
+        query, key, value, scale=scale, causal=causal, window=window, softcap=softcap, slopes=slopes,
+        sinks=sinks, k_scale=k_scale, v_scale=v_scale,
+    )  # fmt: skip
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(actual[1], expected[1], rtol=1e-12, atol=1e-12)
+
+
+def example(num_queries=3, seq_len=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((num_queries, 4, 3)), *rng.standard_normal((2, seq_len, 2, 3))
+
+
+def test_scale_is_one_over_the_root_of_head_dim():
+    arrays = example()
+    np.testing.assert_array_equal(
+        reference.attention(*arrays), reference.attention(*arrays, scale=1 / math.sqrt(3))
+    )
+
+
+def test_factors_by_kv_head_scale_keys_and_values():
+    query, key, value = example()
+    factors = np.array([2.0, 0.5])
+    np.testing.assert_allclose(
+        reference.attention(query, key, value, k_scale=factors, v_scale=factors),
+        reference.attention(query, key * factors[:, None], value * factors[:, None]),
+    )
+
+
+def test_hidden_keys_and_values_may_be_nan():
+    query, key, value = example()
+    expected = reference.attention(query[:1], key[:3], value[:3])
+    # The first of 3 queries of a sequence of 5 sees keys 0 .. 2.
+    key[3:], value[3:] = np.nan, np.nan
+    np.testing.assert_array_equal(reference.attention(query, key, value)[:1], expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_query_that_sees_no_key_gives_zero_and_minus_infinity():
+    query, key, value = example(num_queries=5, seq_len=3)
+    out, lse = reference.attention(query, key, value, return_lse=True)
+    # Queries 0 and 1 stand at positions -2 and -1.
+    assert not out[:2].any()
+    assert (lse[:2] == -np.inf).all()
+    assert np.isfinite(lse[2:]).all()
+
+
+@given(st.integers(0, 6), st.integers(0, 6), seeds)
+def test_merging_two_parts_is_attention_over_the_whole(first, second, seed):
+    query, key, value = example(1, first + second, seed)
+    parts = [
+        reference.attention(query, key[part], value[part], causal=False, return_lse=True)
+        for part in (slice(first), slice(first, None))
+    ]
+    out, lse = reference.merge_states(*parts[0], *parts[1])
+    expected, expected_lse = reference.attention(query, key, value, causal=False, return_lse=True)
+    np.testing.assert_allclose(out, expected, atol=1e-12)
+    np.testing.assert_allclose(lse, expected_lse, atol=1e-12)
+
+
+def test_merging_with_nothing_is_the_identity():
+    query, key, value = example(1)
+    out, lse = reference.attention(query, key, value, return_lse=True)
+    empty = np.zeros_like(out), np.full_like(lse, -np.inf)
+    for merged in (reference.merge_states(out, lse, *empty), reference.merge_states(*empty, out, lse)):
+        np.testing.assert_array_equal(merged[0], out)
+        np.testing.assert_array_equal(merged[1], lse)
+    both = reference.merge_states(*empty, *empty)
+    assert not both[0].any()
+    assert (both[1] == -np.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda q, k, v: (q[0], k, v), r"query must have shape \[num_queries, num_q_heads, head_dim\]"),
+        (lambda q, k, v: (q, k[:2], v), r"got \(3, 4, 3\), \(2, 2, 3\) and \(5, 2, 3\)"),
+        (lambda q, k, v: (q[:, :3], k, v), "num_q_heads must be a multiple of num_kv_heads, got 3 and 2"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        reference.attention(*change(*example()))
+
+
+def test_window_must_be_positive():
+    with pytest.raises(ValueError, match="window must be positive, got window=0"):
+        reference.attention(*example(), window=0)

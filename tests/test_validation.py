@@ -1,0 +1,141 @@
+"""Each bad argument of an operation is refused by name, and its nearest good neighbour is taken."""
+
+import numpy as np
+import pytest
+
+import paged_numba as pn
+
+TARGET = "lockstep"
+F32 = np.float32
+
+
+def write_arguments():
+    return {
+        "key": np.ones((3, 2, 4), F32),
+        "value": np.ones((3, 2, 4), F32),
+        "key_cache": np.zeros((5, 8, 2, 4), F32),
+        "value_cache": np.zeros((5, 8, 2, 4), F32),
+        "slot_mapping": np.array([0, 39, -1]),
+    }
+
+
+def gather_arguments():
+    return {
+        "key_cache": np.zeros((5, 8, 2, 4), F32),
+        "value_cache": np.zeros((5, 8, 2, 4), F32),
+        "block_table": np.array([4, 0, 99], np.int32),
+        "seq_len": 16,
+    }
+
+
+def copy_arguments():
+    return {
+        "key_cache": np.zeros((5, 8, 2, 4), F32),
+        "value_cache": np.zeros((5, 8, 2, 4), F32),
+        "block_pairs": np.array([[0, 4], [0, 3]]),
+    }
+
+
+def attention_arguments():
+    return {
+        "query": np.ones((2, 4, 4), F32),
+        "key_cache": np.zeros((5, 8, 2, 4), F32),
+        "value_cache": np.zeros((5, 8, 2, 4), F32),
+        "block_tables": np.array([[4, 0, 99], [-1, -1, -1]], np.int32),
+        "seq_lens": np.array([16, 0], np.int32),
+    }
+
+
+OPERATIONS = {
+    pn.write_kv: write_arguments,
+    pn.gather_kv: gather_arguments,
+    pn.copy_blocks: copy_arguments,
+    pn.paged_attention: attention_arguments,
+}
+
+BAD = [
+    (pn.write_kv, "key", np.ones((3, 2, 4)), TypeError, "key must have dtype float32, got key.dtype=float64"),
+    (pn.write_kv, "key", [[[1.0]]], TypeError, "key must be an array, got list"),
+    (pn.write_kv, "key", np.ones((3, 2), F32), ValueError, r"key must have shape \[num_tokens, 2, 4\], got key.shape=\(3, 2\)"),
+    (pn.write_kv, "key", np.ones((3, 1, 4), F32), ValueError, r"key must have shape .* got key.shape=\(3, 1, 4\)"),
+    (pn.write_kv, "value", np.ones((2, 2, 4), F32), ValueError, r"value must have shape \[3, 2, 4\], got value.shape=\(2, 2, 4\)"),
+    (pn.write_kv, "value_cache", np.ones((5, 8, 2, 3), F32), ValueError, r"value_cache must have shape \[5, 8, 2, 4\]"),
+    (pn.write_kv, "key_cache", np.ones((5, 8, 2, 4), np.float16), TypeError, "key_cache must have dtype float32, got .*float16"),
+    (pn.write_kv, "slot_mapping", np.array([0.0, 1.0, 2.0]), TypeError, "slot_mapping must hold integers, got .*float64"),
+    (pn.write_kv, "slot_mapping", np.array([True, False, True]), TypeError, "slot_mapping must hold integers, got .*bool"),
+    (pn.write_kv, "slot_mapping", np.array([0, 1]), ValueError, r"slot_mapping must have shape \[3\], got .*\(2,\)"),
+    (pn.write_kv, "slot_mapping", np.array([0, 1, 2, 3]), ValueError, r"slot_mapping must have shape \[3\], got .*\(4,\)"),
+    (pn.write_kv, "slot_mapping", np.array([0, 40, 1]), ValueError, r"slot_mapping must lie in .*39.*got slot_mapping\[1\]=40"),
+    (pn.write_kv, "slot_mapping", np.array([0, -2, 1]), ValueError, r"got slot_mapping\[1\]=-2"),
+    (pn.write_kv, "slot_mapping", np.array([7, 1, 7]), ValueError, r"got slot 7 for tokens \[0, 2\]"),
+    (pn.gather_kv, "block_table", np.array([[4, 0]]), ValueError, r"block_table must have shape \[max_blocks\]"),
+    (pn.gather_kv, "block_table", np.array([4, 5]), ValueError, r"block_table must lie in 0 \.\. 4 .*got block_table\[1\]=5"),
+    (pn.gather_kv, "block_table", np.array([4, -1]), ValueError, r"got block_table\[1\]=-1"),
+    (pn.gather_kv, "block_table", np.array([4.0, 0]), TypeError, "block_table must hold integers"),
+    (pn.gather_kv, "seq_len", 25, ValueError, r"seq_len must lie in 0 \.\. 24 .*got seq_len=25"),
+    (pn.gather_kv, "seq_len", -1, ValueError, "got seq_len=-1"),
+    (pn.gather_kv, "seq_len", 2.0, TypeError, "seq_len must be an integer, got seq_len=2.0"),
+    (pn.copy_blocks, "block_pairs", np.array([0, 4]), ValueError, r"block_pairs must have shape \[num_pairs, 2\]"),
+    (pn.copy_blocks, "block_pairs", np.array([[0, 5]]), ValueError, r"got block_pairs\[0, 1\]=5"),
+    (pn.copy_blocks, "block_pairs", np.array([[-1, 0]]), ValueError, r"got block_pairs\[0, 0\]=-1"),
+    (pn.copy_blocks, "block_pairs", np.array([[0, 4], [1, 4]]), ValueError, "must not write a block twice, got dst 4 twice"),
+    (pn.copy_blocks, "block_pairs", np.array([[0, 4], [4, 3]]), ValueError, "must not read a block that it writes, got 4"),
+    (pn.copy_blocks, "key_cache", np.zeros((0, 8, 2, 4), F32), ValueError, r"value_cache must have shape \[0, 8, 2, 4\]"),
+    (pn.paged_attention, "query", np.ones((2, 3, 4), F32), ValueError, "num_q_heads must be a positive multiple .* 3 and 2"),
+    (pn.paged_attention, "query", np.ones((2, 0, 4), F32), ValueError, "num_q_heads must be a positive multiple .* 0 and 2"),
+    (pn.paged_attention, "query", np.ones((2, 4, 5), F32), ValueError, r"query must have shape \[num_seqs, num_q_heads, 4\]"),
+    (pn.paged_attention, "block_tables", np.zeros((3, 3), int), ValueError, r"block_tables must have shape \[2, max_blocks\]"),
+    (pn.paged_attention, "block_tables", np.zeros((2, 3)), TypeError, "block_tables must hold integers, got .*float64"),
+    (pn.paged_attention, "block_tables", np.array([[4, 5, 0], [0, 0, 0]]), ValueError,
+     r"block_tables must lie in 0 \.\. 4 .*got block_tables\[0, 1\]=5 with seq_lens\[0\]=16"),
+    (pn.paged_attention, "block_tables", np.array([[4, -1, 0], [0, 0, 0]]), ValueError, r"got block_tables\[0, 1\]=-1"),
+    (pn.paged_attention, "seq_lens", np.array([16, 25]), ValueError, r"seq_lens must lie in 0 \.\. 24 .*got seq_lens\[1\]=25"),
+    (pn.paged_attention, "seq_lens", np.array([-1, 0]), ValueError, r"got seq_lens\[0\]=-1"),
+    (pn.paged_attention, "seq_lens", np.array([16.0, 0]), TypeError, "seq_lens must hold integers"),
+    (pn.paged_attention, "seq_lens", np.array([16]), ValueError, r"seq_lens must have shape \[2\]"),
+    (pn.paged_attention, "scale", float("nan"), ValueError, "scale must be a finite number or None, got scale=nan"),
+    (pn.paged_attention, "scale", "x", ValueError, "got scale='x'"),
+    (pn.paged_attention, "out", np.zeros((2, 4, 5), F32), ValueError, r"out must have shape \[2, 4, 4\]"),
+    (pn.paged_attention, "out", np.zeros((2, 4, 4)), TypeError, "out must have dtype float32"),
+    (pn.paged_attention, "algorithm", "fast", ValueError, "algorithm must be one of auto, naive, block, got algorithm='fast'"),
+    (pn.paged_attention, "target", "gpu", ValueError, "target must be one of auto, cuda, lockstep, cudasim, got target='gpu'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_good_arguments_are_taken(operation):
+    operation(**OPERATIONS[operation](), target=TARGET)
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "value", "error", "message"),
+    BAD,
+    ids=[f"{operation.__name__}-{name}-{i}" for i, (operation, name, *_) in enumerate(BAD)],
+)
+def test_bad_argument_is_named_and_nothing_is_changed(operation, name, value, error, message):
+    arguments = {**OPERATIONS[operation](), "target": TARGET, name: value}
+    arrays = [array for array in arguments.values() if isinstance(array, np.ndarray)]
+    before = [array.copy() for array in arrays]
+    with pytest.raises(error, match=message):
+        operation(**arguments)
+    for array, old in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+@pytest.mark.parametrize(("head_dim", "block_size"), [(257, 1), (1, 257)])
+def test_sizes_beyond_the_kernels_are_refused(head_dim, block_size):
+    query = np.ones((1, 1, head_dim), F32)
+    caches = np.ones((2, 1, block_size, 1, head_dim), F32)
+    with pytest.raises(ValueError, match="must be at most 256 for attention, got .*=257"):
+        pn.paged_attention(query, *caches, np.zeros((1, 1), int), np.ones(1, int), target=TARGET)
+
+
+@pytest.mark.parametrize(("head_dim", "block_size"), [(256, 1), (1, 256)])
+@pytest.mark.parametrize("algorithm", ["naive", "block"])
+def test_largest_sizes_run(head_dim, block_size, algorithm):
+    query = np.ones((1, 1, head_dim), F32)
+    caches = np.ones((2, 1, block_size, 1, head_dim), F32)
+    out = pn.paged_attention(
+        query, *caches, np.zeros((1, 1), int), np.full(1, block_size), algorithm=algorithm, target=TARGET
+    )
+    np.testing.assert_allclose(out, query, rtol=1e-6)
