@@ -45,7 +45,7 @@ class Story:
     def opening(self, target: str, source: str, requests: list[Request], is_text: bool) -> None:
         """Say what runs and on what."""
         meaning = {
-            "lockstep": "every thread of many thread blocks at once, on NumPy; no GPU is used",
+            "lockstep": "all threads at once, on NumPy; no GPU is used",
             "cuda": "compiled by Numba for the GPU",
             "cudasim": "Numba's simulator, one operating-system thread per CUDA thread: slow",
         }[target]

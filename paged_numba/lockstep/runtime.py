@@ -9,11 +9,12 @@ import numpy as np
 
 from ..errors import KernelError
 from . import arithmetic, masks
+from .access import attribute, load, set_attribute, store
 from .arithmetic import truth, unify
 from .intrinsics import floordiv, mod, raise_in_kernel, source_line
 from .machine import Machine
 from .masks import Mask, minus, narrow, split
-from .memory import LaneArray, attribute, load, set_attribute, store
+from .memory import LaneArray
 
 
 class Unset:

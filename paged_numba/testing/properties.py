@@ -52,7 +52,7 @@ def attention_is_invariant_under_block_permutation(
 def write_puts_each_token_into_its_slot(tokens: Tokens, target: str) -> None:
     """Written slots hold the tokens bit for bit; all others, and those of skipped tokens, are untouched."""
     caches = tokens.caches.copy()
-    ops.write_kv(tokens.key, tokens.value, *caches, tokens.slots, target=target)
+    ops.write_kv(tokens.key, tokens.value, caches[0], caches[1], tokens.slots, target=target)
     expected = tokens.caches.copy()
     flat = expected.reshape(2, -1, *expected.shape[3:])
     written = tokens.slots >= 0
@@ -76,7 +76,7 @@ def copy_duplicates_blocks(tokens: Tokens, order: Any, target: str) -> None:
     half = len(order) // 2
     pairs = np.stack([order[:half], order[half : 2 * half]], axis=1).astype(np.int64)
     caches = tokens.caches.copy()
-    ops.copy_blocks(*caches, pairs, target=target)
+    ops.copy_blocks(caches[0], caches[1], pairs, target=target)
     expected = tokens.caches.copy()
     for src, dst in pairs.tolist():
         expected[:, dst] = tokens.caches[:, src]

@@ -1,0 +1,231 @@
+"""The command line as its users meet it: output, JSON, exit status, errors."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paged_numba import cli, target, workload
+from paged_numba.testing.mutants import kernels
+
+TRACE = Path(__file__).parents[2] / "shared" / "data" / "azure_llm_2023_conv.csv"
+
+
+@pytest.fixture(autouse=True)
+def on_lockstep(monkeypatch):
+    monkeypatch.setenv(target.ENVIRONMENT, "lockstep")
+
+
+def run(capsys, *words):
+    """Return the exit status, stdout and stderr of a command."""
+    try:
+        status = cli.main(words)
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text(
+        "How many blocks do 34 bytes need?\n\nTwo lines,\none prompt.\n \nThe third one.\n", encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture
+def trace(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nx,40,3\nx,17,9\nx,100,1\n", encoding="utf-8")
+    return path
+
+
+def test_tour_tells_the_whole_story(capsys):
+    status, out, err = run(capsys, "tour")
+    assert status == 0
+    assert err == ""
+    for passage in (
+        "on the target lockstep",
+        "the text that comes with the package",
+        "block table",
+        "is forked into A'",
+        "copy-on-write",
+        "Largest error",
+        "Passed.",
+        "tokens reserved each",
+    ):
+        assert passage in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_tour_is_what_runs_without_a_command(capsys, prompts):
+    status, out, _ = run(capsys, "--text", str(prompts))
+    assert status == 0
+    assert "1. The kernels run" in out
+
+
+def test_tour_on_a_text(capsys, prompts):
+    status, out, _ = run(capsys, "tour", "--text", str(prompts), "--json")
+    record = json.loads(out)
+    assert status == 0
+    assert [request["prompt_tokens"] for request in record["requests"]] == [33, 22, 14]
+    assert record["target"] == "lockstep"
+    checks = record["checks"]
+    assert checks["passed"]
+    assert checks["failures"] == []
+    # One output a token: 24, 8 and 32 for the prompts, 24 again for the fork of the first.
+    assert checks["outputs"] == 24 + 8 + 32 + 24
+    assert checks["gathered"] == 4
+    assert 0 < checks["max_error"] < 1e-4
+    assert 0 < checks["max_error_over_tolerance"] < 1
+
+
+def test_tour_counts_memory(capsys, trace):
+    _, out, _ = run(capsys, "tour", "--trace", str(trace), "--json", "--requests", "2")
+    record = json.loads(out)
+    assert len(record["requests"]) == 2
+    # 43, 26 and 101 tokens: 3 + 2 + 7 blocks of 16; a token is K and V of 2 heads x 64 floats, 1,024 bytes.
+    assert record["trace_memory"] == {
+        "num_requests": 3,
+        "max_len": 101,
+        "stored_bytes": 170 * 1024,
+        "paged_bytes": 12 * 16 * 1024,
+        "reserved_bytes": 303 * 1024,
+    }
+    kinds = [event["kind"] for event in record["events"]]
+    assert kinds.count("fork") == 1
+    assert kinds.count("copy") == 1
+    assert kinds.count("free") == 3
+
+
+@pytest.mark.skipif(not TRACE.exists(), reason="the Azure trace is not part of the package")
+def test_tour_on_the_azure_trace(capsys):
+    status, out, _ = run(capsys, "tour", "--trace", str(TRACE))
+    assert status == 0
+    assert "All 19,366 requests" in out
+
+
+@pytest.mark.parametrize("name", ["all zeros", "last token missed"])
+def test_tour_with_a_wrong_kernel_fails(capsys, prompts, name):
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "decode_block"]
+    with kernels.installed(mutant):
+        status, out, _ = run(capsys, "tour", "--text", str(prompts))
+    assert status == 1
+    assert "The check FAILED." in out
+    assert "times what rounding explains" in out
+
+
+def test_tour_with_a_wrong_write_fails(capsys, prompts):
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == "key written as value"]
+    with kernels.installed(mutant):
+        status, out, _ = run(capsys, "tour", "--text", str(prompts), "--json")
+    assert status == 1
+    assert "A: the gathered keys or values are not those written" in json.loads(out)["checks"]["failures"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "a trace must have the columns ContextTokens and GeneratedTokens, got an empty file"),
+        ("a,b\n1,2\n", "got ['a', 'b']"),
+        ("ContextTokens,GeneratedTokens\n", "a trace must hold at least one request, got none"),
+        (
+            "ContextTokens,GeneratedTokens\n5,5\n5,x\n",
+            "line 3: GeneratedTokens must be a positive integer, got 'x'",
+        ),
+        ("ContextTokens,GeneratedTokens\n0,5\n", "line 2: ContextTokens must be a positive integer, got '0'"),
+        (
+            "ContextTokens,GeneratedTokens\n5\n",
+            "line 2: GeneratedTokens must be a positive integer, got None",
+        ),
+    ],
+)
+def test_bad_trace_is_named_by_line(capsys, tmp_path, content, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(content, encoding="utf-8")
+    status, out, err = run(capsys, "tour", "--trace", str(path))
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert "bad.csv" in err
+
+
+def test_bad_text_is_named(capsys, tmp_path):
+    path = tmp_path / "prompts.txt"
+    for content, message in (
+        (b" \n\n ", "at least one prompt"),
+        (b"ok \xff", "UTF-8 text, got byte 0xff at 3"),
+    ):
+        path.write_bytes(content)
+        status, _, err = run(capsys, "tour", "--text", str(path))
+        assert status == 2
+        assert message in err
+    status, _, err = run(capsys, "tour", "--text", str(tmp_path / "absent.txt"))
+    assert status == 2
+    assert "No such file" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["nonsense"], ["tour", "--requests", "0"], ["tour", "--target", "gpu"], ["bench"], ["tour", "more"]],
+)
+def test_bad_usage_exits_with_2(capsys, words):
+    status, out, err = run(capsys, *words)
+    assert status == 2
+    assert out == ""
+    assert "error" in err
+
+
+def test_help_names_the_commands(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    for command in cli.COMMANDS:
+        assert command in out
+
+
+def test_doctor_says_which_target_runs_and_why(capsys):
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "Kernels run on the target lockstep, because PAGED_NUMBA_TARGET=lockstep is set." in out
+    assert 'pip install "paged-numba[cuda13]"' in out
+    status, out, _ = run(capsys, "doctor", "--json")
+    assert json.loads(out)["target"] == "lockstep"
+
+
+def test_doctor_with_a_target_that_cannot_run_exits_with_1(capsys, monkeypatch):
+    monkeypatch.setenv(target.ENVIRONMENT, "cudasim")
+    status, out, _ = run(capsys, "doctor")
+    assert status == 1
+    assert "No target runs: the cudasim target must be chosen before Numba is imported" in out
+
+
+@pytest.mark.skipif(target.cuda_unavailable_reason() is None, reason="this machine has a GPU")
+def test_without_a_gpu_commands_that_need_one_say_so(capsys):
+    status, _, err = run(capsys, "bench", "gpu")
+    assert status == 2
+    assert "bench gpu needs a GPU, and no CUDA driver or no GPU was found." in err
+    status, _, err = run(capsys, "tour", "--target", "cuda")
+    assert status == 2
+    assert "the cuda target cannot run" in err
+
+
+def test_module_runs_and_a_closed_pipe_is_no_traceback(prompts):
+    command = [sys.executable, "-m", "paged_numba", "tour", "--text", str(prompts)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    ) as process:
+        assert process.stdout.readline().startswith("1. The kernels run")
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_requests_are_paragraphs_of_bytes():
+    requests = workload.from_text("one\n\n\ntwo\nlines\n", "here", (3, 4))
+    assert [bytes(request.prompt) for request in requests] == [b"one", b"two\nlines"]
+    assert [request.max_new_tokens for request in requests] == [3, 4]
+    assert requests[0].final_length == 5
