@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import KernelError
+from .machine import source_line
 from .masks import Mask
 from .memory import LaneArray
 
@@ -28,7 +29,7 @@ def load(mask: Mask, container: Any, index: Any) -> Any:
     if isinstance(index, str):
         view = container.field(index)
         return view if view.lengths else view.load(mask, ())
-    raise KernelError(f"{type(container).__name__} does not support indexing")
+    raise KernelError(f"{_kind(container)} does not support indexing, {source_line()}")
 
 
 def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
@@ -37,7 +38,7 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
         container.field(index).store(mask, (), value)
         return
     if not isinstance(container, LaneArray):
-        raise KernelError(f"{type(container).__name__} does not support item assignment")
+        raise KernelError(f"{_kind(container)} does not support item assignment, {source_line()}")
     container.store(mask, index, value)
 
 
@@ -56,11 +57,20 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
         or hasattr(type(value), "__lane_attributes__")
     ):
         return getattr(value, name)
-    raise KernelError(f"a kernel value of type {type(value).__name__} has no attribute {name!r}")
+    raise KernelError(f"{_kind(value)} has no attribute {name!r} in a kernel, {source_line()}")
 
 
 def set_attribute(mask: Mask, value: Any, name: str, new: Any) -> None:
     """``record.name = new``."""
     if not isinstance(value, LaneArray) or value.dtype.names is None or name not in value.dtype.names:
-        raise KernelError(f"a kernel value of type {type(value).__name__} has no field {name!r}")
+        raise KernelError(f"{_kind(value)} has no field {name!r}, {source_line()}")
     store(mask, value, name, new)
+
+
+def _kind(value: Any) -> str:
+    """Name what a kernel's author would call a value."""
+    if isinstance(value, LaneArray):
+        return f"the array {value.name}"
+    if isinstance(value, tuple):
+        return "a tuple"
+    return f"a number of type {value.dtype}" if hasattr(value, "dtype") else f"{value!r}"

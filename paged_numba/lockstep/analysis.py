@@ -136,3 +136,16 @@ def _target_names(target: ast.expr) -> Iterator[ast.Name]:
 
 def _mentions(node: ast.AST, name: str) -> bool:
     return any(isinstance(child, ast.Name) and child.id == name for child in ast.walk(node))
+
+
+def assigned_names(definition: ast.FunctionDef) -> dict[ast.expr, str]:
+    """Map each expression that is assigned to a plain name to that name."""
+    names: dict[ast.expr, str] = {}
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts, strict=False))
+                names.update({value: to.id for to, value in pairs if isinstance(to, ast.Name)})
+    return names

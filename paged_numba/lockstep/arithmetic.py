@@ -18,6 +18,7 @@ Value = Any
 """A NumPy scalar or array, or a tuple of them: what a kernel expression evaluates to."""
 
 BOOL, INT64, UINT64 = np.dtype(np.bool_), np.dtype(np.int64), np.dtype(np.uint64)
+UINT16, INT32 = np.dtype(np.uint16), np.dtype(np.int32)
 FLOAT16, FLOAT32, FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -32,6 +33,8 @@ def arithmetic_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
         return integer_result(a, b)
     if np.dtype(np.uint8) in (a, b) and FLOAT16 in (a, b):
         return FLOAT32
+    # Numba takes no uint16 for a float32, though every one would fit.
+    a, b = (INT32 if dtype == UINT16 else dtype for dtype in (a, b))
     return np.promote_types(a, b)
 
 
@@ -51,6 +54,8 @@ def power_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype of ``a ** b``: an integer exponent keeps a floating-point base."""
     if a.kind == "f" and b.kind in "biu":
         return np.promote_types(a, FLOAT32)
+    if a == BOOL and b == INT32:
+        return FLOAT32  # the overload that Numba happens to find
     result = arithmetic_result(a, b)
     return FLOAT32 if result == FLOAT16 else result
 

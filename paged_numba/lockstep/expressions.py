@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import UnsupportedConstructError
+from . import analysis
 from .functions import as_dtype
 from .intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, intrinsic_of, is_builtin, path_of
+from .machine import Site
 
 _BINARY = {
     ast.Add: "add",
@@ -41,6 +43,33 @@ class Static(NamedTuple):
     path: str | None
 
 
+_IN_WORDS = {
+    "AsyncFor": "async for",
+    "ClassDef": "a class",
+    "Delete": "del",
+    "Dict": "a dictionary",
+    "DictComp": "a dictionary comprehension",
+    "FunctionDef": "a function inside a kernel",
+    "GeneratorExp": "a generator expression",
+    "Global": "global",
+    "Import": "import",
+    "ImportFrom": "import",
+    "JoinedStr": "an f-string",
+    "Lambda": "lambda",
+    "List": "a list",
+    "ListComp": "a list comprehension",
+    "Match": "match",
+    "Nonlocal": "nonlocal",
+    "Set": "a set",
+    "SetComp": "a set comprehension",
+    "Starred": "a starred expression",
+    "Try": "try",
+    "With": "with",
+    "Yield": "yield",
+}
+"""What a message calls the syntax nodes that a reader may not know by name."""
+
+
 class Expressions:
     """Translator of the expressions of one function.
 
@@ -48,8 +77,8 @@ class Expressions:
     ----------
     function : function
         The kernel; its globals and closure give meaning to the names that it does not bind.
-    bound : set of str
-        Names that the function binds.
+    definition : ast.FunctionDef
+        Its syntax tree.
     file : str
         The kernel's file, for errors.
     home_mask : callable
@@ -61,10 +90,13 @@ class Expressions:
         What the program's globals must hold.
     """
 
-    def __init__(self, function: Any, bound: set[str], file: str, home_mask: Callable[[str], str]) -> None:
+    def __init__(
+        self, function: Any, definition: ast.FunctionDef, file: str, home_mask: Callable[[str], str]
+    ) -> None:
         closure = inspect.getclosurevars(function)
         self.outer = {**vars(builtins), **function.__globals__, **closure.nonlocals}
-        self.bound = bound
+        self.bound = analysis.variables(definition)
+        self.assigned = analysis.assigned_names(definition)
         self.file = file
         self.home_mask = home_mask
         self.constants: dict[str, Any] = {}
@@ -74,7 +106,8 @@ class Expressions:
     def unsupported(self, node: ast.AST, what: str | None = None) -> UnsupportedConstructError:
         """Return the error for a construct that the machine does not run."""
         if what is None:
-            what = type(node).__name__
+            name = type(node).__name__
+            what = _IN_WORDS.get(name, name)
             if isinstance(node, (ast.expr, ast.stmt)):
                 what += f" (`{ast.unparse(node).splitlines()[0]}`)"
         file = self.file.replace("\\", "/").rsplit("/", 1)[-1]
@@ -320,7 +353,8 @@ class Expressions:
         if path == "cuda.const.array_like":
             return self.text(given["array"])
         # Each declaration in the source is an array of its own.
-        site = self.constant(object())
+        kind = path.split(".")[1]
+        site = self.constant(Site(self.assigned.get(node, f"{kind} array")))
         shape = self.text(given["shape"])
         found = self.static(given["dtype"])
         dtype = None if found is None else as_dtype(found.value)

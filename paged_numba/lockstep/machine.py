@@ -37,6 +37,13 @@ class Dim3(NamedTuple):
     z: Any
 
 
+class Site:
+    """A place in the source that declares shared or local memory, and the variable that it is assigned to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 class SharedMemory:
     """Shared memory of the thread blocks in a batch.
 
@@ -140,11 +147,11 @@ class Machine:
 
     # Memory.
 
-    def shared_array(self, site: Any, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
+    def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
         """Return the shared array that is declared at `site`; ``shape=0`` asks for the dynamic memory."""
         lengths = _lengths(shape)
         if lengths == (0,):
-            return self._dynamic_shared(dtype)
+            return self._dynamic_shared(site.name, dtype)
         size = math.prod(lengths)
         shared = self.shared
         if site not in shared.buffers:
@@ -158,7 +165,7 @@ class Machine:
             shared.buffers[site] = poisoned(self.batch * size, dtype)
         return LaneArray(
             self,
-            "shared array",
+            site.name,
             shared.buffers[site],
             self._row_offsets(size),
             lengths,
@@ -168,18 +175,16 @@ class Machine:
     def _row_offsets(self, size: int) -> Any:
         return 0 if self.batch == 1 else (np.arange(self.batch, dtype=np.int64) * size)[:, None]
 
-    def _dynamic_shared(self, dtype: np.dtype[Any]) -> LaneArray:
+    def _dynamic_shared(self, name: str, dtype: np.dtype[Any]) -> LaneArray:
         # Every dynamic array is the same memory, seen as its own dtype.
         row = -(-self.shared_bytes // 16) * 16
         if "dynamic" not in self.shared.buffers:
             self.shared.buffers["dynamic"] = poisoned(self.batch * row, np.dtype(np.uint8))
         buffer = self.shared.buffers["dynamic"].view(dtype)
         size = self.shared_bytes // dtype.itemsize
-        return LaneArray(
-            self, "dynamic shared array", buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,)
-        )
+        return LaneArray(self, name, buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,))
 
-    def local_array(self, mask: Mask, site: Any, shape: Any, dtype: np.dtype[Any]) -> LocalArray:
+    def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LocalArray:
         """Return the local array that is declared at `site`, poisoned in the lanes that run the declaration."""
         lengths = _lengths(shape)
         size = math.prod(lengths)
@@ -188,7 +193,7 @@ class Machine:
             self.local_bytes += buffer.nbytes
             strides = tuple(s * self.num_lanes for s in contiguous_strides(lengths))
             lane = np.arange(self.num_lanes, dtype=np.int64).reshape(self.shape)
-            self._local[site] = LocalArray(self, "local array", buffer, lane, lengths, strides)
+            self._local[site] = LocalArray(self, site.name, buffer, lane, lengths, strides)
             return self._local[site]
         found = self._local[site]
         element = poisoned(size * self.num_lanes, dtype).reshape(size, *self.shape)

@@ -84,9 +84,13 @@ def _translate(function: Any, kernel: bool) -> Translation:
             place = numbers[node.lineno - 1]
             node.lineno = node.end_lineno = place
             node.col_offset = node.end_col_offset = 0
-    namespace = {**NAMES, **writer.expressions.constants, SOURCE_MARK: file}
+    names = {**NAMES, **writer.expressions.constants, SOURCE_MARK: file}
+    namespace = dict(names)
     exec(compile(program, file, "exec"), namespace)
-    return Translation(namespace[definition.name], text)
+    translated = namespace[definition.name]
+    # A kernel may be called `add` or `load`, as the program's helpers are.
+    namespace.update(names)
+    return Translation(translated, text)
 
 
 class _FunctionWriter:
@@ -107,7 +111,7 @@ class _FunctionWriter:
         self.loops: list[tuple[ast.stmt, int]] = []
         self.homes = analysis.homes(definition)
         self.regions: dict[Region, int] = {FUNCTION: 0}
-        self.expressions = Expressions(function, analysis.variables(definition), file, self.home_mask)
+        self.expressions = Expressions(function, definition, file, self.home_mask)
         self.unsupported = self.expressions.unsupported
         self.line = definition.lineno
 
