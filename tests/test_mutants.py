@@ -97,7 +97,7 @@ def test_attention_notices_values_that_are_not_copied():
         run_state_machine_as_test(cache_machine(), settings=hunt)
 
 
-def test_mutant_whose_text_is_gone_is_an_error():
+def test_mutant_whose_text_is_gone_is_an_error(tmp_path):
     mutant = kernels.KernelMutant("gone", "write_kv", "no such text", "x", "write")
     with pytest.raises(ValueError, match="must occur once in the source, got 0"):
-        kernels.build(mutant)
+        kernels.build(mutant, tmp_path)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UnsupportedConstructError
 from . import analysis
 from .functions import as_dtype
-from .intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, intrinsic_of, is_builtin, path_of
+from .intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, PREFIXES, intrinsic_of, is_builtin, path_of
 from .machine import Site
 
 _BINARY = {
@@ -143,6 +143,9 @@ class Expressions:
             if path in INTRINSICS or path in DECLARATIONS:
                 return Static(getattr(base.value, node.attr, None), path)
             if path is not None and path.split(".")[1] in MACHINE_VALUES:
+                return Static(None, path)
+            if path in PREFIXES and not hasattr(base.value, node.attr):
+                # Numba types cuda.fp16, though its module has no such attribute.
                 return Static(None, path)
             try:
                 value = getattr(base.value, node.attr)

@@ -233,6 +233,9 @@ DECLARATIONS = ("cuda.shared.array", "cuda.local.array", "cuda.const.array_like"
 
 _PREFIXES = ("shared", "local", "const", "atomic", "fp16", "cg", "libdevice")
 
+PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
+"""Groups of names on ``cuda``."""
+
 _BUILTINS: dict[int, Intrinsic] = {
     id(function): Intrinsic(lane_function, cooperative)
     for function, lane_function, cooperative in (
@@ -327,6 +330,7 @@ __all__ = [
     "DECLARATIONS",
     "INTRINSICS",
     "MACHINE_VALUES",
+    "PREFIXES",
     "Intrinsic",
     "floordiv",
     "intrinsic_of",

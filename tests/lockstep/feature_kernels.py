@@ -874,3 +874,140 @@ def records(out):
     out[t].weight = 0.5 * t
     out[t]["count"] = t
     out[t]["count"] *= 2
+
+
+# The simulator's fp16 needs no rounding after each step, and it lacks most of the functions.
+@feature(
+    floats(48, np.float16),
+    H8,
+    expected=np.stack([H8 + H8, H8 - np.float16(2), H8 * H8, H8 / np.float16(3), -H8, np.abs(H8)], 1).ravel(),
+    simulated=False,
+)
+@cuda.jit
+def half_precision_intrinsics(out, x):
+    t = cuda.grid(1)
+    two = np.float16(2)
+    out[6 * t] = cuda.fp16.hadd(x[t], x[t])
+    out[6 * t + 1] = cuda.fp16.hsub(x[t], two)
+    out[6 * t + 2] = cuda.fp16.hmul(x[t], x[t])
+    out[6 * t + 3] = cuda.fp16.hdiv(x[t], np.float16(3))
+    out[6 * t + 4] = cuda.fp16.hneg(x[t])
+    out[6 * t + 5] = cuda.fp16.habs(x[t])
+
+
+@feature(
+    ints(24),
+    H8,
+    expected=np.stack([H8 < 2, np.maximum(H8, np.float16(2)) == 2, np.float16(2.5) != H8], 1)
+    .ravel()
+    .astype(int),
+    simulated=False,
+)
+@cuda.jit
+def half_precision_comparisons(out, x):
+    t = cuda.grid(1)
+    two = np.float16(2)
+    out[3 * t] = cuda.fp16.hlt(x[t], two)
+    out[3 * t + 1] = cuda.fp16.heq(cuda.fp16.hmax(x[t], two), two)
+    out[3 * t + 2] = cuda.fp16.hne(x[t], np.float16(2.5))
+
+
+@feature(ints(), expected=T8[::-1], threads=8)
+@cuda.jit
+def fences_change_nothing(out):
+    tile = cuda.shared.array(8, int32)
+    t = cuda.threadIdx.x
+    tile[t] = t
+    cuda.threadfence_block()
+    cuda.syncthreads()
+    out[t] = tile[7 - t]
+    cuda.threadfence()
+    cuda.threadfence_system()
+
+
+# Rows picked by each thread, passed on to a device function that writes into them.
+@cuda.jit(device=True, inline="always")
+def add_to_row(row, value):
+    for column in range(row.shape[0]):
+        row[column] += value
+
+
+@feature(
+    floats(12).reshape(4, 3), expected=[[11, 11, 11], [10, 10, 10], [13, 13, 13], [12, 12, 12]], threads=4
+)
+@cuda.jit
+def device_function_writes_into_rows_by_lane(out):
+    t = cuda.threadIdx.x
+    row = out[t ^ 1]
+    add_to_row(row, 10 + t)
+
+
+# A plane of a cube, then a column of it: two partial indices and a slice, all different by thread.
+CUBE = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+
+
+@feature(floats(6), CUBE, expected=[CUBE[t % 3, :, t % 5][1 + t % 2] for t in range(6)], threads=6)
+@cuda.jit
+def views_of_views_by_lane(out, x):
+    t = cuda.threadIdx.x
+    plane = x[t % 3]
+    column = plane[:, t % 5]
+    out[t] = column[1 + t % 2]
+
+
+@feature(floats(8), expected=[0.5 * t + 3 if t % 2 else t // 2 for t in range(8)])
+@cuda.jit
+def types_merge_at_a_join(out):
+    t = cuda.threadIdx.x
+    if t % 2:
+        value = 0.5 * t + 3
+    else:
+        value = t // 2
+    out[t] = value
+
+
+@feature(floats(5, np.float64), expected=[7.5, -2.0, 9.0, 4.0, 1.5], threads=1)
+@cuda.jit
+def atomics_on_floats(out):
+    out[0] = 7
+    cuda.atomic.add(out, 0, 0.5)
+    out[1] = 3
+    cuda.atomic.min(out, 1, -2.0)
+    out[2] = 3
+    cuda.atomic.max(out, 2, 9.0)
+    out[3] = 4
+    cuda.atomic.max(out, 3, math.nan)
+    out[4] = math.nan
+    cuda.atomic.nanmax(out, 4, 1.5)
+
+
+@feature(ints(8), expected=[10 * t if t < 5 else -1 for t in range(8)])
+@cuda.jit
+def early_return_in_a_device_path(out):
+    t = cuda.threadIdx.x
+    out[t] = -1
+    if t >= 5:
+        return
+    i = 0
+    while True:
+        i += 1
+        if i > t:
+            break
+    out[t] = 10 * (i - 1)
+
+
+@feature(ints(8), expected=[sum(j for j in range(t) if j % 3) if t % 4 else -t for t in range(8)])
+@cuda.jit
+def continue_in_a_branch_of_a_loop(out):
+    t = cuda.threadIdx.x
+    total = 0
+    if t % 4:
+        j = -1
+        while j + 1 < t:
+            j += 1
+            if not j % 3:
+                continue
+            total += j
+    else:
+        total = -t
+    out[t] = total

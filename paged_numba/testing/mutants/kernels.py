@@ -122,8 +122,8 @@ KERNEL_MUTANTS = (
 )  # fmt: skip
 
 
-def build(mutant: KernelMutant) -> Any:
-    """Return the mutated kernel, compiled from the changed source of its module."""
+def build(mutant: KernelMutant, folder: Path) -> Any:
+    """Return the mutated kernel, made from the changed source of its module, which is put into `folder`."""
     original = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
     source = inspect.getsource(original)
     if source.count(mutant.old) != 1:
@@ -131,7 +131,6 @@ def build(mutant: KernelMutant) -> Any:
             f"{mutant}: {mutant.old!r} must occur once in the source, got {source.count(mutant.old)}"
         )
     # A real file: both targets read a kernel's source to translate it or to name its lines.
-    folder = Path(tempfile.mkdtemp(prefix="paged_numba_mutant_"))
     path = folder / f"{mutant.module}.py"
     path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
     name = f"paged_numba.kernels._mutant_{mutant.module}"
@@ -153,8 +152,9 @@ def installed(mutant: KernelMutant) -> Iterator[None]:
     module = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
     attribute = f"{mutant.module}_kernel"
     original = getattr(module, attribute)
-    setattr(module, attribute, build(mutant))
-    try:
-        yield
-    finally:
-        setattr(module, attribute, original)
+    with tempfile.TemporaryDirectory() as folder:
+        setattr(module, attribute, build(mutant, Path(folder)))
+        try:
+            yield
+        finally:
+            setattr(module, attribute, original)
