@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from tqdm import tqdm
-
 from .allocator import BlockAllocator
+from .progress import write
 from .serving import Event, Server
 from .tables import pool_map, shortened, size, table
 from .workload import Request
@@ -36,7 +34,7 @@ class Story:
     def say(self, *lines: str) -> None:
         """Print lines, above a progress bar if there is one."""
         if not self.quiet:
-            tqdm.write("\n".join(lines), file=sys.stdout)
+            write("\n".join(lines))
 
     def show(self, text: str) -> None:
         """Print a table or a map."""

@@ -9,11 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from . import target as seam
 from . import workload
 from .cache import PagedKVCache
+from .progress import progress
 from .serving import Server
 from .story import Story
 from .toy_model import ToyModel
@@ -140,8 +139,7 @@ def serve(server: Server, story: Story) -> dict[str, Any]:
     fullest: dict[str, Any] = {"num_used_blocks": -1}
     first = server.waiting[0]
     total = first.max_new_tokens + sum(request.max_new_tokens for request in server.waiting)
-    # Shown after a second, on a terminal only.
-    with tqdm(total=total, desc="decode", unit=" tokens", delay=1, disable=None, leave=False) as progress:
+    with progress(total, "decode", "tokens") as done:
 
         def tell(events: Any) -> None:
             for event in events:
@@ -156,7 +154,7 @@ def serve(server: Server, story: Story) -> dict[str, Any]:
             running = len(server.running)
             tell(server.step())
             tell(server.admit())
-            progress.update(running)
+            done(running)
     return fullest
 
 

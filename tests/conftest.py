@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-from paged_numba import target
+from paged_numba import doctor, target
 
 # The first example of a test may translate or compile a kernel: no deadline.
 settings.register_profile("default", max_examples=40, deadline=None)
@@ -14,6 +14,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # a thousand large examples may take minutes
 )
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def cuda_compiler():
+    """Skip where kernels cannot be compiled for a GPU; none is needed."""
+    found = doctor.compiler()
+    if found != "found":
+        pytest.skip(f"the CUDA compiler, which the cuda13 extra brings, is {found}")
 
 
 def pytest_collection_modifyitems(items):

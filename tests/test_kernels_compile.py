@@ -32,15 +32,7 @@ def kernels():
     return found
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nvvm():
-    """Skip where the compiler is missing."""
-    from numba.cuda.cudadrv.nvvm import NVVM
-
-    try:
-        NVVM()
-    except Exception as error:
-        pytest.skip(f"NVVM, which compiles kernels, is missing (install the cuda13 extra): {error}")
+pytestmark = pytest.mark.usefixtures("cuda_compiler")
 
 
 def test_every_kernel_is_compiled_here():

@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import ops
 from .. import target as seam
+from ..progress import progress
 from ..tables import table
 from .provenance import provenance, write_json
 
@@ -64,10 +65,12 @@ def run(json_path: Path | None, commit: str | None) -> int:
         },
     }
     rng = np.random.default_rng(0)
-    rows = [_copy_row()]
-    ceiling = rows[0].gb_per_s
-    for measure in (_moving_rows, _decode_rows):
-        rows += measure(rng, ceiling)
+    with progress(3, "bench gpu", "measurements") as done:
+        rows = [_copy_row()]
+        done(1)
+        for measure in (_moving_rows, _decode_rows):
+            rows += measure(rng, rows[0].gb_per_s)
+            done(1)
     record["rows"] = [asdict(row) for row in rows]
     print(f"{name}, driver {record['provenance']['driver']}, commit {record['provenance']['commit']}")
     print(table(

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import lockstep
 from ..kernels.decode_block import decode_block_kernel
+from ..progress import progress
 from ..tables import table
 from .provenance import provenance, write_json
 
@@ -131,65 +132,90 @@ def _empty_kernel() -> None:
     pass
 
 
-def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
-    """Measure, print and write JSON; return the exit status, 1 if two sides disagree."""
-    record: dict[str, Any] = {"benchmark": "lockstep", "provenance": provenance(commit)}
-    rows: list[list[str]] = []
-    agree = True
+class Findings:
+    """What was measured: rows for the table, figures for JSON, and whether the two sides agreed."""
 
-    def row(what: str, ours: float, other: str, theirs: float, ratio: str) -> None:
-        rows.append([what, f"{ours * 1e3:.2f}", other, f"{theirs * 1e3:.2f}", ratio])
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self.figures: dict[str, Any] = {}
+        self.agree = True
 
-    small = decode_case(2, 2, 128)
-    out, lse = _outputs(small)
-    seconds = _median_seconds(lambda: run_lockstep(small, out, lse), 7)
-    if simulator:
-        print("Numba's simulator decodes 2 x 2 heads x 128 tokens: about a minute ...", file=sys.stderr)
-        simulated, expected = simulate()
-        agree &= bool(np.allclose(out, expected, rtol=1e-4, atol=1e-4))
-        row("decode, 4 blocks of 64 threads, 128 tokens", seconds, "simulator", simulated,
-            f"{simulated / seconds:,.0f} times faster")  # fmt: skip
-        record["simulator"] = {"lockstep_s": seconds, "simulator_s": simulated, "ratio": simulated / seconds}
+    def beside(self, what: str, ours: float, other: str, theirs: float, ratio: str) -> None:
+        """Add a row with both sides of a comparison."""
+        self.rows.append([what, f"{ours * 1e3:.2f}", other, f"{theirs * 1e3:.2f}", ratio])
 
-    large = decode_case(16, 8, 1024)
-    out, lse = _outputs(large)
-    by_hand, hand_lse = _outputs(large)
+
+def compare_with_simulator(found: Findings) -> None:
+    """Decode 2 x 2 heads x 128 tokens on lockstep and on Numba's simulator."""
+    case = decode_case(2, 2, 128)
+    out, lse = _outputs(case)
+    ours = _median_seconds(lambda: run_lockstep(case, out, lse), 15)
+    simulated, expected = simulate()
+    found.agree &= bool(np.allclose(out, expected, rtol=1e-4, atol=1e-4))
+    ratio = simulated / ours
+    what = "decode, 4 blocks of 64 threads, 128 tokens"
+    found.beside(what, ours, "simulator", simulated, f"{ratio:,.0f} times faster")
+    found.figures["simulator"] = {"lockstep_s": ours, "simulator_s": simulated, "ratio": ratio}
+
+
+def compare_with_numpy(found: Findings) -> None:
+    """Decode 16 sequences x 8 heads x 1,024 tokens on lockstep and with hand-written NumPy."""
+    case = decode_case(16, 8, 1024)
+    (out, lse), (hand_out, hand_lse) = _outputs(case), _outputs(case)
     # In turns, so that a change of the machine's speed meets both.
     pairs = [
         (
-            _median_seconds(lambda: run_lockstep(large, out, lse), 1),
-            _median_seconds(lambda: run_numpy(large, by_hand, hand_lse), 1),
+            _median_seconds(lambda: run_lockstep(case, out, lse), 1),
+            _median_seconds(lambda: run_numpy(case, hand_out, hand_lse), 1),
         )
         for _ in range(5)
     ]
-    agree &= bool(np.allclose(out, by_hand, rtol=1e-4, atol=1e-4) and np.allclose(lse, hand_lse, atol=1e-4))
+    found.agree &= bool(np.allclose(out, hand_out, rtol=1e-4, atol=1e-4))
+    found.agree &= bool(np.allclose(lse, hand_lse, rtol=1e-4, atol=1e-4))
     ours, hand = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    row(
-        "decode, 16 seqs x 8 heads x 1,024 tokens", ours, "NumPy by hand", hand, f"{ratio:.1f} times its time"
-    )
-    record["numpy"] = {"lockstep_s": ours, "numpy_s": hand, "ratio": ratio}
+    what = "decode, 16 seqs x 8 heads x 1,024 tokens"
+    found.beside(what, ours, "NumPy by hand", hand, f"{ratio:.1f} times its time")
+    found.figures["numpy"] = {"lockstep_s": ours, "numpy_s": hand, "ratio": ratio}
 
-    empty = _median_seconds(lambda: lockstep.launch(_empty_kernel, 1, 1), 101)
-    rows.append(["launch of an empty kernel", f"{empty * 1e3:.3f}", "", "", ""])
-    record["empty_launch_s"] = empty
 
-    cases: tuple[tuple[str, list[int], Callable[[int], Decode]], ...] = (
-        ("tokens", [512, 1024, 2048, 4096, 8192], lambda n: decode_case(4, 4, n)),
-        ("sequences", [16, 32, 64, 128, 256], lambda n: decode_case(n, 8, 128)),
-    )
-    for name, sizes, make in cases:
-        times = []
-        for size in sizes:
-            case = make(size)
-            times.append(_median_seconds(partial(run_lockstep, case, *_outputs(case)), 5))
-        exponent = _exponent(sizes, times)
-        rows.append([f"cost over {name}, {sizes[0]} to {sizes[-1]}", f"{times[-1] * 1e3:.2f}", "", "",
-                     f"exponent {exponent:.2f}"])  # fmt: skip
-        record[f"exponent_{name}"] = {"sizes": sizes, "seconds": times, "exponent": exponent}
+def launch_nothing(found: Findings) -> None:
+    """Launch a kernel that does nothing."""
+    seconds = _median_seconds(lambda: lockstep.launch(_empty_kernel, 1, 1), 101)
+    found.rows.append(["launch of an empty kernel", f"{seconds * 1e3:.3f}", "", "", ""])
+    found.figures["empty_launch_s"] = seconds
 
-    print(table(["what", "lockstep ms", "beside", "ms", "ratio"], rows))
-    print("Both sides agree." if agree else "The two sides DISAGREE.")
+
+def grow(found: Findings, name: str, sizes: list[int], make: Callable[[int], Decode]) -> None:
+    """Fit the exponent of the cost over a size."""
+    times = []
+    for size in sizes:
+        case = make(size)
+        times.append(_median_seconds(partial(run_lockstep, case, *_outputs(case)), 5))
+    exponent = _exponent(sizes, times)
+    what = f"cost over {name}, {sizes[0]} to {sizes[-1]}"
+    found.rows.append([what, f"{times[-1] * 1e3:.2f}", "", "", f"exponent {exponent:.2f}"])
+    found.figures[f"exponent_{name}"] = {"sizes": sizes, "seconds": times, "exponent": exponent}
+
+
+def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
+    """Measure, print and write JSON; return the exit status, 1 if two sides disagree."""
+    found = Findings()
+    measurements: list[Callable[[Findings], None]] = [
+        *([compare_with_simulator] if simulator else []),
+        compare_with_numpy,
+        launch_nothing,
+        partial(
+            grow, name="tokens", sizes=[512, 1024, 2048, 4096, 8192], make=lambda n: decode_case(4, 4, n)
+        ),
+        partial(grow, name="sequences", sizes=[16, 32, 64, 128, 256], make=lambda n: decode_case(n, 8, 128)),
+    ]
+    with progress(len(measurements), "bench lockstep", "measurements") as done:
+        for measure in measurements:
+            measure(found)
+            done(1)
+    print(table(["what", "lockstep ms", "beside", "ms", "ratio"], found.rows))
+    print("Both sides agree." if found.agree else "The two sides DISAGREE.")
     if json_path is not None:
-        write_json(json_path, record)
-    return 0 if agree else 1
+        write_json(json_path, {"benchmark": "lockstep", "provenance": provenance(commit), **found.figures})
+    return 0 if found.agree else 1

@@ -63,14 +63,9 @@ def test_feature_does_not_depend_on_batches_or_order(feature, options):
 
 
 @everywhere
+@pytest.mark.usefixtures("cuda_compiler")
 def test_feature_is_one_that_numba_compiles(feature):
     numba_cuda = pytest.importorskip("numba.cuda")
-    try:
-        from numba.cuda.cudadrv.nvvm import NVVM
-
-        NVVM()
-    except Exception as error:
-        pytest.skip(f"NVVM, which compiles kernels, is missing (install the cuda13 extra): {error}")
     if feature.name in NEED_A_DEVICE:
         pytest.skip("numba-cuda asks the GPU's properties to compile a device function or cuda.warpsize")
     from numba.cuda import types
