@@ -69,8 +69,8 @@ class Story:
         """Describe the pool."""
         self.say(
             "",
-            f"3. The pool: {pool.num_blocks} blocks of {pool.block_size} tokens, {size(block_bytes)} of keys",
-            f"   and values each, {size(pool.num_blocks * block_bytes)} in all."
+            f"3. The pool: {pool.num_blocks} blocks of {pool.block_size} tokens. The keys and values of a block take",
+            f"   {size(block_bytes)}, all of them {size(pool.num_blocks * block_bytes)}."
             + (" All requests at once would not fit." if crowded else ""),
             "   On the map a letter is a block's owner, + a block that several share, . a free one.",
             "",
