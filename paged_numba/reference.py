@@ -67,7 +67,7 @@ def attention(
     Raises
     ------
     ValueError
-        Shapes that do not fit.
+        Shapes that do not fit, or a window or softcap that is not positive.
     """
     query, key, value = (np.asarray(array, np.float64) for array in (query, key, value))
     if query.ndim != 3 or key.ndim != 3 or key.shape != value.shape or query.shape[2] != key.shape[2]:
@@ -81,8 +81,21 @@ def attention(
         raise ValueError(
             f"num_q_heads must be a multiple of num_kv_heads, got {num_q_heads} and {num_kv_heads}"
         )
-    if window is not None and window < 1:
-        raise ValueError(f"window must be positive, got window={window}")
+    if head_dim == 0:
+        raise ValueError(f"head_dim must be positive, got query.shape={query.shape}")
+    for name, number in (("window", window), ("softcap", softcap)):
+        if number is not None and not number > 0:
+            raise ValueError(f"{name} must be positive, got {name}={number}")
+    for name, given, shapes in (
+        ("alibi_slopes", alibi_slopes, [(num_q_heads,)]),
+        ("sinks", sinks, [(num_q_heads,)]),
+        ("k_scale", k_scale, [(), (num_kv_heads,)]),
+        ("v_scale", v_scale, [(), (num_kv_heads,)]),
+    ):
+        if given is not None and np.shape(given) not in shapes:
+            raise ValueError(
+                f"{name} must have shape {' or '.join(map(str, shapes))}, got {name}.shape={np.shape(given)}"
+            )
     key = _scaled(key, k_scale)
     value = _scaled(value, v_scale)
     group = num_q_heads // num_kv_heads

@@ -6,7 +6,6 @@ checks look at shape and dtype only and so take arrays of any kind; value checks
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
 from typing import Any
@@ -15,11 +14,13 @@ import numpy as np
 
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
 def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
     """Raise unless `ops.write_kv` may run; see there for the shapes."""
     _caches(key_cache, value_cache)
+    _writable_caches(key_cache, value_cache)
     num_blocks, block_size, num_kv_heads, head_dim = key_cache.shape
     _array("key", key, ("num_tokens", num_kv_heads, head_dim))
     _array("value", value, tuple(key.shape))
@@ -55,6 +56,7 @@ def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len:
 def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> None:
     """Raise unless `ops.copy_blocks` may run; see there for the shapes."""
     _caches(key_cache, value_cache)
+    _writable_caches(key_cache, value_cache)
     _integers("block_pairs", block_pairs, ("num_pairs", 2))
 
     last = key_cache.shape[0] - 1
@@ -92,9 +94,10 @@ def check_paged_attention(
     _integers("seq_lens", seq_lens, (num_seqs,))
     if out is not None:
         _array("out", out, tuple(query.shape))
+        _writable("out", out)
 
-    if scale is not None and not (isinstance(scale, numbers.Real) and math.isfinite(scale)):
-        raise ValueError(f"scale must be a finite number or None, got scale={scale!r}")
+    if scale is not None and not (isinstance(scale, numbers.Real) and abs(float(scale)) <= _LARGEST_FLOAT):
+        raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
     longest = block_tables.shape[1] * block_size
     _within("seq_lens", seq_lens, 0, longest, f"0 .. {longest} (block_tables.shape[1] * block_size)")
     # Entries past a sequence's blocks may hold anything.
@@ -117,6 +120,24 @@ def _caches(key_cache: Any, value_cache: Any) -> None:
     _array("value_cache", value_cache, tuple(key_cache.shape))
     if 0 in tuple(key_cache.shape):
         raise ValueError(f"key_cache must not be empty, got key_cache.shape={tuple(key_cache.shape)}")
+
+
+def _writable_caches(key_cache: Any, value_cache: Any) -> None:
+    _writable("key_cache", key_cache)
+    _writable("value_cache", value_cache)
+    if isinstance(key_cache, np.ndarray) and isinstance(value_cache, np.ndarray):
+        try:
+            overlap = np.shares_memory(key_cache, value_cache, max_work=10_000)  # type: ignore[arg-type] # any number is taken
+        except np.exceptions.TooHardError:  # interleaved in a way that nobody uses
+            overlap = False
+        if overlap:
+            raise ValueError("key_cache and value_cache must not share memory, got two views that overlap")
+
+
+def _writable(name: str, array: Any) -> None:
+    """Raise where a kernel could not store into an array of the host."""
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        raise ValueError(f"{name} must be writable, got a read-only array")
 
 
 def _array(name: str, array: Any, shape: tuple[int | str, ...], dtype: Any = np.float32) -> None:

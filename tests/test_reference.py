@@ -144,6 +144,19 @@ def test_shapes_that_do_not_fit_are_named(change, message):
         reference.attention(*change(*example()))
 
 
-def test_window_must_be_positive():
-    with pytest.raises(ValueError, match="window must be positive, got window=0"):
-        reference.attention(*example(), window=0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 0}, "window must be positive, got window=0"),
+        ({"softcap": 0}, "softcap must be positive, got softcap=0"),
+        (
+            {"alibi_slopes": np.ones(2)},
+            r"alibi_slopes must have shape \(4,\), got alibi_slopes\.shape=\(2,\)",
+        ),
+        ({"sinks": 1.0}, r"sinks must have shape \(4,\), got sinks\.shape=\(\)"),
+        ({"k_scale": np.ones(4)}, r"k_scale must have shape \(\) or \(2,\), got k_scale\.shape=\(4,\)"),
+    ],
+)
+def test_option_that_does_not_fit_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        reference.attention(*example(), **options)

@@ -48,6 +48,12 @@ def attention_arguments():
     }
 
 
+def read_only(*shape):
+    array = np.zeros(shape, F32)
+    array.flags.writeable = False
+    return array
+
+
 OPERATIONS = {
     pn.write_kv: write_arguments,
     pn.gather_kv: gather_arguments,
@@ -95,9 +101,14 @@ BAD = [
     (pn.paged_attention, "seq_lens", np.array([-1, 0]), ValueError, r"got seq_lens\[0\]=-1"),
     (pn.paged_attention, "seq_lens", np.array([16.0, 0]), TypeError, "seq_lens must hold integers"),
     (pn.paged_attention, "seq_lens", np.array([16]), ValueError, r"seq_lens must have shape \[2\]"),
-    (pn.paged_attention, "scale", float("nan"), ValueError, "scale must be a finite number or None, got scale=nan"),
+    (pn.paged_attention, "scale", float("nan"), ValueError, "scale must be a finite float32 or None, got scale=nan"),
+    (pn.paged_attention, "scale", 1e39, ValueError, r"got scale=1e\+39"),
     (pn.paged_attention, "scale", "x", ValueError, "got scale='x'"),
     (pn.paged_attention, "out", np.zeros((2, 4, 5), F32), ValueError, r"out must have shape \[2, 4, 4\]"),
+    (pn.paged_attention, "out", read_only(2, 4, 4), ValueError, "out must be writable, got a read-only array"),
+    (pn.write_kv, "key_cache", read_only(5, 8, 2, 4), ValueError, "key_cache must be writable"),
+    (pn.write_kv, "value_cache", read_only(5, 8, 2, 4), ValueError, "value_cache must be writable"),
+    (pn.copy_blocks, "value_cache", read_only(5, 8, 2, 4), ValueError, "value_cache must be writable"),
     (pn.paged_attention, "out", np.zeros((2, 4, 4)), TypeError, "out must have dtype float32"),
     (pn.paged_attention, "algorithm", "fast", ValueError, "algorithm must be one of auto, naive, block, got algorithm='fast'"),
     (pn.paged_attention, "target", "gpu", ValueError, "target must be one of auto, cuda, lockstep, cudasim, got target='gpu'"),
@@ -122,6 +133,18 @@ def test_bad_argument_is_named_and_nothing_is_changed(operation, name, value, er
         operation(**arguments)
     for array, old in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(array, old)
+
+
+def test_caches_that_share_memory_are_refused_and_interleaved_ones_taken():
+    arguments = write_arguments()
+    whole = np.zeros((5, 8, 2, 8), F32)
+    for key_cache, value_cache in ((whole[..., :4], whole[..., 1:5]), (whole[..., :4], whole[..., :4])):
+        with pytest.raises(ValueError, match="key_cache and value_cache must not share memory"):
+            pn.write_kv(**{**arguments, "key_cache": key_cache, "value_cache": value_cache}, target=TARGET)
+    assert not whole.any()
+    arguments["value"] *= 2
+    pn.write_kv(**{**arguments, "key_cache": whole[..., ::2], "value_cache": whole[..., 1::2]}, target=TARGET)
+    np.testing.assert_array_equal(whole[0, 0], [[1, 2] * 4] * 2)
 
 
 @pytest.mark.parametrize(("head_dim", "block_size"), [(257, 1), (1, 257)])
