@@ -1,19 +1,28 @@
-"""Hypothesis profiles, and the reason why tests marked ``gpu`` are skipped."""
+"""Hypothesis profiles, what needs which package, and the reason why tests marked ``gpu`` are skipped."""
+
+import re
+from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from paged_numba import doctor, target
 
-# The first example of a test may translate or compile a kernel: no deadline.
-settings.register_profile("default", max_examples=40, deadline=None)
-settings.register_profile(
-    "thorough",
-    max_examples=1000,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],  # a thousand large examples may take minutes
-)
-settings.load_profile("default")
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:
+    # A machine with a GPU may have Numba, NumPy and pytest alone: what needs no Hypothesis runs there.
+    collect_ignore = [
+        str(path)
+        for path in Path(__file__).parent.rglob("test_*.py")
+        if re.search(r"hypothesis|testing\.machines|testing\.strategies", path.read_text(encoding="utf-8"))
+    ]
+else:
+    # The first example of a test may translate or compile a kernel, on a machine that is busy: no deadlines.
+    for profile, max_examples in (("default", 40), ("thorough", 1000)):
+        settings.register_profile(
+            profile, max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        )
+    settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")
