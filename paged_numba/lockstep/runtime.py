@@ -12,7 +12,6 @@ from . import arithmetic, masks
 from .access import attribute, load, set_attribute, store
 from .arithmetic import truth, unify
 from .intrinsics import floordiv, mod, raise_in_kernel, source_line
-from .machine import Machine
 from .masks import Mask, minus, narrow, split
 from .memory import LaneArray
 
@@ -189,13 +188,6 @@ def zip_lanes(mask: Mask, *values: Any) -> list[Any]:
     return list(zip(*(_items(mask, v) for v in values), strict=False))
 
 
-def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
-    """Call a device function in the active lanes."""
-    from .translate import translate
-
-    return translate(function).function(machine, mask, *arguments)
-
-
 NAMES: dict[str, Any] = {
     **{
         name: getattr(arithmetic, name)
@@ -225,7 +217,6 @@ NAMES: dict[str, Any] = {
         for function in (
             attribute,
             blend,
-            call_device,
             conditional,
             each,
             enumerate_lanes,

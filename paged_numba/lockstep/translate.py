@@ -18,7 +18,8 @@ from ..errors import UnsupportedConstructError
 from . import analysis
 from .analysis import FUNCTION, Region
 from .expressions import Expressions
-from .machine import SOURCE_MARK
+from .machine import SOURCE_MARK, Machine
+from .masks import Mask
 from .runtime import NAMES
 
 Lanes = Callable[..., Any]
@@ -56,6 +57,11 @@ def translate(function: Any, *, kernel: bool = False) -> Translation:
     return versions[kernel]
 
 
+def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
+    """Call a device function in the active lanes."""
+    return translate(function).function(machine, mask, *arguments)
+
+
 def lane_program(function: Any) -> str:
     """Return the lane program that a kernel is translated to, as text."""
     return translate(getattr(function, "py_func", function), kernel=True).text
@@ -84,7 +90,7 @@ def _translate(function: Any, kernel: bool) -> Translation:
             place = numbers[node.lineno - 1]
             node.lineno = node.end_lineno = place
             node.col_offset = node.end_col_offset = 0
-    names = {**NAMES, **writer.expressions.constants, SOURCE_MARK: file}
+    names = {**NAMES, "call_device": call_device, **writer.expressions.constants, SOURCE_MARK: file}
     namespace = dict(names)
     exec(compile(program, file, "exec"), namespace)
     translated = namespace[definition.name]
