@@ -40,7 +40,7 @@ class Story:
         """Print a table or a map."""
         self.say(*(INDENT + line for line in text.splitlines()))
 
-    def opening(self, target: str, source: str, requests: list[Request], is_text: bool) -> None:
+    def opening(self, target: str, source: str, requests: list[Request], is_text: bool, max_len: int) -> None:
         """Say what runs and on what."""
         meaning = {
             "lockstep": "all threads at once, on NumPy; no GPU is used",
@@ -63,6 +63,8 @@ class Story:
             "   A token is a byte. A fixed random embedding and projections make its query, key and value,",
             "   so what is generated means nothing; the attention over it is real.",
         )
+        if any(len(request.prompt) + request.max_new_tokens == max_len for request in requests):
+            self.say(f"   Prompts are cut so that prompt and answer have {max_len:,} tokens at most.")
         self.labels = {request.name: request.name[-1] for request in requests}
 
     def pool(self, pool: BlockAllocator, block_bytes: int, crowded: bool) -> None:

@@ -26,7 +26,9 @@ BYTES_PER_TOKEN = 2 * NUM_KV_HEADS * HEAD_DIM * 4
 POOL_SHARE = 0.6
 """Blocks of the pool, as a share of what all requests would need at once: some must wait."""
 
-DEFAULT_MAX_LEN = 2048
+MAX_LEN = 2048
+"""What a server without paging would reserve for each sequence; longer prompts are cut."""
+
 NEW_TOKENS = (24, 8, 32, 16)
 """Tokens to generate for the prompts of a text, in turn: they end at different times, as in life."""
 
@@ -70,11 +72,11 @@ class Source:
             self.name = f"the trace {trace.name}"
             self.final_lengths = lengths.sum(axis=1)
             found = len(lengths)
-            self.requests = workload.from_lengths(lengths[:count], MAX_NEW_TOKENS)
+            self.requests = workload.from_lengths(lengths[:count], MAX_NEW_TOKENS, MAX_LEN)
         else:
             self.name = f"the text {text.name}" if text else "the text that comes with the package"
             content = workload.shipped_text() if text is None else _read(text)
-            requests = workload.from_text(content, str(text or "the text"), NEW_TOKENS)
+            requests = workload.from_text(content, str(text or "the text"), NEW_TOKENS, MAX_LEN)
             found = len(requests)
             self.requests = requests[:count]
         if found > count:
@@ -96,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     source = Source(options.text, options.trace, options.requests)
     target = seam.resolve(options.target)
     story = Story(quiet=options.json)
-    story.opening(target, source.name, source.requests, source.is_text)
+    story.opening(target, source.name, source.requests, source.is_text, MAX_LEN)
 
     needs = [-(-request.final_length // BLOCK_SIZE) for request in source.requests]
     # The first request is forked: it must fit twice.
@@ -161,14 +163,12 @@ def serve(server: Server, story: Story) -> dict[str, Any]:
 def memory_accounts(server: Server) -> dict[str, Any]:
     """Return what the running sequences take in blocks, and what reservations would."""
     stats = server.stats()
-    lengths = [sequence.request.final_length for sequence in server.running.values()]
-    longest = max(DEFAULT_MAX_LEN, *lengths)
     return {
         **asdict(stats),
-        "max_len": longest,
+        "max_len": MAX_LEN,
         "paged_bytes": stats.num_used_blocks * BLOCK_SIZE * BYTES_PER_TOKEN,
         "stored_bytes": stats.num_stored_tokens * BYTES_PER_TOKEN,
-        "reserved_bytes": stats.num_sequences * longest * BYTES_PER_TOKEN,
+        "reserved_bytes": stats.num_sequences * MAX_LEN * BYTES_PER_TOKEN,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +17,10 @@ SHIPPED_TEXT = "prompts.txt"
 TRACE_COLUMNS = ("ContextTokens", "GeneratedTokens")
 
 
+MOST_TOKENS = 10_000_000
+"""Bound of a count in a trace: more is a mistake in the file."""
+
+
 @dataclass(frozen=True, eq=False)
 class Request:
     """One prompt and how many tokens are to be generated.
@@ -25,7 +30,7 @@ class Request:
     name : str
         A letter, or letters.
     prompt : uint8[num_prompt_tokens]
-        Byte tokens.
+        Byte tokens, the first of them where it was too long.
     max_new_tokens : int
     """
 
@@ -48,7 +53,7 @@ def shipped_text() -> str:
     return (resources.files(__package__) / "data" / SHIPPED_TEXT).read_text(encoding="utf-8")
 
 
-def from_text(text: str, source: str, new_tokens: Sequence[int]) -> list[Request]:
+def from_text(text: str, source: str, new_tokens: Sequence[int], max_len: int) -> list[Request]:
     """Return a request for each paragraph of a text.
 
     Parameters
@@ -59,6 +64,8 @@ def from_text(text: str, source: str, new_tokens: Sequence[int]) -> list[Request
         Where it comes from, for the error.
     new_tokens : sequence of int
         Tokens to generate, for one prompt after the other, then from the start again.
+    max_len : int
+        Bound of prompt and generated tokens together: a longer prompt is cut.
 
     Raises
     ------
@@ -69,7 +76,7 @@ def from_text(text: str, source: str, new_tokens: Sequence[int]) -> list[Request
     if not prompts:
         raise InputError(f"{source} must hold at least one prompt, got nothing but white space")
     return [
-        Request(name_of(i), np.frombuffer(prompt.encode(), np.uint8), new_tokens[i % len(new_tokens)])
+        _request(i, np.frombuffer(prompt.encode(), np.uint8), new_tokens[i % len(new_tokens)], max_len)
         for i, prompt in enumerate(prompts)
     ]
 
@@ -96,13 +103,13 @@ def read_trace(path: Path) -> Any:
         The file cannot be read.
     """
     rows: list[list[int]] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
         missing = [name for name in TRACE_COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             raise InputError(
                 f"{path}: a trace must have the columns {' and '.join(TRACE_COLUMNS)}, "
-                f"got {reader.fieldnames or 'an empty file'}"
+                f"got {reprlib.repr(reader.fieldnames) if reader.fieldnames else 'none in its first line'}"
             )
         try:
             rows.extend(
@@ -116,7 +123,7 @@ def read_trace(path: Path) -> Any:
     return np.array(rows, np.int64)
 
 
-def from_lengths(lengths: Any, max_new_tokens: int) -> list[Request]:
+def from_lengths(lengths: Any, max_new_tokens: int, max_len: int) -> list[Request]:
     """Return requests of the given lengths, with random byte tokens from a fixed seed.
 
     Parameters
@@ -125,12 +132,23 @@ def from_lengths(lengths: Any, max_new_tokens: int) -> list[Request]:
         As `read_trace` returns them.
     max_new_tokens : int
         Bound of the generated tokens.
+    max_len : int
+        Bound of prompt and generated tokens together: a longer prompt is cut.
     """
     rng = np.random.default_rng(0)
     return [
-        Request(name_of(i), rng.integers(0, 256, prompt, np.uint8), min(int(generated), max_new_tokens))
+        _request(
+            i,
+            rng.integers(0, 256, min(prompt, max_len), np.uint8),
+            min(int(generated), max_new_tokens),
+            max_len,
+        )
         for i, (prompt, generated) in enumerate(lengths)
     ]
+
+
+def _request(number: int, prompt: Any, new_tokens: int, max_len: int) -> Request:
+    return Request(name_of(number), prompt[: max_len - new_tokens], new_tokens)
 
 
 def name_of(number: int) -> str:
@@ -152,6 +170,8 @@ def _positive(path: Path, line: int, name: str, text: str | None) -> int:
         count = int(text or "")
     except ValueError:
         count = 0
-    if count < 1:
-        raise InputError(f"{path}, line {line}: {name} must be a positive integer, got {text!r}")
+    if not 1 <= count <= MOST_TOKENS:
+        raise InputError(
+            f"{path}, line {line}: {name} must be an integer in 1 .. {MOST_TOKENS}, got {reprlib.repr(text)}"
+        )
     return count

@@ -131,17 +131,24 @@ def test_tour_with_a_wrong_write_fails(capsys, prompts):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "a trace must have the columns ContextTokens and GeneratedTokens, got an empty file"),
+        ("", "a trace must have the columns ContextTokens and GeneratedTokens, got none in its first line"),
         ("a,b\n1,2\n", "got ['a', 'b']"),
         ("ContextTokens,GeneratedTokens\n", "a trace must hold at least one request, got none"),
         (
             "ContextTokens,GeneratedTokens\n5,5\n5,x\n",
-            "line 3: GeneratedTokens must be a positive integer, got 'x'",
+            "line 3: GeneratedTokens must be an integer in 1 .. 10000000, got 'x'",
         ),
-        ("ContextTokens,GeneratedTokens\n0,5\n", "line 2: ContextTokens must be a positive integer, got '0'"),
+        (
+            "ContextTokens,GeneratedTokens\n5,99999999\n",
+            "line 2: GeneratedTokens must be an integer in 1 .. 1",
+        ),
+        (
+            "ContextTokens,GeneratedTokens\n0,5\n",
+            "line 2: ContextTokens must be an integer in 1 .. 10000000, got '0'",
+        ),
         (
             "ContextTokens,GeneratedTokens\n5\n",
-            "line 2: GeneratedTokens must be a positive integer, got None",
+            "line 2: GeneratedTokens must be an integer in 1 .. 10000000, got None",
         ),
     ],
 )
@@ -225,7 +232,10 @@ def test_module_runs_and_a_closed_pipe_is_no_traceback(prompts):
 
 
 def test_requests_are_paragraphs_of_bytes():
-    requests = workload.from_text("one\n\n\ntwo\nlines\n", "here", (3, 4))
-    assert [bytes(request.prompt) for request in requests] == [b"one", b"two\nlines"]
+    requests = workload.from_text("one\n\n\ntwo\nlines\n", "here", (3, 4), 10)
+    assert [bytes(request.prompt) for request in requests] == [b"one", b"two\nli"]
     assert [request.max_new_tokens for request in requests] == [3, 4]
     assert requests[0].final_length == 5
+    # The second is cut to 10 - 4 bytes, and so are lengths.
+    assert bytes(requests[1].prompt) == b"two\nli"
+    assert len(workload.from_lengths([(100, 50)], 4, 10)[0].prompt) == 6
