@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import KernelError
+from .functions import caster
 from .machine import source_line
 from .masks import Mask
 from .memory import LaneArray
@@ -51,6 +52,11 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
             return tuple(np.int64(s * value.dtype.itemsize) for s in value.strides)
         if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T", "reshape"):
             return getattr(value, name)
+    elif isinstance(value, np.dtype):
+        if name == "type":
+            return caster(value)
+        if name == "itemsize":
+            return np.int64(value.itemsize)
     elif (
         name in ("real", "imag", "dtype", "conjugate")
         or hasattr(type(value), "_fields")
@@ -73,4 +79,6 @@ def _kind(value: Any) -> str:
         return f"the array {value.name}"
     if isinstance(value, tuple):
         return "a tuple"
+    if isinstance(value, np.dtype):
+        return f"the dtype {value}"
     return f"a number of type {value.dtype}" if hasattr(value, "dtype") else f"{value!r}"

@@ -1011,3 +1011,18 @@ def continue_in_a_branch_of_a_loop(out):
     else:
         total = -t
     out[t] = total
+
+
+@feature(
+    floats(4, np.float64),
+    np.arange(4, dtype=np.int32),
+    expected=[3 + 2, 2 + 2 + 1, 1 + 2 + 2, 2 + 3],
+    threads=4,
+)
+@cuda.jit
+def dtype_of_an_array(out, x):
+    t = cuda.threadIdx.x
+    tile = cuda.shared.array(4, x.dtype)
+    tile[t] = x[t]
+    cuda.syncthreads()
+    out[t] = tile[3 - t] + x.dtype.type(2.7) + t
