@@ -25,6 +25,13 @@ def poisoned(size: int, dtype: np.dtype[Any]) -> Any:
     return words.view(np.uint8)[: size * dtype.itemsize].view(dtype)
 
 
+_INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
+"""Types of the scalars that usually index."""
+
+_VIEWS = frozenset((slice, type(Ellipsis)))
+"""Types of the indices that select a view."""
+
+
 class LaneArray:
     """An array, or a view of one whose position may differ by lane.
 
@@ -47,8 +54,19 @@ class LaneArray:
     """
 
     __slots__ = (
-        "buffer", "dtype", "last", "last_origin", "lead", "lengths", "machine", "name", "offset", "shape", "strides",
-    )  # fmt: skip
+        "buffer",
+        "dtype",
+        "is_vector",
+        "last",
+        "last_origin",
+        "lead",
+        "lengths",
+        "machine",
+        "name",
+        "offset",
+        "shape",
+        "strides",
+    )
 
     def __init__(
         self,
@@ -69,6 +87,7 @@ class LaneArray:
         self.shape = tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in shape)
         self.strides = strides
         self.lead = lead
+        self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
         # Lane indices of the latest access and the position that they mean: loops repeat them.
         self.last: list[Any] | None = None
         self.last_origin: Any = None
@@ -161,10 +180,11 @@ class LaneArray:
         fixed = 0
         by_lane: list[Any] = []
         for i, n, stride in zip(index, self.lengths, self.strides):  # noqa: B905 (each load comes here)
-            if type(i) is np.ndarray or type(n) is np.ndarray:
+            kind = type(i)
+            if kind is np.ndarray or type(n) is np.ndarray:
                 by_lane.append(i)
                 continue
-            if i.dtype.kind not in "iub":
+            if kind not in _INTEGERS and i.dtype.kind not in "iub":
                 raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
             position = int(i)
             if position < 0:
@@ -224,10 +244,10 @@ class LaneArray:
     def load(self, mask: Mask, index: Any) -> Any:
         """Return ``array[index]``: a value, or a view where `index` is partial or has slices."""
         if type(index) is not tuple:
-            if type(index) is np.int64 and len(self.lengths) == 1 and self.dtype.names is None:
+            if self.is_vector and type(index) in _INTEGERS:
                 # The usual access of an inner loop.
-                position, n = int(index), self.lengths[0]
-                if type(n) is int and 0 <= position < n and self.buffer.size:
+                position = int(index)
+                if 0 <= position < self.lengths[0]:
                     step, origin = position * self.strides[0], self.offset
                     return self.buffer[origin + (step if type(origin) is int else np.array(step))]
             index = (index,)
@@ -251,7 +271,7 @@ class LaneArray:
         if len(index) != len(self.lengths):
             return True
         for i in index:  # noqa: SIM110 (each access comes here, and any() takes twice the time)
-            if type(i) is slice or i is Ellipsis:
+            if type(i) in _VIEWS:
                 return True
         return False
 
