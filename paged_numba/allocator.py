@@ -16,6 +16,9 @@ import numpy as np
 
 from .errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
 
+MAX_SLOTS = 2**48
+"""Bound of the slots of a pool: far beyond any memory, far within int64."""
+
 
 @dataclass(frozen=True, eq=False)
 class Allocation:
@@ -98,6 +101,11 @@ class BlockAllocator:
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks = _positive("num_blocks", num_blocks)
         self.block_size = _positive("block_size", block_size)
+        if self.num_blocks * self.block_size > MAX_SLOTS:
+            raise ValueError(
+                f"num_blocks * block_size must be at most {MAX_SLOTS}, got num_blocks={self.num_blocks} "
+                f"block_size={self.block_size}"
+            )
         # A stack: what was freed last is handed out first, block 0 before all.
         self._free = list(range(self.num_blocks - 1, -1, -1))
         self._refs = [0] * self.num_blocks

@@ -20,7 +20,7 @@ class PagedKVCache:
     num_blocks, block_size : int
         Size of the pool in blocks, and of a block in tokens (256 at most).
     num_kv_heads, head_dim : int
-        Shape of one token's keys and of its values.
+        Shape of one token's keys and of its values; head_dim is 256 at most.
     target : str
         What runs the kernels and so where the storage lies; see `paged_numba.target.resolve`.
 
@@ -50,9 +50,7 @@ class PagedKVCache:
     ) -> None:
         self.target = seam.resolve(target)
         self.allocator = BlockAllocator(num_blocks, block_size)
-        for name, count in (("num_kv_heads", num_kv_heads), ("head_dim", head_dim)):
-            if count < 1:
-                raise ValueError(f"{name} must be positive, got {name}={count}")
+        validation.check_cache_sizes(block_size, num_kv_heads, head_dim)
         shape = (num_blocks, block_size, num_kv_heads, head_dim)
         self.key_cache = seam.storage(shape, np.float32, np.nan, self.target)
         self.value_cache = seam.storage(shape, np.float32, np.nan, self.target)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from .errors import TargetUnavailableError
+from .target import TargetNameError
 from .workload import InputError
 
 COMMANDS = {
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     module = importlib.import_module(f".{chosen.command}", __package__)
     command_parser = argparse.ArgumentParser(
-        prog=f"paged-numba {chosen.command}", description=COMMANDS[chosen.command].capitalize() + "."
+        prog=f"paged-numba {chosen.command}", description=COMMANDS[chosen.command] + "."
     )
     module.add_arguments(command_parser)
     options = command_parser.parse_args(chosen.options)
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = module.run(options)
         sys.stdout.flush()
         return status
-    except (InputError, OSError, TargetUnavailableError) as error:
+    except (InputError, OSError, TargetUnavailableError, TargetNameError) as error:
         if isinstance(error, BrokenPipeError):
             # The reader, head for one, has seen enough; say nothing at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -57,7 +57,7 @@ def diagnose() -> dict[str, Any]:
 
 def reason() -> str:
     """Return why ``auto`` is the target that it is."""
-    if seam.ENVIRONMENT in os.environ and os.environ[seam.ENVIRONMENT] != "auto":
+    if os.environ.get(seam.ENVIRONMENT, "auto") not in ("", "auto"):
         return f"{seam.ENVIRONMENT}={os.environ[seam.ENVIRONMENT]} is set"
     if seam.simulator_enabled():
         return "NUMBA_ENABLE_CUDASIM is set"

@@ -51,12 +51,8 @@ class Story:
         self.say(f"2. The requests: {source}.", "")
         rows = []
         for request in requests:
-            text = (
-                " ".join(bytes(request.prompt).decode(errors="replace").split())
-                if is_text
-                else "(random bytes)"
-            )
-            rows.append([request.name, text[:44], str(len(request.prompt)), str(request.max_new_tokens)])
+            text = printable(bytes(request.prompt)) if is_text else "(random bytes)"
+            rows.append([request.name, text, str(len(request.prompt)), str(request.max_new_tokens)])
         self.show(table(["", "prompt", "tokens", "to generate"], rows, left=2))
         self.say(
             "",
@@ -169,3 +165,9 @@ class Story:
             rows.append([what, size(taken), f"{1 - stored / taken:.1%}"])
         self.show(table(["", "memory", "waste"], rows))
         self.say("", f"   Reserving takes {reserved / paged:.1f} times the memory of paging.")
+
+
+def printable(text: bytes, limit: int = 44) -> str:
+    """Return the start of a text on one line, without characters that a terminal would obey."""
+    line = " ".join(text.decode(errors="replace").split())
+    return "".join(c if c.isprintable() else "?" for c in line[:limit])

@@ -20,6 +20,10 @@ ENVIRONMENT = "PAGED_NUMBA_TARGET"
 """The environment variable that says what ``auto`` means."""
 
 
+class TargetNameError(ValueError):
+    """A name that is no target's."""
+
+
 def resolve(target: str = "auto") -> str:
     """Return the target that runs: ``cuda``, ``lockstep`` or ``cudasim``.
 
@@ -37,10 +41,10 @@ def resolve(target: str = "auto") -> str:
         The target that was asked for cannot run here. There is no silent fallback.
     """
     asked, source = target, "target"
-    if target == "auto" and ENVIRONMENT in os.environ:
+    if target == "auto" and os.environ.get(ENVIRONMENT):
         asked, source = os.environ[ENVIRONMENT], ENVIRONMENT
     if asked not in TARGETS:
-        raise ValueError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
+        raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
     if asked == "auto":
         if simulator_enabled():
             return "cudasim"

@@ -85,7 +85,7 @@ class Source:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} must be UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}"

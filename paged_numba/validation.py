@@ -14,7 +14,22 @@ import numpy as np
 
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
+MAX_KV_HEADS = 65535
+_ARRAYS = ("array_interface", "cuda_array_interface", "lockstep_array", "dlpack")
+"""What marks an array: NumPy's and CUDA's interfaces, the lockstep facade's, DLPack."""
+
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+
+def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any) -> None:
+    """Raise unless a cache of these sizes can be written, gathered, copied and attended to."""
+    for name, count, limit in (
+        ("block_size", block_size, MAX_BLOCK_SIZE),
+        ("num_kv_heads", num_kv_heads, MAX_KV_HEADS),
+        ("head_dim", head_dim, MAX_HEAD_DIM),
+    ):
+        if not 1 <= _integer(name, count) <= limit:
+            raise ValueError(f"{name} must lie in 1 .. {limit}, got {name}={count}")
 
 
 def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
@@ -148,7 +163,7 @@ def _array(name: str, array: Any, shape: tuple[int | str, ...], dtype: Any = np.
 
 
 def _shaped(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
-    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+    if not any(hasattr(array, f"__{way}__") for way in _ARRAYS) or not isinstance(array.shape, tuple):
         raise TypeError(f"{name} must be an array, got {type(array).__name__}")
     got = tuple(array.shape)
     fits = len(got) == len(shape) and all(

@@ -93,6 +93,11 @@ def test_ids_must_be_known_or_new():
     [
         (lambda: BlockAllocator(0, 4), ValueError, "num_blocks must be positive, got num_blocks=0"),
         (lambda: BlockAllocator(4, -1), ValueError, "block_size must be positive, got block_size=-1"),
+        (
+            lambda: BlockAllocator(2, 2**62),
+            ValueError,
+            r"num_blocks \* block_size must be at most .* got num_blocks=2",
+        ),
         (lambda: BlockAllocator(4, 2.0), TypeError, r"block_size must be an integer, got block_size=2\.0"),
         (lambda: BlockAllocator(True, 2), TypeError, "num_blocks must be an integer, got num_blocks=True"),
         (lambda: pool_with_a().add("b", -1), ValueError, "tokens must not be negative, got tokens=-1"),

@@ -55,10 +55,38 @@ def test_call_that_fails_changes_nothing(call, error, message):
 
 
 def test_sizes_must_be_positive():
-    with pytest.raises(ValueError, match="num_kv_heads must be positive, got num_kv_heads=0"):
+    with pytest.raises(ValueError, match=r"num_kv_heads must lie in 1 .. 65535, got num_kv_heads=0"):
         pn.PagedKVCache(1, 1, 0, 1, target="lockstep")
     with pytest.raises(ValueError, match="num_blocks must be positive, got num_blocks=0"):
         pn.PagedKVCache(0, 1, 1, 1, target="lockstep")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "message"),
+    [
+        ((4, 257, 1, 1), ValueError, r"block_size must lie in 1 \.\. 256, got block_size=257"),
+        ((4, 4, 1, 257), ValueError, r"head_dim must lie in 1 \.\. 256, got head_dim=257"),
+        ((4, 4, "2", 1), TypeError, "num_kv_heads must be an integer, got num_kv_heads='2'"),
+        ((4, 4, 1, 2.0), TypeError, r"head_dim must be an integer, got head_dim=2\.0"),
+    ],
+)
+def test_sizes_that_the_kernels_do_not_run_are_refused(sizes, error, message):
+    with pytest.raises(error, match=message):
+        pn.PagedKVCache(*sizes, target="lockstep")
+
+
+class Fake:
+    """Something that has a shape and a dtype, and no memory."""
+
+    shape, dtype = (1, 2, 3), np.dtype(np.float32)
+
+
+def test_tokens_that_are_no_array_take_no_block():
+    subject = cache()
+    subject.add("a", *tokens(3))
+    with pytest.raises(TypeError, match="key must be an array, got Fake"):
+        subject.append("a", Fake(), Fake())
+    assert subject.allocator.seq_len("a") == 3
 
 
 def test_sequence_may_occur_twice_in_a_batch():

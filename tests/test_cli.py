@@ -188,6 +188,25 @@ def test_bad_usage_exits_with_2(capsys, words):
     assert "error" in err
 
 
+def test_unknown_target_in_the_environment_is_an_error_in_one_line(capsys, monkeypatch):
+    monkeypatch.setenv(target.ENVIRONMENT, "gpu")
+    status, _, err = run(capsys, "tour")
+    assert status == 2
+    assert err.splitlines() == [
+        "paged-numba tour: error: PAGED_NUMBA_TARGET must be one of auto, cuda, lockstep, cudasim, "
+        "got PAGED_NUMBA_TARGET='gpu'"
+    ]
+
+
+def test_prompt_does_not_command_the_terminal(capsys, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"\xef\xbb\xbfred \x1b[31m bell \x07")
+    status, out, _ = run(capsys, "tour", "--text", str(path))
+    assert status == 0
+    assert "red ?[31m bell ?" in out
+    assert "\x1b" not in out
+
+
 def test_help_names_the_commands(capsys):
     status, out, _ = run(capsys, "--help")
     assert status == 0

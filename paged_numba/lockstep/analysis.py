@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 Region = tuple[ast.stmt | str, ...]
 """The statements that enclose a region, outermost first; a branch of an ``if`` also has ``body`` or ``orelse``."""
@@ -149,3 +150,56 @@ def assigned_names(definition: ast.FunctionDef) -> dict[ast.expr, str]:
                     pairs = list(zip(target.elts, node.value.elts, strict=False))
                 names.update({value: to.id for to, value in pairs if isinstance(to, ast.Name)})
     return names
+
+
+class Accumulation(NamedTuple):
+    """A loop that only adds up: ``for i in range(…): x = …; total += …``.
+
+    Attributes
+    ----------
+    variable : str
+        The loop's.
+    steps : list of (str, ast.expr, bool)
+        What the body assigns, in order: a name, an expression, and whether it is added to the name.
+    """
+
+    variable: str
+    steps: list[tuple[str, ast.expr, bool]]
+
+
+_SIMPLE = (ast.Name, ast.Constant, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Subscript, ast.Tuple, ast.Load)
+
+
+def accumulation(node: ast.For) -> Accumulation | None:
+    """Return what a loop adds up if its iterations can run at once, else None.
+
+    They can if the body stores nothing, calls nothing and does not branch, and if the only names that it
+    carries from one iteration to the next are those that it adds to and reads nowhere else.
+    """
+    if node.orelse or not isinstance(node.target, ast.Name):
+        return None
+    steps: list[tuple[str, ast.expr, bool]] = []
+    for statement in node.body:
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            target: ast.expr = statement.targets[0]
+        elif isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add):
+            target = statement.target
+        else:
+            return None
+        if not isinstance(target, ast.Name):
+            return None
+        if not all(isinstance(part, _SIMPLE) for part in ast.walk(statement.value)):
+            return None
+        steps.append((target.id, statement.value, isinstance(statement, ast.AugAssign)))
+    assigned = [name for name, _, _ in steps]
+    sums = {name for name, _, added in steps if added}
+    if not sums or len(set(assigned)) != len(assigned) or node.target.id in assigned:
+        return None
+    pending = set(assigned)
+    for name, value, _ in steps:
+        # A name that is read before it is assigned, or a sum that is read, is carried.
+        read = {part.id for part in ast.walk(value) if isinstance(part, ast.Name)}
+        if read & (pending | sums):
+            return None
+        pending.discard(name)
+    return Accumulation(node.target.id, steps)

@@ -124,7 +124,7 @@ def conditional(
 
 def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
     """Go through ``range(*bounds)``: yield the index and, once some lanes are done, a mask of the others."""
-    start, stop, step = _range_bounds(bounds)
+    start, stop, step = range_bounds(bounds)
     index = start.dtype.type
     if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
         if step == 0:
@@ -143,7 +143,8 @@ def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
         yield i, None if k < least else count > k
 
 
-def _range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    """Return start, stop and step of ``range(*bounds)`` in the type that Numba gives its index."""
     for bound in bounds:
         if bound.dtype.kind not in "biu":
             raise KernelError(f"range() needs integers, got {bound.dtype}, {source_line()}")

@@ -16,7 +16,8 @@ from typing import Any
 
 from ..errors import UnsupportedConstructError
 from . import analysis
-from .analysis import FUNCTION, Region
+from .analysis import FUNCTION, Accumulation, Region
+from .at_once import accumulate, at_once, latest
 from .expressions import Expressions
 from .machine import SOURCE_MARK, Machine
 from .masks import Mask
@@ -90,13 +91,22 @@ def _translate(function: Any, kernel: bool) -> Translation:
             place = numbers[node.lineno - 1]
             node.lineno = node.end_lineno = place
             node.col_offset = node.end_col_offset = 0
-    names = {**NAMES, "call_device": call_device, **writer.expressions.constants, SOURCE_MARK: file}
+    names = {
+        **NAMES,
+        "call_device": call_device,
+        **AT_ONCE,
+        **writer.expressions.constants,
+        SOURCE_MARK: file,
+    }
     namespace = dict(names)
     exec(compile(program, file, "exec"), namespace)
     translated = namespace[definition.name]
     # A kernel may be called `add` or `load`, as the program's helpers are.
     namespace.update(names)
     return Translation(translated, text)
+
+
+AT_ONCE = {function.__name__: function for function in (accumulate, at_once, latest)}
 
 
 class _FunctionWriter:
@@ -292,7 +302,14 @@ class _FunctionWriter:
     def write_For(self, node: ast.For, region: Region) -> None:
         n = self.fresh()
         self.emit(f"_s{n} = _l{n} = _m")
-        self.emit(f"for _i{n}, _n{n} in {self.expressions.iteration(node.iter)}:")
+        iteration = self.expressions.iteration(node.iter)
+        depth = self.depth
+        found = analysis.accumulation(node)
+        if found is not None and iteration.startswith("trips(_m, "):
+            self.write_at_once(found, n, iteration.removeprefix("trips(_m, "), (*region, node))
+            self.emit(f"if _g{n} is None:")
+            self.depth += 1
+        self.emit(f"for _i{n}, _n{n} in {iteration}:")
         self.depth += 1
         self.emit(f"_m = _l{n} if _n{n} is None else narrow(_l{n}, _n{n})")
         self.emit("if _m is False: break")
@@ -300,6 +317,39 @@ class _FunctionWriter:
         self.enter(inner)
         self.assign(node.target, f"_i{n}")
         self.loop_body(node, n, inner)
+        self.depth = depth
+
+    def write_at_once(self, found: Accumulation, n: int, bounds: str, inner: Region) -> None:
+        """Write the loop with its iterations along a third axis; ``_g`` is None where that cannot be."""
+        self.emit(f"_g{n} = at_once(_rt, _m, {bounds}")
+        self.emit(f"if _g{n} is not None:")
+        self.depth += 1
+        names = [found.variable, *(name for name, _, _ in found.steps)]
+        variables = ", ".join(f"v_{name}" for name in names)
+        self.emit(f"_k{n} = ({variables},)")
+        self.emit("try:")
+        self.depth += 1
+        self.emit(f"v_{found.variable} = _g{n}")
+        results = [f"latest(v_{found.variable})"]
+        for i, (name, value, added) in enumerate(found.steps):
+            text = self.expressions.text(value)
+            if added:
+                self.emit(f"_a{n}_{i} = accumulate(v_{name}, {text})")
+                results.append(f"_a{n}_{i}")
+            else:
+                self.emit(f"v_{name} = {text}")
+                results.append(f"latest(v_{name})")
+        temporaries = [f"_f{n}_{i}" for i in range(len(names))]
+        self.emit(f"{', '.join(temporaries)}, = {', '.join(results)},")
+        self.emit(f"{variables}, = _k{n}")
+        self.enter(inner)
+        for name, temporary in zip(names, temporaries, strict=True):
+            self.assign(ast.Name(name), temporary)
+        self.depth -= 1
+        self.emit("except Exception:")
+        self.emit(f" {variables}, = _k{n}")
+        self.emit(f" _g{n} = None")
+        self.depth -= 1
 
     def write_While(self, node: ast.While, region: Region) -> None:
         n = self.fresh()
