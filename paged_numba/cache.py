@@ -142,7 +142,14 @@ class PagedKVCache:
         lse : float32[num_seqs, num_q_heads]
             Only with `return_lse`.
         """
+        seq_ids = list(seq_ids)
         seq_lens = np.array([self.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
+        rows = getattr(query, "shape", (None,))[:1]
+        if rows != (len(seq_ids),):
+            raise ValueError(
+                f"query must have a row for each of the {len(seq_ids)} seq_ids, "
+                f"got query.shape={getattr(query, 'shape', None)}"
+            )
         return ops.paged_attention(
             query,
             self.key_cache,

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     module = importlib.import_module(f".{chosen.command}", __package__)
     command_parser = argparse.ArgumentParser(
-        prog=f"paged-numba {chosen.command}", description=COMMANDS[chosen.command] + "."
+        prog=f"paged-numba {chosen.command}",
+        description=f"{COMMANDS[chosen.command][0].upper()}{COMMANDS[chosen.command][1:]}.",
     )
     module.add_arguments(command_parser)
     options = command_parser.parse_args(chosen.options)

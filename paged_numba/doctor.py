@@ -16,9 +16,10 @@ from .errors import TargetUnavailableError
 from .tables import table
 
 GPU_NEEDS = """To run on a GPU (target cuda): Linux or Windows, an NVIDIA GPU of compute capability 5.0 or
-higher (7.5 or higher with CUDA 13), and its driver. Then, by the CUDA version that nvidia-smi shows:
-  13 or higher:  pip install "paged-numba[cuda13]"
-  12:            pip install "paged-numba[cuda12]"
+higher (7.5 or higher with CUDA 13), and its driver. Then, in a clone of
+paged_numba, by the CUDA version that nvidia-smi shows:
+  13 or higher:  pip install ".[cuda13]"
+  12:            pip install ".[cuda12]"
 The extra brings the CUDA compiler; no CUDA toolkit has to be installed beside it."""
 
 

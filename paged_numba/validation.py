@@ -14,7 +14,10 @@ import numpy as np
 
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
-MAX_KV_HEADS = 65535
+MAX_GRID_DIM = 65535
+MAX_THREADS = 1024
+"""Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
+
 _ARRAYS = ("array_interface", "cuda_array_interface", "lockstep_array", "dlpack")
 """What marks an array: NumPy's and CUDA's interfaces, the lockstep facade's, DLPack."""
 
@@ -25,7 +28,7 @@ def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any) -> None
     """Raise unless a cache of these sizes can be written, gathered, copied and attended to."""
     for name, count, limit in (
         ("block_size", block_size, MAX_BLOCK_SIZE),
-        ("num_kv_heads", num_kv_heads, MAX_KV_HEADS),
+        ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
         ("head_dim", head_dim, MAX_HEAD_DIM),
     ):
         if not 1 <= _integer(name, count) <= limit:
@@ -102,6 +105,7 @@ def check_paged_attention(
     for name, size, limit in (
         ("head_dim", head_dim, MAX_HEAD_DIM),
         ("block_size", block_size, MAX_BLOCK_SIZE),
+        ("num_q_heads", num_q_heads, MAX_GRID_DIM),
     ):
         if size > limit:
             raise ValueError(f"{name} must be at most {limit} for attention, got {name}={size}")
@@ -135,6 +139,14 @@ def _caches(key_cache: Any, value_cache: Any) -> None:
     _array("value_cache", value_cache, tuple(key_cache.shape))
     if 0 in tuple(key_cache.shape):
         raise ValueError(f"key_cache must not be empty, got key_cache.shape={tuple(key_cache.shape)}")
+    _, block_size, num_kv_heads, head_dim = key_cache.shape
+    for name, size, limit in (
+        ("block_size", block_size, MAX_GRID_DIM),
+        ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
+        ("head_dim", head_dim, MAX_THREADS),
+    ):
+        if size > limit:
+            raise ValueError(f"{name} must be at most {limit}, got key_cache.shape={tuple(key_cache.shape)}")
 
 
 def _writable_caches(key_cache: Any, value_cache: Any) -> None:

@@ -89,6 +89,16 @@ def test_tokens_that_are_no_array_take_no_block():
     assert subject.allocator.seq_len("a") == 3
 
 
+def test_query_needs_a_row_for_each_sequence():
+    subject = cache()
+    subject.add("a", *tokens(3))
+    with pytest.raises(
+        ValueError, match=r"query must have a row for each of the 1 seq_ids, got query\.shape=\(2, 2, 3\)"
+    ):
+        subject.attend(["a"], np.ones((2, 2, 3), np.float32))
+    assert subject.attend((name for name in "a"), np.ones((1, 2, 3), np.float32)).shape == (1, 2, 3)
+
+
 def test_sequence_may_occur_twice_in_a_batch():
     subject = cache()
     subject.add("a", *tokens(6))

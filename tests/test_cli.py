@@ -218,7 +218,7 @@ def test_doctor_says_which_target_runs_and_why(capsys):
     status, out, _ = run(capsys, "doctor")
     assert status == 0
     assert "Kernels run on the target lockstep, because PAGED_NUMBA_TARGET=lockstep is set." in out
-    assert 'pip install "paged-numba[cuda13]"' in out
+    assert 'pip install ".[cuda13]"' in out
     status, out, _ = run(capsys, "doctor", "--json")
     assert json.loads(out)["target"] == "lockstep"
 

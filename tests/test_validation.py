@@ -147,6 +147,19 @@ def test_caches_that_share_memory_are_refused_and_interleaved_ones_taken():
     np.testing.assert_array_equal(whole[0, 0], [[1, 2] * 4] * 2)
 
 
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [((1, 1, 1, 1025), "head_dim"), ((1, 1, 65536, 1), "num_kv_heads"), ((1, 65536, 1, 1), "block_size")],
+)
+def test_sizes_that_no_launch_reaches_are_named(shape, name):
+    caches = np.zeros((2, *shape), F32)
+    key = np.zeros((1, *shape[2:]), F32)
+    with pytest.raises(ValueError, match=f"{name} must be at most"):
+        pn.write_kv(key, key, *caches, np.array([0]), target=TARGET)
+    with pytest.raises(ValueError, match=f"{name} must be at most"):
+        pn.copy_blocks(*caches, np.zeros((0, 2), int), target=TARGET)
+
+
 @pytest.mark.parametrize(("head_dim", "block_size"), [(257, 1), (1, 257)])
 def test_sizes_beyond_the_kernels_are_refused(head_dim, block_size):
     query = np.ones((1, 1, head_dim), F32)

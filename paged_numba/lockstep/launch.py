@@ -49,6 +49,10 @@ class Options:
     order: Order = "together"
 
     def __post_init__(self) -> None:
+        for name in ("max_lanes", "memory_budget"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be a positive integer, got {name}={number!r}")
         if self.order not in get_args(Order):
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
 
@@ -90,6 +94,8 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
         Python that the machine does not run; nothing has run.
     """
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
+    if not inspect.isfunction(function):
+        raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
     grid_dim = _dimensions("grid", grid, MAX_GRID_DIM)
     block_dim = _dimensions("block", block, MAX_BLOCK_DIM)
     if block_dim[0] * block_dim[1] * block_dim[2] > MAX_THREADS_PER_BLOCK:
@@ -97,7 +103,7 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
             f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
             f"got {block_dim[0] * block_dim[1] * block_dim[2]} with block={tuple(block_dim)}"
         )
-    if not 0 <= shared_bytes <= MAX_SHARED_BYTES:
+    if not isinstance(shared_bytes, (int, np.integer)) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
@@ -175,7 +181,7 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     if isinstance(value, np.void):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
-        if value.dtype.hasobject:
+        if value.dtype.hasobject or value.dtype.kind in "SUMm":
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
         return LaneArray.of(machine, name, value)
     if isinstance(value, np.generic):

@@ -248,6 +248,8 @@ def nothing(x):
         (1, 1, (1, 2), {}, r"nothing takes 1 arguments \(x\), got 2"),
         (1, 1, ([1, 2],), {}, "x must be an array or a number, got list"),
         (1, 1, (np.array([object()]),), {}, r"x must have a numeric dtype, got x\.dtype=object"),
+        (1, 1, (np.array(["1"]),), {}, r"x must have a numeric dtype, got x\.dtype=<U1"),
+        (1, 1, (0,), {"shared_bytes": 1.5}, r"got shared_bytes=1\.5"),
         (1, 1, (0,), {"shared_bytes": -1}, "shared_bytes must lie in 0"),
         (1, 1, (0,), {"shared_bytes": 2**20}, "got shared_bytes=1048576"),
     ],
@@ -255,6 +257,12 @@ def nothing(x):
 def test_launch_that_a_gpu_would_refuse_is_refused(grid, block, args, options, message):
     with pytest.raises(LaunchError, match=message):
         launch(nothing, grid, block, *args, **options)
+
+
+@pytest.mark.parametrize("kernel", [None, "text", 5])
+def test_what_is_no_function_is_refused(kernel):
+    with pytest.raises(LaunchError, match="kernel must be a Python function or a decorated one, got"):
+        launch(kernel, 1, 1)
 
 
 @pytest.mark.parametrize("block", [1024, (32, 32), (16, 8, 8), (1, 1, 64)])
