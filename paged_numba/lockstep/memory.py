@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,9 @@ def poisoned(size: int, dtype: np.dtype[Any]) -> Any:
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """Types of the scalars that usually index."""
+
+_MOST_ORIGINS = 4
+"""Positions that an array remembers."""
 
 _VIEWS = frozenset((slice, type(Ellipsis)))
 """Types of the indices that select a view."""
@@ -57,13 +59,12 @@ class LaneArray:
         "buffer",
         "dtype",
         "is_vector",
-        "last",
-        "last_origin",
         "lead",
         "lengths",
         "machine",
         "name",
         "offset",
+        "origins",
         "shape",
         "strides",
     )
@@ -88,9 +89,8 @@ class LaneArray:
         self.strides = strides
         self.lead = lead
         self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
-        # Lane indices of the latest access and the position that they mean: loops repeat them.
-        self.last: list[Any] | None = None
-        self.last_origin: Any = None
+        # Positions that lane indices mean, by the identity of the indices, which are kept: loops repeat them.
+        self.origins: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
 
     @classmethod
     def of(cls, machine: Machine, name: str, array: Any) -> LaneArray:
@@ -193,12 +193,9 @@ class LaneArray:
                 self._out_of_bounds(mask, index, True)
             fixed += position * stride
         if by_lane:
-            last = self.last
             # Lane values never change in place: the same objects mean the same position.
-            if last is not None and len(last) == len(by_lane) and all(map(operator.is_, last, by_lane)):
-                origin = self.last_origin
-            else:
-                origin = self._origin(mask, index, by_lane)
+            known = self.origins.get(tuple(map(id, by_lane)))
+            origin = self._origin(mask, index, by_lane) if known is None else known[0]
         else:
             origin = self.offset
         if not fixed:
@@ -221,7 +218,10 @@ class LaneArray:
         for term in terms:
             offset = term + offset if isinstance(offset, np.ndarray) or offset else term
         # What was mended for inactive lanes must be looked at again when they are active.
-        self.last, self.last_origin = (None, None) if unsafe else (by_lane, offset)
+        if not unsafe:
+            if len(self.origins) == _MOST_ORIGINS:
+                self.origins.clear()
+            self.origins[tuple(map(id, by_lane))] = offset, by_lane
         return offset
 
     def _within(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> tuple[Any, bool]:
