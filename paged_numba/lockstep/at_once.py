@@ -18,7 +18,7 @@ from .masks import Mask
 from .runtime import range_bounds
 
 LEAST_ITERATIONS = 4
-MOST_VALUES = 1 << 17
+MOST_VALUES = 1 << 16
 """Values of an expression, over all lanes and iterations: more are no faster at once."""
 
 
