@@ -16,7 +16,6 @@ import numpy as np
 
 from . import reference
 from . import target as seam
-from .allocator import AllocatorStats
 from .cache import PagedKVCache
 from .testing.tolerances import attention_tolerance
 from .toy_model import ToyModel
@@ -147,10 +146,6 @@ class Server:
                 yield from self._finish(name)
             else:
                 yield from self._append(name, sequence)
-
-    def stats(self) -> AllocatorStats:
-        """Return the allocator's counts of the moment."""
-        return self.cache.allocator.stats()
 
     def _append(self, name: str, sequence: Running) -> Iterator[Event]:
         pool = self.cache.allocator

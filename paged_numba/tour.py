@@ -151,7 +151,8 @@ def serve(server: Server, story: Story) -> dict[str, Any]:
         tell(server.fork(first.name, f"{first.name}'"))
         tell(server.admit())
         while server.running:
-            if server.stats().num_used_blocks > fullest["num_used_blocks"]:
+            pool = server.cache.allocator
+            if pool.num_blocks - pool.num_free_blocks > fullest["num_used_blocks"]:
                 fullest = memory_accounts(server)
             running = len(server.running)
             tell(server.step())
@@ -162,7 +163,7 @@ def serve(server: Server, story: Story) -> dict[str, Any]:
 
 def memory_accounts(server: Server) -> dict[str, Any]:
     """Return what the running sequences take in blocks, and what reservations would."""
-    stats = server.stats()
+    stats = server.cache.allocator.stats()
     return {
         **asdict(stats),
         "max_len": MAX_LEN,

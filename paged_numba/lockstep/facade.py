@@ -56,19 +56,7 @@ for _path in (*INTRINSICS, *DECLARATIONS, *(f"cuda.{name}" for name in MACHINE_V
 
 warpsize = WARP_SIZE
 boolean = bool_ = np.bool_
-for _name in [
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "float16",
-    "float32",
-    "float64",
-]:
+for _name in "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split():
     globals()[_name] = getattr(np, _name)
 complex64, complex128 = np.complex64, np.complex128
 

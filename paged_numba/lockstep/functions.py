@@ -17,8 +17,6 @@ from .arithmetic import (
     Value,
     add,
     cast,
-    floordiv_unchecked,
-    mod_unchecked,
     mul,
     select,
     truth,
@@ -93,23 +91,7 @@ MATH: dict[str, Function] = {
         for name, numpy_name in {
             **{
                 n: n
-                for n in [
-                    "exp",
-                    "exp2",
-                    "expm1",
-                    "log",
-                    "log2",
-                    "log10",
-                    "log1p",
-                    "sqrt",
-                    "sin",
-                    "cos",
-                    "tan",
-                    "sinh",
-                    "cosh",
-                    "tanh",
-                    "fabs",
-                ]
+                for n in "exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh fabs".split()
             },
             **{n: n for n in ["floor", "ceil", "trunc", "degrees", "radians"]},
             **{f"a{n}": f"arc{n}" for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
@@ -138,21 +120,7 @@ def _complex(function: Callable[[Any], Any]) -> Function:
 CMATH: dict[str, Function] = {
     **{
         n: _complex(getattr(np, n))
-        for n in [
-            "exp",
-            "log",
-            "log10",
-            "sqrt",
-            "sin",
-            "cos",
-            "tan",
-            "sinh",
-            "cosh",
-            "tanh",
-            "isnan",
-            "isinf",
-            "isfinite",
-        ]
+        for n in "exp log log10 sqrt sin cos tan sinh cosh tanh isnan isinf isfinite".split()
     },
     **{f"a{n}": _complex(getattr(np, f"arc{n}")) for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
     "phase": _complex(np.angle),
@@ -195,11 +163,6 @@ def complex_(real: Value, imag: Value | None = None) -> Value:
     narrow = np.promote_types(real.dtype, imag.dtype) in (FLOAT16, FLOAT32)
     dtype = np.dtype(np.complex64 if narrow else np.complex128)
     return real.astype(dtype) + imag.astype(dtype) * dtype.type(1j)
-
-
-def divmod_(a: Value, b: Value) -> Value:
-    """``divmod(a, b)``."""
-    return floordiv_unchecked(a, b), mod_unchecked(a, b)
 
 
 def sum_(values: tuple[Value, ...], start: Value | None = None) -> Value:
@@ -315,20 +278,7 @@ FP16: dict[str, Function] = {
     "hexp10": _half(lambda x: np.power(np.float32(10), x)),
     **{
         f"h{n}": _half(getattr(np, n))
-        for n in [
-            "sin",
-            "cos",
-            "log",
-            "log2",
-            "log10",
-            "exp",
-            "exp2",
-            "sqrt",
-            "floor",
-            "ceil",
-            "trunc",
-            "rint",
-        ]
+        for n in "sin cos log log2 log10 exp exp2 sqrt floor ceil trunc rint".split()
     },
 }
 

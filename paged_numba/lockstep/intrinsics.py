@@ -113,42 +113,15 @@ _COOPERATIVE: dict[str, Callable[..., Any]] = {
     **{f"st{hint}": _store_hinted for hint in ("cg", "cs", "wb", "wt")},
     **{
         name: getattr(cooperation, name)
-        for name in [
-            "syncthreads",
-            "syncthreads_count",
-            "syncthreads_and",
-            "syncthreads_or",
-            "syncwarp",
-            "shfl_sync",
-            "shfl_up_sync",
-            "shfl_down_sync",
-            "shfl_xor_sync",
-            "all_sync",
-            "any_sync",
-            "ballot_sync",
-            "eq_sync",
-            "match_any_sync",
-            "match_all_sync",
-            "activemask",
-            "lanemask_lt",
-        ]
+        for name in (
+            "syncthreads syncthreads_count syncthreads_and syncthreads_or syncwarp shfl_sync "
+            "shfl_up_sync shfl_down_sync shfl_xor_sync all_sync any_sync ballot_sync eq_sync "
+            "match_any_sync match_all_sync activemask lanemask_lt"
+        ).split()
     },
     **{
         f"atomic.{name}": getattr(atomics, name)
-        for name in [
-            "add",
-            "sub",
-            "and_",
-            "or_",
-            "xor",
-            "exch",
-            "inc",
-            "dec",
-            "nanmax",
-            "nanmin",
-            "cas",
-            "compare_and_swap",
-        ]
+        for name in "add sub and_ or_ xor exch inc dec nanmax nanmin cas compare_and_swap".split()
     },
     "atomic.max": atomics.max_,
     "atomic.min": atomics.min_,

@@ -192,24 +192,10 @@ def zip_lanes(mask: Mask, *values: Any) -> list[Any]:
 NAMES: dict[str, Any] = {
     **{
         name: getattr(arithmetic, name)
-        for name in [
-            "add",
-            "sub",
-            "mul",
-            "truediv",
-            "power",
-            "power_literal",
-            "bit_and",
-            "bit_or",
-            "bit_xor",
-            "lshift",
-            "rshift",
-            "positive",
-            "negative",
-            "invert",
-            "logical_not",
-            "contains",
-        ]
+        for name in (
+            "add sub mul truediv power power_literal bit_and bit_or bit_xor lshift rshift "
+            "positive negative invert logical_not contains"
+        ).split()
     },
     "join": masks.join,
     "union": masks.union,
