@@ -203,3 +203,31 @@ def accumulation(node: ast.For) -> Accumulation | None:
             return None
         pending.discard(name)
     return Accumulation(node.target.id, steps)
+
+
+def calls_in_indices(definition: ast.FunctionDef) -> set[ast.Call]:
+    """Return the calls whose results may become part of an index, by way of variables too."""
+    flows: list[ast.AST] = []
+    assignments: list[tuple[set[str], ast.AST]] = []
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Subscript):
+            flows.append(node.slice)
+        elif isinstance(node, ast.Call) and ".atomic." in f".{ast.unparse(node.func)}":
+            flows += node.args[1:2]
+        elif isinstance(node, ast.Assign):
+            targets = {name.id for target in node.targets for name in _target_names(target)}
+            assignments.append((targets, node.value))
+        elif isinstance(node, (ast.AugAssign, ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+            assignments.append(({name.id for name in _target_names(node.target)}, node.value))
+        elif isinstance(node, ast.For):
+            assignments.append(({name.id for name in _target_names(node.target)}, node.iter))
+    names: set[str] = set()
+    calls: set[ast.Call] = set()
+    while flows:
+        for node in ast.walk(flows.pop()):
+            if isinstance(node, ast.Call):
+                calls.add(node)
+            elif isinstance(node, ast.Name) and node.id not in names:
+                names.add(node.id)
+                flows += [value for targets, value in assignments if node.id in targets]
+    return calls

@@ -13,7 +13,16 @@ import numpy as np
 from ..errors import UnsupportedConstructError
 from . import analysis
 from .functions import as_dtype
-from .intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, PREFIXES, intrinsic_of, is_builtin, path_of
+from .intrinsics import (
+    DECLARATIONS,
+    INTRINSICS,
+    MACHINE_VALUES,
+    PREFIXES,
+    Intrinsic,
+    intrinsic_of,
+    is_builtin,
+    path_of,
+)
 from .machine import Site
 
 _BINARY = {
@@ -97,6 +106,7 @@ class Expressions:
         self.outer = {**vars(builtins), **function.__globals__, **closure.nonlocals}
         self.bound = analysis.variables(definition)
         self.assigned = analysis.assigned_names(definition)
+        self.definition = definition
         self.file = file
         self.home_mask = home_mask
         self.constants: dict[str, Any] = {}
@@ -240,8 +250,12 @@ class Expressions:
             negative = isinstance(exponent, ast.UnaryOp) and isinstance(exponent.op, ast.USub)
             literal = exponent.operand if isinstance(exponent, ast.UnaryOp) else exponent
             if isinstance(literal, ast.Constant) and type(literal.value) is int and literal.value < 1 << 16:
-                return f"power_literal({left}, {-literal.value if negative else literal.value})"
+                return self.power_literal(left, -literal.value if negative else literal.value)
         return self.operation(node, node.op, left, self.text(node.right))
+
+    def power_literal(self, base: str, exponent: int) -> str:
+        """Return the expression of a power with an integer literal as exponent."""
+        return f"power_literal({base}, {exponent})"
 
     def operation(self, node: ast.AST, op: ast.operator, left: str, right: str) -> str:
         """Return the expression of a binary operator on two expressions."""
@@ -342,6 +356,10 @@ class Expressions:
             raise self.unsupported(node, f"a call of `{callee}`")
         arguments = [self.text(argument) for argument in node.args]
         arguments += [f"{keyword.arg}={self.text(keyword.value)}" for keyword in node.keywords]
+        return self.call(node, intrinsic, arguments)
+
+    def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
+        """Return the expression of a call of something that the machine knows."""
         if intrinsic.cooperative:
             arguments = ["_rt", "_m", *arguments]
         return f"{self.constant(intrinsic.function)}({', '.join(arguments)})"

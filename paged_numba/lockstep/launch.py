@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from ..errors import LaunchError
 from .expressions import typed
 from .machine import Dim3, Machine
-from .memory import LaneArray
+from .observation import observers
 from .schedule import in_turns
 from .translate import translate
 
@@ -41,7 +42,7 @@ class Options:
     order : {"together", "forward", "reverse"}
         ``together`` advances all warps of a block at once. ``forward`` and ``reverse`` run one warp after
         the other from barrier to barrier, from the first or the last, as a GPU might: slower, and a
-        kernel that lacks a barrier gives itself away.
+        kernel that lacks a barrier gives itself away. Profiled and sanitized launches run ``together``.
     """
 
     max_lanes: int = 32768
@@ -107,25 +108,41 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
         raise LaunchError(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
-    program = translate(function, kernel=True).function
+    program, make_machine = _translated(function)
     names = list(inspect.signature(function).parameters)
     if len(names) != len(args):
         raise LaunchError(
             f"{function.__name__} takes {len(names)} arguments ({', '.join(names)}), got {len(args)}"
         )
     settings = _options.get()
-    whole = Machine(grid_dim, block_dim, shared_bytes)
+    whole = make_machine(grid_dim, block_dim, shared_bytes)
 
     def arguments(machine: Machine) -> list[Any]:
         return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
 
-    if settings.order == "together":
+    if settings.order == "together" or make_machine is not Machine:
         run = _all_together(whole, program, arguments(whole))
     else:
         run = in_turns(whole, program, arguments, reverse=settings.order == "reverse")
     # All blocks of a cooperative launch run together.
     together = whole.blocks if "this_grid" in function.__code__.co_names else 0
-    _run_batches(run, whole, settings, together)
+    whole.begin_launch(function, args)
+    try:
+        _run_batches(run, whole, settings, together)
+    finally:
+        whole.end_launch()
+
+
+def _translated(function: Any) -> tuple[Callable[..., Any], Callable[..., Machine]]:
+    """Return the lane program of a kernel, and what makes the machine that it runs on."""
+    listeners = observers()
+    if not listeners:
+        return translate(function, kernel=True).function, Machine
+    from .observed_machine import ObservedMachine
+    from .observed_program import ObservedWriter
+
+    program = translate(function, kernel=True, writer=ObservedWriter).function
+    return program, partial(ObservedMachine, listeners)
 
 
 def _all_together(
@@ -183,7 +200,7 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.kind in "SUMm":
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
-        return LaneArray.of(machine, name, value)
+        return machine.argument(name, value)
     if isinstance(value, np.generic):
         return value
     if isinstance(value, (bool, int, float, complex)):
@@ -195,7 +212,7 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     if hasattr(value, "__cuda_array_interface__"):
         raise LaunchError(f"{name} must lie in host memory for the lockstep target, got an array on a GPU")
     if hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__"):
-        return LaneArray.of(machine, name, _shared_view(value))
+        return machine.argument(name, _shared_view(value))
     raise LaunchError(f"{name} must be an array or a number, got {type(value).__name__}")
 
 

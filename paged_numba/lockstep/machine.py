@@ -77,6 +77,9 @@ class Machine:
         The threads of each block that this machine runs, all if None.
     """
 
+    array_type = LaneArray
+    local_type = LocalArray
+
     def __init__(
         self, grid_dim: Dim3, block_dim: Dim3, shared_bytes: int, columns: range | None = None
     ) -> None:
@@ -109,6 +112,12 @@ class Machine:
         self.local_bytes = 0
         self.shared = SharedMemory() if memory is None else memory
         self._local: dict[Any, LocalArray] = {}
+
+    def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        """Note that a launch begins."""
+
+    def end_launch(self) -> None:
+        """Note that the last thread block has run, or that an error has ended the launch."""
 
     # Coordinates.
 
@@ -147,6 +156,10 @@ class Machine:
 
     # Memory.
 
+    def argument(self, name: str, array: Any) -> LaneArray:
+        """Return an array that the kernel is given, without a copy."""
+        return self.array_type.of(self, name, array)
+
     def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
         """Return the shared array that is declared at `site`; ``shape=0`` asks for the dynamic memory."""
         lengths = _lengths(shape)
@@ -162,12 +175,12 @@ class Machine:
                     f"got {shared.static_bytes} with shape={lengths} dtype={dtype}, {source_line()}; "
                     "more is had as dynamic shared memory: shared.array(0, dtype) and shared_bytes at launch"
                 )
-            shared.buffers[site] = poisoned(self.batch * size, dtype)
-        return LaneArray(
+            shared.buffers[site] = poisoned(self.batch * row_size(size, dtype), dtype)
+        return self.array_type(
             self,
             site.name,
             shared.buffers[site],
-            self._row_offsets(size),
+            self._row_offsets(row_size(size, dtype)),
             lengths,
             contiguous_strides(lengths),
         )
@@ -182,7 +195,7 @@ class Machine:
             self.shared.buffers["dynamic"] = poisoned(self.batch * row, np.dtype(np.uint8))
         buffer = self.shared.buffers["dynamic"].view(dtype)
         size = self.shared_bytes // dtype.itemsize
-        return LaneArray(self, name, buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,))
+        return self.array_type(self, name, buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,))
 
     def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LocalArray:
         """Return the local array that is declared at `site`, poisoned in the lanes that run the declaration."""
@@ -193,7 +206,7 @@ class Machine:
             self.local_bytes += buffer.nbytes
             strides = tuple(s * self.num_lanes for s in contiguous_strides(lengths))
             lane = np.arange(self.num_lanes, dtype=np.int64).reshape(self.shape)
-            self._local[site] = LocalArray(self, site.name, buffer, lane, lengths, strides)
+            self._local[site] = self.local_type(self, site.name, buffer, lane, lengths, strides)
             return self._local[site]
         found = self._local[site]
         element = poisoned(size * self.num_lanes, dtype).reshape(size, *self.shape)
@@ -205,8 +218,13 @@ class Machine:
         if id(array) not in self._constants:
             frozen = np.asarray(array).view()
             frozen.flags.writeable = False
-            self._constants[id(array)] = LaneArray.of(self, name, frozen)
+            self._constants[id(array)] = self.array_type.of(self, name, frozen)
         return self._constants[id(array)]
+
+
+def row_size(size: int, dtype: np.dtype[Any]) -> int:
+    """Return the elements from one thread block's shared array to the next one's: whole units of 16 bytes."""
+    return size + -size % (16 // math.gcd(16, dtype.itemsize))
 
 
 def source_line() -> str:

@@ -95,17 +95,7 @@ class LaneArray:
     @classmethod
     def of(cls, machine: Machine, name: str, array: Any) -> LaneArray:
         """Wrap a NumPy array without a copy, whatever its strides."""
-        unit = math.gcd(*array.strides) or array.itemsize
-        start = array
-        for axis, stride in enumerate(array.strides):
-            if stride < 0:
-                start = np.flip(start, axis)
-        lengths = zip(start.shape, start.strides, strict=True)
-        extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
-        buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
-        strides = tuple(s // unit for s in array.strides)
-        offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
-        return cls(machine, name, buffer, offset, array.shape, strides)
+        return cls(machine, name, *flattened(array))
 
     # What kernels ask of an array.
 
@@ -191,6 +181,7 @@ class LaneArray:
                 position += n
             if not 0 <= position < n:
                 self._out_of_bounds(mask, index, True)
+                position = 0  # where a sanitizer goes on
             fixed += position * stride
         if by_lane:
             # Lane values never change in place: the same objects mean the same position.
@@ -339,6 +330,7 @@ class LaneArray:
                     i = int(i)
                     if not -n <= i < n:
                         self._out_of_bounds(mask, index, True)
+                        i = 0
                     offset = offset + (i + n if i < 0 else i) * stride
                 else:
                     offset = offset + self._within(mask, index, i, n)[0] * stride
@@ -348,6 +340,11 @@ class LaneArray:
 
     def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
         """Raise for the first active lane that is in `bad`."""
+        lane, text = self.out_of_bounds_text(mask, index, bad)
+        raise KernelIndexError(f"{text}, {self.machine.whereabouts(lane)}")
+
+    def out_of_bounds_text(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> tuple[int, str]:
+        """Return the first active lane that is in `bad`, and what its index is and should be."""
         machine = self.machine
         lane = int(np.argmax(masks.lanes(mask, machine.shape) & masks.lanes(bad, machine.shape)))
 
@@ -363,7 +360,7 @@ class LaneArray:
             of = f"its last {len(lengths)} axes, of shape {lengths}"
         else:
             of = f"shape {lengths}"
-        raise KernelIndexError(f"{self.name}[{text}] out of bounds for {of}, {machine.whereabouts(lane)}")
+        return lane, f"{self.name}[{text}] out of bounds for {of}"
 
 
 class LocalArray(LaneArray):
@@ -400,6 +397,21 @@ class LocalArray(LaneArray):
                 np.copyto(target, value, casting="unsafe", where=mask)
                 return
         super().store(mask, index, value)
+
+
+def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
+    """Return a 1-D view of all the memory of an array, and its offset, shape and strides in there."""
+    unit = math.gcd(*array.strides) or array.itemsize
+    start = array
+    for axis, stride in enumerate(array.strides):
+        if stride < 0:
+            start = np.flip(start, axis)
+    lengths = zip(start.shape, start.strides, strict=True)
+    extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
+    buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
+    strides = tuple(s // unit for s in array.strides)
+    offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
+    return buffer, offset, array.shape, strides
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import inspect
 import textwrap
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import UnsupportedConstructError
 from . import analysis
@@ -26,7 +26,9 @@ from .runtime import NAMES
 Lanes = Callable[..., Any]
 """A translated function: ``function(machine, mask, *arguments)``."""
 
-_translated: weakref.WeakKeyDictionary[Any, dict[bool, Translation]] = weakref.WeakKeyDictionary()
+_translated: weakref.WeakKeyDictionary[Any, dict[tuple[bool, type], Translation]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class Translation:
@@ -37,7 +39,9 @@ class Translation:
         self.text = text
 
 
-def translate(function: Any, *, kernel: bool = False) -> Translation:
+def translate(
+    function: Any, *, kernel: bool = False, writer: type[FunctionWriter] | None = None
+) -> Translation:
     """Translate a Python function, once.
 
     Parameters
@@ -46,6 +50,8 @@ def translate(function: Any, *, kernel: bool = False) -> Translation:
         What ``@cuda.jit`` was given.
     kernel : bool
         Whether a return ends the thread, rather than a device function.
+    writer : type, optional
+        What writes the program; `FunctionWriter` if None.
 
     Raises
     ------
@@ -53,9 +59,10 @@ def translate(function: Any, *, kernel: bool = False) -> Translation:
         Where the source cannot be had, or uses Python that the machine does not run.
     """
     versions = _translated.setdefault(function, {})
-    if kernel not in versions:
-        versions[kernel] = _translate(function, kernel)
-    return versions[kernel]
+    key = kernel, writer or FunctionWriter
+    if key not in versions:
+        versions[key] = _translate(function, *key)
+    return versions[key]
 
 
 def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
@@ -68,7 +75,7 @@ def lane_program(function: Any) -> str:
     return translate(getattr(function, "py_func", function), kernel=True).text
 
 
-def _translate(function: Any, kernel: bool) -> Translation:
+def _translate(function: Any, kernel: bool, writer_type: type[FunctionWriter]) -> Translation:
     try:
         lines, first = inspect.getsourcelines(function)
         file = inspect.getsourcefile(function) or "<unknown>"
@@ -83,7 +90,7 @@ def _translate(function: Any, kernel: bool) -> Translation:
         raise UnsupportedConstructError(
             f"a kernel must be written with def, got {type(definition).__name__}, {file}:{first}"
         )
-    writer = _FunctionWriter(function, definition, file, kernel)
+    writer = writer_type(function, definition, file, kernel)
     text, numbers = writer.write()
     program = ast.parse(text)
     for node in ast.walk(program):
@@ -92,9 +99,7 @@ def _translate(function: Any, kernel: bool) -> Translation:
             node.lineno = node.end_lineno = place
             node.col_offset = node.end_col_offset = 0
     names = {
-        **NAMES,
-        "call_device": call_device,
-        **AT_ONCE,
+        **writer.names,
         **writer.expressions.constants,
         SOURCE_MARK: file,
     }
@@ -106,16 +111,24 @@ def _translate(function: Any, kernel: bool) -> Translation:
     return Translation(translated, text)
 
 
-AT_ONCE = {function.__name__: function for function in (accumulate, at_once, latest)}
-
-
-class _FunctionWriter:
+class FunctionWriter:
     """Writes the lane program of one function, line by line.
 
     Names in the program: ``v_x`` is the kernel's variable x, ``_m`` the mask of active lanes, ``_h`` masks
     of home regions, ``_s`` masks saved around a statement, ``_l`` lanes still in a loop, ``_r`` lanes that
     have returned, ``_v`` the value they return.
+
+    Attributes
+    ----------
+    names : dict
+        The globals of every program.
     """
+
+    names: ClassVar[dict[str, Any]] = {
+        **NAMES,
+        **{function.__name__: function for function in (accumulate, at_once, call_device, latest)},
+    }
+    expressions_type: ClassVar[type[Expressions]] = Expressions
 
     def __init__(self, function: Any, definition: ast.FunctionDef, file: str, kernel: bool) -> None:
         self.definition = definition
@@ -127,7 +140,7 @@ class _FunctionWriter:
         self.loops: list[tuple[ast.stmt, int]] = []
         self.homes = analysis.homes(definition)
         self.regions: dict[Region, int] = {FUNCTION: 0}
-        self.expressions = Expressions(function, definition, file, self.home_mask)
+        self.expressions = self.expressions_type(function, definition, file, self.home_mask)
         self.unsupported = self.expressions.unsupported
         self.line = definition.lineno
 
@@ -178,6 +191,7 @@ class _FunctionWriter:
             method = getattr(self, f"write_{type(statement).__name__}", None)
             if method is None:
                 raise self.unsupported(statement)
+            self.begin(statement)
             method(statement, region)
             if isinstance(statement, (ast.Return, ast.Break, ast.Continue)):
                 break
@@ -189,6 +203,16 @@ class _FunctionWriter:
                     # The lanes that left do not come back to this region.
                     self.emit(f"_h{self.regions[region]} = _m")
         self.depth = depth
+
+    def begin(self, statement: ast.stmt) -> None:
+        """Write what comes before a statement: nothing, unless the program is observed."""
+
+    begin_iteration = begin
+    """Write what comes before an iteration of a loop, with its mask in place."""
+
+    def accumulation(self, node: ast.For) -> Accumulation | None:
+        """Return what the loop adds up if its iterations may run at once."""
+        return analysis.accumulation(node)
 
     @staticmethod
     def _is_loop_body(region: Region) -> bool:
@@ -304,7 +328,7 @@ class _FunctionWriter:
         self.emit(f"_s{n} = _l{n} = _m")
         iteration = self.expressions.iteration(node.iter)
         depth = self.depth
-        found = analysis.accumulation(node)
+        found = self.accumulation(node)
         if found is not None and iteration.startswith("trips(_m, "):
             self.write_at_once(found, n, iteration.removeprefix("trips(_m, "), (*region, node))
             self.emit(f"if _g{n} is None:")
@@ -313,6 +337,7 @@ class _FunctionWriter:
         self.depth += 1
         self.emit(f"_m = _l{n} if _n{n} is None else narrow(_l{n}, _n{n})")
         self.emit("if _m is False: break")
+        self.begin_iteration(node)
         inner = (*region, node)
         self.enter(inner)
         self.assign(node.target, f"_i{n}")
@@ -358,6 +383,7 @@ class _FunctionWriter:
         self.emit(f"while _l{n} is not False:")
         self.depth += 1
         self.emit(f"_m = _l{n}")
+        self.begin_iteration(node)
         self.emit(f"_m = narrow(_m, {self.expressions.text(node.test)})")
         if node.orelse:
             # Lanes whose condition failed run the `else`; those that broke out do not.

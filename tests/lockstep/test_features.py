@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from paged_numba import lockstep
+from paged_numba.lockstep.observation import Observer, observing
 
 sys.path.insert(0, str(Path(__file__).parent))
 feature_kernels = pytest.importorskip("feature_kernels", reason="Numba is not installed")
@@ -60,6 +61,16 @@ def test_feature_does_not_depend_on_batches_or_order(feature, options):
     if feature.name == "atomic_add_returns_the_old_value":
         options = {**options, "order": "together"}  # who gets which ticket is a race by design
     np.testing.assert_array_equal(run_lockstep(feature, **options), run_lockstep(feature))
+
+
+@everywhere
+@pytest.mark.parametrize("collects_errors", [False, True])
+def test_feature_is_the_same_when_it_is_observed(feature, collects_errors):
+    observer = Observer()
+    observer.collects_errors = collects_errors
+    with observing(observer):
+        observed = run_lockstep(feature)
+    np.testing.assert_array_equal(observed, run_lockstep(feature))
 
 
 @everywhere

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paged_numba import lockstep
+from paged_numba.lockstep.observation import Observer, observing
+from paged_numba.lockstep.translate import FunctionWriter
 
 NAMES = ("a", "b", "c")
 NUM_SLOTS = 3
@@ -184,11 +186,11 @@ def test_random_program_computes_what_python_computes(source):
     np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected, err_msg=source)
     for options in ({"max_lanes": 5}, {"order": "reverse"}):
         np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA, **options), expected, err_msg=source)
+    with observing(Observer()):
+        np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected, err_msg=source)
 
 
 def test_fuzz_would_notice_a_machine_that_ignores_divergence(monkeypatch):
-    from paged_numba.lockstep import runtime
-
     source = "\n".join([
         "def device(a, b):", "    return a", "", "",
         "def kernel(out, data):", "    t = cuda.grid(1)", "    a = 1", "    if t % 2 == 0:", "        a = 7",
@@ -196,6 +198,6 @@ def test_fuzz_would_notice_a_machine_that_ignores_divergence(monkeypatch):
     ])  # fmt: skip
     expected = run_one_by_one(source, 10, DATA)
     np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)
-    monkeypatch.setitem(runtime.NAMES, "blend", lambda mask, new, old: new)
+    monkeypatch.setitem(FunctionWriter.names, "blend", lambda mask, new, old: new)
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)

@@ -1,0 +1,136 @@
+"""Watch launches: what an observer may hear of, and which observers listen.
+
+A launch that nobody observes runs as if this module were not there: the observed machine and program are
+built only where an `Observer` listens.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .masks import Mask
+
+if TYPE_CHECKING:
+    from .observed_machine import ObservedArray, ObservedMachine
+
+
+@dataclass(frozen=True, eq=False)
+class CodeFunction:
+    """A kernel or device function, for reports.
+
+    Attributes
+    ----------
+    name, file : str
+    first : int
+        Line of its first source line.
+    source : tuple of str
+        Its source lines.
+    """
+
+    name: str
+    file: str
+    first: int
+    source: tuple[str, ...]
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> CodeFunction:
+        """Describe a Python function whose source can be read."""
+        lines, first = inspect.getsourcelines(function)
+        file = inspect.getsourcefile(function) or "<unknown>"
+        return cls(function.__name__, file, first, tuple(line.rstrip("\n") for line in lines))
+
+    @property
+    def short_file(self) -> str:
+        """The file without its folders."""
+        return self.file.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class CodeLine:
+    """A line of a kernel or device function; a statement counts for the line on which it begins."""
+
+    function: CodeFunction
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.function.short_file}:{self.number}"
+
+    @property
+    def text(self) -> str:
+        """The source line, without indentation."""
+        place = self.number - self.function.first
+        return self.function.source[place].strip() if 0 <= place < len(self.function.source) else ""
+
+
+class Observer:
+    """Hears what happens in launches; the defaults ignore it.
+
+    `mask` holds the lanes that take part, ``machine.line`` the line that runs, and `position` the elements
+    of ``array.buffer``, by lane or one for all. Stores are heard of before they happen.
+    """
+
+    collects_errors = False
+    """Whether `wrong` is told of errors in place of an exception, and the launch goes on."""
+
+    def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
+        """Hear of a launch, before its first thread block runs."""
+
+    def end_launch(self, machine: ObservedMachine) -> None:
+        """Hear that a launch has ended, by an exception perhaps."""
+
+    def begin_batch(self, machine: ObservedMachine) -> None:
+        """Hear that other thread blocks run from here on, with fresh shared and local memory."""
+
+    def statement(self, machine: ObservedMachine, mask: Mask) -> None:
+        """Hear of a statement, of one iteration of a loop, or of the test of a ``while``."""
+
+    def load(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+        """Hear of a load."""
+
+    def store(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, value: Any
+    ) -> None:
+        """Hear of a store."""
+
+    def atomic(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+        """Hear of an atomic operation."""
+
+    def declare(self, machine: ObservedMachine, array: ObservedArray, mask: Mask) -> None:
+        """Hear that the declaration of a shared or local array runs."""
+
+    def cooperate(self, machine: ObservedMachine, mask: Mask, kind: str, members: Any) -> None:
+        """Hear of a barrier (``block``, ``grid``), ``syncwarp``, ``shuffle`` or ``vote``, with its member mask."""
+
+    def compute(
+        self, machine: ObservedMachine, mask: Mask, dtype: Any, operations: int, special: int
+    ) -> None:
+        """Hear of floating-point arithmetic: additions and multiplications, and divisions and functions."""
+
+    def narrowed(self, machine: ObservedMachine, mask: Mask, value: Any, dtype: Any) -> None:
+        """Hear of integers that are converted to a narrower signed type on their way to an index."""
+
+    def wrong(self, machine: ObservedMachine, lane: int, kind: str, what: str, name: str | None) -> None:
+        """Hear of an error that the kernel made in a lane, with an array's name; only if `collects_errors`."""
+
+
+_observers: ContextVar[tuple[Observer, ...]] = ContextVar("lockstep_observers", default=())
+
+
+def observers() -> tuple[Observer, ...]:
+    """Return who listens to launches, outermost first."""
+    return _observers.get()
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Have `observer` listen to the launches in a ``with`` block."""
+    token = _observers.set((*_observers.get(), observer))
+    try:
+        yield
+    finally:
+        _observers.reset(token)

@@ -1,0 +1,321 @@
+"""The machine and its arrays where somebody listens: each access, barrier and statement is told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import masks
+from .machine import WARP_SIZE, Dim3, Machine, Site
+from .masks import Mask, minus
+from .memory import LaneArray, LocalArray
+from .observation import CodeFunction, CodeLine, Observer
+
+_MOST_MASKS = 64
+"""Masks whose lanes are remembered as counted."""
+
+
+class Memory:
+    """An array as the kernel's author knows it.
+
+    Parameters
+    ----------
+    space : {"global", "constant", "shared", "local"}
+    name : str
+        The kernel's argument, or the variable that the declaration was assigned to.
+    root : ndarray
+        The allocation that it lies in; for shared and local memory that of a whole batch of thread blocks.
+    start : int
+        Bytes from the beginning of `root` to the array's first element.
+    shape, strides : tuple of int
+        Of the array; strides in bytes.
+    row : int
+        Shared memory: bytes from one thread block's array to the next one's.
+    """
+
+    def __init__(
+        self,
+        space: str,
+        name: str,
+        root: Any,
+        start: int = 0,
+        shape: tuple[int, ...] = (),
+        strides: tuple[int, ...] = (),
+        row: int = 0,
+    ) -> None:
+        self.space = space
+        self.name = name
+        self.root = root
+        self.start = start
+        self.shape = shape
+        self.strides = strides
+        self.row = row
+
+    def element(self, byte: int) -> str:
+        """Return how a kernel writes the element at a byte of `root` (shared: of the thread block's array)."""
+        rest, index = byte - self.start, [0] * len(self.shape)
+        for axis in sorted(range(len(self.shape)), key=lambda axis: -abs(self.strides[axis])):
+            step = self.strides[axis]
+            if step and self.shape[axis] > 1:
+                index[axis] = min(rest // step, self.shape[axis] - 1) if step > 0 else -(-rest // step)
+                rest -= index[axis] * step
+        return f"{self.name}[{', '.join(map(str, index))}]"
+
+
+class ObservedArray(LaneArray):
+    """An array whose accesses observers hear of.
+
+    Attributes
+    ----------
+    memory : Memory
+        What it is, or is a view of.
+    start, unit : int
+        Byte in ``memory.root`` of the buffer's first element, and bytes from one element to the next.
+    """
+
+    __slots__ = ("memory", "start", "unit")
+    machine: ObservedMachine
+
+    def belongs(self, memory: Memory) -> None:
+        """Say what the array is a part of."""
+        self.memory = memory
+        self.unit = self.buffer.strides[0]
+        self.start = _address(self.buffer) - _address(memory.root)
+
+    def like(
+        self, offset: Any, shape: tuple[Any, ...], strides: tuple[int, ...], lead: tuple[Any, ...] | None
+    ) -> LaneArray:
+        view = type(self)(self.machine, self.name, self.buffer, offset, shape, strides, lead)
+        view.memory, view.unit, view.start = self.memory, self.unit, self.start
+        return view
+
+    def field(self, name: str) -> LaneArray:
+        plain = super().field(name)
+        view = type(self)(
+            self.machine, self.name, plain.buffer, self.offset, self.lengths, self.strides, self.lead
+        )
+        view.belongs(self.memory)
+        return view
+
+    def load(self, mask: Mask, index: Any) -> Any:
+        if type(index) is not tuple:
+            index = (index,)
+        if self._selects_view(index) or self.dtype.names is not None:
+            return self.view(mask, index)
+        position, mask = self.locate(mask, index)
+        if mask is False:
+            return self.dtype.type(0)
+        for load in self.machine.on_load:
+            load(self.machine, self, mask, position)
+        return self.buffer[position]
+
+    def store(self, mask: Mask, index: Any, value: Any) -> None:
+        if type(index) is not tuple:
+            index = (index,)
+        if self._selects_view(index) or not self.buffer.flags.writeable:
+            super().store(mask, index, value)
+            return
+        position, mask = self.locate(mask, index)
+        if mask is False:
+            return
+        for store in self.machine.on_store:
+            store(self.machine, self, mask, position, value)
+        self._scatter(mask, position, value)
+
+    def locate(self, mask: Mask, index: tuple[Any, ...]) -> tuple[Any, Mask]:
+        """Return the positions of elements, and the lanes of `mask` whose index is within bounds."""
+        machine = self.machine
+        if machine.collects_errors:
+            self._tell_negative(mask, index)
+        position = self.address(mask, index)
+        if machine.strays is not False:
+            mask, machine.strays = minus(mask, machine.strays), False
+        return position, mask
+
+    def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
+        if self.machine.collects_errors and not any(i is Ellipsis for i in index):
+            self._tell_negative(mask, index)
+        view = super().view(mask, index)
+        self.machine.strays = False
+        return view
+
+    def _tell_negative(self, mask: Mask, index: tuple[Any, ...]) -> None:
+        for i, n in zip(index, self.lengths, strict=False):
+            if type(i) is slice or i.dtype.kind not in "i" or not np.any(i < 0):
+                continue
+            wraps = (i < 0) & (i >= -n) & mask
+            if np.any(wraps):
+                lane, text = self.out_of_bounds_text(mask, index, wraps)
+                text = text.replace("out of bounds for", "is negative and counts from the end of")
+                self.machine.tell_wrong(lane, "negative index", text, self.name)
+
+    def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
+        machine = self.machine
+        if not machine.collects_errors:
+            super()._out_of_bounds(mask, index, bad)
+        lane, text = self.out_of_bounds_text(mask, index, bad)
+        machine.tell_wrong(lane, "out of bounds", text, self.name)
+        machine.strays = masks.union(machine.strays, bad)
+
+
+class ObservedLocalArray(ObservedArray, LocalArray):
+    """Local memory that observers hear of."""
+
+    __slots__ = ()
+
+    def load(self, mask: Mask, index: Any) -> Any:
+        if type(index) is not tuple:
+            index = (index,)
+        # A position by lane in any case: the machine lays the elements of the lanes side by side.
+        return ObservedArray.load(self, mask, index)
+
+    store = ObservedArray.store
+
+
+class ObservedMachine(Machine):
+    """One launch that is observed.
+
+    Attributes
+    ----------
+    line : CodeLine
+        The line that runs.
+    collects_errors : bool
+        Whether errors of the kernel are told to observers and the launch goes on.
+    strays : mask
+        Lanes whose index was just found out of bounds.
+    """
+
+    array_type = ObservedArray
+    local_type = ObservedLocalArray
+
+    def __init__(
+        self, listeners: tuple[Observer, ...], grid_dim: Dim3, block_dim: Dim3, shared_bytes: int
+    ) -> None:
+        super().__init__(grid_dim, block_dim, shared_bytes)
+        self.listeners = listeners
+        self.collects_errors = any(listener.collects_errors for listener in listeners)
+        self.line = CodeLine(CodeFunction("", "", 0, ()), 0)
+        self.strays: Mask = False
+        self.warps = -(-self.threads // WARP_SIZE)
+        self.on_load, self.on_store = self._hear("load"), self._hear("store")
+        self._on_statement, self._on_compute = self._hear("statement"), self._hear("compute")
+        self._counted: dict[int, tuple[Mask, int, int]] = {}
+        self._memories: dict[Any, Memory] = {}
+
+    def _hear(self, event: str) -> list[Callable[..., None]]:
+        """Return the methods of the observers that care for an event."""
+        return [
+            getattr(listener, event)
+            for listener in self.listeners
+            if getattr(type(listener), event) is not getattr(Observer, event)
+        ]
+
+    def tell(self, event: str, *what: Any) -> None:
+        """Tell the observers of an event that is rarer than those with lists of their own."""
+        for listener in self.listeners:
+            getattr(listener, event)(self, *what)
+
+    def tell_wrong(self, lane: int, kind: str, what: str, name: str | None) -> None:
+        """Tell the observers that collect errors of one."""
+        for listener in self.listeners:
+            if listener.collects_errors:
+                listener.wrong(self, lane, kind, what, name)
+
+    def at(self, line: CodeLine, mask: Mask) -> None:
+        """Begin a statement."""
+        self.line = line
+        for statement in self._on_statement:
+            statement(self, mask)
+
+    def compute(self, mask: Mask, dtype: Any, operations: int, special: int) -> None:
+        """Tell of arithmetic if it is floating-point."""
+        if dtype.kind in "fc":
+            for compute in self._on_compute:
+                compute(self, mask, dtype, operations, special)
+
+    def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        self.tell("begin_launch", function, arguments)
+
+    def end_launch(self) -> None:
+        self.tell("end_launch")
+
+    def begin_batch(self, first: int, count: int, memory: Any = None) -> None:
+        super().begin_batch(first, count, memory)
+        self._counted.clear()
+        self._memories = {key: m for key, m in self._memories.items() if m.space in ("global", "constant")}
+        self.tell("begin_batch")
+
+    def count(self, mask: Mask) -> tuple[int, int]:
+        """Return how many lanes of a mask are active, and how many warps have one."""
+        found = self._counted.get(id(mask))
+        if found is None:
+            if len(self._counted) >= _MOST_MASKS:
+                self._counted.clear()
+            # The mask is kept, so that its identity stays its own.
+            found = self._counted[id(mask)] = (mask, *self._count(mask))
+        return found[1:]
+
+    def _count(self, mask: Mask) -> tuple[int, int]:
+        if mask is True:
+            return self.num_lanes, self.batch * self.warps
+        active = np.atleast_2d(mask)
+        blocks, threads = active.shape
+        repeated = self.batch // blocks
+        lanes = int(np.count_nonzero(active)) * repeated * (self.threads // threads)
+        if threads == 1:
+            return lanes, int(np.count_nonzero(active)) * repeated * self.warps
+        bits = np.packbits(active, axis=1)
+        short = -bits.shape[1] % (WARP_SIZE // 8)
+        if short:
+            bits = np.pad(bits, ((0, 0), (0, short)))
+        return lanes, int(np.count_nonzero(bits.view(np.uint32))) * repeated
+
+    # Memory.
+
+    def argument(self, name: str, array: Any) -> LaneArray:
+        return self._global("global", name, array, super().argument(name, array))
+
+    def constant(self, name: str, array: Any) -> LaneArray:
+        return self._global("constant", name, array, super().constant(name, array))
+
+    def _global(self, space: str, name: str, array: Any, made: Any) -> LaneArray:
+        root = root_of(array)
+        start = _address(array) - _address(root)
+        self._remember(
+            made, (space, name), lambda: Memory(space, name, root, start, array.shape, array.strides)
+        )
+        return made
+
+    def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
+        made: Any = super().shared_array(site, shape, dtype)
+        root = self.shared.buffers[site] if site in self.shared.buffers else self.shared.buffers["dynamic"]
+        strides = tuple(s * dtype.itemsize for s in made.strides)
+        row = root.nbytes // self.batch
+        self._remember(made, site, lambda: Memory("shared", site.name, root, 0, made.lengths, strides, row))
+        self.tell("declare", made, True)
+        return made
+
+    def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LocalArray:
+        made: Any = super().local_array(mask, site, shape, dtype)
+        strides = tuple(s * dtype.itemsize for s in made.strides)
+        self._remember(made, site, lambda: Memory("local", site.name, made.buffer, 0, made.lengths, strides))
+        self.tell("declare", made, mask)
+        return made
+
+    def _remember(self, made: Any, key: Any, make: Callable[[], Memory]) -> None:
+        if key not in self._memories:
+            self._memories[key] = make()
+        made.belongs(self._memories[key])
+
+
+def root_of(array: Any) -> Any:
+    """Return the NumPy array that owns the memory of `array`, or the outermost one that can be had."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])
