@@ -5,6 +5,7 @@ after the other: a lane that spins until another lane of its branch goes on wait
 """
 
 from .launch import Options, launch, options
+from .profiler import profile, profiling
 from .translate import lane_program
 
-__all__ = ["Options", "lane_program", "launch", "options"]
+__all__ = ["Options", "lane_program", "launch", "options", "profile", "profiling"]

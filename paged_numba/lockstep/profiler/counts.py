@@ -1,0 +1,122 @@
+"""What is counted, by line and by array, and the Nsight Compute metric that each count answers to.
+
+All counts are sums over warps: a *request* is one memory instruction of one warp. A statement of the kernel
+stands for the instructions that a compiler makes of it, and an optimising compiler may keep in registers, or
+load once, what the source loads again; so hold a number here against one measured where the source and the
+machine code do the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from .transactions import SECTOR
+
+
+@dataclass
+class Traffic:
+    """Accesses to memory. Nsight Compute's names are those of loads; stores end in ``st``.
+
+    Attributes
+    ----------
+    requests : int
+        Instructions by warp: ``l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum``.
+    sectors : int
+        32-byte sectors of global memory that the requests touch: ``l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum``.
+    lines : int
+        128-byte cache lines of global memory: tag lookups, ``l1tex__t_set_accesses_pipe_lsu_mem_global_op_ld.sum``.
+    bytes_asked : int
+        Bytes of the elements that a request means, each once however many lanes mean it.
+    wavefronts : int
+        Passes through shared memory: ``l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum``.
+    ideal_wavefronts : int
+        What they would be with no bank conflict.
+    turns : int
+        Atomic operations: rounds in which lanes of a warp at one address are served, one lane each round.
+    """
+
+    requests: int = 0
+    sectors: int = 0
+    lines: int = 0
+    bytes_asked: int = 0
+    wavefronts: int = 0
+    ideal_wavefronts: int = 0
+    turns: int = 0
+
+    def add(self, other: Traffic, times: int = 1) -> None:
+        """Add `other`, `times` times."""
+        for name in _TRAFFIC:
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+
+    @property
+    def sectors_per_request(self) -> float:
+        """``l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio``: 4 is ideal for 4-byte elements."""
+        return self.sectors / self.requests if self.requests else 0.0
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes of the sectors."""
+        return SECTOR * self.sectors
+
+    @property
+    def efficiency(self) -> float:
+        """Percent of the bytes moved that were asked for.
+
+        ``smsp__sass_average_data_bytes_per_sector_mem_global_op_ld.pct``.
+        """
+        return 100 * self.bytes_asked / self.bytes_moved if self.sectors else 100.0
+
+    @property
+    def bank_conflicts(self) -> int:
+        """Wavefronts that a conflict cost: ``l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum``."""
+        return self.wavefronts - self.ideal_wavefronts
+
+
+_TRAFFIC = tuple(item.name for item in fields(Traffic))
+
+
+@dataclass
+class Work:
+    """What warps did besides accessing memory.
+
+    Attributes
+    ----------
+    warps : int
+        Statements by warp with an active lane, each iteration of a loop anew.
+    lanes : int
+        Active lanes, summed over those.
+    barriers, syncwarps, shuffles, votes : int
+        By warp.
+    flops : dict
+        By dtype, additions and multiplications; a fused multiply-add is two. The sum of
+        ``smsp__sass_thread_inst_executed_op_fadd_pred_on.sum`` (``fmul``, twice ``ffma``) for float32, of
+        ``dadd``, ``dmul`` and ``dfma`` for float64, of ``hadd``, ``hmul`` and ``hfma`` for float16.
+    special : dict
+        By dtype, divisions, powers and functions such as ``exp``: each is several instructions.
+    """
+
+    warps: int = 0
+    lanes: int = 0
+    barriers: int = 0
+    syncwarps: int = 0
+    shuffles: int = 0
+    votes: int = 0
+    flops: dict[str, int] = field(default_factory=dict)
+    special: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Work) -> None:
+        """Add `other`."""
+        for name in ("warps", "lanes", "barriers", "syncwarps", "shuffles", "votes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("flops", "special"):
+            mine: dict[str, int] = getattr(self, name)
+            for dtype, count in getattr(other, name).items():
+                mine[dtype] = mine.get(dtype, 0) + count
+
+    @property
+    def active_lanes(self) -> float:
+        """Percent of the 32 lanes that are active when a warp runs a statement.
+
+        ``smsp__thread_inst_executed_per_inst_executed.pct``.
+        """
+        return 100 * self.lanes / (32 * self.warps) if self.warps else 100.0

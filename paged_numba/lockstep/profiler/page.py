@@ -1,0 +1,242 @@
+"""The page of a report: its tables, and each kernel's source with the counts beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..observation import CodeFunction
+from ..text import table
+from .counts import Traffic, Work
+
+if TYPE_CHECKING:
+    from .report import Report
+
+
+class Section(NamedTuple):
+    """A table of the page."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    left: int
+    note: str = ""
+
+
+class SourceLine(NamedTuple):
+    """A line of source and what it did; the counts are empty where nothing ran."""
+
+    number: int
+    text: str
+    cells: list[str]
+    share: float
+    """Part of the page's global traffic that is this line's, 0 to 1."""
+
+
+SOURCE_HEADER = ["requests", "sectors", "/req", "useful", "wavefr.", "conflicts", "lanes", "flops"]
+
+
+def sections(report: Report, gpu: str = "H200") -> list[Section]:
+    """Return the tables of the page; those with nothing to say are left out."""
+    made = [_global(report), _shared(report), _other(report), _work(report), _roofline(report, gpu)]
+    return [section for section in made if section.rows]
+
+
+def headline(report: Report) -> list[str]:
+    """Return a line for each kernel that was launched."""
+    return [
+        f"{k['kernel']}: {_count(k['launches'], 'launch', 'launches')} of {_size(k['blocks_per_grid'])} thread blocks "
+        f"of {_size(k['threads_per_block'])} threads"
+        for k in report.kernels
+    ]
+
+
+def page_text(report: Report) -> str:
+    """Return the page as text."""
+    parts = ["\n".join(headline(report)) or "nothing was launched on the lockstep machine"]
+    for section in sections(report):
+        note = f"\n{section.note}" if section.note else ""
+        parts.append(f"{section.title}\n{table(section.header, section.rows, section.left)}{note}")
+    return "\n\n".join(parts)
+
+
+def source_text(report: Report) -> str:
+    """Return the source with its counts as text."""
+    parts = []
+    for function in report.functions:
+        lines = source_lines(report, function)
+        rows = [[str(line.number), *line.cells, line.text] for line in lines]
+        header = ["line", *SOURCE_HEADER, "source"]
+        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header) - 1)]
+        text = [f"{function.short_file}: {function.name}"]
+        for row in [header, *rows]:
+            cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]
+            text.append(f"{'  '.join(cells)} | {row[-1]}".rstrip())
+        parts.append("\n".join(text))
+    return "\n\n".join(parts)
+
+
+def source_lines(report: Report, function: CodeFunction) -> list[SourceLine]:
+    """Return the lines of a function with their counts."""
+    by_number = {line.number: line for line in report.code_lines if line.function is function}
+    whole = report.memory("global").sectors
+    indent = min((len(text) - len(text.lstrip()) for text in function.source if text.strip()), default=0)
+    made = []
+    for number, text in enumerate(function.source, function.first):
+        cells, share = [""] * len(SOURCE_HEADER), 0.0
+        if number in by_number:
+            line = by_number[number]
+            moved, shared = report.memory("global", line=line), report.memory("shared", line=line)
+            cells = _source_cells(moved, shared, report.work(line=line))
+            share = moved.sectors / whole if whole else 0.0
+        made.append(SourceLine(number, text[indent:], cells, share))
+    return made
+
+
+def _source_cells(moved: Traffic, shared: Traffic, work: Work) -> list[str]:
+    return [
+        _nonzero(moved.requests),
+        _nonzero(moved.sectors),
+        f"{moved.sectors_per_request:.1f}" if moved.requests else "",
+        f"{moved.efficiency:.0f}%" if moved.requests else "",
+        _nonzero(shared.wavefronts),
+        _nonzero(shared.bank_conflicts),
+        f"{work.active_lanes:.0f}%" if work.warps else "",
+        _nonzero(sum(work.flops.values())),
+    ]
+
+
+def _global(report: Report) -> Section:
+    header = [
+        "array",
+        "access",
+        "requests",
+        "sectors",
+        "/request",
+        "lines",
+        "bytes asked",
+        "bytes moved",
+        "useful",
+    ]
+    rows = []
+    for array in report.arrays("global"):
+        for kind in ("load", "store", "atomic"):
+            traffic = report.memory("global", kind, array=array)
+            if traffic.requests:
+                rows.append([array, f"{kind}s", *_global_cells(traffic)])
+    for kind in ("load", "store", "atomic") if rows else ():
+        traffic = report.memory("global", kind)
+        if traffic.requests:
+            rows.append(["total", f"{kind}s", *_global_cells(traffic)])
+    note = (
+        "A request is one instruction of one warp; a sector 32 bytes, a line 128. 32 lanes that read\n"
+        "neighbouring 4-byte elements touch 4 sectors, scattered ones 32."
+    )
+    return Section("Global memory", header, rows, 2, note)
+
+
+def _global_cells(traffic: Traffic) -> list[str]:
+    return [
+        f"{traffic.requests:,}",
+        f"{traffic.sectors:,}",
+        f"{traffic.sectors_per_request:.2f}",
+        f"{traffic.lines:,}",
+        f"{traffic.bytes_asked:,}",
+        f"{traffic.bytes_moved:,}",
+        f"{traffic.efficiency:.1f}%",
+    ]
+
+
+def _shared(report: Report) -> Section:
+    header = ["array", "access", "requests", "wavefronts", "ideal", "bank conflicts"]
+    rows = []
+    for array in report.arrays("shared"):
+        for kind in ("load", "store", "atomic"):
+            traffic = report.memory("shared", kind, array=array)
+            if traffic.requests:
+                counts = (
+                    traffic.requests,
+                    traffic.wavefronts,
+                    traffic.ideal_wavefronts,
+                    traffic.bank_conflicts,
+                )
+                rows.append([array, f"{kind}s", *(f"{count:,}" for count in counts)])
+    note = (
+        "A wavefront is one pass through the 32 banks of 4 bytes; a conflict is a wavefront more than needed."
+    )
+    return Section("Shared memory", header, rows, 2, note)
+
+
+def _other(report: Report) -> Section:
+    rows = []
+    for space in ("local", "constant"):
+        for array in report.arrays(space):
+            for kind in ("load", "store"):
+                traffic = report.memory(space, kind, array=array)
+                if traffic.requests:
+                    rows.append(
+                        [array, space, f"{kind}s", f"{traffic.requests:,}", f"{traffic.bytes_asked:,}"]
+                    )
+    note = "A compiler may keep a small local array in registers."
+    return Section(
+        "Local and constant memory", ["array", "space", "access", "requests", "bytes asked"], rows, 3, note
+    )
+
+
+def _work(report: Report) -> Section:
+    work = report.work()
+    rows = [
+        [
+            "active lanes",
+            f"{work.active_lanes:.1f}%",
+            f"of {32 * work.warps:,} in {work.warps:,} statements by warp",
+        ]
+    ]
+    for name in ("barriers", "syncwarps", "shuffles", "votes"):
+        if getattr(work, name):
+            rows.append([name, f"{getattr(work, name):,}", "by warp"])
+    for space in ("global", "shared"):
+        atomics = report.memory(space, "atomic")
+        if atomics.requests:
+            serial = f"in {atomics.turns:,} turns: lanes at one address wait for one another"
+            rows.append([f"atomics, {space}", f"{atomics.requests:,}", serial])
+    what = "additions and multiplications; an FMA is two"
+    rows += [[f"{dtype} operations", f"{n:,}", what] for dtype, n in sorted(work.flops.items())]
+    what = "divisions, powers, exp and the like"
+    rows += [[f"{dtype} functions", f"{n:,}", what] for dtype, n in sorted(work.special.items())]
+    return Section("Warps and arithmetic", ["what", "count", ""], rows if work.warps else [], 1)
+
+
+def _roofline(report: Report, gpu: str) -> Section:
+    roof = report.roofline(gpu)
+    if not roof.least_bytes:
+        return Section("", [], [], 1)
+    rows = [
+        ["device memory traffic", f"{roof.least_bytes:,} B", f"to {roof.most_bytes:,} B without any cache"],
+        [
+            "arithmetic intensity",
+            f"{roof.intensity:.2f}",
+            f"operations a byte; the ridge of this GPU is at {roof.ridge:.0f}",
+        ],
+        ["memory time", f"{roof.memory_seconds * 1e6:,.3f} us", f"at {roof.gpu.bandwidth / 1e12:.2f} TB/s"],
+        [
+            "arithmetic time",
+            f"{roof.compute_seconds * 1e6:,.3f} us",
+            f"at {roof.gpu.float32 / 1e12:.1f} TFLOPS in float32",
+        ],
+        ["bound by", roof.bound, "latency and launch overhead apart"],
+    ]
+    return Section(f"Roofline for {roof.gpu.name}", ["what", "", ""], rows, 1, f"Peaks: {roof.gpu.source}.")
+
+
+def _nonzero(count: int) -> str:
+    return f"{count:,}" if count else ""
+
+
+def _size(lengths: tuple[int, ...]) -> str:
+    """Return the lengths up to the last one that is not 1."""
+    last = max((axis for axis, n in enumerate(lengths) if n > 1), default=0)
+    return " x ".join(f"{n:,}" for n in lengths[: last + 1])
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"1 {one}" if count == 1 else f"{count:,} {many}"

@@ -1,0 +1,138 @@
+"""What a warp's addresses cost: sectors and lines of global memory, wavefronts of shared memory.
+
+Rows are requests: the byte addresses of the 32 lanes of one warp at one instruction. Inactive lanes hold
+`NOBODY`. Global memory moves in sectors of 32 bytes, four to a cache line of 128 (Nsight Compute, Kernel
+Profiling Guide, "Memory Tables"). Shared memory has 32 banks of 4 bytes; a bank serves one word in a
+wavefront, to any number of lanes (CUDA C++ Programming Guide, "Shared Memory").
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SECTOR, LINE, BANKS, WORD = 32, 128, 32, 4
+NOBODY = np.int64(2**62)
+"""The address of an inactive lane: past every other, so that sorting puts it last."""
+_NO_WORD = NOBODY // WORD
+
+
+class GlobalCost(NamedTuple):
+    """What requests to global memory cost together."""
+
+    addresses: int
+    """Distinct elements, summed over requests."""
+    sectors: int
+    lines: int
+    touched: Any
+    """Numbers of the sectors, each at least once."""
+
+
+def global_cost(rows: Any) -> GlobalCost:
+    """Count the distinct elements, sectors and lines of each request.
+
+    Parameters
+    ----------
+    rows : int64[requests, 32]
+        Byte addresses, sorted by request; at least one lane of each is active.
+    """
+    first, rest = rows[:, 0], rows[:, 1:]
+    # Two addresses lie in the same aligned 2**k bytes if they differ below bit k only.
+    differs = rest ^ rows[:, :-1]
+    # The step to the inactive lanes is none.
+    steps_out = int(np.count_nonzero(rows[:, -1] >= NOBODY))
+    other_sector = differs >= SECTOR
+    entered = rest[other_sector]
+    if steps_out:
+        entered = entered[entered < NOBODY]
+    addresses = len(rows) + int(np.count_nonzero(differs)) - steps_out
+    lines = len(rows) + int(np.count_nonzero(differs >= LINE)) - steps_out
+    return GlobalCost(addresses, len(rows) + entered.size, lines, np.concatenate([first, entered]) // SECTOR)
+
+
+def distinct(rows: Any, nobody: Any) -> Any:
+    """Tell, for sorted rows, which entries differ from the one before and are not `nobody`."""
+    fresh = np.empty(rows.shape, bool)
+    fresh[:, 0] = True
+    np.not_equal(rows[:, 1:], rows[:, :-1], out=fresh[:, 1:])
+    if rows.size and rows[:, -1].max() >= nobody:
+        fresh &= rows < nobody
+    return fresh
+
+
+def turns(rows: Any) -> int:
+    """Return in how many turns atomic operations are served: of each request, the most lanes at one address.
+
+    `rows` as in `global_cost`.
+    """
+    place = np.arange(32)
+    first = np.maximum.accumulate(np.where(distinct(rows, NOBODY), place, 0), axis=1)
+    run = np.where(rows < NOBODY, place - first + 1, 0)
+    return int(run.max(axis=1).sum())
+
+
+class SharedCost(NamedTuple):
+    """What requests to shared memory cost together."""
+
+    addresses: int
+    wavefronts: int
+    ideal: int
+    """Wavefronts that the distinct words would take if they were spread over the banks evenly."""
+
+
+def shared_cost(rows: Any, itemsize: int) -> SharedCost:
+    """Count the wavefronts of requests.
+
+    Accesses of 8 bytes go in two halves of a warp and of 16 bytes in four quarters. Two neighbouring parts
+    become one if each active lane of them means the same address as its neighbour, or as the lane two
+    further: of lanes i and i XOR 1, or of i and i XOR 2.
+
+    Parameters
+    ----------
+    rows : int64[requests, 32]
+        Byte addresses; at least one lane of each row is active. They are sorted in place.
+    itemsize : int
+        Bytes that each lane accesses.
+    """
+    words = max(1, itemsize // WORD)
+    if words == 1:
+        rows.sort(axis=1)
+        addresses = int(np.count_nonzero(distinct(rows, NOBODY)))
+        wavefronts, ideal = _phases(rows // WORD)
+        return SharedCost(addresses, int(wavefronts.sum()), int(ideal.sum()))
+    parts = min(words, 4)
+    merged = _merges(rows, parts)
+    everything = _spread(rows // WORD, words)
+    width = 32 * words // parts
+    alone = _phases(np.sort(everything.reshape(-1, width), axis=1))[0].reshape(-1, 2).sum(axis=1)
+    together = _phases(np.sort(everything.reshape(-1, 2 * width), axis=1))[0]
+    _, ideal = _phases(np.sort(everything.reshape(len(rows), -1), axis=1))
+    rows.sort(axis=1)
+    addresses = int(np.count_nonzero(distinct(rows, NOBODY)))
+    return SharedCost(addresses, int(np.where(merged, together, alone).sum()), int(ideal.sum()))
+
+
+def _spread(first: Any, words: int) -> Any:
+    """Return the words of each lane, [requests, 32, words]."""
+    spread = first[:, :, None] + np.arange(words)
+    return np.where(first[:, :, None] >= _NO_WORD, _NO_WORD, spread)
+
+
+def _merges(rows: Any, parts: int) -> Any:
+    """Tell which pairs of neighbouring parts are served together, [requests * parts / 2]."""
+    together = np.zeros(len(rows) * parts // 2, bool)
+    for other in (1, 2):
+        partner = rows[:, np.arange(32) ^ other]
+        same = (rows == partner) | (rows >= NOBODY) | (partner >= NOBODY)
+        together |= same.reshape(len(together), -1).all(axis=1)
+    return together
+
+
+def _phases(ordered: Any) -> tuple[Any, Any]:
+    """Return, for each row of sorted words served at once, the wavefronts and the least they could be."""
+    fresh = distinct(ordered, _NO_WORD)
+    row = np.broadcast_to(np.arange(len(ordered))[:, None], ordered.shape)[fresh]
+    bank = ordered[fresh] & (BANKS - 1)
+    in_bank = np.bincount(row * BANKS + bank, minlength=len(ordered) * BANKS).reshape(-1, BANKS)
+    return in_bank.max(axis=1, initial=0), -(-np.bincount(row, minlength=len(ordered)) // BANKS)
