@@ -183,6 +183,8 @@ class ObservedMachine(Machine):
         The line that runs.
     collects_errors : bool
         Whether errors of the kernel are told to observers and the launch goes on.
+    memories : dict
+        The arrays that were given or declared so far.
     strays : mask
         Lanes whose index was just found out of bounds.
     """
@@ -202,7 +204,7 @@ class ObservedMachine(Machine):
         self.on_load, self.on_store = self._hear("load"), self._hear("store")
         self._on_statement, self._on_compute = self._hear("statement"), self._hear("compute")
         self._counted: dict[int, tuple[Mask, int, int]] = {}
-        self._memories: dict[Any, Memory] = {}
+        self.memories: dict[Any, Memory] = {}
 
     def _hear(self, event: str) -> list[Callable[..., None]]:
         """Return the methods of the observers that care for an event."""
@@ -244,7 +246,7 @@ class ObservedMachine(Machine):
     def begin_batch(self, first: int, count: int, memory: Any = None) -> None:
         super().begin_batch(first, count, memory)
         self._counted.clear()
-        self._memories = {key: m for key, m in self._memories.items() if m.space in ("global", "constant")}
+        self.memories = {key: m for key, m in self.memories.items() if m.space in ("global", "constant")}
         self.tell("begin_batch")
 
     def count(self, mask: Mask) -> tuple[int, int]:
@@ -278,7 +280,9 @@ class ObservedMachine(Machine):
         return self._global("global", name, array, super().argument(name, array))
 
     def constant(self, name: str, array: Any) -> LaneArray:
-        return self._global("constant", name, array, super().constant(name, array))
+        made: Any = self._global("constant", name, array, super().constant(name, array))
+        self.tell("declare", made, True)
+        return made
 
     def _global(self, space: str, name: str, array: Any, made: Any) -> LaneArray:
         root = root_of(array)
@@ -305,9 +309,9 @@ class ObservedMachine(Machine):
         return made
 
     def _remember(self, made: Any, key: Any, make: Callable[[], Memory]) -> None:
-        if key not in self._memories:
-            self._memories[key] = make()
-        made.belongs(self._memories[key])
+        if key not in self.memories:
+            self.memories[key] = make()
+        made.belongs(self.memories[key])
 
 
 def root_of(array: Any) -> Any:

@@ -194,13 +194,16 @@ class ObservedExpressions(Expressions):
         return analysis.calls_in_indices(self.definition)
 
     def operation(self, node: ast.AST, op: ast.operator, left: str, right: str) -> str:
-        if isinstance(op, (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)):
-            plain = super().operation(node, op, left, right)
-            return plain.replace("(", "(_rt, _m, ", 1)
-        return super().operation(node, op, left, right)
+        plain = super().operation(node, op, left, right)
+        if not isinstance(op, (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)):
+            return plain
+        if left in self.constants and right in self.constants:
+            return f"folded_{plain}"
+        return plain.replace("(", "(_rt, _m, ", 1)
 
     def power_literal(self, base: str, exponent: int) -> str:
-        return f"power_literal(_rt, _m, {base}, {exponent})"
+        plain = super().power_literal(base, exponent)
+        return f"folded_{plain}" if base in self.constants else plain.replace("(", "(_rt, _m, ", 1)
 
     def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
         counted = COUNTED.get(id(intrinsic.function)) or TOLD.get(id(intrinsic.function))
@@ -255,6 +258,11 @@ class ObservedWriter(FunctionWriter):
         "mul": _counted(arithmetic.mul, 1, 0, 6),
         "truediv": _counted(arithmetic.truediv, 0, 1),
         "power": _counted(arithmetic.power, 0, 1),
+        # What is made of literals, a compiler folds.
+        **{
+            f"folded_{name}": getattr(arithmetic, name)
+            for name in ("add", "sub", "mul", "truediv", "power", "power_literal")
+        },
         **{
             function.__name__: function
             for function in (call_device, each, floordiv, mod, narrowed, power_literal)

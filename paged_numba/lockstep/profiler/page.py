@@ -191,9 +191,8 @@ def _work(report: Report) -> Section:
             f"of {32 * work.warps:,} in {work.warps:,} statements by warp",
         ]
     ]
-    for name in ("barriers", "syncwarps", "shuffles", "votes"):
-        if getattr(work, name):
-            rows.append([name, f"{getattr(work, name):,}", "by warp"])
+    together = {name: getattr(work, name) for name in ("barriers", "syncwarps", "shuffles", "votes")}
+    rows += [[name, f"{count:,}", "by warp"] for name, count in together.items() if count]
     for space in ("global", "shared"):
         atomics = report.memory(space, "atomic")
         if atomics.requests:

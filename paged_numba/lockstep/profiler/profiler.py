@@ -57,6 +57,8 @@ class Profiler(Observer):
     work : dict of CodeLine to Work
     launches : dict of Launches to int
         How many there were.
+    arrays : dict of str to list of str
+        By memory space, the arrays that kernels were given or declared.
     footprint : dict of str to int
         Bytes of global memory in sectors that loads, or stores, touch at least once in a launch.
     """
@@ -65,6 +67,7 @@ class Profiler(Observer):
         self.traffic: dict[Key, Traffic] = {}
         self.work: dict[CodeLine, Work] = {}
         self.launches: dict[Launches, int] = {}
+        self.arrays: dict[str, list[str]] = {}
         self.footprint = {"load": 0, "store": 0}
         self._gathered: dict[tuple[Any, ...], tuple[list[Any], list[int]]] = {}
         self._touched: dict[tuple[int, str], tuple[Any, Any]] = {}
@@ -74,6 +77,8 @@ class Profiler(Observer):
     def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
         key = Launches(function.__name__, tuple(machine.grid_size), tuple(machine.block_size))
         self.launches[key] = self.launches.get(key, 0) + 1
+        for memory in machine.memories.values():
+            self._name(memory)
 
     def end_launch(self, machine: ObservedMachine) -> None:
         for place, (events, _) in self._gathered.items():
@@ -82,6 +87,14 @@ class Profiler(Observer):
         for (_, kind), (_, touched) in self._touched.items():
             self.footprint[kind] += SECTOR * int(np.count_nonzero(touched))
         self._touched.clear()
+
+    def declare(self, machine: ObservedMachine, array: ObservedArray, mask: Mask) -> None:
+        self._name(array.memory)
+
+    def _name(self, memory: Memory) -> None:
+        names = self.arrays.setdefault(memory.space, [])
+        if memory.name not in names:
+            names.append(memory.name)
 
     def statement(self, machine: ObservedMachine, mask: Mask) -> None:
         work = self.work.get(machine.line)

@@ -88,9 +88,9 @@ class Report:
         return list(dict.fromkeys(line.function for line in self.code_lines))
 
     def arrays(self, space: str) -> list[str]:
-        """Return the names of the arrays of a memory space that were accessed."""
+        """Return the names of the arrays of a memory space that kernels were given or declared."""
         _require("space", space, SPACES)
-        return list(dict.fromkeys(key.array for key in self._profiler.traffic if key.space == space))
+        return list(self._profiler.arrays.get(space, ()))
 
     def memory(
         self,
