@@ -6,6 +6,16 @@ after the other: a lane that spins until another lane of its branch goes on wait
 
 from .launch import Options, launch, options
 from .profiler import profile, profiling
+from .sanitizer import sanitize, sanitizing
 from .translate import lane_program
 
-__all__ = ["Options", "lane_program", "launch", "options", "profile", "profiling"]
+__all__ = [
+    "Options",
+    "lane_program",
+    "launch",
+    "options",
+    "profile",
+    "profiling",
+    "sanitize",
+    "sanitizing",
+]

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 
 from .memory import poisoned
+
+_fresh: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+"""The allocations that began as dirty memory, by identity."""
+
+
+def fresh_array(shape: tuple[int, ...], dtype: np.dtype[Any], order: str = "C") -> Any:
+    """Return an array of dirty (poisoned) memory; a sanitizer tells of reads before writes."""
+    memory = poisoned(int(np.prod(shape, dtype=np.int64)), dtype)
+    root = memory
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    _fresh[id(root)] = root
+    return memory.reshape(shape, order=order)
+
+
+def is_fresh(root: Any) -> bool:
+    """Tell whether an allocation began as dirty memory."""
+    return _fresh.get(id(root)) is root
 
 
 class DeviceArray:
@@ -137,8 +156,7 @@ def device_array(
     """Return a fresh device array; its memory is dirty (poisoned), as real memory is."""
     dtype = np.dtype(dtype)
     lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-    array = poisoned(int(np.prod(lengths, dtype=np.int64)), dtype).reshape(lengths, order=order)
-    return DeviceArray(array)
+    return DeviceArray(fresh_array(lengths, dtype, order))
 
 
 def device_array_like(ary: Any, stream: Any = 0) -> DeviceArray:

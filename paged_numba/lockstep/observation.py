@@ -52,10 +52,19 @@ class CodeFunction:
 
 @dataclass(frozen=True, eq=False)
 class CodeLine:
-    """A line of a kernel or device function; a statement counts for the line on which it begins."""
+    """A line of a kernel or device function; a statement counts for the line on which it begins.
+
+    Attributes
+    ----------
+    function : CodeFunction
+    number : int
+    copies : bool
+        Whether the statement copies an element, ``a[i] = b[j]``, and does nothing else with it.
+    """
 
     function: CodeFunction
     number: int
+    copies: bool = False
 
     def __str__(self) -> str:
         return f"{self.function.short_file}:{self.number}"

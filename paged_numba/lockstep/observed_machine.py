@@ -185,6 +185,8 @@ class ObservedMachine(Machine):
         Whether errors of the kernel are told to observers and the launch goes on.
     memories : dict
         The arrays that were given or declared so far.
+    lane_numbers : int array
+        Flat indices of the lanes of the batch.
     strays : mask
         Lanes whose index was just found out of bounds.
     """
@@ -246,6 +248,7 @@ class ObservedMachine(Machine):
     def begin_batch(self, first: int, count: int, memory: Any = None) -> None:
         super().begin_batch(first, count, memory)
         self._counted.clear()
+        self.lane_numbers = np.arange(self.num_lanes)
         self.memories = {key: m for key, m in self.memories.items() if m.space in ("global", "constant")}
         self.tell("begin_batch")
 

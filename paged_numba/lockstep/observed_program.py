@@ -283,7 +283,12 @@ class ObservedWriter(FunctionWriter):
             self.begin_iteration(statement)
 
     def begin_iteration(self, statement: ast.stmt) -> None:
-        line = self.code_lines.setdefault(statement.lineno, CodeLine(self.code, statement.lineno))
+        copies = (
+            isinstance(statement, ast.Assign)
+            and isinstance(statement.targets[-1], ast.Subscript)
+            and isinstance(statement.value, ast.Subscript)
+        )
+        line = self.code_lines.setdefault(statement.lineno, CodeLine(self.code, statement.lineno, copies))
         self.emit(f"_rt.at({self.expressions.constant(line)}, _m)")
 
     def accumulation(self, node: ast.For) -> Accumulation | None:

@@ -1,0 +1,82 @@
+"""Which bytes which lanes access, in the form that the detectors share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import masks
+from ..masks import Mask
+from ..observed_machine import Memory, ObservedArray, ObservedMachine
+
+
+class Accesses(NamedTuple):
+    """What active lanes access at once.
+
+    Attributes
+    ----------
+    byte : int64 array
+        Where, from the beginning of the allocation.
+    lane : intp array
+        Who, by flat index; ``machine.lane_numbers`` itself if all lanes do.
+    """
+
+    byte: Any
+    lane: Any
+
+
+def accesses(
+    machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, *, ends: bool = False
+) -> Accesses:
+    """Return what the active lanes access.
+
+    With `ends` the first and the last active lane stand for a thread block all of whose lanes mean the same
+    element.
+    """
+    uniform = type(position) is not np.ndarray or position.ndim < 2 or position.shape[1] == 1
+    if uniform and ends and machine.threads > 2:
+        lane = _ends(machine, mask)
+    elif mask is True:
+        lane = machine.lane_numbers
+    else:
+        lane = np.flatnonzero(masks.lanes(mask, machine.shape))
+    at: Any
+    if not uniform:
+        spread = position if position.shape == machine.shape else np.broadcast_to(position, machine.shape)
+        at = spread.reshape(-1)
+        at = at if lane is machine.lane_numbers else at[lane]
+    elif np.ndim(position) == 2 and position.shape[0] > 1:
+        at = position[lane // machine.threads, 0]
+    else:
+        at = np.full(lane.size, np.asarray(position).flat[0])
+    return Accesses(at * array.unit + array.start, lane)
+
+
+def values(machine: ObservedMachine, array: ObservedArray, value: Any, lane: Any) -> Any:
+    """Return what lanes store, as the array holds it."""
+    return np.broadcast_to(value, machine.shape).reshape(-1)[lane].astype(array.dtype)
+
+
+def element(machine: ObservedMachine, memory: Memory, byte: int) -> str:
+    """Name the element at a byte of an allocation."""
+    return memory.element(byte % memory.row if memory.space == "shared" else byte)
+
+
+def thread_name(machine: ObservedMachine, thread: int) -> str:
+    """Name a thread by its number in the grid."""
+    block, column = divmod(thread, machine.threads)
+    place = machine.block_coordinates(block - machine.first), machine.thread_coordinates(column)
+    return f"blockIdx={place[0]} threadIdx={place[1]}"
+
+
+def _ends(machine: ObservedMachine, mask: Mask) -> Any:
+    """Return the first active lanes of all blocks, then the last ones."""
+    threads = machine.threads
+    start = np.arange(machine.batch) * threads
+    if mask is True:
+        return np.concatenate([start, start + threads - 1])
+    active = masks.lanes(mask, machine.shape)
+    rows = np.flatnonzero(active.any(axis=1))
+    first, last = active[rows].argmax(axis=1), threads - 1 - active[rows, ::-1].argmax(axis=1)
+    return np.concatenate([start[rows] + first, start[rows] + last])

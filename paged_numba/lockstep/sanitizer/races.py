@@ -1,0 +1,219 @@
+"""Data races: accesses that nothing orders, at least one of them a plain store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..machine import WARP_SIZE
+from ..masks import Mask
+from ..observation import CodeLine
+from ..observed_machine import ObservedArray, ObservedMachine
+from .accesses import Accesses, element, thread_name, values
+from .findings import BENIGN, Example, Findings
+from .shadow import THREAD, Shadow
+
+
+class Races:
+    """Finds races in a launch.
+
+    Attributes
+    ----------
+    tracked : set of int
+        The allocations of global memory that the kernel may store into, by identity.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self.begin_launch(set())
+
+    # What orders accesses.
+
+    def begin_launch(self, tracked: set[int]) -> None:
+        """Forget all accesses: launches are ordered."""
+        self.tracked = tracked
+        self._lines: list[CodeLine] = []
+        """By event, the line that ran."""
+        self._shadows: dict[int, tuple[Any, Shadow]] = {}
+        self._since_grid = 0
+
+    def begin_batch(self, machine: ObservedMachine) -> None:
+        """Go on to other thread blocks, with fresh shared memory."""
+        self._shadows = {key: kept for key, kept in self._shadows.items() if key in self.tracked}
+        self._since = np.zeros((machine.batch, 1), np.int64)
+        self._since_warp = np.zeros(machine.shape, np.int64)
+        self._pass(machine, np.int64(self._event(machine)))
+
+    def cooperate(self, machine: ObservedMachine, mask: Mask, kind: str) -> None:
+        """Note a barrier: what comes after is ordered after what came before."""
+        if kind == "block":
+            event = np.int64(self._event(machine))
+            if mask is not True:
+                here = np.broadcast_to(mask, machine.shape).any(axis=1, keepdims=True)
+                event = np.where(here, event, self._since)
+            self._pass(machine, event)
+        elif kind == "grid":
+            self._since_grid = self._event(machine)
+            self._pass(machine, np.int64(self._since_grid))
+        elif kind == "syncwarp":
+            self._since_warp = np.where(mask, self._event(machine), self._since_warp)
+
+    def _event(self, machine: ObservedMachine) -> int:
+        """Return the number of a new event, which is the running line's."""
+        self._lines.append(machine.line)
+        return len(self._lines) - 1
+
+    def _pass(self, machine: ObservedMachine, since: Any) -> None:
+        """Note, by block, the event of its last barrier: stamps from there on are recent."""
+        self._since = np.broadcast_to(since, self._since.shape)
+        self._recent = np.broadcast_to(self._since << 32, machine.shape).ravel()
+
+    # Accesses.
+
+    def shadow(self, array: ObservedArray) -> Shadow | None:
+        """Return the shadow of an array's allocation, None where no race is possible."""
+        root = array.memory.root
+        if array.memory.space != "shared" and id(root) not in self.tracked:
+            return None
+        if id(root) not in self._shadows:
+            self._shadows[id(root)] = root, Shadow(root.nbytes, array.dtype.itemsize)
+        return self._shadows[id(root)][1]
+
+    def read(self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses) -> None:
+        """Check plain loads and atomic operations against stores."""
+        stamps = self._event(machine) << 32 | self._threads(machine, made)
+        for pieces in shadow.pieces(made.byte, array.dtype.itemsize).T:
+            self._find(machine, array, made, shadow.writer[pieces], "reads", "wrote")
+            shadow.read(pieces, stamps)
+
+    def write(
+        self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses, value: Any
+    ) -> None:
+        """Check stores against all accesses."""
+
+        def same_as_before(which: Any) -> Any:
+            place = (made.byte[which] - array.start) // array.unit
+            return _same(array.buffer[place], values(machine, array, value, made.lane[which]))
+
+        stamps = self._event(machine) << 32 | self._threads(machine, made)
+        for pieces in shadow.pieces(made.byte, array.dtype.itemsize).T:
+            self._find(machine, array, made, shadow.writer[pieces], "writes", "wrote", same_as_before)
+            for readers in (shadow.reader, shadow.other_reader):
+                if self._find(machine, array, made, readers[pieces], "writes", "read"):
+                    break
+            held = shadow.write(pieces, stamps)
+            if not np.array_equal(held, stamps):
+                self._collide(machine, array, made, held, value)
+
+    @staticmethod
+    def _threads(machine: ObservedMachine, made: Accesses) -> Any:
+        return made.lane + machine.first * machine.threads
+
+    # Races.
+
+    def _find(
+        self,
+        machine: ObservedMachine,
+        array: ObservedArray,
+        made: Accesses,
+        before: Any,
+        does: str,
+        did: str,
+        same: Callable[[Any], Any] | None = None,
+    ) -> bool:
+        """Tell of accesses that are not ordered after those of the stamps `before`; return whether any race."""
+        threads, first = machine.threads, machine.first * machine.threads
+        recent = self._recent if made.lane is machine.lane_numbers else self._recent[made.lane]
+        # A cheap test first: few accesses come that soon after another.
+        near = before >= (recent if array.memory.space == "shared" else self._since_grid << 32)
+        if not near.any():
+            return False
+        near &= (before ^ self._threads(machine, made)) & THREAD != 0
+        which = np.flatnonzero(near)
+        if not which.size:
+            return False
+        lane, other, event = made.lane[which], before[which] & THREAD, before[which] >> 32
+        one_block = other // threads == (lane + first) // threads
+        one_warp = one_block & (other % threads // WARP_SIZE == lane % threads // WARP_SIZE)
+        synced = self._since_warp.reshape(-1)
+        other_synced = synced[np.where(one_warp, other - first, 0)]
+        races = ~one_block | (before[which] >= recent[which])
+        races &= ~(one_warp & (synced[lane] > event) & (other_synced > event))
+        if not races.any():
+            return False
+        which, other, event, one_warp, one_block = (
+            part[races] for part in (which, other, event, one_warp, one_block)
+        )
+        benign = np.zeros(which.size, bool) if same is None else same(which)
+        for number in dict.fromkeys(event.tolist()):
+            line = self._lines[number]
+            for kind, of_kind in ((BENIGN, benign), ("data race", ~benign)):
+                chosen = np.flatnonzero(of_kind & (event == number))
+                if chosen.size:
+                    # Two warps make the plainer example.
+                    one = int(chosen[np.argmin(one_warp[chosen])])
+                    why = _WHY[int(one_block[one]) + int(one_warp[one])] + _SAME * (kind == BENIGN)
+                    text = f"{{}} {does} what {{}} {did}, {why}"
+                    self._tell(
+                        machine, array, made, int(which[one]), int(other[one]), kind, line, chosen.size, text
+                    )
+        return not benign.all()
+
+    def _collide(
+        self, machine: ObservedMachine, array: ObservedArray, made: Accesses, held: Any, value: Any
+    ) -> None:
+        """Tell of lanes that write one element in one statement."""
+        which = np.flatnonzero((held ^ self._threads(machine, made)) & THREAD)
+        winner = held[which] & THREAD
+        mine = values(machine, array, value, made.lane[which])
+        equal = _same(mine, values(machine, array, value, winner - machine.first * machine.threads))
+        for kind, of_kind, what in (
+            (BENIGN, equal, "the same value"),
+            ("data race", ~equal, "different values"),
+        ):
+            chosen = np.flatnonzero(of_kind)
+            if chosen.size:
+                one = int(chosen[0])
+                text = f"{{}} and {{}} write {what} in one statement"
+                self._tell(
+                    machine,
+                    array,
+                    made,
+                    int(which[one]),
+                    int(winner[one]),
+                    kind,
+                    machine.line,
+                    chosen.size,
+                    text,
+                )
+
+    def _tell(
+        self,
+        machine: ObservedMachine,
+        array: ObservedArray,
+        made: Accesses,
+        one: int,
+        other: int,
+        kind: str,
+        line: CodeLine,
+        count: int,
+        text: str,
+    ) -> None:
+        def example() -> Example:
+            where = element(machine, array.memory, int(made.byte[one]))
+            me = thread_name(machine, int(made.lane[one]) + machine.first * machine.threads)
+            them = thread_name(machine, other)
+            return Example(f"{where}: {text.format(me, them)}", where, me, them)
+
+        self._findings.add(kind, array.name, machine.line, line, count, example)
+
+
+_WHY = ("and nothing orders thread blocks", "with no barrier between", "with no cuda.syncwarp() between")
+_SAME = ", the same value"
+
+
+def _same(a: Any, b: Any) -> Any:
+    """Tell where values are equal, NaN to NaN too."""
+    return (a == b) | ((a != a) & (b != b))

@@ -1,0 +1,128 @@
+"""The observer that looks for mistakes: it hands each access to the detectors that it concerns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import masks
+from ..masks import Mask
+from ..observation import Observer
+from ..observed_machine import ObservedArray, ObservedMachine
+from .accesses import accesses, thread_name
+from .findings import Example, Findings
+from .races import Races
+from .stores import stored_parameters
+from .unwritten import Unwritten
+
+
+class Sanitizer(Observer):
+    """Looks for mistakes in launches.
+
+    Attributes
+    ----------
+    findings : Findings
+    """
+
+    collects_errors = True
+
+    def __init__(self) -> None:
+        self.findings = Findings()
+        self._races = Races(self.findings)
+        self._unwritten = Unwritten(self.findings)
+
+    def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
+        stored = stored_parameters(function)
+        given = [memory for memory in machine.memories.values() if memory.space == "global"]
+        # An array in a tuple is called by the tuple's name and its place.
+        self._races.begin_launch({id(m.root) for m in given if m.name.split("[")[0] in stored})
+        self._unwritten.begin_launch([memory.root for memory in given])
+
+    def end_launch(self, machine: ObservedMachine) -> None:
+        self._unwritten.flush()
+        self._races.begin_launch(set())
+        self._unwritten.begin_launch(())
+
+    def begin_batch(self, machine: ObservedMachine) -> None:
+        self._races.begin_batch(machine)
+        self._unwritten.begin_batch()
+
+    def cooperate(self, machine: ObservedMachine, mask: Mask, kind: str, members: Any) -> None:
+        self._races.cooperate(machine, mask, kind)
+
+    def declare(self, machine: ObservedMachine, array: ObservedArray, mask: Mask) -> None:
+        self._unwritten.declare(machine, array, mask)
+
+    def load(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+        self._read(machine, array, mask, position, machine.line.copies, ends=True)
+
+    def atomic(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+        # Of operations at one element every one may be the other thread of a race.
+        self._read(machine, array, mask, position, copies=False, ends=False)
+        self._unwritten.write(machine, array, mask, position)
+
+    def _read(
+        self,
+        machine: ObservedMachine,
+        array: ObservedArray,
+        mask: Mask,
+        position: Any,
+        copies: bool,
+        ends: bool,
+    ) -> None:
+        if array.memory.space == "local":
+            self._unwritten.read_local(machine, array, mask, position)
+            return
+        shadow = self._races.shadow(array)
+        fresh = self._unwritten.concerns(array)
+        if shadow is None and not fresh:
+            return
+        made = accesses(machine, array, mask, position, ends=ends)
+        if shadow is not None:
+            if array.memory.space == "shared":
+                self._unwritten.read_shared(machine, array, shadow, made)
+            self._races.read(machine, array, shadow, made)
+        if fresh:
+            self._unwritten.read_global(machine, array, made, copies)
+
+    def store(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, value: Any
+    ) -> None:
+        dtype = array.dtype
+        if dtype.kind == "i" and dtype.itemsize <= 4 and getattr(value, "dtype", dtype) != dtype:
+            self._check_fit(machine, mask, value, dtype, f"a store into {array.name} as", array.name)
+        shadow = self._races.shadow(array) if array.memory.space != "local" else None
+        if shadow is not None:
+            self._races.write(machine, array, shadow, accesses(machine, array, mask, position), value)
+        self._unwritten.write(machine, array, mask, position)
+
+    # Mistakes of single threads.
+
+    def narrowed(self, machine: ObservedMachine, mask: Mask, value: Any, dtype: Any) -> None:
+        self._check_fit(machine, mask, value, dtype, "a cast to", "")
+
+    def _check_fit(
+        self, machine: ObservedMachine, mask: Mask, value: Any, dtype: Any, by: str, name: str
+    ) -> None:
+        """Tell of wide integers that do not fit a narrow type."""
+        limits = np.iinfo(dtype)
+        if value.dtype.kind not in "iu" or (np.max(value) <= limits.max and np.min(value) >= limits.min):
+            return
+        lost = masks.lanes(((value > limits.max) | (value < limits.min)) & mask, machine.shape)
+        if lost.any():
+            lane = int(np.argmax(lost))
+            number = int(np.broadcast_to(value, machine.shape).flat[lane])
+            self._tell(machine, lane, "integer overflow", f"{number} does not survive {by} {dtype}", name, "")
+
+    def wrong(self, machine: ObservedMachine, lane: int, kind: str, what: str, name: str | None) -> None:
+        # The text about an index names its element first.
+        element = what[: what.index("]") + 1] if name else ""
+        self._tell(machine, lane, kind, what, name or "", element)
+
+    def _tell(
+        self, machine: ObservedMachine, lane: int, kind: str, what: str, name: str, element: str
+    ) -> None:
+        me = thread_name(machine, lane + machine.first * machine.threads)
+        text = what if me.split(" ")[0] in what else f"{what}, {me}"
+        self.findings.add(kind, name, machine.line, None, 1, lambda: Example(text, element, me))

@@ -1,0 +1,75 @@
+"""Shadow memory: who wrote and who read each piece of an array last, and when.
+
+A *stamp* is ``event << 32 | thread``: a number that grows with each access that is observed, and the number of
+the thread in the grid. -1 means nobody. Two accesses race if neither happens before the other; in one launch
+that order comes from a thread's own program, from barriers and from ``syncwarp`` only (CUDA C++ Programming
+Guide, "Memory Consistency Model"). Savage et al., "Eraser", and Flanagan & Freund, "FastTrack", PLDI 2009, keep
+such epochs by variable; here two readers are enough, since a writer differs from at least one of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+THREAD = 0xFFFFFFFF
+NOBODY = -1
+
+
+class Shadow:
+    """The shadow of one allocation.
+
+    Parameters
+    ----------
+    nbytes : int
+        Size of the allocation.
+    grain : int
+        Bytes that one stamp stands for: the smallest element that is accessed.
+
+    Attributes
+    ----------
+    writer, reader, other_reader : int64 arrays
+        Stamps of the last plain store and of the last two threads that loaded or did an atomic operation.
+    """
+
+    def __init__(self, nbytes: int, grain: int) -> None:
+        self.grain = grain
+        self.writer, self.reader, self.other_reader = (
+            np.full(-(-nbytes // grain), NOBODY, np.int64) for _ in range(3)
+        )
+
+    def refine(self, grain: int) -> None:
+        """Divide the pieces, where smaller elements come to be accessed."""
+        parts = self.grain // grain
+        self.writer, self.reader, self.other_reader = (
+            np.repeat(stamps, parts) for stamps in (self.writer, self.reader, self.other_reader)
+        )
+        self.grain = grain
+
+    def pieces(self, byte: Any, itemsize: int) -> Any:
+        """Return the pieces of elements at bytes, [elements, pieces of each]."""
+        if itemsize < self.grain:
+            self.refine(itemsize)
+        return (byte // self.grain)[:, None] + np.arange(itemsize // self.grain)
+
+    def read(self, pieces: Any, stamps: Any) -> None:
+        """Note readers, one a piece; of several at one piece the first and the last are kept."""
+        before = self.reader[pieces]
+        self.reader[pieces] = stamps
+        last = self.reader[pieces]
+        second = self.other_reader[pieces]
+        # A thread that reads again does not push out the other one.
+        second = np.where((before ^ stamps) & THREAD == 0, second, before)
+        if np.array_equal(last, stamps):
+            self.other_reader[pieces] = second
+            return
+        self.other_reader[pieces[::-1]] = stamps[::-1]
+        first = self.other_reader[pieces]
+        alone = first == last
+        self.other_reader[pieces[alone]] = second[alone]
+
+    def write(self, pieces: Any, stamps: Any) -> Any:
+        """Note writers, and return the stamps that hold: others' where several write one piece at once."""
+        self.writer[pieces] = stamps
+        return self.writer[pieces]

@@ -1,0 +1,89 @@
+"""Which arrays a kernel may store into, told from its source: the others cannot race."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+_known: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()
+
+
+def stored_parameters(function: Any) -> frozenset[str]:
+    """Return the parameters that a kernel, or a device function that it calls, may store into.
+
+    An array that cannot be told apart counts as stored into.
+    """
+    if function not in _known:
+        _known[function] = frozenset()  # while a recursive function is looked at
+        _known[function] = _stored(function)
+    return _known[function]
+
+
+def _stored(function: Any) -> frozenset[str]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    names = _names(function)
+    stored: set[str] = set()
+    origins: list[tuple[str, set[str]]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.For)):
+            value = node.iter if isinstance(node, ast.For) else node.value
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                for part in ast.walk(target):
+                    if isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, ast.Store):
+                        stored |= set(_bases(part))
+                    elif isinstance(part, ast.Name) and value is not None:
+                        origins.append((part.id, set(_bases(value))))
+        elif isinstance(node, ast.Call):
+            stored |= _stored_by_call(node, names)
+    # What is stored into through a view is stored into.
+    size = -1
+    while len(stored) != size:
+        size = len(stored)
+        for name, bases in origins:
+            if name in stored:
+                stored |= bases
+    return frozenset(stored & set(inspect.signature(function).parameters))
+
+
+def _bases(node: ast.AST) -> Iterator[str]:
+    """Yield the names of the arrays that an expression may be, or be a view of."""
+    if isinstance(node, ast.Name):
+        yield node.id
+    elif isinstance(node, (ast.Subscript, ast.Attribute, ast.Starred, ast.NamedExpr)):
+        yield from _bases(node.value)
+    elif isinstance(node, (ast.Tuple, ast.List)):
+        for element in node.elts:
+            yield from _bases(element)
+    elif isinstance(node, ast.IfExp):
+        yield from _bases(node.body)
+        yield from _bases(node.orelse)
+    elif isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute):
+            yield from _bases(node.func.value)
+        for argument in node.args:
+            yield from _bases(argument)
+
+
+def _stored_by_call(node: ast.Call, names: dict[str, Any]) -> set[str]:
+    callee = ast.unparse(node.func)
+    if ".atomic." in f".{callee}" or callee.rsplit(".", 1)[-1] in ("stcg", "stcs", "stwb", "stwt"):
+        return {name for argument in node.args[:1] for name in _bases(argument)}
+    value: Any = names.get(callee.split(".")[0])
+    for part in callee.split(".")[1:]:
+        value = getattr(value, part, None)
+    function = getattr(value, "py_func", None) or getattr(value, "fn", None)
+    if not inspect.isfunction(function):
+        return set()
+    parameters = list(inspect.signature(function).parameters)
+    passed = [*zip(parameters, node.args, strict=False), *((k.arg, k.value) for k in node.keywords)]
+    inside = stored_parameters(function)
+    return {name for parameter, argument in passed if parameter in inside for name in _bases(argument)}
+
+
+def _names(function: Any) -> dict[str, Any]:
+    return {**function.__globals__, **inspect.getclosurevars(function).nonlocals}

@@ -1,0 +1,142 @@
+"""Reads of memory that nothing wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import masks
+from ..device_array import is_fresh
+from ..masks import Mask
+from ..memory import POISON
+from ..observed_machine import ObservedArray, ObservedMachine
+from .accesses import Accesses, accesses, element, thread_name
+from .findings import Example, Findings
+from .shadow import NOBODY, Shadow
+
+_WORD = 4
+"""Bytes of fresh global memory that are told written or unwritten together."""
+
+
+class Unwritten:
+    """Finds reads of unwritten memory in a launch.
+
+    Fresh global memory holds `POISON`: what still does when a launch begins was not written, by the host either.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._copied: Callable[[bool], Any] | None = None
+        """What to do about a load whose value is stored next; told whether into global memory."""
+        self.begin_launch(())
+
+    def begin_launch(self, roots: Any) -> None:
+        """Note which words of which allocations are unwritten."""
+        self._words: dict[int, tuple[Any, Any]] = {}
+        self._local: dict[int, Any] = {}
+        for root in roots:
+            if is_fresh(root):
+                unwritten = _words(root) == POISON
+                if unwritten.any():
+                    self._words[id(root)] = root, unwritten
+
+    def begin_batch(self) -> None:
+        """Go on to other thread blocks, with fresh local memory."""
+        self._local = {}
+
+    def declare(self, machine: ObservedMachine, array: ObservedArray, mask: Mask) -> None:
+        """Note fresh local memory, of each element of each lane."""
+        if array.memory.space != "local":
+            return
+        key, elements = id(array.memory.root), array.buffer.size // machine.num_lanes
+        if key not in self._local:
+            self._local[key] = np.ones((elements, *machine.shape), bool)
+        else:
+            np.copyto(self._local[key], True, where=mask)
+
+    def concerns(self, array: ObservedArray) -> bool:
+        """Tell whether global memory was fresh when the launch began."""
+        return id(array.memory.root) in self._words
+
+    def read_local(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+        """Check a load from local memory."""
+        unwritten = self._local[id(array.memory.root)].reshape(-1)[position] & mask
+        if unwritten.any():
+            lanes = np.flatnonzero(masks.lanes(unwritten, machine.shape))
+            self._tell(machine, array, Accesses(np.zeros(1, np.int64), lanes))
+
+    def read_shared(
+        self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses
+    ) -> None:
+        """Check a load from shared memory."""
+        pieces = shadow.pieces(made.byte, array.dtype.itemsize)
+        unwritten = (shadow.writer[pieces] == NOBODY).any(axis=1)
+        if unwritten.any():
+            self._tell(machine, array, Accesses(made.byte[unwritten], made.lane[unwritten]))
+
+    def read_global(
+        self, machine: ObservedMachine, array: ObservedArray, made: Accesses, copies: bool
+    ) -> None:
+        """Check a load from fresh memory; where it `copies`, the next store decides whether it is a mistake."""
+        self.flush()
+        words = self._words[id(array.memory.root)][1]
+        last = made.byte + (array.dtype.itemsize - 1)
+        unwritten = words[made.byte // _WORD] | words[last // _WORD]
+        if not unwritten.any():
+            return
+        bad = Accesses(made.byte[unwritten], made.lane[unwritten])
+
+        def resolve(to_global: bool) -> Any:
+            if not to_global:
+                self._tell(machine, array, bad)
+                return None
+            found = np.zeros(machine.num_lanes, bool)
+            found[bad.lane] = True
+            return found.reshape(machine.shape)
+
+        if copies:
+            self._copied = resolve
+        else:
+            resolve(False)
+
+    def flush(self) -> None:
+        """Tell of a load whose value was not stored next."""
+        if self._copied is not None:
+            self._copied(False)
+            self._copied = None
+
+    def write(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+        """Note a store."""
+        copied, self._copied = self._copied, None
+        if copied is not None:
+            unwritten = copied(array.memory.space == "global")
+            mask = mask if unwritten is None else masks.minus(mask, unwritten)
+            if mask is False:
+                return
+        root = id(array.memory.root)
+        if array.memory.space == "local":
+            position = np.broadcast_to(position, machine.shape)
+            chosen = position if mask is True else position[masks.lanes(mask, machine.shape)]
+            self._local[root].reshape(-1)[chosen] = False
+        elif root in self._words:
+            byte = accesses(machine, array, mask, position).byte
+            for start in range(0, array.dtype.itemsize, _WORD):
+                self._words[root][1][(byte + start) // _WORD] = False
+
+    def _tell(self, machine: ObservedMachine, array: ObservedArray, bad: Accesses) -> None:
+        local = array.memory.space == "local"
+
+        def example() -> Example:
+            where = array.name if local else element(machine, array.memory, int(bad.byte[0]))
+            me = thread_name(machine, int(bad.lane[0]) + machine.first * machine.threads)
+            return Example(f"{where}: {me} reads what nothing wrote", where, me)
+
+        self._findings.add("uninitialised read", array.name, machine.line, None, bad.lane.size, example)
+
+
+def _words(root: Any) -> Any:
+    """Return an allocation as words, its last bytes filled up with zeros."""
+    raw = root.reshape(-1, order="A").view(np.uint8)
+    return np.pad(raw, (0, -raw.size % _WORD)).view(np.uint32)
