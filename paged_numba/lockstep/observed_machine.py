@@ -104,12 +104,13 @@ class ObservedArray(LaneArray):
             index = (index,)
         if self._selects_view(index) or self.dtype.names is not None:
             return self.view(mask, index)
-        position, mask = self.locate(mask, index)
-        if mask is False:
+        position, inside = self.locate(mask, index)
+        if inside is False:
             return self.dtype.type(0)
         for load in self.machine.on_load:
-            load(self.machine, self, mask, position)
-        return self.buffer[position]
+            load(self.machine, self, inside, position)
+        value = self.buffer[position]
+        return value if inside is mask else np.where(inside, value, self.dtype.type(0))
 
     def store(self, mask: Mask, index: Any, value: Any) -> None:
         if type(index) is not tuple:
@@ -143,7 +144,9 @@ class ObservedArray(LaneArray):
 
     def _tell_negative(self, mask: Mask, index: tuple[Any, ...]) -> None:
         for i, n in zip(index, self.lengths, strict=False):
-            if type(i) is slice or i.dtype.kind not in "i" or not np.any(i < 0):
+            if type(i) is slice or i.dtype.kind != "i":
+                continue
+            if (i.min(initial=0) if type(i) is np.ndarray else i) >= 0:
                 continue
             wraps = (i < 0) & (i >= -n) & mask
             if np.any(wraps):

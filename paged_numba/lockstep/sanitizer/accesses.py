@@ -79,4 +79,5 @@ def _ends(machine: ObservedMachine, mask: Mask) -> Any:
     active = masks.lanes(mask, machine.shape)
     rows = np.flatnonzero(active.any(axis=1))
     first, last = active[rows].argmax(axis=1), threads - 1 - active[rows, ::-1].argmax(axis=1)
-    return np.concatenate([start[rows] + first, start[rows] + last])
+    ends = first != last
+    return np.concatenate([start[rows] + first, (start[rows] + last)[ends]])

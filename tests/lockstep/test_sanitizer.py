@@ -1,0 +1,352 @@
+"""Each detector with a case that it finds and a near-identical one that it allows."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paged_numba import lockstep
+from paged_numba.lockstep import facade
+
+sys.path.insert(0, str(Path(__file__).parent))
+kernels = pytest.importorskip("tutorial_kernels", reason="Numba is not installed")
+racy = pytest.importorskip("racy_kernels")
+
+RNG = np.random.default_rng(0)
+
+
+def floats(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+def kinds(findings):
+    return [finding.kind for finding in findings]
+
+
+def only(findings, kind):
+    assert kinds(findings) == [kind], str(findings)
+    return next(iter(findings))
+
+
+# Races in tutorial kernels: a clean version, a racy one, and the array that tells them apart.
+
+MATRICES = (2, 2), (16, 16), lambda: (floats(32, 32), floats(32, 32), zeros(32, 32))
+TILES = (2, 2), (32, 8), lambda: (floats(64, 64), zeros(64, 64))
+VALUES = 8, 128, lambda: (np.arange(1000, dtype=np.int32) % 64, zeros(64, dtype=np.int32))
+SCAN = 2, 128, lambda: (np.arange(256, dtype=np.int32), zeros(256, dtype=np.int32))
+REDUCE = 8, 128, lambda: (floats(1024), zeros(8))
+STENCIL = 8, 128, lambda: (floats(1024), zeros(1024))
+
+TWINS = [
+    ("matmul_tiled", "matmul_without_second_barrier", ["tile_a", "tile_b"], *MATRICES),
+    ("transpose_padded", "transpose_without_barrier", ["tile"], *TILES),
+    ("histogram_global", "histogram_without_atomics", ["counts"], *VALUES),
+    ("inclusive_scan", "inclusive_scan_in_one_buffer", ["buffer"], *SCAN),
+    ("reduce_sequential", "reduce_without_barrier", ["partial"], *REDUCE),
+    ("stencil", "stencil_without_barrier", ["near"], *STENCIL),
+]
+
+
+@pytest.mark.parametrize("twins", TWINS, ids=lambda twins: twins[0])
+@pytest.mark.parametrize("max_lanes", [128, 32768])
+def test_a_racy_kernel_is_caught_and_its_clean_twin_passes(twins, max_lanes):
+    clean, wrong, arrays, grid, block, make = twins
+    with lockstep.options(max_lanes=max_lanes):
+        findings = lockstep.sanitize(getattr(kernels, clean), grid, block, *make())
+        assert not findings, str(findings)
+        findings = lockstep.sanitize(getattr(kernels, wrong), grid, block, *make())
+    assert {finding.array for finding in findings} == set(arrays)
+    assert {finding.kind for finding in findings.errors} == {"data race"}
+    for finding in findings:
+        assert finding.example.element.startswith(f"{finding.array}[")
+        assert finding.example.thread != finding.example.other_thread
+        assert finding.line.startswith("tutorial_kernels.py:")
+        assert finding.array in finding.source
+        assert finding.array in finding.other_source
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vector_add", "saxpy", "copy_with_stride", "matmul_naive", "transpose_naive", "transpose_tiled",
+        "histogram_shared", "reduce_interleaved", "reduce_by_shuffles", "monte_carlo_pi", "bitonic_step", "dot",
+        "black_scholes_like", "particles",
+    ],
+)  # fmt: skip
+def test_the_other_tutorial_kernels_are_clean(name):
+    given_arguments = {
+        "vector_add": (8, 128, floats(1000), floats(1000), zeros(1000)),
+        "saxpy": (4, 128, np.float32(2), floats(4096), floats(4096)),
+        "copy_with_stride": (1, 128, floats(1000), zeros(128), 2, 3),
+        "matmul_naive": (*MATRICES[:2], *MATRICES[2]()),
+        "transpose_naive": ((2, 8), (32, 8), *TILES[2]()),
+        "transpose_tiled": (*TILES[:2], *TILES[2]()),
+        "histogram_shared": (*VALUES[:2], *VALUES[2]()),
+        "monte_carlo_pi": (4, 64, zeros(1, dtype=np.int64), 5),
+        "bitonic_step": (2, 128, floats(256), 64, 128),
+        "dot": (8, 128, floats(1024), floats(1024), zeros(1)),
+        "black_scholes_like": (1, 128, np.abs(floats(128)) + 1, zeros(128)),
+        "particles": (8, 128, floats(1024, 3), zeros(1024)),
+    }.get(name, (*REDUCE[:2], *REDUCE[2]()))
+    findings = lockstep.sanitize(getattr(kernels, name), *given_arguments)
+    assert not findings, str(findings)
+
+
+def test_a_warp_that_exchanges_through_shared_memory_needs_syncwarp():
+    def run(careful):
+        return lockstep.sanitize(kernels.reduce_last_warp, 1, 64, floats(64), zeros(1), careful)
+
+    assert not run(True)
+    finding = only(run(False), "data race")
+    assert "with no cuda.syncwarp() between" in finding.example.what
+
+
+def test_a_shuffle_orders_no_memory():
+    finding = only(
+        lockstep.sanitize(racy.exchange_by_shuffle_only, 1, 32, zeros(32, dtype=np.int32)), "data race"
+    )
+    assert finding.array == "tile"
+
+
+@pytest.mark.parametrize(("shared", "blocks"), [(True, 1), (False, 1), (False, 3)])
+@given(data=st.data())
+def test_races_are_those_that_comparing_all_pairs_finds(shared, blocks, data):
+    steps, threads = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([2, 3, 34]))
+    lanes = threads * blocks
+
+    def numbers(largest):
+        rows = st.lists(st.integers(0, largest), min_size=lanes, max_size=lanes)
+        return np.array(data.draw(st.lists(rows, min_size=steps, max_size=steps)), np.int32)
+
+    access, element = numbers(2), numbers(7)
+    # Most threads rest: dense accesses race nearly always.
+    access[:, 2:] = 0 if data.draw(st.booleans()) else access[:, 2:]
+    barriers = np.array(data.draw(st.lists(st.booleans(), min_size=steps, max_size=steps)))
+    findings = lockstep.sanitize(
+        racy.random_accesses, blocks, threads, access, element, barriers, shared, np.full(8, -1, np.int32)
+    )
+    done = [
+        (lane, element[step, lane], access[step, lane], lane // threads, int(barriers[:step].sum()))
+        for step in range(steps)
+        for lane in range(lanes)
+        if access[step, lane]
+    ]
+    racing = {
+        int(a[1])
+        for i, a in enumerate(done)
+        for b in done[:i]
+        # Another thread, one element, a store; other blocks, or no barrier between.
+        if a[0] != b[0] and a[1] == b[1] and 2 in (a[2], b[2]) and (a[3] != b[3] or a[4] == b[4])
+    }
+    assert bool(findings) == bool(racing), f"{findings}\n{racing}"
+    assert set(kinds(findings)) <= {"data race"}
+    if findings:
+        first = next(iter(findings)).example.element
+        assert int(first.split("[")[1].rstrip("]")) in racing
+
+
+def test_threads_that_write_the_same_value_race_harmlessly():
+    same, different = np.ones(64, np.int32), np.arange(64, dtype=np.int32)
+    finding = only(
+        lockstep.sanitize(racy.all_set_a_flag, 1, 64, zeros(1, dtype=np.int32), same), "benign race"
+    )
+    assert "the same value" in finding.example.what
+    findings = lockstep.sanitize(racy.all_set_a_flag, 1, 64, zeros(1, dtype=np.int32), different)
+    assert only(findings, "data race").count == 63
+    assert findings.errors
+    # Another block, in another batch, finds the value of the first one.
+    with lockstep.options(max_lanes=32):
+        findings = lockstep.sanitize(racy.all_set_a_flag, 2, 32, zeros(1, dtype=np.int32), same)
+    assert not findings.errors
+    assert findings
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_atomics_race_with_plain_stores_only(blocks):
+    def run(atomic):
+        return lockstep.sanitize(
+            racy.read_then_write_at_once, blocks, 64 // blocks, zeros(1, dtype=np.int32), atomic
+        )
+
+    assert not run(True)
+    only(run(False), "data race")
+
+
+def test_thread_blocks_are_ordered_by_the_grid_barrier_only():
+    def run(barrier):
+        x, out = zeros(64, dtype=np.int64), zeros(64, dtype=np.int64)
+        return lockstep.sanitize(racy.neighbours_across_blocks, 64, 1, x, out, barrier)
+
+    assert not run(True)
+    assert "nothing orders thread blocks" in only(run(False), "data race").example.what
+
+
+def test_launches_are_ordered():
+    x = np.arange(64, dtype=np.float32)
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.shift, 1, 32, x, x[32:], 0)
+        lockstep.launch(racy.shift, 1, 32, x, x, 32)
+    assert not findings
+
+
+# Barriers.
+
+
+def test_a_divergent_barrier_is_found_and_the_launch_goes_on():
+    out = zeros(64, dtype=np.int32)
+    assert not lockstep.sanitize(racy.divergent_barrier, 1, 64, out, 64)
+    assert not lockstep.sanitize(racy.divergent_barrier, 1, 64, out, 0)
+    out[:] = 0
+    finding = only(lockstep.sanitize(racy.divergent_barrier, 1, 64, out, 16), "synchronization")
+    assert "cuda.syncthreads() must be reached by all threads of a block" in finding.example.what
+    np.testing.assert_array_equal(out, np.arange(64))
+
+
+def test_a_divergent_shuffle_is_found():
+    out = zeros(32, dtype=np.int64)
+    assert not lockstep.sanitize(racy.divergent_shuffle, 1, 32, out, 32)
+    finding = only(lockstep.sanitize(racy.divergent_shuffle, 1, 32, out, 30), "synchronization")
+    assert "shfl_xor_sync" in finding.example.what
+
+
+# Unwritten memory.
+
+
+def test_unwritten_shared_memory_is_found():
+    assert not lockstep.sanitize(racy.sum_shared, 3, 32, zeros(1), 32).errors
+    findings = lockstep.sanitize(racy.sum_shared, 1, 32, zeros(1), 31)
+    finding = only(findings, "uninitialised read")
+    assert (finding.example.element, finding.count) == ("tile[31]", 1)
+    assert "reads what nothing wrote" in finding.example.what
+
+
+def test_unwritten_local_memory_is_found():
+    assert not lockstep.sanitize(racy.sum_local, 1, 32, zeros(32), 4)
+    finding = only(lockstep.sanitize(racy.sum_local, 1, 32, zeros(32), 3), "uninitialised read")
+    assert (finding.array, finding.count) == ("mine", 32)
+
+
+def test_unwritten_device_memory_is_found_until_host_or_kernel_write_it():
+    fresh = facade.device_array(64, np.float32)
+    out = facade.to_device(zeros(64))
+
+    def use(threads):
+        with lockstep.sanitizing() as findings:
+            facade.jit(racy.double.py_func)[1, threads](fresh, out)
+        return findings
+
+    finding = only(use(64), "uninitialised read")
+    assert (finding.array, finding.example.element, finding.count) == ("source", "source[0]", 64)
+    fresh[:32] = np.ones(32, np.float32)
+    assert not use(32)
+    assert only(use(64), "uninitialised read").count == 32
+    out[:] = np.ones(64, np.float32)
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.double, 1, 64, out, fresh)
+    assert not findings
+    assert not use(64)
+
+
+def test_a_copy_is_no_use_but_its_result_is_as_unwritten():
+    fresh, copied = facade.device_array(32, np.float32), facade.device_array(32, np.float32)
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.copy, 1, 32, fresh, copied)
+    assert not findings
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.double, 1, 32, copied, zeros(32))
+    assert only(findings, "uninitialised read").count == 32
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.copy_through_shared, 1, 32, fresh, zeros(32))
+    assert kinds(findings) == ["uninitialised read"]
+
+
+# Indices and integers.
+
+
+@pytest.mark.parametrize(
+    ("kernel", "arguments", "element"),
+    [
+        (racy.shift, lambda: (floats(32), zeros(32), 1), "source[32]"),
+        (racy.scatter, lambda: (zeros(32), 1), "out[32]"),
+        (racy.count_at, lambda: (zeros(32, dtype=np.int32), 1), "out[32]"),
+        (racy.row_of, lambda: (floats(4, 32), zeros(32), 4), "source[4]"),
+    ],
+)
+def test_an_index_out_of_bounds_is_found_and_the_launch_goes_on(kernel, arguments, element):
+    *given_arguments, by = arguments()
+    assert not lockstep.sanitize(kernel, 1, 32, *given_arguments, 0)
+    for array in given_arguments[-1:]:
+        array[:] = 0
+    finding = only(lockstep.sanitize(kernel, 1, 32, *given_arguments, by), "out of bounds")
+    assert finding.example.element == element
+    assert "out of bounds for shape" in finding.example.what
+    if kernel is racy.shift:
+        np.testing.assert_array_equal(given_arguments[1], [*given_arguments[0][1:], 0])
+    if kernel in (racy.scatter, racy.count_at):
+        np.testing.assert_array_equal(given_arguments[0], [0] + [1] * 31)
+
+
+def test_negative_indices_are_found_though_numba_takes_them():
+    source, out = floats(32), zeros(32)
+    finding = only(lockstep.sanitize(racy.shift, 1, 32, source, out, -2), "negative index")
+    assert finding.example.what.startswith("source[-2] is negative and counts from the end of shape (32,)")
+    np.testing.assert_array_equal(out, np.roll(source, 2))
+
+
+def test_integers_that_do_not_fit_an_index_are_found():
+    source, out = floats(32), zeros(32)
+    assert not lockstep.sanitize(racy.narrow_index, 1, 32, source, out, 1)
+    findings = lockstep.sanitize(racy.narrow_index, 1, 32, source, out, 2**31)
+    finding = next(iter(findings))
+    assert finding.kind == "integer overflow"
+    assert "2147483648 does not survive a cast to int32" in finding.example.what
+    # Unsigned numbers wrap around by definition, as hashes want; and no index, no finding.
+    assert not lockstep.sanitize(racy.narrow_hash, 1, 32, source, out, 2**31)
+    assert not lockstep.sanitize(racy.narrow_value, 1, 32, out, 2**31)
+
+
+def test_integers_that_do_not_fit_an_array_are_found():
+    wide, narrow = np.full(32, 2**40), zeros(32, dtype=np.int32)
+    finding = only(lockstep.sanitize(racy.copy, 1, 32, wide, narrow), "integer overflow")
+    assert "does not survive a store into out as int32" in finding.example.what
+    assert not lockstep.sanitize(racy.copy, 1, 32, wide % 1000, narrow)
+
+
+# Findings.
+
+
+def test_findings_print_and_save(tmp_path):
+    findings = lockstep.sanitize(
+        kernels.transpose_without_barrier, (2, 2), (32, 8), floats(64, 64), zeros(64, 64)
+    )
+    text = str(findings)
+    assert text.startswith("1 kind of error, 0 benign")
+    # 31 of 32 rows of each column were written by other warps: 4 blocks * 32 columns * 31.
+    assert "with no barrier between (3,968 times; the first is shown)" in text
+    assert "tile[x, y + j]" in text
+    assert "tile[y + j, x] = source" in text
+    findings.save(tmp_path / "findings.json")
+    saved = json.loads((tmp_path / "findings.json").read_text())["findings"]
+    assert saved[0]["kind"] == "data race"
+    assert saved[0]["count"] == 3968
+    assert saved[0]["example"]["element"] == "tile[1, 0]"
+    assert (
+        str(lockstep.sanitize(kernels.vector_add, 1, 32, floats(32), floats(32), zeros(32))) == "no findings"
+    )
+
+
+def test_an_error_that_is_no_finding_is_raised():
+    from paged_numba.errors import KernelError
+
+    frozen = zeros(32)
+    frozen.flags.writeable = False
+    with lockstep.sanitizing(), pytest.raises(KernelError, match="out is read-only"):
+        lockstep.launch(racy.scatter, 1, 32, frozen, 0)
