@@ -10,6 +10,7 @@ import numpy as np
 from . import ops, validation
 from . import target as seam
 from .allocator import Allocation, BlockAllocator
+from .cache_watch import CacheWatch
 
 
 class PagedKVCache:
@@ -23,6 +24,12 @@ class PagedKVCache:
         Shape of one token's keys and of its values; head_dim is 256 at most.
     target : str
         What runs the kernels and so where the storage lies; see `paged_numba.target.resolve`.
+    debug : bool
+        Whether each launch that is given the cache's arrays, of whatever kernel, is held against the
+        allocator. A read of a freed block, of a slot that its sequence has not written or past a
+        sequence's end, a write into a block that sequences share, and a block table that is no
+        sequence's raise KernelError when the launch ends, or are findings in
+        ``lockstep.sanitizing()``. Only on the target ``lockstep``, and slow.
 
     Attributes
     ----------
@@ -46,14 +53,24 @@ class PagedKVCache:
     """
 
     def __init__(
-        self, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int, *, target: str = "auto"
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        *,
+        target: str = "auto",
+        debug: bool = False,
     ) -> None:
         self.target = seam.resolve(target)
+        if debug and self.target != "lockstep":
+            raise ValueError(f"debug=True needs the target lockstep, got target={self.target!r}")
         self.allocator = BlockAllocator(num_blocks, block_size)
         validation.check_cache_sizes(block_size, num_kv_heads, head_dim)
         shape = (num_blocks, block_size, num_kv_heads, head_dim)
-        self.key_cache = seam.storage(shape, np.float32, np.nan, self.target)
-        self.value_cache = seam.storage(shape, np.float32, np.nan, self.target)
+        self.key_cache = seam.storage(shape, np.float32, self.target)
+        self.value_cache = seam.storage(shape, np.float32, self.target)
+        self._watch = CacheWatch(self.allocator, self.key_cache, self.value_cache) if debug else None
 
     def add(self, seq_id: Hashable, key: Any, value: Any) -> None:
         """Start a sequence with the keys and values of its first tokens.
@@ -106,6 +123,8 @@ class PagedKVCache:
             Nothing was changed.
         """
         self.allocator.free(seq_id)
+        if self._watch is not None:
+            self._watch.look()  # another sequence of this name may come before the next launch
 
     def gather(self, seq_id: Hashable) -> tuple[Any, Any]:
         """Return the keys and values of a sequence, float32[seq_len, num_kv_heads, head_dim] each."""

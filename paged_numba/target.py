@@ -141,9 +141,13 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     return np.empty(shape, dtype)
 
 
-def storage(shape: tuple[int, ...], dtype: Any, fill: float, target: str) -> Any:
-    """Return an array for a target's kernels to keep, filled with `fill`: on the GPU for ``cuda``."""
-    array = np.full(shape, fill, dtype)
+def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
+    """Return an array of NaN for a target's kernels to keep: on the GPU for ``cuda``."""
+    if target == "lockstep":
+        from .lockstep.device_array import fresh_array
+
+        return fresh_array(shape, np.dtype(dtype))
+    array = np.full(shape, np.nan, dtype)
     if target != "cuda":
         return array
     from numba import cuda

@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "paged_numba"
 
 # Which parts a part may import. A part is a module or package at the top of paged_numba.
-CORE = {"errors", "reference", "allocator", "lockstep", "validation", "kernels", "target", "ops", "cache"}
+CORE = {
+    "cache_watch",
+    "errors",
+    "reference",
+    "allocator",
+    "lockstep",
+    "validation",
+    "kernels",
+    "target",
+    "ops",
+    "cache",
+}
 MAY_IMPORT = {
     "errors": set(),
     "lockstep": {"errors"},
@@ -24,7 +35,8 @@ MAY_IMPORT = {
     "kernels": set(),
     "target": {"errors", "lockstep"},
     "ops": {"validation", "target", "kernels"},
-    "cache": {"allocator", "ops", "target", "validation"},
+    "cache_watch": {"allocator", "errors", "lockstep"},
+    "cache": {"allocator", "cache_watch", "ops", "target", "validation"},
     "testing": CORE,
 }
 

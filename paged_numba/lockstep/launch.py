@@ -108,7 +108,7 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
         raise LaunchError(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
-    program, make_machine = _translated(function)
+    program, make_machine = _translated(function, args)
     names = list(inspect.signature(function).parameters)
     if len(names) != len(args):
         raise LaunchError(
@@ -133,9 +133,11 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
         whole.end_launch()
 
 
-def _translated(function: Any) -> tuple[Callable[..., Any], Callable[..., Machine]]:
+def _translated(
+    function: Any, arguments: tuple[Any, ...]
+) -> tuple[Callable[..., Any], Callable[..., Machine]]:
     """Return the lane program of a kernel, and what makes the machine that it runs on."""
-    listeners = observers()
+    listeners = observers(arguments)
     if not listeners:
         return translate(function, kernel=True).function, Machine
     from .observed_machine import ObservedMachine

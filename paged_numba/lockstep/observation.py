@@ -7,11 +7,14 @@ built only where an `Observer` listens.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .masks import Mask
 
@@ -129,10 +132,38 @@ class Observer:
 
 _observers: ContextVar[tuple[Observer, ...]] = ContextVar("lockstep_observers", default=())
 
+_watched: weakref.WeakKeyDictionary[Observer, list[weakref.ref[Any]]] = weakref.WeakKeyDictionary()
+"""By observer that lives, the allocations that it watches."""
 
-def observers() -> tuple[Observer, ...]:
-    """Return who listens to launches, outermost first."""
-    return _observers.get()
+
+def observers(arguments: tuple[Any, ...]) -> tuple[Observer, ...]:
+    """Return who listens to a launch with these arguments, outermost first."""
+    found = _observers.get()
+    if not _watched:
+        return found
+    roots = {id(root_of(array)) for array in map(_host_array, arguments) if isinstance(array, np.ndarray)}
+    watching = (
+        observer
+        for observer, watched in list(_watched.items())
+        if any(id(root()) in roots for root in watched if root() is not None)
+    )
+    return (*found, *(observer for observer in watching if observer not in found))
+
+
+def _host_array(argument: Any) -> Any:
+    return getattr(argument, "__lockstep_array__", argument)
+
+
+def root_of(array: Any) -> Any:
+    """Return the NumPy array that owns the memory of `array`, or the outermost one that can be had."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def watch(root: Any, observer: Observer) -> None:
+    """Have `observer` listen, as long as it lives, to every launch that is given an allocation or a view of it."""
+    _watched.setdefault(observer, []).append(weakref.ref(root))
 
 
 @contextmanager

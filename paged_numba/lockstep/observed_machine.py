@@ -11,7 +11,7 @@ from . import masks
 from .machine import WARP_SIZE, Dim3, Machine, Site
 from .masks import Mask, minus
 from .memory import LaneArray, LocalArray
-from .observation import CodeFunction, CodeLine, Observer
+from .observation import CodeFunction, CodeLine, Observer, root_of
 
 _MOST_MASKS = 64
 """Masks whose lanes are remembered as counted."""
@@ -318,13 +318,6 @@ class ObservedMachine(Machine):
         if key not in self.memories:
             self.memories[key] = make()
         made.belongs(self.memories[key])
-
-
-def root_of(array: Any) -> Any:
-    """Return the NumPy array that owns the memory of `array`, or the outermost one that can be had."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def _address(array: Any) -> int:

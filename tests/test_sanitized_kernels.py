@@ -1,0 +1,62 @@
+"""No false alarm: every kernel of the package under the sanitizer, on random pools."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba import lockstep
+
+KERNELS = Path(pn.__file__).parent / "kernels"
+
+
+def all_kernels():
+    """Return the names of the functions under ``@cuda.jit`` that are no device functions."""
+    return {
+        node.name
+        for path in KERNELS.glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(d) == "cuda.jit" for d in node.decorator_list)
+    }
+
+
+def use_everything(lens, block_size, heads, group, dim, seed):
+    """Write, fork, copy on write, gather and attend; return the kernels that ran."""
+    rng = np.random.default_rng(seed)
+
+    def tokens(count):
+        return rng.standard_normal((2, count, heads, dim), np.float32)
+
+    cache = pn.PagedKVCache(64, block_size, heads, dim, target="lockstep", debug=True)
+    with lockstep.profiling() as report:
+        for name, length in enumerate(lens):
+            cache.add(name, *tokens(length))
+        parent = len(lens) - 1
+        cache.fork(parent, "child")
+        cache.append("child", *tokens(1))
+        cache.append(parent, *tokens(2))
+        cache.gather("child")
+        for algorithm in ("naive", "block"):
+            query = rng.standard_normal((len(lens) + 1, heads * group, dim), np.float32)
+            cache.attend([*range(len(lens)), "child"], query, algorithm=algorithm)
+    return {kernel["kernel"] for kernel in report.kernels}
+
+
+@settings(max_examples=25)
+@given(
+    lens=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    block_size=st.sampled_from([3, 4, 16]),
+    heads=st.integers(1, 2),
+    group=st.integers(1, 2),
+    dim=st.sampled_from([4, 33]),
+    seed=st.integers(0, 99),
+)
+def test_no_kernel_of_the_package_is_suspected(lens, block_size, heads, group, dim, seed):
+    with lockstep.sanitizing() as findings:
+        ran = use_everything([*lens, block_size - 1], block_size, heads, group, dim, seed)
+    assert not findings, str(findings)
+    assert ran == all_kernels()
