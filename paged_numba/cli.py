@@ -9,13 +9,15 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from .errors import TargetUnavailableError
+from .errors import KernelError, TargetUnavailableError
 from .target import TargetNameError
 from .workload import InputError
 
 COMMANDS = {
     "tour": "serve real requests with paged attention, explained and checked (the default)",
     "doctor": "what is installed, which target runs and why, what a GPU needs",
+    "profile": "what a GPU would do with memory, warps and arithmetic, counted without one",
+    "sanitize": "find races, missing barriers, unwritten memory and stray indices without a GPU",
     "bench": "measure, with both sides of each comparison in one run",
 }
 
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="paged-numba",
         description="Paged attention with real kernels, on a GPU or without one.",
-        epilog="\n".join(["commands:", *(f"  {name:8}{what}" for name, what in COMMANDS.items())]),
+        epilog="\n".join(["commands:", *(f"  {name:10}{what}" for name, what in COMMANDS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=_version())
@@ -56,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         print(f"paged-numba {chosen.command}: error: {error}", file=sys.stderr)
         return BAD_USAGE
+    except KernelError as error:
+        print(f"paged-numba {chosen.command}: the kernel failed: {error}", file=sys.stderr)
+        return 1
 
 
 def _version() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -258,3 +259,137 @@ def test_requests_are_paragraphs_of_bytes():
     # The second is cut to 10 - 4 bytes, and so are lengths.
     assert bytes(requests[1].prompt) == b"two\nli"
     assert len(workload.from_lengths([(100, 50)], 4, 10)[0].prompt) == 6
+
+
+MINE = """
+import numpy as np
+from numba import cuda, float32
+
+
+@cuda.jit
+def reverse(source, target):
+    tile = cuda.shared.array(64, float32)
+    thread = cuda.threadIdx.x
+    tile[thread] = source[thread]
+    cuda.syncthreads()
+    target[thread] = tile[63 - thread]
+
+
+@cuda.jit
+def reverse_too_early(source, target):
+    tile = cuda.shared.array(64, float32)
+    thread = cuda.threadIdx.x
+    tile[thread] = source[thread]
+    target[thread] = tile[63 - thread]
+
+
+@cuda.jit
+def beyond(target):
+    target[cuda.grid(1)] = 1
+
+
+def right():
+    source = cuda.to_device(np.arange(64, dtype=np.float32))
+    target = cuda.device_array_like(source)
+    reverse[1, 64](source, target)
+    assert target.copy_to_host()[0] == 63
+
+
+def wrong():
+    source = cuda.to_device(np.arange(64, dtype=np.float32))
+    reverse_too_early[1, 64](source, cuda.device_array_like(source))
+
+
+def worse():
+    beyond[1, 64](cuda.device_array(60, np.float32))
+
+
+def scaled(factor):
+    pass
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    pytest.importorskip("numba")
+    path = tmp_path / "mine.py"
+    path.write_text(MINE, encoding="utf-8")
+    return path
+
+
+def test_profile_shows_operations_line_by_line(capsys, tmp_path):
+    page, counts = tmp_path / "page.html", tmp_path / "counts.json"
+    status, out, err = run(
+        capsys, "profile", "paged_attention", "--shape", "num_seqs=1", "seq_len=32", "--gpu", "A100",
+        "--html", str(page), "--json", str(counts),
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert "decode_block_kernel: 1 launch of 1 x 4 thread blocks of 64 threads" in out
+    assert "Roofline for A100" in out
+    # 4 query heads x 32 tokens x 64 dimensions, 4 bytes, each moved in sectors of 32 bytes by scattered lanes.
+    assert "score += query_shared[dim] * key_row[dim]" in out
+    assert "Roofline for A100" in page.read_text(encoding="utf-8")
+    assert json.loads(counts.read_text(encoding="utf-8"))["kernels"][0]["kernel"] == "decode_block_kernel"
+    status, out, _ = run(capsys, "profile", "paged_attention", "--algorithm", "naive")
+    assert "decode_naive_kernel" in out
+
+
+@pytest.mark.parametrize("operation", ["write_kv", "gather_kv", "copy_blocks", "paged_attention"])
+def test_sanitize_finds_nothing_in_operations(capsys, operation):
+    pytest.importorskip("numba")
+    status, out, err = run(capsys, "sanitize", operation, "--shape", "seq_len=21", "head_dim=40")
+    assert (status, err) == (0, "")
+    assert out.endswith("on the lockstep machine: no findings\n")
+    assert not out.startswith("0 ")
+
+
+def test_profile_and_sanitize_run_functions_of_files_that_import_numba(capsys, mine, tmp_path):
+    status, out, err = run(capsys, "profile", f"{mine}::right")
+    assert (status, err) == (0, "")
+    assert "reverse: 1 launch of 1 thread blocks of 64 threads" in out
+    assert run(capsys, "sanitize", f"{mine}::right")[0] == 0
+    findings = tmp_path / "findings.json"
+    status, out, _ = run(capsys, "sanitize", f"{mine}::wrong", "--json", str(findings))
+    assert status == 1
+    assert "data race: tile[" in out
+    assert json.loads(findings.read_text(encoding="utf-8"))["findings"][0]["kind"] == "data race"
+    import numba.cuda
+
+    assert numba.cuda.__name__ == "numba.cuda"
+
+
+def test_profile_says_where_a_kernel_fails_and_sanitize_goes_on(capsys, mine):
+    status, _, err = run(capsys, "profile", f"{mine}::worse")
+    assert status == 1
+    assert err.startswith("paged-numba profile: the kernel failed: target[60] out of bounds for shape (60,)")
+    status, out, _ = run(capsys, "sanitize", f"{mine}::worse")
+    assert status == 1
+    assert "out of bounds: target[60] out of bounds for shape (60,)" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["nothing"],
+            "expected one of write_kv, gather_kv, copy_blocks, paged_attention or FILE.py::function",
+        ),
+        (["write_kv", "--shape", "seq_len=0"], "--shape seq_len must be a positive integer, got 'seq_len=0'"),
+        (["write_kv", "--shape", "len=3"], "--shape has num_seqs, seq_len, .*, got 'len=3'"),
+        (["write_kv", "--shape", "head_dim=300"], "head_dim must lie in 1 .. 256"),
+        (["write_kv", "--shape", "num_q_heads=3"], "num_q_heads must be a multiple of num_kv_heads=2, got 3"),
+        (["none.py::main"], "no file none.py"),
+        (
+            ["{mine}::main"],
+            "main must be a host function of .*; functions there: right, wrong, worse, scaled",
+        ),
+        (["{mine}::reverse"], "that launches kernels: it is a kernel; functions there"),
+        (["{mine}::scaled"], "scaled must take no arguments, it has .factor."),
+        (["{mine}::right", "--shape", "seq_len=3"], "--shape is for operations"),
+    ],
+)
+def test_profile_and_sanitize_say_what_they_can_run(capsys, mine, words, message):
+    for command in ("profile", "sanitize"):
+        status, out, err = run(capsys, command, *(word.format(mine=mine) for word in words))
+        assert (status, out) == (2, "")
+        assert re.search(message, err), err

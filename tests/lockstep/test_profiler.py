@@ -426,14 +426,14 @@ def test_report_page_stands_alone_and_escapes_the_source(report):
 
 
 def test_report_saves_what_it_counts(report, tmp_path):
-    report.save(tmp_path / "report.json")
+    report.save_json(tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text())
     assert saved == json.loads(json.dumps(report.to_dict()))
     assert sum(m.get("sectors", 0) for m in saved["memory"]) == report.memory("global").sectors
-    report.save(tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text().startswith('<div class="lockstep-report">')
-    with pytest.raises(ValueError, match=r"path must end in .json or .html, got path="):
-        report.save(tmp_path / "report.txt")
+    report.save_html(tmp_path / "report.html", "L4")
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "Roofline for L4" in page
 
 
 def test_report_refuses_names_that_it_does_not_know(report):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Blue of the Okabe-Ito palette, which readers with colour-vision deficiency tell from grey.
 _STYLE = """
 .lockstep-report{--ink:#1a1a1a;--quiet:#666;--rule:#ccc;--bar:#0072b233;--paper:#fff;--warn:#a34700;
- color:var(--ink);background:var(--paper);font:14px/1.4 system-ui,sans-serif;padding:1em;max-width:75em}
+ color:var(--ink);background:var(--paper);font:14px/1.4 system-ui,sans-serif;padding:1em;max-width:110em}
 @media (prefers-color-scheme:dark){.lockstep-report{--ink:#e6e6e6;--quiet:#999;--rule:#444;--bar:#56b4e944;
  --paper:#161616;--warn:#e69f00}}
 .lockstep-report h3{font-size:1em;margin:1.4em 0 .3em}
@@ -36,12 +36,12 @@ _LEGEND = (
 )
 
 
-def page_html(report: Report) -> str:
+def page_html(report: Report, gpu: str) -> str:
     """Return the page as one element."""
     parts = [f"<style>{_STYLE}</style>", *(f"<div>{escape(line)}</div>" for line in headline(report))]
     if not report.kernels:
         parts.append("<div>nothing was launched on the lockstep machine</div>")
-    parts += [_table(section) for section in sections(report)]
+    parts += [_table(section) for section in sections(report, gpu)]
     parts += [_source(report, place) for place in range(len(report.functions))]
     return f'<div class="lockstep-report">{"".join(parts)}</div>'
 

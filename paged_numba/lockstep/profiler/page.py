@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..observation import CodeFunction
@@ -35,7 +37,7 @@ class SourceLine(NamedTuple):
 SOURCE_HEADER = ["requests", "sectors", "/req", "useful", "wavefr.", "conflicts", "lanes", "flops"]
 
 
-def sections(report: Report, gpu: str = "H200") -> list[Section]:
+def sections(report: Report, gpu: str) -> list[Section]:
     """Return the tables of the page; those with nothing to say are left out."""
     made = [_global(report), _shared(report), _other(report), _work(report), _roofline(report, gpu)]
     return [section for section in made if section.rows]
@@ -50,10 +52,10 @@ def headline(report: Report) -> list[str]:
     ]
 
 
-def page_text(report: Report) -> str:
+def page_text(report: Report, gpu: str) -> str:
     """Return the page as text."""
     parts = ["\n".join(headline(report)) or "nothing was launched on the lockstep machine"]
-    for section in sections(report):
+    for section in sections(report, gpu):
         note = f"\n{section.note}" if section.note else ""
         parts.append(f"{section.title}\n{table(section.header, section.rows, section.left)}{note}")
     return "\n\n".join(parts)
@@ -81,7 +83,10 @@ def source_lines(report: Report, function: CodeFunction) -> list[SourceLine]:
     whole = report.memory("global").sectors
     indent = min((len(text) - len(text.lstrip()) for text in function.source if text.strip()), default=0)
     made = []
+    docstring = _docstring_lines(function)
     for number, text in enumerate(function.source, function.first):
+        if number in docstring:
+            continue
         cells, share = [""] * len(SOURCE_HEADER), 0.0
         if number in by_number:
             line = by_number[number]
@@ -90,6 +95,14 @@ def source_lines(report: Report, function: CodeFunction) -> list[SourceLine]:
             share = moved.sectors / whole if whole else 0.0
         made.append(SourceLine(number, text[indent:], cells, share))
     return made
+
+
+def _docstring_lines(function: CodeFunction) -> range:
+    """Return the lines of the docstring after its first, which the page leaves out."""
+    tree = ast.parse(textwrap.dedent("\n".join(function.source))).body[0]
+    if not isinstance(tree, ast.FunctionDef) or ast.get_docstring(tree) is None:
+        return range(0)
+    return range(function.first + tree.body[0].lineno, function.first + (tree.body[0].end_lineno or 0))
 
 
 def _source_cells(moved: Traffic, shared: Traffic, work: Work) -> list[str]:

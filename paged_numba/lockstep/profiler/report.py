@@ -59,7 +59,7 @@ class Roofline(NamedTuple):
 
 
 class Report:
-    """The counts of profiled launches. ``print`` it, let a notebook show it, `save` it.
+    """The counts of profiled launches. ``print`` it, let a notebook show it, save it.
 
     Examples
     --------
@@ -151,10 +151,13 @@ class Report:
 
     # Forms.
 
-    def __str__(self) -> str:
+    def text(self, gpu: str = "H200") -> str:
+        """Return the tables as text, with a roofline for `gpu`."""
         from .page import page_text
 
-        return page_text(self)
+        return page_text(self, gpu)
+
+    __str__ = text
 
     def source(self) -> str:
         """Return the source of each kernel and device function with the counts beside its lines."""
@@ -162,11 +165,11 @@ class Report:
 
         return source_text(self)
 
-    def html(self) -> str:
+    def html(self, gpu: str = "H200") -> str:
         """Return the report as HTML that needs nothing else; it follows the reader's light or dark mode."""
         from .html import page_html
 
-        return page_html(self)
+        return page_html(self, gpu)
 
     _repr_html_ = html
 
@@ -189,22 +192,14 @@ class Report:
             "footprint_bytes": dict(self._profiler.footprint),
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write the counts as JSON, or the page as HTML, as the name of the file ends.
+    def save_json(self, path: str | Path) -> None:
+        """Write all counts as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
-        Raises
-        ------
-        ValueError
-            The name ends neither in .json nor in .html.
-        """
-        path = Path(path)
-        if path.suffix == ".json":
-            text = json.dumps(self.to_dict(), indent=1) + "\n"
-        elif path.suffix == ".html":
-            text = self.html()
-        else:
-            raise ValueError(f"path must end in .json or .html, got path={str(path)!r}")
-        path.write_text(text, encoding="utf-8")
+    def save_html(self, path: str | Path, gpu: str = "H200") -> None:
+        """Write the report as a page."""
+        page = f"<!doctype html>\n<meta charset=utf-8>\n<title>Profile</title>\n{self.html(gpu)}\n"
+        Path(path).write_text(page, encoding="utf-8")
 
 
 def _require(name: str, value: Any, known: Any) -> None:

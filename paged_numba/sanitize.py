@@ -1,0 +1,26 @@
+"""``paged-numba sanitize``: races, missing barriers, unwritten memory and stray indices, found without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from . import lockstep, subject
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``paged-numba sanitize``."""
+    subject.add_arguments(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings to FILE")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run and print the findings; return 1 if there is any but benign races."""
+    call = subject.prepare(options, debug=True)
+    with lockstep.profiling() as report, lockstep.sanitizing() as findings:
+        call()
+    launches = sum(kernel["launches"] for kernel in report.kernels)
+    print(f"{launches} {'launch' if launches == 1 else 'launches'} on the lockstep machine: {findings}")
+    if options.json is not None:
+        findings.save(options.json)
+    return 1 if findings.errors else 0
