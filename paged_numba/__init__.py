@@ -16,7 +16,7 @@ _HOME = {
     "paged_attention": "ops",
     "write_kv": "ops",
 }
-_MODULES = ("errors", "lockstep", "reference", "target")
+_MODULES = ("draw", "errors", "lockstep", "reference", "target")
 
 __all__ = [  # noqa: PLE0604 (names that __getattr__ finds)
     *_HOME,

@@ -7,6 +7,7 @@ after the other: a lane that spins until another lane of its branch goes on wait
 from .launch import Options, launch, options
 from .profiler import profile, profiling
 from .sanitizer import sanitize, sanitizing
+from .trace import tracing
 from .translate import lane_program
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "profiling",
     "sanitize",
     "sanitizing",
+    "tracing",
 ]

@@ -1,0 +1,99 @@
+"""Block tables: from each sequence's logical blocks to where they lie in the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from ..allocator import BlockAllocator
+from .svg import Drawing, Picture, owner_fill
+
+
+@dataclass(frozen=True)
+class BlockTables(Picture):
+    """Who owns which block of a pool.
+
+    Attributes
+    ----------
+    num_blocks, block_size : int
+    tables : dict of str to list of int
+        By sequence, its blocks in order.
+    lens : dict of str to int
+        By sequence, its tokens.
+    """
+
+    num_blocks: int
+    block_size: int
+    tables: dict[str, list[int]]
+    lens: dict[str, int]
+
+    @classmethod
+    def of(cls, pool: BlockAllocator, seq_ids: Sequence[Hashable] | None = None) -> BlockTables:
+        """Look at a pool; at all its sequences if `seq_ids` is None."""
+        chosen = list(pool) if seq_ids is None else list(seq_ids)
+        tables = {str(seq_id): pool.block_table(seq_id).tolist() for seq_id in chosen}
+        lens = {str(seq_id): pool.seq_len(seq_id) for seq_id in chosen}
+        return cls(pool.num_blocks, pool.block_size, tables, lens)
+
+    def owners(self, block: int) -> list[str]:
+        """Return the sequences that share a block."""
+        return [name for name, table in self.tables.items() if block in table]
+
+    def filled(self, block: int) -> int:
+        """Return the tokens in a block."""
+        inside = (
+            min(self.block_size, self.lens[name] - table.index(block) * self.block_size)
+            for name, table in self.tables.items()
+            if block in table
+        )
+        return max(inside, default=0)
+
+    def draw(self) -> Drawing:
+        cell, left, top = 40, 90, 44
+        names = list(self.tables)
+        columns = min(16, self.num_blocks)
+        rows = -(-self.num_blocks // columns)
+        longest = max((len(table) for table in self.tables.values()), default=0)
+        width = left + cell * max(columns, longest) + 24
+        pool_y = top + 46 * len(names) + 90
+        drawing = Drawing(
+            width, pool_y + 46 * rows + 46, "Block tables: logical blocks above, the pool below"
+        )
+        for row, name in enumerate(names):
+            for logical, block in enumerate(self.tables[name]):
+                x = left + cell * (block % columns) + cell / 2 - 2 + 7 * (self.owners(block).index(name))
+                to_y = pool_y + 46 * (block // columns)
+                y = top + 46 * row + 34
+                drawing.arrow(left + cell * logical + cell / 2 - 2, y, x, to_y, owner_fill(row % 7))
+        for row, name in enumerate(names):
+            y = top + 46 * row
+            drawing.text(16, y + 22, name, "left")
+            for logical, block in enumerate(self.tables[name]):
+                tokens = min(self.block_size, self.lens[name] - logical * self.block_size)
+                tip = (
+                    f"{name}: tokens {logical * self.block_size} to {logical * self.block_size + tokens - 1}"
+                )
+                drawing.rect(left + cell * logical, y, cell - 4, 34, owner_fill(row), tip=tip)
+                drawing.text(left + cell * logical + cell / 2 - 2, y + 15, str(logical), "on")
+                drawing.text(left + cell * logical + cell / 2 - 2, y + 29, f"in {block}", "on small")
+        drawing.text(16, pool_y + 22, "pool", "left")
+        for block in range(self.num_blocks):
+            self._block(
+                drawing, block, left + cell * (block % columns), pool_y + 46 * (block // columns), names
+            )
+        entries = [(owner_fill(row), f"{name}, {self.lens[name]} tokens") for row, name in enumerate(names)]
+        drawing.legend(left, pool_y + 46 * rows + 14, [*entries, ("none", "free")])
+        return drawing
+
+    def _block(self, drawing: Drawing, block: int, x: float, y: float, names: list[str]) -> None:
+        """Draw a block of the pool, filled from below as far as it holds tokens, in strips by owner."""
+        owners, width, height = self.owners(block), 36, 34
+        level = height * self.filled(block) / self.block_size
+        for place, name in enumerate(owners):
+            part = width / len(owners)
+            drawing.rect(x + place * part, y + height - level, part, level, owner_fill(names.index(name)))
+        tip = f"block {block}: {', '.join(owners) or 'free'}, {self.filled(block)} of {self.block_size} slots"
+        drawing.rect(x, y, width, height, tip=tip)
+        drawing.text(x + width / 2, y + 15, str(block), "halo")
+        if owners:
+            drawing.text(x + width / 2, y + 29, "+".join(name[:3] for name in owners), "halo small")

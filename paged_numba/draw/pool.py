@@ -1,0 +1,92 @@
+"""A pool over time: which sequence held which block at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from itertools import groupby
+
+from ..allocator import BlockAllocator
+from .svg import Drawing, Picture, owner_fill
+
+FREE, SHARED = "", "+"
+
+
+class PoolHistory(Picture):
+    """Owners of the blocks, step by step.
+
+    Attributes
+    ----------
+    steps : list of list of str
+        By step and block: the owning sequence, ``+`` if several share the block, empty if it is free.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=3, block_size=4)
+    >>> history = pn.draw.PoolHistory()
+    >>> history.record(pool)
+    >>> _ = pool.add("a", 6)
+    >>> history.record(pool)
+    >>> history.steps
+    [['', '', ''], ['a', 'a', '']]
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[list[str]] = []
+
+    def record(self, pool: BlockAllocator) -> None:
+        """Note the owners now, as the next step."""
+        owners = [FREE] * pool.num_blocks
+        seq_id: Hashable
+        for seq_id in pool:
+            for block in pool.block_table(seq_id).tolist():
+                owners[block] = SHARED if pool.ref_count(block) > 1 else str(seq_id)
+        self.steps.append(owners)
+
+    @property
+    def sequences(self) -> list[str]:
+        """The sequences, in the order in which they came."""
+        return list(dict.fromkeys(name for step in self.steps for name in step if name not in (FREE, SHARED)))
+
+    @property
+    def used(self) -> list[int]:
+        """By step, the blocks that are not free."""
+        return [sum(name != FREE for name in step) for step in self.steps]
+
+    def draw(self) -> Drawing:
+        left, top, row = 64, 60, 18
+        num_blocks = max((len(step) for step in self.steps), default=0)
+        step = max(6.0, min(40.0, 760 / max(1, len(self.steps))))
+        names = self.sequences
+        bottom = top + row * num_blocks
+        drawing = Drawing(left + step * len(self.steps) + 24, bottom + 84, "Blocks of the pool over time")
+        for block in range(num_blocks):
+            y = top + row * block
+            if num_blocks <= 32 or block % 8 == 0:
+                drawing.text(left - 10, y + 13, str(block), "q small")
+            start = 0
+            for name, run in groupby(step[block] for step in self.steps):
+                length = len(list(run))
+                x, width = left + step * start, step * length
+                fill = (
+                    "none"
+                    if name == FREE
+                    else "url(#hatch4)"
+                    if name == SHARED
+                    else owner_fill(names.index(name))
+                )
+                tip = f"block {block}, steps {start} to {start + length - 1}: {name or 'free'}"
+                drawing.rect(x, y, width, row, fill, tip=tip)
+                if name and width >= 7 * len(name):
+                    drawing.text(x + min(width / 2, 30), y + 13, name, "on")
+                start += length
+        drawing.text(16, top - 8, "block", "left q")
+        for place, used in enumerate(self.used):
+            if step >= 18 or place % 5 == 0:
+                drawing.text(left + step * (place + 0.5), bottom + 14, str(place), "q small")
+                drawing.text(left + step * (place + 0.5), bottom + 28, str(used), "small")
+        drawing.text(16, bottom + 14, "step", "left q small")
+        drawing.text(16, bottom + 28, "used", "left small")
+        entries = [(owner_fill(i), name) for i, name in enumerate(names)]
+        drawing.legend(left, bottom + 48, [*entries, ("url(#hatch4)", "shared (+)"), ("none", "free")])
+        return drawing

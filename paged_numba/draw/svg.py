@@ -1,0 +1,132 @@
+"""SVG by the piece: a picture that stands alone and follows the reader's light or dark mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+# Okabe & Ito, "Color Universal Design", 2008: told apart with any colour vision.
+COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
+"""Fills of owners, in turn; each also has a label or a hatching of its own."""
+
+_STYLE = """
+.pn{--ink:#1a1a1a;--quiet:#767676;--paper:#fff;font:12px system-ui,sans-serif}
+@media(prefers-color-scheme:dark){.pn{--ink:#e8e8e8;--quiet:#9a9a9a;--paper:#161616}}
+.pn .bg{fill:var(--paper)}.pn text{fill:var(--ink);text-anchor:middle}.pn .q{fill:var(--quiet)}
+.pn .left{text-anchor:start}.pn .title{font-weight:600;font-size:14px}.pn .on{fill:#000}.pn .small{font-size:9px}
+.pn .edge{stroke:var(--quiet);fill:none}.pn .line{stroke:var(--ink);fill:none}.pn .faint{opacity:.45}
+.pn .halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
+"""
+
+HATCHINGS = 7
+"""How many there are: as many as colours."""
+
+
+def owner_fill(number: int) -> str:
+    """Return the fill of the owner with a number; hatched from the eighth on."""
+    if number < len(COLOURS):
+        return COLOURS[number]
+    return f"url(#hatch{number % HATCHINGS})"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 sector``, ``2 sectors``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+class Drawing:
+    """A picture in pixels; x to the right, y downwards."""
+
+    def __init__(self, width: float, height: float, title: str) -> None:
+        self.width, self.height, self.title = width, height, title
+        self._parts: list[str] = []
+
+    def rect(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        fill: str = "none",
+        *,
+        css: str = "edge",
+        tip: str = "",
+    ) -> None:
+        """Add a rectangle; `tip` shows where the pointer rests."""
+        style = f' style="fill:{fill}"' if fill != "none" else ""
+        inside = f"<title>{escape(tip)}</title>" if tip else ""
+        place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+        self._parts.append(f'<rect {place} class="{css}"{style}>{inside}</rect>')
+
+    def line(
+        self, x1: float, y1: float, x2: float, y2: float, *, colour: str = "", css: str = "line"
+    ) -> None:
+        """Add a straight line."""
+        style = f' style="stroke:{colour}"' if colour else ""
+        self._parts.append(
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"{style}/>'
+        )
+
+    def arrow(self, x1: float, y1: float, x2: float, y2: float, colour: str) -> None:
+        """Add a curve from one point down to another, with a head."""
+        middle = (y1 + y2) / 2
+        path = f"M{x1:.1f},{y1:.1f} C{x1:.1f},{middle:.1f} {x2:.1f},{middle:.1f} {x2:.1f},{y2 - 5:.1f}"
+        head = f"M{x2 - 3.5:.1f},{y2 - 6:.1f} L{x2 + 3.5:.1f},{y2 - 6:.1f} L{x2:.1f},{y2:.1f} Z"
+        self._parts.append(f'<path d="{path}" fill="none" stroke-width="1.6" style="stroke:{colour}"/>')
+        self._parts.append(f'<path d="{head}" style="fill:{colour}"/>')
+
+    def circle(
+        self, x: float, y: float, radius: float, fill: str, *, css: str = "edge", tip: str = ""
+    ) -> None:
+        """Add a circle."""
+        inside = f"<title>{escape(tip)}</title>" if tip else ""
+        style = f' style="fill:{fill}"' if fill else ""
+        self._parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" class="{css}"{style}>{inside}</circle>'
+        )
+
+    def text(self, x: float, y: float, text: str, css: str = "") -> None:
+        """Add a line of text, centred at `x` unless its class says ``left``."""
+        self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{escape(text)}</text>')
+
+    def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
+        """Add swatches with their meaning, side by side."""
+        for fill, meaning in entries:
+            self.rect(x, y, 14, 12, fill)
+            self.text(x + 19, y + 10, meaning, "left")
+            x += 32 + 6.4 * len(meaning)
+
+    def __str__(self) -> str:
+        # The hatchings are for what colour alone would say, and for more owners than colours.
+        hatches = "".join(
+            f'<pattern id="hatch{i}" width="6" height="6" patternUnits="userSpaceOnUse" '
+            f'patternTransform="rotate({angle})"><rect width="6" height="6" style="fill:{COLOURS[i]}"/>'
+            f'<path d="M0,0 V6" stroke="#000" stroke-width="1.6"/></pattern>'
+            for i, angle in enumerate((45, 45, 90, 135, 30, 60, 120))
+        )
+        size = f'width="{self.width:.0f}" height="{self.height:.0f}" style="max-width:100%;height:auto"'
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="pn" viewBox="0 0 {self.width:.0f} {self.height:.0f}" '
+            f'{size} role="img" aria-label="{escape(self.title)}"><style>{_STYLE}</style><defs>{hatches}</defs>'
+            f'<rect width="100%" height="100%" class="bg"/>'
+            f'<text x="16" y="24" class="left title">{escape(self.title)}</text>{"".join(self._parts)}</svg>'
+        )
+
+
+class Picture:
+    """Recorded data that can be drawn; a notebook shows it."""
+
+    def draw(self) -> Drawing:
+        """Return the picture."""
+        raise NotImplementedError
+
+    def svg(self) -> str:
+        """Return the picture as SVG text."""
+        return str(self.draw())
+
+    _repr_svg_ = svg
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture to an SVG file."""
+        Path(path).write_text(self.svg() + "\n", encoding="utf-8")

@@ -1,0 +1,150 @@
+"""The data behind the pictures, worked out by hand; and pictures that stand alone."""
+
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import paged_numba as pn
+from paged_numba import draw, lockstep
+from paged_numba.draw.svg import COLOURS, owner_fill
+from paged_numba.draw.tree import Step
+
+sys.path.insert(0, str(Path(__file__).parent / "lockstep"))
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return pytest.importorskip("tutorial_kernels", reason="Numba is not installed")
+
+
+def trace_copy(kernels, stride, offset=0):
+    source, target = np.zeros(128 * 32 + 8, np.float32), np.zeros(128, np.float32)
+    with lockstep.tracing() as accesses:
+        lockstep.launch(kernels.copy_with_stride, 1, 128, source, target, stride, offset)
+    return accesses
+
+
+def texts(picture):
+    """Return what a picture says, from its XML, which must be sound."""
+    root = ET.fromstring(picture.svg())
+    return [element.text for element in root.iter() if element.tag.endswith("text")]
+
+
+@pytest.mark.parametrize(
+    ("stride", "offset", "sectors", "lines", "caption"),
+    [
+        (1, 0, [0, 1, 2, 3], [0], "4 sectors of 32 bytes in 1 cache line of 128, 100% useful"),
+        (1, 1, [0, 1, 2, 3, 4], [0, 1], "5 sectors of 32 bytes in 2 cache lines of 128, 80% useful"),
+        (2, 0, list(range(8)), [0, 1], "8 sectors of 32 bytes in 2 cache lines of 128, 50% useful"),
+        (32, 0, [*range(0, 128, 4)], [*range(32)], "32 sectors of 32 bytes in 32 cache lines of 128, 12.5% useful"),
+        (0, 40, [5], [1], "1 sector of 32 bytes in 1 cache line of 128, 12.5% useful"),
+    ],
+)  # fmt: skip
+def test_warp_access(kernels, stride, offset, sectors, lines, caption):
+    picture = draw.WarpAccess.of(trace_copy(kernels, stride, offset), "source")
+    assert picture.addresses == {lane: 4 * (lane * stride + offset) for lane in range(32)}
+    assert (picture.itemsize, picture.sectors, picture.lines) == (4, sectors, lines)
+    assert caption in texts(picture)
+    assert "load of source: target[i] = source[i * stride + offset]" in texts(picture)
+
+
+def test_warp_access_of_another_warp_and_line(kernels):
+    accesses = trace_copy(kernels, 1)
+    line = accesses[0].line.number
+    picture = draw.WarpAccess.of(accesses, "target", "store", line=line, warp=2)
+    assert picture.addresses == {lane: 4 * (64 + lane) for lane in range(32)}
+    with pytest.raises(ValueError, match="no atomic of source in global memory by warp 0 was recorded"):
+        draw.WarpAccess.of(accesses, "source", "atomic")
+
+
+def test_inactive_lanes_have_no_address(kernels):
+    a, b, c = (np.zeros(1000, np.float32) for _ in range(3))
+    with lockstep.tracing((7, 0, 0)) as accesses:
+        lockstep.launch(kernels.vector_add, 8, 128, a, b, c)
+    # Block 7 begins at element 896 and ends at 999: its last warp has 8 lanes.
+    picture = draw.WarpAccess.of(accesses, "a", warp=3)
+    assert picture.addresses == {lane: 4 * (992 + lane) for lane in range(8)}
+    assert picture.sectors == [124]
+
+
+def test_trace_counts_barriers_and_refuses_blocks_outside_the_grid(kernels):
+    data, out = np.zeros(256, np.float32), np.zeros(2, np.float32)
+    with lockstep.options(max_lanes=128), lockstep.tracing((1, 0, 0)) as accesses:
+        lockstep.launch(kernels.reduce_sequential, 2, 128, data, out)
+    assert [a.epoch for a in accesses if a.array == "data"] == [0]
+    assert [a.epoch for a in accesses if a.array == "out"] == [8]
+    assert next(a for a in accesses if a.array == "data").elements == tuple(range(128, 256))
+    message = r"thread_block must lie in the grid, got thread_block=\(2, 0, 0\)"
+    with lockstep.tracing((2, 0, 0)), pytest.raises(ValueError, match=message):
+        lockstep.launch(kernels.reduce_sequential, 2, 128, data, out)
+
+
+def test_tree_of_a_reduction(kernels):
+    with lockstep.tracing() as accesses:
+        lockstep.launch(kernels.reduce_sequential, 1, 128, np.zeros(128, np.float32), np.zeros(1, np.float32))
+    tree = draw.Tree.of(accesses, "partial")
+    expected = [Step(0, thread, thread, ()) for thread in range(128)]
+    for epoch in range(1, 8):
+        stride = 128 >> epoch
+        expected += [Step(epoch, t, t, (t, t + stride)) for t in range(stride)]
+    assert tree.steps == expected
+    assert tree.epochs == list(range(8))
+    assert {"start", "barrier 7", "64 threads", "1 thread"} <= set(texts(tree))
+    with pytest.raises(ValueError, match="nothing was stored into a shared array data"):
+        draw.Tree.of(accesses, "data")
+
+
+@pytest.fixture
+def pool():
+    """Blocks of 4: "a" has 6 tokens in 0 and 1; "b" shares 0 and has its own copy, 2, of the second."""
+    made = pn.BlockAllocator(4, 4)
+    made.add("a", 6)
+    made.fork("a", "b")
+    made.append("b", 1)
+    return made
+
+
+def test_block_tables(pool):
+    picture = draw.BlockTables.of(pool)
+    assert picture.tables == {"a": [0, 1], "b": [0, 2]}
+    assert picture.lens == {"a": 6, "b": 7}
+    assert [picture.owners(block) for block in range(4)] == [["a", "b"], ["a"], ["b"], []]
+    assert [picture.filled(block) for block in range(4)] == [4, 2, 3, 0]
+    assert {"a, 6 tokens", "b, 7 tokens", "a+b", "in 2", "free"} <= set(texts(picture))
+    assert draw.BlockTables.of(pool, ["b"]).tables == {"b": [0, 2]}
+    # Four arrows, each with a head.
+    assert picture.svg().count('<path d="M') == 2 * 4 + 7
+
+
+def test_pool_over_time(pool):
+    history = draw.PoolHistory()
+    history.record(pool)
+    pool.free("a")
+    history.record(pool)
+    pool.add("c", 5)
+    history.record(pool)
+    assert history.steps == [["+", "a", "b", ""], ["b", "", "b", ""], ["b", "c", "b", "c"]]
+    assert history.used == [3, 2, 4]
+    assert history.sequences == ["a", "b", "c"]
+    assert {"shared (+)", "free", "step", "used"} <= set(texts(history))
+
+
+def test_states_differ_by_more_than_colour():
+    fills = [owner_fill(number) for number in range(14)]
+    assert len(set(fills)) == 14
+    assert len(set(COLOURS)) == 7
+    assert all(fill.startswith("url(#hatch") for fill in fills[7:])
+
+
+def test_a_picture_stands_alone(pool, tmp_path):
+    picture = draw.BlockTables.of(pool)
+    picture.save(tmp_path / "picture.svg")
+    text = (tmp_path / "picture.svg").read_text(encoding="utf-8")
+    assert text == picture._repr_svg_() + "\n"
+    assert "prefers-color-scheme:dark" in text
+    assert text.count("http") == text.count("http://www.w3.org/2000/svg") == 1
+    assert draw.BlockTables.of(pn.BlockAllocator(2, 2)).svg()
+    assert draw.PoolHistory().svg()
