@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..lockstep.trace import Access
-from .svg import Drawing, Picture
+from .svg import Drawing, Picture, plural
 
 _SECTOR, _LINE = 32, 128
 _USED, _WASTED = "#56b4e9", "url(#hatch1)"
