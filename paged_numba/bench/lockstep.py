@@ -186,6 +186,34 @@ def launch_nothing(found: Findings) -> None:
     found.figures["empty_launch_s"] = seconds
 
 
+def observe(found: Findings, name: str, case: Decode) -> None:
+    """Decode plainly, profiled and sanitized, in turns."""
+    (out, lse), (plain_out, plain_lse) = _outputs(case), _outputs(case)
+    instruments: dict[str, Callable[[], Any]] = {
+        "profiled": lockstep.profiling,
+        "sanitized": lockstep.sanitizing,
+    }
+    times: dict[str, list[float]] = {"plain": [], **{how: [] for how in instruments}}
+    for _ in range(9):
+        times["plain"].append(_median_seconds(lambda: run_lockstep(case, plain_out, plain_lse), 1))
+        for how, instrument in instruments.items():
+            with instrument():
+                times[how].append(_median_seconds(lambda: run_lockstep(case, out, lse), 1))
+            found.agree &= bool(np.array_equal(out, plain_out) and np.array_equal(lse, plain_lse))
+    plain = statistics.median(times["plain"])
+    figures = found.figures.setdefault("observed", {}).setdefault(name, {"plain_s": plain})
+    for how in instruments:
+        ratio = statistics.median(a / b for a, b in zip(times[how], times["plain"], strict=True))
+        found.beside(
+            f"decode, {name}, {how}",
+            statistics.median(times[how]),
+            "plain",
+            plain,
+            f"{ratio:.1f} times its time",
+        )
+        figures[how] = {"seconds": statistics.median(times[how]), "ratio": ratio}
+
+
 def grow(found: Findings, name: str, sizes: list[int], make: Callable[[int], Decode]) -> None:
     """Fit the exponent of the cost over a size."""
     times = []
@@ -205,6 +233,8 @@ def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
         *([compare_with_simulator] if simulator else []),
         compare_with_numpy,
         launch_nothing,
+        partial(observe, name="2 x 2 x 128 tokens", case=decode_case(2, 2, 128)),
+        partial(observe, name="16 x 8 x 1,024 tokens", case=decode_case(16, 8, 1024)),
         partial(
             grow, name="tokens", sizes=[512, 1024, 2048, 4096, 8192], make=lambda n: decode_case(4, 4, n)
         ),
