@@ -26,7 +26,7 @@ class Traffic:
     lines : int
         128-byte cache lines of global memory: tag lookups, ``l1tex__t_set_accesses_pipe_lsu_mem_global_op_ld.sum``.
     bytes_asked : int
-        Bytes of the elements that a request means, each once however many lanes mean it.
+        Bytes of the elements that a request means, each once however many lanes mean it; 0 for shared memory.
     wavefronts : int
         Passes through shared memory: ``l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum``.
     ideal_wavefronts : int

@@ -167,7 +167,7 @@ class Profiler(Observer):
         elif memory.space == "shared":
             # 16 bytes a lane go in two halves even where all lanes mean the same.
             wavefronts = warps * max(1, itemsize // 8)
-            cost = Traffic(warps, 0, 0, warps * itemsize, wavefronts, warps)
+            cost = Traffic(warps, 0, 0, 0, wavefronts, warps)
         else:
             cost = Traffic(warps, warps, warps, warps * itemsize)
             self._touch(memory, kind, (array.start + array.unit * _of_active(mask, position)) // SECTOR)
@@ -194,9 +194,9 @@ class Profiler(Observer):
                 cost = Traffic(len(rows), moved.sectors, moved.lines, moved.addresses * place.dtype.itemsize)
                 self._touch(place.memory, place.kind, moved.touched)
             else:
-                passed = shared_cost(rows, place.dtype.itemsize)
-                cost = Traffic(len(rows), 0, 0, passed.addresses * place.dtype.itemsize, *passed[1:])
+                cost = Traffic(len(rows), 0, 0, 0, *shared_cost(rows, place.dtype.itemsize))
             if place.kind == "atomic":
+                rows.sort(axis=1)
                 cost.turns = turns(rows)
             key = Key(place.line, place.memory.space, place.memory.name, place.kind)
             self._add(key, cost, repeated)

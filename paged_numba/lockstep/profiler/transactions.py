@@ -75,7 +75,6 @@ def turns(rows: Any) -> int:
 class SharedCost(NamedTuple):
     """What requests to shared memory cost together."""
 
-    addresses: int
     wavefronts: int
     ideal: int
     """Wavefronts that the distinct words would take if they were spread over the banks evenly."""
@@ -91,16 +90,20 @@ def shared_cost(rows: Any, itemsize: int) -> SharedCost:
     Parameters
     ----------
     rows : int64[requests, 32]
-        Byte addresses; at least one lane of each row is active. They are sorted in place.
+        Byte addresses; at least one lane of each row is active.
     itemsize : int
         Bytes that each lane accesses.
     """
     words = max(1, itemsize // WORD)
     if words == 1:
-        rows.sort(axis=1)
-        addresses = int(np.count_nonzero(distinct(rows, NOBODY)))
-        wavefronts, ideal = _phases(rows // WORD)
-        return SharedCost(addresses, int(wavefronts.sum()), int(ideal.sum()))
+        first = rows // WORD
+        # Words that lie within 32 neighbours lie in different banks.
+        last = np.where(first < _NO_WORD, first, 0).max(axis=1)
+        spread = first[last - first.min(axis=1) >= BANKS]
+        spread.sort(axis=1)
+        wavefronts, ideal = _phases(spread)
+        simple = len(rows) - len(spread)
+        return SharedCost(simple + int(wavefronts.sum()), simple + int(ideal.sum()))
     parts = min(words, 4)
     merged = _merges(rows, parts)
     everything = _spread(rows // WORD, words)
@@ -108,9 +111,7 @@ def shared_cost(rows: Any, itemsize: int) -> SharedCost:
     alone = _phases(np.sort(everything.reshape(-1, width), axis=1))[0].reshape(-1, 2).sum(axis=1)
     together = _phases(np.sort(everything.reshape(-1, 2 * width), axis=1))[0]
     _, ideal = _phases(np.sort(everything.reshape(len(rows), -1), axis=1))
-    rows.sort(axis=1)
-    addresses = int(np.count_nonzero(distinct(rows, NOBODY)))
-    return SharedCost(addresses, int(np.where(merged, together, alone).sum()), int(ideal.sum()))
+    return SharedCost(int(np.where(merged, together, alone).sum()), int(ideal.sum()))
 
 
 def _spread(first: Any, words: int) -> Any:

@@ -81,12 +81,14 @@ class Races:
             self._shadows[id(root)] = root, Shadow(root.nbytes, array.dtype.itemsize)
         return self._shadows[id(root)][1]
 
-    def read(self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses) -> None:
+    def read(
+        self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses, pieces: Any
+    ) -> None:
         """Check plain loads and atomic operations against stores."""
         stamps = self._event(machine) << 32 | self._threads(machine, made)
-        for pieces in shadow.pieces(made.byte, array.dtype.itemsize).T:
-            self._find(machine, array, made, shadow.writer[pieces], "reads", "wrote")
-            shadow.read(pieces, stamps)
+        for part in pieces.T:
+            self._find(machine, array, made, shadow.writer[part], "reads", "wrote")
+            shadow.read(part, stamps)
 
     def write(
         self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses, value: Any

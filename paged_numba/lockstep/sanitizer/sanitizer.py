@@ -80,9 +80,10 @@ class Sanitizer(Observer):
             return
         made = accesses(machine, array, mask, position, ends=ends)
         if shadow is not None:
+            pieces = shadow.pieces(made.byte, array.dtype.itemsize)
             if array.memory.space == "shared":
-                self._unwritten.read_shared(machine, array, shadow, made)
-            self._races.read(machine, array, shadow, made)
+                self._unwritten.read_shared(machine, array, shadow, made, pieces)
+            self._races.read(machine, array, shadow, made, pieces)
         if fresh:
             self._unwritten.read_global(machine, array, made, copies)
 

@@ -51,23 +51,24 @@ class Shadow:
         """Return the pieces of elements at bytes, [elements, pieces of each]."""
         if itemsize < self.grain:
             self.refine(itemsize)
-        return (byte // self.grain)[:, None] + np.arange(itemsize // self.grain)
+        # Elements have 1, 2, 4, 8 or 16 bytes.
+        first = (byte >> (self.grain.bit_length() - 1))[:, None]
+        return first if itemsize == self.grain else first + np.arange(itemsize // self.grain)
 
     def read(self, pieces: Any, stamps: Any) -> None:
         """Note readers, one a piece; of several at one piece the first and the last are kept."""
         before = self.reader[pieces]
         self.reader[pieces] = stamps
-        last = self.reader[pieces]
-        second = self.other_reader[pieces]
+        last = self.reader[pieces] == stamps
+        everyone = bool(last.all())
+        place = pieces if everyone else pieces[last]
+        held, mine = (before, stamps) if everyone else (before[last], stamps[last])
         # A thread that reads again does not push out the other one.
-        second = np.where((before ^ stamps) & THREAD == 0, second, before)
-        if np.array_equal(last, stamps):
-            self.other_reader[pieces] = second
-            return
-        self.other_reader[pieces[::-1]] = stamps[::-1]
-        first = self.other_reader[pieces]
-        alone = first == last
-        self.other_reader[pieces[alone]] = second[alone]
+        again = (held ^ mine) & THREAD == 0
+        self.other_reader[place] = np.where(again, self.other_reader[place], held)
+        if not everyone:
+            others = ~last
+            self.other_reader[pieces[others][::-1]] = stamps[others][::-1]
 
     def write(self, pieces: Any, stamps: Any) -> Any:
         """Note writers, and return the stamps that hold: others' where several write one piece at once."""

@@ -68,13 +68,13 @@ class Unwritten:
             self._tell(machine, array, Accesses(np.zeros(1, np.int64), lanes))
 
     def read_shared(
-        self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses
+        self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses, pieces: Any
     ) -> None:
         """Check a load from shared memory."""
-        pieces = shadow.pieces(made.byte, array.dtype.itemsize)
-        unwritten = (shadow.writer[pieces] == NOBODY).any(axis=1)
+        unwritten = shadow.writer[pieces] == NOBODY
         if unwritten.any():
-            self._tell(machine, array, Accesses(made.byte[unwritten], made.lane[unwritten]))
+            bad = unwritten.any(axis=1)
+            self._tell(machine, array, Accesses(made.byte[bad], made.lane[bad]))
 
     def read_global(
         self, machine: ObservedMachine, array: ObservedArray, made: Accesses, copies: bool
