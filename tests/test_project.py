@@ -155,5 +155,5 @@ def test_readme_examples_do_what_it_says(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout.strip())
-    assert outputs == ["[0 1 2] [0 1 3]", ""]
+    assert outputs == ["[0 1 2] [0 1 3]", "", "load 4.0 100.0\nstore 32.0 12.5"]
     assert "It prints `[0 1 2] [0 1 3]`." in (ROOT / "README.md").read_text(encoding="utf-8")

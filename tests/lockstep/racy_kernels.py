@@ -169,3 +169,12 @@ def narrow_hash(source, out, stride):
 def narrow_value(out, stride):
     i = cuda.grid(1)
     out[i] = int32(i * stride) + 0.5
+
+
+@cuda.jit
+def exchange_with_syncwarp(out, distance):
+    tile = cuda.shared.array(64, int32)
+    thread = cuda.threadIdx.x
+    tile[thread] = thread
+    cuda.syncwarp()
+    out[thread] = tile[thread ^ distance]

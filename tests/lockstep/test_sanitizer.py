@@ -109,6 +109,26 @@ def test_a_warp_that_exchanges_through_shared_memory_needs_syncwarp():
     assert "with no cuda.syncwarp() between" in finding.example.what
 
 
+def test_syncwarp_orders_one_warp_only():
+    def run(distance):
+        return lockstep.sanitize(racy.exchange_with_syncwarp, 1, 64, zeros(64, dtype=np.int32), distance)
+
+    assert not run(16)
+    assert "with no barrier between" in only(run(32), "data race").example.what
+
+
+@pytest.mark.parametrize("writer", [0, 1])
+def test_of_two_readers_either_may_be_the_other_thread(writer):
+    access = np.array([[1, 1], [0, 0]], np.int32)
+    access[1, writer] = 2
+    element, barriers = np.zeros((2, 2), np.int32), np.zeros(2, bool)
+    out = np.full(8, -1, np.int32)
+    finding = only(
+        lockstep.sanitize(racy.random_accesses, 1, 2, access, element, barriers, True, out), "data race"
+    )
+    assert finding.example.other_thread == f"blockIdx=(0, 0, 0) threadIdx=({1 - writer}, 0, 0)"
+
+
 def test_a_shuffle_orders_no_memory():
     finding = only(
         lockstep.sanitize(racy.exchange_by_shuffle_only, 1, 32, zeros(32, dtype=np.int32)), "data race"

@@ -1,0 +1,98 @@
+"""Profilers and sanitizers with one mistake each: the tests of the right ones must notice."""
+
+import numpy as np
+import pytest
+
+from paged_numba.lockstep.observed_machine import ObservedMachine
+from paged_numba.lockstep.profiler import profiler, transactions
+from paged_numba.lockstep.sanitizer import races, shadow, unwritten
+
+test_profiler = pytest.importorskip("test_profiler", reason="Numba is not installed")
+test_sanitizer = pytest.importorskip("test_sanitizer", reason="Numba is not installed")
+
+TWINS = {twins[1]: twins for twins in test_sanitizer.TWINS}
+
+
+def twin(name):
+    return lambda: test_sanitizer.test_a_racy_kernel_is_caught_and_its_clean_twin_passes(TWINS[name], 128)
+
+
+def copy_with_stride(stride, sectors, lines):
+    return lambda: test_profiler.test_copy_moves_more_the_farther_lanes_are_apart(stride, 0, sectors, lines)
+
+
+def counts_warps_by_thread_blocks(self, mask):
+    return self.num_lanes, self.batch
+
+
+def keeps_one_reader(self, pieces, stamps):
+    self.reader[pieces] = stamps
+
+
+def forgets_the_inactive_lanes(threads, place, group, full):
+    return profiler_rows(threads, place, [(True, position, blocks) for _, position, blocks in group], True)
+
+
+profiler_rows = profiler._rows
+
+MUTANTS = {
+    "sectors of 64 bytes": (transactions, "SECTOR", 64, copy_with_stride(8, 32, 8)),
+    "lines of 256 bytes": (transactions, "LINE", 256, copy_with_stride(2, 8, 2)),
+    "16 banks": (
+        transactions, "BANKS", 16,
+        lambda: test_profiler.test_transpose_through_a_tile_needs_padding("transpose_padded", 0),
+    ),
+    "words in one bank do not wait": (
+        transactions, "_phases", lambda rows: (np.ones(len(rows), int), np.ones(len(rows), int)),
+        lambda: test_profiler.test_bank_conflicts_follow_the_stride(32, 32),
+    ),
+    "no halves of a warp merge": (
+        transactions, "_merges", lambda rows, parts: np.zeros(len(rows) * parts // 2, bool),
+        lambda: test_profiler.test_eight_byte_accesses_go_in_halves_of_a_warp(0, 1, 1),
+    ),
+    "all atomics take one turn": (
+        profiler, "turns", len, test_profiler.test_atomic_turns_are_the_most_lanes_at_one_address,
+    ),
+    "inactive lanes are counted": (profiler, "_rows", forgets_the_inactive_lanes,
+        test_profiler.test_vector_add_touches_every_sector_once),
+    "warps are counted by thread blocks": (
+        ObservedMachine, "_count", counts_warps_by_thread_blocks,
+        test_profiler.test_vector_add_touches_every_sector_once,
+    ),
+    "barriers order nothing": (races.Races, "_pass", lambda self, machine, since: setattr(
+        self, "_recent", np.zeros(machine.num_lanes, np.int64)), twin("stencil_without_barrier")),
+    "every store is benign": (
+        races, "_same", lambda a, b: np.ones(len(a), bool),
+        test_sanitizer.test_threads_that_write_the_same_value_race_harmlessly,
+    ),
+    "no store is benign": (
+        races, "_same", lambda a, b: np.zeros(len(a), bool),
+        test_sanitizer.test_threads_that_write_the_same_value_race_harmlessly,
+    ),
+    "one reader is kept": (
+        shadow.Shadow, "read", keeps_one_reader,
+        lambda: test_sanitizer.test_of_two_readers_either_may_be_the_other_thread(1),
+    ),
+    "warps are 64 lanes": (
+        races, "WARP_SIZE", 64, test_sanitizer.test_syncwarp_orders_one_warp_only,
+    ),
+    "stores do not write": (
+        unwritten.Unwritten, "write", lambda *_: None, test_sanitizer.test_unwritten_local_memory_is_found,
+    ),
+    "a copy is a use": (
+        unwritten.Unwritten, "read_global",
+        lambda self, machine, array, made, copies: right_read_global(self, machine, array, made, False),
+        test_sanitizer.test_a_copy_is_no_use_but_its_result_is_as_unwritten,
+    ),
+}  # fmt: skip
+
+right_read_global = unwritten.Unwritten.read_global
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_noticed(name, monkeypatch):
+    owner, attribute, wrong, check = MUTANTS[name]
+    check()
+    monkeypatch.setattr(owner, attribute, wrong)
+    with pytest.raises(AssertionError):
+        check()
