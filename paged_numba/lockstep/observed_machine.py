@@ -55,12 +55,16 @@ class Memory:
 
     def element(self, byte: int) -> str:
         """Return how a kernel writes the element at a byte of `root` (shared: of the thread block's array)."""
-        rest, index = byte - self.start, [0] * len(self.shape)
-        for axis in sorted(range(len(self.shape)), key=lambda axis: -abs(self.strides[axis])):
-            step = self.strides[axis]
-            if step and self.shape[axis] > 1:
-                index[axis] = min(rest // step, self.shape[axis] - 1) if step > 0 else -(-rest // step)
-                rest -= index[axis] * step
+        axes = list(zip(self.shape, self.strides, strict=True))
+        # Counted from the element that lies first; axes that run backwards are turned round at the end.
+        rest = byte - self.start - sum((n - 1) * step for n, step in axes if step < 0)
+        index = [0] * len(axes)
+        for axis in sorted(range(len(axes)), key=lambda axis: -abs(self.strides[axis])):
+            n, step = axes[axis]
+            if step and n > 1:
+                index[axis] = min(rest // abs(step), n - 1)
+                rest -= index[axis] * abs(step)
+                index[axis] = n - 1 - index[axis] if step < 0 else index[axis]
         return f"{self.name}[{', '.join(map(str, index))}]"
 
 

@@ -315,6 +315,16 @@ def test_eight_byte_accesses_go_in_halves_of_a_warp(stride, wavefronts, ideal):
     assert (read.wavefronts, read.ideal_wavefronts) == (wavefronts, ideal)
 
 
+@pytest.mark.parametrize(("stride", "wavefronts", "ideal"), [(0, 2, 1), (1, 4, 4), (2, 8, 4), (8, 32, 4)])
+def test_sixteen_byte_accesses_go_in_quarters_of_a_warp(stride, wavefronts, ideal):
+    out = np.zeros(32, np.complex128)
+    report = lockstep.profile(kernels.shared_complex, 1, 32, stride, out)
+    read = report.memory("shared", "load")
+    # 8 lanes of a quarter mean 32 words. Stride 2: 4 of them fill half of the banks, the others come again.
+    # Stride 8: all mean the same four banks. Stride 0: the quarters of a half are served together.
+    assert (read.wavefronts, read.ideal_wavefronts) == (wavefronts, ideal)
+
+
 # Properties.
 
 CASES = {

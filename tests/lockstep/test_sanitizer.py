@@ -251,7 +251,7 @@ def test_unwritten_shared_memory_is_found():
 def test_unwritten_local_memory_is_found():
     assert not lockstep.sanitize(racy.sum_local, 1, 32, zeros(32), 4)
     finding = only(lockstep.sanitize(racy.sum_local, 1, 32, zeros(32), 3), "uninitialised read")
-    assert (finding.array, finding.count) == ("mine", 32)
+    assert (finding.example.element, finding.count) == ("mine[3]", 32)
 
 
 def test_unwritten_device_memory_is_found_until_host_or_kernel_write_it():
@@ -341,6 +341,22 @@ def test_integers_that_do_not_fit_an_array_are_found():
 
 
 # Findings.
+
+
+@given(data=st.data())
+def test_elements_are_named_as_the_kernel_indexes_them(data):
+    from paged_numba.lockstep.observation import root_of
+    from paged_numba.lockstep.observed_machine import Memory
+
+    lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    slices = tuple(slice(None, None, data.draw(st.sampled_from([1, 2, -1, -2]))) for _ in lengths)
+    view = np.zeros(lengths, np.int16)[slices].transpose(data.draw(st.permutations(range(len(lengths)))))
+    root = root_of(view)
+    first, origin = (array.__array_interface__["data"][0] for array in (view, root))
+    memory = Memory("global", "x", root, first - origin, view.shape, view.strides)
+    index = tuple(data.draw(st.integers(0, n - 1)) for n in view.shape)
+    byte = first - origin + sum(i * step for i, step in zip(index, view.strides, strict=True))
+    assert memory.element(byte) == f"x[{', '.join(map(str, index))}]"
 
 
 def test_findings_print_and_save(tmp_path):

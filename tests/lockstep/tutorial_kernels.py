@@ -2,7 +2,7 @@
 
 import math
 
-from numba import cuda, float32, float64, int32, uint32
+from numba import complex128, cuda, float32, float64, int32, uint32
 
 TILE = 32
 PADDED = TILE + 1
@@ -372,6 +372,16 @@ def shared_with_stride(stride, out):
 @cuda.jit
 def shared_doubles(stride, out):
     tile = cuda.shared.array(512, float64)
+    thread = cuda.threadIdx.x
+    for j in range(thread, 512, cuda.blockDim.x):
+        tile[j] = j
+    cuda.syncthreads()
+    out[thread] = tile[thread * stride]
+
+
+@cuda.jit
+def shared_complex(stride, out):
+    tile = cuda.shared.array(512, complex128)
     thread = cuda.threadIdx.x
     for j in range(thread, 512, cuda.blockDim.x):
         tile[j] = j

@@ -46,6 +46,8 @@ def sanitize(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int =
       cast such as ``int32(i)`` on the way to an index of the same function. Unsigned types wrap around by
       definition.
 
+    For each array that a kernel may store into, the sanitizer keeps 24 bytes for each element.
+
     Parameters
     ----------
     kernel, grid, block, *args, shared_bytes

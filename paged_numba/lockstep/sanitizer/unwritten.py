@@ -65,7 +65,8 @@ class Unwritten:
         unwritten = self._local[id(array.memory.root)].reshape(-1)[position] & mask
         if unwritten.any():
             lanes = np.flatnonzero(masks.lanes(unwritten, machine.shape))
-            self._tell(machine, array, Accesses(np.zeros(1, np.int64), lanes))
+            byte = np.broadcast_to(position, machine.shape).reshape(-1)[lanes] * array.unit + array.start
+            self._tell(machine, array, Accesses(byte, lanes))
 
     def read_shared(
         self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses, pieces: Any
@@ -126,10 +127,8 @@ class Unwritten:
                 self._words[root][1][(byte + start) // _WORD] = False
 
     def _tell(self, machine: ObservedMachine, array: ObservedArray, bad: Accesses) -> None:
-        local = array.memory.space == "local"
-
         def example() -> Example:
-            where = array.name if local else element(machine, array.memory, int(bad.byte[0]))
+            where = element(machine, array.memory, int(bad.byte[0]))
             me = thread_name(machine, int(bad.lane[0]) + machine.first * machine.threads)
             return Example(f"{where}: {me} reads what nothing wrote", where, me)
 
