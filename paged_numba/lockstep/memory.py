@@ -167,6 +167,7 @@ class LaneArray:
         """
         if not self.buffer.size:
             self._out_of_bounds(mask, index, True)
+            return 0  # where a sanitizer goes on
         fixed = 0
         by_lane: list[Any] = []
         for i, n, stride in zip(index, self.lengths, self.strides):  # noqa: B905 (each load comes here)
@@ -357,7 +358,8 @@ class LaneArray:
         if self.lead is None:
             of = f"a view of {self.name} with shape {lengths}"
         elif lead:
-            of = f"its last {len(lengths)} axes, of shape {lengths}"
+            axes = "axis" if len(lengths) == 1 else f"{len(lengths)} axes"
+            of = f"its last {axes}, of shape {lengths}"
         else:
             of = f"shape {lengths}"
         return lane, f"{self.name}[{text}] out of bounds for {of}"
