@@ -13,10 +13,11 @@ _HOME = {
     "UnknownSequenceError": "errors",
     "copy_blocks": "ops",
     "gather_kv": "ops",
+    "merge_states": "ops",
     "paged_attention": "ops",
     "write_kv": "ops",
 }
-_MODULES = ("draw", "errors", "lockstep", "reference", "target")
+_MODULES = ("draw", "errors", "lockstep", "plan", "reference", "target")
 
 __all__ = [  # noqa: PLE0604 (names that __getattr__ finds)
     *_HOME,

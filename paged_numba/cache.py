@@ -140,31 +140,29 @@ class PagedKVCache:
         return padded
 
     def attend(
-        self,
-        seq_ids: Sequence[Hashable],
-        query: Any,
-        *,
-        scale: float | None = None,
-        return_lse: bool = False,
-        algorithm: str = "auto",
+        self, seq_ids: Sequence[Hashable], query: Any, *, cu_seqlens_q: Any = None, **options: Any
     ) -> Any:
-        """Attend from one query token of each sequence; see `paged_numba.paged_attention`.
+        """Attend from the last tokens of sequences; see `paged_numba.paged_attention`.
 
         Parameters
         ----------
         seq_ids : sequence of hashable
-        query : float32[num_seqs, num_q_heads, head_dim]
+        query : float32[num_tokens, num_q_heads, head_dim]
+        cu_seqlens_q : int32[num_seqs + 1], optional
+            Which query tokens are whose; one of each sequence if None.
+        **options
+            Of `paged_numba.paged_attention`.
 
         Returns
         -------
-        out : float32[num_seqs, num_q_heads, head_dim]
-        lse : float32[num_seqs, num_q_heads]
-            Only with `return_lse`.
+        out : float32[num_tokens, num_q_heads, head_dim]
+        lse : float32[num_tokens, num_q_heads]
+            Only with ``return_lse=True``.
         """
         seq_ids = list(seq_ids)
         seq_lens = np.array([self.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
         rows = getattr(query, "shape", (None,))[:1]
-        if rows != (len(seq_ids),):
+        if cu_seqlens_q is None and rows != (len(seq_ids),):
             raise ValueError(
                 f"query must have a row for each of the {len(seq_ids)} seq_ids, "
                 f"got query.shape={getattr(query, 'shape', None)}"
@@ -175,10 +173,9 @@ class PagedKVCache:
             self.value_cache,
             self.block_tables(seq_ids),
             seq_lens,
-            scale=scale,
-            return_lse=return_lse,
-            algorithm=algorithm,
+            cu_seqlens_q=cu_seqlens_q,
             target=self.target,
+            **options,
         )
 
     def _check_tokens(self, key: Any, value: Any) -> None:

@@ -78,8 +78,11 @@ class CacheWatch(Observer):
         self._findings = outer[-1].findings if outer else Findings()
         self._raises = not outer
         given = dict(zip(inspect.signature(function).parameters, arguments, strict=False))
-        if "block_tables" in given and "seq_lens" in given:
-            self._check_tables(machine, *(np.asarray(given[name]) for name in ("block_tables", "seq_lens")))
+        if "block_tables" in given and "rows" in given:
+            tables, rows = (np.asarray(given[name]) for name in ("block_tables", "rows"))
+            lens = np.zeros(len(tables), np.int64)
+            np.maximum.at(lens, rows[:, 1], rows[:, 4])
+            self._check_tables(machine, tables, lens)
 
     def end_launch(self, machine: ObservedMachine) -> None:
         self._flush()

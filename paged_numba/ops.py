@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import plan, validation
 from . import target as seam
-from . import validation
 
-ALGORITHMS = ("auto", "naive", "block")
-"""Decode kernels; ``auto`` takes ``block``."""
+ALGORITHMS = ("auto", "naive", "block", "split")
+"""Of attention: a thread, or a thread block, for each query token and head; or several for its keys."""
 
 _WARP = 32
 _MAX_COPY_THREADS = 256
@@ -124,17 +124,28 @@ def paged_attention(
     block_tables: Any,
     seq_lens: Any,
     *,
+    cu_seqlens_q: Any = None,
     scale: float | None = None,
+    causal: bool = True,
+    window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: Any = None,
+    sinks: Any = None,
     return_lse: bool = False,
     out: Any = None,
     algorithm: str = "auto",
+    num_splits: int | None = None,
     target: str = "auto",
 ) -> Any:
-    """Attend from one query token of each sequence to the keys and values in its blocks.
+    """Attend from the last tokens of each sequence to the keys and values in its blocks.
+
+    Decode, prefill, chunked prefill and any mix of them are one call. Options act on a score in this order:
+    scale, softcap, ALiBi, and what causality and window hide; `paged_numba.reference.attention` is the
+    definition.
 
     Parameters
     ----------
-    query : float32[num_seqs, num_q_heads, head_dim]
+    query : float32[num_tokens, num_q_heads, head_dim]
         num_q_heads is a multiple of num_kv_heads; head_dim is 256 at most.
     key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
         block_size is 256 at most.
@@ -142,28 +153,44 @@ def paged_attention(
         Each sequence's blocks in order; entries past its length are not looked at.
     seq_lens : int32[num_seqs]
         Tokens of each sequence in the cache, this step's included: write first, then attend.
+    cu_seqlens_q : int32[num_seqs + 1], optional
+        The query tokens of sequence s are ``cu_seqlens_q[s] .. cu_seqlens_q[s + 1] - 1``, its last ones.
+        One query token a sequence (decode) if None.
     scale : float, optional
         Factor of the scores; ``1 / sqrt(head_dim)`` if None.
+    causal : bool
+        Whether a token sees no key after its own position. Aligned at the end: token i of a chunk of m, in a
+        sequence of length n, stands at position ``n - m + i``.
+    window : int, optional
+        A token sees no key at `window` or more positions before its own (sliding window).
+    softcap : float, optional
+        Bound of the scores: ``softcap * tanh(score / softcap)``.
+    alibi_slopes : float[num_q_heads], optional
+        Added to a score: the head's slope times the key's position less the token's (ALiBi).
+    sinks : float[num_q_heads], optional
+        A score for each head that adds to the denominator, with no value (attention sinks).
     return_lse : bool
         Whether to return the LSE as well.
-    out : float32[num_seqs, num_q_heads, head_dim], optional
+    out : float32[num_tokens, num_q_heads, head_dim], optional
         Where to put the result.
-    algorithm : {"auto", "naive", "block"}
-        The kernel.
+    algorithm : {"auto", "naive", "block", "split"}
+        The kernel; `paged_numba.plan.choose` says which one ``auto`` takes, and why.
+    num_splits : int, optional
+        Into how many parts ``split`` divides the keys of each token; chosen if None.
     target : str
         See `paged_numba.target.resolve`.
 
     Returns
     -------
-    out : float32[num_seqs, num_q_heads, head_dim]
-        A sequence of length 0 gives 0.
-    lse : float32[num_seqs, num_q_heads]
-        Only with `return_lse`: natural logarithm of the sum of exponentiated scores; -inf for length 0.
+    out : float32[num_tokens, num_q_heads, head_dim]
+        0 for a token that sees no key.
+    lse : float32[num_tokens, num_q_heads]
+        Only with `return_lse`: natural logarithm of the sum of exponentiated scores; -inf for no key.
 
     Raises
     ------
     TypeError, ValueError
-        A dtype, shape, block number or length that does not fit.
+        A dtype, shape, block number, length or option that does not fit.
 
     References
     ----------
@@ -171,29 +198,128 @@ def paged_attention(
     SOSP 2023.
     """
     tables, lens = seam.to_host(block_tables), seam.to_host(seq_lens)
-    validation.check_paged_attention(query, key_cache, value_cache, tables, lens, scale, out)
+    starts = np.arange(len(lens) + 1) if cu_seqlens_q is None else seam.to_host(cu_seqlens_q)
+    validation.check_paged_attention(query, key_cache, value_cache, tables, lens, starts, out)
+    num_tokens, num_q_heads, head_dim = query.shape
+    slopes, sink_scores = (None if given is None else seam.to_host(given) for given in (alibi_slopes, sinks))
+    validation.check_attention_options(num_q_heads, scale, window, softcap, slopes, sink_scores)
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got algorithm={algorithm!r}")
-    num_seqs, num_q_heads, head_dim = query.shape
+    validation.check_num_splits(num_splits, algorithm)
     if out is None:
         out = seam.empty(query.shape, np.float32, like=query)
-    lse = seam.empty((num_seqs, num_q_heads), np.float32, like=query)
-    if num_seqs:
-        factor = np.float32(1 / math.sqrt(head_dim) if scale is None else scale)
-        block_tables = _integers(block_tables, tables, np.int32)
-        seq_lens = _integers(seq_lens, lens, np.int32)
-        arguments = (out, lse, query, key_cache, value_cache, block_tables, seq_lens, factor)
-        if algorithm == "naive":
-            from .kernels.decode_naive import decode_naive_kernel
+    lse = seam.empty((num_tokens, num_q_heads), np.float32, like=query)
+    if not num_tokens:
+        return (out, lse) if return_lse else out
 
-            blocks = -(-num_seqs * num_q_heads // _NAIVE_THREADS)
-            seam.launch(decode_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=target)
-        else:
-            from .kernels.decode_block import decode_block_kernel
-
-            threads = _decode_threads(head_dim, key_cache.shape[1])
-            seam.launch(decode_block_kernel, (num_seqs, num_q_heads), threads, *arguments, target=target)
+    longest = int(lens.max(initial=0))
+    choice = plan.choose(num_tokens, num_q_heads, longest, seam.multiprocessors(target))
+    rows = plan.query_rows(lens, starts, causal, window)
+    by_head = np.zeros(num_q_heads, np.float32)
+    launched = _Attention(
+        query,
+        (key_cache, value_cache, _integers(block_tables, tables, np.int32)),
+        by_head if slopes is None else slopes.astype(np.float32),
+        by_head - np.inf if sink_scores is None else sink_scores.astype(np.float32),
+        np.float32(1 / math.sqrt(head_dim) if scale is None else scale),
+        np.float32(0 if softcap is None else softcap),
+        target,
+    )
+    if algorithm == "auto":
+        algorithm = choice.algorithm
+    if algorithm == "naive":
+        launched.naive(out, lse, rows)
+    elif algorithm == "block":
+        launched.block(out, lse, rows, launched.sinks)
+    else:
+        launched.split(out, lse, rows, num_splits or max(2, choice.num_splits))
     return (out, lse) if return_lse else out
+
+
+class _Attention(NamedTuple):
+    """What all attention kernels are given."""
+
+    query: Any
+    cache: tuple[Any, Any, Any]
+    alibi_slopes: Any
+    sinks: Any
+    scale: Any
+    softcap: Any
+    target: str
+
+    def naive(self, out: Any, lse: Any, rows: Any) -> None:
+        from .kernels.attention_naive import attention_naive_kernel
+
+        blocks = -(-len(rows) * self.query.shape[1] // _NAIVE_THREADS)
+        arguments = self._arguments(out, lse, rows, self.sinks)
+        seam.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
+
+    def block(self, out: Any, lse: Any, rows: Any, sinks: Any) -> None:
+        from .kernels.attention_block import attention_block_kernel
+
+        _, num_q_heads, head_dim = self.query.shape
+        threads = _attention_threads(head_dim, self.cache[0].shape[1])
+        arguments = self._arguments(out, lse, rows, sinks)
+        seam.launch(attention_block_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target)
+
+    def split(self, out: Any, lse: Any, rows: Any, num_splits: int) -> None:
+        from .kernels.merge_splits import merge_splits_kernel
+
+        num_tokens, num_q_heads, head_dim = self.query.shape
+        splits, starts = plan.split_rows(rows, num_splits, self.cache[0].shape[1])
+        split_out = seam.empty((len(splits), num_q_heads, head_dim), np.float32, like=self.query)
+        split_lse = seam.empty((len(splits), num_q_heads), np.float32, like=self.query)
+        # A sink counts once: the merge adds it.
+        self.block(split_out, split_lse, splits, np.full_like(self.sinks, -np.inf))
+        arguments = (out, lse, split_out, split_lse, *self._beside(starts, self.sinks))
+        threads = _WARP * -(-head_dim // _WARP)
+        seam.launch(merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=self.target)
+
+    def _arguments(self, out: Any, lse: Any, rows: Any, sinks: Any) -> tuple[Any, ...]:
+        rows, slopes, sinks = self._beside(rows, self.alibi_slopes, sinks)
+        return (out, lse, self.query, *self.cache, rows, slopes, sinks, self.scale, self.softcap)
+
+    def _beside(self, *arrays: Any) -> tuple[Any, ...]:
+        return tuple(seam.beside(array, self.query) for array in arrays)
+
+
+def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str = "auto") -> tuple[Any, Any]:
+    """Combine attention over two disjoint sets of keys into attention over both.
+
+    Attention to a prefix that many sequences share can so be computed once (cascade attention). Merging with
+    a set without keys, of LSE -inf, changes nothing, whatever its output holds. Sinks count in one of the two.
+
+    Parameters
+    ----------
+    out_a, out_b : float32[num_tokens, num_q_heads, head_dim]
+    lse_a, lse_b : float32[num_tokens, num_q_heads]
+        Natural logarithms.
+    target : str
+        See `paged_numba.target.resolve`.
+
+    Returns
+    -------
+    out : float32[num_tokens, num_q_heads, head_dim]
+    lse : float32[num_tokens, num_q_heads]
+
+    Raises
+    ------
+    TypeError, ValueError
+        A dtype or shape that does not fit.
+
+    References
+    ----------
+    Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving", 2025.
+    """
+    validation.check_merge_states(out_a, lse_a, out_b, lse_b)
+    out, lse = (seam.empty(array.shape, np.float32, like=array) for array in (out_a, lse_a))
+    if lse.shape[0]:
+        from .kernels.merge_states import merge_states_kernel
+
+        threads = _WARP * -(-out_a.shape[2] // _WARP)
+        arguments = (out, lse, out_a, lse_a, out_b, lse_b)
+        seam.launch(merge_states_kernel, tuple(lse.shape), threads, *arguments, target=target)
+    return out, lse
 
 
 def _copy_configuration(key_cache: Any) -> tuple[int, tuple[int, int]]:
@@ -204,7 +330,7 @@ def _copy_configuration(key_cache: Any) -> tuple[int, tuple[int, int]]:
     return -(-num_kv_heads // heads), (over_dim, heads)
 
 
-def _decode_threads(head_dim: int, block_size: int) -> int:
+def _attention_threads(head_dim: int, block_size: int) -> int:
     """Return a power of two that is at least head_dim and block_size, two warps at least."""
     return max(2 * _WARP, 1 << (max(head_dim, block_size) - 1).bit_length())
 

@@ -141,6 +141,24 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     return np.empty(shape, dtype)
 
 
+def beside(array: Any, like: Any) -> Any:
+    """Return a NumPy array where `like` lies: copied to the GPU if it does."""
+    if not hasattr(like, "__cuda_array_interface__"):
+        return array
+    from numba import cuda
+
+    return cuda.to_device(array)
+
+
+def multiprocessors(target: str) -> int:
+    """Return how many multiprocessors run a target's kernels: those of an H200 where there is no GPU."""
+    if resolve(target) != "cuda":
+        return 132
+    from numba import cuda
+
+    return int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
+
+
 def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
     """Return an array of NaN for a target's kernels to keep: on the GPU for ``cuda``."""
     if target == "lockstep":

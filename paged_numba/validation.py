@@ -90,13 +90,19 @@ def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> Non
 
 
 def check_paged_attention(
-    query: Any, key_cache: Any, value_cache: Any, block_tables: Any, seq_lens: Any, scale: Any, out: Any
+    query: Any,
+    key_cache: Any,
+    value_cache: Any,
+    block_tables: Any,
+    seq_lens: Any,
+    cu_seqlens_q: Any,
+    out: Any,
 ) -> None:
     """Raise unless `ops.paged_attention` may run; see there for the shapes."""
     _caches(key_cache, value_cache)
     num_blocks, block_size, num_kv_heads, head_dim = key_cache.shape
-    _array("query", query, ("num_seqs", "num_q_heads", head_dim))
-    num_seqs, num_q_heads, _ = query.shape
+    _array("query", query, ("num_tokens", "num_q_heads", head_dim))
+    num_tokens, num_q_heads, _ = query.shape
     if num_q_heads == 0 or num_q_heads % num_kv_heads:
         raise ValueError(
             f"num_q_heads must be a positive multiple of num_kv_heads, got query.shape={tuple(query.shape)} "
@@ -109,14 +115,28 @@ def check_paged_attention(
     ):
         if size > limit:
             raise ValueError(f"{name} must be at most {limit} for attention, got {name}={size}")
+    _integers("seq_lens", seq_lens, ("num_seqs",))
+    num_seqs = seq_lens.shape[0]
     _integers("block_tables", block_tables, (num_seqs, "max_blocks"))
-    _integers("seq_lens", seq_lens, (num_seqs,))
+    _integers("cu_seqlens_q", cu_seqlens_q, (num_seqs + 1,))
     if out is not None:
         _array("out", out, tuple(query.shape))
         _writable("out", out)
 
-    if scale is not None and not (isinstance(scale, numbers.Real) and abs(float(scale)) <= _LARGEST_FLOAT):
-        raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
+    ends = cu_seqlens_q[0], cu_seqlens_q[-1]
+    if ends != (0, num_tokens):
+        raise ValueError(
+            f"cu_seqlens_q must begin with 0 and end with {num_tokens} (len(query)), got "
+            f"cu_seqlens_q[0]={ends[0]} and cu_seqlens_q[-1]={ends[1]}"
+            + ("" if num_seqs == num_tokens else f" for {num_seqs} sequences and {num_tokens} query tokens")
+        )
+    falls = np.flatnonzero(cu_seqlens_q[1:] < cu_seqlens_q[:-1])
+    if falls.size:
+        place = int(falls[0])
+        raise ValueError(
+            f"cu_seqlens_q must not fall, got cu_seqlens_q[{place}]={cu_seqlens_q[place]} and "
+            f"cu_seqlens_q[{place + 1}]={cu_seqlens_q[place + 1]}"
+        )
     longest = block_tables.shape[1] * block_size
     _within("seq_lens", seq_lens, 0, longest, f"0 .. {longest} (block_tables.shape[1] * block_size)")
     # Entries past a sequence's blocks may hold anything.
@@ -129,6 +149,57 @@ def check_paged_attention(
             f"got block_tables[{seq}, {place}]={block_tables[seq, place]} "
             f"with seq_lens[{seq}]={seq_lens[seq]}"
         )
+
+
+def check_attention_options(
+    num_q_heads: int, scale: Any, window: Any, softcap: Any, alibi_slopes: Any, sinks: Any
+) -> None:
+    """Raise unless the options of `ops.paged_attention` fit; see there."""
+    if scale is not None and not _is_float32(scale):
+        raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
+    if window is not None and _integer("window", window) < 1:
+        raise ValueError(f"window must be positive or None, got window={window}")
+    if softcap is not None and not (_is_float32(softcap) and softcap > 0):
+        raise ValueError(f"softcap must be a positive float32 or None, got softcap={softcap!r}")
+    for name, given in (("alibi_slopes", alibi_slopes), ("sinks", sinks)):
+        if given is None:
+            continue
+        _shaped(name, given, (num_q_heads,))
+        if given.dtype.kind not in "fiu":
+            raise TypeError(f"{name} must hold real numbers, got {name}.dtype={given.dtype}")
+        bad = np.flatnonzero(~(np.abs(given) <= _LARGEST_FLOAT))
+        if bad.size:
+            raise ValueError(f"{name} must be finite, got {name}[{bad[0]}]={given[bad[0]]}")
+
+
+def check_num_splits(num_splits: Any, algorithm: str) -> None:
+    """Raise unless a number of splits goes with the algorithm."""
+    if num_splits is None:
+        return
+    if algorithm != "split":
+        raise ValueError(
+            f"num_splits is for algorithm='split', got num_splits={num_splits} with {algorithm!r}"
+        )
+    if not 1 <= _integer("num_splits", num_splits) <= MAX_GRID_DIM:
+        raise ValueError(f"num_splits must lie in 1 .. {MAX_GRID_DIM}, got num_splits={num_splits}")
+
+
+def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
+    """Raise unless `ops.merge_states` may run; see there for the shapes."""
+    _array("out_a", out_a, ("num_tokens", "num_q_heads", "head_dim"))
+    _array("out_b", out_b, tuple(out_a.shape))
+    for name, lse in (("lse_a", lse_a), ("lse_b", lse_b)):
+        _array(name, lse, tuple(out_a.shape[:2]))
+    for what, size, limit in (
+        ("num_q_heads", out_a.shape[1], MAX_GRID_DIM),
+        ("head_dim", out_a.shape[2], MAX_THREADS),
+    ):
+        if not 1 <= size <= limit:
+            raise ValueError(f"{what} must lie in 1 .. {limit}, got out_a.shape={tuple(out_a.shape)}")
+
+
+def _is_float32(number: Any) -> bool:
+    return isinstance(number, numbers.Real) and abs(float(number)) <= _LARGEST_FLOAT
 
 
 # Static pieces.

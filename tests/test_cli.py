@@ -113,7 +113,7 @@ def test_tour_on_the_azure_trace(capsys):
 
 @pytest.mark.parametrize("name", ["all zeros", "last token missed"])
 def test_tour_with_a_wrong_kernel_fails(capsys, prompts, name):
-    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "decode_block"]
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_block"]
     with kernels.installed(mutant):
         status, out, _ = run(capsys, "tour", "--text", str(prompts))
     assert status == 1
@@ -324,14 +324,14 @@ def test_profile_shows_operations_line_by_line(capsys, tmp_path):
         "--html", str(page), "--json", str(counts),
     )  # fmt: skip
     assert (status, err) == (0, "")
-    assert "decode_block_kernel: 1 launch of 1 x 4 thread blocks of 64 threads" in out
+    assert "attention_block_kernel: 1 launch of 1 x 4 thread blocks of 64 threads" in out
     assert "Roofline for A100" in out
     # 4 query heads x 32 tokens x 64 dimensions, 4 bytes, each moved in sectors of 32 bytes by scattered lanes.
     assert "score += query_shared[dim] * key_row[dim]" in out
     assert "Roofline for A100" in page.read_text(encoding="utf-8")
-    assert json.loads(counts.read_text(encoding="utf-8"))["kernels"][0]["kernel"] == "decode_block_kernel"
+    assert json.loads(counts.read_text(encoding="utf-8"))["kernels"][0]["kernel"] == "attention_block_kernel"
     status, out, _ = run(capsys, "profile", "paged_attention", "--algorithm", "naive")
-    assert "decode_naive_kernel" in out
+    assert "attention_naive_kernel" in out
 
 
 @pytest.mark.parametrize("operation", ["write_kv", "gather_kv", "copy_blocks", "paged_attention"])

@@ -12,12 +12,14 @@ types = pytest.importorskip("numba").types
 
 FLOAT, INT32, INT64 = types.float32, types.int32, types.int64
 VECTOR, MATRIX, TOKENS, CACHE = (types.Array(FLOAT, ndim, "C") for ndim in (1, 2, 3, 4))
-DECODE = (TOKENS, MATRIX, TOKENS, CACHE, CACHE, INT32[:, ::1], INT32[::1], FLOAT)
+ATTENTION = (TOKENS, MATRIX, TOKENS, CACHE, CACHE, *[INT32[:, ::1]] * 2, VECTOR, VECTOR, FLOAT, FLOAT)
 
 SIGNATURES = {
     "copy_blocks_kernel": (CACHE, CACHE, INT64[:, ::1]),
-    "decode_block_kernel": DECODE,
-    "decode_naive_kernel": DECODE,
+    "attention_block_kernel": ATTENTION,
+    "attention_naive_kernel": ATTENTION,
+    "merge_splits_kernel": (TOKENS, MATRIX, TOKENS, MATRIX, INT32[::1], VECTOR),
+    "merge_states_kernel": (TOKENS, MATRIX, TOKENS, MATRIX, TOKENS, MATRIX),
     "gather_kv_kernel": (TOKENS, TOKENS, CACHE, CACHE, INT32[::1]),
     "write_kv_kernel": (TOKENS, TOKENS, CACHE, CACHE, INT64[::1]),
 }

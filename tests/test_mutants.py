@@ -57,7 +57,13 @@ def copy(tokens, seed):
     properties.copy_duplicates_blocks(tokens, order, TARGET)
 
 
-PROPERTIES = {"write": write, "gather": gather, "copy": copy}
+@hunt
+@given(batch=paged_batches(plain=True), cut=st.floats(0, 1))
+def merge(batch, cut):
+    properties.merging_parts_is_attention_to_the_whole(batch, cut, TARGET)
+
+
+PROPERTIES = {"merge": merge, "write": write, "gather": gather, "copy": copy}
 
 
 @pytest.mark.parametrize("mutant", kernels.KERNEL_MUTANTS, ids=str)

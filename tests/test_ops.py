@@ -11,7 +11,7 @@ from paged_numba.testing import properties
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
-algorithms = pytest.mark.parametrize("algorithm", ["naive", "block"])
+algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "split"])
 orders = st.sampled_from(("together", "forward", "reverse"))
 
 
@@ -27,6 +27,42 @@ def test_attention_agrees_with_the_oracle(batch, order, algorithm):
 def test_attention_is_invariant_under_block_permutation(batch, seed, algorithm):
     order = np.random.default_rng(seed).permutation(len(batch.key_cache))
     properties.attention_is_invariant_under_block_permutation(batch, order, algorithm, TARGET)
+
+
+@given(batch=paged_batches(), num_splits=st.integers(1, 9))
+def test_attention_agrees_with_the_oracle_for_any_number_of_splits(batch, num_splits):
+    properties.attention_agrees_with_the_oracle(batch, "split", TARGET, num_splits)
+
+
+@given(batch=paged_batches(plain=True), cut=st.floats(0, 1))
+def test_merging_parts_is_attention_to_the_whole(batch, cut):
+    properties.merging_parts_is_attention_to_the_whole(batch, cut, TARGET)
+
+
+@given(batch=paged_batches(plain=True), seed=seeds)
+def test_any_chunking_of_a_prompt_gives_the_same_result(batch, seed):
+    """Causal attention of all tokens at once, and of chunks each after it was written, is the same."""
+    rng = np.random.default_rng(seed)
+    head_dim, num_q_heads = batch.query.shape[2], batch.query.shape[1]
+    length = int(batch.seq_lens[0])
+    query = rng.standard_normal((length, num_q_heads, head_dim)).astype(np.float32)
+    cuts = np.unique([0, length, *rng.integers(0, length + 1, 3)])
+
+    def attend(start, stop):
+        return pn.paged_attention(
+            query[start:stop],
+            batch.key_cache,
+            batch.value_cache,
+            batch.block_tables[:1],
+            np.array([stop], np.int32),
+            cu_seqlens_q=np.array([0, stop - start]),
+            algorithm="block",
+            target=TARGET,
+        )
+
+    whole = attend(0, length)
+    chunks = [attend(start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+    np.testing.assert_array_equal(np.concatenate([whole[:0], *chunks]), whole)
 
 
 @given(tokens=tokens_to_write())
@@ -98,6 +134,75 @@ def test_empty_sequence_gives_zero_and_minus_infinity(algorithm):
     np.testing.assert_array_equal(lse, np.full((1, 2), -np.inf))
 
 
+def test_options_by_hand():
+    # One head of one dimension, query 1 at position 2, keys 0, ln 2, 0 at positions 0 to 2, values 1, 10, 100.
+    key_cache = np.array([0, np.log(2), 0], np.float32).reshape(1, 3, 1, 1)
+    value_cache = np.array([1, 10, 100], np.float32).reshape(1, 3, 1, 1)
+
+    def attend(**options):
+        out, lse = pn.paged_attention(
+            np.ones((1, 1, 1), np.float32),
+            key_cache,
+            value_cache,
+            np.zeros((1, 1), np.int32),
+            np.array([3], np.int32),
+            return_lse=True,
+            target=TARGET,
+            **options,
+        )
+        return float(out[0, 0, 0]), float(np.exp(lse[0, 0]))
+
+    # Weights 1, 2, 1.
+    assert attend() == pytest.approx((121 / 4, 4))
+    # The last two keys: 2, 1.
+    assert attend(window=2) == pytest.approx((120 / 3, 3))
+    # A slope of ln 2 divides a weight by 2 for each position back: 1/4, 2/2, 1.
+    assert attend(alibi_slopes=np.array([np.log(2)])) == pytest.approx(((0.25 + 10 + 100) / 2.25, 2.25))
+    # A sink of ln 4 has weight 4.
+    assert attend(sinks=np.array([np.log(4)])) == pytest.approx((121 / 8, 8))
+    # softcap c turns ln 2 into c tanh(ln 2 / c): for c = ln 2 into 0.7616 ln 2.
+    weight = 2 ** np.tanh(1)
+    assert attend(softcap=float(np.log(2))) == pytest.approx(((101 + 10 * weight) / (2 + weight), 2 + weight))
+
+
+def test_cascade_attention_is_attention_to_prefix_and_rest():
+    rng = np.random.default_rng(0)
+    keys, values = rng.standard_normal((2, 4, 4, 2, 8)).astype(np.float32)
+    query = rng.standard_normal((3, 4, 8)).astype(np.float32)
+    tables, lens = np.array([[0, 1], [0, 2], [0, 3]], np.int32), np.array([8, 6, 5], np.int32)
+    whole = pn.paged_attention(query, keys, values, tables, lens, target=TARGET)
+    # Block 0 is every sequence's prefix: one sequence with three query tokens, and no causality between them.
+    prefix = pn.paged_attention(
+        query, keys, values, np.array([[0]], np.int32), np.array([4], np.int32), cu_seqlens_q=np.array([0, 3]),
+        causal=False, return_lse=True, target=TARGET,
+    )  # fmt: skip
+    rest = pn.paged_attention(query, keys, values, tables[:, 1:], lens - 4, return_lse=True, target=TARGET)
+    np.testing.assert_allclose(pn.merge_states(*prefix, *rest, target=TARGET)[0], whole, rtol=1e-5, atol=1e-6)
+
+
+def test_merging_with_nothing_is_the_identity():
+    rng = np.random.default_rng(0)
+    out, lse = rng.standard_normal((2, 3, 5)).astype(np.float32), rng.standard_normal((2, 3)).astype(np.float32)
+    nothing = np.full_like(out, np.nan), np.full_like(lse, -np.inf)
+    for parts in ((out, lse, *nothing), (*nothing, out, lse)):
+        merged, merged_lse = pn.merge_states(*parts, target=TARGET)
+        np.testing.assert_array_equal(merged, out)
+        np.testing.assert_array_equal(merged_lse, lse)
+    merged, merged_lse = pn.merge_states(*nothing, *nothing, target=TARGET)
+    np.testing.assert_array_equal(merged, np.zeros_like(out))
+    np.testing.assert_array_equal(merged_lse, nothing[1])
+
+
+def test_auto_splits_long_sequences_of_small_batches_and_says_why():
+    plan = pn.plan
+    assert plan.choose(64, 32, 4096, 132).algorithm == "block"
+    assert plan.choose(1, 8, 100, 132).why.endswith("of 100 tokens, is too short to split")
+    # 8 thread blocks for 264 wanted: 33 splits, of which 4,096 tokens allow 16.
+    choice = plan.choose(1, 8, 4096, 132)
+    assert (choice.algorithm, choice.num_splits) == ("split", 16)
+    assert choice.why == "1 query tokens x 8 heads are 8 thread blocks, too few for 132 multiprocessors: 16 splits each"
+
+
 def test_batch_without_sequences_gives_empty_arrays():
     out, lse = pn.paged_attention(
         np.zeros((0, 2, 3), np.float32),
@@ -111,7 +216,7 @@ def test_batch_without_sequences_gives_empty_arrays():
     assert lse.shape == (0, 2)
 
 
-@given(batch=paged_batches())
+@given(batch=paged_batches(plain=True))
 def test_out_receives_the_result_and_tables_of_any_integers_are_taken(batch):
     expected = pn.paged_attention(
         batch.query, batch.key_cache, batch.value_cache, batch.block_tables, batch.seq_lens, target=TARGET

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "paged_numba"
 # Which parts a part may import. A part is a module or package at the top of paged_numba.
 CORE = {
     "cache_watch",
+    "plan",
     "errors",
     "reference",
     "allocator",
@@ -34,7 +35,8 @@ MAY_IMPORT = {
     "validation": {"errors"},
     "kernels": set(),
     "target": {"errors", "lockstep"},
-    "ops": {"validation", "target", "kernels"},
+    "plan": set(),
+    "ops": {"plan", "validation", "target", "kernels"},
     "cache_watch": {"allocator", "errors", "lockstep"},
     "cache": {"allocator", "cache_watch", "ops", "target", "validation"},
     "testing": CORE,

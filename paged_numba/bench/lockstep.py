@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import lockstep
-from ..kernels.decode_block import decode_block_kernel
+from ..kernels.attention_block import attention_block_kernel
+from ..plan import query_rows
 from ..progress import progress
 from ..tables import table
 from .provenance import provenance, write_json
@@ -34,8 +35,11 @@ class Decode(NamedTuple):
     key_cache: Any
     value_cache: Any
     block_tables: Any
-    seq_lens: Any
+    rows: Any
+    alibi_slopes: Any
+    sinks: Any
     scale: Any
+    softcap: Any
 
 
 def decode_case(num_seqs: int, num_heads: int, seq_len: int) -> Decode:
@@ -49,14 +53,17 @@ def decode_case(num_seqs: int, num_heads: int, seq_len: int) -> Decode:
         cache[0],
         cache[1],
         rng.permutation(num_blocks).reshape(num_seqs, per_seq).astype(np.int32),
-        np.full(num_seqs, seq_len, np.int32),
+        query_rows(np.full(num_seqs, seq_len), np.arange(num_seqs + 1), True, None),
+        np.zeros(num_heads, np.float32),
+        np.full(num_heads, -np.inf, np.float32),
         np.float32(1 / math.sqrt(HEAD_DIM)),
+        np.float32(0),
     )
 
 
 def run_lockstep(case: Decode, out: Any, lse: Any) -> None:
     """Run the block decode kernel on the lockstep machine."""
-    lockstep.launch(decode_block_kernel, case.query.shape[:2], THREADS, out, lse, *case)
+    lockstep.launch(attention_block_kernel, case.query.shape[:2], THREADS, out, lse, *case)
 
 
 def run_numpy(case: Decode, out: Any, lse: Any) -> None:
@@ -73,7 +80,7 @@ def run_numpy(case: Decode, out: Any, lse: Any) -> None:
         key, value = case.key_cache[blocks].reshape(tile), case.value_cache[blocks].reshape(tile)
         scores = np.einsum("shd,sthd->sht", query, key)
         position = first * BLOCK_SIZE + np.arange(key.shape[1])
-        scores = np.where(position < case.seq_lens[:, None, None], scores, -np.inf)
+        scores = np.where(position < case.rows[:, 4, None, None], scores, -np.inf)
         new_largest = np.maximum(largest, scores.max(axis=2))
         weights = np.exp(scores - new_largest[:, :, None])
         rescale = np.exp(largest - new_largest)
@@ -88,11 +95,11 @@ _SIMULATOR = """
 import json, sys, time
 import numpy as np
 from paged_numba.bench import lockstep as bench
-from paged_numba.kernels.decode_block import decode_block_kernel
+from paged_numba.kernels.attention_block import attention_block_kernel
 case = bench.decode_case(2, 2, 128)
 out, lse = np.zeros_like(case.query), np.zeros(case.query.shape[:2], np.float32)
 start = time.perf_counter()
-decode_block_kernel[(2, 2), bench.THREADS](out, lse, *case)
+attention_block_kernel[(2, 2), bench.THREADS](out, lse, *case)
 print(json.dumps({"seconds": time.perf_counter() - start, "out": out.tolist()}))
 """
 

@@ -14,24 +14,64 @@ from .strategies import PagedBatch, Tokens
 from .tolerances import attention_tolerance
 
 
-def attention_agrees_with_the_oracle(batch: PagedBatch, algorithm: str, target: str) -> None:
+def attention_agrees_with_the_oracle(
+    batch: PagedBatch, algorithm: str, target: str, num_splits: int | None = None
+) -> None:
     """Paged attention is dense attention in float64, but for the rounding of float32."""
     out, lse = ops.paged_attention(
-        *_attention_arguments(batch), scale=batch.scale, return_lse=True, algorithm=algorithm, target=target
+        *_attention_arguments(batch),
+        cu_seqlens_q=batch.cu_seqlens_q,
+        scale=batch.scale,
+        **batch.options,
+        return_lse=True,
+        algorithm=algorithm,
+        num_splits=num_splits,
+        target=target,
     )
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
-        query = batch.query[seq : seq + 1]
-        expected, expected_lse = reference.attention(query, key, value, scale=batch.scale, return_lse=True)
-        allowed = attention_tolerance(query, key, value, batch.scale)
-        np.testing.assert_allclose(out[seq], expected[0], rtol=0, atol=allowed.out, err_msg=f"out[{seq}]")
-        np.testing.assert_allclose(lse[seq], expected_lse[0], rtol=0, atol=allowed.lse, err_msg=f"lse[{seq}]")
+        rows = batch.query_of(seq)
+        dense = batch.query[rows], key, value
+        expected, expected_lse = reference.attention(
+            *dense, scale=batch.scale, **batch.options, return_lse=True
+        )
+        allowed = attention_tolerance(*dense, batch.scale, **batch.options)
+        np.testing.assert_allclose(out[rows], expected, rtol=0, atol=allowed.out, err_msg=f"out of {seq}")
+        np.testing.assert_allclose(lse[rows], expected_lse, rtol=0, atol=allowed.lse, err_msg=f"lse of {seq}")
+
+
+def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, target: str) -> None:
+    """Merging attention to the first and to the other keys of each sequence is attention to all."""
+    whole, whole_lse = ops.paged_attention(
+        *_attention_arguments(batch), scale=batch.scale, return_lse=True, target=target
+    )
+    parts = []
+    for keep_first in (True, False):
+        outs, lses = [], []
+        for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+            place = int(cut * len(key))
+            kept = slice(0, place) if keep_first else slice(place, None)
+            out, lse = reference.attention(
+                batch.query[seq : seq + 1], key[kept], value[kept], scale=batch.scale, return_lse=True
+            )
+            outs.append(out[0])
+            lses.append(lse[0])
+        parts += [np.array(outs, np.float32), np.array(lses, np.float32)]
+    merged, merged_lse = ops.merge_states(*parts, target=target)
+    swapped, swapped_lse = ops.merge_states(*parts[2:], *parts[:2], target=target)
+    np.testing.assert_array_equal(merged_lse, swapped_lse)
+    np.testing.assert_allclose(merged, swapped, rtol=1e-6, atol=1e-6)
+    for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+        allowed = attention_tolerance(batch.query[seq : seq + 1], key, value, batch.scale)
+        np.testing.assert_allclose(merged[seq], whole[seq], rtol=0, atol=2 * allowed.out)
+        np.testing.assert_allclose(merged_lse[seq], whole_lse[seq], rtol=0, atol=2 * allowed.lse)
 
 
 def attention_is_invariant_under_block_permutation(
     batch: PagedBatch, order: Any, algorithm: str, target: str
 ) -> None:
     """Where the blocks lie changes no bit of the result."""
-    before = ops.paged_attention(*_attention_arguments(batch), algorithm=algorithm, target=target)
+    options = {"cu_seqlens_q": batch.cu_seqlens_q, **batch.options, "algorithm": algorithm, "target": target}
+    before = ops.paged_attention(*_attention_arguments(batch), **options)
     moved_to = np.empty(len(order), np.int32)
     moved_to[order] = np.arange(len(order))
     tables = batch.block_tables.copy()
@@ -43,8 +83,7 @@ def attention_is_invariant_under_block_permutation(
         batch.value_cache[order],
         tables,
         batch.seq_lens,
-        algorithm=algorithm,
-        target=target,
+        **options,
     )
     np.testing.assert_array_equal(before, after)
 

@@ -6,7 +6,7 @@ come from a generator with a drawn seed, since single floats are not what fails 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ class PagedBatch:
 
     Attributes
     ----------
-    query : float32[num_seqs, num_q_heads, head_dim]
+    query : float32[num_tokens, num_q_heads, head_dim]
     key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
         NaN in every slot that no sequence owns.
     block_tables : int32[num_seqs, max_blocks]
@@ -33,6 +33,10 @@ class PagedBatch:
     keys, values : list of float32[seq_len, num_kv_heads, head_dim]
         The same, dense, by sequence.
     scale : float or None
+    cu_seqlens_q : int32[num_seqs + 1] or None
+        None: one query token a sequence.
+    options : dict
+        More arguments of `paged_numba.paged_attention` and of the oracle.
     """
 
     query: Any
@@ -43,11 +47,20 @@ class PagedBatch:
     keys: list[Any]
     values: list[Any]
     scale: float | None
+    cu_seqlens_q: Any = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def query_of(self, seq: int) -> slice:
+        """Return where the query tokens of a sequence are."""
+        starts = range(len(self.keys) + 1) if self.cu_seqlens_q is None else self.cu_seqlens_q.tolist()
+        return slice(starts[seq], starts[seq + 1])
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        ragged = None if self.cu_seqlens_q is None else self.cu_seqlens_q.tolist()
         printer.text(
             f"PagedBatch(query{self.query.shape}, caches{self.key_cache.shape}, "
-            f"seq_lens={self.seq_lens.tolist()}, block_tables={self.block_tables.tolist()}, scale={self.scale})"
+            f"seq_lens={self.seq_lens.tolist()}, block_tables={self.block_tables.tolist()}, scale={self.scale}, "
+            f"cu_seqlens_q={ragged}, options={self.options})"
         )
 
 
@@ -67,8 +80,30 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @st.composite
-def paged_batches(draw: st.DrawFn) -> PagedBatch:
-    """Draw a batch: one query token a sequence, scores from flat to very peaky, all blocks scattered."""
+def attention_options(draw: st.DrawFn, num_q_heads: int, longest: int) -> dict[str, Any]:
+    """Draw options, each on its own or several at once; shrinks towards none."""
+    options: dict[str, Any] = {}
+    if draw(st.booleans(), label="not causal"):
+        options["causal"] = False
+    if draw(st.booleans(), label="with a window"):
+        options["window"] = draw(st.one_of(st.integers(1, 20), st.integers(1, longest + 2)), label="window")
+    if draw(st.booleans(), label="with a softcap"):
+        options["softcap"] = draw(st.sampled_from((20.0, 1.0)), label="softcap")
+    rng = np.random.default_rng(draw(seeds, label="seed of the options"))
+    if draw(st.booleans(), label="with ALiBi"):
+        options["alibi_slopes"] = rng.uniform(-0.5, 1, num_q_heads).astype(np.float32)
+    if draw(st.booleans(), label="with sinks"):
+        options["sinks"] = (3 * rng.standard_normal(num_q_heads)).astype(np.float32)
+    return options
+
+
+@st.composite
+def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
+    """Draw a batch: scores from flat to very peaky, all blocks scattered.
+
+    Half of them are decode batches without options, as all are if `plain`; the others mix decode, chunks and
+    whole prompts.
+    """
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
     head_dim = draw(st.sampled_from(HEAD_DIMS), label="head_dim")
     num_kv_heads = draw(st.integers(1, 3), label="num_kv_heads")
@@ -95,7 +130,13 @@ def paged_batches(draw: st.DrawFn) -> PagedBatch:
         for position in range(length):
             caches[:, blocks[position // block_size], position % block_size] = tokens[:, position]
         dense.append(tokens)
-    query = rng.standard_normal((len(seq_lens), num_kv_heads * group, head_dim)) * peak
+    cu_seqlens_q, options = None, {}
+    if not plain and draw(st.booleans(), label="with options"):
+        options = draw(attention_options(num_kv_heads * group, max(seq_lens)))
+        chunks = [draw(st.integers(0, min(n + 1, 9)), label="query tokens") for n in seq_lens]
+        cu_seqlens_q = np.cumsum([0, *chunks]).astype(np.int32)
+    num_tokens = len(seq_lens) if cu_seqlens_q is None else int(cu_seqlens_q[-1])
+    query = rng.standard_normal((num_tokens, num_kv_heads * group, head_dim)) * peak
     if scale is not None:
         query /= abs(scale) * np.sqrt(head_dim)
     return PagedBatch(
@@ -107,6 +148,8 @@ def paged_batches(draw: st.DrawFn) -> PagedBatch:
         [tokens[0] for tokens in dense],
         [tokens[1] for tokens in dense],
         scale,
+        cu_seqlens_q,
+        options,
     )
 
 

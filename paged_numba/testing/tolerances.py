@@ -31,7 +31,17 @@ class AttentionTolerance(NamedTuple):
     lse: float
 
 
-def attention_tolerance(query: Any, key: Any, value: Any, scale: float | None = None) -> AttentionTolerance:
+def attention_tolerance(
+    query: Any,
+    key: Any,
+    value: Any,
+    scale: float | None = None,
+    *,
+    softcap: float | None = None,
+    alibi_slopes: Any = None,
+    sinks: Any = None,
+    **masks: Any,
+) -> AttentionTolerance:
     """Bound the rounding error of float32 attention over one sequence.
 
     Parameters
@@ -40,6 +50,8 @@ def attention_tolerance(query: Any, key: Any, value: Any, scale: float | None = 
     key, value : float[seq_len, num_kv_heads, head_dim]
     scale : float, optional
         ``1 / sqrt(head_dim)`` if None.
+    softcap, alibi_slopes, sinks, **masks
+        Options of `paged_numba.paged_attention`; what hides keys makes no error.
 
     Returns
     -------
@@ -47,13 +59,23 @@ def attention_tolerance(query: Any, key: Any, value: Any, scale: float | None = 
     """
     query, key, value = (np.abs(np.asarray(array, np.float64)) for array in (query, key, value))
     seq_len, num_kv_heads, head_dim = key.shape
-    if seq_len == 0:
+    if seq_len == 0 or len(query) == 0:
         return AttentionTolerance(0.0, 0.0)
     grouped = query.reshape(len(query), num_kv_heads, -1, head_dim)
     factor = abs(1 / math.sqrt(head_dim) if scale is None else scale)
     magnitude = float(np.einsum("qhgd,khd->qhgk", grouped, key).max()) * factor
     roundoff = _CONFIDENCE * UNIT_ROUNDOFF
     score = roundoff * (math.sqrt(head_dim) + 2) * magnitude
+    # tanh flattens the error of a score and adds its own; ALiBi adds a product; a sink is one more score.
+    if softcap is not None:
+        score += roundoff * (_EXP_ULPS + 2) * softcap
+        magnitude = min(magnitude, softcap)
+    if alibi_slopes is not None:
+        bias = float(np.abs(alibi_slopes).max()) * max(seq_len, len(query))
+        score += 2 * roundoff * bias
+        magnitude += bias
+    if sinks is not None:
+        magnitude = max(magnitude, float(np.abs(sinks).max()))
     sums = roundoff * (math.sqrt(seq_len) + _EXP_ULPS)
     # Scores enter the weights and their sum: twice.
     out = (2 * score + 2 * sums) * float(value.max())

@@ -83,9 +83,7 @@ def rows(out, x, row, column):
 
 def test_index_into_a_view_names_the_array_with_all_indices():
     x = np.arange(12.0).reshape(3, 4)
-    with pytest.raises(
-        KernelIndexError, match=r"x\[1, 4\] out of bounds for its last axis, of shape \(4,\)"
-    ):
+    with pytest.raises(KernelIndexError, match=r"x\[1, 4\] out of bounds for its last axis, of shape \(4,\)"):
         launch(rows, 1, 4, np.zeros(4), x, 1, 1)
     with pytest.raises(KernelIndexError, match=r"x\[3\] out of bounds for shape \(3, 4\)"):
         launch(rows, 1, 4, np.zeros(4), x, 3, 0)

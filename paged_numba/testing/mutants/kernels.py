@@ -45,64 +45,83 @@ class KernelMutant:
         return f"{self.module}: {self.name}"
 
 
-def _decode_block(name: str, old: str, new: str) -> KernelMutant:
-    return KernelMutant(name, "decode_block", old, new, "attend")
+def _attention_block(name: str, old: str, new: str) -> KernelMutant:
+    return KernelMutant(name, "attention_block", old, new, "attend")
 
 
-def _decode_naive(name: str, old: str, new: str) -> KernelMutant:
-    return KernelMutant(name, "decode_naive", old, new, "attend", "naive")
+def _attention_naive(name: str, old: str, new: str) -> KernelMutant:
+    return KernelMutant(name, "attention_naive", old, new, "attend", "naive")
 
 
 KERNEL_MUTANTS = (
-    _decode_block(
+    _attention_block(
         "mean of V: every weight is the same", "weight = math.exp(score - new_largest)",
         "weight = float32(1) if score > NEG_INF else float32(0)",
     ),
-    _decode_block("all zeros", "weighted / total if seq_len > 0", "float32(0) if seq_len > 0"),
-    _decode_block(
-        "last block skipped", "range(0, num_seq_blocks, blocks_per_tile)",
-        "range(0, max(1, num_seq_blocks - 1), blocks_per_tile)",
+    _attention_block("all zeros", "weighted / total if total > 0", "float32(0) if total > 0"),
+    _attention_block(
+        "last block skipped", "range(first_key // block_size, end_block, blocks_per_tile)",
+        "range(first_key // block_size, max(1, end_block - 1), blocks_per_tile)",
     ),
-    _decode_block(
-        "last block's values skipped", "num_seq_blocks - first_block)", "num_seq_blocks - 1 - first_block)"
+    _attention_block(
+        "last block's values skipped", "min(blocks_per_tile, end_block - first_block)", "min(blocks_per_tile, end_block - 1 - first_block)"
     ),
-    _decode_block(
-        "one token too many at the end", "seq_block * block_size + offset < seq_len",
-        "seq_block * block_size + offset <= seq_len",
+    _attention_block(
+        "one token too many at the end", "position < end_key", "position <= end_key",
     ),
-    _decode_block(
-        "last token missed", "seq_block * block_size + offset < seq_len",
-        "seq_block * block_size + offset < seq_len - 1",
+    _attention_block(
+        "last token missed", "position < end_key", "position < end_key - 1",
     ),
-    _decode_block(
-        "values past the end read", "range(min(block_size, seq_len - seq_block * block_size))",
-        "range(block_size)",
+    _attention_block(
+        "values past the end read", "range(first_slot, min(block_size, end_key - seq_block * block_size))",
+        "range(first_slot, block_size)",
     ),
-    _decode_block("no rescale of the values", "weighted *= rescale", "weighted *= float32(1)"),
-    _decode_block("no rescale of the sum", "total * rescale", "total"),
-    _decode_block("largest score of this tile only", "new_largest = max(largest, block_max(score, scratch))",
+    _attention_block("no rescale of the values", "weighted *= rescale", "weighted *= float32(1)"),
+    _attention_block("no rescale of the sum", "total * rescale", "total"),
+    _attention_block("largest score of this tile only", "new_largest = max(largest, block_max(score, scratch))",
                   "new_largest = block_max(score, scratch)"),
-    _decode_block("scale forgotten", "query[seq, q_head, thread] * scale", "query[seq, q_head, thread]"),
-    _decode_block("block table not followed", "kv_block = block_tables[seq, seq_block]\n            key_row",
+    _attention_block("scale forgotten", "query[token, q_head, thread] * scale", "query[token, q_head, thread]"),
+    _attention_block("block table not followed", "kv_block = block_tables[seq, seq_block]\n            key_row",
                   "kv_block = seq_block\n            key_row"),
-    _decode_block("table of the first sequence", "kv_block = block_tables[seq, seq_block]\n                # Bounded",
+    _attention_block("table of the first sequence", "kv_block = block_tables[seq, seq_block]\n                # Bounded",
                   "kv_block = block_tables[0, seq_block]\n                # Bounded"),
-    _decode_block("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
+    _attention_block("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
                   "q_head % num_kv_heads"),
-    _decode_block("last dimension left out of the score", "for dim in range(head_dim):",
+    _attention_block("last dimension left out of the score", "for dim in range(head_dim):",
                   "for dim in range(max(1, head_dim - 1)):"),
-    _decode_block("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
-    _decode_block("LSE without the largest score", "largest + math.log(total) if", "math.log(total) if"),
-    _decode_block("LSE of an empty sequence is 0", "if seq_len > 0 else NEG_INF", "if seq_len > 0 else float32(0)"),
-    _decode_block("empty sequence divides 0 by 0", "weighted / total if seq_len > 0 else float32(0)",
+    _attention_block("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
+    _attention_block("LSE without the largest score", "largest + math.log(total) if", "math.log(total) if"),
+    _attention_block("LSE of an empty sequence is 0", "if total > 0 else NEG_INF", "if total > 0 else float32(0)"),
+    _attention_block("empty sequence divides 0 by 0", "weighted / total if total > 0 else float32(0)",
                   "weighted / total"),
-    _decode_block("missing barrier after the query is loaded",
+    _attention_block("missing barrier after the query is loaded",
                   "cuda.syncthreads()  # the query is in shared memory", "pass"),
-    _decode_naive("score not scaled in pass 2", "math.exp(score * scale - largest)", "math.exp(score - largest)"),
-    _decode_naive("not divided by the sum", "weighted[dim] / total", "weighted[dim]"),
-    _decode_naive("values of another head", "weight * value_cache[kv_block, offset, kv_head, dim]",
+    _attention_naive("score not scaled in pass 2", "score = adjusted_score(score * scale, softcap, slope, position - query_position)\n        weight",
+                  "score = adjusted_score(score, softcap, slope, position - query_position)\n        weight"),
+    _attention_naive("not divided by the sum", "weighted[dim] / total", "weighted[dim]"),
+    _attention_naive("values of another head", "weight * value_cache[kv_block, offset, kv_head, dim]",
                   "weight * value_cache[kv_block, offset, 0, dim]"),
-    _decode_naive("accumulators not cleared", "weighted[dim] = 0", "pass"),
+    _attention_naive("accumulators not cleared", "weighted[dim] = 0", "pass"),
+    _attention_block("window ends a token late", "position >= first_key", "position > first_key"),
+    _attention_block("values before the window read", "first_slot = max(0, first_key - seq_block * block_size)",
+                     "first_slot = 0"),
+    _attention_block("ALiBi off by one", "position - query_position)", "position - query_position + 1)"),
+    _attention_block("sink forgotten", "total = float32(1) if sink > NEG_INF else float32(0)", "total = float32(0)"),
+    _attention_block("another token's query", "= query[token, q_head, thread]",
+                     "= query[min(row, seq), q_head, thread]"),
+    _attention_naive("sink in no denominator", "total = math.exp(sink - largest) if sink > NEG_INF else float32(0)",
+                     "total = float32(0)"),
+    _attention_naive("softcap forgotten in pass 1", "score = adjusted_score(score * scale, softcap, slope, position - query_position)\n        largest",
+                     "score = adjusted_score(score * scale, float32(0), slope, position - query_position)\n        largest"),
+    KernelMutant("splits weigh the same", "merge_splits", "weight = math.exp(split_lse[row, q_head] - largest)",
+                 "weight = float32(1)", "attend", "split"),
+    KernelMutant("last split left out", "merge_splits", "for row in range(first, end):\n        if",
+                 "for row in range(first, end - 1):\n        if", "attend", "split"),
+    KernelMutant("sink of the splits forgotten", "merge_splits",
+                 "total = math.exp(sink - largest) if sink > NEG_INF else float32(0)", "total = float32(0)", "attend", "split"),
+    KernelMutant("LSE of the merge in base 2", "merge_states", "largest + math.log(total)", "largest + math.log2(total)",
+                 "merge"),
+    KernelMutant("empty sets multiply NaN", "merge_states", "if weight_a > 0:", "if weight_a >= 0:", "merge"),
     KernelMutant("slot -1 wraps to the last block", "write_kv", "if slot < 0:", "if slot < -1:", "write"),
     KernelMutant("slot 0 skipped", "write_kv", "if slot < 0:", "if slot <= 0:", "write"),
     KernelMutant("off by one at a block boundary", "write_kv", "slot % block_size", "(slot + 1) % block_size", "write"),

@@ -1,4 +1,4 @@
-"""Decode attention, second rung: one thread block works on one sequence and one query head."""
+"""Attention, second rung: one thread block works on one query token and one query head."""
 
 import math
 
@@ -6,6 +6,7 @@ import numpy as np
 from numba import cuda, float32
 
 from .reduce import block_max, block_sum
+from .score import adjusted_score
 
 MAX_HEAD_DIM = 256
 MAX_THREADS = 256
@@ -13,7 +14,9 @@ NEG_INF = np.float32(-np.inf)
 
 
 @cuda.jit
-def decode_block_kernel(out, lse, query, key_cache, value_cache, block_tables, seq_lens, scale):
+def attention_block_kernel(
+    out, lse, query, key_cache, value_cache, block_tables, rows, alibi_slopes, sinks, scale, softcap
+):
     """Online softmax over tiles of tokens (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
 
     A tile is as many whole KV blocks as the thread block has threads for. For each tile
@@ -24,19 +27,25 @@ def decode_block_kernel(out, lse, query, key_cache, value_cache, block_tables, s
        neighbouring floats.
 
     When a tile raises the largest score, what was added up before is rescaled by
-    ``exp(old largest - new largest)``, so K and V are read once.
+    ``exp(old largest - new largest)``, so K and V are read once. A sink (Xiao et al., 2023) is what was added
+    up before the first tile.
 
-    Launch: ``[(num_seqs, num_q_heads), threads]``, with threads a power of two, at least head_dim and
+    A row is a query token and a range of the keys that it sees: all of them, or one split of several that
+    `merge_splits_kernel` puts together. Blocks outside the range are not read.
+
+    Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, at least head_dim and
     block_size, at most 256. Bytes read: K and V of every token, once for each query head.
     """
-    # out                     float32[num_seqs, num_q_heads, head_dim]
-    # lse                     float32[num_seqs, num_q_heads], natural logarithm
-    # query                   float32[num_seqs, num_q_heads, head_dim]
+    # out                     float32[num_rows, num_q_heads, head_dim]
+    # lse                     float32[num_rows, num_q_heads], natural logarithm
+    # query                   float32[num_tokens, num_q_heads, head_dim]
     # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
     # block_tables            int32[num_seqs, max_blocks]
-    # seq_lens                int32[num_seqs]
-    # scale                   float32
-    seq = cuda.blockIdx.x
+    # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
+    #                         it sees: the first and one past the last
+    # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
+    # scale, softcap          float32, softcap 0 for none
+    row = cuda.blockIdx.x
     q_head = cuda.blockIdx.y
     thread = cuda.threadIdx.x
     threads = cuda.blockDim.x
@@ -44,35 +53,39 @@ def decode_block_kernel(out, lse, query, key_cache, value_cache, block_tables, s
     num_q_heads, head_dim = query.shape[1], query.shape[2]
     block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
     kv_head = q_head // (num_q_heads // num_kv_heads)
-    seq_len = seq_lens[seq]
-    num_seq_blocks = (seq_len + block_size - 1) // block_size
+    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
+    first_key, end_key = rows[row, 3], rows[row, 4]
+    end_block = (end_key + block_size - 1) // block_size
     blocks_per_tile = threads // block_size
+    slope, sink = alibi_slopes[q_head], sinks[q_head]
 
     query_shared = cuda.shared.array(MAX_HEAD_DIM, float32)
     weights = cuda.shared.array(MAX_THREADS, float32)
     scratch = cuda.shared.array(MAX_THREADS, float32)
 
     if thread < head_dim:
-        query_shared[thread] = query[seq, q_head, thread] * scale
+        query_shared[thread] = query[token, q_head, thread] * scale
     cuda.syncthreads()  # the query is in shared memory
 
     # Which token of a tile is this thread's, in whole blocks and the rest.
     thread_block = thread // block_size
     offset = thread % block_size
 
-    largest = NEG_INF
-    total = float32(0)
+    largest = sink
+    total = float32(1) if sink > NEG_INF else float32(0)
     weighted = float32(0)
-    for first_block in range(0, num_seq_blocks, blocks_per_tile):
+    for first_block in range(first_key // block_size, end_block, blocks_per_tile):
         # 1. One score a thread; those without a token do not take part: exp(-inf) is 0.
         seq_block = first_block + thread_block
+        position = seq_block * block_size + offset
         score = NEG_INF
-        if thread_block < blocks_per_tile and seq_block * block_size + offset < seq_len:
+        if thread_block < blocks_per_tile and position >= first_key and position < end_key:
             kv_block = block_tables[seq, seq_block]
             key_row = key_cache[kv_block, offset, kv_head]
             score = float32(0)
             for dim in range(head_dim):
                 score += query_shared[dim] * key_row[dim]
+            score = adjusted_score(score, softcap, slope, position - query_position)
 
         # 2. Largest score so far, weights relative to it, their sum.
         new_largest = max(largest, block_max(score, scratch))
@@ -85,16 +98,17 @@ def decode_block_kernel(out, lse, query, key_cache, value_cache, block_tables, s
         # 3. One dimension a thread.
         if thread < head_dim:
             weighted *= rescale
-            for tile_block in range(min(blocks_per_tile, num_seq_blocks - first_block)):
+            for tile_block in range(min(blocks_per_tile, end_block - first_block)):
                 seq_block = first_block + tile_block
                 kv_block = block_tables[seq, seq_block]
-                # Bounded by the length before anything is multiplied: 0 * NaN is NaN.
-                for slot in range(min(block_size, seq_len - seq_block * block_size)):
+                # Bounded by what is seen before anything is multiplied: 0 * NaN is NaN.
+                first_slot = max(0, first_key - seq_block * block_size)
+                for slot in range(first_slot, min(block_size, end_key - seq_block * block_size)):
                     value = value_cache[kv_block, slot, kv_head, thread]
                     weighted += weights[tile_block * block_size + slot] * value
         # No barrier here: the next tile writes its weights after those of block_max, when all have read these.
 
     if thread < head_dim:
-        out[seq, q_head, thread] = weighted / total if seq_len > 0 else float32(0)
+        out[row, q_head, thread] = weighted / total if total > 0 else float32(0)
     if thread == 0:
-        lse[seq, q_head] = largest + math.log(total) if seq_len > 0 else NEG_INF
+        lse[row, q_head] = largest + math.log(total) if total > 0 else NEG_INF

@@ -1,0 +1,84 @@
+"""Attention, first rung: one thread does all the work of one query token and one query head."""
+
+import math
+
+import numpy as np
+from numba import cuda, float32
+
+from .score import adjusted_score
+
+MAX_HEAD_DIM = 256
+NEG_INF = np.float32(-np.inf)
+
+
+@cuda.jit
+def attention_naive_kernel(
+    out, lse, query, key_cache, value_cache, block_tables, rows, alibi_slopes, sinks, scale, softcap
+):
+    """Softmax attention as the textbook has it.
+
+    A first pass over the keys finds the largest score, a second computes the weights and adds up the
+    values; ``exp(score - largest)`` cannot overflow. The accumulators live in local memory. A sink is a key
+    with a score of its own and a value of 0 (Xiao et al., 2023).
+
+    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Slow, and here to say why: the
+    threads of a warp read far apart, K is read twice, and a batch of 16 x 8 fills 128 threads of a GPU
+    that has room for 270,000.
+    """
+    # out                     float32[num_rows, num_q_heads, head_dim]
+    # lse                     float32[num_rows, num_q_heads], natural logarithm
+    # query                   float32[num_tokens, num_q_heads, head_dim]
+    # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
+    # block_tables            int32[num_seqs, max_blocks]
+    # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
+    #                         it sees: the first and one past the last
+    # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
+    # scale, softcap          float32, softcap 0 for none
+    num_q_heads, head_dim = query.shape[1], query.shape[2]
+    thread = cuda.grid(1)
+    if thread >= rows.shape[0] * num_q_heads:
+        return
+    row = thread // num_q_heads
+    q_head = thread % num_q_heads
+    kv_head = q_head // (num_q_heads // key_cache.shape[2])
+    block_size = key_cache.shape[1]
+    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
+    first_key, end_key = rows[row, 3], rows[row, 4]
+    slope, sink = alibi_slopes[q_head], sinks[q_head]
+
+    # Pass 1: the largest score.
+    largest = sink
+    for position in range(first_key, end_key):
+        kv_block = block_tables[seq, position // block_size]
+        offset = position % block_size
+        score = float32(0)
+        for dim in range(head_dim):
+            score += query[token, q_head, dim] * key_cache[kv_block, offset, kv_head, dim]
+        score = adjusted_score(score * scale, softcap, slope, position - query_position)
+        largest = max(largest, score)
+
+    # Pass 2: weights, their sum, and the weighted sum of the values.
+    total = math.exp(sink - largest) if sink > NEG_INF else float32(0)
+    weighted = cuda.local.array(MAX_HEAD_DIM, float32)
+    for dim in range(head_dim):
+        weighted[dim] = 0
+    for position in range(first_key, end_key):
+        kv_block = block_tables[seq, position // block_size]
+        offset = position % block_size
+        score = float32(0)
+        for dim in range(head_dim):
+            score += query[token, q_head, dim] * key_cache[kv_block, offset, kv_head, dim]
+        score = adjusted_score(score * scale, softcap, slope, position - query_position)
+        weight = math.exp(score - largest)
+        total += weight
+        for dim in range(head_dim):
+            weighted[dim] += weight * value_cache[kv_block, offset, kv_head, dim]
+
+    if total == 0:  # sees no key: the identity of merging
+        lse[row, q_head] = NEG_INF
+        for dim in range(head_dim):
+            out[row, q_head, dim] = 0
+        return
+    lse[row, q_head] = largest + math.log(total)
+    for dim in range(head_dim):
+        out[row, q_head, dim] = weighted[dim] / total

@@ -1,0 +1,45 @@
+"""Split-KV: put together what the splits of each query token computed."""
+
+import math
+
+import numpy as np
+from numba import cuda, float32
+
+NEG_INF = np.float32(-np.inf)
+
+
+@cuda.jit
+def merge_splits_kernel(out, lse, split_out, split_lse, split_starts, sinks):
+    """Merge the splits of a query token (Flash-Decoding, Dao et al., 2023), as `merge_states_kernel` does two.
+
+    The sink is one more split, with a value of 0: it must count once, however many splits there are.
+
+    Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread does one dimension of all splits.
+    """
+    # out           float32[num_tokens, num_q_heads, head_dim]
+    # lse           float32[num_tokens, num_q_heads], natural logarithm
+    # split_out     float32[num_rows, num_q_heads, head_dim]
+    # split_lse     float32[num_rows, num_q_heads]
+    # split_starts  int32[num_tokens + 1]: the rows of token t are split_starts[t] .. split_starts[t + 1] - 1
+    # sinks         float32[num_q_heads], -inf for none
+    token = cuda.blockIdx.x
+    q_head = cuda.blockIdx.y
+    dim = cuda.threadIdx.x
+    first, end = split_starts[token], split_starts[token + 1]
+    sink = sinks[q_head]
+
+    largest = sink
+    for row in range(first, end):
+        largest = max(largest, split_lse[row, q_head])
+    total = math.exp(sink - largest) if sink > NEG_INF else float32(0)
+    weighted = float32(0)
+    for row in range(first, end):
+        if split_lse[row, q_head] > NEG_INF:  # an empty split counts for nothing
+            weight = math.exp(split_lse[row, q_head] - largest)
+            total += weight
+            if dim < out.shape[2]:
+                weighted += weight * split_out[row, q_head, dim]
+    if dim < out.shape[2]:
+        out[token, q_head, dim] = weighted / total if total > 0 else float32(0)
+    if dim == 0:
+        lse[token, q_head] = largest + math.log(total) if total > 0 else NEG_INF

@@ -1,0 +1,40 @@
+"""Merge attention over disjoint sets of keys, by their LSEs."""
+
+import math
+
+import numpy as np
+from numba import cuda, float32
+
+NEG_INF = np.float32(-np.inf)
+
+
+@cuda.jit
+def merge_states_kernel(out, lse, out_a, lse_a, out_b, lse_b):
+    """Weigh two outputs by the share that their keys have of all weights (FlashAttention; FlashInfer, 2024).
+
+    ``lse = log(exp(lse_a) + exp(lse_b))``, computed relative to the larger: a set without keys has -inf, and
+    -inf less -inf, which is NaN, never occurs. A thread does one element.
+
+    Launch: ``[(num_tokens, num_q_heads), at least head_dim]``.
+    """
+    # out, out_a, out_b  float32[num_tokens, num_q_heads, head_dim]
+    # lse, lse_a, lse_b  float32[num_tokens, num_q_heads], natural logarithm
+    token = cuda.blockIdx.x
+    q_head = cuda.blockIdx.y
+    dim = cuda.threadIdx.x
+
+    of_a, of_b = lse_a[token, q_head], lse_b[token, q_head]
+    largest = max(of_a, of_b)
+    weight_a = math.exp(of_a - largest) if of_a > NEG_INF else float32(0)
+    weight_b = math.exp(of_b - largest) if of_b > NEG_INF else float32(0)
+    total = weight_a + weight_b
+    if dim < out.shape[2]:
+        weighted = float32(0)
+        # What a set without keys has as output counts for nothing, NaN included.
+        if weight_a > 0:
+            weighted += weight_a * out_a[token, q_head, dim]
+        if weight_b > 0:
+            weighted += weight_b * out_b[token, q_head, dim]
+        out[token, q_head, dim] = weighted / total if total > 0 else float32(0)
+    if dim == 0:
+        lse[token, q_head] = largest + math.log(total) if total > 0 else NEG_INF
