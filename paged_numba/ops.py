@@ -198,7 +198,7 @@ def paged_attention(
     SOSP 2023.
     """
     tables, lens = seam.to_host(block_tables), seam.to_host(seq_lens)
-    starts = np.arange(len(lens) + 1) if cu_seqlens_q is None else seam.to_host(cu_seqlens_q)
+    starts = None if cu_seqlens_q is None else seam.to_host(cu_seqlens_q)
     validation.check_paged_attention(query, key_cache, value_cache, tables, lens, starts, out)
     num_tokens, num_q_heads, head_dim = query.shape
     slopes, sink_scores = (None if given is None else seam.to_host(given) for given in (alibi_slopes, sinks))
@@ -214,7 +214,7 @@ def paged_attention(
 
     longest = int(lens.max(initial=0))
     choice = plan.choose(num_tokens, num_q_heads, longest, seam.multiprocessors(target))
-    rows = plan.query_rows(lens, starts, causal, window)
+    rows = plan.query_rows(lens, np.arange(num_tokens + 1) if starts is None else starts, causal, window)
     by_head = np.zeros(num_q_heads, np.float32)
     launched = _Attention(
         query,

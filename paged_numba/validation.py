@@ -115,28 +115,14 @@ def check_paged_attention(
     ):
         if size > limit:
             raise ValueError(f"{name} must be at most {limit} for attention, got {name}={size}")
-    _integers("seq_lens", seq_lens, ("num_seqs",))
-    num_seqs = seq_lens.shape[0]
-    _integers("block_tables", block_tables, (num_seqs, "max_blocks"))
-    _integers("cu_seqlens_q", cu_seqlens_q, (num_seqs + 1,))
+    _integers("seq_lens", seq_lens, (num_tokens if cu_seqlens_q is None else "num_seqs",))
+    _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
     if out is not None:
         _array("out", out, tuple(query.shape))
         _writable("out", out)
 
-    ends = cu_seqlens_q[0], cu_seqlens_q[-1]
-    if ends != (0, num_tokens):
-        raise ValueError(
-            f"cu_seqlens_q must begin with 0 and end with {num_tokens} (len(query)), got "
-            f"cu_seqlens_q[0]={ends[0]} and cu_seqlens_q[-1]={ends[1]}"
-            + ("" if num_seqs == num_tokens else f" for {num_seqs} sequences and {num_tokens} query tokens")
-        )
-    falls = np.flatnonzero(cu_seqlens_q[1:] < cu_seqlens_q[:-1])
-    if falls.size:
-        place = int(falls[0])
-        raise ValueError(
-            f"cu_seqlens_q must not fall, got cu_seqlens_q[{place}]={cu_seqlens_q[place]} and "
-            f"cu_seqlens_q[{place + 1}]={cu_seqlens_q[place + 1]}"
-        )
+    if cu_seqlens_q is not None:
+        _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], num_tokens)
     longest = block_tables.shape[1] * block_size
     _within("seq_lens", seq_lens, 0, longest, f"0 .. {longest} (block_tables.shape[1] * block_size)")
     # Entries past a sequence's blocks may hold anything.
@@ -148,6 +134,23 @@ def check_paged_attention(
             f"block_tables must lie in 0 .. {num_blocks - 1} (num_blocks - 1) for the blocks in use, "
             f"got block_tables[{seq}, {place}]={block_tables[seq, place]} "
             f"with seq_lens[{seq}]={seq_lens[seq]}"
+        )
+
+
+def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None:
+    _integers("cu_seqlens_q", cu_seqlens_q, (num_seqs + 1,))
+    first, last = cu_seqlens_q[0], cu_seqlens_q[-1]
+    if (first, last) != (0, num_tokens):
+        raise ValueError(
+            f"cu_seqlens_q must begin with 0 and end with {num_tokens} (len(query)), "
+            f"got cu_seqlens_q[0]={first} and cu_seqlens_q[-1]={last}"
+        )
+    falls = np.flatnonzero(cu_seqlens_q[1:] < cu_seqlens_q[:-1])
+    if falls.size:
+        place = int(falls[0])
+        raise ValueError(
+            f"cu_seqlens_q must not fall, got cu_seqlens_q[{place}]={cu_seqlens_q[place]} and "
+            f"cu_seqlens_q[{place + 1}]={cu_seqlens_q[place + 1]}"
         )
 
 

@@ -35,7 +35,36 @@ def decode_inputs(num_seqs, num_q_heads, num_kv_heads, head_dim, block_size, see
     return query, caches[0], caches[1], tables, lens.astype(np.int32)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block"])
+@pytest.mark.parametrize("algorithm", ["naive", "block", "split"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, algorithm):
+    _, keys, values, tables, lens = decode_inputs(*shape)
+    rng = np.random.default_rng(3)
+    starts = np.cumsum([0, *(min(int(n), 3) for n in lens)]).astype(np.int32)
+    num_q_heads = shape[1]
+    query = rng.standard_normal((starts[-1], num_q_heads, shape[3])).astype(np.float32)
+    options = {
+        "cu_seqlens_q": starts,
+        "window": 9,
+        "softcap": 5.0,
+        "alibi_slopes": rng.random(num_q_heads),
+        "sinks": rng.standard_normal(num_q_heads),
+        "return_lse": True,
+        "algorithm": algorithm,
+    }
+    results = [
+        pn.paged_attention(query, keys, values, tables, lens, **options, target=target)
+        for target in ("cuda", "lockstep")
+    ]
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)
+    if len(query):
+        merged = [pn.merge_states(*results[1], *results[1], target=target) for target in ("cuda", "lockstep")]
+        for ours, expected in zip(*merged, strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["naive", "block", "split"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_attention_is_the_same_on_both_targets(shape, algorithm):
     inputs = decode_inputs(*shape)

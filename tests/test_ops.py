@@ -1,5 +1,7 @@
 """The operations against oracles that share no code with the kernels."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,7 +63,7 @@ def test_any_chunking_of_a_prompt_gives_the_same_result(batch, seed):
         )
 
     whole = attend(0, length)
-    chunks = [attend(start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+    chunks = [attend(start, stop) for start, stop in pairwise(cuts)]
     np.testing.assert_array_equal(np.concatenate([whole[:0], *chunks]), whole)
 
 
@@ -182,7 +184,10 @@ def test_cascade_attention_is_attention_to_prefix_and_rest():
 
 def test_merging_with_nothing_is_the_identity():
     rng = np.random.default_rng(0)
-    out, lse = rng.standard_normal((2, 3, 5)).astype(np.float32), rng.standard_normal((2, 3)).astype(np.float32)
+    out, lse = (
+        rng.standard_normal((2, 3, 5)).astype(np.float32),
+        rng.standard_normal((2, 3)).astype(np.float32),
+    )
     nothing = np.full_like(out, np.nan), np.full_like(lse, -np.inf)
     for parts in ((out, lse, *nothing), (*nothing, out, lse)):
         merged, merged_lse = pn.merge_states(*parts, target=TARGET)
@@ -200,7 +205,10 @@ def test_auto_splits_long_sequences_of_small_batches_and_says_why():
     # 8 thread blocks for 264 wanted: 33 splits, of which 4,096 tokens allow 16.
     choice = plan.choose(1, 8, 4096, 132)
     assert (choice.algorithm, choice.num_splits) == ("split", 16)
-    assert choice.why == "1 query tokens x 8 heads are 8 thread blocks, too few for 132 multiprocessors: 16 splits each"
+    assert (
+        choice.why
+        == "1 query tokens x 8 heads are 8 thread blocks, too few for 132 multiprocessors: 16 splits each"
+    )
 
 
 def test_batch_without_sequences_gives_empty_arrays():

@@ -40,9 +40,22 @@ def use_everything(lens, block_size, heads, group, dim, seed):
         cache.append("child", *tokens(1))
         cache.append(parent, *tokens(2))
         cache.gather("child")
-        for algorithm in ("naive", "block"):
-            query = rng.standard_normal((len(lens) + 1, heads * group, dim), np.float32)
-            cache.attend([*range(len(lens)), "child"], query, algorithm=algorithm)
+        everyone = [*range(len(lens)), "child"]
+        for algorithm in ("naive", "block", "split"):
+            query = rng.standard_normal((len(everyone), heads * group, dim), np.float32)
+            parts = cache.attend(everyone, query, algorithm=algorithm, return_lse=True)
+            # All query tokens to the first sequence, with options.
+            cache.attend(
+                [0],
+                query[: lens[0] + 1],
+                cu_seqlens_q=np.array([0, min(len(query), lens[0] + 1)]),
+                window=5,
+                softcap=3.0,
+                alibi_slopes=np.ones(heads * group),
+                sinks=np.zeros(heads * group),
+                algorithm=algorithm,
+            )
+        pn.merge_states(*parts, *parts, target="lockstep")
     return {kernel["kernel"] for kernel in report.kernels}
 
 

@@ -48,6 +48,15 @@ def attention_arguments():
     }
 
 
+def merge_arguments():
+    return {
+        "out_a": np.ones((2, 4, 5), F32),
+        "lse_a": np.ones((2, 4), F32),
+        "out_b": np.ones((2, 4, 5), F32),
+        "lse_b": np.ones((2, 4), F32),
+    }
+
+
 def read_only(*shape):
     array = np.zeros(shape, F32)
     array.flags.writeable = False
@@ -55,6 +64,7 @@ def read_only(*shape):
 
 
 OPERATIONS = {
+    pn.merge_states: merge_arguments,
     pn.write_kv: write_arguments,
     pn.gather_kv: gather_arguments,
     pn.copy_blocks: copy_arguments,
@@ -91,7 +101,7 @@ BAD = [
     (pn.copy_blocks, "key_cache", np.zeros((0, 8, 2, 4), F32), ValueError, r"value_cache must have shape \[0, 8, 2, 4\]"),
     (pn.paged_attention, "query", np.ones((2, 3, 4), F32), ValueError, "num_q_heads must be a positive multiple .* 3 and 2"),
     (pn.paged_attention, "query", np.ones((2, 0, 4), F32), ValueError, "num_q_heads must be a positive multiple .* 0 and 2"),
-    (pn.paged_attention, "query", np.ones((2, 4, 5), F32), ValueError, r"query must have shape \[num_seqs, num_q_heads, 4\]"),
+    (pn.paged_attention, "query", np.ones((2, 4, 5), F32), ValueError, r"query must have shape \[num_tokens, num_q_heads, 4\]"),
     (pn.paged_attention, "block_tables", np.zeros((3, 3), int), ValueError, r"block_tables must have shape \[2, max_blocks\]"),
     (pn.paged_attention, "block_tables", np.zeros((2, 3)), TypeError, "block_tables must hold integers, got .*float64"),
     (pn.paged_attention, "block_tables", np.array([[4, 5, 0], [0, 0, 0]]), ValueError,
@@ -110,7 +120,23 @@ BAD = [
     (pn.write_kv, "value_cache", read_only(5, 8, 2, 4), ValueError, "value_cache must be writable"),
     (pn.copy_blocks, "value_cache", read_only(5, 8, 2, 4), ValueError, "value_cache must be writable"),
     (pn.paged_attention, "out", np.zeros((2, 4, 4)), TypeError, "out must have dtype float32"),
-    (pn.paged_attention, "algorithm", "fast", ValueError, "algorithm must be one of auto, naive, block, got algorithm='fast'"),
+    (pn.paged_attention, "algorithm", "fast", ValueError, "algorithm must be one of auto, naive, block, split, got algorithm='fast'"),
+    (pn.paged_attention, "num_splits", 2, ValueError, "num_splits is for algorithm='split', got num_splits=2 with 'auto'"),
+    (pn.paged_attention, "window", 0, ValueError, "window must be positive or None, got window=0"),
+    (pn.paged_attention, "window", 1.5, TypeError, "window must be an integer, got window=1.5"),
+    (pn.paged_attention, "softcap", 0.0, ValueError, "softcap must be a positive float32 or None, got softcap=0.0"),
+    (pn.paged_attention, "softcap", "x", ValueError, "got softcap='x'"),
+    (pn.paged_attention, "alibi_slopes", np.ones(3), ValueError, r"alibi_slopes must have shape \[4\], got .*\(3,\)"),
+    (pn.paged_attention, "alibi_slopes", np.ones(4, bool), TypeError, "alibi_slopes must hold real numbers, got .*bool"),
+    (pn.paged_attention, "sinks", np.array([0, 1, np.nan, 0]), ValueError, r"sinks must be finite, got sinks\[2\]=nan"),
+    (pn.paged_attention, "cu_seqlens_q", np.array([0, 2]), ValueError, r"cu_seqlens_q must have shape \[3\]"),
+    (pn.paged_attention, "cu_seqlens_q", np.array([0, 1, 3]), ValueError, r"end with 2 \(len\(query\)\), got .*\[-1\]=3"),
+    (pn.paged_attention, "cu_seqlens_q", np.array([0, 3, 2]), ValueError,
+     r"must not fall, got cu_seqlens_q\[1\]=3 and cu_seqlens_q\[2\]=2"),
+    (pn.paged_attention, "cu_seqlens_q", np.array([0.0, 1, 2]), TypeError, "cu_seqlens_q must hold integers"),
+    (pn.merge_states, "lse_a", np.ones((2, 3), F32), ValueError, r"lse_a must have shape \[2, 4\]"),
+    (pn.merge_states, "out_b", np.ones((2, 4, 5)), TypeError, "out_b must have dtype float32"),
+    (pn.merge_states, "out_b", np.ones((2, 4, 6), F32), ValueError, r"out_b must have shape \[2, 4, 5\]"),
     (pn.paged_attention, "target", "gpu", ValueError, "target must be one of auto, cuda, lockstep, cudasim, got target='gpu'"),
 ]  # fmt: skip
 

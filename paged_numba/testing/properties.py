@@ -53,7 +53,8 @@ def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, targe
             out, lse = reference.attention(
                 batch.query[seq : seq + 1], key[kept], value[kept], scale=batch.scale, return_lse=True
             )
-            outs.append(out[0])
+            # What a set without keys has as output must not matter.
+            outs.append(np.where(np.isneginf(lse[0])[:, None], np.nan, out[0]))
             lses.append(lse[0])
         parts += [np.array(outs, np.float32), np.array(lses, np.float32)]
     merged, merged_lse = ops.merge_states(*parts, target=target)

@@ -135,6 +135,13 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
         options = draw(attention_options(num_kv_heads * group, max(seq_lens)))
         chunks = [draw(st.integers(0, min(n + 1, 9)), label="query tokens") for n in seq_lens]
         cu_seqlens_q = np.cumsum([0, *chunks]).astype(np.int32)
+        window = options.get("window")
+        if window is not None and draw(st.booleans(), label="what no window reaches holds NaN"):
+            for seq, (tokens, chunk) in enumerate(zip(dense, chunks, strict=True)):
+                hidden = max(0, tokens.shape[1] - max(1, chunk) - window + 1)
+                tokens[:, :hidden] = np.nan
+                for position in range(hidden):
+                    caches[:, block_tables[seq, position // block_size], position % block_size] = np.nan
     num_tokens = len(seq_lens) if cu_seqlens_q is None else int(cu_seqlens_q[-1])
     query = rng.standard_normal((num_tokens, num_kv_heads * group, head_dim)) * peak
     if scale is not None:

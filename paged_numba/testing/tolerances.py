@@ -57,7 +57,10 @@ def attention_tolerance(
     -------
     AttentionTolerance
     """
-    query, key, value = (np.abs(np.asarray(array, np.float64)) for array in (query, key, value))
+    # NaN stands where no query looks.
+    query, key, value = (
+        np.abs(np.nan_to_num(np.asarray(array, np.float64))) for array in (query, key, value)
+    )
     seq_len, num_kv_heads, head_dim = key.shape
     if seq_len == 0 or len(query) == 0:
         return AttentionTolerance(0.0, 0.0)

@@ -1,0 +1,203 @@
+"""Traps that other engines fell into, one test each, named after the trap."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import paged_numba as pn
+from paged_numba import reference
+
+TARGET = "lockstep"
+ALGORITHMS = ("naive", "block", "split")
+algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+RNG = np.random.default_rng(0)
+
+
+def attend(keys, values, query, seq_len=None, *, table=None, **options):
+    """Attend to keys and values given densely, in blocks of 4; return out and lse of the one sequence."""
+    length = len(keys) if seq_len is None else seq_len
+    blocks = -(-max(1, len(keys)) // 4)
+    caches = np.full((2, blocks * 4, *keys.shape[1:]), np.nan, np.float32)
+    caches[0, : len(keys)], caches[1, : len(values)] = keys, values
+    caches = caches.reshape(2, blocks, 4, *keys.shape[1:])
+    table = np.arange(blocks, dtype=np.int32) if table is None else np.asarray(table, np.int32)
+    return pn.paged_attention(
+        query,
+        *caches,
+        table[None],
+        np.array([length], np.int32),
+        cu_seqlens_q=np.array([0, len(query)]),
+        return_lse=True,
+        target=TARGET,
+        **options,
+    )
+
+
+def tokens(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sparse files need a request of their own there")
+def test_int32_overflow_of_block_offsets(tmp_path):
+    # 2**31 elements and more: 262,145 blocks of 16 x 8 x 64. The files are sparse, only what is touched is there.
+    num_blocks, shape = 2**18 + 1, (16, 8, 64)
+    assert num_blocks * np.prod(shape) > 2**31
+    caches = [
+        np.memmap(tmp_path / name, np.float32, "w+", shape=(num_blocks, *shape)) for name in ("key", "value")
+    ]
+    key, value, last = tokens(20, 8, 64), tokens(20, 8, 64), num_blocks - 1
+    slots = np.concatenate([np.arange(16) + 16 * last, np.arange(4)])
+    pn.write_kv(key, value, *caches, slots, target=TARGET)
+    np.testing.assert_array_equal(caches[0][last], key[:16])
+    table = np.array([last, 0], np.int32)
+    gathered = pn.gather_kv(*caches, table, 20, target=TARGET)
+    np.testing.assert_array_equal(gathered[1], value)
+    pn.copy_blocks(*caches, np.array([[last, 7]]), target=TARGET)
+    np.testing.assert_array_equal(caches[1][7], value[:16])
+    query = tokens(1, 8, 64)
+    expected = reference.attention(query, key, value)
+    for algorithm in ALGORITHMS:
+        out = pn.paged_attention(
+            query, *caches, table[None], np.array([20]), algorithm=algorithm, target=TARGET
+        )
+        np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+
+
+@algorithms
+def test_nan_in_unused_tail_slots(algorithm):
+    keys, values, query = tokens(5, 2, 8), tokens(5, 2, 8), tokens(1, 2, 8)
+    out, _ = attend(keys, values, query, algorithm=algorithm)
+    np.testing.assert_allclose(out, reference.attention(query, keys, values), rtol=1e-5, atol=1e-6)
+
+
+@algorithms
+def test_nan_in_values_outside_the_window(algorithm):
+    keys, values, query = tokens(9, 2, 8), tokens(9, 2, 8), tokens(2, 2, 8)
+    keys[:5], values[:5] = np.nan, np.nan
+    out, _ = attend(keys, values, query, window=3, algorithm=algorithm)
+    # Queries at 7 and 8 see 5 to 8.
+    expected = reference.attention(query, keys[5:], values[5:], window=3)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_slot_minus_one_wrapping_to_the_last_block():
+    caches = np.zeros((2, 3, 4, 1, 2), np.float32)
+    pn.write_kv(tokens(1, 1, 2), tokens(1, 1, 2), *caches, np.array([-1]), target=TARGET)
+    assert not caches.any()
+
+
+@pytest.mark.parametrize("slots", [[0], [0, 1, 2]])
+def test_slot_mapping_shorter_or_longer_than_the_tokens(slots):
+    caches = np.zeros((2, 3, 4, 1, 2), np.float32)
+    with pytest.raises(ValueError, match=r"slot_mapping must have shape \[2\], got"):
+        pn.write_kv(tokens(2, 1, 2), tokens(2, 1, 2), *caches, np.array(slots), target=TARGET)
+
+
+def test_a_sequence_longer_than_its_table():
+    with pytest.raises(ValueError, match=r"seq_lens must lie in 0 .. 8 .*, got seq_lens\[0\]=9"):
+        attend(tokens(8, 1, 2), tokens(8, 1, 2), tokens(1, 1, 2), seq_len=9)
+
+
+def test_minus_infinity_minus_minus_infinity_in_a_merge():
+    nothing = np.zeros((1, 1, 2), np.float32), np.full((1, 1), -np.inf, np.float32)
+    out, lse = pn.merge_states(*nothing, *nothing, target=TARGET)
+    assert out.tolist() == [[[0, 0]]]
+    assert lse.tolist() == [[-np.inf]]
+
+
+@algorithms
+def test_empty_splits(algorithm):
+    # One token in one block: of 5 splits 4 are empty.
+    splits = {"num_splits": 5} if algorithm == "split" else {}
+    values = tokens(1, 1, 2)
+    out, lse = attend(tokens(1, 1, 2), values, np.zeros((1, 1, 2), np.float32), algorithm=algorithm, **splits)
+    np.testing.assert_allclose(out[0], values[0], rtol=1e-6)
+    assert lse.tolist() == [[0]]
+
+
+@algorithms
+def test_finite_mask_values_beaten_by_very_negative_logits(algorithm):
+    # Every visible score is -3e38: a mask of -1e30, say, would win against them.
+    keys = np.full((5, 1, 1), -3e38, np.float32)
+    values = np.arange(1, 6, dtype=np.float32).reshape(5, 1, 1)
+    # Next to 3e38 an LSE in float32 does not tell one key from two, so that splits cannot be weighed: take one.
+    splits = {"num_splits": 1} if algorithm == "split" else {}
+    query = np.ones((3, 1, 1), np.float32)
+    out, lse = attend(keys, values, query, scale=1.0, algorithm=algorithm, **splits)
+    # The three queries see 3, 4 and 5 keys of the same score.
+    np.testing.assert_allclose(out.ravel(), [2, 2.5, 3], rtol=1e-6)
+    np.testing.assert_allclose(lse.ravel(), np.float32(-3e38), rtol=1e-6)
+
+
+@algorithms
+def test_fully_masked_rows(algorithm):
+    # Three queries and one key: the first two stand before it and see nothing.
+    out, lse = attend(tokens(1, 1, 2), np.ones((1, 1, 2), np.float32), tokens(3, 1, 2), algorithm=algorithm)
+    assert out.tolist() == [[[0, 0]], [[0, 0]], [[1, 1]]]
+    assert np.isneginf(lse[:2]).all()
+    assert np.isfinite(lse[2]).all()
+
+
+@algorithms
+def test_lse_base_mixed_up(algorithm):
+    _, lse = attend(tokens(8, 1, 2), tokens(8, 1, 2), np.zeros((1, 1, 2), np.float32), algorithm=algorithm)
+    np.testing.assert_allclose(lse, [[np.log(8)]], rtol=1e-6)
+
+
+@algorithms
+def test_alibi_off_by_one(algorithm):
+    # A token's own key is at distance 0: with one key its score is what it was.
+    slopes = np.array([1000.0])
+    _, lse = attend(
+        tokens(1, 1, 1),
+        tokens(1, 1, 1),
+        np.zeros((1, 1, 1), np.float32),
+        alibi_slopes=slopes,
+        algorithm=algorithm,
+    )
+    assert lse.tolist() == [[0]]
+    _, lse = attend(tokens(2, 1, 1), tokens(2, 1, 1), np.zeros((1, 1, 1), np.float32), causal=False,
+                    alibi_slopes=np.array([-np.log(2)]), algorithm=algorithm)  # fmt: skip
+    # The other one is a step back: exp(ln 2).
+    np.testing.assert_allclose(lse, [[np.log(3)]], rtol=1e-6)
+
+
+@algorithms
+def test_sinks_count_once_however_many_splits(algorithm):
+    splits = {"num_splits": 4} if algorithm == "split" else {}
+    keys, values, query, sinks = tokens(16, 1, 4), tokens(16, 1, 4), tokens(1, 1, 4), np.array([2.0])
+    out, lse = attend(keys, values, query, sinks=sinks, algorithm=algorithm, **splits)
+    expected, expected_lse = reference.attention(query, keys, values, sinks=sinks, return_lse=True)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(lse, expected_lse, rtol=1e-6)
+
+
+def test_interleaved_caches_taken_for_contiguous():
+    # One buffer, K and V of a token side by side.
+    both = np.full((3, 4, 2, 2, 8), np.nan, np.float32)
+    key, value, query = tokens(6, 2, 8), tokens(6, 2, 8), tokens(1, 2, 8)
+    keys, values = both[:, :, 0], both[:, :, 1]
+    pn.write_kv(key, value, keys, values, np.array([8, 9, 10, 11, 0, 1]), target=TARGET)
+    table = np.array([[2, 0]], np.int32)
+    expected = reference.attention(query, key, value)
+    for algorithm in ALGORITHMS:
+        out = pn.paged_attention(
+            query, keys, values, table, np.array([6]), algorithm=algorithm, target=TARGET
+        )
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pairs", [[[0, 1], [1, 2]], [[0, 2], [1, 2]], [[1, 1]]])
+def test_overlapping_block_copies(pairs):
+    with pytest.raises(ValueError, match="block_pairs must not"):
+        pn.copy_blocks(*np.zeros((2, 3, 4, 1, 2), np.float32), np.array(pairs), target=TARGET)
+
+
+def test_double_free():
+    pool = pn.BlockAllocator(4, 4)
+    pool.add("a", 3)
+    pool.free("a")
+    with pytest.raises(pn.UnknownSequenceError, match="'a'"):
+        pool.free("a")
+    assert pool.num_free_blocks == 4
