@@ -15,7 +15,7 @@ import numpy as np
 from .arithmetic import arithmetic_result
 from .machine import Machine
 from .masks import Mask
-from .runtime import range_bounds
+from .runtime import range_bounds, uniform
 
 LEAST_ITERATIONS = 4
 MOST_VALUES = 1 << 16
@@ -25,8 +25,7 @@ MOST_VALUES = 1 << 16
 def at_once(machine: Machine, mask: Mask, *bounds: Any) -> Any:
     """Return the indices of ``range(*bounds)``, [iterations, 1, 1], or None where they go one by one."""
     start, stop, step = range_bounds(bounds)
-    if isinstance(stop, np.ndarray) and stop.size and stop.min() == stop.max():
-        stop = stop.flat[0]
+    stop = uniform(stop)
     if any(isinstance(bound, np.ndarray) for bound in (start, stop, step)) or step == 0:
         return None
     count = len(range(int(start), int(stop), int(step)))

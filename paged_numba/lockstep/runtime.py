@@ -158,7 +158,16 @@ def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
     typed = [bound.astype(dtype) for bound in bounds]
     if len(typed) == 1:
         return zero, typed[0], one
-    return typed[0], typed[1], typed[2] if len(typed) == 3 else one
+    # From one start the index is a number, not an array of equal ones.
+    start = uniform(typed[0])
+    return start, typed[1], typed[2] if len(typed) == 3 else one
+
+
+def uniform(value: Any) -> Any:
+    """Return a scalar for an array all of whose elements are the same."""
+    if isinstance(value, np.ndarray) and value.size and value.min() == value.max():
+        return value.flat[0]
+    return value
 
 
 def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
