@@ -9,7 +9,8 @@ import numpy as np
 
 from . import ops, validation
 from . import target as seam
-from .allocator import Allocation, BlockAllocator
+from .allocation import Allocation
+from .allocator import BlockAllocator
 from .cache_watch import CacheWatch
 
 
@@ -22,6 +23,8 @@ class PagedKVCache:
         Size of the pool in blocks, and of a block in tokens (256 at most).
     num_kv_heads, head_dim : int
         Shape of one token's keys and of its values; head_dim is 256 at most.
+    prefix_caching : bool
+        Whether `add` finds the keys and values of first tokens that another sequence has, or had.
     target : str
         What runs the kernels and so where the storage lies; see `paged_numba.target.resolve`.
     debug : bool
@@ -46,6 +49,7 @@ class PagedKVCache:
     >>> import paged_numba as pn
     >>> cache = pn.PagedKVCache(num_blocks=8, block_size=4, num_kv_heads=1, head_dim=2)
     >>> cache.add("a", np.ones((5, 1, 2), np.float32), np.ones((5, 1, 2), np.float32))
+    0
     >>> cache.allocator.block_table("a").size
     2
     >>> cache.attend(["a"], np.ones((1, 1, 2), np.float32))
@@ -59,50 +63,73 @@ class PagedKVCache:
         num_kv_heads: int,
         head_dim: int,
         *,
+        prefix_caching: bool = False,
         target: str = "auto",
         debug: bool = False,
     ) -> None:
         self.target = seam.resolve(target)
         if debug and self.target != "lockstep":
             raise ValueError(f"debug=True needs the target lockstep, got target={self.target!r}")
-        self.allocator = BlockAllocator(num_blocks, block_size)
+        self.allocator = BlockAllocator(num_blocks, block_size, prefix_caching=prefix_caching)
         validation.check_cache_sizes(block_size, num_kv_heads, head_dim)
         shape = (num_blocks, block_size, num_kv_heads, head_dim)
         self.key_cache = seam.storage(shape, np.float32, self.target)
         self.value_cache = seam.storage(shape, np.float32, self.target)
         self._watch = CacheWatch(self.allocator, self.key_cache, self.value_cache) if debug else None
 
-    def add(self, seq_id: Hashable, key: Any, value: Any) -> None:
+    def add(
+        self,
+        seq_id: Hashable,
+        key: Any,
+        value: Any,
+        token_ids: Sequence[int] | None = None,
+        *,
+        salt: Hashable = None,
+    ) -> int:
         """Start a sequence with the keys and values of its first tokens.
 
         Parameters
         ----------
         seq_id : hashable
         key, value : float32[num_tokens, num_kv_heads, head_dim]
+        token_ids : sequence of int, optional
+            The tokens; needed with prefix_caching.
+        salt : hashable, optional
+            Prefixes are shared by sequences of one salt only.
+
+        Returns
+        -------
+        int
+            How many of the first tokens were found, so that theirs in `key` and `value` were not used.
 
         Raises
         ------
         DuplicateSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
-        self._check_tokens(key, value)
-        self._write(self.allocator.add(seq_id, int(key.shape[0])), key, value)
+        tokens = self._check_tokens(key, value, token_ids)
+        allocation = self.allocator.add(seq_id, tokens, salt=salt)
+        found = allocation.num_cached_tokens
+        self._write(seq_id, allocation, key[found:], value[found:])
+        return found
 
-    def append(self, seq_id: Hashable, key: Any, value: Any) -> None:
+    def append(self, seq_id: Hashable, key: Any, value: Any, token_ids: Sequence[int] | None = None) -> None:
         """Append tokens to a sequence; a block that it shares with others is copied first.
 
         Parameters
         ----------
         seq_id : hashable
         key, value : float32[num_tokens, num_kv_heads, head_dim]
+        token_ids : sequence of int, optional
+            The tokens; needed with prefix_caching.
 
         Raises
         ------
         UnknownSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
-        self._check_tokens(key, value)
-        self._write(self.allocator.append(seq_id, int(key.shape[0])), key, value)
+        tokens = self._check_tokens(key, value, token_ids)
+        self._write(seq_id, self.allocator.append(seq_id, tokens), key, value)
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares all blocks of another.
@@ -123,8 +150,6 @@ class PagedKVCache:
             Nothing was changed.
         """
         self.allocator.free(seq_id)
-        if self._watch is not None:
-            self._watch.look()  # another sequence of this name may come before the next launch
 
     def gather(self, seq_id: Hashable) -> tuple[Any, Any]:
         """Return the keys and values of a sequence, float32[seq_len, num_kv_heads, head_dim] each."""
@@ -178,11 +203,16 @@ class PagedKVCache:
             **options,
         )
 
-    def _check_tokens(self, key: Any, value: Any) -> None:
-        """Raise for tokens that could not be written, before any block is taken."""
+    def _check_tokens(self, key: Any, value: Any, token_ids: Sequence[int] | None) -> int | Sequence[int]:
+        """Raise for tokens that could not be written, before any block is taken; return them for the allocator."""
         unwritten = np.full(getattr(key, "shape", (0,))[:1], -1, np.int64)
         validation.check_write_kv(key, value, self.key_cache, self.value_cache, unwritten)
+        count = int(key.shape[0])
+        if token_ids is not None and len(token_ids) != count:
+            raise ValueError(f"token_ids must have one for each of {count} tokens, got {len(token_ids)}")
+        return count if token_ids is None else token_ids
 
-    def _write(self, allocation: Allocation, key: Any, value: Any) -> None:
+    def _write(self, seq_id: Hashable, allocation: Allocation, key: Any, value: Any) -> None:
         ops.copy_blocks(self.key_cache, self.value_cache, allocation.copies, target=self.target)
         ops.write_kv(key, value, self.key_cache, self.value_cache, allocation.slots, target=self.target)
+        self.allocator.commit(seq_id)

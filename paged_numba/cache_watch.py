@@ -43,6 +43,7 @@ class CacheWatch(Observer):
             id(root_of(cache)): (cache, np.zeros(cache.shape[:2], bool)) for cache in (key_cache, value_cache)
         }
         self._owners: dict[int, list[Place]] = {}
+        self._generations = np.zeros(allocator.num_blocks, np.int64)
         self._last_owner: dict[int, Place] = {}
         self._copied: tuple[Any, Accesses, Callable[[], None]] | None = None
         for cache in (key_cache, value_cache):
@@ -51,7 +52,7 @@ class CacheWatch(Observer):
     # Ownership.
 
     def look(self) -> None:
-        """Note who owns which block now; a block that has changed hands holds nothing."""
+        """Note who owns which block now; one that was handed out anew holds nothing."""
         pool = self._allocator
         owners: dict[int, list[Place]] = {}
         self._held = np.zeros((pool.num_blocks, pool.block_size), bool)
@@ -61,11 +62,13 @@ class CacheWatch(Observer):
                 owners.setdefault(block, []).append(Place(seq_id, index))
                 self._held[block, : max(0, length - index * pool.block_size)] = True
         for block, places in self._owners.items():
-            if not set(places) & set(owners.get(block, ())):
+            if block not in owners:
                 self._last_owner[block] = places[0]
-                for _, written in self._written.values():
-                    written[block] = False
-        self._owners = owners
+        generations = [pool.generation(block) for block in range(pool.num_blocks)]
+        changed = np.array(generations) != self._generations
+        for _, written in self._written.values():
+            written[changed] = False
+        self._owners, self._generations = owners, np.array(generations)
         self._owned = np.zeros(pool.num_blocks, bool)
         self._owned[list(owners)] = True
         self._shared = np.array([pool.ref_count(block) > 1 for block in range(pool.num_blocks)])

@@ -16,7 +16,9 @@ PACKAGE = ROOT / "paged_numba"
 # Which parts a part may import. A part is a module or package at the top of paged_numba.
 CORE = {
     "cache_watch",
+    "allocation",
     "plan",
+    "prefix_cache",
     "errors",
     "reference",
     "allocator",
@@ -31,14 +33,16 @@ MAY_IMPORT = {
     "errors": set(),
     "lockstep": {"errors"},
     "reference": {"errors"},
-    "allocator": {"errors"},
+    "prefix_cache": set(),
+    "allocation": set(),
+    "allocator": {"allocation", "errors", "prefix_cache"},
     "validation": {"errors"},
     "kernels": set(),
     "target": {"errors", "lockstep"},
     "plan": set(),
     "ops": {"plan", "validation", "target", "kernels"},
     "cache_watch": {"allocator", "errors", "lockstep"},
-    "cache": {"allocator", "cache_watch", "ops", "target", "validation"},
+    "cache": {"allocation", "allocator", "cache_watch", "ops", "target", "validation"},
     "testing": CORE,
 }
 

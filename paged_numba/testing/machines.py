@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from .. import reference
-from ..allocator import Allocation, BlockAllocator
+from ..allocation import Allocation
+from ..allocator import BlockAllocator
 from ..cache import PagedKVCache
 from ..errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
 from .tolerances import attention_tolerance

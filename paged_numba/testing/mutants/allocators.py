@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...allocator import Allocation, BlockAllocator, _Sequence
+from ...allocation import Allocation
+from ...allocator import BlockAllocator, _Sequence
 
 
 class CopyOnWriteForgotten(BlockAllocator):
     """Appends in place to a block that others share."""
 
-    def append(self, seq_id: Hashable, tokens: int = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
         table = self._sequences[seq_id].table if seq_id in self else []
         refs = [self._refs[block] for block in table]
         for block in table:
@@ -28,7 +29,7 @@ class CopyOnWriteForgotten(BlockAllocator):
 class CopyNotReported(BlockAllocator):
     """Replaces the shared block, but does not say that it must be copied."""
 
-    def append(self, seq_id: Hashable, tokens: int = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
         allocation = super().append(seq_id, tokens)
         return Allocation(allocation.copies[:0], allocation.slots)
 
@@ -36,7 +37,7 @@ class CopyNotReported(BlockAllocator):
 class CopiesTheWrongWay(BlockAllocator):
     """Names the new block as the source of the copy."""
 
-    def append(self, seq_id: Hashable, tokens: int = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
         allocation = super().append(seq_id, tokens)
         return Allocation(allocation.copies[:, ::-1], allocation.slots)
 
@@ -85,9 +86,9 @@ class BoundaryOffByOne(BlockAllocator):
 class FailureTakesBlocks(BlockAllocator):
     """Takes the blocks that there are before it finds out that there are too few."""
 
-    def _require_free(self, needed: int, why: str) -> None:
+    def _require_free(self, needed: int, available: int, why: str) -> None:
         try:
-            super()._require_free(needed, why)
+            super()._require_free(needed, available, why)
         except MemoryError:
             self._free.clear()
             raise
@@ -96,9 +97,9 @@ class FailureTakesBlocks(BlockAllocator):
 class FailureLeavesTheSequence(BlockAllocator):
     """Enters the new sequence before it looks for blocks."""
 
-    def add(self, seq_id: Hashable, tokens: int) -> Allocation:
+    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
         try:
-            return super().add(seq_id, tokens)
+            return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
             self._sequences[seq_id] = _Sequence([], 0)
             raise
