@@ -17,6 +17,9 @@ from .lockstep.sanitizer.accesses import Accesses, accesses, thread_name
 from .lockstep.sanitizer.findings import Example
 from .lockstep.sanitizer.sanitizer import Sanitizer
 
+ROW_FIELDS = 5
+"""Of the rows that attention kernels of this package are given, see `paged_numba.plan.query_rows`."""
+
 
 class Place(NamedTuple):
     """A block in a sequence's table."""
@@ -83,9 +86,10 @@ class CacheWatch(Observer):
         given = dict(zip(inspect.signature(function).parameters, arguments, strict=False))
         if "block_tables" in given and "rows" in given:
             tables, rows = (np.asarray(given[name]) for name in ("block_tables", "rows"))
-            lens = np.zeros(len(tables), np.int64)
-            np.maximum.at(lens, rows[:, 1], rows[:, 4])
-            self._check_tables(machine, tables, lens)
+            if tables.ndim == 2 and rows.ndim == 2 and rows.shape[1] == ROW_FIELDS:
+                lens = np.zeros(len(tables), np.int64)
+                np.maximum.at(lens, rows[:, 1], rows[:, 4])
+                self._check_tables(machine, tables, lens)
 
     def end_launch(self, machine: ObservedMachine) -> None:
         self._flush()

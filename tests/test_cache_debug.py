@@ -130,6 +130,19 @@ def test_copy_on_write_carries_what_was_written(cache):
     assert not found(cache, [[0, block]], [7])
 
 
+def test_what_a_parent_wrote_is_its_childs_when_it_is_gone(cache):
+    cache.fork("a", "c")
+    cache.free("a")
+    cache.gather("c")
+    cache.attend(["c"], query(1))
+
+
+def test_blocks_that_change_hands_behind_the_caches_back_are_seen(cache):
+    cache.allocator.free("b")
+    cache.allocator.add("b", 4)
+    assert "read of an unwritten slot" in found(cache, [cache.allocator.block_table("b")], [4])
+
+
 def test_a_plain_cache_under_the_sanitizer_tells_unwritten_slots_too():
     cache = pn.PagedKVCache(6, 4, HEADS, DIM, target="lockstep")
     cache.add("a", *tokens(3))

@@ -30,6 +30,8 @@ _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 _MOST_ORIGINS = 4
 """Positions that an array remembers."""
 
+_LARGEST = np.uint64(2**63 - 1)
+
 _VIEWS = frozenset((slice, type(Ellipsis)))
 """Types of the indices that select a view."""
 
@@ -55,19 +57,7 @@ class LaneArray:
         Indices that earlier partial indexing has used up; None once a slice has moved the origin.
     """
 
-    __slots__ = (
-        "buffer",
-        "dtype",
-        "is_vector",
-        "lead",
-        "lengths",
-        "machine",
-        "name",
-        "offset",
-        "origins",
-        "shape",
-        "strides",
-    )
+    __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins shape strides".split())
 
     def __init__(
         self,
@@ -221,7 +211,8 @@ class LaneArray:
         if i.dtype != np.int64:
             if i.dtype.kind not in "iub":
                 raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
-            i = i.astype(np.int64)
+            # Numba wraps signed indices only: an unsigned one that passed below 0 is far out of bounds.
+            i = (np.minimum(i, _LARGEST) if i.dtype == np.uint64 else i).astype(np.int64)
         # As uint64 a negative index is huge: one reduction tests both bounds.
         if not isinstance(n, np.ndarray) and np.maximum.reduce(i.view(np.uint64), axis=None) < n:
             return i, False
@@ -268,6 +259,10 @@ class LaneArray:
         return False
 
     def _scatter(self, mask: Mask, position: Any, value: Any) -> None:
+        if isinstance(value, LaneArray):
+            raise KernelError(
+                f"{self.name} takes numbers, not {value.name}: records are copied field by field"
+            )
         # The usual shapes first: broadcasting takes longer than the store.
         if type(position) is np.ndarray:
             if mask is True:
@@ -353,7 +348,7 @@ class LaneArray:
             return int(np.broadcast_to(value, machine.shape).flat[lane])
 
         lead = self.lead or ()
-        text = ", ".join("..." if type(i) is slice else str(of_lane(i)) for i in (*lead, *index))
+        text = ", ".join("..." if type(i) in _VIEWS else str(of_lane(i)) for i in (*lead, *index))
         lengths = tuple(of_lane(n) for n in self.lengths)
         if self.lead is None:
             of = f"a view of {self.name} with shape {lengths}"

@@ -109,8 +109,10 @@ class Observer:
     ) -> None:
         """Hear of a store."""
 
-    def atomic(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
-        """Hear of an atomic operation."""
+    def atomic(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, exchanges: bool
+    ) -> None:
+        """Hear of an atomic operation; one that `exchanges` stores whatever was there."""
 
     def declare(self, machine: ObservedMachine, array: ObservedArray, mask: Mask) -> None:
         """Hear that the declaration of a shared or local array runs."""

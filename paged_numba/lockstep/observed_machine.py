@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from . import masks
 from .machine import WARP_SIZE, Dim3, Machine, Site
@@ -75,24 +76,28 @@ class ObservedArray(LaneArray):
     ----------
     memory : Memory
         What it is, or is a view of.
+    stray : mask
+        Lanes for which it is a view that was out of bounds: they access nothing through it.
     start, unit : int
         Byte in ``memory.root`` of the buffer's first element, and bytes from one element to the next.
     """
 
-    __slots__ = ("memory", "start", "unit")
+    __slots__ = ("memory", "start", "stray", "unit")
     machine: ObservedMachine
 
     def belongs(self, memory: Memory) -> None:
         """Say what the array is a part of."""
         self.memory = memory
+        self.stray: Mask = False
         self.unit = self.buffer.strides[0]
-        self.start = _address(self.buffer) - _address(memory.root)
+        self.start = _address(self.buffer) - extent(memory.root)[0]
 
     def like(
         self, offset: Any, shape: tuple[Any, ...], strides: tuple[int, ...], lead: tuple[Any, ...] | None
     ) -> LaneArray:
         view = type(self)(self.machine, self.name, self.buffer, offset, shape, strides, lead)
         view.memory, view.unit, view.start = self.memory, self.unit, self.start
+        view.stray = self.stray
         return view
 
     def field(self, name: str) -> LaneArray:
@@ -101,6 +106,7 @@ class ObservedArray(LaneArray):
             self.machine, self.name, plain.buffer, self.offset, self.lengths, self.strides, self.lead
         )
         view.belongs(self.memory)
+        view.stray = self.stray
         return view
 
     def load(self, mask: Mask, index: Any) -> Any:
@@ -137,18 +143,24 @@ class ObservedArray(LaneArray):
         position = self.address(mask, index)
         if machine.strays is not False:
             mask, machine.strays = minus(mask, machine.strays), False
-        return position, mask
+        return position, mask if self.stray is False else minus(mask, self.stray)
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
-        if self.machine.collects_errors and not any(i is Ellipsis for i in index):
+        machine = self.machine
+        if machine.collects_errors:
             self._tell_negative(mask, index)
-        view = super().view(mask, index)
-        self.machine.strays = False
+        view: Any = super().view(mask, index)
+        if machine.strays is not False:
+            view.stray, machine.strays = masks.union(self.stray, machine.strays), False
         return view
 
     def _tell_negative(self, mask: Mask, index: tuple[Any, ...]) -> None:
-        for i, n in zip(index, self.lengths, strict=False):
-            if type(i) is slice or i.dtype.kind != "i":
+        lengths = self.lengths
+        at = next((place for place, i in enumerate(index) if i is Ellipsis), None)
+        if at is not None:
+            lengths = (*lengths[:at], 0, *lengths[len(lengths) - (len(index) - at - 1) :])
+        for i, n in zip(index, lengths, strict=False):
+            if i is Ellipsis or type(i) is slice or i.dtype.kind != "i":
                 continue
             if (i.min(initial=0) if type(i) is np.ndarray else i) >= 0:
                 continue
@@ -296,7 +308,7 @@ class ObservedMachine(Machine):
 
     def _global(self, space: str, name: str, array: Any, made: Any) -> LaneArray:
         root = root_of(array)
-        start = _address(array) - _address(root)
+        start = _address(array) - extent(root)[0]
         self._remember(
             made, (space, name), lambda: Memory(space, name, root, start, array.shape, array.strides)
         )
@@ -322,6 +334,12 @@ class ObservedMachine(Machine):
         if key not in self.memories:
             self.memories[key] = make()
         made.belongs(self.memories[key])
+
+
+def extent(root: Any) -> tuple[int, int]:
+    """Return the address of the first byte of an allocation, and its bytes, gaps between elements included."""
+    first, end = byte_bounds(root)
+    return first, end - first
 
 
 def _address(array: Any) -> int:

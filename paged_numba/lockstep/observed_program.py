@@ -113,6 +113,8 @@ def _cooperative(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
             what = str(error).rsplit(", ", 1)[0]
             machine.tell_wrong(machine.first_lane(mask), "synchronization", what, None)
             result = arguments[1] if kind == "shuffle" else np.int32(0)
+            if function is cooperation.match_all_sync:
+                result = np.int32(0), np.bool_(False)
         members = None if kind in ("block", "grid") else _first_of(arguments, named)
         machine.tell("cooperate", mask, kind, members)
         return result
@@ -138,7 +140,7 @@ def _atomic(function: Callable[..., Any]) -> Callable[..., Any]:
                 position, mask = array.locate(mask, index)  # type: ignore[attr-defined]
                 if mask is False:
                     return np.zeros(machine.shape, array.dtype)
-                machine.tell("atomic", array, mask, position)
+                machine.tell("atomic", array, mask, position, function is atomics.exch)
         return function(machine, mask, array, *arguments, **named)
 
     return call
@@ -273,7 +275,7 @@ class ObservedWriter(FunctionWriter):
     def __init__(self, function: Any, definition: ast.FunctionDef, file: str, kernel: bool) -> None:
         super().__init__(function, definition, file, kernel)
         self.code = CodeFunction.of(function)
-        self.code_lines: dict[int, CodeLine] = {}
+        self.code_lines: dict[tuple[int, bool], CodeLine] = {}
 
     def begin(self, statement: ast.stmt) -> None:
         silent = isinstance(statement, (ast.Pass, ast.Break, ast.Continue, ast.While)) or (
@@ -285,10 +287,13 @@ class ObservedWriter(FunctionWriter):
     def begin_iteration(self, statement: ast.stmt) -> None:
         copies = (
             isinstance(statement, ast.Assign)
-            and isinstance(statement.targets[-1], ast.Subscript)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Subscript)
             and isinstance(statement.value, ast.Subscript)
         )
-        line = self.code_lines.setdefault(statement.lineno, CodeLine(self.code, statement.lineno, copies))
+        line = self.code_lines.setdefault(
+            (statement.lineno, copies), CodeLine(self.code, statement.lineno, copies)
+        )
         self.emit(f"_rt.at({self.expressions.constant(line)}, _m)")
 
     def accumulation(self, node: ast.For) -> Accumulation | None:

@@ -92,7 +92,9 @@ class Trace(Observer):
     ) -> None:
         self._record(machine, array, mask, position, "store")
 
-    def atomic(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+    def atomic(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, exchanges: bool
+    ) -> None:
         self._record(machine, array, mask, position, "atomic")
 
     def _lanes(self, machine: ObservedMachine, mask: Mask) -> Any:

@@ -1,6 +1,6 @@
 """Kernels with one mistake each, beside twins without it: what a sanitizer must tell apart."""
 
-from numba import cuda, float32, int32, uint32
+from numba import cuda, float32, int32, uint32, uint64
 
 
 @cuda.jit
@@ -178,3 +178,95 @@ def exchange_with_syncwarp(out, distance):
     tile[thread] = thread
     cuda.syncwarp()
     out[thread] = tile[thread ^ distance]
+
+
+@cuda.jit
+def own_records(records):
+    i = cuda.grid(1)
+    record = records[i]
+    record.x += 1
+    record.n = i
+    records[i]["y"] = record.x
+
+
+@cuda.jit
+def copy_on_one_line(source, out):
+    i = cuda.grid(1)
+    if i < out.size:
+        out[i] = source[i]
+
+
+@cuda.jit
+def count_from_exchanged(out):
+    count = cuda.shared.array(1, int32)
+    if cuda.threadIdx.x == 0:
+        cuda.atomic.exch(count, 0, 0)
+    cuda.syncthreads()
+    cuda.atomic.add(count, 0, 1)
+    cuda.syncthreads()
+    out[cuda.threadIdx.x] = count[0]
+
+
+@cuda.jit
+def halves_synchronise_apart(out, across):
+    tile = cuda.shared.array(32, int32)
+    thread = cuda.threadIdx.x
+    tile[thread] = thread
+    if thread < 16:
+        cuda.syncwarp(0xFFFF)
+    else:
+        cuda.syncwarp(0xFFFF0000)
+    out[thread] = tile[thread ^ across]
+
+
+@cuda.jit
+def parts_synchronise_after_all(out):
+    tile = cuda.shared.array(32, int32)
+    thread = cuda.threadIdx.x
+    tile[thread] = thread
+    cuda.syncwarp()
+    if thread < 16:
+        cuda.syncwarp(0xFFFF)
+    out[thread] = tile[31 - thread]
+
+
+@cuda.jit
+def previous(source, out, place):
+    i = cuda.grid(1)
+    out[i] = source[place[i] - uint64(1)]
+
+
+@cuda.jit
+def gather(source, index, out):
+    i = cuda.grid(1)
+    out[i] = source[index[i]]
+
+
+@cuda.jit
+def match_in_a_branch(out, limit):
+    thread = cuda.threadIdx.x
+    if thread < limit:
+        mask, same = cuda.match_all_sync(0xFFFFFFFF, 1)
+        out[thread] = mask if same else 0
+
+
+@cuda.jit
+def copy_far_then_store(source, a, b, c, by):
+    i = cuda.grid(1)
+    a[i + by] = source[i]
+    b[i] = 1.0
+    c[i] = b[i] + 1
+
+
+@cuda.jit
+def first_of_row(a, by):
+    i = cuda.grid(1)
+    row = a[i + by]
+    row[0] = i
+
+
+@cuda.jit
+def before_in_last_axis(a, out):
+    i = cuda.grid(1)
+    row = a[..., i - 1]
+    out[i] = row[0]

@@ -386,3 +386,94 @@ def test_an_error_that_is_no_finding_is_raised():
     frozen.flags.writeable = False
     with lockstep.sanitizing(), pytest.raises(KernelError, match="out is read-only"):
         lockstep.launch(racy.scatter, 1, 32, frozen, 0)
+
+
+# Cases that an earlier version got wrong.
+
+
+def test_fields_of_ones_own_packed_record_do_not_race():
+    for layout in ([("x", "f4"), ("n", "i2"), ("y", "f8")], [("n", "u1"), ("x", "f4"), ("y", "i2")]):
+        assert not lockstep.sanitize(racy.own_records, 2, 16, np.zeros(32, np.dtype(layout)))
+
+
+def test_a_copy_on_the_line_of_its_condition_is_a_copy():
+    fresh = facade.device_array(32, np.float32)
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.copy_on_one_line, 1, 64, fresh, zeros(32))
+    assert not findings
+
+
+def test_an_atomic_exchange_writes_what_was_not_written():
+    assert not lockstep.sanitize(racy.count_from_exchanged, 1, 64, zeros(64, dtype=np.int32))
+
+
+def test_syncwarp_orders_the_lanes_of_its_mask():
+    out = zeros(32, dtype=np.int32)
+    assert not lockstep.sanitize(racy.halves_synchronise_apart, 1, 32, out, 8)
+    only(lockstep.sanitize(racy.halves_synchronise_apart, 1, 32, out, 16), "data race")
+    assert not lockstep.sanitize(racy.parts_synchronise_after_all, 1, 32, out)
+
+
+def test_an_unsigned_index_below_zero_is_out_of_bounds():
+    place = np.arange(32, dtype=np.uint64)
+    finding = only(lockstep.sanitize(racy.previous, 1, 32, floats(32), zeros(32), place), "out of bounds")
+    assert finding.example.element == "source[18446744073709551615]"
+    assert not lockstep.sanitize(racy.previous, 1, 32, floats(32), zeros(32), place + np.uint64(1))
+
+
+def test_an_unwritten_index_is_used_though_the_statement_copies():
+    index = facade.device_array(32, np.uint8)
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.gather, 1, 32, floats(300), index, zeros(32))
+    assert only(findings, "uninitialised read").array == "index"
+
+
+def test_a_divergent_match_is_found():
+    out = zeros(32, dtype=np.int32)
+    assert not lockstep.sanitize(racy.match_in_a_branch, 1, 32, out, 32)
+    only(lockstep.sanitize(racy.match_in_a_branch, 1, 32, out, 20), "synchronization")
+
+
+def test_a_copy_out_of_bounds_is_no_copy_of_the_next_store():
+    fresh = facade.device_array(32, np.float32)
+    others = [facade.device_array(32, np.float32) for _ in range(2)]
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.copy_far_then_store, 1, 32, fresh, zeros(32), *others, 100)
+    found = {finding.kind: finding for finding in findings}
+    assert set(found) == {"out of bounds", "uninitialised read"}
+    assert (found["uninitialised read"].array, found["uninitialised read"].source) == (
+        "source",
+        "a[i + by] = source[i]",
+    )
+
+
+def test_nothing_is_stored_through_a_row_that_is_not_there():
+    array = zeros(4, 8)
+    only(lockstep.sanitize(racy.first_of_row, 1, 4, array, 2), "out of bounds")
+    np.testing.assert_array_equal(array[:, 0], [0, 0, 0, 1])
+
+
+def test_a_negative_index_after_an_ellipsis_is_found():
+    finding = next(
+        iter(lockstep.sanitize(racy.before_in_last_axis, 1, 4, np.ones((3, 4), np.float32), zeros(4)))
+    )
+    assert finding.kind == "negative index"
+
+
+def test_an_array_with_gaps_that_no_ndarray_owns():
+    class Strided:
+        def __init__(self, array):
+            self.__array_interface__ = array.__array_interface__
+            self.kept = array
+
+    out = Strided(np.zeros(512, np.float32)[::16])
+    assert not lockstep.sanitize(racy.double, 1, 32, floats(32), out)
+    assert lockstep.profile(racy.double, 1, 32, floats(32), out).memory("global", "store").sectors == 32
+
+
+def test_records_are_not_copied_whole():
+    from paged_numba.errors import KernelError
+
+    records = np.zeros(32, np.dtype([("x", "f4"), ("n", "i2")]))
+    with pytest.raises(KernelError, match="records are copied field by field"):
+        lockstep.launch(racy.copy, 1, 32, records, records.copy())

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..masks import Mask
 from ..observation import CodeLine, Observer
-from ..observed_machine import Memory, ObservedArray, ObservedMachine
+from ..observed_machine import Memory, ObservedArray, ObservedMachine, extent
 from .counts import Traffic, Work
 from .transactions import NOBODY, SECTOR, global_cost, shared_cost, turns
 
@@ -131,7 +131,9 @@ class Profiler(Observer):
     ) -> None:
         self._access(machine, array, mask, position, "store")
 
-    def atomic(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+    def atomic(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, exchanges: bool
+    ) -> None:
         self._access(machine, array, mask, position, "atomic")
 
     # Counting.
@@ -213,7 +215,7 @@ class Profiler(Observer):
         for way in ("load", "store") if kind == "atomic" else (kind,):
             key = id(memory.root), way
             if key not in self._touched:
-                self._touched[key] = memory.root, np.zeros(memory.root.nbytes // SECTOR + 1, bool)
+                self._touched[key] = memory.root, np.zeros(extent(memory.root)[1] // SECTOR + 1, bool)
             self._touched[key][1][sectors] = True
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from .. import masks
 from ..machine import WARP_SIZE
 from ..masks import Mask
 from ..observation import CodeLine
-from ..observed_machine import ObservedArray, ObservedMachine
+from ..observed_machine import ObservedArray, ObservedMachine, extent
 from .accesses import Accesses, element, thread_name, values
 from .findings import BENIGN, Example, Findings
-from .shadow import THREAD, Shadow
+from .shadow import THREAD, Shadow, grain_of
 
 
 class Races:
@@ -43,7 +44,9 @@ class Races:
         """Go on to other thread blocks, with fresh shared memory."""
         self._shadows = {key: kept for key, kept in self._shadows.items() if key in self.tracked}
         self._since = np.zeros((machine.batch, 1), np.int64)
+        # By lane, the last syncwarp of its whole warp, and of whatever part of it.
         self._since_warp = np.zeros(machine.shape, np.int64)
+        self._since_part = np.zeros(machine.shape, np.int64)
         self._pass(machine, np.int64(self._event(machine)))
 
     def cooperate(self, machine: ObservedMachine, mask: Mask, kind: str) -> None:
@@ -58,7 +61,14 @@ class Races:
             self._since_grid = self._event(machine)
             self._pass(machine, np.int64(self._since_grid))
         elif kind == "syncwarp":
-            self._since_warp = np.where(mask, self._event(machine), self._since_warp)
+            event = self._event(machine)
+            gone = masks.lanes(machine.exited, machine.shape)
+            here = masks.lanes(mask, machine.shape)
+            short = -machine.threads % WARP_SIZE
+            by_warp = np.pad(here | gone, ((0, 0), (0, short)), constant_values=True)
+            whole = by_warp.reshape(machine.batch, -1, WARP_SIZE).all(axis=2).repeat(WARP_SIZE, axis=1)
+            self._since_part = np.where(here, event, self._since_part)
+            self._since_warp = np.where(here & whole[:, : machine.threads], event, self._since_warp)
 
     def _event(self, machine: ObservedMachine) -> int:
         """Return the number of a new event, which is the running line's."""
@@ -78,8 +88,14 @@ class Races:
         if array.memory.space != "shared" and id(root) not in self.tracked:
             return None
         if id(root) not in self._shadows:
-            self._shadows[id(root)] = root, Shadow(root.nbytes, array.dtype.itemsize)
+            self._shadows[id(root)] = root, Shadow(extent(root)[1], grain_of(array))
         return self._shadows[id(root)][1]
+
+    def fill(self, array: ObservedArray, made: Accesses) -> None:
+        """Note that an atomic operation stored into shared memory whatever was there."""
+        shadow = self.shadow(array)
+        if shadow is not None:
+            shadow.fill(shadow.pieces(made.byte, array))
 
     def read(
         self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses, pieces: Any
@@ -100,7 +116,7 @@ class Races:
             return _same(array.buffer[place], values(machine, array, value, made.lane[which]))
 
         stamps = self._event(machine) << 32 | self._threads(machine, made)
-        for pieces in shadow.pieces(made.byte, array.dtype.itemsize).T:
+        for pieces in shadow.pieces(made.byte, array).T:
             self._find(machine, array, made, shadow.writer[pieces], "writes", "wrote", same_as_before)
             for readers in (shadow.reader, shadow.other_reader):
                 if self._find(machine, array, made, readers[pieces], "writes", "read"):
@@ -139,14 +155,16 @@ class Races:
         lane, other, event = made.lane[which], before[which] & THREAD, before[which] >> 32
         one_block = other // threads == (lane + first) // threads
         one_warp = one_block & (other % threads // WARP_SIZE == lane % threads // WARP_SIZE)
-        synced = self._since_warp.reshape(-1)
-        other_synced = synced[np.where(one_warp, other - first, 0)]
+        other_lane = np.where(one_warp, other - first, 0)
+        synced, part = self._since_warp.reshape(-1), self._since_part.reshape(-1)
+        together = (synced[lane] > event) & (synced[other_lane] > event)
+        together |= (part[lane] > event) & (part[lane] == part[other_lane])
         races = ~one_block | (before[which] >= recent[which])
-        races &= ~(one_warp & (synced[lane] > event) & (other_synced > event))
+        races &= ~(one_warp & together)
         if not races.any():
             return False
         which, other, event, one_warp, one_block = (
-            part[races] for part in (which, other, event, one_warp, one_block)
+            values[races] for values in (which, other, event, one_warp, one_block)
         )
         benign = np.zeros(which.size, bool) if same is None else same(which)
         for number in dict.fromkeys(event.tolist()):

@@ -55,9 +55,20 @@ class Sanitizer(Observer):
         self._unwritten.declare(machine, array, mask)
 
     def load(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+        self._unwritten.flush()
         self._read(machine, array, mask, position, machine.line.copies, ends=True)
 
-    def atomic(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+    def statement(self, machine: ObservedMachine, mask: Mask) -> None:
+        self._unwritten.flush()
+
+    def atomic(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, exchanges: bool
+    ) -> None:
+        self._unwritten.flush()
+        if exchanges:
+            self._unwritten.write(machine, array, mask, position)
+            if array.memory.space == "shared":
+                self._races.fill(array, accesses(machine, array, mask, position))
         # Of operations at one element every one may be the other thread of a race.
         self._read(machine, array, mask, position, copies=False, ends=False)
         self._unwritten.write(machine, array, mask, position)
@@ -80,7 +91,7 @@ class Sanitizer(Observer):
             return
         made = accesses(machine, array, mask, position, ends=ends)
         if shadow is not None:
-            pieces = shadow.pieces(made.byte, array.dtype.itemsize)
+            pieces = shadow.pieces(made.byte, array)
             if array.memory.space == "shared":
                 self._unwritten.read_shared(machine, array, shadow, made, pieces)
             self._races.read(machine, array, shadow, made, pieces)

@@ -4,17 +4,27 @@ A *stamp* is ``event << 32 | thread``: a number that grows with each access that
 the thread in the grid. -1 means nobody. Two accesses race if neither happens before the other; in one launch
 that order comes from a thread's own program, from barriers and from ``syncwarp`` only (CUDA C++ Programming
 Guide, "Memory Consistency Model"). Savage et al., "Eraser", and Flanagan & Freund, "FastTrack", PLDI 2009, keep
-such epochs by variable; here two readers are enough, since a writer differs from at least one of them.
+such epochs by variable. Here two readers are kept, since a writer differs from at least one of them: a race with
+a third one that they pushed out goes unseen if both are ordered before the writer.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from ..observed_machine import ObservedArray
+
 THREAD = 0xFFFFFFFF
-NOBODY = -1
+NOBODY, ATOMIC = -1, -2
+
+
+def grain_of(array: ObservedArray) -> int:
+    """Return the largest power of two that divides size and place of every element."""
+    common = math.gcd(array.dtype.itemsize, array.start, array.unit)
+    return common & -common
 
 
 class Shadow:
@@ -47,11 +57,11 @@ class Shadow:
         )
         self.grain = grain
 
-    def pieces(self, byte: Any, itemsize: int) -> Any:
+    def pieces(self, byte: Any, array: ObservedArray) -> Any:
         """Return the pieces of elements at bytes, [elements, pieces of each]."""
-        if itemsize < self.grain:
-            self.refine(itemsize)
-        # Elements have 1, 2, 4, 8 or 16 bytes.
+        grain, itemsize = grain_of(array), array.dtype.itemsize
+        if grain < self.grain:
+            self.refine(grain)
         first = (byte >> (self.grain.bit_length() - 1))[:, None]
         return first if itemsize == self.grain else first + np.arange(itemsize // self.grain)
 
@@ -69,6 +79,10 @@ class Shadow:
         if not everyone:
             others = ~last
             self.other_reader[pieces[others][::-1]] = stamps[others][::-1]
+
+    def fill(self, pieces: Any) -> None:
+        """Note that an atomic operation stored what was not written before."""
+        self.writer[pieces] = np.where(self.writer[pieces] == NOBODY, ATOMIC, self.writer[pieces])
 
     def write(self, pieces: Any, stamps: Any) -> Any:
         """Note writers, and return the stamps that hold: others' where several write one piece at once."""

@@ -11,6 +11,7 @@ from .. import masks
 from ..device_array import is_fresh
 from ..masks import Mask
 from ..memory import POISON
+from ..observation import CodeLine
 from ..observed_machine import ObservedArray, ObservedMachine
 from .accesses import Accesses, accesses, element, thread_name
 from .findings import Example, Findings
@@ -81,17 +82,17 @@ class Unwritten:
         self, machine: ObservedMachine, array: ObservedArray, made: Accesses, copies: bool
     ) -> None:
         """Check a load from fresh memory; where it `copies`, the next store decides whether it is a mistake."""
-        self.flush()
         words = self._words[id(array.memory.root)][1]
         last = made.byte + (array.dtype.itemsize - 1)
         unwritten = words[made.byte // _WORD] | words[last // _WORD]
         if not unwritten.any():
             return
         bad = Accesses(made.byte[unwritten], made.lane[unwritten])
+        line = machine.line
 
         def resolve(to_global: bool) -> Any:
             if not to_global:
-                self._tell(machine, array, bad)
+                self._tell(machine, array, bad, line)
                 return None
             found = np.zeros(machine.num_lanes, bool)
             found[bad.lane] = True
@@ -126,13 +127,17 @@ class Unwritten:
             for start in range(0, array.dtype.itemsize, _WORD):
                 self._words[root][1][(byte + start) // _WORD] = False
 
-    def _tell(self, machine: ObservedMachine, array: ObservedArray, bad: Accesses) -> None:
+    def _tell(
+        self, machine: ObservedMachine, array: ObservedArray, bad: Accesses, line: CodeLine | None = None
+    ) -> None:
         def example() -> Example:
             where = element(machine, array.memory, int(bad.byte[0]))
             me = thread_name(machine, int(bad.lane[0]) + machine.first * machine.threads)
             return Example(f"{where}: {me} reads what nothing wrote", where, me)
 
-        self._findings.add("uninitialised read", array.name, machine.line, None, bad.lane.size, example)
+        self._findings.add(
+            "uninitialised read", array.name, line or machine.line, None, bad.lane.size, example
+        )
 
 
 def _words(root: Any) -> Any:
