@@ -32,7 +32,8 @@ class PagedKVCache:
         allocator. A read of a freed block, of a slot that its sequence has not written or past a
         sequence's end, a write into a block that sequences share, and a block table that is no
         sequence's raise KernelError when the launch ends, or are findings in
-        ``lockstep.sanitizing()``. Only on the target ``lockstep``, and slow.
+        ``lockstep.sanitizing()``. What the host writes into the arrays itself counts as unwritten. Only on
+        the target ``lockstep``, and slow.
 
     Attributes
     ----------

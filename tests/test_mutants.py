@@ -9,9 +9,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from paged_numba import lockstep
 from paged_numba.errors import KernelError
 from paged_numba.testing import properties
-from paged_numba.testing.machines import allocator_machine, cache_machine
+from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
 from paged_numba.testing.mutants import kernels
-from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
+from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS, PREFIX_MUTANTS
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
@@ -101,6 +101,12 @@ def test_attention_notices_values_that_are_not_copied():
     (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == "values not copied"]
     with kernels.installed(mutant), pytest.raises(AssertionError):
         run_state_machine_as_test(cache_machine(), settings=hunt)
+
+
+@pytest.mark.parametrize("name", PREFIX_MUTANTS)
+def test_prefix_cache_mutant_is_killed(name):
+    with pytest.raises((AssertionError, KeyError, IndexError, StopIteration)):
+        run_state_machine_as_test(prefix_machine(PREFIX_MUTANTS[name]), settings=hunt)
 
 
 def test_mutant_whose_text_is_gone_is_an_error(tmp_path):

@@ -7,6 +7,7 @@ made for an allocator class, so that deliberately wrong ones can be put in the p
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..cache import PagedKVCache
 from ..errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
 from .tolerances import attention_tolerance
 
-NUM_BLOCKS, BLOCK_SIZE = 7, 4
+NUM_BLOCKS, BLOCK_SIZE, PREFIX_BLOCK = 7, 4, 2
 counts = st.one_of(
     st.sampled_from((0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1)),
     st.integers(0, NUM_BLOCKS * BLOCK_SIZE + 1),
@@ -169,6 +170,145 @@ def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[
             assert stats.num_empty_slots == len(used) * BLOCK_SIZE - len(held)
 
     return AllocatorMachine
+
+
+def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) -> type[RuleBasedStateMachine]:
+    """Return a machine that drives an allocator with a prefix cache, and memory, in step.
+
+    What a slot holds of a token is the salt and all tokens up to it, as keys and values do. A block that is
+    served and holds anything else is noticed, one that nobody has written yet included.
+    """
+    salts = st.sampled_from((None, "x"))
+    # Few tokens, so that prefixes meet.
+    texts = st.lists(st.integers(0, 1), max_size=NUM_BLOCKS * PREFIX_BLOCK)
+
+    class PrefixMachine(RuleBasedStateMachine):
+        sequences = Bundle("sequences")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = allocator(NUM_BLOCKS, PREFIX_BLOCK, prefix_caching=True)
+            self.model: dict[int, tuple[Any, list[int]]] = {}
+            self.unwritten: dict[int, list[int]] = {}
+            self.memory: dict[int, Any] = {}
+            self.names = itertools.count()
+            self.queried = self.hit = 0
+
+        def expected(self, name: int, position: int) -> Any:
+            salt, tokens = self.model[name]
+            return salt, tuple(tokens[: position + 1])
+
+        def write(self, name: int, slots: list[int], first: int) -> None:
+            for position, slot in enumerate(slots, first):
+                self.memory[slot] = self.expected(name, position)
+
+        @rule(target=sequences, tokens=texts, salt=salts)
+        def add(self, tokens: list[int], salt: Any) -> int:
+            name = next(self.names)
+            known = [
+                other
+                for seq, (other_salt, other) in self.model.items()
+                if other_salt == salt and seq not in self.unwritten
+            ]
+            least = max((_common_blocks(tokens, other) for other in known), default=0)
+            could = self.pool.can_allocate(tokens, salt=salt)
+            free = self.pool.num_free_blocks
+            try:
+                allocation = self.pool.add(name, tokens, salt=salt)
+            except OutOfBlocksError:
+                assert not could
+                assert self.pool.num_free_blocks == free
+                assert name not in self.pool
+                return name
+            assert could
+            cached = allocation.num_cached_tokens
+            assert cached % PREFIX_BLOCK == 0
+            assert cached < max(1, len(tokens))
+            assert cached >= PREFIX_BLOCK * least
+            self.queried, self.hit = self.queried + len(tokens), self.hit + cached
+            self.model[name] = salt, list(tokens)
+            slots = self.pool.slots(name, 0, len(tokens)).tolist()
+            assert [self.memory[slot] for slot in slots[:cached]] == [
+                self.expected(name, position) for position in range(cached)
+            ], "a block was served that does not hold the prefix"
+            assert allocation.slots.tolist() == slots[cached:]
+            for slot in slots[cached:]:
+                self.memory.pop(slot, None)
+            self.unwritten[name] = slots[cached:]
+            return name
+
+        @rule(name=sequences)
+        def finish(self, name: int) -> None:
+            if name in self.unwritten:
+                slots = self.unwritten.pop(name)
+                self.write(name, slots, len(self.model[name][1]) - len(slots))
+                self.pool.commit(name)
+
+        @rule(name=sequences, tokens=texts.filter(bool))
+        def append(self, name: int, tokens: list[int]) -> None:
+            if name not in self.model or name in self.unwritten:
+                return
+            start = len(self.model[name][1])
+            try:
+                allocation = self.pool.append(name, tokens)
+            except OutOfBlocksError:
+                return
+            for src, dst in allocation.copies.tolist():
+                for offset in range(PREFIX_BLOCK):
+                    self.memory[dst * PREFIX_BLOCK + offset] = self.memory.get(src * PREFIX_BLOCK + offset)
+            self.model[name][1].extend(tokens)
+            self.write(name, allocation.slots.tolist(), start)
+            self.pool.commit(name)
+
+        @rule(target=sequences, parent=sequences)
+        def fork(self, parent: int) -> int:
+            child = next(self.names)
+            if parent in self.model and parent not in self.unwritten:
+                self.pool.fork(parent, child)
+                salt, tokens = self.model[parent]
+                self.model[child] = salt, list(tokens)
+            return child
+
+        @rule(name=consumes(sequences))
+        def free(self, name: int) -> None:
+            if name in self.model:
+                self.pool.free(name)
+                del self.model[name]
+                self.unwritten.pop(name, None)
+
+        @rule()
+        def reset(self) -> None:
+            self.pool.reset_prefix_cache()
+            assert not any(map(self.pool.is_cached, range(NUM_BLOCKS)))
+
+        @invariant()
+        def what_is_written_stays(self) -> None:
+            self.pool.check()
+            for name, (_, tokens) in self.model.items():
+                if name not in self.unwritten:
+                    slots = self.pool.slots(name, 0, len(tokens)).tolist()
+                    assert [self.memory[slot] for slot in slots] == [
+                        self.expected(name, position) for position in range(len(tokens))
+                    ]
+
+        @invariant()
+        def the_counts_agree(self) -> None:
+            stats = self.pool.stats()
+            assert (stats.num_queried_tokens, stats.num_hit_tokens) == (self.queried, self.hit)
+            assert stats.num_free_blocks + stats.num_used_blocks == NUM_BLOCKS
+            idle = [b for b in range(NUM_BLOCKS) if self.pool.is_cached(b) and not self.pool.ref_count(b)]
+            assert stats.num_cached_blocks == len(idle)
+
+    return PrefixMachine
+
+
+def _common_blocks(tokens: list[int], other: list[int]) -> int:
+    """Return how many full blocks two token lists begin with in common, one token of `tokens` left out."""
+    most = min(len(tokens) - 1, len(other)) // PREFIX_BLOCK
+    same = (
+        tokens[: PREFIX_BLOCK * (place + 1)] == other[: PREFIX_BLOCK * (place + 1)] for place in range(most)
+    )
+    return sum(same)
 
 
 def cache_machine(

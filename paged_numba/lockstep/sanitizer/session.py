@@ -40,7 +40,8 @@ def sanitize(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int =
       votes and fences order no memory here, nor do locks and flags that a kernel builds from atomics;
     - barriers and warp operations that some threads do not reach;
     - reads of shared or local memory, or of a fresh ``cuda.device_array``, that nothing wrote. What is copied
-      from one global array to another is not yet used: the copy counts as unwritten too;
+      from one global array to another is not yet used: the copy counts as unwritten too. Fresh global memory
+      is told written or unwritten by words of 4 bytes;
     - indices out of bounds, and negative ones, which Numba takes from the end without a word;
     - integers that do not fit where a kernel puts them: into a signed array of 32 bits or less, or through a
       cast such as ``int32(i)`` on the way to an index of the same function. Unsigned types wrap around by

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...allocation import Allocation
 from ...allocator import BlockAllocator, _Sequence
+from ...prefix_cache import PrefixCache
 
 
 class CopyOnWriteForgotten(BlockAllocator):
@@ -143,3 +144,93 @@ ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     SlotsInPhysicalOrder,
     SlotOffByOne,
 )
+
+
+# Prefix caches: an allocator each, with one method of its prefix cache wrong.
+
+
+def _with(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
+    def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
+        made = BlockAllocator(num_blocks, block_size, **options)
+        made._prefixes = prefixes(block_size)
+        return made
+
+    return make
+
+
+class HashCollides(PrefixCache):
+    """Takes blocks with the same sum of token ids for the same."""
+
+    def _key(self, tokens: Sequence[int], place: int) -> tuple[int, ...]:
+        return (sum(super()._key(tokens, place)),)
+
+
+class SaltIgnored(PrefixCache):
+    """Shares prefixes across salts."""
+
+    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
+        return super().find(tokens, None) or super().find(tokens, "x")
+
+
+class WholePromptServed(PrefixCache):
+    """Leaves no token to compute."""
+
+    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
+        return super().find([*tokens, 0], salt)
+
+
+class StaleAfterReuse(PrefixCache):
+    """Still finds a block that was given up."""
+
+    def evict(self) -> list[int]:
+        block = next(iter(self._idle))
+        del self._idle[block]
+        return [block]
+
+
+class ParentIgnored(PrefixCache):
+    """Finds a block by its own tokens, whatever came before."""
+
+    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
+        by_key = {node.key: block for block, node in self._nodes.items()}
+        blocks: list[int] = []
+        for place in range((len(tokens) - 1) // self.block_size):
+            block = by_key.get(self._key(tokens, place))
+            if block is None or block in blocks:
+                break
+            blocks.append(block)
+        return blocks
+
+
+class HitsEvicted(BlockAllocator):
+    """Takes new blocks before it holds what it found."""
+
+    def _hold(self, block: int) -> None:
+        if self._refs[block] == 0 and self._prefixes is not None and self._prefixes.num_idle > 1:
+            self._free.extend(self._prefixes.evict())
+        super()._hold(block)
+
+
+class ServedBeforeItIsWritten(BlockAllocator):
+    """Makes blocks findable when they are handed out."""
+
+    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
+        allocation = super().add(seq_id, tokens, salt=salt)
+        self.commit(seq_id)
+        return allocation
+
+
+class PromisesTooMuch(BlockAllocator):
+    """Counts blocks that were found as free, too."""
+
+    def _available(self, hits: list[int]) -> int:
+        return self.num_free_blocks
+
+
+PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
+    **{
+        mutant.__name__: _with(mutant)
+        for mutant in (HashCollides, SaltIgnored, WholePromptServed, StaleAfterReuse, ParentIgnored)
+    },
+    **{mutant.__name__: mutant for mutant in (HitsEvicted, ServedBeforeItIsWritten, PromisesTooMuch)},
+}
