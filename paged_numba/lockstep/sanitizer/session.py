@@ -37,7 +37,8 @@ def sanitize(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int =
     - data races in shared and global memory: two threads of one block with no barrier between, two lanes of
       one warp with no ``syncwarp`` between, or two blocks at all, at least one a plain store. Atomic operations
       do not race with one another. Several threads that write the same value are a benign race. Shuffles,
-      votes and fences order no memory here, nor do locks and flags that a kernel builds from atomics;
+      votes and fences order no memory here, nor do locks and flags that a kernel builds from atomics. Of the
+      readers of an element two are remembered, so that a race with a third may go unseen;
     - barriers and warp operations that some threads do not reach;
     - reads of shared or local memory, or of a fresh ``cuda.device_array``, that nothing wrote. What is copied
       from one global array to another is not yet used: the copy counts as unwritten too. Fresh global memory
