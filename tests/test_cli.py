@@ -346,7 +346,7 @@ def test_sanitize_finds_nothing_in_operations(capsys, operation):
 def test_profile_and_sanitize_run_functions_of_files_that_import_numba(capsys, mine, tmp_path):
     status, out, err = run(capsys, "profile", f"{mine}::right")
     assert (status, err) == (0, "")
-    assert "reverse: 1 launch of 1 thread blocks of 64 threads" in out
+    assert "reverse: 1 launch of 1 thread block of 64 threads" in out
     assert run(capsys, "sanitize", f"{mine}::right")[0] == 0
     findings = tmp_path / "findings.json"
     status, out, _ = run(capsys, "sanitize", f"{mine}::wrong", "--json", str(findings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,11 +46,13 @@ def sections(report: Report, gpu: str) -> list[Section]:
 
 def headline(report: Report) -> list[str]:
     """Return a line for each kernel that was launched."""
-    return [
-        f"{k['kernel']}: {_count(k['launches'], 'launch', 'launches')} of {_size(k['blocks_per_grid'])} thread blocks "
-        f"of {_size(k['threads_per_block'])} threads"
-        for k in report.kernels
-    ]
+    lines = []
+    for k in report.kernels:
+        grid, block = k["blocks_per_grid"], k["threads_per_block"]
+        blocks = f"{_size(grid)} thread block{'' if math.prod(grid) == 1 else 's'}"
+        threads = f"{_size(block)} thread{'' if math.prod(block) == 1 else 's'}"
+        lines.append(f"{k['kernel']}: {_count(k['launches'], 'launch', 'launches')} of {blocks} of {threads}")
+    return lines
 
 
 def page_text(report: Report, gpu: str) -> str:
