@@ -1,5 +1,6 @@
 """Device code: plain Numba CUDA kernels, one idea a file, fit to copy into any project.
 
-Ladder of decode attention: `decode_naive` (one thread per sequence and head), then `decode_block` (one
-thread block per sequence and head). Moving data: `write_kv`, `gather_kv`, `copy_blocks`.
+Ladder of attention: `attention_naive` (one thread per query token and head), then `attention_block` (one thread
+block for each), then several thread blocks for the keys of each, put together by `merge_splits`. Attention over
+disjoint sets of keys: `merge_states`. Moving data: `write_kv`, `gather_kv`, `copy_blocks`.
 """
