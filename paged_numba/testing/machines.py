@@ -202,15 +202,22 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             for position, slot in enumerate(slots, first):
                 self.memory[slot] = self.expected(name, position)
 
+        def findable(self, name: int, count: int) -> int:
+            """Return how many of a sequence's first blocks are known; of two with the same tokens one is."""
+            table = self.pool.block_table(name).tolist()[:count]
+            return next((i for i, block in enumerate(table) if not self.pool.is_cached(block)), len(table))
+
         @rule(target=sequences, tokens=texts, salt=salts)
         def add(self, tokens: list[int], salt: Any) -> int:
             name = next(self.names)
-            known = [
-                other
-                for seq, (other_salt, other) in self.model.items()
-                if other_salt == salt and seq not in self.unwritten
-            ]
-            least = max((_common_blocks(tokens, other) for other in known), default=0)
+            least = max(
+                (
+                    self.findable(seq, _common_blocks(tokens, other))
+                    for seq, (other_salt, other) in self.model.items()
+                    if other_salt == salt
+                ),
+                default=0,
+            )
             could = self.pool.can_allocate(tokens, salt=salt)
             free = self.pool.num_free_blocks
             try:
