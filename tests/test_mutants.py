@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from paged_numba import lockstep
+from paged_numba.allocator import BlockAllocator
 from paged_numba.errors import KernelError
 from paged_numba.testing import properties
 from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
 from paged_numba.testing.mutants import kernels
-from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS, PREFIX_MUTANTS
+from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS, PREFIX_MUTANTS, PromisesTooMuch
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
@@ -107,6 +108,18 @@ def test_attention_notices_values_that_are_not_copied():
 def test_prefix_cache_mutant_is_killed(name):
     with pytest.raises((AssertionError, KeyError, IndexError, StopIteration)):
         run_state_machine_as_test(prefix_machine(PREFIX_MUTANTS[name]), settings=hunt)
+
+
+def test_an_allocator_that_promises_too_much_is_noticed():
+    def refuses_what_it_cannot_hold(make):
+        pool = make(2, 2, prefix_caching=True)
+        pool.add("a", [1, 2, 3, 4])
+        pool.commit("a")
+        pool.free("a")
+        return not pool.can_allocate([1, 2, 5, 6, 7, 8])
+
+    assert refuses_what_it_cannot_hold(BlockAllocator)
+    assert not refuses_what_it_cannot_hold(PromisesTooMuch)
 
 
 def test_mutant_whose_text_is_gone_is_an_error(tmp_path):
