@@ -7,7 +7,7 @@ from typing import Any
 from .allocator import BlockAllocator
 from .progress import write
 from .serving import Event, Server
-from .tables import pool_map, shortened, size, table
+from .tables import block_tables, pool_map, shortened, size, table
 from .workload import Request
 
 INDENT = "   "
@@ -87,7 +87,7 @@ class Story:
             )
             if detail["waiting"]:
                 self.say(f"{INDENT}Waiting: {', '.join(detail['waiting'])}.")
-            self._block_tables(event.names, pool)
+            self.show(block_tables(pool, event.names))
             self._map(pool)
         elif event.kind == "fork":
             parent, child = event.names
@@ -143,13 +143,6 @@ class Story:
             )
             self._memory(whole)
         self.say("", f"{record['seconds']:.1f} s on the target {record['target']}.")
-
-    def _block_tables(self, names: tuple[str, ...], pool: BlockAllocator) -> None:
-        rows = []
-        for name in names:
-            blocks = pool.block_table(name)
-            rows.append([name, shortened(blocks), str(pool.seq_len(name)), str(blocks.size)])
-        self.show(table(["", "block table", "tokens", "blocks"], rows, left=2))
 
     def _map(self, pool: BlockAllocator) -> None:
         self.show(pool_map(pool, self.labels))

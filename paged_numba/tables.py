@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from .allocator import BlockAllocator
 from .lockstep.text import table
 
-__all__ = ["pool_map", "shortened", "size", "table"]
+__all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
 
 MAP_WIDTH, MAP_LINES = 64, 16
 
@@ -35,6 +35,22 @@ def pool_map(pool: BlockAllocator, labels: dict[Hashable, str]) -> str:
         left_out = pool.num_blocks - MAP_LINES * MAP_WIDTH
         lines[MAP_LINES:] = [f"{' ' * digits} ... and {left_out} blocks more"]
     return "\n".join(lines)
+
+
+def block_tables(pool: BlockAllocator, seq_ids: Iterable[Hashable]) -> str:
+    """Return a line for each sequence: its blocks in logical order, and how many tokens they hold."""
+    rows = []
+    for seq_id in seq_ids:
+        blocks = pool.block_table(seq_id)
+        rows.append([str(seq_id), shortened(blocks), str(pool.seq_len(seq_id)), str(blocks.size)])
+    return table(["", "block table", "tokens", "blocks"], rows, left=2)
+
+
+def reference_counts(pool: BlockAllocator) -> str:
+    """Return the blocks that are in use, and below each in how many block tables it stands."""
+    used = sorted({block for seq_id in pool for block in pool.block_table(seq_id).tolist()})
+    counts = [str(pool.ref_count(block)) for block in used]
+    return table(["block", *map(str, used)], [["references", *counts]])
 
 
 def shortened(numbers: Sequence[Any], limit: int = 12) -> str:

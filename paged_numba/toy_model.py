@@ -55,10 +55,13 @@ class ToyModel:
         shape = len(tokens), -1, self.head_dim
         return tuple((x @ to).reshape(shape) for to in (self.to_query, self.to_key, self.to_value))
 
+    def logits(self, out: Any) -> Any:
+        """Return a score for each byte, float[..., 256], for attention outputs, float[..., num_q_heads, head_dim]."""
+        return out.reshape(*out.shape[:-2], -1) @ self.to_logits
+
     def ranked_tokens(self, out: Any) -> Any:
         """Return the bytes by falling likelihood, uint8[256], for one token's attention output."""
-        logits = out.reshape(-1) @ self.to_logits
-        return np.argsort(-logits, kind="stable").astype(np.uint8)
+        return np.argsort(-self.logits(out), kind="stable").astype(np.uint8)
 
 
 def _positions(start: int, count: int) -> Any:
