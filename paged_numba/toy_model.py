@@ -1,7 +1,8 @@
 """A one-layer stand-in for a language model: fixed, seeded weights over byte tokens.
 
 The weights are random, so what it writes means nothing. Queries, keys and values are as a real layer
-makes them: different at each position, with scores peaky enough that a wrong weight shows.
+makes them: different at each position, with scores peaky enough that a wrong weight shows. The tour and
+the scripts in ``tutorials/`` run on it.
 """
 
 from __future__ import annotations

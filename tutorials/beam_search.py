@@ -147,7 +147,7 @@ def append(cache: pn.PagedKVCache, seq_id: int, key: Any, value: Any) -> list[tu
     return [(seq_id, int(a), int(b)) for a, b in zip(before, after, strict=False) if a != b]
 
 
-# The same search without a cache: each beam has keys and values of its own, copied whole, and attention is dense.
+# The same search without a cache: each beam has keys and values of its own, and attention is dense.
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class DenseBeam:
 def dense_search(
     model: ToyModel, prompt: bytes, width: int, new_tokens: int
 ) -> Iterator[tuple[dict[bytes, DenseBeam], float]]:
-    """Search in float64, with no blocks; yield the beams by text, and how far the first loser is behind in score."""
+    """Search in float64; yield the beams by text, and how far the first loser is behind in score."""
     query, key, value = model.project(np.frombuffer(prompt, np.uint8), 0)
     beams = {b"": DenseBeam(b"", 0.0, query[-1:], key, value)}
     yield beams, math.inf
@@ -307,7 +307,10 @@ def main() -> int:
         steps.append(step)
         if len(steps) <= 2:
             tell_step(cache, step, len(steps))
-    say("3. All steps. A loser is a beam without a child; a copy is a block that was shared and written to.")
+    say(
+        "3. All steps. `children` counts those of each parent that has some; a loser has none; a copy is a shared block"
+        " that was written to; `blocks` are in use, for all beams together."
+    )
     show(table_of_steps(steps))
     tell_depth(cache, steps)
     tell_memory(steps)
@@ -320,8 +323,8 @@ def main() -> int:
     )
     say(
         "6. The check: a plain beam search without a cache, in which every beam has dense keys and values of its"
-        f" own, in float64. Same beams at each of {NEW_TOKENS} steps; {checks.outputs} attention outputs, the largest"
-        f" error {checks.worst:.1%} of what float32 rounding explains; {checks.scores} scores, the largest"
+        f" own, in float64. Compared were the beams of each of {len(steps)} steps; {checks.outputs} attention"
+        f" outputs, the largest error {checks.worst:.1%} of what float32 rounding explains; {checks.scores} scores, the largest"
         f" difference {checks.score_error:.1e} where the closest decision between a winner and a loser was"
         f" {checks.margin:.1e}; keys and values of the last {checks.stored} beams bit for bit; and all blocks are"
         " free at the end."
@@ -351,9 +354,10 @@ def tell_step(cache: pn.PagedKVCache, step: Step, number: int) -> None:
     losers = [str(parent.seq_id) for parent in step.parents if parent.seq_id not in step.num_children]
     copies = [f"beam {beam} copies block {old} to {new}" for beam, old, new in step.copies]
     say(
-        f"Beams without a child: {', '.join(losers) or 'none'}. Copies on write:"
-        f" {'; '.join(copies) or 'none'}. The last beam to write to a block finds itself alone and keeps it."
+        f"Beams without a child: {', '.join(losers) or 'none'}. Copies on write: {'; '.join(copies) or 'none'}."
     )
+    if number == 1 and copies:
+        say("The last beam to write finds itself alone with the shared block, and keeps it.")
     show(block_tables(cache.allocator, [beam.seq_id for beam in step.beams]))
     show(reference_counts(cache.allocator))
 
@@ -366,8 +370,8 @@ def table_of_steps(steps: list[Step]) -> str:
         best = step.beams[0].text.decode()
         rows.append(
             [
-                best,
                 str(number),
+                best,
                 "+".join(map(str, children)),
                 str(len(step.parents) - len(children)),
                 str(len(step.copies)),
@@ -376,8 +380,8 @@ def table_of_steps(steps: list[Step]) -> str:
                 f"{1 - step.used / step.apart:.0%}",
             ]
         )
-    header = ["best beam", "step", "children", "losers", "copies", "blocks", "without sharing", "saved"]
-    return table(header, rows)
+    header = ["step", "best beam", "children", "losers", "copies", "blocks", "without sharing", "saved"]
+    return table(header, rows, left=2)
 
 
 def tell_depth(cache: pn.PagedKVCache, steps: list[Step]) -> None:
@@ -394,7 +398,7 @@ def tell_depth(cache: pn.PagedKVCache, steps: list[Step]) -> None:
     say(
         f"4. Depth. The best beam at the end, {best.seq_id}, is a fork of a fork: {len(ancestors)} forks lead to it"
         f" from the prompt, and in {branched} of them its parent had other children, too. All of these ancestors"
-        " are freed, and what they wrote is where they wrote it:"
+        " are freed; what they wrote lives on in the blocks that their descendants share:"
     )
     pool = cache.allocator
     tokens = PROMPT + best.text
@@ -416,10 +420,10 @@ def tell_memory(steps: list[Step]) -> None:
         for number, step in enumerate(steps)
     )
     say(
-        f"5. Memory. Averaged over the {len(steps)} steps, sharing saves {1 - used / apart:.1%} of the blocks; at"
+        f"5. Memory. Over all {len(steps)} steps, sharing saves {1 - used / apart:.1%} of the blocks; at"
         f" the end, {steps[-1].used} are in use in place of {steps[-1].apart}. The vLLM paper (Kwon et al., SOSP 2023,"
         " section 6.3) reports 37.6 - 55.2 % for beam search. It serves OPT-13B to the requests of the Alpaca data"
-        f" set, many at a time, with beam widths from 2 to 6; here is one request to one layer with random weights,"
+        " set, many at a time, with beam widths up to 6; here is one request to one layer with random weights,"
         f" width {WIDTH}, blocks of {BLOCK_SIZE} tokens, and no beam ends early."
     )
     say(

@@ -12,6 +12,7 @@ copy of them; with block tables, all of the answers can name the same blocks.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +84,12 @@ class Checks:
         self.require(
             share <= 1, f"{sample.name}: an output is off by {share:.3g} times what rounding explains"
         )
+
+    def stored(self, cache: pn.PagedKVCache, sample: Sample) -> None:
+        """Compare all keys and values of a sample, bit for bit."""
+        key, value = (pn.target.to_host(array) for array in cache.gather(sample.name))
+        same = np.array_equal(key, sample.key) and np.array_equal(value, sample.value)
+        self.require(same, f"{sample.name}: the keys or values in the cache are not those written")
 
     def require(self, holds: Any, failure: str) -> None:
         """Record a failure unless something holds."""
@@ -161,120 +168,128 @@ def blocks_by_hand(prompt_len: int, written: int, num_samples: int, block_size: 
 
 
 def saving(counts: list[tuple[int, int]]) -> float:
-    """Return the part of the blocks that sharing saves, averaged over steps: (used, without sharing) each."""
+    """Return the part of the blocks that sharing saves over all steps: (used, without sharing) each."""
     used, apart = np.sum(counts, axis=0)
     return float(1 - used / apart)
 
 
+# The story.
+
+
 def main() -> int:
-    """Tell the story; return 0, or 1 if a check failed."""
+    """Tell it; return 0, or 1 if a check failed."""
     model = ToyModel(NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM)
     num_blocks = blocks_by_hand(len(PROMPT), NEW_TOKENS, NUM_SAMPLES, BLOCK_SIZE)[1]
     cache = pn.PagedKVCache(num_blocks, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM)
-    pool = cache.allocator
     checks = Checks()
 
-    print(f"1. A prompt of {len(PROMPT)} tokens (a token is a byte), on the target {cache.target}:\n")
-    print(f"   {PROMPT.decode()}\n")
     samples = start(cache, model, PROMPT, NUM_SAMPLES)
-    print(
-        f"   Its keys and values are written once, into {pool.block_table('a').size} blocks of {BLOCK_SIZE} tokens."
-    )
-    print(f"   Then `cache.fork` makes {NUM_SAMPLES} samples of it. A fork copies no key and no value:")
-    print("   every block table names the same blocks, and each block counts its tables.\n")
-    show(block_tables(pool, pool))
-    show(reference_counts(pool))
-
-    print("2. Each sample draws its first token, and has to write a key and a value of its own.\n")
+    tell_fork(cache)
     steps = generate(cache, model, samples, NEW_TOKENS, SEED, checks)
-    copies = next(steps)
+    tell_first_token(cache, next(steps))
     counts = [blocks_in_use(cache)]
-    if len(PROMPT) % BLOCK_SIZE:
-        print(
-            f"   The last block of the prompt holds {len(PROMPT) % BLOCK_SIZE} of {BLOCK_SIZE} tokens, and all share it."
-        )
-        print("   Whoever writes into a shared block gets a copy first (copy-on-write):\n")
-        show("\n".join(copies))
-        print(
-            f"   {len(copies)} copies for {NUM_SAMPLES} samples: the last one is alone with the block by then, and keeps it."
-        )
-    else:
-        print("   The prompt fills its last block: each sample takes a new one, and nothing is copied.")
-    print("   The full blocks are never written again, and stay shared to the end.\n")
-    show(block_tables(pool, pool))
-    show(reference_counts(pool))
-
-    later = 0
+    later = []
     for copies in steps:
-        later += len(copies)
+        later += copies
         counts.append(blocks_in_use(cache))
-    print(
-        f"3. They write on, {NEW_TOKENS} tokens each. A step is one call to `cache.attend` for all {NUM_SAMPLES} samples."
-    )
-    print("   The weights of the model are random, so the text means nothing; the attention is real.\n")
-    show(table(["", "text"], [[sample.name, sample.text.decode()] for sample in samples], left=2))
-    show(block_tables(pool, pool))
-    print(
-        f"   Copies on write after the first step: {later}. The pool, where + is a shared block and . a free one:\n"
-    )
-    show(pool_map(pool, {sample.name: sample.name for sample in samples}))
+    tell_texts(cache, samples, len(later))
+    tell_memory(counts)
 
-    used, apart = counts[-1]
-    print(
-        f"4. Memory. At the end {used} blocks are in use; {NUM_SAMPLES} samples that share nothing take {apart}."
-    )
-    print(f"   Averaged over the {NEW_TOKENS} steps, sharing saves {saving(counts):.1%} of the blocks.")
-    print(
-        "   The vLLM paper (Kwon et al., SOSP 2023, section 6.3) reports 6.1 - 9.8 % for parallel sampling."
-    )
-    print(
-        "   It serves OPT-13B to the requests of the Alpaca data set, many at a time; here is one request, one layer"
-    )
-    print(
-        "   and one prompt, long beside its answers. Only full blocks of the prompt stay shared, so its length decides."
-    )
-    print(f"   The saving for answers of {NEW_TOKENS} tokens, by arithmetic:\n")
-    show(savings_table((8, 16, 32, 64, 128, 512), (2, 4, 6)))
-    expected = [
-        blocks_by_hand(len(PROMPT), step, NUM_SAMPLES, BLOCK_SIZE) for step in range(1, NEW_TOKENS + 1)
-    ]
+    expected = [blocks_by_hand(len(PROMPT), n, NUM_SAMPLES, BLOCK_SIZE) for n in range(1, NEW_TOKENS + 1)]
     checks.require(counts == expected, "the allocator counts other blocks than the arithmetic")
-
     for sample in samples:
-        key, value = (pn.target.to_host(array) for array in cache.gather(sample.name))
-        same = np.array_equal(key, sample.key) and np.array_equal(value, sample.value)
-        checks.require(same, f"{sample.name}: the keys or values in the cache are not those written")
+        checks.stored(cache, sample)
         cache.free(sample.name)
-    pool.check()
-    checks.require(pool.num_free_blocks == num_blocks, "blocks are left over after all samples were freed")
-    print(
-        f"5. The check: {checks.outputs} attention outputs against dense float64 attention (the largest error is"
+    cache.allocator.check()
+    checks.require(cache.allocator.num_free_blocks == num_blocks, "blocks are left over after all are freed")
+    say(
+        f"5. The check: {checks.outputs} attention outputs against dense float64 attention, the largest error"
+        f" {checks.worst:.1%} of what float32 rounding explains; keys and values of {len(samples)} samples bit for"
+        " bit; the blocks of each step against arithmetic; and that all blocks are free at the end."
     )
-    print(
-        f"   {checks.worst:.0%} of what float32 rounding explains), the keys and values of {NUM_SAMPLES} samples bit for bit,"
-    )
-    print("   the blocks of each step against arithmetic, and that all blocks are free at the end.")
     for failure in checks.failures[:10]:
-        print(f"   FAILED: {failure}")
-    print("   The check FAILED." if checks.failures else "   Passed.")
+        say(f"FAILED: {failure}")
+    say("The check FAILED." if checks.failures else "Passed.")
     return 1 if checks.failures else 0
 
 
-def savings_table(prompt_lens: tuple[int, ...], numbers: tuple[int, ...]) -> str:
-    """Return the average saving for each length of the prompt and number of samples."""
+def tell_fork(cache: pn.PagedKVCache) -> None:
+    """Show that a fork shares all blocks."""
+    pool = cache.allocator
+    say(
+        f"1. A prompt of {len(PROMPT)} tokens (a token is a byte), on the target {cache.target}:"
+        f" {PROMPT.decode()!r}. Its keys and values are written once, into {pool.block_table('a').size} blocks of"
+        f" {BLOCK_SIZE} tokens. Then `cache.fork` makes {NUM_SAMPLES} samples of it. A fork copies no key and no"
+        " value: every block table names the same blocks, and each block counts the tables that it stands in."
+    )
+    show(block_tables(pool, pool))
+    show(reference_counts(pool))
+
+
+def tell_first_token(cache: pn.PagedKVCache, copies: list[str]) -> None:
+    """Show what is copied when the samples begin to differ."""
+    filled = len(PROMPT) % BLOCK_SIZE
+    say("2. Each sample draws its first token, and has to write a key and a value of its own.")
+    if filled:
+        say(
+            f"The last block of the prompt holds {filled} of {BLOCK_SIZE} tokens, and all samples share it. Who writes"
+            f" into a shared block gets a copy first (copy-on-write): {'; '.join(copies)}. These are {len(copies)}"
+            f" copies for {NUM_SAMPLES} samples: the last one is alone with the block by then, and keeps it."
+        )
+    else:
+        say("The prompt fills its last block: each sample takes a new one, and nothing is copied.")
+    say("The full blocks are never written again, and stay shared to the end.")
+    show(block_tables(cache.allocator, cache.allocator))
+    show(reference_counts(cache.allocator))
+
+
+def tell_texts(cache: pn.PagedKVCache, samples: list[Sample], num_copies: int) -> None:
+    """Show what was written, and where."""
+    say(
+        f"3. They write on, {NEW_TOKENS} tokens each; a step is one call to `cache.attend` for all samples. The"
+        " weights of the model are random, so the text means nothing; the attention is real."
+    )
+    show(table(["", "text"], [[sample.name, sample.text.decode()] for sample in samples], left=2))
+    show(block_tables(cache.allocator, cache.allocator))
+    say(
+        f"Copies on write after the first step: {num_copies}. The pool, where + is a block that several share, a letter"
+        " one that a sample has for itself, and . a free one:"
+    )
+    show(pool_map(cache.allocator, {sample.name: sample.name for sample in samples}))
+
+
+def tell_memory(counts: list[tuple[int, int]]) -> None:
+    """Compare blocks with samples that share nothing."""
+    used, apart = counts[-1]
+    say(
+        f"4. Memory. At the end {used} blocks are in use; {NUM_SAMPLES} samples that share nothing take {apart}. Over"
+        f" all {len(counts)} steps, sharing saves {saving(counts):.1%} of the blocks. The vLLM paper (Kwon et al., SOSP"
+        " 2023, section 6.3) reports 6.1 - 9.8 % for parallel sampling. It serves OPT-13B to the requests of the"
+        f" Alpaca data set, many at a time; here is one request to one layer, with a prompt of {len(PROMPT)} tokens"
+        f" and answers of {NEW_TOKENS}, {NUM_SAMPLES} samples and blocks of {BLOCK_SIZE} tokens. Only full blocks of"
+        " the prompt stay shared, so its length beside that of the answers decides. The saving for answers of"
+        f" {NEW_TOKENS} tokens, by arithmetic:"
+    )
+    numbers = 2, 4, 6
     rows = []
-    for prompt_len in prompt_lens:
-        row = [f"{prompt_len}"]
+    for prompt_len in (8, 16, 32, 64, 128, 512):
+        row = [str(prompt_len)]
         for number in numbers:
-            steps = range(1, NEW_TOKENS + 1)
-            row.append(f"{saving([blocks_by_hand(prompt_len, n, number, BLOCK_SIZE) for n in steps]):.1%}")
+            steps = [blocks_by_hand(prompt_len, n, number, BLOCK_SIZE) for n in range(1, NEW_TOKENS + 1)]
+            row.append(f"{saving(steps):.1%}")
         rows.append(row)
-    return table(["prompt tokens", *(f"{number} samples" for number in numbers)], rows)
+    show(table(["prompt tokens", *(f"{number} samples" for number in numbers)], rows))
+
+
+def say(text: str) -> None:
+    """Print a paragraph, wrapped and indented, and an empty line."""
+    indent = "" if text[0].isdigit() else "   "
+    print(textwrap.fill(text, 100, initial_indent=indent, subsequent_indent="   "), end="\n\n")
 
 
 def show(text: str) -> None:
     """Print a table, indented, and an empty line."""
-    print(*(f"   {line}" for line in text.splitlines()), "", sep="\n")
+    print(textwrap.indent(text, "   "), end="\n\n")
 
 
 if __name__ == "__main__":
