@@ -139,7 +139,9 @@ def test_beam_as_wide_as_the_alphabet_finds_the_best_pair_of_letters():
     beam_search = tutorial("beam_search")
     model, prompt, letters = ToyModel(4, 2, 8), b"Which two?", beam_search.LETTERS.tobytes()
     cache = make_cache(len(letters), len(prompt) + 2, 4, (4, 2, 8))
-    *_, last = beam_search.search(cache, model, prompt, len(letters), 2)
+    checks = beam_search.Checks()
+    *_, last = beam_search.checked_search(cache, model, prompt, len(letters), 2, checks)
+    assert checks.failures == []
 
     def log_probabilities(text):
         query, key, value = model.project(np.frombuffer(text, np.uint8), 0)

@@ -183,16 +183,14 @@ def dense_search(
             out = pn.reference.attention(beam.query, beam.key, beam.value)[0]
             for letter, log_probability in zip(LETTERS.tolist(), log_probabilities(model, out), strict=True):
                 candidates.append((beam.score + float(log_probability), beam.text, letter))
-        *winners, loser = heapq.nlargest(width + 1, candidates)
+        best = heapq.nlargest(width + 1, candidates)
         parents, beams = beams, {}
-        for score, text, letter in winners:
-            key, value = parents[text].key, parents[text].value
-            query, *new = model.project(np.array([letter], np.uint8), len(key))
-            text += bytes([letter])
-            beams[text] = DenseBeam(
-                text, score, query, *map(np.concatenate, zip((key, value), new, strict=True))
-            )
-        yield beams, winners[-1][0] - loser[0]
+        for score, text, letter in best[:width]:
+            parent, text = parents[text], text + bytes([letter])
+            query, new_key, new_value = model.project(np.array([letter], np.uint8), len(parent.key))
+            key, value = np.concatenate([parent.key, new_key]), np.concatenate([parent.value, new_value])
+            beams[text] = DenseBeam(text, score, query, key, value)
+        yield beams, best[width - 1][0] - best[width][0] if len(best) > width else math.inf
 
 
 @dataclass
@@ -322,12 +320,12 @@ def main() -> int:
         cache.allocator.num_free_blocks == num_blocks, "blocks are left over after all beams were freed"
     )
     say(
-        "6. The check: a plain beam search without a cache, in which every beam has dense keys and values of its"
-        f" own, in float64. Compared were the beams of each of {len(steps)} steps; {checks.outputs} attention"
-        f" outputs, the largest error {checks.worst:.1%} of what float32 rounding explains; {checks.scores} scores, the largest"
-        f" difference {checks.score_error:.1e} where the closest decision between a winner and a loser was"
-        f" {checks.margin:.1e}; keys and values of the last {checks.stored} beams bit for bit; and all blocks are"
-        " free at the end."
+        "6. The check: a plain beam search without a cache, in which every beam has dense keys and values of"
+        f" its own, in float64. Compared were the beams of each of {len(steps)} steps; {checks.outputs}"
+        f" attention outputs, the largest error {checks.worst:.1%} of what float32 rounding explains;"
+        f" {checks.scores} scores, the largest difference {checks.score_error:.1e} where the closest decision"
+        f" between a winner and a loser was {checks.margin:.1e}; keys and values of the last {checks.stored}"
+        " beams bit for bit; and all blocks are free at the end."
     )
     for failure in checks.failures[:10]:
         say(f"FAILED: {failure}")
@@ -367,19 +365,10 @@ def table_of_steps(steps: list[Step]) -> str:
     rows = []
     for number, step in enumerate(steps, start=1):
         children = sorted(step.num_children.values(), reverse=True)
-        best = step.beams[0].text.decode()
-        rows.append(
-            [
-                str(number),
-                best,
-                "+".join(map(str, children)),
-                str(len(step.parents) - len(children)),
-                str(len(step.copies)),
-                str(step.used),
-                str(step.apart),
-                f"{1 - step.used / step.apart:.0%}",
-            ]
-        )
+        losers = len(step.parents) - len(children)
+        row = [number, step.beams[0].text.decode(), "+".join(map(str, children)), losers, len(step.copies)]
+        row += [step.used, step.apart, f"{1 - step.used / step.apart:.0%}"]
+        rows.append([str(cell) for cell in row])
     header = ["step", "best beam", "children", "losers", "copies", "blocks", "without sharing", "saved"]
     return table(header, rows, left=2)
 
