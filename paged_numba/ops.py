@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from . import plan, validation
 from . import target as seam
+from .attention import Attention
 
-ALGORITHMS = ("auto", "naive", "block", "split")
-"""Of attention: a thread, or a thread block, for each query token and head; or several for its keys."""
+ALGORITHMS = ("auto", "naive", "block", "tile", "split")
+"""Of attention. A thread for each query token and head; a thread block for a query token and the heads of a KV head;
+one for several query tokens; several for their keys."""
+
+LAYOUTS = ("NHD", "HND")
+"""Of a cache: ``[num_blocks, block_size, num_kv_heads, head_dim]``, or KV heads before the tokens of a block."""
 
 _WARP = 32
 _MAX_COPY_THREADS = 256
-_NAIVE_THREADS = 64
 
 
 def write_kv(
-    key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any, *, target: str = "auto"
+    key: Any,
+    value: Any,
+    key_cache: Any,
+    value_cache: Any,
+    slot_mapping: Any,
+    *,
+    layout: str = "NHD",
+    target: str = "auto",
 ) -> None:
     """Write the keys and values of tokens into the cache, in place.
 
     Parameters
     ----------
-    key, value : float32[num_tokens, num_kv_heads, head_dim]
-    key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
+    key, value : [num_tokens, num_kv_heads, head_dim]
+        Of the cache's dtype: each number is copied bit for bit.
+    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        float32, float16, bfloat16 or float8_e4m3fn, both alike.
     slot_mapping : int64[num_tokens]
         Slot of each token, ``block * block_size + offset``; -1 skips the token. With block_size 16,
         slot 45 is offset 13 of block 2.
+    layout : {"NHD", "HND"}
+        ``HND`` caches are ``[num_blocks, num_kv_heads, block_size, head_dim]``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -38,6 +53,7 @@ def write_kv(
     TypeError, ValueError
         A dtype, shape or slot that does not fit; nothing was written.
     """
+    key_cache, value_cache = _nhd(key_cache, value_cache, layout)
     slots = seam.to_host(slot_mapping)
     validation.check_write_kv(key, value, key_cache, value_cache, slots)
     if key.shape[0] == 0:
@@ -50,35 +66,44 @@ def write_kv(
 
 
 def gather_kv(
-    key_cache: Any, value_cache: Any, block_table: Any, seq_len: int, *, target: str = "auto"
+    key_cache: Any,
+    value_cache: Any,
+    block_table: Any,
+    seq_len: int,
+    *,
+    layout: str = "NHD",
+    target: str = "auto",
 ) -> tuple[Any, Any]:
     """Gather the keys and values of one sequence into dense arrays.
 
     Parameters
     ----------
-    key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
+    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
     block_table : int32[max_blocks]
         The sequence's blocks in order; entries past its length are not looked at.
     seq_len : int
         Tokens to gather.
+    layout : {"NHD", "HND"}
+        ``HND`` caches are ``[num_blocks, num_kv_heads, block_size, head_dim]``.
     target : str
         See `paged_numba.target.resolve`.
 
     Returns
     -------
-    key, value : float32[seq_len, num_kv_heads, head_dim]
-        Where the caches lie.
+    key, value : [seq_len, num_kv_heads, head_dim]
+        Of the caches' dtype, where they lie.
 
     Raises
     ------
     TypeError, ValueError
         A dtype, shape, block number or length that does not fit.
     """
+    key_cache, value_cache = _nhd(key_cache, value_cache, layout)
     blocks = seam.to_host(block_table)
     validation.check_gather_kv(key_cache, value_cache, blocks, seq_len)
     shape = (int(seq_len), *key_cache.shape[2:])
-    key = seam.empty(shape, np.float32, like=key_cache)
-    value = seam.empty(shape, np.float32, like=key_cache)
+    key = seam.empty(shape, key_cache.dtype, like=key_cache)
+    value = seam.empty(shape, key_cache.dtype, like=key_cache)
     if seq_len == 0:
         return key, value
     from .kernels.gather_kv import gather_kv_kernel
@@ -89,14 +114,18 @@ def gather_kv(
     return key, value
 
 
-def copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any, *, target: str = "auto") -> None:
+def copy_blocks(
+    key_cache: Any, value_cache: Any, block_pairs: Any, *, layout: str = "NHD", target: str = "auto"
+) -> None:
     """Copy whole KV blocks within the cache, in place.
 
     Parameters
     ----------
-    key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
+    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
     block_pairs : int64[num_pairs, 2]
         Rows (src, dst). No dst may occur in another pair.
+    layout : {"NHD", "HND"}
+        ``HND`` caches are ``[num_blocks, num_kv_heads, block_size, head_dim]``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -105,6 +134,7 @@ def copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any, *, target: s
     TypeError, ValueError
         A dtype, shape or block number that does not fit, or pairs that overlap; nothing was copied.
     """
+    key_cache, value_cache = _nhd(key_cache, value_cache, layout)
     pairs = seam.to_host(block_pairs)
     validation.check_copy_blocks(key_cache, value_cache, pairs)
     if pairs.shape[0] == 0:
@@ -131,26 +161,30 @@ def paged_attention(
     softcap: float | None = None,
     alibi_slopes: Any = None,
     sinks: Any = None,
+    k_scale: Any = None,
+    v_scale: Any = None,
     return_lse: bool = False,
     out: Any = None,
     algorithm: str = "auto",
     num_splits: int | None = None,
+    layout: str = "NHD",
     target: str = "auto",
 ) -> Any:
     """Attend from the last tokens of each sequence to the keys and values in its blocks.
 
     Decode, prefill, chunked prefill and any mix of them are one call. Options act on a score in this order:
     scale, softcap, ALiBi, and what causality and window hide; `paged_numba.reference.attention` is the
-    definition.
+    definition. Sums are made in float32 whatever the dtypes.
 
     Parameters
     ----------
-    query : float32[num_tokens, num_q_heads, head_dim]
+    query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
         num_q_heads is a multiple of num_kv_heads; head_dim is 256 at most.
-    key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
-        block_size is 256 at most.
+    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        float32, float16, bfloat16 or float8_e4m3fn, both alike; strided views are taken as they are. block_size is
+        256 at most.
     block_tables : int32[num_seqs, max_blocks]
-        Each sequence's blocks in order; entries past its length are not looked at.
+        Each sequence's blocks in order; entries of blocks that no query token sees are not looked at.
     seq_lens : int32[num_seqs]
         Tokens of each sequence in the cache, this step's included: write first, then attend.
     cu_seqlens_q : int32[num_seqs + 1], optional
@@ -169,21 +203,25 @@ def paged_attention(
         Added to a score: the head's slope times the key's position less the token's (ALiBi).
     sinks : float[num_q_heads], optional
         A score for each head that adds to the denominator, with no value (attention sinks).
+    k_scale, v_scale : float or float[num_kv_heads], optional
+        What keys and values in the cache are to be multiplied with; for float8_e4m3fn, whose largest number is 448.
     return_lse : bool
         Whether to return the LSE as well.
-    out : float32[num_tokens, num_q_heads, head_dim], optional
-        Where to put the result.
-    algorithm : {"auto", "naive", "block", "split"}
+    out : [num_tokens, num_q_heads, head_dim], optional
+        Where to put the result, of the query's dtype.
+    algorithm : {"auto", "naive", "block", "tile", "split"}
         The kernel; `paged_numba.plan.choose` says which one ``auto`` takes, and why.
     num_splits : int, optional
         Into how many parts ``split`` divides the keys of each token; chosen if None.
+    layout : {"NHD", "HND"}
+        ``HND`` caches are ``[num_blocks, num_kv_heads, block_size, head_dim]``.
     target : str
         See `paged_numba.target.resolve`.
 
     Returns
     -------
-    out : float32[num_tokens, num_q_heads, head_dim]
-        0 for a token that sees no key.
+    out : [num_tokens, num_q_heads, head_dim]
+        Of the query's dtype; 0 for a token that sees no key.
     lse : float32[num_tokens, num_q_heads]
         Only with `return_lse`: natural logarithm of the sum of exponentiated scores; -inf for no key.
 
@@ -197,90 +235,60 @@ def paged_attention(
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention",
     SOSP 2023.
     """
+    key_cache, value_cache = _nhd(key_cache, value_cache, layout)
     tables, lens = seam.to_host(block_tables), seam.to_host(seq_lens)
     starts = None if cu_seqlens_q is None else seam.to_host(cu_seqlens_q)
     validation.check_paged_attention(query, key_cache, value_cache, tables, lens, starts, out)
     num_tokens, num_q_heads, head_dim = query.shape
+    num_kv_heads = key_cache.shape[2]
     slopes, sink_scores = (None if given is None else seam.to_host(given) for given in (alibi_slopes, sinks))
     validation.check_attention_options(num_q_heads, scale, window, softcap, slopes, sink_scores)
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got algorithm={algorithm!r}")
     validation.check_num_splits(num_splits, algorithm)
+    scales = [
+        validation.cache_scale(name, seam.to_host(given) if hasattr(given, "shape") else given, num_kv_heads)
+        for name, given in (("k_scale", k_scale), ("v_scale", v_scale))
+    ]
+    if starts is None:
+        starts = np.arange(num_tokens + 1)
+    rows = plan.query_rows(lens, starts, causal, window)
+    validation.check_seen_blocks(tables, lens, rows, key_cache.shape[0], key_cache.shape[1])
     if out is None:
-        out = seam.empty(query.shape, np.float32, like=query)
+        out = seam.empty(query.shape, query.dtype, like=query)
     lse = seam.empty((num_tokens, num_q_heads), np.float32, like=query)
     if not num_tokens:
         return (out, lse) if return_lse else out
 
-    longest = int(lens.max(initial=0))
-    choice = plan.choose(num_tokens, num_q_heads, longest, seam.multiprocessors(target))
-    rows = plan.query_rows(lens, np.arange(num_tokens + 1) if starts is None else starts, causal, window)
+    choice = plan.choose(
+        lens,
+        starts,
+        num_q_heads=num_q_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        multiprocessors=seam.multiprocessors(target),
+    )
     by_head = np.zeros(num_q_heads, np.float32)
-    launched = _Attention(
+    launched = Attention(
         query,
         (key_cache, value_cache, _integers(block_tables, tables, np.int32)),
         by_head if slopes is None else slopes.astype(np.float32),
         by_head - np.inf if sink_scores is None else sink_scores.astype(np.float32),
+        scales,
         np.float32(1 / math.sqrt(head_dim) if scale is None else scale),
         np.float32(0 if softcap is None else softcap),
         target,
     )
     if algorithm == "auto":
         algorithm = choice.algorithm
+    per_tile = 1 if algorithm == "block" else plan.tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
     if algorithm == "naive":
         launched.naive(out, lse, rows)
-    elif algorithm == "block":
-        launched.block(out, lse, rows, launched.sinks)
+    elif algorithm == "split":
+        launched.split(out, lse, rows, per_tile, num_splits or max(2, choice.num_splits))
     else:
-        launched.split(out, lse, rows, num_splits or max(2, choice.num_splits))
+        launched.tiles(out, lse, rows, per_tile)
     return (out, lse) if return_lse else out
-
-
-class _Attention(NamedTuple):
-    """What all attention kernels are given."""
-
-    query: Any
-    cache: tuple[Any, Any, Any]
-    alibi_slopes: Any
-    sinks: Any
-    scale: Any
-    softcap: Any
-    target: str
-
-    def naive(self, out: Any, lse: Any, rows: Any) -> None:
-        from .kernels.attention_naive import attention_naive_kernel
-
-        blocks = -(-len(rows) * self.query.shape[1] // _NAIVE_THREADS)
-        arguments = self._arguments(out, lse, rows, self.sinks)
-        seam.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
-
-    def block(self, out: Any, lse: Any, rows: Any, sinks: Any) -> None:
-        from .kernels.attention_block import attention_block_kernel
-
-        _, num_q_heads, head_dim = self.query.shape
-        threads = _attention_threads(head_dim, self.cache[0].shape[1])
-        arguments = self._arguments(out, lse, rows, sinks)
-        seam.launch(attention_block_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target)
-
-    def split(self, out: Any, lse: Any, rows: Any, num_splits: int) -> None:
-        from .kernels.merge_splits import merge_splits_kernel
-
-        num_tokens, num_q_heads, head_dim = self.query.shape
-        splits, starts = plan.split_rows(rows, num_splits, self.cache[0].shape[1])
-        split_out = seam.empty((len(splits), num_q_heads, head_dim), np.float32, like=self.query)
-        split_lse = seam.empty((len(splits), num_q_heads), np.float32, like=self.query)
-        # A sink counts once: the merge adds it.
-        self.block(split_out, split_lse, splits, np.full_like(self.sinks, -np.inf))
-        arguments = (out, lse, split_out, split_lse, *self._beside(starts, self.sinks))
-        threads = _WARP * -(-head_dim // _WARP)
-        seam.launch(merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=self.target)
-
-    def _arguments(self, out: Any, lse: Any, rows: Any, sinks: Any) -> tuple[Any, ...]:
-        rows, slopes, sinks = self._beside(rows, self.alibi_slopes, sinks)
-        return (out, lse, self.query, *self.cache, rows, slopes, sinks, self.scale, self.softcap)
-
-    def _beside(self, *arrays: Any) -> tuple[Any, ...]:
-        return tuple(seam.beside(array, self.query) for array in arrays)
 
 
 def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str = "auto") -> tuple[Any, Any]:
@@ -291,7 +299,8 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str 
 
     Parameters
     ----------
-    out_a, out_b : float32[num_tokens, num_q_heads, head_dim]
+    out_a, out_b : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
+        Both alike.
     lse_a, lse_b : float32[num_tokens, num_q_heads]
         Natural logarithms.
     target : str
@@ -299,7 +308,8 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str 
 
     Returns
     -------
-    out : float32[num_tokens, num_q_heads, head_dim]
+    out : [num_tokens, num_q_heads, head_dim]
+        Of their dtype.
     lse : float32[num_tokens, num_q_heads]
 
     Raises
@@ -312,7 +322,7 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str 
     Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving", 2025.
     """
     validation.check_merge_states(out_a, lse_a, out_b, lse_b)
-    out, lse = (seam.empty(array.shape, np.float32, like=array) for array in (out_a, lse_a))
+    out, lse = (seam.empty(array.shape, array.dtype, like=array) for array in (out_a, lse_a))
     if lse.shape[0]:
         from .kernels.merge_states import merge_states_kernel
 
@@ -330,9 +340,14 @@ def _copy_configuration(key_cache: Any) -> tuple[int, tuple[int, int]]:
     return -(-num_kv_heads // heads), (over_dim, heads)
 
 
-def _attention_threads(head_dim: int, block_size: int) -> int:
-    """Return a power of two that is at least head_dim and block_size, two warps at least."""
-    return max(2 * _WARP, 1 << (max(head_dim, block_size) - 1).bit_length())
+def _nhd(key_cache: Any, value_cache: Any, layout: str) -> tuple[Any, Any]:
+    """Return caches with the axes of NHD, without a copy."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got layout={layout!r}")
+    if layout == "NHD":
+        return key_cache, value_cache
+    validation.check_four_axes(key_cache, value_cache)
+    return seam.transposed(key_cache, (0, 2, 1, 3)), seam.transposed(value_cache, (0, 2, 1, 3))
 
 
 def _integers(array: Any, host: Any, dtype: Any) -> Any:

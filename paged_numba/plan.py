@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MIN_SPLIT_TOKENS = 256
-"""Tokens that a split has at least: fewer do not pay for the merge."""
+"""Keys that a split has at least: fewer do not pay for the merge."""
 
 WAVES = 2
 """Thread blocks for each multiprocessor that splitting aims at."""
@@ -19,7 +19,7 @@ class Choice(NamedTuple):
     Attributes
     ----------
     algorithm : str
-        ``block`` or ``split``.
+        ``block``, ``tile`` or ``split``.
     num_splits : int
     why : str
     """
@@ -29,30 +29,57 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(num_tokens: int, num_q_heads: int, longest: int, multiprocessors: int) -> Choice:
-    """Choose an algorithm: split the keys where the query tokens and heads alone leave multiprocessors idle.
+def choose(
+    seq_lens: Any,
+    cu_seqlens_q: Any,
+    *,
+    num_q_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    multiprocessors: int,
+) -> Choice:
+    """Choose an algorithm.
+
+    Query tokens of one sequence share tiles, so that its keys are loaded once for several. The keys are split where
+    tiles and heads alone would leave multiprocessors idle.
 
     Parameters
     ----------
-    num_tokens, num_q_heads : int
-        A thread block works on one of each.
-    longest : int
-        Tokens of the longest sequence.
+    seq_lens : int[num_seqs]
+    cu_seqlens_q : int[num_seqs + 1]
+        As `paged_numba.paged_attention` takes them.
+    num_q_heads, num_kv_heads, head_dim : int
     multiprocessors : int
         Of the device.
     """
-    thread_blocks, wanted = num_tokens * num_q_heads, WAVES * multiprocessors
-    count = f"{num_tokens} query tokens x {num_q_heads} heads are {thread_blocks} thread blocks"
+    chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
+    per_tile = tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
+    tiles = int((-(-chunks // per_tile)).sum())
+    longest = int(np.asarray(seq_lens).max(initial=0))
+    several = per_tile > 1 and bool((chunks > 1).any())
+    algorithm = "tile" if several else "block"
+    thread_blocks, wanted = tiles * num_kv_heads, WAVES * multiprocessors
+    count = f"{_count(tiles, 'tile')} of query tokens x {_count(num_kv_heads, 'KV head')}"
     if thread_blocks >= wanted:
-        return Choice("block", 1, f"{count}, enough for {multiprocessors} multiprocessors")
+        return Choice(algorithm, 1, f"{count} occupy {multiprocessors} multiprocessors")
     splits = min(-(-wanted // max(1, thread_blocks)), longest // MIN_SPLIT_TOKENS)
     if splits < 2:
-        return Choice(
-            "block", 1, f"{count}, and the longest sequence, of {longest} tokens, is too short to split"
-        )
-    return Choice(
-        "split", splits, f"{count}, too few for {multiprocessors} multiprocessors: {splits} splits each"
-    )
+        return Choice(algorithm, 1, f"{count}, and the longest sequence, of {longest} tokens, is too short to split")
+    return Choice("split", splits, f"{count}, too few for {multiprocessors} multiprocessors: {splits} splits each")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def max_rows(head_dim: int) -> int:
+    """Return how many query rows a thread block can hold in its 48 KiB of shared memory."""
+    return 16 if head_dim <= 128 else 8
+
+
+def tokens_per_tile(group: int, head_dim: int) -> int:
+    """Return how many query tokens share a tile: with `group` query heads to a KV head, each is so many rows."""
+    return max(1, max_rows(head_dim) // group)
 
 
 def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | None) -> Any:
@@ -98,6 +125,7 @@ def split_rows(rows: Any, num_splits: int, block_size: int) -> tuple[Any, Any]:
     Returns
     -------
     splits : int32[num_tokens * num_splits, 5]
+        All splits of a token, then those of the next.
     starts : int32[num_tokens + 1]
         Where the splits of each token begin.
     """
@@ -110,3 +138,40 @@ def split_rows(rows: Any, num_splits: int, block_size: int) -> tuple[Any, Any]:
     splits[:, :, 3], splits[:, :, 4] = edges[:, :-1], edges[:, 1:]
     starts = np.arange(len(rows) + 1, dtype=np.int32) * num_splits
     return splits.reshape(-1, 5), starts
+
+
+def tile_rows(rows: Any, tokens: int, num_splits: int = 1) -> Any:
+    """Put up to `tokens` neighbouring query tokens of a sequence into a tile, split by split.
+
+    Parameters
+    ----------
+    rows : int32[num_tokens * num_splits, 5]
+        From `query_rows` or, for several splits, from `split_rows`.
+    tokens : int
+    num_splits : int
+
+    Returns
+    -------
+    int32[num_tiles * num_splits, 6]
+        First row, from which each next one is `num_splits` rows away; number of rows; the keys that any of them
+        sees, and those that all see: the first and one past the last.
+    """
+    seq = rows[::num_splits, 1]
+    place = np.arange(len(seq))
+    new_seq = np.diff(seq, prepend=-1) != 0
+    place -= np.maximum.accumulate(np.where(new_seq, place, 0))
+    begins = np.flatnonzero(place % tokens == 0)
+    if not begins.size:
+        return np.zeros((0, 6), np.int32)
+    sizes = np.diff(begins, append=len(seq))
+    # int32[num_tokens, num_splits], each reduced over the tokens of a tile.
+    first, end = (rows[:, column].reshape(-1, num_splits) for column in (3, 4))
+    none = first >= end
+    any_first = np.minimum.reduceat(np.where(none, np.iinfo(np.int32).max, first), begins, axis=0)
+    any_end = np.maximum.reduceat(np.where(none, 0, end), begins, axis=0)
+    all_first, all_end = np.maximum.reduceat(first, begins, axis=0), np.minimum.reduceat(end, begins, axis=0)
+    split = np.arange(num_splits)
+    columns = np.broadcast_arrays(
+        begins[:, None] * num_splits + split, sizes[:, None], np.minimum(any_first, any_end), any_end, all_first, all_end
+    )
+    return np.stack(columns, axis=2).reshape(-1, 6).astype(np.int32)

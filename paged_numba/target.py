@@ -117,8 +117,35 @@ def launch(
         from . import lockstep
 
         lockstep.launch(kernel, blocks_per_grid, threads_per_block, *args)
+    elif chosen == "cuda":
+        _teach_numba_float8()
+        staged = [_contiguous(array) for array in args]
+        kernel[blocks_per_grid, threads_per_block](*staged)
+        for array, copy in zip(args, staged, strict=True):
+            if array is not copy and array.flags.writeable:
+                array[...] = copy
     else:
         kernel[blocks_per_grid, threads_per_block](*args)
+
+
+def _contiguous(array: Any) -> Any:
+    """Return an argument as Numba takes it: it copies NumPy arrays to the GPU and back, but no strided ones."""
+    if not isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
+        return array
+    return np.ascontiguousarray(array)
+
+
+@functools.cache
+def _teach_numba_float8() -> None:
+    """Have Numba read ml_dtypes' float8_e4m3fn as CUDA's type of the same bits, as it does by itself for bfloat16."""
+    try:
+        import ml_dtypes
+        from numba.cuda._internal.cuda_fp8 import fp8_e4m3
+        from numba.cuda.np.numpy_support import FROM_DTYPE
+        from numba.cuda.typing.asnumbatype import as_numba_type
+    except ImportError:  # an older numba-cuda: Numba will name the dtype that it does not know
+        return
+    FROM_DTYPE.setdefault(np.dtype(ml_dtypes.float8_e4m3fn), as_numba_type(fp8_e4m3))
 
 
 def cuda_module(target: str = "auto") -> Any:
@@ -150,6 +177,19 @@ def beside(array: Any, like: Any) -> Any:
     return cuda.to_device(array)
 
 
+def transposed(array: Any, axes: tuple[int, ...]) -> Any:
+    """Return a view of an array with its axes in another order, on the GPU if it lies there."""
+    if not hasattr(array, "__cuda_array_interface__"):
+        return getattr(array, "__lockstep_array__", array).transpose(axes)
+    from numba import cuda
+    from numba.cuda.cudadrv.devicearray import DeviceNDArray
+
+    if not isinstance(array, DeviceNDArray):
+        array = cuda.as_cuda_array(array)
+    shape, strides = (tuple(old[axis] for axis in axes) for old in (array.shape, array.strides))
+    return DeviceNDArray(shape, strides, array.dtype, gpu_data=array.gpu_data)
+
+
 def multiprocessors(target: str) -> int:
     """Return how many multiprocessors run a target's kernels: those of an H200 where there is no GPU."""
     if resolve(target) != "cuda":
@@ -164,7 +204,9 @@ def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
     if target == "lockstep":
         from .lockstep.device_array import fresh_array
 
-        return fresh_array(shape, np.dtype(dtype))
+        array = fresh_array(shape, np.dtype(dtype))
+        array.fill(np.nan)
+        return array
     array = np.full(shape, np.nan, dtype)
     if target != "cuda":
         return array

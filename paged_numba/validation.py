@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
+QUERY_DTYPES = CACHE_DTYPES[:3]
+"""Names of dtypes; the last two of a cache's are those of ml_dtypes."""
+
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
 MAX_GRID_DIM = 65535
@@ -40,8 +44,9 @@ def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_
     _caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     num_blocks, block_size, num_kv_heads, head_dim = key_cache.shape
-    _array("key", key, ("num_tokens", num_kv_heads, head_dim))
-    _array("value", value, tuple(key.shape))
+    dtype = np.dtype(key_cache.dtype).name
+    _array("key", key, ("num_tokens", num_kv_heads, head_dim), (dtype,))
+    _array("value", value, tuple(key.shape), (dtype,))
     _integers("slot_mapping", slot_mapping, (key.shape[0],))
 
     slots = slot_mapping[slot_mapping != -1]
@@ -100,8 +105,8 @@ def check_paged_attention(
 ) -> None:
     """Raise unless `ops.paged_attention` may run; see there for the shapes."""
     _caches(key_cache, value_cache)
-    num_blocks, block_size, num_kv_heads, head_dim = key_cache.shape
-    _array("query", query, ("num_tokens", "num_q_heads", head_dim))
+    _, block_size, num_kv_heads, head_dim = key_cache.shape
+    _array("query", query, ("num_tokens", "num_q_heads", head_dim), QUERY_DTYPES)
     num_tokens, num_q_heads, _ = query.shape
     if num_q_heads == 0 or num_q_heads % num_kv_heads:
         raise ValueError(
@@ -118,21 +123,41 @@ def check_paged_attention(
     _integers("seq_lens", seq_lens, (num_tokens if cu_seqlens_q is None else "num_seqs",))
     _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
     if out is not None:
-        _array("out", out, tuple(query.shape))
+        _array("out", out, tuple(query.shape), (np.dtype(query.dtype).name,))
         _writable("out", out)
 
     if cu_seqlens_q is not None:
         _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], num_tokens)
     longest = block_tables.shape[1] * block_size
     _within("seq_lens", seq_lens, 0, longest, f"0 .. {longest} (block_tables.shape[1] * block_size)")
-    # Entries past a sequence's blocks may hold anything.
-    used = np.arange(block_tables.shape[1]) < -(-seq_lens.astype(np.int64)[:, None] // block_size)
+
+
+def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: int, block_size: int) -> None:
+    """Raise unless the blocks that query tokens see are blocks of the cache.
+
+    All other entries of a table may hold anything: those past a sequence's end, and those that a window left behind.
+
+    Parameters
+    ----------
+    block_tables, seq_lens : int arrays
+        Of `ops.paged_attention`.
+    rows : int32[num_tokens, 5]
+        From `plan.query_rows`.
+    num_blocks, block_size : int
+    """
+    seen = rows[rows[:, 3] < rows[:, 4]]
+    first = np.full(len(seq_lens), np.iinfo(np.int32).max)
+    end = np.zeros(len(seq_lens), np.int64)
+    np.minimum.at(first, seen[:, 1], seen[:, 3])
+    np.maximum.at(end, seen[:, 1], seen[:, 4])
+    place = np.arange(block_tables.shape[1])
+    used = (place >= first[:, None] // block_size) & (place < -(-end[:, None] // block_size))
     bad = used & ((block_tables < 0) | (block_tables >= num_blocks))
     if bad.any():
-        seq, place = np.argwhere(bad)[0].tolist()
+        seq, number = np.argwhere(bad)[0].tolist()
         raise ValueError(
             f"block_tables must lie in 0 .. {num_blocks - 1} (num_blocks - 1) for the blocks in use, "
-            f"got block_tables[{seq}, {place}]={block_tables[seq, place]} "
+            f"got block_tables[{seq}, {number}]={block_tables[seq, number]} "
             f"with seq_lens[{seq}]={seq_lens[seq]}"
         )
 
@@ -175,6 +200,26 @@ def check_attention_options(
             raise ValueError(f"{name} must be finite, got {name}[{bad[0]}]={given[bad[0]]}")
 
 
+def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
+    """Return a factor of the cache for each KV head, float32[num_kv_heads]: 1 for None, a number for all alike.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    if given is None:
+        return np.ones(num_kv_heads, np.float32)
+    scales = np.asarray(given)
+    if scales.shape not in ((), (num_kv_heads,)):
+        raise ValueError(f"{name} must be a number or have shape [{num_kv_heads}], got {name}.shape={scales.shape}")
+    if scales.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got {name}.dtype={scales.dtype}")
+    bad = np.flatnonzero(~((scales > 0) & (scales <= _LARGEST_FLOAT)))
+    if bad.size:
+        raise ValueError(f"{name} must be positive and finite, got {name}={scales.ravel()[bad[0]]}")
+    return np.broadcast_to(scales.astype(np.float32), (num_kv_heads,)).copy()
+
+
 def check_num_splits(num_splits: Any, algorithm: str) -> None:
     """Raise unless a number of splits goes with the algorithm."""
     if num_splits is None:
@@ -189,8 +234,8 @@ def check_num_splits(num_splits: Any, algorithm: str) -> None:
 
 def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
     """Raise unless `ops.merge_states` may run; see there for the shapes."""
-    _array("out_a", out_a, ("num_tokens", "num_q_heads", "head_dim"))
-    _array("out_b", out_b, tuple(out_a.shape))
+    _array("out_a", out_a, ("num_tokens", "num_q_heads", "head_dim"), QUERY_DTYPES)
+    _array("out_b", out_b, tuple(out_a.shape), (np.dtype(out_a.dtype).name,))
     for name, lse in (("lse_a", lse_a), ("lse_b", lse_b)):
         _array(name, lse, tuple(out_a.shape[:2]))
     for what, size, limit in (
@@ -208,9 +253,15 @@ def _is_float32(number: Any) -> bool:
 # Static pieces.
 
 
+def check_four_axes(key_cache: Any, value_cache: Any) -> None:
+    """Raise unless caches have the axes of HND."""
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        _shaped(name, cache, ("num_blocks", "num_kv_heads", "block_size", "head_dim"))
+
+
 def _caches(key_cache: Any, value_cache: Any) -> None:
-    _array("key_cache", key_cache, ("num_blocks", "block_size", "num_kv_heads", "head_dim"))
-    _array("value_cache", value_cache, tuple(key_cache.shape))
+    _array("key_cache", key_cache, ("num_blocks", "block_size", "num_kv_heads", "head_dim"), CACHE_DTYPES)
+    _array("value_cache", value_cache, tuple(key_cache.shape), (np.dtype(key_cache.dtype).name,))
     if 0 in tuple(key_cache.shape):
         raise ValueError(f"key_cache must not be empty, got key_cache.shape={tuple(key_cache.shape)}")
     _, block_size, num_kv_heads, head_dim = key_cache.shape
@@ -241,11 +292,14 @@ def _writable(name: str, array: Any) -> None:
         raise ValueError(f"{name} must be writable, got a read-only array")
 
 
-def _array(name: str, array: Any, shape: tuple[int | str, ...], dtype: Any = np.float32) -> None:
-    """Raise unless `array` has the dtype and a shape that fits: a name stands for any length."""
+def _array(
+    name: str, array: Any, shape: tuple[int | str, ...], dtypes: tuple[str, ...] = ("float32",)
+) -> None:
+    """Raise unless `array` has one of the dtypes and a shape that fits: a name stands for any length."""
     _shaped(name, array, shape)
-    if np.dtype(array.dtype) != dtype:
-        raise TypeError(f"{name} must have dtype {np.dtype(dtype)}, got {name}.dtype={array.dtype}")
+    # By name, so that nobody needs ml_dtypes who does not use it.
+    if np.dtype(array.dtype).name not in dtypes or not np.dtype(array.dtype).isnative:
+        raise TypeError(f"{name} must have dtype {' or '.join(dtypes)}, got {name}.dtype={array.dtype}")
 
 
 def _shaped(name: str, array: Any, shape: tuple[int | str, ...]) -> None:

@@ -13,7 +13,7 @@ from paged_numba.testing import properties
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
-algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "split"])
+algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split"])
 orders = st.sampled_from(("together", "forward", "reverse"))
 
 

@@ -13,8 +13,9 @@ NEG_INF = np.float32(-np.inf)
 
 @cuda.jit
 def attention_naive_kernel(
-    out, lse, query, key_cache, value_cache, block_tables, rows, alibi_slopes, sinks, scale, softcap
-):
+    out, lse, query, key_cache, value_cache, block_tables, rows,
+    alibi_slopes, sinks, k_scales, v_scales, scale, softcap,
+):  # fmt: skip
     """Softmax attention as the textbook has it.
 
     A first pass over the keys finds the largest score, a second computes the weights and adds up the
@@ -25,14 +26,15 @@ def attention_naive_kernel(
     threads of a warp read far apart, K is read twice, and a batch of 16 x 8 fills 128 threads of a GPU
     that has room for 270,000.
     """
-    # out                     float32[num_rows, num_q_heads, head_dim]
+    # out                     float[num_rows, num_q_heads, head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
-    # query                   float32[num_tokens, num_q_heads, head_dim]
-    # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
+    # query                   float[num_tokens, num_q_heads, head_dim]
+    # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
     # block_tables            int32[num_seqs, max_blocks]
     # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
     #                         it sees: the first and one past the last
     # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
+    # k_scales, v_scales      float32[num_kv_heads]
     # scale, softcap          float32, softcap 0 for none
     num_q_heads, head_dim = query.shape[1], query.shape[2]
     thread = cuda.grid(1)
@@ -45,6 +47,7 @@ def attention_naive_kernel(
     token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
     first_key, end_key = rows[row, 3], rows[row, 4]
     slope, sink = alibi_slopes[q_head], sinks[q_head]
+    scale *= k_scales[kv_head]
 
     # Pass 1: the largest score.
     largest = sink
@@ -53,7 +56,8 @@ def attention_naive_kernel(
         offset = position % block_size
         score = float32(0)
         for dim in range(head_dim):
-            score += query[token, q_head, dim] * key_cache[kv_block, offset, kv_head, dim]
+            key = float32(key_cache[kv_block, offset, kv_head, dim])
+            score += float32(query[token, q_head, dim]) * key
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
         largest = max(largest, score)
 
@@ -67,18 +71,19 @@ def attention_naive_kernel(
         offset = position % block_size
         score = float32(0)
         for dim in range(head_dim):
-            score += query[token, q_head, dim] * key_cache[kv_block, offset, kv_head, dim]
+            key = float32(key_cache[kv_block, offset, kv_head, dim])
+            score += float32(query[token, q_head, dim]) * key
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
         weight = math.exp(score - largest)
         total += weight
         for dim in range(head_dim):
-            weighted[dim] += weight * value_cache[kv_block, offset, kv_head, dim]
+            weighted[dim] += weight * float32(value_cache[kv_block, offset, kv_head, dim])
 
     if total == 0:  # sees no key: the identity of merging
         lse[row, q_head] = NEG_INF
         for dim in range(head_dim):
-            out[row, q_head, dim] = 0
+            out[row, q_head, dim] = float32(0)
         return
     lse[row, q_head] = largest + math.log(total)
     for dim in range(head_dim):
-        out[row, q_head, dim] = weighted[dim] / total
+        out[row, q_head, dim] = weighted[dim] / total * v_scales[kv_head]

@@ -13,7 +13,7 @@ def copy_blocks_kernel(key_cache, value_cache, block_pairs):
     Launch: ``[(num_pairs, thread blocks over KV heads, block_size), (at least head_dim, KV heads at
     once)]``. Bytes moved: each element of the source blocks is read once and written once.
     """
-    # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
+    # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
     # block_pairs             int64[num_pairs, 2], rows (src, dst)
     pair = cuda.blockIdx.x
     kv_head = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y

@@ -12,8 +12,8 @@ def gather_kv_kernel(key, value, key_cache, value_cache, block_table):
     Launch: ``[(seq_len, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
     moved: each element of `key` and `value` is read once from the cache and written once.
     """
-    # key, value              float32[seq_len, num_kv_heads, head_dim]
-    # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
+    # key, value              float[seq_len, num_kv_heads, head_dim]
+    # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
     # block_table             int32[max_blocks], entries past the sequence's blocks are not read
     position = cuda.blockIdx.x
     kv_head = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y

@@ -17,7 +17,7 @@ def merge_splits_kernel(out, lse, split_out, split_lse, split_starts, sinks):
 
     Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread does one dimension of all splits.
     """
-    # out           float32[num_tokens, num_q_heads, head_dim]
+    # out           float[num_tokens, num_q_heads, head_dim]
     # lse           float32[num_tokens, num_q_heads], natural logarithm
     # split_out     float32[num_rows, num_q_heads, head_dim]
     # split_lse     float32[num_rows, num_q_heads]

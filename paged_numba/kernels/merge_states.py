@@ -17,7 +17,7 @@ def merge_states_kernel(out, lse, out_a, lse_a, out_b, lse_b):
 
     Launch: ``[(num_tokens, num_q_heads), at least head_dim]``.
     """
-    # out, out_a, out_b  float32[num_tokens, num_q_heads, head_dim]
+    # out, out_a, out_b  float[num_tokens, num_q_heads, head_dim]
     # lse, lse_a, lse_b  float32[num_tokens, num_q_heads], natural logarithm
     token = cuda.blockIdx.x
     q_head = cuda.blockIdx.y
@@ -32,9 +32,9 @@ def merge_states_kernel(out, lse, out_a, lse_a, out_b, lse_b):
         weighted = float32(0)
         # What a set without keys has as output counts for nothing, NaN included.
         if weight_a > 0:
-            weighted += weight_a * out_a[token, q_head, dim]
+            weighted += weight_a * float32(out_a[token, q_head, dim])
         if weight_b > 0:
-            weighted += weight_b * out_b[token, q_head, dim]
+            weighted += weight_b * float32(out_b[token, q_head, dim])
         out[token, q_head, dim] = weighted / total if total > 0 else float32(0)
     if dim == 0:
         lse[token, q_head] = largest + math.log(total) if total > 0 else NEG_INF

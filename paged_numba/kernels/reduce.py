@@ -1,47 +1,49 @@
-"""Reductions over a thread block through shared memory."""
+"""Reductions over threads through shared memory."""
 
 from numba import cuda
 
 
 @cuda.jit(device=True, inline="always")  # inlined before typing: compiles with no GPU too
-def block_max(value, scratch):
-    """Return the largest `value` of the thread block, in every thread.
+def segment_max(value, scratch, width):
+    """Return the largest `value` among `width` neighbouring threads, in each of them.
 
-    A tree: with 8 threads, strides 4, 2, 1::
+    A tree, here with 8 threads in segments of width 4, strides 2 and 1::
 
-        a b c d e f g h
-        |-------+          stride 4: max(a, e) ...
-        |---+              stride 2
-        |-+                stride 1: scratch[0] holds the result
+        a b c d | e f g h
+        |---+   | |---+       stride 2: max(a, c) ...
+        |-+     | |-+         stride 1: the first of each segment holds the result
 
-    ``scratch`` is shared memory with one element a thread; the number of threads is a power of two.
+    ``scratch`` is shared memory with one element a thread; `width` is a power of two that divides the number
+    of threads, and all threads of the block call.
     """
     thread = cuda.threadIdx.x
+    lane = thread % width
     scratch[thread] = value
     cuda.syncthreads()  # all values are there
-    stride = cuda.blockDim.x // 2
+    stride = width // 2
     while stride > 0:
-        if thread < stride:
+        if lane < stride:
             scratch[thread] = max(scratch[thread], scratch[thread + stride])
         cuda.syncthreads()  # this level is done
         stride //= 2
-    result = scratch[0]
+    result = scratch[thread - lane]
     cuda.syncthreads()  # all have read the result: scratch may be used again
     return result
 
 
 @cuda.jit(device=True, inline="always")  # inlined before typing: compiles with no GPU too
-def block_sum(value, scratch):
-    """Return the sum of `value` over the thread block, in every thread; a tree as in `block_max`."""
+def segment_sum(value, scratch, width):
+    """Return the sum of `value` over `width` neighbouring threads, in each of them; a tree as in `segment_max`."""
     thread = cuda.threadIdx.x
+    lane = thread % width
     scratch[thread] = value
     cuda.syncthreads()  # all values are there
-    stride = cuda.blockDim.x // 2
+    stride = width // 2
     while stride > 0:
-        if thread < stride:
+        if lane < stride:
             scratch[thread] += scratch[thread + stride]
         cuda.syncthreads()  # this level is done
         stride //= 2
-    result = scratch[0]
+    result = scratch[thread - lane]
     cuda.syncthreads()  # all have read the result: scratch may be used again
     return result

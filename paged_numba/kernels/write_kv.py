@@ -8,7 +8,7 @@ def write_kv_kernel(key, value, key_cache, value_cache, slot_mapping):
     """Copy token by token into scattered slots.
 
     A thread copies one element of K and one of V: ``threadIdx.x`` is the dimension, so that a warp reads
-    and writes 32 neighbouring floats, ``threadIdx.y`` counts KV heads::
+    and writes 32 neighbouring numbers, ``threadIdx.y`` counts KV heads::
 
         slot_mapping   45                          block_size 16: slot 45 = block 2, offset 13
         key[token]     [ head 0 | head 1 | ... ]
@@ -18,8 +18,8 @@ def write_kv_kernel(key, value, key_cache, value_cache, slot_mapping):
     Launch: ``[(num_tokens, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
     moved: each element of `key` and `value` is read once and written once.
     """
-    # key, value              float32[num_tokens, num_kv_heads, head_dim]
-    # key_cache, value_cache  float32[num_blocks, block_size, num_kv_heads, head_dim]
+    # key, value              float[num_tokens, num_kv_heads, head_dim]
+    # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
     # slot_mapping            int64[num_tokens], -1: the token is skipped
     token = cuda.blockIdx.x
     kv_head = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y

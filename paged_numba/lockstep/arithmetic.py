@@ -189,7 +189,7 @@ def cast(a: Value, dtype: np.dtype[Any]) -> Value:
     """Convert as a C cast does: floating-point values are truncated, integers wrap around."""
     if a.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"a complex value cannot be cast to {dtype}")
-    return a.astype(dtype)
+    return a if a.dtype == dtype else a.astype(dtype)
 
 
 def unify(values: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -78,7 +78,7 @@ class Machine:
     """
 
     array_type = LaneArray
-    local_type = LocalArray
+    local_type: type[LaneArray] = LocalArray
 
     def __init__(
         self, grid_dim: Dim3, block_dim: Dim3, shared_bytes: int, columns: range | None = None
@@ -111,7 +111,7 @@ class Machine:
         self.exited: Mask = False
         self.local_bytes = 0
         self.shared = SharedMemory() if memory is None else memory
-        self._local: dict[Any, LocalArray] = {}
+        self._local: dict[Any, LaneArray] = {}
 
     def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
         """Note that a launch begins."""
@@ -197,7 +197,7 @@ class Machine:
         size = self.shared_bytes // dtype.itemsize
         return self.array_type(self, name, buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,))
 
-    def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LocalArray:
+    def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
         """Return the local array that is declared at `site`, poisoned in the lanes that run the declaration."""
         lengths = _lengths(shape)
         size = math.prod(lengths)
@@ -209,6 +209,8 @@ class Machine:
             self._local[site] = self.local_type(self, site.name, buffer, lane, lengths, strides)
             return self._local[site]
         found = self._local[site]
+        if isinstance(found, LocalArray):
+            found.settle()
         element = poisoned(size * self.num_lanes, dtype).reshape(size, *self.shape)
         np.copyto(found.buffer.reshape(size, *self.shape), element, where=mask)
         return found

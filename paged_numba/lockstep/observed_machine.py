@@ -11,7 +11,7 @@ from numpy.lib.array_utils import byte_bounds
 from . import masks
 from .machine import WARP_SIZE, Dim3, Machine, Site
 from .masks import Mask, minus
-from .memory import LaneArray, LocalArray
+from .memory import LaneArray
 from .observation import CodeFunction, CodeLine, Observer, root_of
 
 _MOST_MASKS = 64
@@ -179,7 +179,7 @@ class ObservedArray(LaneArray):
         machine.strays = masks.union(machine.strays, bad)
 
 
-class ObservedLocalArray(ObservedArray, LocalArray):
+class ObservedLocalArray(ObservedArray):
     """Local memory that observers hear of."""
 
     __slots__ = ()
@@ -188,9 +188,7 @@ class ObservedLocalArray(ObservedArray, LocalArray):
         if type(index) is not tuple:
             index = (index,)
         # A position by lane in any case: the machine lays the elements of the lanes side by side.
-        return ObservedArray.load(self, mask, index)
-
-    store = ObservedArray.store
+        return super().load(mask, index)
 
 
 class ObservedMachine(Machine):
@@ -323,7 +321,7 @@ class ObservedMachine(Machine):
         self.tell("declare", made, True)
         return made
 
-    def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LocalArray:
+    def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
         made: Any = super().local_array(mask, site, shape, dtype)
         strides = tuple(s * dtype.itemsize for s in made.strides)
         self._remember(made, site, lambda: Memory("local", site.name, made.buffer, 0, made.lengths, strides))

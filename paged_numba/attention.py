@@ -1,0 +1,99 @@
+"""Attention launched: the kernels' arguments, launch configurations and workspaces."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import plan
+from . import target as seam
+
+_WARP = 32
+_NAIVE_THREADS = 64
+
+
+class Attention(NamedTuple):
+    """What all attention kernels are given, and how each is launched.
+
+    Attributes
+    ----------
+    query : float[num_tokens, num_q_heads, head_dim]
+    cache : tuple
+        Keys and values, float[num_blocks, block_size, num_kv_heads, head_dim], and int32 block tables.
+    alibi_slopes, sinks : float32[num_q_heads]
+        0 and -inf for none.
+    scales : list of float32[num_kv_heads]
+        Of keys and of values.
+    scale, softcap : float32
+        softcap 0 for none.
+    target : str
+    """
+
+    query: Any
+    cache: tuple[Any, Any, Any]
+    alibi_slopes: Any
+    sinks: Any
+    scales: list[Any]
+    scale: Any
+    softcap: Any
+    target: str
+
+    def naive(self, out: Any, lse: Any, rows: Any) -> None:
+        from .kernels.attention_naive import attention_naive_kernel
+
+        blocks = -(-len(rows) * self.query.shape[1] // _NAIVE_THREADS)
+        arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
+        seam.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
+
+    def tiles(self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int = 1) -> None:
+        """Attend tile by tile; tiles of one query token need less room than those of several."""
+        from .kernels.attention_block import attention_block_kernel_for
+
+        _, num_q_heads, head_dim = self.query.shape
+        num_kv_heads = self.cache[0].shape[2]
+        group = num_q_heads // num_kv_heads
+        threads = _attention_threads(head_dim)
+        most = plan.max_rows(head_dim)
+        parts = -(-group // most)
+        # A sink counts once: the merge of splits adds it.
+        sinks = self.sinks if num_splits == 1 else np.full_like(self.sinks, -np.inf)
+        tiles = plan.tile_rows(rows, per_tile, num_splits)
+        for chosen, tokens in ((tiles[tiles[:, 1] == 1], 1), (tiles[tiles[:, 1] > 1], per_tile)):
+            if not len(chosen):
+                continue
+            kernel = attention_block_kernel_for(min(most, _power_of_two(group * tokens)), threads)
+            arguments = (out, lse, self.query, *self.cache, *self._beside(rows, chosen), num_splits)
+            arguments += self._options(sinks)
+            seam.launch(
+                kernel, (len(chosen), num_kv_heads * parts), threads, *arguments, target=self.target
+            )
+
+    def split(self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int) -> None:
+        from .kernels.merge_splits import merge_splits_kernel
+
+        num_tokens, num_q_heads, head_dim = self.query.shape
+        splits, starts = plan.split_rows(rows, num_splits, self.cache[0].shape[1])
+        split_out = seam.empty((len(splits), num_q_heads, head_dim), np.float32, like=self.query)
+        split_lse = seam.empty((len(splits), num_q_heads), np.float32, like=self.query)
+        self.tiles(split_out, split_lse, splits, per_tile, num_splits)
+        arguments = (out, lse, split_out, split_lse, *self._beside(starts, self.sinks))
+        threads = _WARP * -(-head_dim // _WARP)
+        seam.launch(merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=self.target)
+
+    def _options(self, sinks: Any = None) -> tuple[Any, ...]:
+        sinks = self.sinks if sinks is None else sinks
+        return (*self._beside(self.alibi_slopes, sinks, *self.scales), self.scale, self.softcap)
+
+    def _beside(self, *arrays: Any) -> tuple[Any, ...]:
+        return tuple(seam.beside(array, self.query) for array in arrays)
+
+
+def _attention_threads(head_dim: int) -> int:
+    """Return a power of two that is at least head_dim, two warps at least."""
+    return max(2 * _WARP, _power_of_two(head_dim))
+
+
+def _power_of_two(count: int) -> int:
+    """Return the smallest power of two that is at least `count`."""
+    return 1 << (count - 1).bit_length()
