@@ -46,7 +46,9 @@ class Attention(NamedTuple):
         arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
         seam.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
 
-    def tiles(self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int = 1) -> None:
+    def tiles(
+        self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int = 1, sinks: Any = None
+    ) -> None:
         """Attend tile by tile; tiles of one query token need less room than those of several."""
         from .kernels.attention_block import attention_block_kernel_for
 
@@ -56,8 +58,6 @@ class Attention(NamedTuple):
         threads = _attention_threads(head_dim)
         most = plan.max_rows(head_dim)
         parts = -(-group // most)
-        # A sink counts once: the merge of splits adds it.
-        sinks = self.sinks if num_splits == 1 else np.full_like(self.sinks, -np.inf)
         tiles = plan.tile_rows(rows, per_tile, num_splits)
         for chosen, tokens in ((tiles[tiles[:, 1] == 1], 1), (tiles[tiles[:, 1] > 1], per_tile)):
             if not len(chosen):
@@ -76,7 +76,8 @@ class Attention(NamedTuple):
         splits, starts = plan.split_rows(rows, num_splits, self.cache[0].shape[1])
         split_out = seam.empty((len(splits), num_q_heads, head_dim), np.float32, like=self.query)
         split_lse = seam.empty((len(splits), num_q_heads), np.float32, like=self.query)
-        self.tiles(split_out, split_lse, splits, per_tile, num_splits)
+        # A sink counts once: the merge adds it.
+        self.tiles(split_out, split_lse, splits, per_tile, num_splits, np.full_like(self.sinks, -np.inf))
         arguments = (out, lse, split_out, split_lse, *self._beside(starts, self.sinks))
         threads = _WARP * -(-head_dim // _WARP)
         seam.launch(merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=self.target)

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 
 import pytest
 
@@ -11,18 +12,37 @@ numba_cuda = pytest.importorskip("numba.cuda", reason="numba is not installed")
 types = pytest.importorskip("numba").types
 
 FLOAT, INT32, INT64 = types.float32, types.int32, types.int64
-VECTOR, MATRIX, TOKENS, CACHE = (types.Array(FLOAT, ndim, "C") for ndim in (1, 2, 3, 4))
-ATTENTION = (TOKENS, MATRIX, TOKENS, CACHE, CACHE, *[INT32[:, ::1]] * 2, VECTOR, VECTOR, FLOAT, FLOAT)
+VECTOR, MATRIX = types.Array(FLOAT, 1, "C"), types.Array(FLOAT, 2, "C")
 
-SIGNATURES = {
-    "copy_blocks_kernel": (CACHE, CACHE, INT64[:, ::1]),
-    "attention_block_kernel": ATTENTION,
-    "attention_naive_kernel": ATTENTION,
-    "merge_splits_kernel": (TOKENS, MATRIX, TOKENS, MATRIX, INT32[::1], VECTOR),
-    "merge_states_kernel": (TOKENS, MATRIX, TOKENS, MATRIX, TOKENS, MATRIX),
-    "gather_kv_kernel": (TOKENS, TOKENS, CACHE, CACHE, INT32[::1]),
-    "write_kv_kernel": (TOKENS, TOKENS, CACHE, CACHE, INT64[::1]),
-}
+
+def storage(name):
+    """Return Numba's type of a dtype."""
+    if name == "float8_e4m3fn":
+        return pytest.importorskip("numba.cuda._internal.cuda_fp8")._type_fp8_e4m3
+    return getattr(pytest.importorskip("numba.cuda.types"), name)
+
+
+def signatures(query, cache, order="C"):
+    """Return the argument types of each kernel; `order` is A for caches whose strides are not those of NHD."""
+    tokens, outputs = types.Array(storage(cache), 3, "C"), types.Array(storage(query), 3, "C")
+    pool = types.Array(storage(cache), 4, order)
+    parts = types.Array(FLOAT, 3, "C")
+    given = (outputs, MATRIX, outputs, pool, pool, INT32[:, ::1], INT32[:, ::1])
+    options = (VECTOR, VECTOR, VECTOR, VECTOR, FLOAT, FLOAT)
+    return {
+        "copy_blocks_kernel": (pool, pool, INT64[:, ::1]),
+        "attention_block_kernel": (*given, INT32[:, ::1], INT64, *options),
+        "attention_naive_kernel": (*given, *options),
+        "merge_splits_kernel": (outputs, MATRIX, parts, MATRIX, INT32[::1], VECTOR),
+        "merge_states_kernel": (outputs, MATRIX, outputs, MATRIX, outputs, MATRIX),
+        "gather_kv_kernel": (tokens, tokens, pool, pool, INT32[::1]),
+        "write_kv_kernel": (tokens, tokens, pool, pool, INT64[::1]),
+    }
+
+
+NAMES = sorted(signatures("float32", "float32"))
+SIZES = [(1, 64), (8, 128), (16, 128), (8, 256)]
+"""Query rows and threads for which the kernel of tiles is made; its launches use more of them."""
 
 
 def kernels():
@@ -31,6 +51,8 @@ def kernels():
     for module in pkgutil.iter_modules(paged_numba.kernels.__path__):
         contents = vars(importlib.import_module(f"paged_numba.kernels.{module.name}"))
         found.update({name: value for name, value in contents.items() if name.endswith("_kernel")})
+        makers = {name: value for name, value in contents.items() if name.endswith("_kernel_for")}
+        found.update({name.removesuffix("_for"): make(*SIZES[0]) for name, make in makers.items()})
     return found
 
 
@@ -38,17 +60,45 @@ pytestmark = pytest.mark.usefixtures("cuda_compiler")
 
 
 def test_every_kernel_is_compiled_here():
-    assert sorted(kernels()) == sorted(SIGNATURES)
+    assert sorted(kernels()) == NAMES
+
+
+def compiled(kernel, signature, capability=(9, 0)):
+    ptx, _ = numba_cuda.compile_ptx(kernel.py_func, types.void(*signature), cc=capability)
+    assert f".target sm_{capability[0]}{capability[1]}" in ptx
+    # A Python float literal would have made the arithmetic float64, at 1/2 to 1/64 of the speed.
+    assert ".f64" not in ptx
+    return ptx
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0)], ids=["sm_80", "sm_90"])
-@pytest.mark.parametrize("name", sorted(SIGNATURES))
+@pytest.mark.parametrize("name", NAMES)
 def test_kernel_compiles_and_computes_in_float32(name, capability):
-    ptx, _ = numba_cuda.compile_ptx(kernels()[name].py_func, types.void(*SIGNATURES[name]), cc=capability)
-    assert f".target sm_{capability[0]}{capability[1]}" in ptx
+    ptx = compiled(kernels()[name], signatures("float32", "float32")[name], capability)
     assert name in ptx
-    # A Python float literal would have made the arithmetic float64, at 1/2 to 1/64 of the speed.
-    assert ".f64" not in ptx
+
+
+@pytest.mark.parametrize(
+    "types_of",
+    [
+        ("float16", "float16"), ("bfloat16", "bfloat16"), ("bfloat16", "float8_e4m3fn"), ("float32", "float32", "A"),
+    ],
+    ids=lambda types_of: "-".join(types_of),
+)  # fmt: skip
+@pytest.mark.parametrize("name", NAMES)
+def test_kernel_compiles_for_every_storage(name, types_of):
+    compiled(kernels()[name], signatures(*types_of)[name])
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_attention_block_keeps_its_sums_in_registers_and_fits_shared_memory(sizes):
+    from paged_numba.kernels.attention_block import attention_block_kernel_for
+
+    ptx = compiled(attention_block_kernel_for(*sizes), signatures("float32", "float32")["attention_block_kernel"])
+    shared = sum(int(size) for size in re.findall(r"\.shared .*?\[(\d+)\]", ptx))
+    assert 0 < shared <= 48 * 1024
+    # Local memory would mean that a loop over rows was not unrolled.
+    assert (".local " in ptx) == (sizes == (16, 128))
 
 
 def test_kernel_that_numba_cannot_type_does_not_compile():

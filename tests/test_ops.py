@@ -199,16 +199,22 @@ def test_merging_with_nothing_is_the_identity():
 
 
 def test_auto_splits_long_sequences_of_small_batches_and_says_why():
-    plan = pn.plan
-    assert plan.choose(64, 32, 4096, 132).algorithm == "block"
-    assert plan.choose(1, 8, 100, 132).why.endswith("of 100 tokens, is too short to split")
+    def choose(chunks, length):
+        starts = np.cumsum([0, *chunks])
+        sizes = {"num_q_heads": 32, "num_kv_heads": 8, "head_dim": 128, "multiprocessors": 132}
+        return pn.plan.choose(np.full(len(chunks), length), starts, **sizes)
+
+    assert choose([1] * 33, 4096).algorithm == "block"
+    assert choose([1], 100).why.endswith("and the longest sequence, of 100 tokens, is too short to split")
     # 8 thread blocks for 264 wanted: 33 splits, of which 4,096 tokens allow 16.
-    choice = plan.choose(1, 8, 4096, 132)
+    choice = choose([1], 4096)
     assert (choice.algorithm, choice.num_splits) == ("split", 16)
     assert (
-        choice.why
-        == "1 query tokens x 8 heads are 8 thread blocks, too few for 132 multiprocessors: 16 splits each"
+        choice.why == "1 tile of query tokens x 8 KV heads, too few for 132 multiprocessors: 16 splits each"
     )
+    # 16 rows to a tile are 4 query tokens x 4 heads: 129 tokens are 33 tiles.
+    assert choose([129], 4096) == ("tile", 1, "33 tiles of query tokens x 8 KV heads occupy 132 multiprocessors")
+    assert choose([2, 1], 100).algorithm == "tile"
 
 
 def test_batch_without_sequences_gives_empty_arrays():

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "paged_numba"
 
 # Which parts a part may import. A part is a module or package at the top of paged_numba.
 CORE = {
+    "attention",
     "cache_watch",
     "allocation",
     "plan",
@@ -40,7 +41,8 @@ MAY_IMPORT = {
     "kernels": set(),
     "target": {"errors", "lockstep"},
     "plan": set(),
-    "ops": {"plan", "validation", "target", "kernels"},
+    "attention": {"plan", "target", "kernels"},
+    "ops": {"attention", "plan", "validation", "target", "kernels"},
     "cache_watch": {"allocator", "errors", "lockstep"},
     "cache": {"allocation", "allocator", "cache_watch", "ops", "target", "validation"},
     "testing": CORE,

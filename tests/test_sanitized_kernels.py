@@ -14,11 +14,11 @@ KERNELS = Path(pn.__file__).parent / "kernels"
 
 
 def all_kernels():
-    """Return the names of the functions under ``@cuda.jit`` that are no device functions."""
+    """Return the names of all functions under ``@cuda.jit`` that are no device functions."""
     return {
         node.name
         for path in KERNELS.glob("*.py")
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
         and any(ast.unparse(d) == "cuda.jit" for d in node.decorator_list)
     }

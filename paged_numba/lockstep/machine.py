@@ -16,7 +16,8 @@ import numpy as np
 from ..errors import LaunchError
 from . import masks
 from .masks import Mask
-from .memory import LaneArray, LocalArray, contiguous_strides, poisoned
+from .local_memory import LocalArray
+from .memory import LaneArray, contiguous_strides, poisoned
 
 if TYPE_CHECKING:
     from .schedule import Turns

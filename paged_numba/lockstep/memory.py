@@ -360,68 +360,6 @@ class LaneArray:
         return lane, f"{self.name}[{text}] out of bounds for {of}"
 
 
-class LocalArray(LaneArray):
-    """Local memory: one array for each lane, element by element side by side.
-
-    What was last stored into an element that all lanes mean is kept as it is, since lane values never change
-    in place; the buffer gets it before anything else looks there.
-    """
-
-    __slots__ = ("_kept", "_has_views")
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._kept: dict[int, Any] = {}
-        self._has_views = False
-
-    def load(self, mask: Mask, index: Any) -> Any:
-        start = self._element(index)
-        if start is None:
-            self.settle()
-            return super().load(mask, index)
-        if start not in self._kept:
-            width = self.machine.num_lanes
-            value = self.buffer[start : start + width].reshape(self.machine.shape).copy()
-            if self._has_views:
-                return value
-            self._kept[start] = value
-        return self._kept[start]
-
-    def store(self, mask: Mask, index: Any, value: Any) -> None:
-        start = self._element(index)
-        if start is None or self._has_views or isinstance(value, LaneArray):
-            self.settle()
-            super().store(mask, index, value)
-            return
-        if value.dtype != self.dtype:
-            value = value.astype(self.dtype)
-        self._kept[start] = value if mask is True else np.where(mask, value, self.load(mask, index))
-
-    def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
-        self.settle()
-        self._has_views = True
-        return super().view(mask, index)
-
-    def settle(self) -> None:
-        """Put what is kept into the buffer."""
-        for start, value in self._kept.items():
-            self.buffer[start : start + self.machine.num_lanes].reshape(self.machine.shape)[:] = value
-        self._kept.clear()
-
-    def _element(self, index: Any) -> int | None:
-        """Return where the element begins that all lanes mean, or None where they differ or it is not there."""
-        if type(index) is not tuple:
-            index = (index,)
-        if self._selects_view(index):
-            return None
-        element = 0
-        for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
-            if isinstance(i, np.ndarray) or i.dtype.kind not in "iu" or not 0 <= i < n:
-                return None
-            element += int(i) * stride
-        return element
-
-
 def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
     """Return a 1-D view of all the memory of an array, and its offset, shape and strides in there."""
     unit = math.gcd(*array.strides) or array.itemsize

@@ -45,8 +45,8 @@ class KernelMutant:
         return f"{self.module}: {self.name}"
 
 
-def _attention_block(name: str, old: str, new: str) -> KernelMutant:
-    return KernelMutant(name, "attention_block", old, new, "attend")
+def _attention_block(name: str, old: str, new: str, algorithm: str = "block") -> KernelMutant:
+    return KernelMutant(name, "attention_block", old, new, "attend", algorithm)
 
 
 def _attention_naive(name: str, old: str, new: str) -> KernelMutant:
@@ -54,64 +54,67 @@ def _attention_naive(name: str, old: str, new: str) -> KernelMutant:
 
 
 KERNEL_MUTANTS = (
-    _attention_block(
-        "mean of V: every weight is the same", "weight = math.exp(score - new_largest)",
-        "weight = float32(1) if score > NEG_INF else float32(0)",
-    ),
-    _attention_block("all zeros", "weighted / total if total > 0", "float32(0) if total > 0"),
-    _attention_block(
-        "last block skipped", "range(first_key // block_size, end_block, blocks_per_tile)",
-        "range(first_key // block_size, max(1, end_block - 1), blocks_per_tile)",
-    ),
-    _attention_block(
-        "last block's values skipped", "min(blocks_per_tile, end_block - first_block)",
-        "min(blocks_per_tile, end_block - 1 - first_block)",
-    ),
-    _attention_block(
-        "one token too many at the end", "position < end_key", "position <= end_key",
-    ),
-    _attention_block(
-        "last token missed", "position < end_key", "position < end_key - 1",
-    ),
-    _attention_block(
-        "values past the end read", "range(first_slot, min(block_size, end_key - seq_block * block_size))",
-        "range(first_slot, block_size)",
-    ),
-    _attention_block("no rescale of the values", "weighted *= rescale", "weighted *= float32(1)"),
+    _attention_block("mean of V: every weight is the same", "weight = math.exp(weights[my_row, token] - shift)",
+                     "weight = float32(1) if weights[my_row, token] > NEG_INF else float32(0)"),
+    _attention_block("all zeros", "weighted[row] * factors[row]", "float32(0)"),
+    _attention_block("last tile skipped", "range(first_key, end_key, threads)",
+                     "range(first_key, max(first_key + 1, end_key - threads), threads)"),
+    _attention_block("last values skipped", "range(0, count, UNROLLED)", "range(0, count - 1, UNROLLED)"),
+    _attention_block("one key too many at the end", "first + token < end_seen", "first + token <= end_seen"),
+    _attention_block("last key missed", "first + token < end_seen", "first + token < end_seen - 1"),
+    _attention_block("keys past the end of the table", "min(first + thread, end_key - 1)", "first + thread"),
+    _attention_block("no rescale of the values", "weighted[row] *= factors[row]", "weighted[row] *= float32(1)"),
     _attention_block("no rescale of the sum", "total * rescale", "total"),
-    _attention_block("largest score of this tile only", "new_largest = max(largest, block_max(score, scratch))",
-                  "new_largest = block_max(score, scratch)"),
-    _attention_block("scale forgotten", "query[token, q_head, thread] * scale", "query[token, q_head, thread]"),
-    _attention_block("block table not followed", "kv_block = block_tables[seq, seq_block]\n            key_row",
-                  "kv_block = seq_block\n            key_row"),
-    _attention_block("table of the first sequence",
-                     "kv_block = block_tables[seq, seq_block]\n                # Bounded",
-                  "kv_block = block_tables[0, seq_block]\n                # Bounded"),
-    _attention_block("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
-                  "q_head % num_kv_heads"),
-    _attention_block("last dimension left out of the score", "for dim in range(head_dim):",
-                  "for dim in range(max(1, head_dim - 1)):"),
+    _attention_block("largest score of this tile only", "new_largest = max(largest, segment_max(tile_largest, scratch, width))",
+                     "new_largest = segment_max(tile_largest, scratch, width)"),
+    _attention_block("largest score of another row", "segment_max(tile_largest, scratch, width)",
+                     "segment_max(tile_largest, scratch, threads)", "tile"),
+    _attention_block("scale forgotten", "(scale * k_scales[kv_head])", "k_scales[kv_head]"),
+    _attention_block("scale of the keys forgotten", "(scale * k_scales[kv_head])", "scale"),
+    _attention_block("scale of the values forgotten", "v_scales[kv_head] / total", "float32(1) / total"),
+    _attention_block("scale of another KV head", "v_scales[kv_head] / total", "v_scales[0] / total"),
+    _attention_block("block table not followed", "= block_tables[seq, key // block_size]", "= key // block_size"),
+    _attention_block("table of the first sequence", "block_tables[seq, key // block_size]",
+                     "block_tables[0, key // block_size]"),
+    _attention_block("heads interleaved, not grouped", "first_head = kv_head * group + part * heads",
+                     "first_head = (kv_head + part * heads) % num_q_heads"),
+    _attention_block("last head of a group left out", "heads_here = min(heads, group - part * heads)",
+                     "heads_here = max(1, min(heads, group - part * heads) - 1)"),
+    _attention_block("last dimension left out of the score", "and thread < head_dim:\n                query_token",
+                     "and thread < max(1, head_dim - 1):\n                query_token"),
+    _attention_block("first chunk of dimensions only", "range(0, head_dim, chunk)", "range(0, min(chunk, head_dim), chunk)"),
     _attention_block("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
     _attention_block("LSE without the largest score", "largest + math.log(total) if", "math.log(total) if"),
     _attention_block("LSE of an empty sequence is 0", "if total > 0 else NEG_INF", "if total > 0 else float32(0)"),
-    _attention_block("empty sequence divides 0 by 0", "weighted / total if total > 0 else float32(0)",
-                  "weighted / total"),
-    _attention_block("missing barrier after the query is loaded",
-                  "cuda.syncthreads()  # the query is in shared memory", "pass"),
+    _attention_block("empty sequence divides 0 by 0", "v_scales[kv_head] / total if total > 0 else float32(0)",
+                     "v_scales[kv_head] / total"),
+    _attention_block("row that sees no key of a tile", "new_largest if new_largest > NEG_INF else float32(0)", "new_largest",
+                     "tile"),
+    _attention_block("missing barrier after the places are looked up",
+                     "cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory", "pass"),
+    _attention_block("missing barrier before the next chunk",
+                     "cuda.syncthreads()  # all have used the chunk: the next may come", "pass"),
+    _attention_block("missing barrier before the next tile",
+                     "cuda.syncthreads()  # all have used places and weights: the next tile may come", "pass"),
+    _attention_block("window ends a token late", "first + token >= first_seen", "first + token > first_seen"),
+    _attention_block("values that a row must not see multiplied", "if first >= first_common and first + count <= end_common:",
+                     "if first_common >= 0:", "tile"),
+    _attention_block("ALiBi off by one", "first + token - position)", "first + token - position + 1)"),
+    _attention_block("position of the tile's first token", "position, first_seen, end_seen = rows[my_index, 2]",
+                     "position, first_seen, end_seen = rows[first_row, 2]", "tile"),
+    _attention_block("sink forgotten", "total = float32(1) if largest > NEG_INF else float32(0)", "total = float32(0)"),
+    _attention_block("another token's query", "query_token = rows[first_row + token * row_step, 0]",
+                     "query_token = rows[first_row, 1]"),
+    _attention_block("rows of a tile taken for neighbours", "my_index = first_row + my_token * row_step",
+                     "my_index = first_row + my_token", "split"),
     _attention_naive("score not scaled in pass 2",
                      "score = adjusted_score(score * scale, softcap, slope, position - query_position)\n        weight",
                   "score = adjusted_score(score, softcap, slope, position - query_position)\n        weight"),
     _attention_naive("not divided by the sum", "weighted[dim] / total", "weighted[dim]"),
-    _attention_naive("values of another head", "weight * value_cache[kv_block, offset, kv_head, dim]",
-                  "weight * value_cache[kv_block, offset, 0, dim]"),
+    _attention_naive("values of another head", "weight * float32(value_cache[kv_block, offset, kv_head, dim])",
+                  "weight * float32(value_cache[kv_block, offset, 0, dim])"),
     _attention_naive("accumulators not cleared", "weighted[dim] = 0", "pass"),
-    _attention_block("window ends a token late", "position >= first_key", "position > first_key"),
-    _attention_block("values before the window read", "first_slot = max(0, first_key - seq_block * block_size)",
-                     "first_slot = 0"),
-    _attention_block("ALiBi off by one", "position - query_position)", "position - query_position + 1)"),
-    _attention_block("sink forgotten", "total = float32(1) if sink > NEG_INF else float32(0)", "total = float32(0)"),
-    _attention_block("another token's query", "= query[token, q_head, thread]",
-                     "= query[min(row, seq), q_head, thread]"),
+    _attention_naive("scale of the values forgotten", "/ total * v_scales[kv_head]", "/ total"),
     _attention_naive("sink in no denominator", "total = math.exp(sink - largest) if sink > NEG_INF else float32(0)",
                      "total = float32(0)"),
     _attention_naive("ALiBi forgotten in pass 2",
@@ -147,7 +150,7 @@ KERNEL_MUTANTS = (
 
 
 def build(mutant: KernelMutant, folder: Path) -> Any:
-    """Return the mutated kernel, made from the changed source of its module, which is put into `folder`."""
+    """Return the mutated kernel, or what makes it, from the changed source of its module, which is put into `folder`."""
     original = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
     source = inspect.getsource(original)
     if source.count(mutant.old) != 1:
@@ -167,14 +170,20 @@ def build(mutant: KernelMutant, folder: Path) -> Any:
         spec.loader.exec_module(module)
     finally:
         del sys.modules[name]
-    return getattr(module, f"{mutant.module}_kernel")
+    return getattr(module, _attribute(module, mutant))
+
+
+def _attribute(module: Any, mutant: KernelMutant) -> str:
+    """Return the name of a module's kernel, or of what makes it for the sizes of a launch."""
+    name = f"{mutant.module}_kernel"
+    return name if hasattr(module, name) else f"{name}_for"
 
 
 @contextmanager
 def installed(mutant: KernelMutant) -> Iterator[None]:
     """Use the mutant in place of the real kernel within a ``with`` block."""
     module = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
-    attribute = f"{mutant.module}_kernel"
+    attribute = _attribute(module, mutant)
     original = getattr(module, attribute)
     with tempfile.TemporaryDirectory() as folder:
         setattr(module, attribute, build(mutant, Path(folder)))
