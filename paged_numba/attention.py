@@ -46,11 +46,19 @@ class Attention(NamedTuple):
         arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
         seam.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
 
+    def block(self, out: Any, lse: Any, rows: Any) -> None:
+        from .kernels.attention_block import attention_block_kernel
+
+        _, num_q_heads, head_dim = self.query.shape
+        threads = _attention_threads(max(head_dim, self.cache[0].shape[1]))
+        arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
+        seam.launch(attention_block_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target)
+
     def tiles(
         self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int = 1, sinks: Any = None
     ) -> None:
         """Attend tile by tile; tiles of one query token need less room than those of several."""
-        from .kernels.attention_block import attention_block_kernel_for
+        from .kernels.attention_tile import attention_tile_kernel_for
 
         _, num_q_heads, head_dim = self.query.shape
         num_kv_heads = self.cache[0].shape[2]
@@ -62,7 +70,7 @@ class Attention(NamedTuple):
         for chosen, tokens in ((tiles[tiles[:, 1] == 1], 1), (tiles[tiles[:, 1] > 1], per_tile)):
             if not len(chosen):
                 continue
-            kernel = attention_block_kernel_for(min(most, _power_of_two(group * tokens)), threads)
+            kernel = attention_tile_kernel_for(min(most, _power_of_two(group * tokens)), threads)
             arguments = (out, lse, self.query, *self.cache, *self._beside(rows, chosen), num_splits)
             arguments += self._options(sinks)
             seam.launch(
@@ -90,9 +98,9 @@ class Attention(NamedTuple):
         return tuple(seam.beside(array, self.query) for array in arrays)
 
 
-def _attention_threads(head_dim: int) -> int:
-    """Return a power of two that is at least head_dim, two warps at least."""
-    return max(2 * _WARP, _power_of_two(head_dim))
+def _attention_threads(least: int) -> int:
+    """Return a power of two that is at least `least`, two warps at least."""
+    return max(2 * _WARP, _power_of_two(least))
 
 
 def _power_of_two(count: int) -> int:

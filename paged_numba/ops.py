@@ -12,8 +12,8 @@ from . import target as seam
 from .attention import Attention
 
 ALGORITHMS = ("auto", "naive", "block", "tile", "split")
-"""Of attention. A thread for each query token and head; a thread block for a query token and the heads of a KV head;
-one for several query tokens; several for their keys."""
+"""Of attention. A thread for each query token and head; a thread block for each; one for neighbouring query tokens and
+all heads of a KV head; several for their keys."""
 
 LAYOUTS = ("NHD", "HND")
 """Of a cache: ``[num_blocks, block_size, num_kv_heads, head_dim]``, or KV heads before the tokens of a block."""
@@ -281,9 +281,11 @@ def paged_attention(
     )
     if algorithm == "auto":
         algorithm = choice.algorithm
-    per_tile = 1 if algorithm == "block" else plan.tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
+    per_tile = plan.tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
     if algorithm == "naive":
         launched.naive(out, lse, rows)
+    elif algorithm == "block":
+        launched.block(out, lse, rows)
     elif algorithm == "split":
         launched.split(out, lse, rows, per_tile, num_splits or max(2, choice.num_splits))
     else:

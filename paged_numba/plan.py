@@ -19,7 +19,7 @@ class Choice(NamedTuple):
     Attributes
     ----------
     algorithm : str
-        ``block``, ``tile`` or ``split``.
+        ``tile`` or ``split``.
     num_splits : int
     why : str
     """
@@ -40,8 +40,8 @@ def choose(
 ) -> Choice:
     """Choose an algorithm.
 
-    Query tokens of one sequence share tiles, so that its keys are loaded once for several. The keys are split where
-    tiles and heads alone would leave multiprocessors idle.
+    Tiles load keys once for all query heads of a KV head, and for neighbouring query tokens. The keys are split where
+    tiles and KV heads alone would leave multiprocessors idle.
 
     Parameters
     ----------
@@ -56,15 +56,13 @@ def choose(
     per_tile = tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
     tiles = int((-(-chunks // per_tile)).sum())
     longest = int(np.asarray(seq_lens).max(initial=0))
-    several = per_tile > 1 and bool((chunks > 1).any())
-    algorithm = "tile" if several else "block"
     thread_blocks, wanted = tiles * num_kv_heads, WAVES * multiprocessors
     count = f"{_count(tiles, 'tile')} of query tokens x {_count(num_kv_heads, 'KV head')}"
     if thread_blocks >= wanted:
-        return Choice(algorithm, 1, f"{count} occupy {multiprocessors} multiprocessors")
+        return Choice("tile", 1, f"{count} occupy {multiprocessors} multiprocessors")
     splits = min(-(-wanted // max(1, thread_blocks)), longest // MIN_SPLIT_TOKENS)
     if splits < 2:
-        return Choice(algorithm, 1, f"{count}, and the longest sequence, of {longest} tokens, is too short to split")
+        return Choice("tile", 1, f"{count}, and the longest sequence, of {longest} tokens, is too short to split")
     return Choice("split", splits, f"{count}, too few for {multiprocessors} multiprocessors: {splits} splits each")
 
 

@@ -38,6 +38,8 @@ class Decode(NamedTuple):
     rows: Any
     alibi_slopes: Any
     sinks: Any
+    k_scales: Any
+    v_scales: Any
     scale: Any
     softcap: Any
 
@@ -48,6 +50,7 @@ def decode_case(num_seqs: int, num_heads: int, seq_len: int) -> Decode:
     per_seq = -(-seq_len // BLOCK_SIZE)
     num_blocks = num_seqs * per_seq
     cache = rng.standard_normal((2, num_blocks, BLOCK_SIZE, num_heads, HEAD_DIM), np.float32)
+    ones = np.ones(num_heads, np.float32)
     return Decode(
         3 * rng.standard_normal((num_seqs, num_heads, HEAD_DIM), np.float32),
         cache[0],
@@ -56,6 +59,8 @@ def decode_case(num_seqs: int, num_heads: int, seq_len: int) -> Decode:
         query_rows(np.full(num_seqs, seq_len), np.arange(num_seqs + 1), True, None),
         np.zeros(num_heads, np.float32),
         np.full(num_heads, -np.inf, np.float32),
+        ones,
+        ones,
         np.float32(1 / math.sqrt(HEAD_DIM)),
         np.float32(0),
     )

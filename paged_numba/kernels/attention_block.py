@@ -1,211 +1,117 @@
-"""Attention, third rung: a thread block works on one KV head and all query rows that share its keys."""
+"""Attention, second rung: one thread block works on one query token and one query head."""
 
-import functools
 import math
 
 import numpy as np
-from numba import cuda, float32, int64
+from numba import cuda, float32
 
 from .reduce import segment_max, segment_sum
 from .score import adjusted_score
 
-LOADERS = 8  # neighbouring threads that load one key: 8 floats fill a sector of 32 bytes
-UNROLLED = 16  # values that a thread has on their way from memory at once
+MAX_HEAD_DIM = 256
+MAX_THREADS = 256
 NEG_INF = np.float32(-np.inf)
 
 
-@functools.cache
-def attention_block_kernel_for(rows_per_tile, threads):
-    """Return the kernel for tiles of so many query rows and thread blocks of so many threads.
+@cuda.jit
+def attention_block_kernel(
+    out, lse, query, key_cache, value_cache, block_tables, rows,
+    alibi_slopes, sinks, k_scales, v_scales, scale, softcap,
+):  # fmt: skip
+    """Online softmax over tiles of tokens (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
 
-    Both are powers of two, at most 16 and 256, `threads` is at least head_dim, 64 and `rows_per_tile`. As constants
-    they let the compiler unroll the loops over rows and keep each thread's sums in registers.
+    A tile is as many whole KV blocks as the thread block has threads for. For each tile
+
+    1. thread t computes the score of token t: a dot product with the query, which is in shared memory;
+    2. two tree reductions give the tile's largest score and the sum of its weights;
+    3. thread d adds the tile's values of dimension d to its accumulator: neighbouring threads read
+       neighbouring floats.
+
+    When a tile raises the largest score, what was added up before is rescaled by
+    ``exp(old largest - new largest)``, so K and V are read once. A sink (Xiao et al., 2023) is what was added
+    up before the first tile.
+
+    A row is a query token and a range of the keys that it sees: all of them, or one split of several that
+    `merge_splits_kernel` puts together. Blocks outside the range are not read.
+
+    Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, at least head_dim and
+    block_size, at most 256. Bytes read: K and V of every token, once for each query head, and K in small pieces:
+    neighbouring threads read from different rows.
     """
-    # Dimensions of a chunk of keys in shared memory, of which a thread block has 48 KiB; the odd pitch puts the
-    # same dimension of 32 keys into 32 banks.
-    chunk = 32 if threads <= 128 else 16
-    pitch = chunk + 1
-    # Threads of a row in softmax; a row of weights is that much longer than a tile, for the banks again.
-    width = threads // rows_per_tile
-    weight_pitch = threads + width
+    # out                     float[num_rows, num_q_heads, head_dim]
+    # lse                     float32[num_rows, num_q_heads], natural logarithm
+    # query                   float[num_tokens, num_q_heads, head_dim]
+    # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
+    # block_tables            int32[num_seqs, max_blocks]
+    # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
+    #                         it sees: the first and one past the last
+    # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
+    # k_scales, v_scales      float32[num_kv_heads]
+    # scale, softcap          float32, softcap 0 for none
+    row = cuda.blockIdx.x
+    q_head = cuda.blockIdx.y
+    thread = cuda.threadIdx.x
+    threads = cuda.blockDim.x
 
-    @cuda.jit
-    def attention_block_kernel(
-        out, lse, query, key_cache, value_cache, block_tables, rows, tiles, row_step,
-        alibi_slopes, sinks, k_scales, v_scales, scale, softcap,
-    ):  # fmt: skip
-        """Online softmax over tiles of keys (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
+    num_q_heads, head_dim = query.shape[1], query.shape[2]
+    block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
+    kv_head = q_head // (num_q_heads // num_kv_heads)
+    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
+    first_key, end_key = rows[row, 3], rows[row, 4]
+    end_block = (end_key + block_size - 1) // block_size
+    blocks_per_tile = threads // block_size
+    slope, sink = alibi_slopes[q_head], sinks[q_head]
 
-        Query rows are pairs of a query token and a head: all heads of the KV head (grouped queries), for one
-        token (decode) or several neighbouring ones (prefill). A tile of keys has one key a thread.
+    query_shared = cuda.shared.array(MAX_HEAD_DIM, float32)
+    weights = cuda.shared.array(MAX_THREADS, float32)
+    scratch = cuda.shared.array(MAX_THREADS, float32)
 
-        1. Threads look up where the tile's keys lie.
-        2. Chunk by chunk of dimensions, K goes through shared memory: 8 neighbouring threads load 8 neighbouring
-           numbers, then thread t multiplies those of key t with every query row.
-        3. Softmax, several threads a row: mask, largest score so far, weights, their sum.
-        4. Thread d loads dimension d of the values and adds it, weighted, to each row's sum.
+    if thread < head_dim:
+        query_shared[thread] = float32(query[token, q_head, thread]) * (scale * k_scales[kv_head])
+    cuda.syncthreads()  # the query is in shared memory
 
-        So each element of K and V is loaded once for all rows, in whole sectors. When a tile raises a row's largest
-        score, what was added up before is rescaled by ``exp(old largest - new largest)``. A sink (Xiao et al.,
-        2023) is what was added up before the first tile.
+    # Which token of a tile is this thread's, in whole blocks and the rest.
+    thread_block = thread // block_size
+    offset = thread % block_size
 
-        Launch: ``[(num_tiles, num_kv_heads * parts), threads]``; more heads to a KV head than `rows_per_tile` go in
-        several `parts`. Bytes read: K and V that a tile of query rows sees, once.
-        """
-        # out                     float[num_rows, num_q_heads, head_dim]
-        # lse                     float32[num_rows, num_q_heads], natural logarithm
-        # query                   float[num_tokens, num_q_heads, head_dim]
-        # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
-        # block_tables            int32[num_seqs, max_blocks]
-        # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
-        #                         it sees: the first and one past the last
-        # tiles                   int32[num_tiles, 6]: first row, number of rows; keys that any of them sees, and
-        #                         keys that all see: the first and one past the last
-        # row_step                from a row of a tile to its next
-        # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
-        # k_scales, v_scales      float32[num_kv_heads]
-        # scale, softcap          float32, softcap 0 for none
-        tile = cuda.blockIdx.x
-        thread = cuda.threadIdx.x
-        num_q_heads, head_dim = query.shape[1], query.shape[2]
-        block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
+    largest = sink
+    total = float32(1) if sink > NEG_INF else float32(0)
+    weighted = float32(0)
+    for first_block in range(first_key // block_size, end_block, blocks_per_tile):
+        # 1. One score a thread; those without a token do not take part: exp(-inf) is 0.
+        seq_block = first_block + thread_block
+        position = seq_block * block_size + offset
+        score = NEG_INF
+        if thread_block < blocks_per_tile and position >= first_key and position < end_key:
+            kv_block = block_tables[seq, seq_block]
+            key_row = key_cache[kv_block, offset, kv_head]
+            score = float32(0)
+            for dim in range(head_dim):
+                score += query_shared[dim] * float32(key_row[dim])
+            score = adjusted_score(score, softcap, slope, position - query_position)
 
-        group = num_q_heads // num_kv_heads
-        parts = cuda.gridDim.y // num_kv_heads
-        heads = (group + parts - 1) // parts
-        kv_head, part = cuda.blockIdx.y // parts, cuda.blockIdx.y % parts
-        first_head = kv_head * group + part * heads
-        heads_here = min(heads, group - part * heads)
+        # 2. Largest score so far, weights relative to it, their sum.
+        new_largest = max(largest, segment_max(score, scratch, threads))
+        weight = math.exp(score - new_largest)
+        weights[thread] = weight
+        rescale = math.exp(largest - new_largest)
+        total = total * rescale + segment_sum(weight, scratch, threads)  # its barriers publish the weights, too
+        largest = new_largest
 
-        first_row, num_tokens = tiles[tile, 0], tiles[tile, 1]
-        first_key, end_key = tiles[tile, 2], tiles[tile, 3]
-        first_common, end_common = tiles[tile, 4], tiles[tile, 5]
-        seq = rows[first_row, 1]
-
-        key_blocks = cuda.shared.array(threads, int64)
-        key_offsets = cuda.shared.array(threads, int64)
-        keys = cuda.shared.array((threads, pitch), float32)
-        row_data = cuda.shared.array((rows_per_tile, threads), float32)  # queries; at the end, outputs
-        weights = cuda.shared.array((rows_per_tile, weight_pitch), float32)
-        factors = cuda.shared.array(rows_per_tile, float32)
-        scratch = cuda.shared.array(threads, float32)
-        scores = cuda.local.array(rows_per_tile, float32)
-        values = cuda.local.array(UNROLLED, float32)
-        weighted = cuda.local.array(rows_per_tile, float32)
-
-        # Query rows; 0 where there is no row or no dimension.
-        for row in range(rows_per_tile):
-            token, head = row // heads, row % heads
-            element = float32(0)
-            if token < num_tokens and head < heads_here and thread < head_dim:
-                query_token = rows[first_row + token * row_step, 0]
-                element = float32(query[query_token, first_head + head, thread]) * (scale * k_scales[kv_head])
-            row_data[row, thread] = element
-        for row in range(rows_per_tile):
-            weighted[row] = float32(0)
-
-        # In softmax this thread is the `lane`-th of those that work on `my_row`.
-        my_row, lane = thread // width, thread % width
-        my_token, my_head = my_row // heads, first_head + my_row % heads
-        my_index = first_row + my_token * row_step
-        is_row = my_token < num_tokens and my_row % heads < heads_here
-        position, first_seen, end_seen, slope, largest = 0, 0, 0, float32(0), NEG_INF
-        if is_row:
-            position, first_seen, end_seen = rows[my_index, 2], rows[my_index, 3], rows[my_index, 4]
-            slope, largest = alibi_slopes[my_head], sinks[my_head]
-        total = float32(1) if largest > NEG_INF else float32(0)
-
-        loader, load_dim = thread // LOADERS, thread % LOADERS
-        for first in range(first_key, end_key, threads):
-            count = min(threads, end_key - first)
-
-            # 1. Threads past the last key stand on it, so that what is loaded below is never a stranger's.
-            key = min(first + thread, end_key - 1)
-            key_blocks[thread] = block_tables[seq, key // block_size]
-            key_offsets[thread] = key % block_size
-            for row in range(rows_per_tile):
-                scores[row] = float32(0)
-            cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory
-
-            # 2. Scores. A dimension past the last is the last, and multiplied with the 0 of the query row.
-            for first_dim in range(0, head_dim, chunk):
-                for i in range(LOADERS):
-                    token = i * (threads // LOADERS) + loader
-                    source = key_cache[key_blocks[token], key_offsets[token], kv_head]
-                    target = keys[token]
-                    for j in range(0, chunk, LOADERS):
-                        target[load_dim + j] = float32(source[min(first_dim + load_dim + j, head_dim - 1)])
-                cuda.syncthreads()  # the chunk is in shared memory
-                for row in range(rows_per_tile):
-                    score = scores[row]
-                    for dim in range(chunk):
-                        score += row_data[row, first_dim + dim] * keys[thread, dim]
-                    scores[row] = score
-                cuda.syncthreads()  # all have used the chunk: the next may come
-            for row in range(rows_per_tile):
-                weights[row, thread] = scores[row]
-            cuda.syncthreads()  # scores are in shared memory
-
-            # 3. Softmax; exp(-inf) is 0 for keys that the row does not see.
-            tile_largest = NEG_INF
-            for i in range(rows_per_tile):
-                token = i * width + lane
-                score = NEG_INF
-                if first + token >= first_seen and first + token < end_seen:
-                    score = adjusted_score(weights[my_row, token], softcap, slope, first + token - position)
-                weights[my_row, token] = score
-                tile_largest = max(tile_largest, score)
-            new_largest = max(largest, segment_max(tile_largest, scratch, width))
-            # A row that saw no key yet has -inf, and -inf less -inf would be NaN.
-            shift = new_largest if new_largest > NEG_INF else float32(0)
-            tile_total = float32(0)
-            for i in range(rows_per_tile):
-                token = i * width + lane
-                weight = math.exp(weights[my_row, token] - shift)
-                weights[my_row, token] = weight
-                tile_total += weight
-            rescale = math.exp(largest - shift)
-            total = total * rescale + segment_sum(tile_total, scratch, width)
-            largest = new_largest
-            if lane == 0:
-                factors[my_row] = rescale
-            cuda.syncthreads()  # weights and factors are in shared memory
-
-            # 4. Weighted sums.
-            if thread < head_dim:
-                for row in range(rows_per_tile):
-                    weighted[row] *= factors[row]
-                if first >= first_common and first + count <= end_common:
-                    for first_token in range(0, count, UNROLLED):
-                        for i in range(UNROLLED):
-                            token = first_token + i
-                            value = value_cache[key_blocks[token], key_offsets[token], kv_head, thread]
-                            values[i] = float32(value)
-                        for row in range(rows_per_tile):
-                            row_sum = weighted[row]
-                            for i in range(UNROLLED):
-                                row_sum += weights[row, first_token + i] * values[i]
-                            weighted[row] = row_sum
-                else:
-                    # Some rows do not see all keys. Their weight is 0, but 0 * NaN is NaN.
-                    for token in range(count):
-                        value = float32(value_cache[key_blocks[token], key_offsets[token], kv_head, thread])
-                        for row in range(rows_per_tile):
-                            if weights[row, token] > 0:
-                                weighted[row] += weights[row, token] * value
-            cuda.syncthreads()  # all have used places and weights: the next tile may come
-
-        if lane == 0:
-            factors[my_row] = v_scales[kv_head] / total if total > 0 else float32(0)
-            if is_row:
-                lse[my_index, my_head] = largest + math.log(total) if total > 0 else NEG_INF
-        cuda.syncthreads()  # factors are in shared memory
-        for row in range(rows_per_tile):
-            row_data[row, thread] = weighted[row] * factors[row]
+        # 3. One dimension a thread.
         if thread < head_dim:
-            for row in range(num_tokens * heads):
-                token, head = row // heads, row % heads
-                if head < heads_here:
-                    out[first_row + token * row_step, first_head + head, thread] = row_data[row, thread]
+            weighted *= rescale
+            for tile_block in range(min(blocks_per_tile, end_block - first_block)):
+                seq_block = first_block + tile_block
+                kv_block = block_tables[seq, seq_block]
+                # Bounded by what is seen before anything is multiplied: 0 * NaN is NaN.
+                first_slot = max(0, first_key - seq_block * block_size)
+                for slot in range(first_slot, min(block_size, end_key - seq_block * block_size)):
+                    value = float32(value_cache[kv_block, slot, kv_head, thread])
+                    weighted += weights[tile_block * block_size + slot] * value
+        # No barrier here: the next tile writes its weights after those of segment_max, when all have read these.
 
-    return attention_block_kernel
+    if thread < head_dim:
+        out[row, q_head, thread] = weighted / total * v_scales[kv_head] if total > 0 else float32(0)
+    if thread == 0:
+        lse[row, q_head] = largest + math.log(total) if total > 0 else NEG_INF

@@ -8,7 +8,7 @@ where some lane of the home region is inactive.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 Region = tuple[ast.stmt | str, ...]
@@ -170,10 +170,10 @@ class Accumulation(NamedTuple):
 _SIMPLE = (ast.Name, ast.Constant, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Subscript, ast.Tuple, ast.Load)
 
 
-def accumulation(node: ast.For) -> Accumulation | None:
+def accumulation(node: ast.For, is_cast: Callable[[str], bool] = lambda name: False) -> Accumulation | None:
     """Return what a loop adds up if its iterations can run at once, else None.
 
-    They can if the body stores nothing, calls nothing and does not branch, and if the only names that it
+    They can if the body stores nothing, calls nothing but casts and does not branch, and if the only names that it
     carries from one iteration to the next are those that it adds to and reads nowhere else.
     """
     if node.orelse or not isinstance(node.target, ast.Name):
@@ -188,8 +188,12 @@ def accumulation(node: ast.For) -> Accumulation | None:
             return None
         if not isinstance(target, ast.Name):
             return None
-        if not all(isinstance(part, _SIMPLE) for part in ast.walk(statement.value)):
-            return None
+        for part in ast.walk(statement.value):
+            if isinstance(part, ast.Call):
+                if not isinstance(part.func, ast.Name) or part.keywords or not is_cast(part.func.id):
+                    return None
+            elif not isinstance(part, _SIMPLE):
+                return None
         steps.append((target.id, statement.value, isinstance(statement, ast.AugAssign)))
     assigned = [name for name, _, _ in steps]
     sums = {name for name, _, added in steps if added}

@@ -113,6 +113,10 @@ class Expressions:
         self.deferred = 0
         self.counter = 0
 
+    def is_cast(self, name: str) -> bool:
+        """Tell whether a name is a type, as in ``float32(x)``."""
+        return name not in self.bound and as_dtype(self.outer.get(name)) is not None
+
     def unsupported(self, node: ast.AST, what: str | None = None) -> UnsupportedConstructError:
         """Return the error for a construct that the machine does not run."""
         if what is None:

@@ -212,7 +212,7 @@ class FunctionWriter:
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         """Return what the loop adds up if its iterations may run at once."""
-        return analysis.accumulation(node)
+        return analysis.accumulation(node, self.expressions.is_cast)
 
     @staticmethod
     def _is_loop_body(region: Region) -> bool:
