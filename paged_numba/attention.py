@@ -73,9 +73,7 @@ class Attention(NamedTuple):
             kernel = attention_tile_kernel_for(min(most, _power_of_two(group * tokens)), threads)
             arguments = (out, lse, self.query, *self.cache, *self._beside(rows, chosen), num_splits)
             arguments += self._options(sinks)
-            seam.launch(
-                kernel, (len(chosen), num_kv_heads * parts), threads, *arguments, target=self.target
-            )
+            seam.launch(kernel, (len(chosen), num_kv_heads * parts), threads, *arguments, target=self.target)
 
     def split(self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int) -> None:
         from .kernels.merge_splits import merge_splits_kernel

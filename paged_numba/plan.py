@@ -62,8 +62,12 @@ def choose(
         return Choice("tile", 1, f"{count} occupy {multiprocessors} multiprocessors")
     splits = min(-(-wanted // max(1, thread_blocks)), longest // MIN_SPLIT_TOKENS)
     if splits < 2:
-        return Choice("tile", 1, f"{count}, and the longest sequence, of {longest} tokens, is too short to split")
-    return Choice("split", splits, f"{count}, too few for {multiprocessors} multiprocessors: {splits} splits each")
+        return Choice(
+            "tile", 1, f"{count}, and the longest sequence, of {longest} tokens, is too short to split"
+        )
+    return Choice(
+        "split", splits, f"{count}, too few for {multiprocessors} multiprocessors: {splits} splits each"
+    )
 
 
 def _count(number: int, what: str) -> str:
@@ -170,6 +174,11 @@ def tile_rows(rows: Any, tokens: int, num_splits: int = 1) -> Any:
     all_first, all_end = np.maximum.reduceat(first, begins, axis=0), np.minimum.reduceat(end, begins, axis=0)
     split = np.arange(num_splits)
     columns = np.broadcast_arrays(
-        begins[:, None] * num_splits + split, sizes[:, None], np.minimum(any_first, any_end), any_end, all_first, all_end
+        begins[:, None] * num_splits + split,
+        sizes[:, None],
+        np.minimum(any_first, any_end),
+        any_end,
+        all_first,
+        all_end,
     )
     return np.stack(columns, axis=2).reshape(-1, 6).astype(np.int32)

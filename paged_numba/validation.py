@@ -211,7 +211,9 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
         return np.ones(num_kv_heads, np.float32)
     scales = np.asarray(given)
     if scales.shape not in ((), (num_kv_heads,)):
-        raise ValueError(f"{name} must be a number or have shape [{num_kv_heads}], got {name}.shape={scales.shape}")
+        raise ValueError(
+            f"{name} must be a number or have shape [{num_kv_heads}], got {name}.shape={scales.shape}"
+        )
     if scales.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {name}.dtype={scales.dtype}")
     bad = np.flatnonzero(~((scales > 0) & (scales <= _LARGEST_FLOAT)))

@@ -95,7 +95,9 @@ def test_kernel_compiles_for_every_storage(name, types_of):
 def test_attention_tile_keeps_its_sums_in_registers_and_fits_shared_memory(sizes):
     from paged_numba.kernels.attention_tile import attention_tile_kernel_for
 
-    ptx = compiled(attention_tile_kernel_for(*sizes), signatures("float32", "float32")["attention_tile_kernel"])
+    ptx = compiled(
+        attention_tile_kernel_for(*sizes), signatures("float32", "float32")["attention_tile_kernel"]
+    )
     shared = sum(int(size) for size in re.findall(r"\.shared .*?\[(\d+)\]", ptx))
     assert 0 < shared <= 48 * 1024
     # Local memory means that a loop over rows was not unrolled. With 16 rows that is the one for keys that not all

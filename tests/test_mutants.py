@@ -64,7 +64,13 @@ def merge(batch, cut):
     properties.merging_parts_is_attention_to_the_whole(batch, cut, TARGET)
 
 
-PROPERTIES = {"merge": merge, "write": write, "gather": gather, "copy": copy}
+@hunt
+@given(batch=paged_batches(), positions=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def hide(batch, positions):
+    properties.no_token_notices_what_it_does_not_see(batch, positions[: len(batch.seq_lens)], "tile", TARGET)
+
+
+PROPERTIES = {"hide": hide, "merge": merge, "write": write, "gather": gather, "copy": copy}
 
 
 @pytest.mark.parametrize("mutant", kernels.KERNEL_MUTANTS, ids=str)

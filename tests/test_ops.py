@@ -31,6 +31,13 @@ def test_attention_is_invariant_under_block_permutation(batch, seed, algorithm):
     properties.attention_is_invariant_under_block_permutation(batch, order, algorithm, TARGET)
 
 
+@algorithms
+@given(batch=paged_batches(), positions=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_no_token_notices_what_it_does_not_see(batch, positions, algorithm):
+    places = positions[: len(batch.seq_lens)]
+    properties.no_token_notices_what_it_does_not_see(batch, places, algorithm, TARGET)
+
+
 @given(batch=paged_batches(), num_splits=st.integers(1, 9))
 def test_attention_agrees_with_the_oracle_for_any_number_of_splits(batch, num_splits):
     properties.attention_agrees_with_the_oracle(batch, "split", TARGET, num_splits)

@@ -95,7 +95,9 @@ def attention_block_kernel(
         weight = math.exp(score - new_largest)
         weights[thread] = weight
         rescale = math.exp(largest - new_largest)
-        total = total * rescale + segment_sum(weight, scratch, threads)  # its barriers publish the weights, too
+        total = total * rescale + segment_sum(
+            weight, scratch, threads
+        )  # its barriers publish the weights, too
         largest = new_largest
 
         # 3. One dimension a thread.

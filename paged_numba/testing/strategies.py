@@ -9,11 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
 BLOCK_SIZES = (1, 2, 3, 4, 5, 8, 16)
 HEAD_DIMS = (1, 2, 3, 5, 8, 13, 16, 40, 64, 80)
+STORAGE = (
+    np.dtype(np.float32),
+    np.dtype(np.float16),
+    np.dtype(ml_dtypes.bfloat16),
+    np.dtype(ml_dtypes.float8_e4m3fn),
+)
+"""Dtypes of caches."""
+
 GARBAGE = (-1, -7, 2**31 - 1)
 """What stands in a block table behind a sequence's blocks."""
 
@@ -24,19 +33,20 @@ class PagedBatch:
 
     Attributes
     ----------
-    query : float32[num_tokens, num_q_heads, head_dim]
-    key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
-        NaN in every slot that no sequence owns.
+    query : float[num_tokens, num_q_heads, head_dim]
+    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        NaN in every slot that no sequence owns; KV heads before tokens if `layout` is HND.
     block_tables : int32[num_seqs, max_blocks]
         Scattered; garbage behind each sequence's blocks.
     seq_lens : int32[num_seqs]
-    keys, values : list of float32[seq_len, num_kv_heads, head_dim]
+    keys, values : list of float[seq_len, num_kv_heads, head_dim]
         The same, dense, by sequence.
     scale : float or None
     cu_seqlens_q : int32[num_seqs + 1] or None
         None: one query token a sequence.
     options : dict
         More arguments of `paged_numba.paged_attention` and of the oracle.
+    layout : str
     """
 
     query: Any
@@ -49,6 +59,12 @@ class PagedBatch:
     scale: float | None
     cu_seqlens_q: Any = None
     options: dict[str, Any] = field(default_factory=dict)
+    layout: str = "NHD"
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a block."""
+        return int(self.key_cache.shape[1 if self.layout == "NHD" else 2])
 
     def query_of(self, seq: int) -> slice:
         """Return where the query tokens of a sequence are."""
@@ -58,7 +74,8 @@ class PagedBatch:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         ragged = None if self.cu_seqlens_q is None else self.cu_seqlens_q.tolist()
         printer.text(
-            f"PagedBatch(query{self.query.shape}, caches{self.key_cache.shape}, "
+            f"PagedBatch(query{self.query.shape} {self.query.dtype}, "
+            f"caches{self.key_cache.shape} {self.key_cache.dtype} {self.layout}, "
             f"seq_lens={self.seq_lens.tolist()}, block_tables={self.block_tables.tolist()}, scale={self.scale}, "
             f"cu_seqlens_q={ragged}, options={self.options})"
         )
@@ -80,7 +97,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @st.composite
-def attention_options(draw: st.DrawFn, num_q_heads: int, longest: int) -> dict[str, Any]:
+def attention_options(draw: st.DrawFn, num_q_heads: int, num_kv_heads: int, longest: int) -> dict[str, Any]:
     """Draw options, each on its own or several at once; shrinks towards none."""
     options: dict[str, Any] = {}
     if draw(st.booleans(), label="not causal"):
@@ -94,6 +111,11 @@ def attention_options(draw: st.DrawFn, num_q_heads: int, longest: int) -> dict[s
         options["alibi_slopes"] = rng.uniform(-0.5, 1, num_q_heads).astype(np.float32)
     if draw(st.booleans(), label="with sinks"):
         options["sinks"] = (3 * rng.standard_normal(num_q_heads)).astype(np.float32)
+    for name in ("k_scale", "v_scale"):
+        if draw(st.booleans(), label=f"with {name}"):
+            by_head = draw(st.booleans(), label=f"{name} by head")
+            scales = rng.uniform(0.25, 2, num_kv_heads).astype(np.float32)
+            options[name] = scales if by_head else float(scales[0])
     return options
 
 
@@ -101,8 +123,8 @@ def attention_options(draw: st.DrawFn, num_q_heads: int, longest: int) -> dict[s
 def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
     """Draw a batch: scores from flat to very peaky, all blocks scattered.
 
-    Half of them are decode batches without options, as all are if `plain`; the others mix decode, chunks and
-    whole prompts.
+    Half of them are decode batches without options, in float32, as all are if `plain`; the others mix decode, chunks
+    and whole prompts, dtypes and layouts.
     """
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
     head_dim = draw(st.sampled_from(HEAD_DIMS), label="head_dim")
@@ -132,7 +154,7 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
         dense.append(tokens)
     cu_seqlens_q, options = None, {}
     if not plain and draw(st.booleans(), label="with options"):
-        options = draw(attention_options(num_kv_heads * group, max(seq_lens)))
+        options = draw(attention_options(num_kv_heads * group, num_kv_heads, max(seq_lens)))
         chunks = [draw(st.integers(0, min(n + 1, 9)), label="query tokens") for n in seq_lens]
         cu_seqlens_q = np.cumsum([0, *chunks]).astype(np.int32)
         window = options.get("window")
@@ -146,8 +168,16 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
     query = rng.standard_normal((num_tokens, num_kv_heads * group, head_dim)) * peak
     if scale is not None:
         query /= abs(scale) * np.sqrt(head_dim)
+    storage, query_type, layout = STORAGE[0], STORAGE[0], "NHD"
+    if cu_seqlens_q is not None:
+        storage = draw(st.sampled_from(STORAGE), label="dtype of the cache")
+        query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
+        layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
+        caches, dense = caches.astype(storage), [tokens.astype(storage) for tokens in dense]
+        if layout == "HND":
+            caches = np.ascontiguousarray(caches.swapaxes(2, 3))
     return PagedBatch(
-        query.astype(np.float32),
+        query.astype(query_type),
         caches[0],
         caches[1],
         block_tables,
@@ -157,6 +187,7 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
         scale,
         cu_seqlens_q,
         options,
+        layout,
     )
 
 
@@ -166,9 +197,10 @@ class Tokens:
 
     Attributes
     ----------
-    key, value : float32[num_tokens, num_kv_heads, head_dim]
-    caches : float32[2, num_blocks, block_size, num_kv_heads, head_dim]
-        Keys, then values.
+    key, value : float[num_tokens, num_kv_heads, head_dim]
+        Random bits, NaN among them.
+    caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
+        Keys, then values; KV heads before tokens if `layout` is HND.
     slots : int64[num_tokens]
         All different but for -1, which skips a token.
     """
@@ -177,9 +209,13 @@ class Tokens:
     value: Any
     caches: Any
     slots: Any
+    layout: str = "NHD"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(f"Tokens(key{self.key.shape}, caches{self.caches.shape}, slots={self.slots.tolist()})")
+        printer.text(
+            f"Tokens(key{self.key.shape} {self.key.dtype}, caches{self.caches.shape} {self.layout}, "
+            f"slots={self.slots.tolist()})"
+        )
 
 
 @st.composite
@@ -195,6 +231,12 @@ def tokens_to_write(draw: st.DrawFn) -> Tokens:
     rng = np.random.default_rng(draw(seeds, label="seed"))
     slots = rng.permutation(num_slots)[:num_tokens].astype(np.int64)
     slots[rng.random(num_tokens) < skipped] = -1
-    key, value = rng.standard_normal((2, num_tokens, num_kv_heads, head_dim)).astype(np.float32)
-    caches = rng.standard_normal((2, num_blocks, block_size, num_kv_heads, head_dim)).astype(np.float32)
-    return Tokens(key, value, caches, slots)
+    dtype = draw(st.sampled_from(STORAGE), label="dtype")
+    layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
+
+    def bits(*shape: int) -> Any:
+        return rng.integers(0, 256, (*shape[:-1], shape[-1] * dtype.itemsize), np.uint8).view(dtype)
+
+    key, value = bits(2, num_tokens, num_kv_heads, head_dim)
+    order = (block_size, num_kv_heads) if layout == "NHD" else (num_kv_heads, block_size)
+    return Tokens(key, value, bits(2, num_blocks, *order, head_dim), slots, layout)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 UNIT_ROUNDOFF = float(np.finfo(np.float32).eps) / 2
@@ -40,6 +41,8 @@ def attention_tolerance(
     softcap: float | None = None,
     alibi_slopes: Any = None,
     sinks: Any = None,
+    k_scale: Any = None,
+    v_scale: Any = None,
     **masks: Any,
 ) -> AttentionTolerance:
     """Bound the rounding error of float32 attention over one sequence.
@@ -50,7 +53,7 @@ def attention_tolerance(
     key, value : float[seq_len, num_kv_heads, head_dim]
     scale : float, optional
         ``1 / sqrt(head_dim)`` if None.
-    softcap, alibi_slopes, sinks, **masks
+    softcap, alibi_slopes, sinks, k_scale, v_scale, **masks
         Options of `paged_numba.paged_attention`; what hides keys makes no error.
 
     Returns
@@ -62,6 +65,10 @@ def attention_tolerance(
         np.abs(np.nan_to_num(np.asarray(array, np.float64))) for array in (query, key, value)
     )
     seq_len, num_kv_heads, head_dim = key.shape
+    key, value = (
+        array if factor is None else array * np.asarray(factor, np.float64).reshape(-1, 1)
+        for array, factor in ((key, k_scale), (value, v_scale))
+    )
     if seq_len == 0 or len(query) == 0:
         return AttentionTolerance(0.0, 0.0)
     grouped = query.reshape(len(query), num_kv_heads, -1, head_dim)
@@ -84,3 +91,21 @@ def attention_tolerance(
     out = (2 * score + 2 * sums) * float(value.max())
     # exp is taken of a difference of scores, its rounding relative to them.
     return AttentionTolerance(out, score + sums + roundoff * (magnitude + math.log(seq_len) + 1))
+
+
+def storing_tolerance(result: Any, dtype: Any) -> Any:
+    """Bound the rounding error of numbers that are stored in a dtype: half a unit in the last place.
+
+    Parameters
+    ----------
+    result : float64 array
+    dtype : dtype
+        Of ml_dtypes, too.
+
+    Returns
+    -------
+    float64 array
+        Of the shape of `result`.
+    """
+    info = ml_dtypes.finfo(dtype)
+    return np.maximum(np.abs(result) * float(info.eps), float(info.smallest_subnormal)) / 2

@@ -31,7 +31,7 @@ class KernelMutant:
     old, new : str
         Text of the source that is replaced, and what replaces it; `old` occurs once.
     operation : str
-        The operation whose properties must notice: ``attend``, ``write``, ``gather`` or ``copy``.
+        The operation whose properties must notice: ``attend``, ``hide``, ``merge``, ``write``, ``gather`` or ``copy``.
     """
 
     name: str
@@ -101,8 +101,8 @@ KERNEL_MUTANTS = (
     _attention_tile("missing barrier before the next tile",
                      "cuda.syncthreads()  # all have used places and weights: the next tile may come", "pass"),
     _attention_tile("window ends a token late", "first + token >= first_seen", "first + token > first_seen"),
-    _attention_tile("values that a row must not see multiplied", "if first >= first_common and first + count <= end_common:",
-                     "if first_common >= 0:"),
+    KernelMutant("values that a row must not see multiplied", "attention_tile",
+                 "if first >= first_common and first + count <= end_common:", "if first_common >= 0:", "hide"),
     _attention_tile("ALiBi off by one", "first + token - position)", "first + token - position + 1)"),
     _attention_tile("position of the tile's first token", "position, first_seen, end_seen = rows[my_index, 2]",
                      "position, first_seen, end_seen = rows[first_row, 2]"),
