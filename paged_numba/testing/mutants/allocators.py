@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...allocation import Allocation
-from ...allocator import BlockAllocator, _Sequence
+from ...allocator import BlockAllocator
 from ...prefix_cache import NONE, ROOT, PrefixCache
+from ...sequence_state import SequenceState
 from ...token_ids import split
 
 
@@ -104,7 +105,7 @@ class FailureLeavesTheSequence(BlockAllocator):
         try:
             return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
-            self._sequences[seq_id] = _Sequence(array("i"), 0, salt, ROOT, [], b"")
+            self._sequences[seq_id] = SequenceState(array("i"), 0, salt, ROOT, [], b"")
             raise
 
 
