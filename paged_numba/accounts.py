@@ -205,9 +205,10 @@ class PoolAccounts:
 
     def _slots(self, table: array[int], start: int, stop: int) -> Any:
         size = self.block_size
-        if stop - start == 1:
-            return np.array([table[start // size] * size + start % size], np.int64)
         first = start // size
+        if first == (stop - 1) // size:
+            slot = table[first] * size + start % size
+            return np.arange(slot, slot + stop - start, dtype=np.int64)
         blocks = np.array(table[first : self._blocks_for(stop)], np.int64)
         return (blocks[:, None] * size + self._offsets).ravel()[start - first * size : stop - first * size]
 

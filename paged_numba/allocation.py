@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, eq=False)
-class Allocation:
+class Allocation(NamedTuple):
     """What the caller must do before the new tokens count.
 
     Attributes
