@@ -17,16 +17,21 @@ PACKAGE = ROOT / "paged_numba"
 CORE = {
     "attention",
     "cache_watch",
+    "accounts",
     "allocation",
+    "block_pool",
     "plan",
     "prefix_cache",
     "errors",
+    "integers",
     "reference",
     "allocator",
     "lockstep",
     "validation",
     "kernels",
+    "sequence_state",
     "target",
+    "token_ids",
     "ops",
     "cache",
 }
@@ -36,7 +41,20 @@ MAY_IMPORT = {
     "reference": {"errors"},
     "prefix_cache": set(),
     "allocation": set(),
-    "allocator": {"allocation", "errors", "prefix_cache"},
+    "block_pool": {"prefix_cache"},
+    "integers": set(),
+    "token_ids": {"integers"},
+    "sequence_state": {"prefix_cache", "token_ids"},
+    "accounts": {"allocation", "block_pool", "errors", "integers", "prefix_cache", "sequence_state"},
+    "allocator": {
+        "accounts",
+        "allocation",
+        "errors",
+        "integers",
+        "prefix_cache",
+        "sequence_state",
+        "token_ids",
+    },
     "validation": {"errors"},
     "kernels": set(),
     "target": {"errors", "lockstep"},
@@ -91,7 +109,8 @@ def test_hypothesis_is_imported_only_where_tests_need_it():
         for path in PACKAGE.rglob("*.py")
         if re.search(r"^\s*(from|import) hypothesis", path.read_text(encoding="utf-8"), re.M)
     }
-    assert users == {"testing/machines.py", "testing/strategies.py"}
+    machines = {f"testing/machines/{name}.py" for name in ("allocator", "cache", "pick", "prefix")}
+    assert users == machines | {"testing/strategies.py"}
 
 
 def run_fresh(code):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from array import array
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...allocation import Allocation
-from ...allocator import BlockAllocator, _Sequence
-from ...prefix_cache import PrefixCache
+from ...allocator import BlockAllocator
+from ...prefix_cache import ROOT
+from ...sequence_state import SequenceState
 
 
 class CopyOnWriteForgotten(BlockAllocator):
@@ -17,14 +19,14 @@ class CopyOnWriteForgotten(BlockAllocator):
 
     def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
         table = self._sequences[seq_id].table if seq_id in self else []
-        refs = [self._refs[block] for block in table]
+        refs = [self._pool.refs[block] for block in table]
         for block in table:
-            self._refs[block] = 1
+            self._pool.refs[block] = 1
         try:
             return super().append(seq_id, tokens)
         finally:
             for block, count in zip(table, refs, strict=False):
-                self._refs[block] = count
+                self._pool.refs[block] = count
 
 
 class CopyNotReported(BlockAllocator):
@@ -47,16 +49,17 @@ class BlockFreedTwice(BlockAllocator):
     """Gives back a block although another sequence holds it."""
 
     def free(self, seq_id: Hashable) -> None:
-        blocks = self.block_table(seq_id).tolist()
+        blocks = self.held_blocks(seq_id).tolist() if seq_id in self else []
         super().free(seq_id)
-        self._free.extend(block for block in blocks if self._refs[block])
+        self._pool._free.extend(block for block in blocks if self._pool.refs[block])
 
 
 class LastBlockLeaked(BlockAllocator):
     """Forgets to give back the last block of a sequence."""
 
     def free(self, seq_id: Hashable) -> None:
-        self._sequence(seq_id).table[-1:] = []
+        if seq_id in self:
+            del self._sequence(seq_id).table[-1:]
         super().free(seq_id)
 
 
@@ -66,7 +69,7 @@ class ForkWithoutReferences(BlockAllocator):
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         super().fork(parent_id, child_id)
         for block in self._sequences[child_id].table:
-            self._refs[block] -= 1
+            self._pool.refs[block] -= 1
 
 
 class ForkSharesTheTable(BlockAllocator):
@@ -91,7 +94,7 @@ class FailureTakesBlocks(BlockAllocator):
         try:
             super()._require_free(needed, available, why)
         except MemoryError:
-            self._free.clear()
+            self._pool.take(min(needed, self._pool.num_free))
             raise
 
 
@@ -102,7 +105,7 @@ class FailureLeavesTheSequence(BlockAllocator):
         try:
             return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
-            self._sequences[seq_id] = _Sequence([], 0)
+            self._sequences[seq_id] = SequenceState(array("i"), 0, salt, ROOT, [], b"")
             raise
 
 
@@ -116,7 +119,7 @@ class DuplicateReplaces(BlockAllocator):
 class SlotsInPhysicalOrder(BlockAllocator):
     """Counts on from the first block instead of following the table."""
 
-    def _slots(self, table: list[int], start: int, stop: int) -> Any:
+    def _slots(self, table: array[int], start: int, stop: int) -> Any:
         first = table[0] * self.block_size if table else 0
         return np.arange(first + start, first + stop, dtype=np.int64)
 
@@ -124,9 +127,97 @@ class SlotsInPhysicalOrder(BlockAllocator):
 class SlotOffByOne(BlockAllocator):
     """Writes each token one slot further in its block."""
 
-    def _slots(self, table: list[int], start: int, stop: int) -> Any:
+    def _slots(self, table: array[int], start: int, stop: int) -> Any:
         slots = super()._slots(table, start, stop)
         return slots // self.block_size * self.block_size + (slots + 1) % self.block_size
+
+
+class PreemptionNotCounted(BlockAllocator):
+    """Frees the sequence and counts nothing."""
+
+    def preempt(self, seq_id: Hashable) -> None:
+        self._leave(seq_id)
+
+
+class CountsStaleAfterPreemption(BlockAllocator):
+    """Counts the tokens of a preempted sequence on."""
+
+    def preempt(self, seq_id: Hashable) -> None:
+        length = self.seq_len(seq_id)
+        super().preempt(seq_id)
+        self._num_tokens += length
+
+
+class SwapOutKeepsTheBlocks(BlockAllocator):
+    """Never gives the blocks back."""
+
+    def swap_out(self, seq_id: Hashable) -> None:
+        self._pool.hold(self._sequence(seq_id).held())
+        super().swap_out(seq_id)
+
+
+class SwapInTakesTheOldBlocks(BlockAllocator):
+    """Believes that the old blocks are still the sequence's."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        table = self._swapped[seq_id].table[:]
+        super().swap_in(seq_id)
+        sequence = self._sequence(seq_id)
+        sequence.table = table
+        first = sequence.num_released * self.block_size
+        return Allocation(np.empty((0, 2), np.int64), self._slots(table, first, sequence.length), first)
+
+
+class SwapInForgetsTheRelease(BlockAllocator):
+    """Takes blocks for the places that were released, too."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        self._swapped[seq_id].num_released = 0
+        return super().swap_in(seq_id)
+
+
+class FailedSwapInLosesTheSequence(BlockAllocator):
+    """Forgets a swapped sequence for which there are no blocks."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        try:
+            return super().swap_in(seq_id)
+        except MemoryError:
+            del self._swapped[seq_id]
+            raise
+
+
+class SwappedNeverFreed(BlockAllocator):
+    """Keeps a swapped sequence that was freed."""
+
+    def free(self, seq_id: Hashable) -> None:
+        if seq_id not in self._swapped:
+            super().free(seq_id)
+
+
+class ReleasesTooMuch(BlockAllocator):
+    """Takes the window for one token shorter."""
+
+    def release(self, seq_id: Hashable, window: int) -> int:
+        return super().release(seq_id, max(1, window - 1))
+
+
+class ReleaseIgnoresOtherOwners(BlockAllocator):
+    """Gives released blocks back although a fork holds them."""
+
+    def release(self, seq_id: Hashable, window: int) -> int:
+        before = self.held_blocks(seq_id).tolist()
+        gone = super().release(seq_id, window)
+        self._pool._free.extend(block for block in before[:gone] if self._pool.refs[block])
+        return gone
+
+
+class ForkForgetsTheRelease(BlockAllocator):
+    """Takes the places that were released for blocks of the child."""
+
+    def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
+        super().fork(parent_id, child_id)
+        self._sequences[child_id].num_released = 0
 
 
 ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
@@ -143,85 +234,14 @@ ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     DuplicateReplaces,
     SlotsInPhysicalOrder,
     SlotOffByOne,
+    PreemptionNotCounted,
+    CountsStaleAfterPreemption,
+    SwapOutKeepsTheBlocks,
+    SwapInTakesTheOldBlocks,
+    SwapInForgetsTheRelease,
+    FailedSwapInLosesTheSequence,
+    SwappedNeverFreed,
+    ReleasesTooMuch,
+    ReleaseIgnoresOtherOwners,
+    ForkForgetsTheRelease,
 )
-
-
-# Prefix caches: an allocator each, with one method of its prefix cache wrong.
-
-
-def _with(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
-    def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
-        made = BlockAllocator(num_blocks, block_size, **options)
-        made._prefixes = prefixes(block_size)
-        return made
-
-    return make
-
-
-class HashCollides(PrefixCache):
-    """Takes blocks with the same sum of token ids for the same."""
-
-    def _key(self, tokens: Sequence[int], place: int) -> tuple[int, ...]:
-        return (sum(super()._key(tokens, place)),)
-
-
-class SaltIgnored(PrefixCache):
-    """Shares prefixes across salts."""
-
-    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
-        return super().find(tokens, None) or super().find(tokens, "x")
-
-
-class WholePromptServed(PrefixCache):
-    """Leaves no token to compute."""
-
-    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
-        return super().find([*tokens, 0], salt)
-
-
-class StaleAfterReuse(PrefixCache):
-    """Still finds a block that was given up."""
-
-    def evict(self) -> list[int]:
-        block = next(iter(self._idle))
-        del self._idle[block]
-        return [block]
-
-
-class ParentIgnored(PrefixCache):
-    """Finds a block by its own tokens, whatever came before."""
-
-    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
-        by_key = {node.key: block for block, node in self._nodes.items()}
-        blocks: list[int] = []
-        for place in range((len(tokens) - 1) // self.block_size):
-            block = by_key.get(self._key(tokens, place))
-            if block is None or block in blocks:
-                break
-            blocks.append(block)
-        return blocks
-
-
-class ServedBeforeItIsWritten(BlockAllocator):
-    """Makes blocks findable when they are handed out."""
-
-    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
-        allocation = super().add(seq_id, tokens, salt=salt)
-        self.commit(seq_id)
-        return allocation
-
-
-class PromisesTooMuch(BlockAllocator):
-    """Counts blocks that were found as free, too."""
-
-    def _available(self, hits: list[int]) -> int:
-        return self.num_free_blocks
-
-
-PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
-    **{
-        mutant.__name__: _with(mutant)
-        for mutant in (HashCollides, SaltIgnored, WholePromptServed, StaleAfterReuse, ParentIgnored)
-    },
-    ServedBeforeItIsWritten.__name__: ServedBeforeItIsWritten,
-}
