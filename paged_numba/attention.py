@@ -40,6 +40,7 @@ class Attention(NamedTuple):
     target: str
 
     def naive(self, out: Any, lse: Any, rows: Any) -> None:
+        """Attend with one thread for each query token and head."""
         from .kernels.attention_naive import attention_naive_kernel
 
         blocks = -(-len(rows) * self.query.shape[1] // _NAIVE_THREADS)
@@ -47,6 +48,7 @@ class Attention(NamedTuple):
         seam.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
 
     def block(self, out: Any, lse: Any, rows: Any) -> None:
+        """Attend with a thread block for each query token and head."""
         from .kernels.attention_block import attention_block_kernel
 
         _, num_q_heads, head_dim = self.query.shape
@@ -76,6 +78,7 @@ class Attention(NamedTuple):
             seam.launch(kernel, (len(chosen), num_kv_heads * parts), threads, *arguments, target=self.target)
 
     def split(self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int) -> None:
+        """Attend tile by tile to parts of the keys, then merge them."""
         from .kernels.merge_splits import merge_splits_kernel
 
         num_tokens, num_q_heads, head_dim = self.query.shape

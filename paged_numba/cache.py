@@ -22,7 +22,16 @@ class PagedKVCache:
     num_blocks, block_size : int
         Size of the pool in blocks, and of a block in tokens (256 at most).
     num_kv_heads, head_dim : int
-        Shape of one token's keys and of its values; head_dim is 256 at most.
+        Shape of one token's keys and of its values in a layer; head_dim is 256 at most.
+    num_layers : int
+        Attention layers; a sequence's block table is the same in each.
+    dtype : dtype or str
+        Of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
+    layout : {"NHD", "HND"}
+        Whether the tokens of a block come before its KV heads, or after them.
+    k_scale, v_scale : float or float[num_kv_heads], optional
+        What stored keys and values stand for is so many times their number. Callers store ``key / k_scale``; for
+        float8_e4m3fn.
     prefix_caching : bool
         Whether `add` finds the keys and values of first tokens that another sequence has, or had.
     target : str
@@ -39,8 +48,11 @@ class PagedKVCache:
     ----------
     allocator : BlockAllocator
         Who owns which block.
-    key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
-        On the GPU for the target ``cuda``, else NumPy. Slots that were never written hold NaN.
+    key_caches, value_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
+        Of each layer; with ``layout="HND"`` ``[num_blocks, num_kv_heads, block_size, head_dim]``. On the GPU for the
+        target ``cuda``, else NumPy. Slots that were never written hold NaN.
+    key_cache, value_cache
+        Those of the first layer.
     target : str
         The target that runs.
 
@@ -64,6 +76,11 @@ class PagedKVCache:
         num_kv_heads: int,
         head_dim: int,
         *,
+        num_layers: int = 1,
+        dtype: Any = "float32",
+        layout: str = "NHD",
+        k_scale: Any = None,
+        v_scale: Any = None,
         prefix_caching: bool = False,
         target: str = "auto",
         debug: bool = False,
@@ -72,12 +89,42 @@ class PagedKVCache:
         if debug and self.target != "lockstep":
             raise ValueError(f"debug=True needs the target lockstep, got target={self.target!r}")
         self.allocator = BlockAllocator(num_blocks, block_size, prefix_caching=prefix_caching)
-        validation.check_cache_sizes(block_size, num_kv_heads, head_dim)
-        shape = (num_blocks, block_size, num_kv_heads, head_dim)
-        self.key_cache = seam.storage(shape, np.float32, self.target)
-        self.value_cache = seam.storage(shape, np.float32, self.target)
-        self._swapped: dict[Hashable, tuple[Any, Any]] = {}
-        self._watch = CacheWatch(self.allocator, self.key_cache, self.value_cache) if debug else None
+        validation.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
+        storage_type = validation.cache_dtype(dtype)
+        self.layout = validation.cache_layout(layout)
+        scales = {"k_scale": k_scale, "v_scale": v_scale}
+        self._scales = {
+            name: validation.cache_scale(name, given, num_kv_heads) for name, given in scales.items()
+        }
+        inner = (block_size, num_kv_heads) if layout == "NHD" else (num_kv_heads, block_size)
+        self.key_caches, self.value_caches = (
+            [
+                seam.storage((num_blocks, *inner, head_dim), storage_type, self.target)
+                for _ in range(num_layers)
+            ]
+            for _ in range(2)
+        )
+        self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
+        self._watch = None
+        if debug:
+            axes = (0, 1, 2, 3) if layout == "NHD" else (0, 2, 1, 3)
+            views = [cache.transpose(axes) for cache in (*self.key_caches, *self.value_caches)]
+            self._watch = CacheWatch(self.allocator, *views)
+
+    @property
+    def key_cache(self) -> Any:
+        """Keys of the first layer."""
+        return self.key_caches[0]
+
+    @property
+    def value_cache(self) -> Any:
+        """Values of the first layer."""
+        return self.value_caches[0]
+
+    @property
+    def num_layers(self) -> int:
+        """Attention layers."""
+        return len(self.key_caches)
 
     def add(
         self,
@@ -93,7 +140,8 @@ class PagedKVCache:
         Parameters
         ----------
         seq_id : hashable
-        key, value : float32[num_tokens, num_kv_heads, head_dim]
+        key, value : [num_tokens, num_kv_heads, head_dim]
+            Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
         token_ids : sequence of int, optional
             The tokens; needed with prefix_caching.
         salt : hashable, optional
@@ -109,10 +157,11 @@ class PagedKVCache:
         DuplicateSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
+        key, value = self._by_layer(key), self._by_layer(value)
         tokens = self._check_tokens(key, value, token_ids)
         allocation = self.allocator.add(seq_id, tokens, salt=salt)
         found = allocation.num_cached_tokens
-        self._write(seq_id, allocation, key[found:], value[found:])
+        self._write(seq_id, allocation, [(k[found:], v[found:]) for k, v in zip(key, value, strict=True)])
         return found
 
     def append(self, seq_id: Hashable, key: Any, value: Any, token_ids: Sequence[int] | None = None) -> None:
@@ -121,7 +170,8 @@ class PagedKVCache:
         Parameters
         ----------
         seq_id : hashable
-        key, value : float32[num_tokens, num_kv_heads, head_dim]
+        key, value : [num_tokens, num_kv_heads, head_dim]
+            Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
         token_ids : sequence of int, optional
             The tokens; needed with prefix_caching.
 
@@ -130,8 +180,62 @@ class PagedKVCache:
         UnknownSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
+        key, value = self._by_layer(key), self._by_layer(value)
         tokens = self._check_tokens(key, value, token_ids)
-        self._write(seq_id, self.allocator.append(seq_id, tokens), key, value)
+        self._write(seq_id, self.allocator.append(seq_id, tokens), list(zip(key, value, strict=True)))
+
+    def reserve(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
+        """Make room for tokens whose keys and values are computed layer by layer.
+
+        A model's layer needs the attention of the layer before: for each, `write_layer` and `attend`; after the last
+        one `commit`. A sequence that is not there is started, another one grows.
+
+        Parameters
+        ----------
+        seq_id : hashable
+        tokens : int or sequence of int
+            How many, or the token ids; see `BlockAllocator.add` and `BlockAllocator.append`.
+        salt : hashable, optional
+            Of a new sequence.
+
+        Returns
+        -------
+        Allocation
+            Its blocks are copied already; its slots are to be written in each layer.
+
+        Raises
+        ------
+        OutOfBlocksError, SwappedSequenceError, TypeError, ValueError
+            Nothing was changed.
+        """
+        pool = self.allocator
+        is_new = seq_id not in pool and not pool.is_swapped(seq_id)
+        allocation = pool.add(seq_id, tokens, salt=salt) if is_new else pool.append(seq_id, tokens)
+        self._copy(allocation)
+        return allocation
+
+    def write_layer(self, layer: int, key: Any, value: Any, slots: Any) -> None:
+        """Write keys and values of tokens in one layer.
+
+        Parameters
+        ----------
+        layer : int
+        key, value : [num_tokens, num_kv_heads, head_dim]
+            Of the cache's dtype.
+        slots : int64[num_tokens]
+            Of `reserve`; those of several sequences may be put together.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Nothing was written.
+        """
+        caches = self._layer(layer)
+        ops.write_kv(key, value, *caches, slots, layout=self.layout, target=self.target)
+
+    def commit(self, seq_id: Hashable) -> None:
+        """Say that all tokens of a sequence are written in each layer; see `BlockAllocator.commit`."""
+        self.allocator.commit(seq_id)
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares all blocks of another.
@@ -174,9 +278,11 @@ class PagedKVCache:
         UnknownSequenceError, SwappedSequenceError
             Nothing was changed.
         """
-        key, value = self.gather(seq_id)
-        self._swapped[seq_id] = seam.to_host(key), seam.to_host(value)
+        kept = [
+            tuple(map(seam.to_host, self.gather(seq_id, layer=layer))) for layer in range(self.num_layers)
+        ]
         self.allocator.swap_out(seq_id)
+        self._swapped[seq_id] = kept
 
     def swap_in(self, seq_id: Hashable) -> None:
         """Bring a sequence back from host memory; see `BlockAllocator.swap_in`.
@@ -188,9 +294,14 @@ class PagedKVCache:
         """
         allocation = self.allocator.swap_in(seq_id)
         # From the end: the first tokens may have been found, or released before the others were swapped out.
-        kept, count = self._swapped.pop(seq_id), allocation.slots.size
-        tokens = (seam.beside(part[len(part) - count :], like=self.key_cache) for part in kept)
-        self._write(seq_id, allocation, *tokens)
+        count = allocation.slots.size
+
+        def last(part: Any) -> Any:
+            return seam.beside(part[len(part) - count :], like=self.key_cache)
+
+        self._write(
+            seq_id, allocation, [(last(key), last(value)) for key, value in self._swapped.pop(seq_id)]
+        )
 
     def release(self, seq_id: Hashable, window: int) -> int:
         """Give up the blocks that slid out of a window; see `BlockAllocator.release`.
@@ -207,12 +318,12 @@ class PagedKVCache:
         """
         return self.allocator.release(seq_id, window)
 
-    def gather(self, seq_id: Hashable) -> tuple[Any, Any]:
-        """Return the keys and values of a sequence, of its tokens that are not released.
+    def gather(self, seq_id: Hashable, *, layer: int = 0) -> tuple[Any, Any]:
+        """Return the keys and values of a sequence in a layer, of its tokens that are not released.
 
         Returns
         -------
-        key, value : float32[seq_len - num_released_tokens, num_kv_heads, head_dim]
+        key, value : [seq_len - num_released_tokens, num_kv_heads, head_dim]
 
         Raises
         ------
@@ -220,7 +331,7 @@ class PagedKVCache:
         """
         pool = self.allocator
         blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
-        return ops.gather_kv(self.key_cache, self.value_cache, blocks, count, target=self.target)
+        return ops.gather_kv(*self._layer(layer), blocks, count, layout=self.layout, target=self.target)
 
     def block_tables(self, seq_ids: Sequence[Hashable]) -> Any:
         """Return int32[num_seqs, max_blocks]: the block tables of sequences, padded with -1.
@@ -234,14 +345,21 @@ class PagedKVCache:
         return padded
 
     def attend(
-        self, seq_ids: Sequence[Hashable], query: Any, *, cu_seqlens_q: Any = None, **options: Any
+        self,
+        seq_ids: Sequence[Hashable],
+        query: Any,
+        *,
+        layer: int = 0,
+        cu_seqlens_q: Any = None,
+        **options: Any,
     ) -> Any:
         """Attend from the last tokens of sequences; see `paged_numba.paged_attention`.
 
         Parameters
         ----------
         seq_ids : sequence of hashable
-        query : float32[num_tokens, num_q_heads, head_dim]
+        query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
+        layer : int
         cu_seqlens_q : int32[num_seqs + 1], optional
             Which query tokens are whose; one of each sequence if None.
         **options
@@ -249,7 +367,8 @@ class PagedKVCache:
 
         Returns
         -------
-        out : float32[num_tokens, num_q_heads, head_dim]
+        out : [num_tokens, num_q_heads, head_dim]
+            Of the query's dtype.
         lse : float32[num_tokens, num_q_heads]
             Only with ``return_lse=True``.
         """
@@ -261,27 +380,47 @@ class PagedKVCache:
                 f"query must have a row for each of the {len(seq_ids)} seq_ids, "
                 f"got query.shape={getattr(query, 'shape', None)}"
             )
+        key_cache, value_cache = self._layer(layer)
         return ops.paged_attention(
             query,
-            self.key_cache,
-            self.value_cache,
+            key_cache,
+            value_cache,
             self.block_tables(seq_ids),
             seq_lens,
             cu_seqlens_q=cu_seqlens_q,
+            layout=self.layout,
             target=self.target,
+            **self._scales,
             **options,
         )
 
+    def _layer(self, layer: int) -> tuple[Any, Any]:
+        validation.check_layer(layer, self.num_layers)
+        return self.key_caches[layer], self.value_caches[layer]
+
+    def _by_layer(self, tokens: Any) -> Any:
+        """Return keys or values with an axis of layers, which one layer may lack."""
+        return [tokens] if self.num_layers == 1 and getattr(tokens, "ndim", 3) == 3 else tokens
+
     def _check_tokens(self, key: Any, value: Any, token_ids: Sequence[int] | None) -> int | Sequence[int]:
         """Raise for tokens that could not be written, before any block is taken; return them for the allocator."""
-        unwritten = np.full(getattr(key, "shape", (0,))[:1], -1, np.int64)
-        validation.check_write_kv(key, value, self.key_cache, self.value_cache, unwritten)
-        count = int(key.shape[0])
+        for name, tokens in (("key", key), ("value", value)):
+            validation.check_layers(name, tokens, self.num_layers)
+        for layer, (k, v) in enumerate(zip(key, value, strict=True)):
+            unwritten = np.full(getattr(k, "shape", (0,))[:1], -1, np.int64)
+            validation.check_write_kv(k, v, *ops.as_nhd(*self._layer(layer), self.layout), unwritten)
+        count = int(key[0].shape[0])
         if token_ids is not None and len(token_ids) != count:
             raise ValueError(f"token_ids must have one for each of {count} tokens, got {len(token_ids)}")
         return count if token_ids is None else token_ids
 
-    def _write(self, seq_id: Hashable, allocation: Allocation, key: Any, value: Any) -> None:
-        ops.copy_blocks(self.key_cache, self.value_cache, allocation.copies, target=self.target)
-        ops.write_kv(key, value, self.key_cache, self.value_cache, allocation.slots, target=self.target)
-        self.allocator.commit(seq_id)
+    def _copy(self, allocation: Allocation) -> None:
+        for layer in range(self.num_layers):
+            ops.copy_blocks(*self._layer(layer), allocation.copies, layout=self.layout, target=self.target)
+
+    def _write(self, seq_id: Hashable, allocation: Allocation, tokens: list[tuple[Any, Any]]) -> None:
+        """Write keys and values of each layer."""
+        self._copy(allocation)
+        for layer, (key, value) in enumerate(tokens):
+            self.write_layer(layer, key, value, allocation.slots)
+        self.commit(seq_id)

@@ -37,19 +37,18 @@ class CacheWatch(Observer):
     Parameters
     ----------
     allocator : BlockAllocator
-    key_cache, value_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
+    *caches : [num_blocks, block_size, num_kv_heads, head_dim]
+        Keys and values of every layer, or views of them with these axes.
     """
 
-    def __init__(self, allocator: BlockAllocator, key_cache: Any, value_cache: Any) -> None:
+    def __init__(self, allocator: BlockAllocator, *caches: Any) -> None:
         self._allocator = allocator
-        self._written = {
-            id(root_of(cache)): (cache, np.zeros(cache.shape[:2], bool)) for cache in (key_cache, value_cache)
-        }
+        self._written = {id(root_of(cache)): (cache, np.zeros(cache.shape[:2], bool)) for cache in caches}
         self._owners: dict[int, list[Place]] = {}
         self._generations = np.zeros(allocator.num_blocks, np.int64)
         self._last_owner: dict[int, Place] = {}
         self._copied: tuple[Any, Accesses, Callable[[], None]] | None = None
-        for cache in (key_cache, value_cache):
+        for cache in caches:
             watch(root_of(cache), self)
 
     # Ownership.
@@ -230,7 +229,8 @@ class CacheWatch(Observer):
 
 def _slots(cache: Any, made: Accesses) -> tuple[Any, Any]:
     """Return block and offset of accesses."""
-    return np.divmod(made.byte // cache.strides[1], cache.shape[1])
+    block, rest = np.divmod(made.byte, cache.strides[0])
+    return block, rest // cache.strides[1] % cache.shape[1]
 
 
 def _common(a: list[int], b: list[int]) -> int:

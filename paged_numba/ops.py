@@ -15,9 +15,6 @@ ALGORITHMS = ("auto", "naive", "block", "tile", "split")
 """Of attention. A thread for each query token and head; a thread block for each; one for neighbouring query tokens and
 all heads of a KV head; several for their keys."""
 
-LAYOUTS = ("NHD", "HND")
-"""Of a cache: ``[num_blocks, block_size, num_kv_heads, head_dim]``, or KV heads before the tokens of a block."""
-
 _WARP = 32
 _MAX_COPY_THREADS = 256
 
@@ -53,7 +50,7 @@ def write_kv(
     TypeError, ValueError
         A dtype, shape or slot that does not fit; nothing was written.
     """
-    key_cache, value_cache = _nhd(key_cache, value_cache, layout)
+    key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
     slots = seam.to_host(slot_mapping)
     validation.check_write_kv(key, value, key_cache, value_cache, slots)
     if key.shape[0] == 0:
@@ -98,7 +95,7 @@ def gather_kv(
     TypeError, ValueError
         A dtype, shape, block number or length that does not fit.
     """
-    key_cache, value_cache = _nhd(key_cache, value_cache, layout)
+    key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
     blocks = seam.to_host(block_table)
     validation.check_gather_kv(key_cache, value_cache, blocks, seq_len)
     shape = (int(seq_len), *key_cache.shape[2:])
@@ -134,7 +131,7 @@ def copy_blocks(
     TypeError, ValueError
         A dtype, shape or block number that does not fit, or pairs that overlap; nothing was copied.
     """
-    key_cache, value_cache = _nhd(key_cache, value_cache, layout)
+    key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
     pairs = seam.to_host(block_pairs)
     validation.check_copy_blocks(key_cache, value_cache, pairs)
     if pairs.shape[0] == 0:
@@ -235,7 +232,7 @@ def paged_attention(
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention",
     SOSP 2023.
     """
-    key_cache, value_cache = _nhd(key_cache, value_cache, layout)
+    key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
     tables, lens = seam.to_host(block_tables), seam.to_host(seq_lens)
     starts = None if cu_seqlens_q is None else seam.to_host(cu_seqlens_q)
     validation.check_paged_attention(query, key_cache, value_cache, tables, lens, starts, out)
@@ -342,11 +339,9 @@ def _copy_configuration(key_cache: Any) -> tuple[int, tuple[int, int]]:
     return -(-num_kv_heads // heads), (over_dim, heads)
 
 
-def _nhd(key_cache: Any, value_cache: Any, layout: str) -> tuple[Any, Any]:
+def as_nhd(key_cache: Any, value_cache: Any, layout: str) -> tuple[Any, Any]:
     """Return caches with the axes of NHD, without a copy."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got layout={layout!r}")
-    if layout == "NHD":
+    if validation.cache_layout(layout) == "NHD":
         return key_cache, value_cache
     validation.check_four_axes(key_cache, value_cache)
     return seam.transposed(key_cache, (0, 2, 1, 3)), seam.transposed(value_cache, (0, 2, 1, 3))

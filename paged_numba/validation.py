@@ -16,6 +16,9 @@ CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
 """Names of dtypes; the last two of a cache's are those of ml_dtypes."""
 
+LAYOUTS = ("NHD", "HND")
+"""Of a cache: ``[num_blocks, block_size, num_kv_heads, head_dim]``, or KV heads before the tokens of a block."""
+
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
 MAX_GRID_DIM = 65535
@@ -28,8 +31,10 @@ _ARRAYS = ("array_interface", "cuda_array_interface", "lockstep_array", "dlpack"
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
-def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any) -> None:
+def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_layers: Any = 1) -> None:
     """Raise unless a cache of these sizes can be written, gathered, copied and attended to."""
+    if _integer("num_layers", num_layers) < 1:
+        raise ValueError(f"num_layers must be positive, got num_layers={num_layers}")
     for name, count, limit in (
         ("block_size", block_size, MAX_BLOCK_SIZE),
         ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
@@ -37,6 +42,47 @@ def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any) -> None
     ):
         if not 1 <= _integer(name, count) <= limit:
             raise ValueError(f"{name} must lie in 1 .. {limit}, got {name}={count}")
+
+
+def cache_layout(layout: Any) -> str:
+    """Return a layout's name, or raise."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got layout={layout!r}")
+    return str(layout)
+
+
+def cache_dtype(dtype: Any) -> Any:
+    """Return the NumPy dtype of a cache's storage, or raise.
+
+    Raises
+    ------
+    TypeError
+        It is no dtype, or none of a cache.
+    """
+    name = dtype
+    if isinstance(dtype, str) and dtype in CACHE_DTYPES[2:]:
+        import ml_dtypes
+
+        dtype = getattr(ml_dtypes, dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.name not in CACHE_DTYPES or not dtype.isnative:
+        raise TypeError(f"dtype must be one of {', '.join(CACHE_DTYPES)}, got dtype={name!r}")
+    return dtype
+
+
+def check_layer(layer: Any, num_layers: int) -> None:
+    """Raise unless a cache has the layer."""
+    if not 0 <= _integer("layer", layer) < num_layers:
+        raise ValueError(f"layer must lie in 0 .. {num_layers - 1} (num_layers - 1), got layer={layer}")
+
+
+def check_layers(name: str, tokens: Any, num_layers: int) -> None:
+    """Raise unless keys or values are there for each layer."""
+    if not isinstance(tokens, list):
+        _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
 
 
 def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:

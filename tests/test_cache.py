@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import paged_numba as pn
 import paged_numba.cache
 from paged_numba.testing.machines import cache_machine
+from paged_numba.testing.properties import assert_same_bits
 
 TestCache = cache_machine().TestCase
 
@@ -223,3 +224,115 @@ def test_released_tokens_are_not_gathered_and_survive_a_swap():
     np.testing.assert_array_equal(subject.gather("a"), np.stack([key, value])[:, 4:])
     with pytest.raises(ValueError, match=r"lie in order in 4 \.\. 11 .*got start=3 stop=5"):
         subject.allocator.slots("a", 3, 5)
+
+
+@given(
+    dtype=st.sampled_from(["float32", "float16", "bfloat16", "float8_e4m3fn"]),
+    layout=st.sampled_from(["NHD", "HND"]),
+    num_layers=st.integers(1, 3),
+    lens=st.lists(st.integers(1, 11), min_size=1, max_size=3),
+    scales=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_layers_hold_their_own_tokens_in_any_dtype_and_layout(dtype, layout, num_layers, lens, scales, seed):
+    rng = np.random.default_rng(seed)
+    factors = {"k_scale": np.array([0.5, 2.0]), "v_scale": 0.25} if scales else {}
+    subject = pn.PagedKVCache(
+        16,
+        4,
+        2,
+        3,
+        num_layers=num_layers,
+        dtype=dtype,
+        layout=layout,
+        **factors,
+        target="lockstep",
+        debug=True,
+    )
+    whole = {}
+    for name, length in enumerate(lens):
+        whole[name] = rng.standard_normal((2, num_layers, length, 2, 3)).astype(subject.key_cache.dtype)
+        first = whole[name][:, :, : length // 2]
+        subject.add(name, *(first if num_layers > 1 else first[:, 0]))
+        # The others come layer by layer, as a model computes them.
+        slots = subject.reserve(name, length - length // 2).slots
+        for layer in range(num_layers):
+            subject.write_layer(layer, *whole[name][:, layer, length // 2 :], slots)
+        subject.commit(name)
+    subject.fork(0, "fork")
+    extra = whole[0][:, :, :1]
+    whole["fork"] = np.concatenate([whole[0], extra], axis=2)
+    subject.append("fork", *(extra if num_layers > 1 else extra[:, 0]))
+    subject.swap_out(0)
+    subject.swap_in(0)
+    query = rng.standard_normal((len(whole), 4, 3)).astype(np.float32)
+    for layer in range(num_layers):
+        out = subject.attend(list(whole), query, layer=layer)
+        for row, (name, parts) in enumerate(whole.items()):
+            key, value = parts[:, layer]
+            assert_same_bits(subject.gather(name, layer=layer)[0], key)
+            assert_same_bits(subject.gather(name, layer=layer)[1], value)
+            expected = pn.reference.attention(query[row : row + 1], key, value, **factors)
+            np.testing.assert_allclose(out[row], expected[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"dtype": "float64"},
+            TypeError,
+            "dtype must be one of float32, float16, bfloat16, .*got dtype='float64'",
+        ),
+        ({"dtype": "fp8"}, TypeError, "got dtype='fp8'"),
+        ({"layout": "DNH"}, ValueError, "layout must be one of NHD, HND, got layout='DNH'"),
+        ({"num_layers": 0}, ValueError, "num_layers must be positive, got num_layers=0"),
+        ({"num_layers": 1.5}, TypeError, "num_layers must be an integer"),
+        ({"k_scale": -1.0}, ValueError, "k_scale must be positive and finite, got k_scale=-1.0"),
+        ({"v_scale": np.ones(3)}, ValueError, r"v_scale must be a number or have shape \[2\]"),
+    ],
+)
+def test_wrong_storage_is_refused_by_name(options, error, message):
+    with pytest.raises(error, match=message):
+        pn.PagedKVCache(3, 4, 2, 3, **options)
+
+
+def test_layers_that_are_not_there_are_refused():
+    subject = pn.PagedKVCache(3, 4, 2, 3, num_layers=2, target="lockstep")
+    with pytest.raises(
+        ValueError, match=r"key must have shape \[2, num_tokens, num_kv_heads, head_dim\], got"
+    ):
+        subject.add("a", *tokens(3))
+    slots = subject.reserve("a", 3).slots
+    with pytest.raises(ValueError, match=r"layer must lie in 0 .. 1 \(num_layers - 1\), got layer=2"):
+        subject.write_layer(2, *tokens(3), slots)
+    with pytest.raises(TypeError, match="layer must be an integer, got layer=None"):
+        subject.attend(["a"], tokens(1)[0], layer=None)
+    with pytest.raises(ValueError, match="got layer=-1"):
+        subject.gather("a", layer=-1)
+
+
+def test_tokens_that_are_reserved_but_not_committed_are_no_prefix():
+    subject = pn.PagedKVCache(8, 4, 2, 3, num_layers=2, prefix_caching=True, target="lockstep")
+    ids = list(range(9))
+    subject.reserve("a", ids)
+    assert subject.reserve("b", ids).num_cached_tokens == 0
+    subject.free("b")
+    subject.commit("a")
+    assert subject.reserve("c", ids).num_cached_tokens == 8
+
+
+def test_decode_with_a_window_goes_on_when_what_slid_out_is_released():
+    subject = pn.PagedKVCache(4, 4, 2, 3, target="lockstep", debug=True)
+    key, value = tokens(40)
+    query = np.random.default_rng(1).standard_normal((40, 4, 3)).astype(np.float32)
+    subject.add("a", key[:1], value[:1])
+    for position in range(1, 40):  # 10 blocks through a pool of 4
+        subject.append("a", key[position : position + 1], value[position : position + 1])
+        out = subject.attend(["a"], query[position : position + 1], window=6)
+        seen = slice(max(0, position - 5), position + 1)
+        expected = pn.reference.attention(query[position : position + 1], key[seen], value[seen])
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+        subject.release("a", 6)
+    with pytest.raises(ValueError, match=r"block_tables must lie in .*block_tables\[0, 0\]=-1"):
+        subject.attend(["a"], query[:1])

@@ -84,7 +84,7 @@ def test_kernel_compiles_and_computes_in_float32(name, capability):
     [
         ("float16", "float16"), ("bfloat16", "bfloat16"), ("bfloat16", "float8_e4m3fn"), ("float32", "float32", "A"),
     ],
-    ids=lambda types_of: "-".join(types_of),
+    ids="-".join,
 )  # fmt: skip
 @pytest.mark.parametrize("name", NAMES)
 def test_kernel_compiles_for_every_storage(name, types_of):

@@ -17,7 +17,7 @@ class LocalArray(LaneArray):
     in place; the buffer gets it before anything else looks there.
     """
 
-    __slots__ = ("_kept", "_has_views")
+    __slots__ = ("_has_views", "_kept")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import LaunchError
 from . import masks
-from .masks import Mask
 from .local_memory import LocalArray
+from .masks import Mask
 from .memory import LaneArray, contiguous_strides, poisoned
 
 if TYPE_CHECKING:

@@ -107,5 +107,5 @@ def storing_tolerance(result: Any, dtype: Any) -> Any:
     float64 array
         Of the shape of `result`.
     """
-    info = ml_dtypes.finfo(dtype)
+    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     return np.maximum(np.abs(result) * float(info.eps), float(info.smallest_subnormal)) / 2

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ... import ops, reference
+from ... import reference
 from ...allocator import BlockAllocator
 from ...cache import PagedKVCache
 from ...errors import OutOfBlocksError
@@ -155,13 +155,7 @@ def cache_machine(
                     np.testing.assert_allclose(lse[row], expected_lse[0], rtol=0, atol=allowed.lse)
 
         def attend(self, names: list[int], query: Any, window: int | None) -> Any:
-            tables = self.cache.block_tables(names)
-            tables[tables < 0] = 0  # hidden by the window, or padding: any block will do
-            lens = np.array([len(self.model[name].tokens) for name in names], np.int32)
-            caches = self.cache.key_cache, self.cache.value_cache
-            return ops.paged_attention(
-                query, *caches, tables, lens, window=window, return_lse=True, target=self.cache.target
-            )
+            return self.cache.attend(names, query, window=window, return_lse=True)
 
         @invariant()
         def gathered_tokens_are_those_written(self) -> None:

@@ -12,8 +12,7 @@ class SwapMixesKeysAndValues(PagedKVCache):
 
     def swap_out(self, seq_id: Hashable) -> None:
         super().swap_out(seq_id)
-        key, _ = self._swapped[seq_id]
-        self._swapped[seq_id] = key, key
+        self._swapped[seq_id] = [(key, key) for key, _ in self._swapped[seq_id]]
 
 
 class SwapTakesTheFirstTokens(PagedKVCache):
@@ -21,8 +20,8 @@ class SwapTakesTheFirstTokens(PagedKVCache):
 
     def swap_in(self, seq_id: Hashable) -> None:
         kept, allocation = self._swapped[seq_id], self.allocator.swap_in(seq_id)
-        key, value = (part[: allocation.slots.size] for part in kept)
-        self._write(seq_id, allocation, key, value)
+        count = allocation.slots.size
+        self._write(seq_id, allocation, [(key[:count], value[:count]) for key, value in kept])
 
 
 class SwapLeavesTheDataBehind(PagedKVCache):

@@ -69,7 +69,8 @@ KERNEL_MUTANTS = (
     _attention_tile("keys past the end of the table", "min(first + thread, end_key - 1)", "first + thread"),
     _attention_tile("no rescale of the values", "weighted[row] *= factors[row]", "weighted[row] *= float32(1)"),
     _attention_tile("no rescale of the sum", "total * rescale", "total"),
-    _attention_tile("largest score of this tile only", "new_largest = max(largest, segment_max(tile_largest, scratch, width))",
+    _attention_tile("largest score of this tile only",
+                    "new_largest = max(largest, segment_max(tile_largest, scratch, width))",
                      "new_largest = segment_max(tile_largest, scratch, width)"),
     _attention_tile("largest score of another row", "segment_max(tile_largest, scratch, width)",
                      "segment_max(tile_largest, scratch, threads)"),
@@ -86,13 +87,15 @@ KERNEL_MUTANTS = (
                      "heads_here = max(1, min(heads, group - part * heads) - 1)"),
     _attention_tile("last dimension left out of the score", "and thread < head_dim:\n                query_token",
                      "and thread < max(1, head_dim - 1):\n                query_token"),
-    _attention_tile("first chunk of dimensions only", "range(0, head_dim, chunk)", "range(0, min(chunk, head_dim), chunk)"),
+    _attention_tile("first chunk of dimensions only", "range(0, head_dim, chunk)",
+                    "range(0, min(chunk, head_dim), chunk)"),
     _attention_tile("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
     _attention_tile("LSE without the largest score", "largest + math.log(total) if", "math.log(total) if"),
     _attention_tile("LSE of an empty sequence is 0", "if total > 0 else NEG_INF", "if total > 0 else float32(0)"),
     _attention_tile("empty sequence divides 0 by 0", "v_scales[kv_head] / total if total > 0 else float32(0)",
                      "v_scales[kv_head] / total"),
-    _attention_tile("row that sees no key of a tile", "new_largest if new_largest > NEG_INF else float32(0)", "new_largest",
+    _attention_tile("row that sees no key of a tile", "new_largest if new_largest > NEG_INF else float32(0)",
+                    "new_largest",
                      "tile"),
     _attention_tile("missing barrier after the places are looked up",
                      "cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory", "pass"),
@@ -136,7 +139,8 @@ KERNEL_MUTANTS = (
     ),
     _attention_block("no rescale of the values", "weighted *= rescale", "weighted *= float32(1)"),
     _attention_block("no rescale of the sum", "total * rescale", "total"),
-    _attention_block("largest score of this tile only", "new_largest = max(largest, segment_max(score, scratch, threads))",
+    _attention_block("largest score of this tile only",
+                     "new_largest = max(largest, segment_max(score, scratch, threads))",
                   "new_largest = segment_max(score, scratch, threads)"),
     _attention_block("scale forgotten", "(scale * k_scales[kv_head])", "k_scales[kv_head]"),
     _attention_block("block table not followed", "kv_block = block_tables[seq, seq_block]\n            key_row",
@@ -151,7 +155,8 @@ KERNEL_MUTANTS = (
     _attention_block("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
     _attention_block("LSE without the largest score", "largest + math.log(total) if", "math.log(total) if"),
     _attention_block("LSE of an empty sequence is 0", "if total > 0 else NEG_INF", "if total > 0 else float32(0)"),
-    _attention_block("empty sequence divides 0 by 0", "weighted / total * v_scales[kv_head] if total > 0 else float32(0)",
+    _attention_block("empty sequence divides 0 by 0",
+                     "weighted / total * v_scales[kv_head] if total > 0 else float32(0)",
                   "weighted / total"),
     _attention_block("missing barrier after the query is loaded",
                   "cuda.syncthreads()  # the query is in shared memory", "pass"),
@@ -205,7 +210,7 @@ KERNEL_MUTANTS = (
 
 
 def build(mutant: KernelMutant, folder: Path) -> Any:
-    """Return the mutated kernel, or what makes it, from the changed source of its module, which is put into `folder`."""
+    """Return the mutated kernel, or what makes it, from the changed source of its module, put into `folder`."""
     original = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
     source = inspect.getsource(original)
     if source.count(mutant.old) != 1:
