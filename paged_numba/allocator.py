@@ -8,28 +8,55 @@ Serving with PagedAttention", SOSP 2023.
 from __future__ import annotations
 
 import operator
+from array import array
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
 import numpy as np
 
 from .allocation import Allocation, AllocatorStats
+from .block_pool import BlockPool
 from .errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
-from .prefix_cache import Node, PrefixCache
+from .prefix_cache import NONE, ROOT, PrefixCache
+from .token_ids import as_bytes, integer, split
 
 MAX_SLOTS = 2**48
 """Bound of the slots of a pool: far beyond any memory, far within int64."""
 
 
-@dataclass
+MAX_BLOCKS = 2**31 - 1
+"""Bound of the blocks of a pool: block tables are int32."""
+
+_NO_COPIES = np.empty((0, 2), np.int64)
+
+
 class _Sequence:
-    table: list[int]
-    length: int
-    tokens: list[int] = field(default_factory=list)
-    salt: Hashable = None
-    known: Node | None = None
-    num_known: int = 0
+    """A block table, and what the prefix cache must still be told.
+
+    Attributes
+    ----------
+    node : int
+        The prefix cache's, of the last full block that was written; NONE if it was told to forget all.
+    unwritten : list of bytes
+        Token ids of the full blocks after it.
+    part : bytes
+        Token ids of the part-filled block.
+    """
+
+    __slots__ = ("length", "node", "part", "salt", "table", "unwritten")
+
+    def __init__(
+        self, table: array[int], length: int, salt: Hashable, node: int, unwritten: list[bytes], part: bytes
+    ) -> None:
+        self.table = table
+        self.length = length
+        self.salt = salt
+        self.node = node
+        self.unwritten = unwritten
+        self.part = part
+
+    def copy(self) -> _Sequence:
+        return _Sequence(self.table[:], self.length, self.salt, self.node, self.unwritten[:], self.part)
 
 
 class BlockAllocator:
@@ -72,19 +99,19 @@ class BlockAllocator:
             raise ValueError(f"watermark must lie in 0 .. 1, got watermark={watermark}")
         self.num_blocks = _positive("num_blocks", num_blocks)
         self.block_size = _positive("block_size", block_size)
+        if self.num_blocks > MAX_BLOCKS:
+            raise ValueError(f"num_blocks must be at most {MAX_BLOCKS}, got num_blocks={self.num_blocks}")
         if self.num_blocks * self.block_size > MAX_SLOTS:
             raise ValueError(
                 f"num_blocks * block_size must be at most {MAX_SLOTS}, got num_blocks={self.num_blocks} "
                 f"block_size={self.block_size}"
             )
-        # A stack: what was freed last is handed out first, block 0 before all.
-        self._free = list(range(self.num_blocks - 1, -1, -1))
-        self._refs = [0] * self.num_blocks
-        self._generations = [0] * self.num_blocks
+        self._prefixes = PrefixCache(self.num_blocks) if prefix_caching else None
+        self._pool = BlockPool(self.num_blocks, self._prefixes)
         self._reserve = int(watermark * self.num_blocks)
-        self._prefixes = PrefixCache(self.block_size) if prefix_caching else None
-        self._queried = self._hit = 0
+        self._offsets = np.arange(self.block_size, dtype=np.int64)
         self._sequences: dict[Hashable, _Sequence] = {}
+        self._num_tokens = self._num_empty_slots = self._num_queried = self._num_hit = 0
 
     # Questions.
 
@@ -100,22 +127,21 @@ class BlockAllocator:
     @property
     def num_free_blocks(self) -> int:
         """Blocks that no sequence owns; some may hold a prefix still."""
-        return len(self._free) + (0 if self._prefixes is None else self._prefixes.num_idle)
+        return self._pool.num_free
 
     def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
         """Tell whether `add` would find blocks for a sequence; see there."""
         count, ids = self._tokens(tokens)
-        hits = self._find(ids, salt)
-        return self._blocks_for(count) - len(hits) + self._reserve <= self._available(hits)
+        hits, _ = self._find(split(ids, self.block_size), salt)
+        return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
     def is_cached(self, block: int) -> bool:
-        """Tell whether a block is findable as part of a prefix."""
+        """Tell whether a block holds a part of a prefix that the prefix cache knows."""
         return self._prefixes is not None and block in self._prefixes
 
     def generation(self, block: int) -> int:
         """Return how often a block was handed out to be written anew."""
-        self.ref_count(block)
-        return self._generations[block]
+        return self._pool.generations[self._block(block)]
 
     def seq_len(self, seq_id: Hashable) -> int:
         """Return the number of tokens of a sequence.
@@ -153,10 +179,7 @@ class BlockAllocator:
 
     def ref_count(self, block: int) -> int:
         """Return how many sequences hold a block."""
-        block = operator.index(block)
-        if not 0 <= block < self.num_blocks:
-            raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
-        return self._refs[block]
+        return self._pool.refs[self._block(block)]
 
     # Changes. Each checks all that can fail before it changes anything.
 
@@ -166,8 +189,9 @@ class BlockAllocator:
         Parameters
         ----------
         seq_id : hashable
-        tokens : int or sequence of int
-            How many, 0 or more; or the token ids, which the prefix cache needs.
+        tokens : int, integer[num_tokens] or sequence of int
+            How many, 0 or more; or the token ids, which the prefix cache needs. They must fit int64; a NumPy
+            array is fastest.
         salt : hashable, optional
             Prefixes are shared by sequences of one salt only.
 
@@ -183,19 +207,23 @@ class BlockAllocator:
         """
         count, ids = self._tokens(tokens)
         self._require_new(seq_id)
-        hits = self._find(ids, salt)
+        unwritten, part = split(ids, self.block_size)
+        hits, node = self._find((unwritten, part), salt)
         new = self._blocks_for(count) - len(hits)
-        self._require_free(new + self._reserve, self._available(hits), f"add of {count} tokens")
+        self._require_free(new + self._reserve, self._pool.num_free_beside(hits), f"add of {count} tokens")
         # Hits are held first: what they need may not be given up for the others.
-        for block in hits:
-            self._hold(block)
-        table = [*hits, *(self._take() for _ in range(new))]
-        self._sequences[seq_id] = _Sequence(table, count, ids, salt)
+        self._pool.hold(hits)
+        table = array("i", hits)
+        table.extend(self._pool.take(new))
+        self._sequences[seq_id] = _Sequence(table, count, salt, node, unwritten[len(hits) :], part)
         cached = len(hits) * self.block_size
+        self._num_tokens += count
+        self._num_empty_slots += -count % self.block_size
         if self._prefixes is not None:
-            self._queried += count
-            self._hit += cached
-        return Allocation(_pairs([]), self._slots(table, cached, count), cached)
+            self._prefixes.use(node)
+            self._num_queried += count
+            self._num_hit += cached
+        return Allocation(_NO_COPIES, self._slots(table, cached, count), cached)
 
     def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
         """Grow a sequence; its last block, if part-filled and shared, is replaced by a copy of its own.
@@ -203,7 +231,7 @@ class BlockAllocator:
         Parameters
         ----------
         seq_id : hashable
-        tokens : int or sequence of int
+        tokens : int, integer[num_tokens] or sequence of int
             How many, 1 or more; or the token ids, which the prefix cache needs.
 
         Raises
@@ -216,19 +244,28 @@ class BlockAllocator:
             raise ValueError(f"tokens must be positive, got tokens={tokens!r}")
         sequence = self._sequence(seq_id)
         table, start = sequence.table, sequence.length
-        copied = start % self.block_size != 0 and self._refs[table[-1]] > 1
-        new = self._blocks_for(start + count) - len(table)
-        self._require_free(new + copied, self.num_free_blocks, f"append of {count} tokens")
-        copies = []
+        stop = start + count
+        copied = start % self.block_size != 0 and self._pool.refs[table[-1]] > 1
+        new = self._blocks_for(stop) - len(table)
+        self._require_free(new + copied, self._pool.num_free, f"append of {count} tokens")
+        copies = _NO_COPIES
         if copied:
-            source = table[-1]
-            table[-1] = self._take()
-            self._refs[source] -= 1
-            copies.append((source, table[-1]))
-        table.extend(self._take() for _ in range(new))
-        sequence.length += count
-        sequence.tokens += ids
-        return Allocation(_pairs(copies), self._slots(table, start, sequence.length))
+            source = table[-1:]
+            table[-1:] = self._pool.take(1)
+            self._pool.drop(source)
+            copies = np.array([(source[0], table[-1])], np.int64)
+        else:
+            # The empty slots of its last block; those of a block that others keep stay empty.
+            self._num_empty_slots -= -start % self.block_size
+        if new:
+            table.extend(self._pool.take(new))
+        sequence.length = stop
+        self._num_tokens += count
+        self._num_empty_slots += -stop % self.block_size
+        if ids and sequence.node != NONE:
+            full, sequence.part = split(sequence.part + ids, self.block_size)
+            sequence.unwritten += full
+        return Allocation(copies, self._slots(table, start, stop))
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares every block of another.
@@ -240,16 +277,11 @@ class BlockAllocator:
         """
         parent = self._sequence(parent_id)
         self._require_new(child_id)
-        for block in parent.table:
-            self._refs[block] += 1
-        self._sequences[child_id] = _Sequence(
-            list(parent.table),
-            parent.length,
-            list(parent.tokens),
-            parent.salt,
-            parent.known,
-            parent.num_known,
-        )
+        self._pool.hold(parent.table)
+        self._num_tokens += parent.length
+        if self._prefixes is not None:
+            self._prefixes.use(parent.node)
+        self._sequences[child_id] = parent.copy()
 
     def free(self, seq_id: Hashable) -> None:
         """End a sequence; blocks that no other shares are free again.
@@ -261,14 +293,12 @@ class BlockAllocator:
         """
         sequence = self._sequence(seq_id)
         del self._sequences[seq_id]
-        # Last block first, so that the next sequence gets them in the old order.
-        for block in reversed(sequence.table):
-            self._refs[block] -= 1
-            if not self._refs[block]:
-                if self._prefixes is not None and block in self._prefixes:
-                    self._prefixes.rest(block)
-                else:
-                    self._free.append(block)
+        self._num_tokens -= sequence.length
+        if sequence.table and self._pool.refs[sequence.table[-1]] == 1:
+            self._num_empty_slots -= -sequence.length % self.block_size
+        self._pool.drop(sequence.table)
+        if self._prefixes is not None:
+            self._prefixes.drop(sequence.node)
 
     def commit(self, seq_id: Hashable) -> None:
         """Say that all tokens of a sequence are written: from here on its full blocks may be found.
@@ -280,133 +310,119 @@ class BlockAllocator:
         UnknownSequenceError
         """
         sequence = self._sequence(seq_id)
-        if self._prefixes is not None:
-            sequence.known, sequence.num_known = self._prefixes.insert(
-                sequence.table, sequence.tokens, sequence.salt, sequence.known, sequence.num_known
-            )
+        if self._prefixes is None or not sequence.unwritten:
+            return
+        full = sequence.length // self.block_size
+        blocks = sequence.table[full - len(sequence.unwritten) : full]
+        node = self._prefixes.insert(sequence.node, sequence.unwritten, blocks, sequence.salt)
+        self._prefixes.use(node)
+        self._prefixes.drop(sequence.node)
+        sequence.node, sequence.unwritten = node, []
 
     def reset_prefix_cache(self) -> None:
-        """Forget all prefixes; sequences keep their blocks."""
+        """Forget all prefixes; sequences keep their blocks, and none of theirs is found from here on."""
         if self._prefixes is not None:
-            self._free.extend(self._prefixes.clear())
+            self._pool.reclaim(self._prefixes.clear())
+            for sequence in self._sequences.values():
+                sequence.node, sequence.unwritten, sequence.part = NONE, [], b""
 
     # Accounts.
 
     def stats(self) -> AllocatorStats:
-        """Return the counts of the moment; costs time in proportion to the blocks in all tables."""
-        filled: dict[int, int] = {}
-        for sequence in self._sequences.values():
-            for place, block in enumerate(sequence.table):
-                held = min(self.block_size, sequence.length - place * self.block_size)
-                filled[block] = max(filled.get(block, 0), held)
-        stored = sum(filled.values())
+        """Return the counts of the moment, in time that depends on nothing."""
+        free, prefixes = self._pool.num_free, self._prefixes
+        used = self.num_blocks - free
         return AllocatorStats(
             num_blocks=self.num_blocks,
-            num_free_blocks=self.num_free_blocks,
-            num_used_blocks=len(filled),
-            num_shared_blocks=sum(self._refs[block] > 1 for block in filled),
+            num_free_blocks=free,
+            num_used_blocks=used,
+            num_shared_blocks=self._pool.num_shared,
             num_sequences=len(self._sequences),
-            num_tokens=sum(sequence.length for sequence in self._sequences.values()),
-            num_stored_tokens=stored,
-            num_empty_slots=len(filled) * self.block_size - stored,
-            num_cached_blocks=self.num_free_blocks - len(self._free),
-            num_queried_tokens=self._queried,
-            num_hit_tokens=self._hit,
-            num_evictions=0 if self._prefixes is None else self._prefixes.evictions,
+            num_tokens=self._num_tokens,
+            num_stored_tokens=used * self.block_size - self._num_empty_slots,
+            num_empty_slots=self._num_empty_slots,
+            num_cached_blocks=0 if prefixes is None else prefixes.num_idle,
+            num_queried_tokens=self._num_queried,
+            num_hit_tokens=self._num_hit,
+            num_evictions=0 if prefixes is None else prefixes.num_evictions,
         )
 
     def check(self) -> None:
-        """Verify every invariant; costs time in proportion to the pool and all tables.
+        """Verify every invariant and count; costs time in proportion to the pool and all tables.
 
         Raises
         ------
         AssertionError
             Says which invariant is broken, and where.
         """
-        held = [0] * self.num_blocks
+        held, filled = [0] * self.num_blocks, [0] * self.num_blocks
         for seq_id, sequence in self._sequences.items():
+            table = sequence.table.tolist()
             expected = self._blocks_for(sequence.length)
-            assert len(sequence.table) == expected, (
-                f"sequence {seq_id!r} of {sequence.length} tokens needs {expected} blocks, has {sequence.table}"
+            assert len(table) == expected, (
+                f"sequence {seq_id!r} of {sequence.length} tokens needs {expected} blocks, has {table}"
             )
-            assert len(set(sequence.table)) == expected, (
-                f"sequence {seq_id!r} holds a block twice: {sequence.table}"
-            )
-            for block in sequence.table:
+            assert len(set(table)) == expected, f"sequence {seq_id!r} holds a block twice: {table}"
+            for place, block in enumerate(table):
                 assert 0 <= block < self.num_blocks, (
                     f"sequence {seq_id!r} holds block {block}, not in the pool"
                 )
                 held[block] += 1
-        for block, (count, refs) in enumerate(zip(held, self._refs, strict=True)):
-            assert count == refs, f"block {block} is in {count} tables, its reference count is {refs}"
-        assert len(set(self._free)) == len(self._free), f"a block is free twice: {sorted(self._free)}"
-        for block in self._free:
-            assert held[block] == 0, f"block {block} is free and in {held[block]} tables"
-        idle = (
-            [] if self._prefixes is None else [b for b in range(self.num_blocks) if self._prefixes.is_idle(b)]
-        )
-        for block in idle:
-            assert held[block] == 0, f"block {block} is idle and in {held[block]} tables"
-            assert block not in self._free, f"block {block} is free and holds a prefix"
-        used = sum(count > 0 for count in held)
-        assert used + len(self._free) + len(idle) == self.num_blocks, (
-            f"{used} used, {len(idle)} cached and {len(self._free)} free blocks do not make {self.num_blocks}"
-        )
+                inside = min(self.block_size, sequence.length - place * self.block_size)
+                assert filled[block] in (0, inside), (
+                    f"block {block} holds {inside} tokens for one of its owners"
+                )
+                filled[block] = inside
+        self._pool.check(held)
         if self._prefixes is not None:
-            self._prefixes.check()
+            self._prefixes.check([s.node for s in self._sequences.values() if s.node != NONE])
+        tokens = sum(sequence.length for sequence in self._sequences.values())
+        assert tokens == self._num_tokens, f"sequences have {tokens} tokens, {self._num_tokens} are counted"
+        empty = sum(self.block_size - count for count in filled if count)
+        assert empty == self._num_empty_slots, f"{empty} slots are empty, {self._num_empty_slots} are counted"
 
     # Pieces.
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_size)
 
-    def _take(self) -> int:
-        """Hand out a free block, one that holds a prefix only if there is no other."""
-        if not self._free and self._prefixes is not None:
-            self._free.extend(self._prefixes.evict())
-        block = self._free.pop()
-        self._refs[block] = 1
-        self._generations[block] += 1
-        return block
+    def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
+        """Return the blocks that hold the first tokens, and the last one's node; one token stays to compute."""
+        full, part = ids
+        if self._prefixes is None or not full:
+            return [], ROOT
+        return self._prefixes.find(full if part else full[:-1], salt)
 
-    def _hold(self, block: int) -> None:
-        self._refs[block] += 1
-        if self._prefixes is not None:
-            self._prefixes.hold(block)
-
-    def _find(self, ids: list[int], salt: Hashable) -> list[int]:
-        return [] if self._prefixes is None else self._prefixes.find(ids, salt)
-
-    def _available(self, hits: list[int]) -> int:
-        """Return how many blocks can be handed out beside `hits`."""
-        idle = 0 if self._prefixes is None else sum(map(self._prefixes.is_idle, hits))
-        return self.num_free_blocks - idle
-
-    def _tokens(self, tokens: int | Sequence[int]) -> tuple[int, list[int]]:
+    def _tokens(self, tokens: int | Sequence[int]) -> tuple[int, bytes]:
         """Return the number of tokens, and their ids where the prefix cache needs them."""
-        ids: Any = tokens
-        if isinstance(ids, str) or not hasattr(ids, "__len__"):
-            count = _count("tokens", ids)
+        if isinstance(tokens, str) or not hasattr(tokens, "__len__"):
+            count = _count("tokens", tokens)
             if self._prefixes is not None:
                 raise TypeError(
                     f"tokens must be the token ids with prefix_caching=True, got tokens={tokens!r}"
                 )
-            return count, []
-        if self._prefixes is None:
-            return len(ids), []
-        return len(ids), [_integer("tokens", token) for token in ids]
+            return count, b""
+        return len(tokens), b"" if self._prefixes is None else as_bytes(tokens)
 
-    def _slots(self, table: list[int], start: int, stop: int) -> Any:
-        first = start // self.block_size
+    def _slots(self, table: array[int], start: int, stop: int) -> Any:
+        size = self.block_size
+        if stop - start == 1:
+            return np.array([table[start // size] * size + start % size], np.int64)
+        first = start // size
         blocks = np.array(table[first : self._blocks_for(stop)], np.int64)
-        position = np.arange(start, stop, dtype=np.int64)
-        return blocks[position // self.block_size - first] * self.block_size + position % self.block_size
+        return (blocks[:, None] * size + self._offsets).ravel()[start - first * size : stop - first * size]
 
     def _sequence(self, seq_id: Hashable) -> _Sequence:
         try:
             return self._sequences[seq_id]
         except KeyError:
             raise UnknownSequenceError(f"no sequence has the id {seq_id!r}") from None
+
+    def _block(self, block: int) -> int:
+        block = operator.index(block)
+        if not 0 <= block < self.num_blocks:
+            raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
+        return block
 
     def _require_new(self, seq_id: Hashable) -> None:
         if seq_id in self._sequences:
@@ -417,28 +433,15 @@ class BlockAllocator:
             raise OutOfBlocksError(needed, available, why)
 
 
-def _integer(name: str, value: SupportsIndex) -> int:
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {name}={value!r}")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {name}={value!r}") from None
-
-
 def _positive(name: str, value: SupportsIndex) -> int:
-    number = _integer(name, value)
+    number = integer(name, value)
     if number < 1:
         raise ValueError(f"{name} must be positive, got {name}={number}")
     return number
 
 
 def _count(name: str, value: SupportsIndex) -> int:
-    number = _integer(name, value)
+    number = integer(name, value)
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {name}={number}")
     return number
-
-
-def _pairs(pairs: list[tuple[int, int]]) -> Any:
-    return np.array(pairs, np.int64).reshape(-1, 2)

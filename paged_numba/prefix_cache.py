@@ -1,27 +1,20 @@
 """Which blocks hold which prefix: what the allocator serves again instead of having it computed.
 
-A tree for each salt: a node is a full block of tokens after those of its parent. A step down compares the
-token ids themselves, so that no collision of hashes can serve other keys. Source: Zheng et al., "SGLang:
-Efficient Execution of Structured Language Model Programs" (RadixAttention), 2024; vLLM, "Automatic Prefix
-Caching".
+A tree: a node is a full block of tokens after those of its parent. It is found in one dictionary, by its parent
+and the bytes of its token ids (by the salt, for the first block). Equal hashes are not enough there, the bytes
+themselves are compared, and a parent's number stands for one prefix as long as anything is below it: no collision
+can serve other keys. A node may outlive its block, so that what is below it is found again once the block is
+written again. Source: vLLM, "Automatic Prefix Caching"; Zheng et al., "SGLang: Efficient Execution of Structured
+Language Model Programs" (RadixAttention), 2024.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from array import array
+from collections.abc import Hashable, Iterable, Sequence
 
-
-class Node:
-    """A full block of tokens, after those of its parents."""
-
-    __slots__ = ("alive", "block", "children", "key", "parent")
-
-    def __init__(self, parent: Node | None, key: tuple[int, ...], block: int) -> None:
-        self.parent = parent
-        self.key = key
-        self.block = block
-        self.children: dict[tuple[int, ...], Node] = {}
-        self.alive = True
+ROOT = 0
+NONE = -1
 
 
 class PrefixCache:
@@ -29,132 +22,189 @@ class PrefixCache:
 
     Attributes
     ----------
-    evictions : int
+    num_idle : int
+        Blocks that hold a prefix and belong to no sequence.
+    num_evictions : int
         Blocks that were given up for other tokens so far.
     """
 
-    def __init__(self, block_size: int) -> None:
-        self.block_size = block_size
-        self.evictions = 0
-        self._roots: dict[Hashable, Node] = {}
-        self._nodes: dict[int, Node] = {}
-        # In the order in which they were freed: a sequence's last block first, so that tails go before heads.
-        self._idle: dict[int, None] = {}
+    def __init__(self, num_blocks: int) -> None:
+        self.num_evictions = 0
+        self._start(num_blocks)
+
+    def _start(self, num_blocks: int) -> None:
+        self.num_idle = 0
+        self._found: dict[Hashable, int] = {}
+        # By node. Uses: its children, its block, and the sequences whose last known node it is.
+        self._keys: list[Hashable] = [None]
+        self._parents = array("i", [NONE])
+        self._blocks = array("i", [NONE])
+        self._uses = array("i", [1])
+        self._vacant = array("i")
+        # By block; and idle blocks as a ring, the least recently used after the sentinel `num_blocks`.
+        self._nodes = array("i", [NONE]) * num_blocks
+        self._next = array("i", [NONE]) * num_blocks
+        self._before = array("i", [NONE]) * num_blocks
+        self._next.append(num_blocks)
+        self._before.append(num_blocks)
 
     def __contains__(self, block: int) -> bool:
-        return block in self._nodes
+        return self._nodes[block] != NONE
 
-    @property
-    def num_idle(self) -> int:
-        """Blocks that hold a prefix and belong to no sequence."""
-        return len(self._idle)
-
-    def is_idle(self, block: int) -> bool:
-        """Tell whether a block holds a prefix and belongs to no sequence."""
-        return block in self._idle
-
-    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
-        """Return the blocks of the longest known prefix; at least one token is left to compute."""
-        node, blocks = self._roots.get(salt), []
-        for place in range((len(tokens) - 1) // self.block_size):
-            node = None if node is None else node.children.get(self._key(tokens, place))
-            if node is None:
+    def find(self, blocks_of_ids: Iterable[bytes], salt: Hashable) -> tuple[list[int], int]:
+        """Return the blocks of the longest prefix that is here, and the node of the last."""
+        node, blocks = ROOT, []
+        found, block_of, key = self._found, self._blocks, self._key
+        for ids in blocks_of_ids:
+            child = found.get(key(node, ids, salt))
+            if child is None or block_of[child] == NONE:
                 break
-            blocks.append(node.block)
-        return blocks
+            node = child
+            blocks.append(block_of[node])
+        return blocks, node
 
-    def insert(
-        self, table: Sequence[int], tokens: Sequence[int], salt: Hashable, known: Node | None, start: int
-    ) -> tuple[Node, int]:
-        """Make the full blocks of a sequence findable; one whose tokens another block holds stays unknown.
-
-        Parameters
-        ----------
-        table, tokens
-            The sequence's.
-        salt : hashable
-        known, start : Node or None, int
-            What the last call for this sequence returned.
+    def insert(self, node: int, blocks_of_ids: Iterable[bytes], blocks: Sequence[int], salt: Hashable) -> int:
+        """Make written blocks findable below a node; one whose tokens another block holds stays unknown.
 
         Returns
         -------
-        Node, int
-            Of the last full block, and how many there are.
+        int
+            The node of the last.
         """
-        node = known
-        if node is None or not node.alive:
-            node, start = self._roots.setdefault(salt, Node(None, (), -1)), 0
-        full = len(tokens) // self.block_size
-        for place in range(start, full):
-            key = self._key(tokens, place)
-            child = node.children.get(key)
+        found, block_of, node_of, uses, key_of = (
+            self._found, self._blocks, self._nodes, self._uses, self._key
+        )  # fmt: skip
+        for ids, block in zip(blocks_of_ids, blocks, strict=True):
+            key = key_of(node, ids, salt)
+            child = found.get(key)
             if child is None:
-                child = Node(node, key, table[place])
-                node.children[key] = self._nodes[table[place]] = child
+                found[key] = child = self._new_node(key, node)
+                uses[node] += 1
+            if block_of[child] == NONE:
+                block_of[child], node_of[block] = block, child
+                uses[child] += 1
             node = child
-        return node, full
+        return node
 
-    def hold(self, block: int) -> None:
-        """Note that a sequence has a block."""
-        self._idle.pop(block, None)
+    def use(self, node: int) -> None:
+        """Keep a node, for a sequence that goes on from it; NONE is no node."""
+        if node != NONE:
+            self._uses[node] += 1
+
+    def drop(self, node: int) -> None:
+        """Take back a use; a node that has none goes, and so may its parent."""
+        if node == NONE:
+            return
+        uses = self._uses
+        uses[node] -= 1
+        while not uses[node]:
+            del self._found[self._keys[node]]
+            self._keys[node] = None
+            self._vacant.append(node)
+            node = self._parents[node]
+            uses[node] -= 1
+
+    # Idle blocks, in the order in which they were freed: a sequence's last block first, so that tails go
+    # before heads.
+
+    def is_idle(self, block: int) -> bool:
+        """Tell whether a block holds a prefix and belongs to no sequence."""
+        return self._next[block] != NONE
 
     def rest(self, block: int) -> None:
         """Note that no sequence has a block any more."""
-        self._idle[block] = None
+        following, before, end = self._next, self._before, len(self._nodes)
+        last = before[end]
+        following[last] = before[end] = block
+        before[block], following[block] = last, end
+        self.num_idle += 1
 
-    def evict(self) -> list[int]:
-        """Forget the idle block that was used least recently; return the blocks that hold nothing now."""
-        block = next(iter(self._idle))
-        freed = self._unlink(self._nodes[block])
-        self.evictions += len(freed)
+    def wake(self, block: int) -> None:
+        """Note that a sequence has an idle block."""
+        following, before = self._next, self._before
+        left, right = before[block], following[block]
+        following[left], before[right] = right, left
+        following[block] = NONE
+        self.num_idle -= 1
+
+    def evict(self, count: int) -> list[int]:
+        """Forget the idle blocks that were used least recently, and return them."""
+        end, freed = len(self._nodes), []
+        for _ in range(count):
+            block = self._next[end]
+            self.wake(block)
+            self._forget(block)
+            freed.append(block)
+        self.num_evictions += count
         return freed
 
     def clear(self) -> list[int]:
-        """Forget everything; return the blocks that were idle."""
-        freed = list(self._idle)
-        for node in self._nodes.values():
-            node.alive = False
-        for root in self._roots.values():
-            root.alive = False
-        self._roots, self._nodes, self._idle = {}, {}, {}
-        return freed
+        """Forget everything; return the blocks that were idle. No sequence may go on from a node."""
+        idle = self.idle()
+        self._start(len(self._nodes))
+        return idle
 
-    def _unlink(self, node: Node) -> list[int]:
-        """Take a node and all below it out of the tree; return the blocks among them that were idle."""
-        if node.parent is not None:
-            node.parent.children.pop(node.key, None)
-        freed, below = [], [node]
-        while below:
-            gone = below.pop()
-            gone.alive = False
-            below.extend(gone.children.values())
-            del self._nodes[gone.block]
-            if gone.block in self._idle:
-                del self._idle[gone.block]
-                freed.append(gone.block)
-        return freed
+    def idle(self) -> list[int]:
+        """Return the idle blocks, the least recently used first."""
+        end = len(self._nodes)
+        block, blocks = self._next[end], []
+        while block != end:
+            blocks.append(block)
+            block = self._next[block]
+        return blocks
 
-    def _key(self, tokens: Sequence[int], place: int) -> tuple[int, ...]:
-        return tuple(tokens[place * self.block_size : (place + 1) * self.block_size])
+    # Pieces.
 
-    def check(self) -> None:
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        """Return what a node is found by."""
+        return (salt, ids) if parent == ROOT else parent.to_bytes(4, "little") + ids
+
+    def _new_node(self, key: Hashable, parent: int) -> int:
+        if self._vacant:
+            node = self._vacant.pop()
+            self._keys[node], self._parents[node] = key, parent
+            return node
+        self._keys.append(key)
+        self._parents.append(parent)
+        self._blocks.append(NONE)
+        self._uses.append(0)
+        return len(self._keys) - 1
+
+    def _forget(self, block: int) -> None:
+        node = self._nodes[block]
+        self._nodes[block] = self._blocks[node] = NONE
+        self.drop(node)
+
+    def check(self, in_use: Iterable[int]) -> None:
         """Verify that the tree and the maps agree.
+
+        Parameters
+        ----------
+        in_use : iterable of int
+            The nodes that sequences go on from.
 
         Raises
         ------
         AssertionError
             Says what does not.
         """
-        found: dict[int, Node] = {}
-        below = list(self._roots.values())
-        while below:
-            node = below.pop()
-            assert node.alive, f"block {node.block} is in the tree, and forgotten"
-            for key, child in node.children.items():
-                assert child.parent is node, f"block {child.block} has another parent"
-                assert child.key == key, f"block {child.block} is found for tokens that it does not hold"
-                assert child.block not in found, f"block {child.block} is in the tree twice"
-                found[child.block] = child
-                below.append(child)
-        assert found.keys() == self._nodes.keys(), "the tree and the map of blocks differ"
-        assert self._idle.keys() <= found.keys(), "an idle block holds no prefix"
+        uses = [0] * len(self._keys)
+        uses[ROOT] = 1
+        for node in in_use:
+            uses[node] += 1
+        for key, node in self._found.items():
+            assert self._keys[node] == key, f"node {node} is found by what it does not hold"
+            uses[self._parents[node]] += 1
+        for node, block in enumerate(self._blocks):
+            if block != NONE:
+                assert self._nodes[block] == node, f"block {block} is that of two nodes"
+                uses[node] += 1
+        for block, node in enumerate(self._nodes):
+            assert node == NONE or self._blocks[node] == block, f"block {block} has another's node"
+        for node, count in enumerate(uses):
+            assert self._uses[node] == count, f"node {node} has {count} uses, {self._uses[node]} are counted"
+        assert len(self._found) + len(self._vacant) + 1 == len(uses), "a node is lost"
+        idle = self.idle()
+        assert len(idle) == self.num_idle, f"{len(idle)} blocks are idle, {self.num_idle} are counted"
+        for block in idle:
+            assert self._nodes[block] != NONE, f"block {block} is idle and holds no prefix"

@@ -131,12 +131,15 @@ def test_sequences_need_no_more_blocks_than_their_tokens_fill(block_size, length
 @pytest.mark.parametrize(
     ("corrupt", "message"),
     [
-        (lambda pool: pool._free.append(0), "block 0 is free and in 1 tables"),
-        (lambda pool: pool._free.append(pool._free[0]), "a block is free twice"),
-        (lambda pool: pool._free.pop(), "do not make 4"),
-        (lambda pool: pool._refs.__setitem__(0, 2), "block 0 is in 1 tables, its reference count is 2"),
+        (lambda pool: pool._pool._free.append(0), "block 0 is free and in 1 tables"),
+        (lambda pool: pool._pool._free.append(3), "a block is free twice"),
+        (lambda pool: setattr(pool._pool, "_fresh", 2), "do not make 4"),
+        (lambda pool: pool._pool.refs.__setitem__(0, 2), "block 0 is in 1 tables, its reference count is 2"),
         (lambda pool: pool._sequences["a"].table.append(1), "needs 1 blocks, has"),
         (lambda pool: pool._sequences["a"].table.__setitem__(0, 9), "holds block 9, not in the pool"),
+        (lambda pool: setattr(pool._pool, "num_shared", 1), "0 blocks are shared, 1 are counted"),
+        (lambda pool: setattr(pool, "_num_tokens", 4), "sequences have 3 tokens, 4 are counted"),
+        (lambda pool: setattr(pool, "_num_empty_slots", 0), "1 slots are empty, 0 are counted"),
     ],
 )
 def test_check_finds_each_broken_invariant(corrupt, message):

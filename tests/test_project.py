@@ -17,6 +17,7 @@ PACKAGE = ROOT / "paged_numba"
 CORE = {
     "cache_watch",
     "allocation",
+    "block_pool",
     "plan",
     "prefix_cache",
     "errors",
@@ -26,6 +27,7 @@ CORE = {
     "validation",
     "kernels",
     "target",
+    "token_ids",
     "ops",
     "cache",
 }
@@ -35,7 +37,9 @@ MAY_IMPORT = {
     "reference": {"errors"},
     "prefix_cache": set(),
     "allocation": set(),
-    "allocator": {"allocation", "errors", "prefix_cache"},
+    "block_pool": {"prefix_cache"},
+    "token_ids": set(),
+    "allocator": {"allocation", "block_pool", "errors", "prefix_cache", "token_ids"},
     "validation": {"errors"},
     "kernels": set(),
     "target": {"errors", "lockstep"},

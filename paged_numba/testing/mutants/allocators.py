@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from ...allocation import Allocation
 from ...allocator import BlockAllocator, _Sequence
-from ...prefix_cache import PrefixCache
+from ...prefix_cache import NONE, ROOT, PrefixCache
+from ...token_ids import split
 
 
 class CopyOnWriteForgotten(BlockAllocator):
@@ -17,14 +19,14 @@ class CopyOnWriteForgotten(BlockAllocator):
 
     def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
         table = self._sequences[seq_id].table if seq_id in self else []
-        refs = [self._refs[block] for block in table]
+        refs = [self._pool.refs[block] for block in table]
         for block in table:
-            self._refs[block] = 1
+            self._pool.refs[block] = 1
         try:
             return super().append(seq_id, tokens)
         finally:
             for block, count in zip(table, refs, strict=False):
-                self._refs[block] = count
+                self._pool.refs[block] = count
 
 
 class CopyNotReported(BlockAllocator):
@@ -49,14 +51,14 @@ class BlockFreedTwice(BlockAllocator):
     def free(self, seq_id: Hashable) -> None:
         blocks = self.block_table(seq_id).tolist()
         super().free(seq_id)
-        self._free.extend(block for block in blocks if self._refs[block])
+        self._pool._free.extend(block for block in blocks if self._pool.refs[block])
 
 
 class LastBlockLeaked(BlockAllocator):
     """Forgets to give back the last block of a sequence."""
 
     def free(self, seq_id: Hashable) -> None:
-        self._sequence(seq_id).table[-1:] = []
+        del self._sequence(seq_id).table[-1:]
         super().free(seq_id)
 
 
@@ -66,7 +68,7 @@ class ForkWithoutReferences(BlockAllocator):
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         super().fork(parent_id, child_id)
         for block in self._sequences[child_id].table:
-            self._refs[block] -= 1
+            self._pool.refs[block] -= 1
 
 
 class ForkSharesTheTable(BlockAllocator):
@@ -91,7 +93,7 @@ class FailureTakesBlocks(BlockAllocator):
         try:
             super()._require_free(needed, available, why)
         except MemoryError:
-            self._free.clear()
+            self._pool.take(min(needed, self._pool.num_free))
             raise
 
 
@@ -102,7 +104,7 @@ class FailureLeavesTheSequence(BlockAllocator):
         try:
             return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
-            self._sequences[seq_id] = _Sequence([], 0)
+            self._sequences[seq_id] = _Sequence(array("i"), 0, salt, ROOT, [], b"")
             raise
 
 
@@ -116,7 +118,7 @@ class DuplicateReplaces(BlockAllocator):
 class SlotsInPhysicalOrder(BlockAllocator):
     """Counts on from the first block instead of following the table."""
 
-    def _slots(self, table: list[int], start: int, stop: int) -> Any:
+    def _slots(self, table: array[int], start: int, stop: int) -> Any:
         first = table[0] * self.block_size if table else 0
         return np.arange(first + start, first + stop, dtype=np.int64)
 
@@ -124,7 +126,7 @@ class SlotsInPhysicalOrder(BlockAllocator):
 class SlotOffByOne(BlockAllocator):
     """Writes each token one slot further in its block."""
 
-    def _slots(self, table: list[int], start: int, stop: int) -> Any:
+    def _slots(self, table: array[int], start: int, stop: int) -> Any:
         slots = super()._slots(table, start, stop)
         return slots // self.block_size * self.block_size + (slots + 1) % self.block_size
 
@@ -149,57 +151,77 @@ ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
 # Prefix caches: an allocator each, with one method of its prefix cache wrong.
 
 
-def _with(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
+def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
+    """Return a maker of allocators that have another class of prefix cache."""
+
     def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
         made = BlockAllocator(num_blocks, block_size, **options)
-        made._prefixes = prefixes(block_size)
+        made._prefixes = made._pool._prefixes = prefixes(num_blocks)
         return made
 
     return make
 
 
 class HashCollides(PrefixCache):
-    """Takes blocks with the same sum of token ids for the same."""
+    """Takes blocks with the same sum of bytes for the same: a hash alone."""
 
-    def _key(self, tokens: Sequence[int], place: int) -> tuple[int, ...]:
-        return (sum(super()._key(tokens, place)),)
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        return super()._key(parent, bytes([sum(ids) % 256]), salt)
+
+
+class HashTruncated(PrefixCache):
+    """Compares the first token of a block only."""
+
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        return super()._key(parent, ids[:8], salt)
 
 
 class SaltIgnored(PrefixCache):
     """Shares prefixes across salts."""
 
-    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
-        return super().find(tokens, None) or super().find(tokens, "x")
-
-
-class WholePromptServed(PrefixCache):
-    """Leaves no token to compute."""
-
-    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
-        return super().find([*tokens, 0], salt)
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        return super()._key(parent, ids, None)
 
 
 class StaleAfterReuse(PrefixCache):
     """Still finds a block that was given up."""
 
-    def evict(self) -> list[int]:
-        block = next(iter(self._idle))
-        del self._idle[block]
-        return [block]
+    def _forget(self, block: int) -> None:
+        self._nodes[block] = NONE
 
 
 class ParentIgnored(PrefixCache):
     """Finds a block by its own tokens, whatever came before."""
 
-    def find(self, tokens: Sequence[int], salt: Hashable) -> list[int]:
-        by_key = {node.key: block for block, node in self._nodes.items()}
-        blocks: list[int] = []
-        for place in range((len(tokens) - 1) // self.block_size):
-            block = by_key.get(self._key(tokens, place))
-            if block is None or block in blocks:
-                break
-            blocks.append(block)
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        return super()._key(ROOT, ids, salt)
+
+
+class ParentForgotten(PrefixCache):
+    """Gives a node's number away while others are below it."""
+
+    def _forget(self, block: int) -> None:
+        node = self._nodes[block]
+        super()._forget(block)
+        if self._keys[node] is not None:
+            del self._found[self._keys[node]]
+            self._vacant.append(node)
+
+
+class UnwrittenAtReset(PrefixCache):
+    """Forgets the tree, but not which blocks it held."""
+
+    def clear(self) -> list[int]:
+        nodes, blocks = self._nodes, super().clear()
+        self._nodes = nodes
         return blocks
+
+
+class WholePromptServed(BlockAllocator):
+    """Leaves no token to compute."""
+
+    def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
+        return super()._find((ids[0], b"more"), salt)
 
 
 class ServedBeforeItIsWritten(BlockAllocator):
@@ -214,14 +236,24 @@ class ServedBeforeItIsWritten(BlockAllocator):
 class PromisesTooMuch(BlockAllocator):
     """Counts blocks that were found as free, too."""
 
-    def _available(self, hits: list[int]) -> int:
-        return self.num_free_blocks
+    def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
+        count, ids = self._tokens(tokens)
+        hits, _ = self._find(split(ids, self.block_size), salt)
+        return self._blocks_for(count) - len(hits) <= self._pool.num_free
 
 
 PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
     **{
-        mutant.__name__: _with(mutant)
-        for mutant in (HashCollides, SaltIgnored, WholePromptServed, StaleAfterReuse, ParentIgnored)
+        mutant.__name__: with_prefixes(mutant)
+        for mutant in (
+            HashCollides,
+            HashTruncated,
+            SaltIgnored,
+            StaleAfterReuse,
+            ParentIgnored,
+            UnwrittenAtReset,
+        )
     },
+    WholePromptServed.__name__: WholePromptServed,
     ServedBeforeItIsWritten.__name__: ServedBeforeItIsWritten,
 }

@@ -1,0 +1,129 @@
+"""Blocks by how many sequences hold them: which are free, and which one is handed out next."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+
+from .prefix_cache import PrefixCache
+
+
+class BlockPool:
+    """Reference counts, and the free blocks: those that hold nothing, and idle ones of the prefix cache.
+
+    Attributes
+    ----------
+    num_shared : int
+        Blocks that more than one sequence holds.
+    refs : array of int32[num_blocks]
+        By block, how many sequences hold it.
+    generations : array of int32[num_blocks]
+        By block, how often it was handed out to be written anew.
+    """
+
+    def __init__(self, num_blocks: int, prefixes: PrefixCache | None) -> None:
+        self.num_blocks = num_blocks
+        self.num_shared = 0
+        self.refs = array("i", [0]) * num_blocks
+        self.generations = array("i", [0]) * num_blocks
+        self._prefixes = prefixes
+        # A stack of blocks that came back; blocks from `_fresh` on were never handed out.
+        self._free = array("i")
+        self._fresh = 0
+
+    @property
+    def num_empty(self) -> int:
+        """Free blocks that hold no prefix."""
+        return len(self._free) + self.num_blocks - self._fresh
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that no sequence holds."""
+        return self.num_empty + (0 if self._prefixes is None else self._prefixes.num_idle)
+
+    def num_free_beside(self, hits: Iterable[int]) -> int:
+        """Return how many blocks can be handed out while `hits` are held."""
+        refs = self.refs
+        return self.num_free - sum(not refs[block] for block in hits)
+
+    def take(self, count: int) -> array[int]:
+        """Hand out free blocks, those that hold a prefix only if there are no others."""
+        free = self._free
+        again = min(count, len(free))
+        blocks = free[len(free) - again :]
+        del free[len(free) - again :]
+        blocks.reverse()
+        fresh = min(count - again, self.num_blocks - self._fresh)
+        blocks.extend(range(self._fresh, self._fresh + fresh))
+        self._fresh += fresh
+        if len(blocks) < count and self._prefixes is not None:
+            blocks.extend(self._prefixes.evict(count - len(blocks)))
+        refs, generations = self.refs, self.generations
+        for block in blocks:
+            refs[block] = 1
+            generations[block] += 1
+        return blocks
+
+    def hold(self, blocks: Iterable[int]) -> None:
+        """Count one more holder of each block."""
+        refs, shared = self.refs, 0
+        for block in blocks:
+            count = refs[block]
+            if count == 0 and self._prefixes is not None:
+                self._prefixes.wake(block)
+            shared += count == 1
+            refs[block] = count + 1
+        self.num_shared += shared
+
+    def drop(self, blocks: Sequence[int]) -> int:
+        """Count one holder less of each block, the last first; return how many are free now."""
+        refs, free, prefixes, shared, freed = self.refs, self._free, self._prefixes, 0, 0
+        # The last first, so that the next sequence gets them in the old order, and a prefix's tail is given up
+        # before its head.
+        for block in reversed(blocks):
+            count = refs[block] - 1
+            refs[block] = count
+            if count == 0:
+                freed += 1
+                if prefixes is not None and block in prefixes:
+                    prefixes.rest(block)
+                else:
+                    free.append(block)
+            elif count == 1:
+                shared += 1
+        self.num_shared -= shared
+        return freed
+
+    def reclaim(self, blocks: Iterable[int]) -> None:
+        """Note that free blocks hold no prefix any more."""
+        self._free.extend(blocks)
+
+    def check(self, held: Sequence[int]) -> None:
+        """Verify the counts.
+
+        Parameters
+        ----------
+        held : sequence of int
+            By block, in how many tables it is.
+
+        Raises
+        ------
+        AssertionError
+            Says which invariant is broken, and where.
+        """
+        for block, (count, refs) in enumerate(zip(held, self.refs, strict=True)):
+            assert count == refs, f"block {block} is in {count} tables, its reference count is {refs}"
+        free = [*self._free, *range(self._fresh, self.num_blocks)]
+        assert len(set(free)) == len(free), f"a block is free twice: {sorted(free)}"
+        for block in free:
+            assert held[block] == 0, f"block {block} is free and in {held[block]} tables"
+        idle = [] if self._prefixes is None else self._prefixes.idle()
+        for block in idle:
+            assert held[block] == 0, f"block {block} is idle and in {held[block]} tables"
+        assert not set(free) & set(idle), f"blocks {set(free) & set(idle)} are free and hold a prefix"
+        used = sum(count > 0 for count in held)
+        assert used + len(free) + len(idle) == self.num_blocks, (
+            f"{used} used, {len(idle)} cached and {len(free)} free blocks do not make {self.num_blocks}"
+        )
+        shared = sum(count > 1 for count in held)
+        assert shared == self.num_shared, f"{shared} blocks are shared, {self.num_shared} are counted"
