@@ -46,7 +46,9 @@ class Pool(Protocol):
 class PagedPool:
     """Blocks of a `BlockAllocator`; with `share_prefixes`, the prefix cache finds what prompts have in common."""
 
-    def __init__(self, trace: Trace, num_slots: int, block_size: int, *, share_prefixes: bool = False) -> None:
+    def __init__(
+        self, trace: Trace, num_slots: int, block_size: int, *, share_prefixes: bool = False
+    ) -> None:
         num_blocks = num_slots // block_size
         self.allocator = BlockAllocator(num_blocks, block_size, prefix_caching=share_prefixes)
         self.block_size = block_size

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-QUANTITIES = ("tokens", "reserved", "internal", "external", "running", "waiting", "waiting_running", "full")
-"""What is summed over steps: four kinds of slots, requests that run and wait, those that run while others wait,
-and 1 for each step in which requests wait."""
+SLOTS = ("tokens", "reserved", "internal", "external")
+"""What a slot that is taken is taken for."""
 
-_SLOPES = {"tokens": 1, "reserved": -1}  # a step, for each running request
+QUANTITIES = (*SLOTS, "running", "waiting", "waiting_running", "full")
+"""What is summed over steps: slots, requests that run, that wait, that run while others wait; 1 where any waits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,8 @@ class Recording:
         The step in which each piece begins; the last is where all is over.
     values, slopes : int64[num_pieces, len(QUANTITIES)]
         Each quantity in a piece's first step, and its change from step to step.
-    num_preemptions : int
+    preemptions : int64[num_pieces]
+        In the first step of each piece.
     refused : list of int
         Requests that do not fit even into the empty pool, by their place in the trace.
     """
@@ -43,35 +44,34 @@ class Recording:
     starts: Any
     values: Any
     slopes: Any
-    num_preemptions: int
+    preemptions: Any
     refused: list[int]
 
     @classmethod
-    def of(
-        cls, rows: Sequence[tuple[int, ...]], num_preemptions: int, refused: list[int]
-    ) -> Recording:
-        """Make a recording from rows in time: step, slots held, sums over running requests of the slots they
-        hold, will fill and have filled (a shared slot counts for each), slots stranded, running, waiting."""
+    def of(cls, rows: Sequence[tuple[int, ...]], refused: list[int]) -> Recording:
+        """Make a recording.
+
+        Parameters
+        ----------
+        rows : sequence of tuple of int
+            In time, the last where all is over: the step; slots held; the sums over running requests of the
+            slots that they hold, that they will fill, that they have filled (what they share counts for each);
+            slots stranded; requests that run, that wait, that were preempted in this step.
+        refused : list of int
+        """
         table = np.array(rows, np.int64)
-        step, held, capacity, useful, length, stranded, running, waiting = table[:-1].T
-        full = waiting > 0
-        values = {
-            "tokens": held - (capacity - length),
-            "reserved": useful - length,
-            "internal": capacity - useful,
-            "external": stranded,
-            "running": running,
-            "waiting": waiting,
-            "waiting_running": running * full,
-            "full": full,
-        }
-        return cls(
-            table[:, 0],
-            np.stack([values[name] for name in QUANTITIES], axis=1).astype(np.int64),
-            np.stack([running * _SLOPES.get(name, 0) for name in QUANTITIES], axis=1),
-            num_preemptions,
-            refused,
-        )
+        held, capacity, useful, length, stranded, running, waiting, preempted = table[:-1, 1:].T
+        full = (waiting > 0).astype(np.int64)
+        slots = (held - (capacity - length), useful - length, capacity - useful, stranded)
+        values = np.stack([*slots, running, waiting, running * full, full], axis=1)
+        slopes = np.zeros_like(values)
+        slopes[:, 0], slopes[:, 1] = running, -running
+        return cls(table[:, 0], values, slopes, preempted, refused)
+
+    @property
+    def num_preemptions(self) -> int:
+        """Preemptions in all steps."""
+        return int(self.preemptions.sum())
 
     @property
     def num_steps(self) -> int:
@@ -84,29 +84,42 @@ class Recording:
         Parameters
         ----------
         edges : int64[num_bins + 1]
-            Steps, rising.
+            Steps, rising, the first not below 0; what lies after the end counts as empty.
 
         Returns
         -------
         dict of str to int64[num_bins]
-            By the names in `QUANTITIES`.
+            By the names in `QUANTITIES`, and "preemptions".
         """
-        lengths = np.diff(self.starts)[:, None]
-        whole = self.values * lengths + self.slopes * (lengths * (lengths - 1) // 2)
-        before = np.concatenate([np.zeros((1, whole.shape[1]), np.int64), np.cumsum(whole, axis=0)])
+        edges = np.asarray(edges)
+        whole = np.cumsum(_sum(self.values, self.slopes, np.diff(self.starts)), axis=0)
+        before = np.concatenate([np.zeros_like(whole[:1]), whole])
         inside = np.clip(edges, self.starts[0], self.starts[-1])
         piece = np.minimum(np.searchsorted(self.starts, inside, side="right") - 1, len(whole) - 1)
-        steps = (inside - self.starts[piece])[:, None]
-        upto = before[piece] + self.values[piece] * steps + self.slopes[piece] * (steps * (steps - 1) // 2)
-        return dict(zip(QUANTITIES, np.diff(upto, axis=0).T, strict=True))
+        steps = inside - self.starts[piece]
+        upto = before[piece] + _sum(self.values[piece], self.slopes[piece], steps)
+        sums = dict(zip(QUANTITIES, np.diff(upto, axis=0).T, strict=True))
+        preempted = np.concatenate([[0], np.cumsum(self.preemptions)])
+        sums["preemptions"] = np.diff(preempted[np.searchsorted(self.starts[:-1], edges)])
+        return sums
 
     def totals(self) -> dict[str, int]:
         """Return each quantity summed over all steps."""
         return {name: int(total[0]) for name, total in self.sums(self.starts[[0, -1]]).items()}
 
+    def peak(self, quantity: str) -> int:
+        """Return the largest value of a quantity in any piece's first step."""
+        return int(self.values[:, QUANTITIES.index(quantity)].max())
+
+
+def _sum(values: Any, slopes: Any, steps: Any) -> Any:
+    """Return the sums over the first steps of pieces, int64[num_pieces, len(QUANTITIES)]."""
+    steps = steps[:, None]
+    return values * steps + slopes * (steps * (steps - 1) // 2)
+
 
 def waste(sums: dict[str, Any]) -> Any:
     """Return the share of the taken slots that hold no token, NaN where none is taken."""
-    taken = sum(sums[name] for name in QUANTITIES[:4])
+    taken = np.asarray(sum(sums[name] for name in SLOTS), np.float64)
     with np.errstate(invalid="ignore"):
-        return 1 - np.divide(sums["tokens"], taken)
+        return 1 - sums["tokens"] / taken

@@ -19,7 +19,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -56,7 +55,9 @@ class _Simulation:
         self.num_arrived = 0
         self.waiting: deque[int] = deque()
         self.running: dict[int, None] = {}  # in the order of arrival
-        self.retry = True  # the first that waits may fit: memory was freed since it did not, or prefixes written
+        self.retry = (
+            True  # the first that waits may fit: memory was freed since it did not, or prefixes written
+        )
         # A running request's tokens in the cache are offsets[request] + step: they grow by one a step.
         self.offsets = [0] * num_requests
         self.lens: list[int] = trace.prompt_lens.tolist()  # at the next admission
@@ -68,20 +69,22 @@ class _Simulation:
         self.due: list[int] = []
         # Sums over running requests: slots they hold, those that they will fill, offsets.
         self.capacity = self.useful = self.offset = 0
-        self.num_preemptions = 0
+        self.num_preemptions = 0  # in this step
         self.refused: list[int] = []
         self.rows: list[tuple[int, ...]] = []
 
     def run(self) -> Recording:
         while (step := self._next_step()) is not None:
-            self.step = step
+            self.step, self.num_preemptions = step, 0
             self._end(self.endings.pop(step, []))
             self._arrive()
-            preempted = self._grow(self.growths.pop(step, []))
-            if not preempted:
+            self._grow(self.growths.pop(step, []))
+            if not self.num_preemptions:
                 self._admit()
-            self._record()
-        return Recording.of(self.rows, self.num_preemptions, self.refused)
+            self._record(step)
+        if len(self.rows) == 1:  # all were refused at once: a step in which nothing happens
+            self._record(self.step + 1)
+        return Recording.of(self.rows, self.refused)
 
     def _next_step(self) -> int | None:
         """Return the next step in which anything but generating happens, None if there is nothing left."""
@@ -112,15 +115,13 @@ class _Simulation:
                 self._leave(request, self.final_lens[request])
                 self.done(1)
 
-    def _grow(self, requests: list[int]) -> bool:
-        """Give room for a token to each that has none; return whether the pool was dry."""
-        preempted = False
+    def _grow(self, requests: list[int]) -> None:
+        """Give room for a token to each that has none; preempt where the pool is dry."""
         for request in sorted(requests):
             if request not in self.running or self._length(request) != self.capacities[request] + 1:
                 continue
             self.pool.commit(request, self._length(request) - 1)
             while not (capacity := self.pool.grow(request)):
-                preempted = True
                 if self._preempt_latest() == request:
                     break
             else:
@@ -128,7 +129,6 @@ class _Simulation:
                 self.capacities[request] = capacity
                 self._account(request, +1)
                 self._expect_growth(request)
-        return preempted
 
     def _preempt_latest(self) -> int:
         latest = next(reversed(self.running))
@@ -185,12 +185,12 @@ class _Simulation:
         self.useful += sign * min(self.capacities[request], self.final_lens[request])
         self.offset += sign * self.offsets[request]
 
-    def _record(self) -> None:
+    def _record(self, step: int) -> None:
         stranded = self.pool.num_stranded_slots(self.waiting[0]) if self.waiting else 0
-        length = self.offset + self.step * len(self.running)
+        length = self.offset + step * len(self.running)
         self.rows.append(
             (
-                self.step,
+                step,
                 self.pool.num_held_slots,
                 self.capacity,
                 self.useful,
@@ -198,5 +198,6 @@ class _Simulation:
                 stranded,
                 len(self.running),
                 len(self.waiting),
+                self.num_preemptions,
             )
         )

@@ -80,6 +80,19 @@ class Trace:
         """Return the same requests, all there from the start."""
         return replace(self, arrivals=np.zeros(len(self)))
 
+    def unbounded_hit_rate(self) -> float:
+        """Return the share of prompt tokens that an earlier prompt holds after the same prefix: no cache has more."""
+        assert self.hash_ids is not None
+        seen: set[int] = set()
+        hits = 0
+        for prompt_len, ids in zip(self.prompt_lens.tolist(), self.hash_ids, strict=True):
+            known = [number in seen for number in ids.tolist()]
+            num_known = known.index(False) if False in known else len(known)
+            # One token is left to compute.
+            hits += min(num_known * TOKENS_PER_HASH, prompt_len - 1)
+            seen.update(ids.tolist())
+        return hits / int(self.prompt_lens.sum())
+
     def token_ids(self, request: int, start: int, stop: int) -> Any:
         """Return ids of the tokens ``start .. stop - 1`` of a request, int64[stop - start].
 
@@ -89,7 +102,9 @@ class Trace:
         prompt_len = int(self.prompt_lens[request])
         place = np.arange(start, min(stop, prompt_len))
         prompt = self.hash_ids[request][place // TOKENS_PER_HASH] * TOKENS_PER_HASH + place % TOKENS_PER_HASH
-        generated = np.arange(max(start, prompt_len), stop) + (self._first_generated_id + request * MOST_TOKENS * 2)
+        generated = np.arange(max(start, prompt_len), stop) + (
+            self._first_generated_id + request * MOST_TOKENS * 2
+        )
         return np.concatenate([prompt, generated])
 
     @cached_property
@@ -132,7 +147,9 @@ def read(path: Path) -> Trace:
 
 
 def _read_azure(path: Path, text: str) -> Trace:
-    times, lens, last = [], [], np.datetime64(0, "ns")
+    times: list[Any] = []
+    lens: list[list[int]] = []
+    last = np.datetime64(0, "ns")
     with progress(text.count("\n"), "read", "lines") as done:
         for line, row in csv_rows(path, text, AZURE_FIELDS):
             time = _time(path, line, row["TIMESTAMP"])
@@ -146,12 +163,15 @@ def _read_azure(path: Path, text: str) -> Trace:
             if len(lens) % _BATCH == 0:
                 done(_BATCH)
     seconds = (np.array(times) - times[0]) / np.timedelta64(1, "s")
-    return Trace(path.name, seconds, *np.array(lens, np.int64).T)
+    prompt_lens, output_lens = np.array(lens, np.int64).T
+    return Trace(path.name, seconds, prompt_lens, output_lens)
 
 
 def _read_mooncake(path: Path, text: str) -> Trace:
     lines = text.split("\n")
-    times, lens, hash_ids = [], [], []
+    times: list[float] = []
+    lens: list[list[int]] = []
+    hash_ids: list[Any] = []
     with progress(len(lines), "read", "lines") as done:
         for number, line in enumerate(lines, start=1):
             if number % _BATCH == 0:
@@ -166,7 +186,8 @@ def _read_mooncake(path: Path, text: str) -> Trace:
             lens.append([prompt_len, output_len])
             hash_ids.append(np.array(ids, np.int64))
     seconds = (np.array(times, np.float64) - times[0]) / 1000
-    return Trace(path.name, seconds, *np.array(lens, np.int64).T, hash_ids)
+    prompt_lens, output_lens = np.array(lens, np.int64).T
+    return Trace(path.name, seconds, prompt_lens, output_lens, hash_ids)
 
 
 def _record(path: Path, number: int, line: str) -> dict[str, Any]:
