@@ -100,8 +100,12 @@ class Trace:
         """
         assert self.hash_ids is not None
         prompt_len = int(self.prompt_lens[request])
-        place = np.arange(start, min(stop, prompt_len))
-        prompt = self.hash_ids[request][place // TOKENS_PER_HASH] * TOKENS_PER_HASH + place % TOKENS_PER_HASH
+        first = start // TOKENS_PER_HASH
+        pieces = self.hash_ids[request][first : -(-stop // TOKENS_PER_HASH), None] * TOKENS_PER_HASH
+        skipped = first * TOKENS_PER_HASH
+        prompt = (pieces + np.arange(TOKENS_PER_HASH)).ravel()[
+            start - skipped : min(stop, prompt_len) - skipped
+        ]
         generated = np.arange(max(start, prompt_len), stop) + (
             self._first_generated_id + request * MOST_TOKENS * 2
         )
@@ -200,7 +204,7 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
         _refuse(path, number, "must be a JSON object", reprlib.repr(line))
     missing = [name for name in MOONCAKE_FIELDS if name not in record]
     if missing:
-        _refuse(path, number, f"must have {', '.join(MOONCAKE_FIELDS)}", f"none of the name {missing[0]}")
+        _refuse(path, number, f"must have {', '.join(MOONCAKE_FIELDS)}", f"no {missing[0]}")
     time, prompt_len, output_len, ids = (record[name] for name in MOONCAKE_FIELDS)
     if type(time) not in (int, float) or not 0 <= time < math.inf:
         _refuse(path, number, "timestamp must be milliseconds, 0 or more", f"timestamp={reprlib.repr(time)}")
