@@ -83,14 +83,16 @@ class Trace:
     def unbounded_hit_rate(self) -> float:
         """Return the share of prompt tokens that an earlier prompt holds after the same prefix: no cache has more."""
         assert self.hash_ids is not None
-        seen: set[int] = set()
+        # Prefixes by the number of the one that is a piece shorter, and the piece's id.
+        prefixes: dict[tuple[int, int], int] = {}
         hits = 0
         for prompt_len, ids in zip(self.prompt_lens.tolist(), self.hash_ids, strict=True):
-            known = [number in seen for number in ids.tolist()]
-            num_known = known.index(False) if False in known else len(known)
+            prefix, num_known, before = -1, 0, len(prefixes)
+            for number in ids.tolist():
+                prefix = prefixes.setdefault((prefix, number), len(prefixes))
+                num_known += prefix < before
             # One token is left to compute.
             hits += min(num_known * TOKENS_PER_HASH, prompt_len - 1)
-            seen.update(ids.tolist())
         return hits / int(self.prompt_lens.sum())
 
     def token_ids(self, request: int, start: int, stop: int) -> Any:
