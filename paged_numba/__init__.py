@@ -10,6 +10,7 @@ _HOME = {
     "DuplicateSequenceError": "errors",
     "OutOfBlocksError": "errors",
     "PagedKVCache": "cache",
+    "SwappedSequenceError": "errors",
     "UnknownSequenceError": "errors",
     "copy_blocks": "ops",
     "gather_kv": "ops",

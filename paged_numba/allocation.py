@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, eq=False)
-class Allocation:
+class Allocation(NamedTuple):
     """What the caller must do before the new tokens count.
 
     Attributes
@@ -17,7 +16,7 @@ class Allocation:
     slots : int64[num_tokens - num_cached_tokens]
         Where to write the new tokens, ``block * block_size + offset``.
     num_cached_tokens : int
-        The first tokens, which the prefix cache holds: they need not be computed or written.
+        The first tokens that need not be computed or written: the prefix cache holds them, or they were released.
     """
 
     copies: Any
@@ -38,8 +37,9 @@ class AllocatorStats:
     num_shared_blocks : int
         Used blocks that more than one sequence shares.
     num_sequences : int
+        Those in the pool.
     num_tokens : int
-        Tokens of all sequences; one that several share counts for each.
+        Tokens of these; one that several share counts for each, and one that was released counts too.
     num_stored_tokens : int
         Slots that hold a token; one that several sequences share counts once.
     num_empty_slots : int
@@ -47,6 +47,10 @@ class AllocatorStats:
     num_queried_tokens, num_hit_tokens, num_evictions : int
         Of the prefix cache, since the pool was made: tokens of added sequences, those that were found, and
         blocks that were given up.
+    num_swapped_sequences : int
+        Sequences that are swapped out now.
+    num_recompute_preemptions, num_swap_preemptions : int
+        Sequences that were preempted since the pool was made, one way and the other.
     """
 
     num_blocks: int
@@ -61,6 +65,14 @@ class AllocatorStats:
     num_queried_tokens: int = 0
     num_hit_tokens: int = 0
     num_evictions: int = 0
+    num_swapped_sequences: int = 0
+    num_recompute_preemptions: int = 0
+    num_swap_preemptions: int = 0
+
+    @property
+    def num_preemptions(self) -> int:
+        """Sequences that were preempted, either way."""
+        return self.num_recompute_preemptions + self.num_swap_preemptions
 
     @property
     def hit_rate(self) -> float:

@@ -7,59 +7,23 @@ Serving with PagedAttention", SOSP 2023.
 
 from __future__ import annotations
 
-import operator
 from array import array
-from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, SupportsIndex
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from .allocation import Allocation, AllocatorStats
-from .block_pool import BlockPool
-from .errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
-from .prefix_cache import NONE, ROOT, PrefixCache
-from .token_ids import as_bytes, integer, split
-
-MAX_SLOTS = 2**48
-"""Bound of the slots of a pool: far beyond any memory, far within int64."""
-
-
-MAX_BLOCKS = 2**31 - 1
-"""Bound of the blocks of a pool: block tables are int32."""
+from .accounts import PoolAccounts
+from .allocation import Allocation
+from .errors import OutOfBlocksError
+from .integers import not_negative, positive
+from .prefix_cache import NONE, ROOT
+from .sequence_state import SequenceState
+from .token_ids import as_bytes, split
 
 _NO_COPIES = np.empty((0, 2), np.int64)
 
 
-class _Sequence:
-    """A block table, and what the prefix cache must still be told.
-
-    Attributes
-    ----------
-    node : int
-        The prefix cache's, of the last full block that was written; NONE if it was told to forget all.
-    unwritten : list of bytes
-        Token ids of the full blocks after it.
-    part : bytes
-        Token ids of the part-filled block.
-    """
-
-    __slots__ = ("length", "node", "part", "salt", "table", "unwritten")
-
-    def __init__(
-        self, table: array[int], length: int, salt: Hashable, node: int, unwritten: list[bytes], part: bytes
-    ) -> None:
-        self.table = table
-        self.length = length
-        self.salt = salt
-        self.node = node
-        self.unwritten = unwritten
-        self.part = part
-
-    def copy(self) -> _Sequence:
-        return _Sequence(self.table[:], self.length, self.salt, self.node, self.unwritten[:], self.part)
-
-
-class BlockAllocator:
+class BlockAllocator(PoolAccounts):
     """A pool of KV blocks with a block table for each sequence.
 
     Parameters
@@ -92,94 +56,11 @@ class BlockAllocator:
     [0, 2]
     """
 
-    def __init__(
-        self, num_blocks: int, block_size: int, *, prefix_caching: bool = False, watermark: float = 0.0
-    ) -> None:
-        if not 0 <= watermark <= 1:
-            raise ValueError(f"watermark must lie in 0 .. 1, got watermark={watermark}")
-        self.num_blocks = _positive("num_blocks", num_blocks)
-        self.block_size = _positive("block_size", block_size)
-        if self.num_blocks > MAX_BLOCKS:
-            raise ValueError(f"num_blocks must be at most {MAX_BLOCKS}, got num_blocks={self.num_blocks}")
-        if self.num_blocks * self.block_size > MAX_SLOTS:
-            raise ValueError(
-                f"num_blocks * block_size must be at most {MAX_SLOTS}, got num_blocks={self.num_blocks} "
-                f"block_size={self.block_size}"
-            )
-        self._prefixes = PrefixCache(self.num_blocks) if prefix_caching else None
-        self._pool = BlockPool(self.num_blocks, self._prefixes)
-        self._reserve = int(watermark * self.num_blocks)
-        self._offsets = np.arange(self.block_size, dtype=np.int64)
-        self._sequences: dict[Hashable, _Sequence] = {}
-        self._num_tokens = self._num_empty_slots = self._num_queried = self._num_hit = 0
-
-    # Questions.
-
-    def __contains__(self, seq_id: Hashable) -> bool:
-        return seq_id in self._sequences
-
-    def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._sequences)
-
-    def __len__(self) -> int:
-        return len(self._sequences)
-
-    @property
-    def num_free_blocks(self) -> int:
-        """Blocks that no sequence owns; some may hold a prefix still."""
-        return self._pool.num_free
-
     def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
         """Tell whether `add` would find blocks for a sequence; see there."""
         count, ids = self._tokens(tokens)
         hits, _ = self._find(split(ids, self.block_size), salt)
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
-
-    def is_cached(self, block: int) -> bool:
-        """Tell whether a block holds a part of a prefix that the prefix cache knows."""
-        return self._prefixes is not None and block in self._prefixes
-
-    def generation(self, block: int) -> int:
-        """Return how often a block was handed out to be written anew."""
-        return self._pool.generations[self._block(block)]
-
-    def seq_len(self, seq_id: Hashable) -> int:
-        """Return the number of tokens of a sequence.
-
-        Raises
-        ------
-        UnknownSequenceError
-        """
-        return self._sequence(seq_id).length
-
-    def block_table(self, seq_id: Hashable) -> Any:
-        """Return the blocks of a sequence in logical order, int32[num_seq_blocks].
-
-        Raises
-        ------
-        UnknownSequenceError
-        """
-        return np.array(self._sequence(seq_id).table, np.int32)
-
-    def slots(self, seq_id: Hashable, start: int, stop: int) -> Any:
-        """Return the slots of the tokens ``start .. stop - 1`` of a sequence, int64[stop - start].
-
-        Raises
-        ------
-        UnknownSequenceError, ValueError
-        """
-        sequence = self._sequence(seq_id)
-        start, stop = _count("start", start), _count("stop", stop)
-        if not start <= stop <= sequence.length:
-            raise ValueError(
-                f"start and stop must lie in order in 0 .. {sequence.length} (the sequence's length), "
-                f"got start={start} stop={stop}"
-            )
-        return self._slots(sequence.table, start, stop)
-
-    def ref_count(self, block: int) -> int:
-        """Return how many sequences hold a block."""
-        return self._pool.refs[self._block(block)]
 
     # Changes. Each checks all that can fail before it changes anything.
 
@@ -206,6 +87,7 @@ class BlockAllocator:
             Nothing was changed.
         """
         count, ids = self._tokens(tokens)
+        hash(salt)  # what is no key fails here
         self._require_new(seq_id)
         unwritten, part = split(ids, self.block_size)
         hits, node = self._find((unwritten, part), salt)
@@ -215,9 +97,8 @@ class BlockAllocator:
         self._pool.hold(hits)
         table = array("i", hits)
         table.extend(self._pool.take(new))
-        self._sequences[seq_id] = _Sequence(table, count, salt, node, unwritten[len(hits) :], part)
+        self._enter(seq_id, SequenceState(table, count, salt, node, unwritten[len(hits) :], part))
         cached = len(hits) * self.block_size
-        self._num_tokens += count
         self._num_empty_slots += -count % self.block_size
         if self._prefixes is not None:
             self._prefixes.use(node)
@@ -236,7 +117,7 @@ class BlockAllocator:
 
         Raises
         ------
-        UnknownSequenceError, OutOfBlocksError, TypeError, ValueError
+        UnknownSequenceError, SwappedSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
         count, ids = self._tokens(tokens)
@@ -262,9 +143,7 @@ class BlockAllocator:
         sequence.length = stop
         self._num_tokens += count
         self._num_empty_slots += -stop % self.block_size
-        if ids and sequence.node != NONE:
-            full, sequence.part = split(sequence.part + ids, self.block_size)
-            sequence.unwritten += full
+        sequence.extend(ids, self.block_size)
         return Allocation(copies, self._slots(table, start, stop))
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
@@ -272,33 +151,127 @@ class BlockAllocator:
 
         Raises
         ------
-        UnknownSequenceError, DuplicateSequenceError
+        UnknownSequenceError, SwappedSequenceError, DuplicateSequenceError
             Nothing was changed.
         """
         parent = self._sequence(parent_id)
         self._require_new(child_id)
-        self._pool.hold(parent.table)
-        self._num_tokens += parent.length
+        child = parent.fork()
+        self._pool.hold(child.held())
         if self._prefixes is not None:
-            self._prefixes.use(parent.node)
-        self._sequences[child_id] = parent.copy()
+            self._prefixes.use(child.node)
+        self._enter(child_id, child)
 
     def free(self, seq_id: Hashable) -> None:
-        """End a sequence; blocks that no other shares are free again.
+        """End a sequence, swapped out or not; blocks that no other shares are free again.
 
         Raises
         ------
         UnknownSequenceError
             Also for a sequence that was freed before; nothing was changed.
         """
-        sequence = self._sequence(seq_id)
-        del self._sequences[seq_id]
-        self._num_tokens -= sequence.length
-        if sequence.table and self._pool.refs[sequence.table[-1]] == 1:
-            self._num_empty_slots -= -sequence.length % self.block_size
-        self._pool.drop(sequence.table)
+        if self._swapped.pop(seq_id, None) is None:
+            self._leave(seq_id)
+
+    def preempt(self, seq_id: Hashable) -> None:
+        """Free a sequence to make room; the caller adds it again later, and has it computed again.
+
+        What it wrote stays findable by the prefix cache until the blocks are needed.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            Nothing was changed.
+        """
+        self._leave(seq_id)
+        self._num_recomputes += 1
+
+    def swap_out(self, seq_id: Hashable) -> None:
+        """Give up the blocks of a sequence whose tokens the caller has copied to host memory.
+
+        Sequences that share blocks with it keep them, and the prefix cache may keep the others, until they are
+        needed. The sequence keeps its id and its length. It is not iterated over, and until `swap_in` it may only
+        be freed.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            Nothing was changed.
+        """
+        ids = [] if self._prefixes is None else self._prefixes.ids(self._sequence(seq_id).node)
+        sequence = self._leave(seq_id)
+        if sequence.node != NONE:
+            sequence.node, sequence.unwritten = ROOT, ids + sequence.unwritten
+        self._swapped[seq_id] = sequence
+        self._num_swaps += 1
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        """Give a sequence that was swapped out blocks again.
+
+        The watermark does not bind it. Blocks that it shared with a fork are its own from here on; those that the
+        prefix cache holds are shared.
+
+        Returns
+        -------
+        Allocation
+            The slots to copy tokens back to, those after the first `num_cached_tokens`; then comes `commit`.
+
+        Raises
+        ------
+        UnknownSequenceError, ValueError
+            No sequence is swapped out with this id; nothing was changed.
+        OutOfBlocksError
+            Nothing was changed.
+        """
+        if seq_id not in self._swapped:
+            self._sequence(seq_id)
+            raise ValueError(f"seq_id must be that of a sequence that is swapped out, got seq_id={seq_id!r}")
+        sequence = self._swapped[seq_id]
+        found: list[int] = []
+        node = sequence.node
+        if self._prefixes is not None and node != NONE:
+            found, node = self._prefixes.find(sequence.unwritten, sequence.salt)
+        hits = found[sequence.num_released :]
+        kept = sequence.num_released + len(hits)
+        new = len(sequence.table) - kept
+        self._require_free(new, self._pool.num_free_beside(hits), f"swap_in of {sequence.length} tokens")
+        self._pool.hold(hits)
+        sequence.table[sequence.num_released :] = array("i", hits) + self._pool.take(new)
+        sequence.node = node
+        del sequence.unwritten[: len(found)], self._swapped[seq_id]
         if self._prefixes is not None:
-            self._prefixes.drop(sequence.node)
+            self._prefixes.use(node)
+        self._num_empty_slots += -sequence.length % self.block_size
+        self._enter(seq_id, sequence)
+        cached = kept * self.block_size
+        return Allocation(_NO_COPIES, self._slots(sequence.table, cached, sequence.length), cached)
+
+    def release(self, seq_id: Hashable, window: int) -> int:
+        """Give up the blocks that no token from the last one on sees through a sliding window.
+
+        Call it after the step's attention: the tokens before the last see further back. The block table keeps its
+        length, with -1 in the released places. Sequences that share a block keep it, and the prefix cache may.
+
+        Parameters
+        ----------
+        seq_id : hashable
+        window : int
+            As of attention: a token sees no key at `window` or more positions before its own.
+
+        Returns
+        -------
+        int
+            How many blocks this sequence gave up.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError, TypeError, ValueError
+            Nothing was changed.
+        """
+        sequence = self._sequence(seq_id)
+        gone = sequence.release(max(0, sequence.length - positive("window", window)) // self.block_size)
+        self._pool.drop(gone)
+        return len(gone)
 
     def commit(self, seq_id: Hashable) -> None:
         """Say that all tokens of a sequence are written: from here on its full blocks may be found.
@@ -307,7 +280,7 @@ class BlockAllocator:
 
         Raises
         ------
-        UnknownSequenceError
+        UnknownSequenceError, SwappedSequenceError
         """
         sequence = self._sequence(seq_id)
         if self._prefixes is None or not sequence.unwritten:
@@ -323,68 +296,10 @@ class BlockAllocator:
         """Forget all prefixes; sequences keep their blocks, and none of theirs is found from here on."""
         if self._prefixes is not None:
             self._pool.reclaim(self._prefixes.clear())
-            for sequence in self._sequences.values():
-                sequence.node, sequence.unwritten, sequence.part = NONE, [], b""
-
-    # Accounts.
-
-    def stats(self) -> AllocatorStats:
-        """Return the counts of the moment, in time that depends on nothing."""
-        free, prefixes = self._pool.num_free, self._prefixes
-        used = self.num_blocks - free
-        return AllocatorStats(
-            num_blocks=self.num_blocks,
-            num_free_blocks=free,
-            num_used_blocks=used,
-            num_shared_blocks=self._pool.num_shared,
-            num_sequences=len(self._sequences),
-            num_tokens=self._num_tokens,
-            num_stored_tokens=used * self.block_size - self._num_empty_slots,
-            num_empty_slots=self._num_empty_slots,
-            num_cached_blocks=0 if prefixes is None else prefixes.num_idle,
-            num_queried_tokens=self._num_queried,
-            num_hit_tokens=self._num_hit,
-            num_evictions=0 if prefixes is None else prefixes.num_evictions,
-        )
-
-    def check(self) -> None:
-        """Verify every invariant and count; costs time in proportion to the pool and all tables.
-
-        Raises
-        ------
-        AssertionError
-            Says which invariant is broken, and where.
-        """
-        held, filled = [0] * self.num_blocks, [0] * self.num_blocks
-        for seq_id, sequence in self._sequences.items():
-            table = sequence.table.tolist()
-            expected = self._blocks_for(sequence.length)
-            assert len(table) == expected, (
-                f"sequence {seq_id!r} of {sequence.length} tokens needs {expected} blocks, has {table}"
-            )
-            assert len(set(table)) == expected, f"sequence {seq_id!r} holds a block twice: {table}"
-            for place, block in enumerate(table):
-                assert 0 <= block < self.num_blocks, (
-                    f"sequence {seq_id!r} holds block {block}, not in the pool"
-                )
-                held[block] += 1
-                inside = min(self.block_size, sequence.length - place * self.block_size)
-                assert filled[block] in (0, inside), (
-                    f"block {block} holds {inside} tokens for one of its owners"
-                )
-                filled[block] = inside
-        self._pool.check(held)
-        if self._prefixes is not None:
-            self._prefixes.check([s.node for s in self._sequences.values() if s.node != NONE])
-        tokens = sum(sequence.length for sequence in self._sequences.values())
-        assert tokens == self._num_tokens, f"sequences have {tokens} tokens, {self._num_tokens} are counted"
-        empty = sum(self.block_size - count for count in filled if count)
-        assert empty == self._num_empty_slots, f"{empty} slots are empty, {self._num_empty_slots} are counted"
+            for sequence in (*self._sequences.values(), *self._swapped.values()):
+                sequence.hide()
 
     # Pieces.
-
-    def _blocks_for(self, tokens: int) -> int:
-        return -(-tokens // self.block_size)
 
     def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
         """Return the blocks that hold the first tokens, and the last one's node; one token stays to compute."""
@@ -396,7 +311,7 @@ class BlockAllocator:
     def _tokens(self, tokens: int | Sequence[int]) -> tuple[int, bytes]:
         """Return the number of tokens, and their ids where the prefix cache needs them."""
         if isinstance(tokens, str) or not hasattr(tokens, "__len__"):
-            count = _count("tokens", tokens)
+            count = not_negative("tokens", tokens)
             if self._prefixes is not None:
                 raise TypeError(
                     f"tokens must be the token ids with prefix_caching=True, got tokens={tokens!r}"
@@ -404,44 +319,6 @@ class BlockAllocator:
             return count, b""
         return len(tokens), b"" if self._prefixes is None else as_bytes(tokens)
 
-    def _slots(self, table: array[int], start: int, stop: int) -> Any:
-        size = self.block_size
-        if stop - start == 1:
-            return np.array([table[start // size] * size + start % size], np.int64)
-        first = start // size
-        blocks = np.array(table[first : self._blocks_for(stop)], np.int64)
-        return (blocks[:, None] * size + self._offsets).ravel()[start - first * size : stop - first * size]
-
-    def _sequence(self, seq_id: Hashable) -> _Sequence:
-        try:
-            return self._sequences[seq_id]
-        except KeyError:
-            raise UnknownSequenceError(f"no sequence has the id {seq_id!r}") from None
-
-    def _block(self, block: int) -> int:
-        block = operator.index(block)
-        if not 0 <= block < self.num_blocks:
-            raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
-        return block
-
-    def _require_new(self, seq_id: Hashable) -> None:
-        if seq_id in self._sequences:
-            raise DuplicateSequenceError(f"a sequence has the id {seq_id!r} already")
-
     def _require_free(self, needed: int, available: int, why: str) -> None:
         if needed > available:
             raise OutOfBlocksError(needed, available, why)
-
-
-def _positive(name: str, value: SupportsIndex) -> int:
-    number = integer(name, value)
-    if number < 1:
-        raise ValueError(f"{name} must be positive, got {name}={number}")
-    return number
-
-
-def _count(name: str, value: SupportsIndex) -> int:
-    number = integer(name, value)
-    if number < 0:
-        raise ValueError(f"{name} must not be negative, got {name}={number}")
-    return number

@@ -76,6 +76,7 @@ class PagedKVCache:
         shape = (num_blocks, block_size, num_kv_heads, head_dim)
         self.key_cache = seam.storage(shape, np.float32, self.target)
         self.value_cache = seam.storage(shape, np.float32, self.target)
+        self._swapped: dict[Hashable, tuple[Any, Any]] = {}
         self._watch = CacheWatch(self.allocator, self.key_cache, self.value_cache) if debug else None
 
     def add(
@@ -143,7 +144,7 @@ class PagedKVCache:
         self.allocator.fork(parent_id, child_id)
 
     def free(self, seq_id: Hashable) -> None:
-        """End a sequence and give back the blocks that no other shares.
+        """End a sequence, swapped out or not, and give back the blocks that no other shares.
 
         Raises
         ------
@@ -151,14 +152,81 @@ class PagedKVCache:
             Nothing was changed.
         """
         self.allocator.free(seq_id)
+        self._swapped.pop(seq_id, None)
+
+    def preempt(self, seq_id: Hashable) -> None:
+        """Free a sequence that is to be added and computed again; see `BlockAllocator.preempt`.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            Nothing was changed.
+        """
+        self.allocator.preempt(seq_id)
+
+    def swap_out(self, seq_id: Hashable) -> None:
+        """Move the keys and values of a sequence to host memory; see `BlockAllocator.swap_out`.
+
+        Until `swap_in` brings them back, bit for bit, the sequence may only be freed.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            Nothing was changed.
+        """
+        key, value = self.gather(seq_id)
+        self._swapped[seq_id] = seam.to_host(key), seam.to_host(value)
+        self.allocator.swap_out(seq_id)
+
+    def swap_in(self, seq_id: Hashable) -> None:
+        """Bring a sequence back from host memory; see `BlockAllocator.swap_in`.
+
+        Raises
+        ------
+        UnknownSequenceError, OutOfBlocksError, ValueError
+            Nothing was changed.
+        """
+        allocation = self.allocator.swap_in(seq_id)
+        # From the end: the first tokens may have been found, or released before the others were swapped out.
+        kept, count = self._swapped.pop(seq_id), allocation.slots.size
+        tokens = (seam.beside(part[len(part) - count :], like=self.key_cache) for part in kept)
+        self._write(seq_id, allocation, *tokens)
+
+    def release(self, seq_id: Hashable, window: int) -> int:
+        """Give up the blocks that slid out of a window; see `BlockAllocator.release`.
+
+        Returns
+        -------
+        int
+            How many blocks this sequence gave up.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError, TypeError, ValueError
+            Nothing was changed.
+        """
+        return self.allocator.release(seq_id, window)
 
     def gather(self, seq_id: Hashable) -> tuple[Any, Any]:
-        """Return the keys and values of a sequence, float32[seq_len, num_kv_heads, head_dim] each."""
-        table, seq_len = self.allocator.block_table(seq_id), self.allocator.seq_len(seq_id)
-        return ops.gather_kv(self.key_cache, self.value_cache, table, seq_len, target=self.target)
+        """Return the keys and values of a sequence, of its tokens that are not released.
+
+        Returns
+        -------
+        key, value : float32[seq_len - num_released_tokens, num_kv_heads, head_dim]
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+        """
+        pool = self.allocator
+        blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
+        return ops.gather_kv(self.key_cache, self.value_cache, blocks, count, target=self.target)
 
     def block_tables(self, seq_ids: Sequence[Hashable]) -> Any:
-        """Return int32[num_seqs, max_blocks]: the block tables of sequences, padded with -1."""
+        """Return int32[num_seqs, max_blocks]: the block tables of sequences, padded with -1.
+
+        Blocks that were released are -1 as well.
+        """
         tables = [self.allocator.block_table(seq_id) for seq_id in seq_ids]
         padded = np.full((len(tables), max((t.size for t in tables), default=0)), -1, np.int32)
         for row, table in zip(padded, tables, strict=True):

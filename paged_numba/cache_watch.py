@@ -60,8 +60,8 @@ class CacheWatch(Observer):
         owners: dict[int, list[Place]] = {}
         self._held = np.zeros((pool.num_blocks, pool.block_size), bool)
         for seq_id in pool:
-            table, length = pool.block_table(seq_id).tolist(), pool.seq_len(seq_id)
-            for index, block in enumerate(table):
+            blocks, length = pool.held_blocks(seq_id).tolist(), pool.seq_len(seq_id)
+            for index, block in enumerate(blocks, pool.num_released_tokens(seq_id) // pool.block_size):
                 owners.setdefault(block, []).append(Place(seq_id, index))
                 self._held[block, : max(0, length - index * pool.block_size)] = True
         for block, places in self._owners.items():
@@ -161,9 +161,13 @@ class CacheWatch(Observer):
             used = tables[row, : -(-length // pool.block_size)].tolist()
             if not used:
                 continue
-            starts = [place.seq_id for place in self._owners.get(used[0], ()) if place.number == 0]
+            # Blocks that were released come first, as -1.
+            first = next((index for index, block in enumerate(used) if block >= 0), 0)
+            starts = [place.seq_id for place in self._owners.get(used[first], ()) if place.number == first]
             if not starts:
-                self._tell_row(machine, row, f"begins with block {used[0]}, {self._describe(used[0])}")
+                self._tell_row(
+                    machine, row, f"begins with block {used[first]}, {self._describe(used[first])}"
+                )
                 continue
             tables_of = {seq_id: pool.block_table(seq_id).tolist() for seq_id in starts}
             seq_id = max(starts, key=lambda one: (_common(tables_of[one], used), pool.seq_len(one)))

@@ -5,6 +5,7 @@
     PagedNumbaError
     +-- OutOfBlocksError (MemoryError)               the pool has fewer free blocks than the call needs
     +-- UnknownSequenceError (LookupError)           no sequence has this id
+    +-- SwappedSequenceError (RuntimeError)          the sequence is swapped out: it has no blocks in the pool
     +-- DuplicateSequenceError (ValueError)          a sequence already has this id
     +-- TargetUnavailableError (RuntimeError)        the target that was asked for cannot run here
     +-- KernelError (RuntimeError)                   a kernel did what a GPU would punish
@@ -40,6 +41,10 @@ class OutOfBlocksError(PagedNumbaError, MemoryError):
 
 class UnknownSequenceError(PagedNumbaError, LookupError):
     """No sequence has this id; nothing was changed."""
+
+
+class SwappedSequenceError(PagedNumbaError, RuntimeError):
+    """The sequence is swapped out: it has no blocks in the pool; nothing was changed."""
 
 
 class DuplicateSequenceError(PagedNumbaError, ValueError):

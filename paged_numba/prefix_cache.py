@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 ROOT = 0
 NONE = -1
+NODE_BYTES = 4
 
 
 class PrefixCache:
@@ -36,7 +38,7 @@ class PrefixCache:
         self.num_idle = 0
         self._found: dict[Hashable, int] = {}
         # By node. Uses: its children, its block, and the sequences whose last known node it is.
-        self._keys: list[Hashable] = [None]
+        self._keys: list[Any] = [None]
         self._parents = array("i", [NONE])
         self._blocks = array("i", [NONE])
         self._uses = array("i", [1])
@@ -66,6 +68,14 @@ class PrefixCache:
     def insert(self, node: int, blocks_of_ids: Iterable[bytes], blocks: Sequence[int], salt: Hashable) -> int:
         """Make written blocks findable below a node; one whose tokens another block holds stays unknown.
 
+        Parameters
+        ----------
+        node : int
+        blocks_of_ids : iterable of bytes
+        blocks : sequence of int
+            NONE for one that is no more.
+        salt : hashable
+
         Returns
         -------
         int
@@ -80,11 +90,20 @@ class PrefixCache:
             if child is None:
                 found[key] = child = self._new_node(key, node)
                 uses[node] += 1
-            if block_of[child] == NONE:
+            if block_of[child] == NONE and block != NONE:
                 block_of[child], node_of[block] = block, child
                 uses[child] += 1
             node = child
         return node
+
+    def ids(self, node: int) -> list[bytes]:
+        """Return the token ids of the blocks down to a node."""
+        blocks_of_ids = []
+        while node not in (ROOT, NONE):
+            key = self._keys[node]
+            blocks_of_ids.append(key[1] if isinstance(key, tuple) else key[NODE_BYTES:])
+            node = self._parents[node]
+        return blocks_of_ids[::-1]
 
     def use(self, node: int) -> None:
         """Keep a node, for a sequence that goes on from it; NONE is no node."""
@@ -157,7 +176,7 @@ class PrefixCache:
 
     def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
         """Return what a node is found by."""
-        return (salt, ids) if parent == ROOT else parent.to_bytes(4, "little") + ids
+        return (salt, ids) if parent == ROOT else parent.to_bytes(NODE_BYTES, "little") + ids
 
     def _new_node(self, key: Hashable, parent: int) -> int:
         if self._vacant:

@@ -24,7 +24,7 @@ def pool_map(pool: BlockAllocator, labels: dict[Hashable, str]) -> str:
     """
     cells = ["."] * pool.num_blocks
     for seq_id in pool:
-        for block in pool.block_table(seq_id).tolist():
+        for block in pool.held_blocks(seq_id).tolist():
             cells[block] = "+" if pool.ref_count(block) > 1 else labels[seq_id]
     digits = len(str(pool.num_blocks - 1))
     lines = [

@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
+
+from .integers import integer
 
 BYTES_PER_ID = 8
 
@@ -51,13 +53,3 @@ def split(ids: bytes, block_size: int) -> tuple[list[bytes], bytes]:
     width = block_size * BYTES_PER_ID
     full = len(ids) // width * width
     return [ids[start : start + width] for start in range(0, full, width)], ids[full:]
-
-
-def integer(name: str, value: SupportsIndex) -> int:
-    """Return an argument as an int, or raise by its name."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {name}={value!r}")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {name}={value!r}") from None

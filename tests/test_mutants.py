@@ -8,11 +8,19 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from paged_numba import lockstep
 from paged_numba.allocator import BlockAllocator
-from paged_numba.errors import KernelError
+from paged_numba.errors import KernelError, PagedNumbaError
 from paged_numba.testing import properties
 from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
 from paged_numba.testing.mutants import kernels
-from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS, PREFIX_MUTANTS, PromisesTooMuch
+from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
+from paged_numba.testing.mutants.prefixes import (
+    PREFIX_MUTANTS,
+    HeadsGoFirst,
+    MostRecentGoesFirst,
+    PromisesTooMuch,
+    with_pool,
+    with_prefixes,
+)
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
@@ -84,7 +92,7 @@ def test_real_kernels_survive_the_same_hunt():
 
 @pytest.mark.parametrize("mutant", ALLOCATOR_MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_allocator_mutant_is_killed(mutant):
-    with pytest.raises((AssertionError, KeyError, IndexError)):
+    with pytest.raises((AssertionError, KeyError, IndexError, PagedNumbaError)):
         run_state_machine_as_test(allocator_machine(mutant), settings=hunt)
 
 
@@ -106,8 +114,9 @@ def test_attention_notices_values_that_are_not_copied():
 
 @pytest.mark.parametrize("name", PREFIX_MUTANTS)
 def test_prefix_cache_mutant_is_killed(name):
-    with pytest.raises((AssertionError, KeyError, IndexError, StopIteration)):
-        run_state_machine_as_test(prefix_machine(PREFIX_MUTANTS[name]), settings=hunt)
+    longer = settings(hunt, max_examples=1000, stateful_step_count=50)
+    with pytest.raises((AssertionError, KeyError, IndexError)):
+        run_state_machine_as_test(prefix_machine(PREFIX_MUTANTS[name]), settings=longer)
 
 
 def test_an_allocator_that_promises_too_much_is_noticed():
@@ -120,6 +129,22 @@ def test_an_allocator_that_promises_too_much_is_noticed():
 
     assert refuses_what_it_cannot_hold(BlockAllocator)
     assert not refuses_what_it_cannot_hold(PromisesTooMuch)
+
+
+def test_an_allocator_that_gives_up_the_wrong_block_is_noticed():
+    def gives_up_the_least_recent_tail(make):
+        pool = make(6, 2, prefix_caching=True)
+        for name in ("abcd", "efgh"):
+            pool.add(name, [*name.encode(), 0])
+            pool.commit(name)
+            pool.free(name)
+        pool.add("new", range(6))
+        pool.free("new")
+        return [pool.add(name, [*name.encode(), 0]).num_cached_tokens for name in ("abcd", "efgh")] == [2, 4]
+
+    assert gives_up_the_least_recent_tail(BlockAllocator)
+    assert not gives_up_the_least_recent_tail(with_pool(HeadsGoFirst))
+    assert not gives_up_the_least_recent_tail(with_prefixes(MostRecentGoesFirst))
 
 
 def test_mutant_whose_text_is_gone_is_an_error(tmp_path):

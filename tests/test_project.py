@@ -16,16 +16,19 @@ PACKAGE = ROOT / "paged_numba"
 # Which parts a part may import. A part is a module or package at the top of paged_numba.
 CORE = {
     "cache_watch",
+    "accounts",
     "allocation",
     "block_pool",
     "plan",
     "prefix_cache",
     "errors",
+    "integers",
     "reference",
     "allocator",
     "lockstep",
     "validation",
     "kernels",
+    "sequence_state",
     "target",
     "token_ids",
     "ops",
@@ -38,8 +41,19 @@ MAY_IMPORT = {
     "prefix_cache": set(),
     "allocation": set(),
     "block_pool": {"prefix_cache"},
-    "token_ids": set(),
-    "allocator": {"allocation", "block_pool", "errors", "prefix_cache", "token_ids"},
+    "integers": set(),
+    "token_ids": {"integers"},
+    "sequence_state": {"prefix_cache", "token_ids"},
+    "accounts": {"allocation", "block_pool", "errors", "integers", "prefix_cache", "sequence_state"},
+    "allocator": {
+        "accounts",
+        "allocation",
+        "errors",
+        "integers",
+        "prefix_cache",
+        "sequence_state",
+        "token_ids",
+    },
     "validation": {"errors"},
     "kernels": set(),
     "target": {"errors", "lockstep"},
@@ -93,7 +107,8 @@ def test_hypothesis_is_imported_only_where_tests_need_it():
         for path in PACKAGE.rglob("*.py")
         if re.search(r"^\s*(from|import) hypothesis", path.read_text(encoding="utf-8"), re.M)
     }
-    assert users == {"testing/machines.py", "testing/strategies.py"}
+    machines = {f"testing/machines/{name}.py" for name in ("allocator", "cache", "pick", "prefix")}
+    assert users == machines | {"testing/strategies.py"}
 
 
 def run_fresh(code):

@@ -86,6 +86,8 @@ class CountedBlocks:
     def free(self, request):
         del self.lens[request]
 
+    preempt = free
+
     def room(self, request):
         return self.blocks(self.lens[request]) * self.block_size
 
@@ -123,6 +125,10 @@ class SharedBlocks(CountedBlocks):
     def free(self, request):
         super().free(request)
         self.pool.free(request)
+
+    def preempt(self, request):
+        super().free(request)
+        self.pool.preempt(request)
 
     def stored(self):
         return self.pool.stats().num_stored_tokens
@@ -174,7 +180,7 @@ def token_by_token(trace, memory):
                 continue
             while not memory.hold(request, prompts[request] + generated[request]):
                 victim = max(running)
-                memory.free(victim)
+                memory.preempt(victim)
                 running.remove(victim)
                 waiting.insert(0, victim)
                 preempted += 1
@@ -356,7 +362,7 @@ MUTANTS = {
     "admits where it preempted": (simulation, "if not self.num_preemptions:", "if True:"),
     "forgets what was generated": (simulation, "self.lens[latest] = self._length(latest)", "pass"),
     "preempted to the end of the line": (simulation, "waiting.appendleft", "waiting.append"),
-    "never tries again": (simulation, "release(request)\n        self.retry = True", "release(request)"),
+    "never tries again": (simulation, "give_back(request)\n        self.retry = True", "give_back(request)"),
     "blind to new prefixes": (simulation, "self.lens[request])\n            self.retry = True", "self.lens[request])"),
     "none": (simulation, "Continuous batching", "Continuous batching"),
     "prompts are never written": (simulation, "self.pool.commit(request, self.lens[request])", "pass"),

@@ -5,7 +5,15 @@ import pytest
 
 import paged_numba as pn
 from paged_numba.prefix_cache import PrefixCache
-from paged_numba.testing.mutants.allocators import HashCollides, HashTruncated, ParentForgotten, with_prefixes
+from paged_numba.testing.mutants.prefixes import (
+    HashCollides,
+    HashTruncated,
+    HitsHeldTooLate,
+    ParentForgotten,
+    StaleAfterReuse,
+    with_pool,
+    with_prefixes,
+)
 
 
 def ids(text):
@@ -91,3 +99,136 @@ def test_ids_that_do_not_fit():
         pool.add(name, tokens)
         pool.commit(name)
     assert pool.stats().num_hit_tokens == 4
+
+
+def test_a_stale_hash_after_a_block_was_reused():
+    def finds_nothing_stale(make):
+        pool = make(2, 2, prefix_caching=True)
+        pool.add("a", ids("wxyz"))
+        pool.commit("a")
+        pool.free("a")
+        pool.add("b", ids("1234"))  # both blocks are another's now, and not even written
+        pool.free("b")
+        return pool.add("c", ids("wxy")).num_cached_tokens == 0
+
+    assert finds_nothing_stale(pn.BlockAllocator)
+    assert not finds_nothing_stale(with_prefixes(StaleAfterReuse))
+
+
+def test_hits_evicted_by_their_own_allocation():
+    def keeps_its_hits(make):
+        pool = make(3, 2, prefix_caching=True)
+        for text in ("wx", "1234"):
+            pool.add(text, ids(text))
+            pool.commit(text)
+            pool.free(text)
+        # "wx" is found, and would be the first to be given up for the two blocks after it.
+        assert pool.can_allocate(ids("wx5678"))
+        allocation = pool.add("b", ids("wx5678"))
+        return allocation.num_cached_tokens == 2 and len(set(pool.block_table("b").tolist())) == 3
+
+    assert keeps_its_hits(pn.BlockAllocator)
+    assert not keeps_its_hits(with_pool(HitsHeldTooLate))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_double_free(swapped):
+    pool = pn.BlockAllocator(4, 4)
+    pool.add("a", 3)
+    if swapped:
+        pool.swap_out("a")
+    pool.free("a")
+    for call in (pool.free, pool.preempt, pool.swap_out, pool.swap_in):
+        with pytest.raises(pn.UnknownSequenceError, match="'a'"):
+            call("a")
+    assert pool.num_free_blocks == 4
+    pool.check()
+
+
+def test_leaks_on_abort():
+    # However a sequence ends, and whatever it shared: the pool is whole again.
+    cache = pn.PagedKVCache(8, 2, 1, 2, prefix_caching=True, target="lockstep")
+    kv = np.ones((5, 1, 2), np.float32)
+    for end in (
+        cache.free,
+        cache.preempt,
+        lambda name: (cache.swap_out(name), cache.free(name)),
+        lambda name: (cache.swap_out(name), cache.swap_in(name), cache.free(name)),
+        lambda name: (cache.release(name, 1), cache.free(name)),
+        lambda name: (cache.release(name, 2), cache.swap_out(name), cache.free(name)),
+    ):
+        cache.add("a", kv, kv, ids("abcde"))
+        cache.fork("a", "b")
+        end("a")
+        cache.append("b", kv[:1], kv[:1], ids("f"))
+        end("b")
+        assert len(cache.allocator) == 0
+        assert cache.allocator.num_free_blocks == 8
+        assert not cache._swapped
+        cache.allocator.check()
+    cache.allocator.reset_prefix_cache()
+    assert cache.allocator.stats().num_cached_blocks == 0
+    # Nothing is left of the tree but its root.
+    assert len(cache.allocator._prefixes._keys) == 1
+
+
+def test_counters_stale_after_preemption():
+    pool = pn.BlockAllocator(8, 2, prefix_caching=True)
+    empty = pool.stats()
+    for name in ("a", "b"):
+        pool.add(name, [*ids("wxyz"), ord(name)])
+        pool.commit(name)
+    pool.fork("a", "c")
+    pool.preempt("a")
+    pool.swap_out("b")
+    pool.preempt("c")
+    stats = pool.stats()
+    assert (stats.num_sequences, stats.num_swapped_sequences, stats.num_preemptions) == (0, 1, 3)
+    assert (stats.num_recompute_preemptions, stats.num_swap_preemptions) == (2, 1)
+    for name in (
+        "num_used_blocks",
+        "num_shared_blocks",
+        "num_tokens",
+        "num_stored_tokens",
+        "num_empty_slots",
+    ):
+        assert getattr(stats, name) == getattr(empty, name) == 0
+    # "wx" and "yz" of a; b found them, and the blocks of "a" and "b" alone are part-filled: not cached.
+    assert (stats.num_free_blocks, stats.num_cached_blocks) == (8, 2)
+    assert pool.swap_in("b").num_cached_tokens == 4
+    assert pool.stats().num_tokens == 5
+    pool.check()
+
+
+def test_recompute_after_preemption_differing():
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((2, 128, 1, 4)).astype(np.float32)
+    cache = pn.PagedKVCache(6, 2, 1, 4, prefix_caching=True, target="lockstep", debug=True)
+    text, query = ids("wxyzw"), np.ones((1, 1, 4), np.float32)
+    cache.add("a", *table[:, text], text)
+    for letter in "stu":  # decoded, and so findable
+        cache.append("a", *table[:, ids(letter)], ids(letter))
+        text += ids(letter)
+    before, out = cache.gather("a"), cache.attend(["a"], query)
+    cache.preempt("a")
+    assert cache.add("a", *table[:, text], text) == 6
+    np.testing.assert_array_equal(cache.gather("a"), before)
+    np.testing.assert_array_equal(cache.attend(["a"], query), out)
+
+
+def test_what_was_written_before_a_reset_is_never_served_after_it():
+    pool = pn.BlockAllocator(8, 2, prefix_caching=True)
+    pool.add("a", ids("wxy"))
+    pool.commit("a")
+    pool.swap_out("a")
+    pool.add("b", ids("12"))
+    pool.fork("b", "c")
+    pool.reset_prefix_cache()
+    pool.swap_in("a")
+    pool.append("a", ids("zwx"))
+    for name in ("a", "b", "c"):
+        pool.commit(name)
+    for text in ("wxyzw", "yzwx!", "12!"):
+        assert pool.add(text, ids(text)).num_cached_tokens == 0
+        pool.free(text)
+    pool.check()

@@ -1,4 +1,4 @@
-"""Benchmarks that print both sides of each comparison from one run: ``lockstep`` and ``gpu``."""
+"""Benchmarks: ``lockstep`` and ``gpu`` print both sides of each comparison, ``allocator`` what a block costs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba bench``."""
-    parser.add_argument("what", choices=("lockstep", "gpu"), help="what to measure")
+    parser.add_argument("what", choices=("lockstep", "gpu", "allocator"), help="what to measure")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures, with provenance, to FILE"
     )
@@ -26,6 +26,10 @@ def run(options: argparse.Namespace) -> int:
         from .gpu import run as run_gpu
 
         return run_gpu(options.json, options.commit)
+    if options.what == "allocator":
+        from .allocator import run as run_allocator
+
+        return run_allocator(options.json, options.commit)
     from .lockstep import run as run_lockstep
 
     return run_lockstep(options.json, options.commit, simulator=not options.no_simulator)

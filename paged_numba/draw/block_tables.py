@@ -17,7 +17,7 @@ class BlockTables(Picture):
     ----------
     num_blocks, block_size : int
     tables : dict of str to list of int
-        By sequence, its blocks in order.
+        By sequence, its blocks in order; -1 for one that was released.
     lens : dict of str to int
         By sequence, its tokens.
     """
@@ -61,6 +61,8 @@ class BlockTables(Picture):
         )
         for row, name in enumerate(names):
             for logical, block in enumerate(self.tables[name]):
+                if block < 0:
+                    continue
                 x = left + cell * (block % columns) + cell / 2 - 2 + 7 * (self.owners(block).index(name))
                 to_y = pool_y + 46 * (block // columns)
                 y = top + 46 * row + 34
@@ -75,7 +77,8 @@ class BlockTables(Picture):
                 )
                 drawing.rect(left + cell * logical, y, cell - 4, 34, owner_fill(row), tip=tip)
                 drawing.text(left + cell * logical + cell / 2 - 2, y + 15, str(logical), "on")
-                drawing.text(left + cell * logical + cell / 2 - 2, y + 29, f"in {block}", "on small")
+                where = f"in {block}" if block >= 0 else "gone"
+                drawing.text(left + cell * logical + cell / 2 - 2, y + 29, where, "on small")
         drawing.text(16, pool_y + 22, "pool", "left")
         for block in range(self.num_blocks):
             self._block(

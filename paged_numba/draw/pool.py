@@ -39,7 +39,7 @@ class PoolHistory(Picture):
         owners = [FREE] * pool.num_blocks
         seq_id: Hashable
         for seq_id in pool:
-            for block in pool.block_table(seq_id).tolist():
+            for block in pool.held_blocks(seq_id).tolist():
                 owners[block] = SHARED if pool.ref_count(block) > 1 else str(seq_id)
         self.steps.append(owners)
 

@@ -33,7 +33,10 @@ class Pool(Protocol):
         """Take memory for a token after those written; return for how many there is room, 0 if the pool is dry."""
 
     def release(self, request: int) -> None:
-        """Give the memory back."""
+        """Give the memory back, at the end."""
+
+    def preempt(self, request: int) -> None:
+        """Give the memory back, to be admitted again later."""
 
     @property
     def num_held_slots(self) -> int:
@@ -83,6 +86,9 @@ class PagedPool:
 
     def release(self, request: int) -> None:
         self.allocator.free(request)
+
+    def preempt(self, request: int) -> None:
+        self.allocator.preempt(request)
 
     @property
     def num_held_slots(self) -> int:
@@ -135,6 +141,9 @@ class ContiguousPool:
             else:
                 holes.append(hole)
         self._holes = holes
+
+    def preempt(self, request: int) -> None:
+        raise AssertionError(f"request {request} holds all that it will ever need")
 
     def num_stranded_slots(self, request: int) -> int:
         free = self.num_slots - self.num_held_slots

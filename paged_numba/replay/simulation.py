@@ -112,7 +112,7 @@ class _Simulation:
         for request in requests:
             # One that was preempted since ends later, or waits.
             if request in self.running and self._length(request) == self.final_lens[request] + 1:
-                self._leave(request, self.final_lens[request])
+                self._leave(request, self.final_lens[request], self.pool.release)
                 self.done(1)
 
     def _grow(self, requests: list[int]) -> None:
@@ -134,16 +134,16 @@ class _Simulation:
         latest = next(reversed(self.running))
         # What it generated so far is computed again with its prompt.
         self.lens[latest] = self._length(latest)
-        self._leave(latest, self._length(latest) - 1)
+        self._leave(latest, self._length(latest) - 1, self.pool.preempt)
         self.waiting.appendleft(latest)
         self.num_preemptions += 1
         return latest
 
-    def _leave(self, request: int, written: int) -> None:
+    def _leave(self, request: int, written: int, give_back: Callable[[int], None]) -> None:
         self._account(request, -1)
         del self.running[request]
         self.pool.commit(request, written)
-        self.pool.release(request)
+        give_back(request)
         self.retry = True
 
     def _admit(self) -> None:

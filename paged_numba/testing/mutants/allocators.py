@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...allocation import Allocation
-from ...allocator import BlockAllocator, _Sequence
-from ...prefix_cache import NONE, ROOT, PrefixCache
-from ...token_ids import split
+from ...allocator import BlockAllocator
+from ...prefix_cache import ROOT
+from ...sequence_state import SequenceState
 
 
 class CopyOnWriteForgotten(BlockAllocator):
@@ -49,7 +49,7 @@ class BlockFreedTwice(BlockAllocator):
     """Gives back a block although another sequence holds it."""
 
     def free(self, seq_id: Hashable) -> None:
-        blocks = self.block_table(seq_id).tolist()
+        blocks = self.held_blocks(seq_id).tolist() if seq_id in self else []
         super().free(seq_id)
         self._pool._free.extend(block for block in blocks if self._pool.refs[block])
 
@@ -58,7 +58,8 @@ class LastBlockLeaked(BlockAllocator):
     """Forgets to give back the last block of a sequence."""
 
     def free(self, seq_id: Hashable) -> None:
-        del self._sequence(seq_id).table[-1:]
+        if seq_id in self:
+            del self._sequence(seq_id).table[-1:]
         super().free(seq_id)
 
 
@@ -104,7 +105,7 @@ class FailureLeavesTheSequence(BlockAllocator):
         try:
             return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
-            self._sequences[seq_id] = _Sequence(array("i"), 0, salt, ROOT, [], b"")
+            self._sequences[seq_id] = SequenceState(array("i"), 0, salt, ROOT, [], b"")
             raise
 
 
@@ -131,6 +132,94 @@ class SlotOffByOne(BlockAllocator):
         return slots // self.block_size * self.block_size + (slots + 1) % self.block_size
 
 
+class PreemptionNotCounted(BlockAllocator):
+    """Frees the sequence and counts nothing."""
+
+    def preempt(self, seq_id: Hashable) -> None:
+        self._leave(seq_id)
+
+
+class CountsStaleAfterPreemption(BlockAllocator):
+    """Counts the tokens of a preempted sequence on."""
+
+    def preempt(self, seq_id: Hashable) -> None:
+        length = self.seq_len(seq_id)
+        super().preempt(seq_id)
+        self._num_tokens += length
+
+
+class SwapOutKeepsTheBlocks(BlockAllocator):
+    """Never gives the blocks back."""
+
+    def swap_out(self, seq_id: Hashable) -> None:
+        self._pool.hold(self._sequence(seq_id).held())
+        super().swap_out(seq_id)
+
+
+class SwapInTakesTheOldBlocks(BlockAllocator):
+    """Believes that the old blocks are still the sequence's."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        table = self._swapped[seq_id].table[:]
+        super().swap_in(seq_id)
+        sequence = self._sequence(seq_id)
+        sequence.table = table
+        first = sequence.num_released * self.block_size
+        return Allocation(np.empty((0, 2), np.int64), self._slots(table, first, sequence.length), first)
+
+
+class SwapInForgetsTheRelease(BlockAllocator):
+    """Takes blocks for the places that were released, too."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        self._swapped[seq_id].num_released = 0
+        return super().swap_in(seq_id)
+
+
+class FailedSwapInLosesTheSequence(BlockAllocator):
+    """Forgets a swapped sequence for which there are no blocks."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        try:
+            return super().swap_in(seq_id)
+        except MemoryError:
+            del self._swapped[seq_id]
+            raise
+
+
+class SwappedNeverFreed(BlockAllocator):
+    """Keeps a swapped sequence that was freed."""
+
+    def free(self, seq_id: Hashable) -> None:
+        if seq_id not in self._swapped:
+            super().free(seq_id)
+
+
+class ReleasesTooMuch(BlockAllocator):
+    """Takes the window for one token shorter."""
+
+    def release(self, seq_id: Hashable, window: int) -> int:
+        return super().release(seq_id, max(1, window - 1))
+
+
+class ReleaseIgnoresOtherOwners(BlockAllocator):
+    """Gives released blocks back although a fork holds them."""
+
+    def release(self, seq_id: Hashable, window: int) -> int:
+        before = self.held_blocks(seq_id).tolist()
+        gone = super().release(seq_id, window)
+        self._pool._free.extend(block for block in before[:gone] if self._pool.refs[block])
+        return gone
+
+
+class ForkForgetsTheRelease(BlockAllocator):
+    """Takes the places that were released for blocks of the child."""
+
+    def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
+        super().fork(parent_id, child_id)
+        self._sequences[child_id].num_released = 0
+
+
 ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     CopyOnWriteForgotten,
     CopyNotReported,
@@ -145,115 +234,14 @@ ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     DuplicateReplaces,
     SlotsInPhysicalOrder,
     SlotOffByOne,
+    PreemptionNotCounted,
+    CountsStaleAfterPreemption,
+    SwapOutKeepsTheBlocks,
+    SwapInTakesTheOldBlocks,
+    SwapInForgetsTheRelease,
+    FailedSwapInLosesTheSequence,
+    SwappedNeverFreed,
+    ReleasesTooMuch,
+    ReleaseIgnoresOtherOwners,
+    ForkForgetsTheRelease,
 )
-
-
-# Prefix caches: an allocator each, with one method of its prefix cache wrong.
-
-
-def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
-    """Return a maker of allocators that have another class of prefix cache."""
-
-    def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
-        made = BlockAllocator(num_blocks, block_size, **options)
-        made._prefixes = made._pool._prefixes = prefixes(num_blocks)
-        return made
-
-    return make
-
-
-class HashCollides(PrefixCache):
-    """Takes blocks with the same sum of bytes for the same: a hash alone."""
-
-    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
-        return super()._key(parent, bytes([sum(ids) % 256]), salt)
-
-
-class HashTruncated(PrefixCache):
-    """Compares the first token of a block only."""
-
-    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
-        return super()._key(parent, ids[:8], salt)
-
-
-class SaltIgnored(PrefixCache):
-    """Shares prefixes across salts."""
-
-    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
-        return super()._key(parent, ids, None)
-
-
-class StaleAfterReuse(PrefixCache):
-    """Still finds a block that was given up."""
-
-    def _forget(self, block: int) -> None:
-        self._nodes[block] = NONE
-
-
-class ParentIgnored(PrefixCache):
-    """Finds a block by its own tokens, whatever came before."""
-
-    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
-        return super()._key(ROOT, ids, salt)
-
-
-class ParentForgotten(PrefixCache):
-    """Gives a node's number away while others are below it."""
-
-    def _forget(self, block: int) -> None:
-        node = self._nodes[block]
-        super()._forget(block)
-        if self._keys[node] is not None:
-            del self._found[self._keys[node]]
-            self._vacant.append(node)
-
-
-class UnwrittenAtReset(PrefixCache):
-    """Forgets the tree, but not which blocks it held."""
-
-    def clear(self) -> list[int]:
-        nodes, blocks = self._nodes, super().clear()
-        self._nodes = nodes
-        return blocks
-
-
-class WholePromptServed(BlockAllocator):
-    """Leaves no token to compute."""
-
-    def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
-        return super()._find((ids[0], b"more"), salt)
-
-
-class ServedBeforeItIsWritten(BlockAllocator):
-    """Makes blocks findable when they are handed out."""
-
-    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
-        allocation = super().add(seq_id, tokens, salt=salt)
-        self.commit(seq_id)
-        return allocation
-
-
-class PromisesTooMuch(BlockAllocator):
-    """Counts blocks that were found as free, too."""
-
-    def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
-        count, ids = self._tokens(tokens)
-        hits, _ = self._find(split(ids, self.block_size), salt)
-        return self._blocks_for(count) - len(hits) <= self._pool.num_free
-
-
-PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
-    **{
-        mutant.__name__: with_prefixes(mutant)
-        for mutant in (
-            HashCollides,
-            HashTruncated,
-            SaltIgnored,
-            StaleAfterReuse,
-            ParentIgnored,
-            UnwrittenAtReset,
-        )
-    },
-    WholePromptServed.__name__: WholePromptServed,
-    ServedBeforeItIsWritten.__name__: ServedBeforeItIsWritten,
-}

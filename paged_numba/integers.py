@@ -1,0 +1,34 @@
+"""Integers that callers give, checked by name."""
+
+from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
+
+import numpy as np
+
+
+def integer(name: str, value: SupportsIndex) -> int:
+    """Return an argument as an int, or raise by its name."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {name}={value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {name}={value!r}") from None
+
+
+def positive(name: str, value: SupportsIndex) -> int:
+    """Return an argument that is 1 or more."""
+    number = integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be positive, got {name}={number}")
+    return number
+
+
+def not_negative(name: str, value: SupportsIndex) -> int:
+    """Return an argument that is 0 or more."""
+    number = integer(name, value)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, got {name}={number}")
+    return number

@@ -1,0 +1,232 @@
+"""The allocator with its prefix cache, in step with a memory that tells which prefix a slot holds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ...allocator import BlockAllocator
+from ...errors import OutOfBlocksError
+from .pick import needs_a_sequence, needs_a_swapped_sequence, pick
+
+NUM_BLOCKS, BLOCK_SIZE = 7, 2
+salts = st.sampled_from((None, "x"))
+# Few tokens, so that prefixes meet.
+texts = st.lists(st.integers(0, 1), max_size=4 * BLOCK_SIZE)
+needs_a_written_sequence = precondition(lambda machine: machine.written())
+
+
+def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) -> type[RuleBasedStateMachine]:
+    """Return a machine that drives an allocator with a prefix cache, and memory, in step.
+
+    What a slot holds of a token is the salt and all tokens up to it, as keys and values do. A block that is
+    served and holds anything else is noticed, one that nobody has written yet included.
+    """
+
+    class PrefixMachine(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
+            self.model: dict[int, tuple[Any, list[int]]] = {}
+            self.swapped: dict[int, tuple[Any, list[int]]] = {}
+            self.unwritten: dict[int, list[int]] = {}
+            self.memory: dict[int, Any] = {}
+            self.names = itertools.count()
+            self.queried = self.hit = 0
+
+        def expected(self, name: int, position: int) -> Any:
+            salt, tokens = self.model[name]
+            return salt, tuple(tokens[: position + 1])
+
+        def written(self) -> set[int]:
+            return self.model.keys() - self.unwritten.keys()
+
+        def write(self, name: int, slots: list[int], first: int) -> None:
+            for position, slot in enumerate(slots, first):
+                self.memory[slot] = self.expected(name, position)
+
+        def require_held(self, name: int, stop: int) -> None:
+            """Hold the first tokens, those released left out, against memory."""
+            start = self.pool.num_released_tokens(name)
+            stop = max(start, stop)
+            slots = self.pool.slots(name, start, stop).tolist()
+            assert [self.memory.get(slot) for slot in slots] == [
+                self.expected(name, position) for position in range(start, stop)
+            ], "a block was served that does not hold the prefix"
+
+        def findable(self, name: int, count: int) -> int:
+            """Return how many of a sequence's first blocks are known; of two with the same tokens one is."""
+            table = self.pool.block_table(name).tolist()[:count]
+            return next(
+                (i for i, block in enumerate(table) if block < 0 or not self.pool.is_cached(block)),
+                len(table),
+            )
+
+        @rule(tokens=texts, salt=salts, written=st.booleans())
+        def add(self, tokens: list[int], salt: Any, written: bool) -> None:
+            self.start(next(self.names), tokens, salt, written)
+
+        @precondition(lambda self: self.model or self.swapped)
+        @rule(data=st.data(), place=st.integers(0, 2), salt=salts, written=st.booleans())
+        def add_a_part_of_another(self, data: Any, place: int, salt: Any, written: bool) -> None:
+            known = self.model | self.swapped
+            _, tokens = known[pick(data, known)]
+            self.start(next(self.names), [*tokens[place * BLOCK_SIZE :], 1], salt, written)
+
+        @rule()
+        def crowd_out(self) -> None:
+            """Have every idle block given up."""
+            name = next(self.names)
+            self.start(name, [2] * self.pool.num_free_blocks * BLOCK_SIZE, None, False)
+            self.end(name)
+            assert self.pool.stats().num_cached_blocks == 0
+
+        def start(self, name: int, tokens: list[int], salt: Any, written: bool) -> None:
+            least = max(
+                (
+                    self.findable(seq, _common_blocks(tokens, other))
+                    for seq, (other_salt, other) in self.model.items()
+                    if other_salt == salt
+                ),
+                default=0,
+            )
+            could = self.pool.can_allocate(tokens, salt=salt)
+            free = self.pool.num_free_blocks
+            try:
+                allocation = self.pool.add(name, tokens, salt=salt)
+            except OutOfBlocksError:
+                assert not could
+                assert self.pool.num_free_blocks == free
+                assert name not in self.pool
+                return
+            assert could
+            cached = allocation.num_cached_tokens
+            assert cached % BLOCK_SIZE == 0
+            assert cached < max(1, len(tokens))
+            assert cached >= BLOCK_SIZE * least
+            self.queried, self.hit = self.queried + len(tokens), self.hit + cached
+            self.model[name] = salt, list(tokens)
+            self.require_held(name, cached)
+            slots = self.pool.slots(name, cached, len(tokens)).tolist()
+            assert allocation.slots.tolist() == slots
+            for slot in slots:
+                self.memory.pop(slot, None)
+            self.unwritten[name] = slots
+            if written:
+                self.finish_writing(name)
+
+        @precondition(lambda self: self.unwritten)
+        @rule(data=st.data())
+        def finish(self, data: Any) -> None:
+            self.finish_writing(pick(data, self.unwritten))
+
+        def finish_writing(self, name: int) -> None:
+            slots = self.unwritten.pop(name)
+            self.write(name, slots, len(self.model[name][1]) - len(slots))
+            self.pool.commit(name)
+
+        @needs_a_written_sequence
+        @rule(data=st.data(), tokens=texts.filter(bool))
+        def append(self, data: Any, tokens: list[int]) -> None:
+            name = pick(data, self.written())
+            start = len(self.model[name][1])
+            try:
+                allocation = self.pool.append(name, tokens)
+            except OutOfBlocksError:
+                return
+            for src, dst in allocation.copies.tolist():
+                for offset in range(BLOCK_SIZE):
+                    self.memory[dst * BLOCK_SIZE + offset] = self.memory.get(src * BLOCK_SIZE + offset)
+            self.model[name][1].extend(tokens)
+            self.write(name, allocation.slots.tolist(), start)
+            self.pool.commit(name)
+
+        @needs_a_written_sequence
+        @rule(data=st.data())
+        def fork(self, data: Any) -> None:
+            parent, child = pick(data, self.written()), next(self.names)
+            self.pool.fork(parent, child)
+            salt, tokens = self.model[parent]
+            self.model[child] = salt, list(tokens)
+
+        @precondition(lambda self: self.model or self.swapped)
+        @rule(data=st.data())
+        def free(self, data: Any) -> None:
+            self.end(pick(data, self.model | self.swapped))
+
+        def end(self, name: int) -> None:
+            self.pool.free(name)
+            for known in (self.model, self.swapped, self.unwritten):
+                known.pop(name, None)
+
+        @needs_a_sequence
+        @rule(data=st.data())
+        def preempt_and_add_again(self, data: Any) -> None:
+            name = pick(data, self.model)
+            self.pool.preempt(name)
+            self.unwritten.pop(name, None)
+            salt, tokens = self.model.pop(name)
+            self.start(name, tokens, salt, False)
+
+        @needs_a_written_sequence
+        @rule(data=st.data())
+        def swap_out(self, data: Any) -> None:
+            name = pick(data, self.written())
+            self.pool.swap_out(name)
+            self.swapped[name] = self.model.pop(name)
+
+        @needs_a_swapped_sequence
+        @rule(data=st.data())
+        def swap_in(self, data: Any) -> None:
+            name = pick(data, self.swapped)
+            free = self.pool.num_free_blocks
+            try:
+                allocation = self.pool.swap_in(name)
+            except OutOfBlocksError:
+                assert self.pool.num_free_blocks == free
+                return
+            self.model[name] = self.swapped.pop(name)
+            length, cached = len(self.model[name][1]), allocation.num_cached_tokens
+            self.require_held(name, cached)
+            assert allocation.slots.tolist() == self.pool.slots(name, cached, length).tolist()
+            self.unwritten[name] = allocation.slots.tolist()
+            for slot in self.unwritten[name]:
+                self.memory.pop(slot, None)
+
+        @needs_a_written_sequence
+        @rule(data=st.data(), window=st.integers(1, 2 * BLOCK_SIZE))
+        def release(self, data: Any, window: int) -> None:
+            self.pool.release(pick(data, self.written()), window)
+
+        @rule()
+        def reset(self) -> None:
+            self.pool.reset_prefix_cache()
+            assert not any(map(self.pool.is_cached, range(NUM_BLOCKS)))
+
+        @invariant()
+        def what_is_written_stays(self) -> None:
+            self.pool.check()
+            for name, (_, tokens) in self.model.items():
+                if name not in self.unwritten:
+                    self.require_held(name, len(tokens))
+
+        @invariant()
+        def the_counts_agree(self) -> None:
+            stats = self.pool.stats()
+            assert (stats.num_queried_tokens, stats.num_hit_tokens) == (self.queried, self.hit)
+            assert stats.num_free_blocks + stats.num_used_blocks == NUM_BLOCKS
+            idle = [b for b in range(NUM_BLOCKS) if self.pool.is_cached(b) and not self.pool.ref_count(b)]
+            assert stats.num_cached_blocks == len(idle)
+
+    return PrefixMachine
+
+
+def _common_blocks(tokens: list[int], other: list[int]) -> int:
+    """Return how many full blocks two token lists begin with in common, one token of `tokens` left out."""
+    most = min(len(tokens) - 1, len(other)) // BLOCK_SIZE
+    same = (tokens[: BLOCK_SIZE * (place + 1)] == other[: BLOCK_SIZE * (place + 1)] for place in range(most))
+    return sum(same)

@@ -1,0 +1,202 @@
+"""Deliberately wrong prefix caches, and allocators that use theirs wrongly: each has one method wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from ...allocation import Allocation
+from ...allocator import BlockAllocator
+from ...block_pool import BlockPool
+from ...prefix_cache import NONE, ROOT, PrefixCache
+from ...token_ids import split
+
+
+def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
+    """Return a maker of allocators that have another class of prefix cache."""
+
+    def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
+        made = BlockAllocator(num_blocks, block_size, **options)
+        made._prefixes = made._pool._prefixes = prefixes(num_blocks)
+        return made
+
+    return make
+
+
+def with_pool(pool: type[BlockPool]) -> Callable[..., BlockAllocator]:
+    """Return a maker of allocators that have another class of block pool."""
+
+    def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
+        made = BlockAllocator(num_blocks, block_size, **options)
+        made._pool = pool(num_blocks, made._prefixes)
+        return made
+
+    return make
+
+
+class HashCollides(PrefixCache):
+    """Takes blocks with the same sum of bytes for the same: a hash alone."""
+
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        return super()._key(parent, bytes([sum(ids) % 256]), salt)
+
+
+class HashTruncated(PrefixCache):
+    """Compares the first token of a block only."""
+
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        return super()._key(parent, ids[:8], salt)
+
+
+class SaltIgnored(PrefixCache):
+    """Shares prefixes across salts."""
+
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        return super()._key(parent, ids, None)
+
+
+class StaleAfterReuse(PrefixCache):
+    """Still finds a block that was given up."""
+
+    def _forget(self, block: int) -> None:
+        self._nodes[block] = NONE
+
+
+class ParentIgnored(PrefixCache):
+    """Finds a block by its own tokens, whatever came before."""
+
+    def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
+        return super()._key(ROOT, ids, salt)
+
+
+class ParentForgotten(PrefixCache):
+    """Gives a node's number away while others are below it."""
+
+    def _forget(self, block: int) -> None:
+        node = self._nodes[block]
+        super()._forget(block)
+        if self._keys[node] is not None:
+            del self._found[self._keys[node]]
+            self._vacant.append(node)
+
+
+class UnwrittenAtReset(PrefixCache):
+    """Forgets the tree, but not which blocks it held."""
+
+    def clear(self) -> list[int]:
+        nodes, blocks = self._nodes, super().clear()
+        self._nodes = nodes
+        return blocks
+
+
+class MostRecentGoesFirst(PrefixCache):
+    """Gives up the block that was used last."""
+
+    def evict(self, count: int) -> list[int]:
+        last = self.idle()[-1 : -1 - count : -1]
+        for block in last:
+            self.wake(block)
+            self._forget(block)
+        self.num_evictions += count
+        return last
+
+
+class HeadsGoFirst(BlockPool):
+    """Gives up a prefix's head before its tail."""
+
+    def drop(self, blocks: Sequence[int]) -> int:
+        return super().drop(blocks[::-1])
+
+
+class HitsHeldTooLate(BlockPool):
+    """Takes new blocks before it holds those that were found."""
+
+    def hold(self, blocks: Iterable[int]) -> None:
+        blocks = list(blocks)
+        self._late = [block for block in blocks if not self.refs[block]]
+        super().hold(block for block in blocks if self.refs[block])
+
+    def take(self, count: int) -> Any:
+        taken = super().take(count)
+        super().hold(getattr(self, "_late", ()))
+        self._late = []
+        return taken
+
+
+class WholePromptServed(BlockAllocator):
+    """Leaves no token to compute."""
+
+    def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
+        return super()._find((ids[0], b"more"), salt)
+
+
+class ServedBeforeItIsWritten(BlockAllocator):
+    """Makes blocks findable when they are handed out."""
+
+    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
+        allocation = super().add(seq_id, tokens, salt=salt)
+        self.commit(seq_id)
+        return allocation
+
+
+class SwapInServedBeforeItIsWritten(BlockAllocator):
+    """Makes blocks findable when they are to be copied back."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        allocation = super().swap_in(seq_id)
+        self.commit(seq_id)
+        return allocation
+
+
+class SwapInForgetsTheSalt(BlockAllocator):
+    """Looks for the blocks of a swapped sequence among those without a salt."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        self._swapped[seq_id].salt = None
+        return super().swap_in(seq_id)
+
+
+class ResetForgetsWhereSequencesAre(BlockAllocator):
+    """Takes the next block of a sequence for its first after the prefix cache was reset."""
+
+    def reset_prefix_cache(self) -> None:
+        super().reset_prefix_cache()
+        for sequence in self._sequences.values():
+            sequence.node = ROOT
+            assert self._prefixes is not None
+            self._prefixes.use(ROOT)
+
+
+class PromisesTooMuch(BlockAllocator):
+    """Counts blocks that were found as free, too."""
+
+    def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
+        count, ids = self._tokens(tokens)
+        hits, _ = self._find(split(ids, self.block_size), salt)
+        return self._blocks_for(count) - len(hits) <= self._pool.num_free
+
+
+PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
+    **{
+        mutant.__name__: with_prefixes(mutant)
+        for mutant in (
+            HashCollides,
+            HashTruncated,
+            SaltIgnored,
+            StaleAfterReuse,
+            ParentIgnored,
+            UnwrittenAtReset,
+        )
+    },
+    WholePromptServed.__name__: WholePromptServed,
+    HitsHeldTooLate.__name__: with_pool(HitsHeldTooLate),
+    **{
+        mutant.__name__: mutant
+        for mutant in (
+            ServedBeforeItIsWritten,
+            SwapInServedBeforeItIsWritten,
+            SwapInForgetsTheSalt,
+            ResetForgetsWhereSequencesAre,
+        )
+    },
+}
