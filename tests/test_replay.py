@@ -566,7 +566,7 @@ def test_a_trace_without_ids_has_no_hit_rate(capsys, tmp_path):
     assert record["num_slots"] == 819_200
     assert [policy["at_once"] for policy in record["policies"]] == [2.0] * 7
     assert "Prefix cache" not in plot.read_text(encoding="utf-8")
-    assert run(capsys, path, "--requests", 1)[1].startswith("azure.csv: 1 requests in 0 s")
+    assert run(capsys, path, "--requests", 1)[1].startswith("azure.csv: 1 request in 0 s")
 
 
 def test_requests_that_can_never_fit_are_counted(capsys, conversation):

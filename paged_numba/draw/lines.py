@@ -50,9 +50,10 @@ class Lines(Picture):
 
     Examples
     --------
-    >>> picture = Lines("Powers", [Chart("Squares", "x", [Line("x * x", [(0, 0), (1, 1), (2, 4)])])])
-    >>> picture.svg().startswith("<svg")
-    True
+    >>> import paged_numba as pn
+    >>> line = pn.draw.Line("x * x", [(0, 0), (1, 1), (2, 4)])
+    >>> pn.draw.Lines("Powers", [pn.draw.Chart("Squares", "x", [line])]).svg()[:4]
+    '<svg'
     """
 
     title: str

@@ -37,8 +37,9 @@ def text(record: dict[str, Any]) -> str:
 
 def _opening(record: dict[str, Any]) -> str:
     trace = record["trace"]
+    count = trace["num_requests"]
     return (
-        f"{trace['name']}: {trace['num_requests']:,} requests in {trace['seconds']:,.0f} s, "
+        f"{trace['name']}: {count:,} {'request' if count == 1 else 'requests'} in {trace['seconds']:,.0f} s, "
         f"{trace['num_prompt_tokens']:,} prompt tokens,\n{trace['num_output_tokens']:,} generated; the longest holds "
         f"{trace['longest']:,}. Pool of {record['num_slots']:,} tokens, {record['steps_per_second']} steps a second."
     )
