@@ -90,11 +90,15 @@ def _policies(record: dict[str, Any]) -> str:
 
 def _over_time(record: dict[str, Any]) -> str:
     seconds = record["seconds"]
-    # Every so many bins, the last of each group left out: a row is one bin, as in the record.
+    # Some of the bins of the record, far apart alike.
     places = sorted({round(i * (len(seconds) - 1) / (TIME_ROWS - 1)) for i in range(TIME_ROWS)})
     header = "waste at", *(SHORT.get(policy["name"], policy["name"]) for policy in record["policies"])
+    digits = 0 if seconds[-1] >= 100 else 2
     rows = [
-        (f"{seconds[i]:,.0f} s", *(_percent(policy["waste_over_time"][i]) for policy in record["policies"]))
+        (
+            f"{seconds[i]:,.{digits}f} s",
+            *(_percent(policy["waste_over_time"][i]) for policy in record["policies"]),
+        )
         for i in places
     ]
     return table(header, rows)

@@ -10,7 +10,6 @@ and times do not fall; the reader requires that.
 from __future__ import annotations
 
 import json
-import math
 import re
 import reprlib
 from dataclasses import dataclass, replace
@@ -28,6 +27,9 @@ TOKENS_PER_HASH = 512
 
 MOST_HASH_ID = 2**40
 """Bound of hash_ids: token ids made from them stay far within int64."""
+
+MOST_MILLISECONDS = 10**13
+"""Bound of a timestamp: three centuries."""
 
 AZURE_FIELDS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 MOONCAKE_FIELDS = ("timestamp", "input_length", "output_length", "hash_ids")
@@ -155,7 +157,7 @@ def read(path: Path) -> Trace:
 def _read_azure(path: Path, text: str) -> Trace:
     times: list[Any] = []
     lens: list[list[int]] = []
-    last = np.datetime64(0, "ns")
+    last = np.datetime64(0, "us")
     with progress(text.count("\n"), "read", "lines") as done:
         for line, row in csv_rows(path, text, AZURE_FIELDS):
             time = _time(path, line, row["TIMESTAMP"])
@@ -201,15 +203,19 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        _refuse(path, number, "must be a JSON object", f"{reprlib.repr(line)}: {error}")
+        why = (
+            f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        )
+        _refuse(path, number, "a line must be a JSON object", f"{reprlib.repr(line)}: {why}")
     if not isinstance(record, dict):
-        _refuse(path, number, "must be a JSON object", reprlib.repr(line))
+        _refuse(path, number, "a line must be a JSON object", reprlib.repr(line))
     missing = [name for name in MOONCAKE_FIELDS if name not in record]
     if missing:
         _refuse(path, number, f"must have {', '.join(MOONCAKE_FIELDS)}", f"no {missing[0]}")
     time, prompt_len, output_len, ids = (record[name] for name in MOONCAKE_FIELDS)
-    if type(time) not in (int, float) or not 0 <= time < math.inf:
-        _refuse(path, number, "timestamp must be milliseconds, 0 or more", f"timestamp={reprlib.repr(time)}")
+    if type(time) not in (int, float) or not 0 <= time <= MOST_MILLISECONDS:
+        what = f"timestamp must be milliseconds in 0 .. {MOST_MILLISECONDS}"
+        _refuse(path, number, what, f"timestamp={reprlib.repr(time)}")
     for name, count in (("input_length", prompt_len), ("output_length", output_len)):
         if type(count) is not int or not 1 <= count <= MOST_TOKENS:
             what = f"{name} must be an integer in 1 .. {MOST_TOKENS}"
@@ -227,7 +233,7 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
 def _time(path: Path, line: int, text: str | None) -> Any:
     try:
         if _TIME.fullmatch(text or ""):
-            return np.datetime64(text, "ns")
+            return np.datetime64(text, "us")
     except ValueError:
         pass
     what = "TIMESTAMP must be a time like 2023-11-16 18:15:46.68059"
