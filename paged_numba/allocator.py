@@ -39,6 +39,13 @@ class BlockAllocator(PoolAccounts):
     watermark : float
         Part of the pool that `add` leaves free for sequences to grow into, 0 to 1.
 
+    Notes
+    -----
+    Every change takes time in proportion to the blocks that it touches, whatever the size of the pool or, for
+    `append`, of the sequence; `stats` takes the same time always. A block takes 8 bytes, and about 15 in a table;
+    with the prefix cache 21, and about 300 while it holds a prefix of 16 tokens, 8 of them a token.
+    ``paged-numba bench allocator`` measures both.
+
     Raises
     ------
     TypeError, ValueError

@@ -13,6 +13,7 @@ from paged_numba.testing import properties
 from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
 from paged_numba.testing.mutants import kernels
 from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
+from paged_numba.testing.mutants.caches import CACHE_MUTANTS
 from paged_numba.testing.mutants.prefixes import (
     PREFIX_MUTANTS,
     HeadsGoFirst,
@@ -110,6 +111,12 @@ def test_attention_notices_values_that_are_not_copied():
     (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == "values not copied"]
     with kernels.installed(mutant), pytest.raises(AssertionError):
         run_state_machine_as_test(cache_machine(), settings=hunt)
+
+
+@pytest.mark.parametrize("mutant", CACHE_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_cache_mutant_is_killed(mutant):
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(cache_machine(cache=mutant), settings=hunt)
 
 
 @pytest.mark.parametrize("name", PREFIX_MUTANTS)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import paged_numba as pn
 from paged_numba.testing.machines import prefix_machine
@@ -104,3 +106,32 @@ def test_a_cache_attends_to_what_it_found():
         np.testing.assert_array_equal(cache.gather(name), table[:, tokens])
     with pytest.raises(ValueError, match="token_ids must have one for each of 17 tokens, got 3"):
         cache.add("d", *table[:, first], first[:3])
+
+
+@given(
+    st.sampled_from((0.0, 0.2, 0.5)),
+    st.lists(st.tuples(st.text("ab", max_size=9), st.sampled_from(("keep", "free", "swap"))), max_size=8),
+    st.text("ab", max_size=12),
+)
+def test_can_allocate_says_yes_exactly_when_add_succeeds(watermark, history, text):
+    pool = pn.BlockAllocator(10, 2, prefix_caching=True, watermark=watermark)
+
+    def add(name, text):
+        could, before = pool.can_allocate(ids(text)), pool.stats()
+        try:
+            pool.add(name, ids(text))
+        except pn.OutOfBlocksError:
+            assert not could
+            assert pool.stats() == before
+            return False
+        assert could
+        # The watermark is left free.
+        assert not text or pool.num_free_blocks >= int(10 * watermark)
+        pool.commit(name)
+        return True
+
+    for name, (tokens, then) in enumerate(history):
+        if add(name, tokens) and then != "keep":
+            (pool.free if then == "free" else pool.swap_out)(name)
+    add("last", text)
+    pool.check()

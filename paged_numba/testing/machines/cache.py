@@ -33,7 +33,9 @@ class Dense(NamedTuple):
 
 
 def cache_machine(
-    allocator: Callable[..., BlockAllocator] = BlockAllocator, target: str = "lockstep"
+    allocator: Callable[..., BlockAllocator] = BlockAllocator,
+    target: str = "lockstep",
+    cache: type[PagedKVCache] = PagedKVCache,
 ) -> type[RuleBasedStateMachine]:
     """Return a machine that drives a cache with prefix caching, its kernels and dense attention in step.
 
@@ -50,7 +52,7 @@ def cache_machine(
     class CacheMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            self.cache = PagedKVCache(
+            self.cache = cache(
                 NUM_BLOCKS, BLOCK_SIZE, num_kv_heads=2, head_dim=3, prefix_caching=True, target=target
             )
             self.cache.allocator = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
