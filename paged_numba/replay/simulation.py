@@ -55,9 +55,8 @@ class _Simulation:
         self.num_arrived = 0
         self.waiting: deque[int] = deque()
         self.running: dict[int, None] = {}  # in the order of arrival
-        self.retry = (
-            True  # the first that waits may fit: memory was freed since it did not, or prefixes written
-        )
+        # Whether the first that waits may fit: since it did not, memory was freed or prefixes were written.
+        self.retry = True
         # A running request's tokens in the cache are offsets[request] + step: they grow by one a step.
         self.offsets = [0] * num_requests
         self.lens: list[int] = trace.prompt_lens.tolist()  # at the next admission
