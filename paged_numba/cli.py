@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": "what is installed, which target runs and why, what a GPU needs",
     "profile": "what a GPU would do with memory, warps and arithmetic, counted without one",
     "sanitize": "find races, missing barriers, unwritten memory and stray indices without a GPU",
+    "replay": "hold a trace of real requests against a pool of KV blocks, beside contiguous reservations",
     "bench": "measure, with both sides of each comparison in one run",
 }
 
@@ -61,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KernelError as error:
         print(f"paged-numba {chosen.command}: the kernel failed: {error}", file=sys.stderr)
         return 1
+
+
+def positive(text: str) -> int:
+    """Return a positive integer; the type of an argparse option."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+    return number
 
 
 def _version() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from . import target as seam
 from . import workload
 from .cache import PagedKVCache
+from .cli import positive
 from .progress import progress
 from .serving import Server
 from .story import Story
@@ -51,14 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--target", choices=seam.TARGETS, default="auto", help="what runs the kernels")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of the story")
-
-
-def positive(text: str) -> int:
-    """Return a positive integer; the type of an argparse option."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-    return number
 
 
 class Source:

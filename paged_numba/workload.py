@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -102,25 +103,37 @@ def read_trace(path: Path) -> Any:
     OSError
         The file cannot be read.
     """
-    rows: list[list[int]] = []
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        missing = [name for name in TRACE_COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(
-                f"{path}: a trace must have the columns {' and '.join(TRACE_COLUMNS)}, "
-                f"got {reprlib.repr(reader.fieldnames) if reader.fieldnames else 'none in its first line'}"
-            )
-        try:
-            rows.extend(
-                [_positive(path, reader.line_num, name, row[name]) for name in TRACE_COLUMNS]
-                for row in reader
-            )
-        except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: {error}") from None
-    if not rows:
-        raise InputError(f"{path}: a trace must hold at least one request, got none")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    rows = [
+        [count_in(path, line, name, row[name]) for name in TRACE_COLUMNS]
+        for line, row in csv_rows(path, text, TRACE_COLUMNS)
+    ]
     return np.array(rows, np.int64)
+
+
+def csv_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Yield the rows of a CSV trace by name, each with the number of its line.
+
+    Raises
+    ------
+    InputError
+        A column that is missing, a line that is no CSV, or no row at all.
+    """
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    if not set(columns) <= set(reader.fieldnames or ()):
+        raise InputError(
+            f"{path}: a trace must have the columns {', '.join(columns[:-1])} and {columns[-1]}, "
+            f"got {reprlib.repr(reader.fieldnames) if reader.fieldnames else 'none in its first line'}"
+        )
+    empty = True
+    try:
+        for row in reader:
+            empty = False
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: {error}") from None
+    if empty:
+        raise InputError(f"{path}: a trace must hold at least one request, got none")
 
 
 def from_lengths(lengths: Any, max_new_tokens: int, max_len: int) -> list[Request]:
@@ -165,7 +178,14 @@ def name_of(number: int) -> str:
     return letters
 
 
-def _positive(path: Path, line: int, name: str, text: str | None) -> int:
+def count_in(path: Path, line: int, name: str, text: str | None) -> int:
+    """Return the count of tokens that a cell of a trace holds.
+
+    Raises
+    ------
+    InputError
+        It holds none, or one out of bounds.
+    """
     try:
         count = int(text or "")
     except ValueError:

@@ -132,6 +132,44 @@ def test_pool_over_time(pool):
     assert {"shared (+)", "free", "step", "used"} <= set(texts(history))
 
 
+def polylines(picture):
+    """Return the points of each stretch of the first chart's lines; the legend's, of 26 pixels, are left out."""
+    found = [
+        [tuple(map(float, place.split(","))) for place in element.get("points").split()]
+        for element in ET.fromstring(picture.svg()).iter()
+        if element.tag.endswith("polyline")
+    ]
+    return [points for points in found if points[-1][0] - points[0][0] != 26]
+
+
+def test_lines_by_hand():
+    line = draw.Line("a", [(0, 0), (5, 50), (7, None), (10, 100)], marks=True)
+    picture = draw.Lines("T", [draw.Chart("C", "x", [line])])
+    # Both axes end at round numbers: x is 0 to 10 over 560 pixels from 64, y is 0 to 100 over 200 pixels up from 264.
+    # The gap leaves a stretch of two points and one of a single point.
+    assert polylines(picture) == [[(64, 264), (344, 164)], [(624, 64)]]
+    assert texts(picture) == [
+        "T", "C", *("0", "20", "40", "60", "80", "100"), *("0", "2", "4", "6", "8", "10"), "x", "a",
+    ]  # fmt: skip
+    assert "<title>5: 50</title>" in picture.svg()
+
+
+def test_lines_over_logarithmic_axes():
+    line = draw.Line("a", [(0, 1), (10, 0), (1, 1), (10, 10), (100, 1000)])
+    picture = draw.Lines("T", [draw.Chart("C", "x", [line], log_x=True, log_y=True)])
+    # Two decades over 560 pixels, three up 200; what is not positive is left out.
+    assert polylines(picture) == [[(64, 264), (344, 197.3), (624, 64)]]
+    assert texts(picture)[2:6] == ["1", "10", "100", "1,000"]
+
+
+@pytest.mark.parametrize("points", [[], [(0, None)], [(3, 0)], [(3, 7), (3, 7)], [(0, 0), (1e-9, 1e9)]])
+@pytest.mark.parametrize("log", [False, True])
+def test_lines_of_little_or_extreme_data_are_drawn(points, log):
+    picture = draw.Lines("T", [draw.Chart("C", "x", [draw.Line("a", points)], log_x=log, log_y=log)])
+    assert "nan" not in picture.svg()
+    assert "a" in texts(picture)
+
+
 def test_states_differ_by_more_than_colour():
     fills = [owner_fill(number) for number in range(14)]
     assert len(set(fills)) == 14

@@ -14,7 +14,8 @@ _STYLE = """
 .pn{--ink:#1a1a1a;--quiet:#767676;--paper:#fff;font:12px system-ui,sans-serif}
 @media(prefers-color-scheme:dark){.pn{--ink:#e8e8e8;--quiet:#9a9a9a;--paper:#161616}}
 .pn .bg{fill:var(--paper)}.pn text{fill:var(--ink);text-anchor:middle}.pn .q{fill:var(--quiet)}
-.pn .left{text-anchor:start}.pn .title{font-weight:600;font-size:14px}.pn .on{fill:#000}.pn .small{font-size:9px}
+.pn .left{text-anchor:start}.pn .right{text-anchor:end}.pn .title{font-weight:600;font-size:14px}.pn .on{fill:#000}
+.pn .small{font-size:9px}
 .pn .edge{stroke:var(--quiet);fill:none}.pn .line{stroke:var(--ink);fill:none}.pn .faint{opacity:.45}
 .pn .halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 """
@@ -68,6 +69,15 @@ class Drawing:
             f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"{style}/>'
         )
 
+    def path(self, points: Sequence[tuple[float, float]], colour: str, dash: str = "") -> None:
+        """Add straight lines from point to point; `dash` is SVG's stroke-dasharray."""
+        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        self._parts.append(
+            f'<polyline points="{places}" fill="none" stroke-width="1.8" stroke-linejoin="round" '
+            f'stroke-linecap="round" style="stroke:{colour}"{dashes}/>'
+        )
+
     def arrow(self, x1: float, y1: float, x2: float, y2: float, colour: str) -> None:
         """Add a curve from one point down to another, with a head."""
         middle = (y1 + y2) / 2
@@ -87,7 +97,7 @@ class Drawing:
         )
 
     def text(self, x: float, y: float, text: str, css: str = "") -> None:
-        """Add a line of text, centred at `x` unless its class says ``left``."""
+        """Add a line of text, centred at `x` unless its class says ``left`` or ``right``."""
         self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{escape(text)}</text>')
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:

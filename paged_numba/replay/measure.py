@@ -1,0 +1,153 @@
+"""Everything that a report says, measured: reservations beside paging, and the prefix cache by pool size.
+
+Each policy is replayed twice: with the arrivals of the trace, for waste, waiting and preemptions over time; and
+with all requests there from the start, so that memory alone bounds how many run at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..progress import progress
+from .pools import RESERVATIONS, ContiguousPool, PagedPool, Pool
+from .recording import SLOTS, Recording, waste
+from .simulation import STEPS_PER_SECOND, simulate
+from .traces import Trace
+
+SHARES_OF_POOL = (0.25, 1, 4, 16)
+"""Pool sizes for the prefix cache, in times the pool that was asked for."""
+
+NUM_BINS = 120
+"""Into how many pieces the time is cut for what is shown over it."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A way to hold sequences in memory.
+
+    Attributes
+    ----------
+    name : str
+    block_size : int or None
+        Tokens of a block; None for contiguous reservations.
+    """
+
+    name: str
+    block_size: int | None = None
+
+    def pool(self, trace: Trace, num_slots: int) -> Pool:
+        """Return an empty pool for a trace."""
+        if self.block_size is None:
+            return ContiguousPool(num_slots, RESERVATIONS[self.name](trace))
+        return PagedPool(trace, num_slots, self.block_size)
+
+
+def policies(block_sizes: Sequence[int]) -> list[Policy]:
+    """Return the three kinds of reservation, and paging with each block size."""
+    return [*map(Policy, RESERVATIONS), *(Policy(f"blocks of {size}", size) for size in block_sizes)]
+
+
+def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_size: int) -> dict[str, Any]:
+    """Replay a trace in every way and return the record of it, fit for JSON.
+
+    Parameters
+    ----------
+    trace : Trace
+    num_slots : int
+        Tokens that the pool holds.
+    block_sizes : sequence of int
+        Those to compare.
+    hit_block_size : int
+        That of the pools in which the prefix cache is measured.
+    """
+    compared = policies(block_sizes)
+    pools = [] if trace.hash_ids is None else [int(share * num_slots) for share in SHARES_OF_POOL]
+    pools = [slots for slots in pools if slots >= hit_block_size]
+    with progress((2 * len(compared) + len(pools)) * len(trace), "replay", "requests") as done:
+        runs = [_both_runs(policy, trace, num_slots, done) for policy in compared]
+        hits = [_hits(trace, slots, hit_block_size, done) for slots in pools]
+    # Over time: until the first paged replay is over. Reservations may take much longer.
+    end = next(
+        run.num_steps
+        for policy, (run, _) in zip(compared, runs, strict=True)
+        if policy.block_size is not None
+    )
+    edges = np.unique(np.linspace(0, end, NUM_BINS + 1).astype(np.int64))
+    return {
+        "trace": {
+            "name": trace.name,
+            "num_requests": len(trace),
+            "seconds": float(trace.arrivals[-1]),
+            "num_prompt_tokens": int(trace.prompt_lens.sum()),
+            "num_output_tokens": int(trace.output_lens.sum()),
+            "longest": int(trace.final_lens.max()),
+        },
+        "num_slots": num_slots,
+        "steps_per_second": STEPS_PER_SECOND,
+        "seconds": (edges[:-1] / STEPS_PER_SECOND).tolist(),
+        "policies": [
+            {
+                "name": policy.name,
+                "block_size": policy.block_size,
+                **_summary(*run, len(trace)),
+                **_over_time(run[0], edges),
+            }
+            for policy, run in zip(compared, runs, strict=True)
+        ],
+        "prefix_cache": None
+        if trace.hash_ids is None
+        else {"block_size": hit_block_size, "unbounded_hit_rate": trace.unbounded_hit_rate(), "pools": hits},
+    }
+
+
+def _both_runs(
+    policy: Policy, trace: Trace, num_slots: int, done: Callable[[int], object]
+) -> tuple[Recording, Recording]:
+    as_they_came = simulate(trace, policy.pool(trace, num_slots), done)
+    return as_they_came, simulate(trace.all_at_once(), policy.pool(trace, num_slots), done)
+
+
+def _summary(run: Recording, crowded: Recording, num_requests: int) -> dict[str, Any]:
+    total, crowd = run.totals(), crowded.totals()
+    taken = sum(total[name] for name in SLOTS)
+    served = num_requests - len(run.refused)
+    return {
+        "waste": _number(waste(total)),
+        "shares": {name: total[name] / taken if taken else None for name in SLOTS},
+        # Where nobody ever waits, all fit at once.
+        "at_once": crowd["waiting_running"] / crowd["full"] if crowd["full"] else float(served),
+        "most_at_once": crowded.peak("running"),
+        "num_preemptions": run.num_preemptions,
+        "mean_wait_seconds": total["waiting"] / STEPS_PER_SECOND / served if served else None,
+        "num_refused": len(run.refused),
+    }
+
+
+def _over_time(run: Recording, edges: Any) -> dict[str, Any]:
+    sums = run.sums(edges)
+    return {
+        "waste_over_time": [_number(share) for share in waste(sums)],
+        "running_over_time": (sums["running"] / np.diff(edges)).tolist(),
+        "preemptions_over_time": sums["preemptions"].tolist(),
+    }
+
+
+def _hits(trace: Trace, num_slots: int, block_size: int, done: Callable[[int], object]) -> dict[str, Any]:
+    pool = PagedPool(trace, num_slots, block_size, share_prefixes=True)
+    run = simulate(trace, pool, done)
+    stats = pool.allocator.stats()
+    return {
+        "num_slots": num_slots,
+        "hit_rate": stats.hit_rate,
+        "num_evictions": stats.num_evictions,
+        "num_preemptions": run.num_preemptions,
+        "num_refused": len(run.refused),
+    }
+
+
+def _number(share: Any) -> float | None:
+    return None if np.isnan(share) else float(share)

@@ -1,0 +1,174 @@
+"""Memory for sequences two ways: blocks from the allocator, or one contiguous reservation for each request.
+
+The three reservation policies are those of Kwon et al., SOSP 2023: the maximum length ("Orca (Max)"), the prompt
+and the next power of two of the output's length ("Orca (Pow2)"), and an oracle that knows the final length
+("Orca (Oracle)"). Reservations here are placed by first fit, which wastes less than that paper's buddy allocator.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..allocator import BlockAllocator
+from .traces import Trace
+
+
+class Pool(Protocol):
+    """What a replay needs of memory; requests are numbers, lengths are in tokens."""
+
+    num_slots: int
+
+    def ever_fits(self, request: int) -> bool:
+        """Tell whether a request would fit if it had the pool for itself."""
+
+    def admit(self, request: int, length: int) -> int:
+        """Take memory for the first tokens; return for how many there is room now, 0 if it does not fit."""
+
+    def commit(self, request: int, length: int) -> None:
+        """Note that the first tokens are written; there is room for them."""
+
+    def grow(self, request: int) -> int:
+        """Take memory for a token after those written; return for how many there is room, 0 if the pool is dry."""
+
+    def release(self, request: int) -> None:
+        """Give the memory back, at the end."""
+
+    def preempt(self, request: int) -> None:
+        """Give the memory back, to be admitted again later."""
+
+    @property
+    def num_held_slots(self) -> int:
+        """Slots that are not free."""
+
+    def num_stranded_slots(self, request: int) -> int:
+        """Free slots that would do for a request, were they not scattered: external fragmentation."""
+
+
+class PagedPool:
+    """Blocks of a `BlockAllocator`; with `share_prefixes`, the prefix cache finds what prompts have in common."""
+
+    def __init__(
+        self, trace: Trace, num_slots: int, block_size: int, *, share_prefixes: bool = False
+    ) -> None:
+        num_blocks = num_slots // block_size
+        self.allocator = BlockAllocator(num_blocks, block_size, prefix_caching=share_prefixes)
+        self.block_size = block_size
+        self.num_slots = num_blocks * block_size
+        self._trace = trace
+        self._share = share_prefixes
+        self._final_lens = trace.final_lens.tolist()
+
+    def ever_fits(self, request: int) -> bool:
+        return self._final_lens[request] <= self.num_slots
+
+    def admit(self, request: int, length: int) -> int:
+        tokens = self._tokens(request, 0, length)
+        if not self.allocator.can_allocate(tokens):
+            return 0
+        self.allocator.add(request, tokens)
+        return -(-length // self.block_size) * self.block_size
+
+    def commit(self, request: int, length: int) -> None:
+        # Tokens that need no new block are appended here, not one by one: the pool is the same.
+        known = self.allocator.seq_len(request)
+        if length > known:
+            self.allocator.append(request, self._tokens(request, known, length))
+        self.allocator.commit(request)
+
+    def grow(self, request: int) -> int:
+        if not self.allocator.num_free_blocks:
+            return 0
+        length = self.allocator.seq_len(request)
+        self.allocator.append(request, self._tokens(request, length, length + 1))
+        return length + self.block_size
+
+    def release(self, request: int) -> None:
+        self.allocator.free(request)
+
+    def preempt(self, request: int) -> None:
+        self.allocator.preempt(request)
+
+    @property
+    def num_held_slots(self) -> int:
+        return (self.allocator.num_blocks - self.allocator.num_free_blocks) * self.block_size
+
+    def num_stranded_slots(self, request: int) -> int:
+        return 0
+
+    def _tokens(self, request: int, start: int, stop: int) -> Any:
+        return self._trace.token_ids(request, start, stop) if self._share else stop - start
+
+
+class ContiguousPool:
+    """A reservation for each request, made when it is admitted and held until it ends."""
+
+    def __init__(self, num_slots: int, reservations: Any) -> None:
+        self.num_slots = num_slots
+        self.num_held_slots = 0
+        self._needs: list[int] = np.asarray(reservations).tolist()
+        self._starts: dict[int, int] = {}
+        self._holes = [(0, num_slots)]  # start and stop, in order, none empty, no two adjacent
+
+    def ever_fits(self, request: int) -> bool:
+        return self._needs[request] <= self.num_slots
+
+    def admit(self, request: int, length: int) -> int:
+        need = self._needs[request]
+        for place, (start, stop) in enumerate(self._holes):
+            if stop - start >= need:
+                self._holes[place : place + 1] = [(start + need, stop)] if start + need < stop else []
+                self._starts[request] = start
+                self.num_held_slots += need
+                return need
+        return 0
+
+    def commit(self, request: int, length: int) -> None:
+        pass
+
+    def grow(self, request: int) -> int:
+        raise AssertionError(f"request {request} outgrew its reservation of {self._needs[request]} slots")
+
+    def release(self, request: int) -> None:
+        start = self._starts.pop(request)
+        stop = start + self._needs[request]
+        self.num_held_slots -= stop - start
+        holes: list[tuple[int, int]] = []
+        for hole in sorted([*self._holes, (start, stop)]):
+            if holes and holes[-1][1] == hole[0]:
+                holes[-1] = (holes[-1][0], hole[1])
+            else:
+                holes.append(hole)
+        self._holes = holes
+
+    def preempt(self, request: int) -> None:
+        raise AssertionError(f"request {request} holds all that it will ever need")
+
+    def num_stranded_slots(self, request: int) -> int:
+        free = self.num_slots - self.num_held_slots
+        return free if free >= self._needs[request] else 0
+
+
+def maximum_length(trace: Trace) -> Any:
+    """Reserve for every request what the longest of the trace needs, int64[num_requests]."""
+    return np.full(len(trace), trace.final_lens.max())
+
+
+def next_power_of_two(trace: Trace) -> Any:
+    """Reserve the prompt and the next power of two of the output, at most the maximum, int64[num_requests]."""
+    outputs = np.array([1 << (count - 1).bit_length() for count in trace.output_lens.tolist()], np.int64)
+    return np.minimum(trace.prompt_lens + outputs, maximum_length(trace))
+
+
+def exact(trace: Trace) -> Any:
+    """Reserve the final length, which only an oracle knows, int64[num_requests]."""
+    return trace.final_lens
+
+
+RESERVATIONS = {
+    "maximum length": maximum_length,
+    "next power of two": next_power_of_two,
+    "exact (oracle)": exact,
+}
+"""Contiguous policies by name."""

@@ -1,0 +1,171 @@
+"""The record of a replay as text and as a picture; both say what the record says, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any
+
+from ..draw.lines import Chart, Line, Lines
+from ..tables import table
+
+TIME_ROWS = 8
+"""Rows of the table over time; record and picture are finer."""
+
+PAPER = (
+    "Kwon et al. (SOSP 2023, figure 2) found 20.4 % of the memory used by tokens where the maximum was reserved,\n"
+    "26.8 % with the next power of two, 38.2 % with the exact length, 96.3 % with paging; and 2 to 4 times the\n"
+    "throughput."
+)
+"""What the paper reported, on other models and traces."""
+
+SHORT = {"maximum length": "maximum", "next power of two": "power of two", "exact (oracle)": "exact"}
+
+
+def text(record: dict[str, Any]) -> str:
+    """Return the tables."""
+    parts = [_opening(record), _policies(record), _over_time(record)]
+    if record["prefix_cache"] is None:
+        parts.append(
+            "Prefix cache: this trace does not say which prompts begin alike, so no hit rate can be told."
+        )
+    else:
+        parts.append(_hits(record["prefix_cache"], record["trace"]))
+    parts.append(PAPER)
+    return "\n\n".join(parts)
+
+
+def _opening(record: dict[str, Any]) -> str:
+    trace = record["trace"]
+    count = trace["num_requests"]
+    return (
+        f"{trace['name']}: {count:,} {'request' if count == 1 else 'requests'} in {trace['seconds']:,.0f} s, "
+        f"{trace['num_prompt_tokens']:,} prompt tokens,\n{trace['num_output_tokens']:,} generated; the longest holds "
+        f"{trace['longest']:,}. Pool of {record['num_slots']:,} tokens, {record['steps_per_second']} steps a second."
+    )
+
+
+def _policies(record: dict[str, Any]) -> str:
+    header = (
+        "memory",
+        "waste",
+        "reserved",
+        "internal",
+        "external",
+        "at once",
+        "most",
+        "preempted",
+        "mean wait",
+    )
+    rows = []
+    notes = []
+    for policy in record["policies"]:
+        shares = policy["shares"]
+        rows.append(
+            (
+                policy["name"],
+                _percent(policy["waste"]),
+                *(_percent(shares[name]) for name in ("reserved", "internal", "external")),
+                f"{policy['at_once']:,.1f}",
+                f"{policy['most_at_once']:,}",
+                f"{policy['num_preemptions']:,}",
+                "-" if policy["mean_wait_seconds"] is None else f"{policy['mean_wait_seconds']:,.1f} s",
+            )
+        )
+        if policy["num_refused"]:
+            notes.append(
+                f"{policy['name']}: {policy['num_refused']:,} of {record['trace']['num_requests']:,} requests were "
+                f"refused, since the pool is too small for each of them alone"
+            )
+    lines = [
+        "Waste is the share of the taken slots that hold no token: reserved for later, never to be filled (internal),",
+        "or free but scattered (external). At once: the mean that runs while others wait, if all are there from the",
+        "start; and the most. Preempted, and waited in the mean: with the arrivals of the trace.",
+        "",
+        table(header, rows),
+        *notes,
+    ]
+    return "\n".join(lines)
+
+
+def _over_time(record: dict[str, Any]) -> str:
+    seconds = record["seconds"]
+    # Some of the bins of the record, far apart alike.
+    places = sorted({round(i * (len(seconds) - 1) / (TIME_ROWS - 1)) for i in range(TIME_ROWS)})
+    header = "waste at", *(SHORT.get(policy["name"], policy["name"]) for policy in record["policies"])
+    digits = 0 if seconds[-1] >= 100 else 2
+    rows = [
+        (
+            f"{seconds[i]:,.{digits}f} s",
+            *(_percent(policy["waste_over_time"][i]) for policy in record["policies"]),
+        )
+        for i in places
+    ]
+    return table(header, rows)
+
+
+def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
+    header = "prefix cache, tokens", "hit rate", "evicted blocks", "preempted"
+    rows = [
+        (
+            f"{pool['num_slots']:,}",
+            _percent(pool["hit_rate"]),
+            f"{pool['num_evictions']:,}",
+            f"{pool['num_preemptions']:,}",
+        )
+        for pool in hits["pools"]
+    ]
+    rows.append(("nothing ever evicted", _percent(hits["unbounded_hit_rate"]), "", ""))
+    notes = [
+        f"{pool['num_slots']:,} tokens: {pool['num_refused']:,} of {trace['num_requests']:,} requests were refused, "
+        f"since the pool is too small for each of them alone"
+        for pool in hits["pools"]
+        if pool["num_refused"]
+    ]
+    return "\n".join(
+        [
+            f"Blocks of {hits['block_size']}, shared by prompts that begin alike:",
+            "",
+            table(header, rows),
+            *notes,
+        ]
+    )
+
+
+def _percent(share: float | None) -> str:
+    """Return a share in per cent, small ones with more digits."""
+    if share is None:
+        return "-"
+    return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2f} %"
+
+
+def picture(record: dict[str, Any]) -> Lines:
+    """Return the charts: waste, requests at once and preemptions over time, hit rate by pool size."""
+    minutes = [second / 60 for second in record["seconds"]]
+
+    def line(policy: dict[str, Any], values: Iterable[float | None]) -> Line:
+        return Line(
+            policy["name"], list(zip(minutes, values, strict=True)), dashed=policy["block_size"] is None
+        )
+
+    waste, running, preempted = [], [], []
+    for policy in record["policies"]:
+        shares = policy["waste_over_time"]
+        waste.append(line(policy, [None if share is None else 100 * share for share in shares]))
+        running.append(line(policy, policy["running_over_time"]))
+        preempted.append(line(policy, accumulate(policy["preemptions_over_time"])))
+    charts = [
+        Chart("Memory waste, % of the taken slots", "minutes", waste, log_y=True),
+        Chart("Requests that run at once", "minutes", running),
+        Chart("Preemptions so far", "minutes", preempted),
+    ]
+    hits = record["prefix_cache"]
+    if hits is not None and hits["pools"]:
+        rates = [(pool["num_slots"], 100 * pool["hit_rate"]) for pool in hits["pools"]]
+        bound = [(slots, 100 * hits["unbounded_hit_rate"]) for slots, _ in rates]
+        lines = [
+            Line("nothing evicted", bound, dashed=True),
+            Line(f"blocks of {hits['block_size']}", rates, marks=True),
+        ]
+        charts.append(Chart("Prefix cache, % of tokens found", "tokens in the pool", lines, log_x=True))
+    return Lines(f"{record['trace']['name']}, pool of {record['num_slots']:,} tokens", charts)
