@@ -113,7 +113,7 @@ def test_tour_on_the_azure_trace(capsys):
 
 @pytest.mark.parametrize("name", ["all zeros", "last token missed"])
 def test_tour_with_a_wrong_kernel_fails(capsys, prompts, name):
-    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_block"]
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_tile"]
     with kernels.installed(mutant):
         status, out, _ = run(capsys, "tour", "--text", str(prompts))
     assert status == 1

@@ -35,7 +35,7 @@ def decode_inputs(num_seqs, num_q_heads, num_kv_heads, head_dim, block_size, see
     return query, caches[0], caches[1], tables, lens.astype(np.int32)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split"])
+@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, algorithm):
     _, keys, values, tables, lens = decode_inputs(*shape)
@@ -64,7 +64,7 @@ def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, al
             np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split"])
+@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_attention_is_the_same_on_both_targets(shape, algorithm):
     inputs = decode_inputs(*shape)

@@ -41,7 +41,7 @@ def use_everything(lens, block_size, heads, group, dim, seed):
         cache.append(parent, *tokens(2))
         cache.gather("child")
         everyone = [*range(len(lens)), "child"]
-        for algorithm in ("naive", "block", "tile", "split"):
+        for algorithm in ("naive", "block", "tile", "split", "cascade"):
             query = rng.standard_normal((len(everyone), heads * group, dim), np.float32)
             parts = cache.attend(everyone, query, algorithm=algorithm, return_lse=True)
             # All query tokens to the first sequence, with options.

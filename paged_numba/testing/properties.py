@@ -113,24 +113,29 @@ def no_token_notices_what_it_does_not_see(
     options.update(algorithm=algorithm, return_lse=True)
     before = ops.paged_attention(*_attention_arguments(batch), **options)
     caches = batch.key_cache.copy(), batch.value_cache.copy()
+    # A block may be of several sequences.
+    slots = {
+        (int(batch.block_tables[seq, place // batch.block_size]), place % batch.block_size)
+        for seq, share in enumerate(positions)
+        for place in [min(int(batch.seq_lens[seq]) - 1, int(share * batch.seq_lens[seq]))]
+        if place >= 0
+    }
+    for cache in caches:
+        for block, offset in slots:
+            (cache if batch.layout == "NHD" else cache.swapaxes(1, 2))[block, offset] = np.nan
     kept = np.ones(len(batch.query), bool)
     window = batch.options.get("window")
-    for seq, share in enumerate(positions):
-        length = int(batch.seq_lens[seq])
-        if not length:
-            continue
-        place = min(length - 1, int(share * length))
-        block, offset = batch.block_tables[seq, place // batch.block_size], place % batch.block_size
-        for cache in caches:
-            (cache if batch.layout == "NHD" else cache.swapaxes(1, 2))[block, offset] = np.nan
-        tokens = batch.query_of(seq)
-        ahead = np.arange(length - (tokens.stop - tokens.start), length) - place
-        sees = np.ones(len(ahead), bool)
-        if batch.options.get("causal", True):
-            sees &= ahead >= 0
-        if window is not None:
-            sees &= ahead < window
-        kept[tokens] = ~sees
+    for seq, length in enumerate(batch.seq_lens.tolist()):
+        tokens, table = batch.query_of(seq), batch.block_tables[seq].tolist()
+        for place in range(length):
+            if (table[place // batch.block_size], place % batch.block_size) in slots:
+                ahead = np.arange(length - (tokens.stop - tokens.start), length) - place
+                sees = np.ones(len(ahead), bool)
+                if batch.options.get("causal", True):
+                    sees &= ahead >= 0
+                if window is not None:
+                    sees &= ahead < window
+                kept[tokens] &= ~sees
     after = ops.paged_attention(batch.query, *caches, batch.block_tables, batch.seq_lens, **options)
     for old, new in zip(before, after, strict=True):
         assert_same_bits(new[kept], old[kept])

@@ -65,7 +65,7 @@ KERNEL_MUTANTS = (
                      "range(first_key, max(first_key + 1, end_key - threads), threads)"),
     _attention_tile("last values skipped", "range(0, count, UNROLLED)", "range(0, count - 1, UNROLLED)"),
     _attention_tile("one key too many at the end", "first + token < end_seen", "first + token <= end_seen"),
-    _attention_tile("last key missed", "first + token < end_seen", "first + token < end_seen - 1"),
+    _attention_tile("last token missed", "first + token < end_seen", "first + token < end_seen - 1"),
     _attention_tile("keys past the end of the table", "min(first + thread, end_key - 1)", "first + thread"),
     _attention_tile("no rescale of the values", "weighted[row] *= factors[row]", "weighted[row] *= float32(1)"),
     _attention_tile("no rescale of the sum", "total * rescale", "total"),
@@ -114,6 +114,8 @@ KERNEL_MUTANTS = (
                      "query_token = rows[first_row, 1]"),
     _attention_tile("rows of a tile taken for neighbours", "my_index = first_row + my_token * row_step",
                      "my_index = first_row + my_token", "split"),
+    _attention_tile("table of the tile's sequence for all parts", "seq = rows[first_row, 1]",
+                    "seq = rows[first_row // row_step * row_step, 1]", "cascade"),
     _attention_block(
         "mean of V: every weight is the same", "weight = math.exp(score - new_largest)",
         "weight = float32(1) if score > NEG_INF else float32(0)",
