@@ -183,8 +183,7 @@ def cascade_rows(rows: Any, num_shared: int, tokens: int) -> tuple[Any, Any]:
     shared[:, 1] = seen[0, 1] if len(seen) else 0
     shared[:, 4] = np.minimum(rows[:, 4], num_shared)
     shared[:, 3] = np.minimum(rows[:, 3], shared[:, 4])
-    own[:, 3] = np.maximum(rows[:, 3], num_shared)
-    own[:, 4] = np.maximum(rows[:, 4], own[:, 3])
+    own[:, 3] = np.minimum(np.maximum(rows[:, 3], num_shared), rows[:, 4])
     tiles = []
     for part, its_rows in enumerate((shared, own)):
         tiles.append(tile_rows(its_rows, tokens))
