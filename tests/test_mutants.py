@@ -79,7 +79,25 @@ def hide(batch, positions):
     properties.no_token_notices_what_it_does_not_see(batch, positions[: len(batch.seq_lens)], "tile", TARGET)
 
 
-PROPERTIES = {"hide": hide, "merge": merge, "write": write, "gather": gather, "copy": copy}
+@settings(hunt, max_examples=50)
+@given(batch=paged_batches())
+def sanitize(batch):
+    properties.the_sanitizer_finds_nothing(batch, "tile")
+
+
+def blind():
+    properties.a_row_that_sees_no_key_of_a_tile_stays_as_it_was(TARGET)
+
+
+PROPERTIES = {
+    "hide": hide,
+    "blind": blind,
+    "sanitize": sanitize,
+    "merge": merge,
+    "write": write,
+    "gather": gather,
+    "copy": copy,
+}
 
 
 @pytest.mark.parametrize("mutant", kernels.KERNEL_MUTANTS, ids=str)

@@ -38,6 +38,10 @@ def test_no_token_notices_what_it_does_not_see(batch, positions, algorithm):
     properties.no_token_notices_what_it_does_not_see(batch, places, algorithm, TARGET)
 
 
+def test_a_row_that_sees_no_key_of_a_tile_stays_as_it_was():
+    properties.a_row_that_sees_no_key_of_a_tile_stays_as_it_was(TARGET)
+
+
 @given(batch=paged_batches(), num_splits=st.integers(1, 9))
 def test_attention_agrees_with_the_oracle_for_any_number_of_splits(batch, num_splits):
     properties.attention_agrees_with_the_oracle(batch, "split", TARGET, num_splits)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops, reference
+from .. import lockstep, ops, reference
 from .strategies import PagedBatch, Tokens
 from .tolerances import attention_tolerance, storing_tolerance
 
@@ -139,6 +139,42 @@ def no_token_notices_what_it_does_not_see(
     after = ops.paged_attention(batch.query, *caches, batch.block_tables, batch.seq_lens, **options)
     for old, new in zip(before, after, strict=True):
         assert_same_bits(new[kept], old[kept])
+
+
+def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
+    """In a tile of what sequences share, a window can hide every key of a tile of keys from one row of several."""
+    rng = np.random.default_rng(0)
+    # 10 shared blocks of 16. The last token of one sequence sees keys from 129 on, the first of the other from 20 to
+    # 51: keys come in tiles of 64 from 20 on, and the first, up to 83, has none for the former.
+    key_cache, value_cache = rng.standard_normal((2, 12, 16, 1, 8)).astype(np.float32)
+    tables = np.array([[*range(10), 10], [*range(10), 11]], np.int32)
+    query = 3 * rng.standard_normal((34, 1, 8)).astype(np.float32)
+    lens, starts, window = np.array([161, 84], np.int32), np.array([0, 1, 34]), 32
+    out, lse = ops.paged_attention(
+        query, key_cache, value_cache, tables, lens, cu_seqlens_q=starts, window=window, return_lse=True,
+        algorithm="cascade", target=target,
+    )  # fmt: skip
+    for seq, length in enumerate(lens):
+        rows = slice(starts[seq], starts[seq + 1])
+        key, value = (cache[tables[seq]].reshape(-1, 1, 8)[:length] for cache in (key_cache, value_cache))
+        expected = reference.attention(query[rows], key, value, window=window, return_lse=True)
+        allowed = attention_tolerance(query[rows], key, value)
+        np.testing.assert_allclose(out[rows], expected[0], rtol=0, atol=allowed.out)
+        np.testing.assert_allclose(lse[rows], expected[1], rtol=0, atol=allowed.lse)
+
+
+def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
+    """No race and no unwritten memory on the lockstep machine."""
+    with lockstep.sanitizing() as findings:
+        ops.paged_attention(
+            *_attention_arguments(batch),
+            cu_seqlens_q=batch.cu_seqlens_q,
+            **batch.options,
+            layout=batch.layout,
+            algorithm=algorithm,
+            target="lockstep",
+        )
+    assert not findings, str(findings)
 
 
 def assert_same_bits(actual: Any, expected: Any) -> None:

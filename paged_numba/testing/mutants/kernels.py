@@ -31,7 +31,8 @@ class KernelMutant:
     old, new : str
         Text of the source that is replaced, and what replaces it; `old` occurs once.
     operation : str
-        The operation whose properties must notice: ``attend``, ``hide``, ``merge``, ``write``, ``gather`` or ``copy``.
+        The property that must notice, see tests/test_mutants.py: ``attend``, ``hide``, ``blind``, ``sanitize``,
+        ``merge``, ``write``, ``gather`` or ``copy``.
     """
 
     name: str
@@ -95,13 +96,15 @@ KERNEL_MUTANTS = (
     _attention_tile("LSE of an empty sequence is 0", "if total > 0 else NEG_INF", "if total > 0 else float32(0)"),
     _attention_tile("empty sequence divides 0 by 0", "v_scales[kv_head] / total if total > 0 else float32(0)",
                      "v_scales[kv_head] / total"),
-    _attention_tile("row that sees no key of a tile", "new_largest if new_largest > NEG_INF else float32(0)",
-                    "new_largest",
-                     "tile"),
-    _attention_tile("missing barrier after the places are looked up",
-                     "cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory", "pass"),
-    _attention_tile("missing barrier before the next chunk",
-                     "cuda.syncthreads()  # all have used the chunk: the next may come", "pass"),
+    KernelMutant("row that sees no key of a tile", "attention_tile",
+                 "new_largest if new_largest > NEG_INF else float32(0)", "new_largest", "blind"),
+    KernelMutant("missing barrier after the places are looked up", "attention_tile",
+                 "cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory", "pass",
+                 "sanitize"),
+    KernelMutant("missing barrier after the chunk is loaded", "attention_tile",
+                 "cuda.syncthreads()  # the chunk is in shared memory", "pass", "sanitize"),
+    KernelMutant("missing barrier before the next chunk", "attention_tile",
+                 "cuda.syncthreads()  # all have used the chunk: the next may come", "pass", "sanitize"),
     _attention_tile("missing barrier before the next tile",
                      "cuda.syncthreads()  # all have used places and weights: the next tile may come", "pass"),
     _attention_tile("window ends a token late", "first + token >= first_seen", "first + token > first_seen"),
