@@ -180,26 +180,28 @@ def attention_tile_kernel_for(rows_per_tile, threads):
             if thread < head_dim:
                 for row in range(rows_per_tile):
                     weighted[row] *= factors[row]
-                if first >= first_common and first + count <= end_common:
-                    for first_token in range(0, count, UNROLLED):
+                # The keys that all rows see.
+                lead = min(max(first_common - first, 0), count)
+                end = max(min(end_common - first, count), lead)
+                for first_token in range(lead // UNROLLED * UNROLLED, end, UNROLLED):
+                    for i in range(UNROLLED):
+                        token = first_token + i
+                        values[i] = float32(0)
+                        if token >= lead and token < end:
+                            value = value_cache[key_blocks[token], key_offsets[token], kv_head, thread]
+                            values[i] = float32(value)
+                    for row in range(rows_per_tile):
+                        row_sum = weighted[row]
                         for i in range(UNROLLED):
-                            token = first_token + i
-                            values[i] = float32(0)
-                            if token < count:
-                                value = value_cache[key_blocks[token], key_offsets[token], kv_head, thread]
-                                values[i] = float32(value)
-                        for row in range(rows_per_tile):
-                            row_sum = weighted[row]
-                            for i in range(UNROLLED):
-                                row_sum += weights[row, first_token + i] * values[i]
-                            weighted[row] = row_sum
-                else:
-                    # Some rows do not see all keys. Their weight is 0, but 0 * NaN is NaN.
-                    for token in range(count):
-                        value = float32(value_cache[key_blocks[token], key_offsets[token], kv_head, thread])
-                        for row in range(rows_per_tile):
-                            if weights[row, token] > 0:
-                                weighted[row] += weights[row, token] * value
+                            row_sum += weights[row, first_token + i] * values[i]
+                        weighted[row] = row_sum
+                # Those before and after, which some rows do not see: their weight is 0, but 0 * NaN is NaN.
+                for i in range(lead + count - end):
+                    token = i if i < lead else end + i - lead
+                    value = float32(value_cache[key_blocks[token], key_offsets[token], kv_head, thread])
+                    for row in range(rows_per_tile):
+                        if weights[row, token] > 0:
+                            weighted[row] += weights[row, token] * value
             cuda.syncthreads()  # all have used places and weights: the next tile may come
 
         if lane == 0:
