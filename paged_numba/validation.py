@@ -16,8 +16,11 @@ CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
 """Names of dtypes; the last two of a cache's are those of ml_dtypes."""
 
-LAYOUTS = ("NHD", "HND")
-"""Of a cache: ``[num_blocks, block_size, num_kv_heads, head_dim]``, or KV heads before the tokens of a block."""
+LAYOUTS = {"NHD": 1, "HND": 2, "packed": 3}
+"""Which axis of keys and of values counts the tokens of a block, by the layout's name; see `cache_shapes`."""
+
+_PIECE_BYTES = 16
+"""Of a key, what the packed layout keeps together."""
 
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
@@ -49,6 +52,37 @@ def cache_layout(layout: Any) -> str:
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got layout={layout!r}")
     return str(layout)
+
+
+def cache_shapes(
+    layout: str, dtype: Any, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of keys and of values in a layout, or raise.
+
+    ========  ==============================================================================================
+    NHD       ``[num_blocks, block_size, num_kv_heads, head_dim]``
+    HND       ``[num_blocks, num_kv_heads, block_size, head_dim]``
+    packed    keys ``[num_blocks, num_kv_heads, head_dim // x, block_size, x]``, where x numbers are 16 bytes,
+              values ``[num_blocks, num_kv_heads, head_dim, block_size]``
+    ========  ==============================================================================================
+    """
+    axis = LAYOUTS[cache_layout(layout)]
+    key: tuple[int, ...] = (num_blocks, num_kv_heads, head_dim)
+    value = key
+    if layout == "packed":
+        pieces, rest = divmod(head_dim, _piece_size(dtype))
+        if rest:
+            raise ValueError(
+                f"head_dim must be a multiple of {_piece_size(dtype)} for layout='packed' in {np.dtype(dtype)}, "
+                f"got head_dim={head_dim}"
+            )
+        key = (num_blocks, num_kv_heads, pieces, _piece_size(dtype))
+    return (*key[:axis], block_size, *key[axis:]), (*value[:axis], block_size, *value[axis:])
+
+
+def _piece_size(dtype: Any) -> int:
+    """Return how many numbers of a dtype the packed layout keeps together."""
+    return _PIECE_BYTES // np.dtype(dtype).itemsize
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -268,6 +302,15 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
     return np.broadcast_to(scales.astype(np.float32), (num_kv_heads,)).copy()
 
 
+def check_layout_algorithm(layout: str, algorithm: str) -> None:
+    """Raise for an algorithm whose kernel does not read the layout."""
+    if layout == "packed" and algorithm != "auto":
+        raise ValueError(
+            f"algorithm must be 'auto' for layout='packed', which has a kernel of its own, "
+            f"got algorithm={algorithm!r}"
+        )
+
+
 def check_num_splits(num_splits: Any, algorithm: str) -> None:
     """Raise unless a number of splits goes with the algorithm."""
     if num_splits is None:
@@ -305,6 +348,23 @@ def check_four_axes(key_cache: Any, value_cache: Any) -> None:
     """Raise unless caches have the axes of HND."""
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
         _shaped(name, cache, ("num_blocks", "num_kv_heads", "block_size", "head_dim"))
+
+
+def check_packed(key_cache: Any, value_cache: Any) -> None:
+    """Raise unless caches have the axes and strides of the packed layout."""
+    axes = ("num_blocks", "num_kv_heads", "head_dim // x", "block_size")
+    _array("key_cache", key_cache, (*axes, "x"), CACHE_DTYPES)
+    _shaped("key_cache", key_cache, (*axes, _piece_size(key_cache.dtype)))
+    num_blocks, num_kv_heads, pieces, block_size, piece_size = key_cache.shape
+    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, pieces * piece_size, block_size))
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        step = cache.dtype.itemsize
+        for size, stride in zip(reversed(cache.shape), reversed(cache.strides), strict=True):
+            if size > 1 and stride != step and cache.size:
+                raise ValueError(
+                    f"{name} must be contiguous for layout='packed', got {name}.strides={tuple(cache.strides)}"
+                )
+            step *= size
 
 
 def _caches(key_cache: Any, value_cache: Any) -> None:
