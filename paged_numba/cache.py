@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ops, validation
+from . import layouts, ops, validation
 from . import target as seam
 from .allocation import Allocation
 from .allocator import BlockAllocator
@@ -28,8 +28,8 @@ class PagedKVCache:
     dtype : dtype or str
         Of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
     layout : {"NHD", "HND", "packed"}
-        Whether the tokens of a block come before its KV heads, or after them, or in the order of the first vLLM
-        kernels; see `paged_numba.validation.cache_shapes`.
+        Whether the tokens of a block come before its KV heads, or after them, or as the first vLLM kernels had them;
+        see `paged_numba.layouts`.
     k_scale, v_scale : float or float[num_kv_heads], optional
         What stored keys and values stand for is so many times their number. Callers store ``key / k_scale``; for
         float8_e4m3fn.
@@ -93,7 +93,7 @@ class PagedKVCache:
         validation.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
         storage_type = validation.cache_dtype(dtype)
         self.layout = layout
-        shapes = validation.cache_shapes(layout, storage_type, num_blocks, block_size, num_kv_heads, head_dim)
+        shapes = layouts.cache_shapes(layout, storage_type, num_blocks, block_size, num_kv_heads, head_dim)
         scales = {"k_scale": k_scale, "v_scale": v_scale}
         self._scales = {
             name: validation.cache_scale(name, given, num_kv_heads) for name, given in scales.items()
@@ -105,7 +105,7 @@ class PagedKVCache:
         self._watch = None
         if debug:
             caches = (*self.key_caches, *self.value_caches)
-            views = [np.moveaxis(cache, validation.LAYOUTS[layout], 1) for cache in caches]
+            views = [np.moveaxis(cache, layouts.TOKEN_AXES[layout], 1) for cache in caches]
             self._watch = CacheWatch(self.allocator, *views)
 
     @property

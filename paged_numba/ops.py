@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import plan, validation
+from . import layouts, plan, validation
 from . import target as seam
 from .attention import Attention
 
@@ -41,7 +41,7 @@ def write_kv(
         Slot of each token, ``block * block_size + offset``; -1 skips the token. With block_size 16,
         slot 45 is offset 13 of block 2.
     layout : {"NHD", "HND", "packed"}
-        Other caches than ``NHD`` have the shapes of `paged_numba.validation.cache_shapes`.
+        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -86,7 +86,7 @@ def gather_kv(
     seq_len : int
         Tokens to gather.
     layout : {"NHD", "HND", "packed"}
-        Other caches than ``NHD`` have the shapes of `paged_numba.validation.cache_shapes`.
+        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -132,7 +132,7 @@ def copy_blocks(
     block_pairs : int64[num_pairs, 2]
         Rows (src, dst). No dst may occur in another pair.
     layout : {"NHD", "HND", "packed"}
-        Other caches than ``NHD`` have the shapes of `paged_numba.validation.cache_shapes`.
+        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -222,7 +222,7 @@ def paged_attention(
     num_splits : int, optional
         Into how many parts ``split`` divides the keys of each token; chosen if None.
     layout : {"NHD", "HND", "packed"}
-        Other caches than ``NHD`` have the shapes of `paged_numba.validation.cache_shapes`.
+        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -362,7 +362,7 @@ def as_nhd(key_cache: Any, value_cache: Any, layout: str) -> tuple[Any, Any]:
 
     Packed ones keep the order of the numbers within a block: fit for checks, and for copies of whole blocks.
     """
-    if validation.cache_layout(layout) == "NHD":
+    if layouts.cache_layout(layout) == "NHD":
         return key_cache, value_cache
     if layout == "packed":
         validation.check_packed(key_cache, value_cache)

@@ -232,7 +232,5 @@ def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
 def to_host(array: Any) -> Any:
     """Return `array` as a NumPy array, copied if it lies on the GPU."""
     if hasattr(array, "__cuda_array_interface__"):
-        from numba import cuda
-
-        return cuda.as_cuda_array(array).copy_to_host()
+        return _device_array(array).copy_to_host()
     return np.asarray(getattr(array, "__lockstep_array__", array))

@@ -12,15 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .layouts import piece_size
+
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
 """Names of dtypes; the last two of a cache's are those of ml_dtypes."""
-
-LAYOUTS = {"NHD": 1, "HND": 2, "packed": 3}
-"""Which axis of keys and of values counts the tokens of a block, by the layout's name; see `cache_shapes`."""
-
-_PIECE_BYTES = 16
-"""Of a key, what the packed layout keeps together."""
 
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
@@ -45,44 +41,6 @@ def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_lay
     ):
         if not 1 <= _integer(name, count) <= limit:
             raise ValueError(f"{name} must lie in 1 .. {limit}, got {name}={count}")
-
-
-def cache_layout(layout: Any) -> str:
-    """Return a layout's name, or raise."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got layout={layout!r}")
-    return str(layout)
-
-
-def cache_shapes(
-    layout: str, dtype: Any, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of keys and of values in a layout, or raise.
-
-    ========  ==============================================================================================
-    NHD       ``[num_blocks, block_size, num_kv_heads, head_dim]``
-    HND       ``[num_blocks, num_kv_heads, block_size, head_dim]``
-    packed    keys ``[num_blocks, num_kv_heads, head_dim // x, block_size, x]``, where x numbers are 16 bytes,
-              values ``[num_blocks, num_kv_heads, head_dim, block_size]``
-    ========  ==============================================================================================
-    """
-    axis = LAYOUTS[cache_layout(layout)]
-    key: tuple[int, ...] = (num_blocks, num_kv_heads, head_dim)
-    value = key
-    if layout == "packed":
-        pieces, rest = divmod(head_dim, _piece_size(dtype))
-        if rest:
-            raise ValueError(
-                f"head_dim must be a multiple of {_piece_size(dtype)} for layout='packed' in {np.dtype(dtype)}, "
-                f"got head_dim={head_dim}"
-            )
-        key = (num_blocks, num_kv_heads, pieces, _piece_size(dtype))
-    return (*key[:axis], block_size, *key[axis:]), (*value[:axis], block_size, *value[axis:])
-
-
-def _piece_size(dtype: Any) -> int:
-    """Return how many numbers of a dtype the packed layout keeps together."""
-    return _PIECE_BYTES // np.dtype(dtype).itemsize
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -354,9 +312,9 @@ def check_packed(key_cache: Any, value_cache: Any) -> None:
     """Raise unless caches have the axes and strides of the packed layout."""
     axes = ("num_blocks", "num_kv_heads", "head_dim // x", "block_size")
     _array("key_cache", key_cache, (*axes, "x"), CACHE_DTYPES)
-    _shaped("key_cache", key_cache, (*axes, _piece_size(key_cache.dtype)))
-    num_blocks, num_kv_heads, pieces, block_size, piece_size = key_cache.shape
-    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, pieces * piece_size, block_size))
+    _shaped("key_cache", key_cache, (*axes, piece_size(key_cache.dtype)))
+    num_blocks, num_kv_heads, pieces, block_size, numbers = key_cache.shape
+    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, pieces * numbers, block_size))
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
         step = cache.dtype.itemsize
         for size, stride in zip(reversed(cache.shape), reversed(cache.strides), strict=True):
