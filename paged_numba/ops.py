@@ -217,8 +217,8 @@ def paged_attention(
     out : [num_tokens, num_q_heads, head_dim], optional
         Where to put the result, of the query's dtype.
     algorithm : {"auto", "naive", "block", "tile", "split"}
-        The kernel; `paged_numba.plan.choose` says which one ``auto`` takes, and why. Only ``auto`` with the layout
-        ``packed``: the others read rows of a token, of which it has none, and so `attention_packed` takes their place.
+        The kernel; `paged_numba.plan.choose` says which one ``auto`` takes, and why. The layout ``packed`` takes
+        ``auto`` only, which is `attention_packed` there: the other kernels read a token's row, and it has none.
     num_splits : int, optional
         Into how many parts ``split`` divides the keys of each token; chosen if None.
     layout : {"NHD", "HND", "packed"}

@@ -151,6 +151,22 @@ def test_cache_on_the_gpu_keeps_its_storage_there(layout):
     np.testing.assert_allclose(results["cuda"], results["lockstep"], rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packed_device_arrays_are_used_without_a_copy(dtype):
+    cache = pn.PagedKVCache(8, 4, 2, 16, dtype=dtype, layout="packed", target="cuda")
+    kept = [array.copy_to_host() for array in (cache.key_cache, cache.value_cache)]
+    tokens = np.random.default_rng(5).standard_normal((2, 7, 2, 16)).astype(kept[0].dtype)
+    cache.add("a", *tokens)
+    cache.fork("a", "b")
+    cache.append("b", *tokens[:, :1])
+    cache.swap_out("a")
+    cache.swap_in("a")
+    for ours, expected in zip(cache.gather("a"), tokens, strict=True):
+        np.testing.assert_array_equal(ours.copy_to_host().astype(np.float32), expected.astype(np.float32))
+    for array, old in zip((cache.key_cache, cache.value_cache), kept, strict=True):
+        assert (array.copy_to_host().view(np.uint8) != old.view(np.uint8)).any()
+
+
 def test_device_arrays_are_used_without_a_copy():
     from numba import cuda
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import paged_numba as pn
 from paged_numba import lockstep
 from paged_numba.errors import KernelError
+from paged_numba.lockstep import facade
 from paged_numba.testing import properties
 from paged_numba.testing.strategies import paged_batches, seeds
 
@@ -34,11 +35,11 @@ def test_no_token_notices_what_it_does_not_see(batch, positions):
     properties.no_token_notices_what_it_does_not_see(batch, places, "auto", TARGET)
 
 
-def packed_caches(num_blocks, block_size, num_kv_heads, head_dim):
-    pieces = head_dim // 4
+def packed_caches(num_blocks, block_size, num_kv_heads, head_dim, dtype=F32):
+    x = 16 // np.dtype(dtype).itemsize
     return (
-        np.zeros((num_blocks, num_kv_heads, pieces, block_size, 4), F32),
-        np.zeros((num_blocks, num_kv_heads, head_dim, block_size), F32),
+        np.zeros((num_blocks, num_kv_heads, head_dim // x, block_size, x), dtype),
+        np.zeros((num_blocks, num_kv_heads, head_dim, block_size), dtype),
     )
 
 
@@ -51,36 +52,49 @@ def test_slot_45_is_offset_13_of_block_2_and_dimension_6_the_third_of_piece_1():
     assert np.argwhere(caches[1]).tolist() == [[2, 0, 6, 13]]
 
 
-def decode_traffic(layout):
-    """Profile one query token of one head over 64 keys: float32, head_dim 64, block_size 16."""
+def traffic(layout, dtype):
+    """Profile a write of 64 tokens, then one query token over them: head_dim 64, block_size 16, one head."""
     rng = np.random.default_rng(0)
-    key, value = rng.standard_normal((2, 64, 1, 64)).astype(F32)
-    caches = packed_caches(4, 16, 1, 64) if layout == "packed" else np.zeros((2, 4, 16, 1, 64), F32)
-    pn.write_kv(key, value, *caches, np.arange(64), layout=layout, target=TARGET)
+    key, value = rng.standard_normal((2, 64, 1, 64)).astype(dtype)
+    caches = packed_caches(4, 16, 1, 64, dtype) if layout == "packed" else np.zeros((2, 4, 16, 1, 64), dtype)
     query, tables = rng.standard_normal((1, 1, 64)).astype(F32), np.array([[3, 1, 0, 2]], np.int32)
-    algorithm = "auto" if layout == "packed" else "block"
+    options = {"algorithm": "auto" if layout == "packed" else "block", "layout": layout, "target": TARGET}
     with lockstep.profiling() as report:
-        pn.paged_attention(
-            query, *caches, tables, np.array([64]), algorithm=algorithm, layout=layout, target=TARGET
-        )
-    return {name: report.memory("global", "load", array=name) for name in ("key_cache", "value_cache")}
+        pn.write_kv(key, value, *caches, np.arange(64), layout=layout, target=TARGET)
+        pn.paged_attention(query, *caches, tables, np.array([64]), **options)
+    return {
+        (kind, name): report.memory("global", kind, array=f"{name}_cache")
+        for kind in ("load", "store")
+        for name in ("key", "value")
+    }
 
 
-def test_a_warp_asks_for_its_keys_in_half_the_sectors_and_for_its_values_in_no_more():
-    rows, packed = decode_traffic("NHD"), decode_traffic("packed")
-    # Both kernels: 64 threads, so 2 warps, each asks for one number of a key a thread, 64 times.
-    # NHD: the keys of two tokens are 64 * 4 = 256 bytes apart, 32 tokens are 32 sectors, of which 32 * 4 bytes are
-    # used: 4 of 32. Packed: 16 bytes apart within a block and 2 blocks a warp, so 2 * 16 * 16 bytes, 16 sectors: 8.
-    for traffic, sectors, efficiency in ((rows, 32, 12.5), (packed, 16, 25)):
-        assert traffic["key_cache"].requests == 2 * 64
-        assert traffic["key_cache"].sectors_per_request == sectors
-        assert traffic["key_cache"].efficiency == efficiency
-    # Values: 64 * 64 numbers in requests of 32. NHD: 32 neighbouring dimensions of a token, 128 bytes. Packed: the 16
-    # tokens of a block in one dimension, then in the next, which follows: 128 bytes as well.
-    for traffic in (rows, packed):
-        assert traffic["value_cache"].requests == 64 * 64 / 32
-        assert traffic["value_cache"].sectors_per_request == 4
-        assert traffic["value_cache"].efficiency == 100
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_warp_asks_for_its_keys_in_half_the_sectors_and_for_its_values_in_no_more(dtype):
+    size = np.dtype(dtype).itemsize
+    rows, packed = traffic("NHD", dtype), traffic("packed", dtype)
+    # Both kernels: 64 threads, so 2 warps, each asks for one number of a key a thread, 64 times: 32 * size bytes.
+    # NHD: the keys of two tokens are 64 * size bytes apart, 128 at least: 32 sectors.
+    # Packed: 16 bytes apart within a block, and 2 blocks a warp, so 2 * 16 * 16 = 512 bytes: 16 sectors.
+    for found, sectors in ((rows["load", "key"], 32), (packed["load", "key"], 16)):
+        assert found.requests == 2 * 64
+        assert found.sectors_per_request == sectors
+        assert found.efficiency == 100 * 32 * size / (32 * sectors)
+    # Values: 64 * 64 numbers in requests of 32. NHD: 32 neighbouring dimensions of a token. Packed: the 16 tokens of a
+    # block in one dimension, then in the next, which follows. 32 * size bytes both: as many sectors as size.
+    for found in (rows["load", "value"], packed["load", "value"]):
+        assert found.requests == 64 * 64 / 32
+        assert found.sectors_per_request == size
+        assert found.efficiency == 100
+
+
+def test_a_write_pays_for_it():
+    rows, packed = traffic("NHD", F32), traffic("packed", F32)
+    # A warp stores 32 neighbouring dimensions of a token, 128 bytes. NHD: 4 sectors. Packed: 8 pieces of K, each in
+    # another sector, 32 numbers of V, each in another sector.
+    assert rows["store", "key"].sectors_per_request == rows["store", "value"].sectors_per_request == 4
+    assert packed["store", "key"].sectors_per_request == 8
+    assert packed["store", "value"].sectors_per_request == 32
 
 
 def attend(key_cache, value_cache, **options):
@@ -136,6 +150,15 @@ def test_strided_caches_are_refused():
     with pytest.raises(ValueError, match="value_cache must be contiguous"):
         attend(whole[:2], value_cache[::2])
     attend(whole[:2], value_cache[2:])
+
+
+def test_arrays_of_the_facade_are_taken():
+    tokens = np.random.default_rng(0).standard_normal((2, 3, 1, 8)).astype(F32)
+    caches = [facade.to_device(cache) for cache in packed_caches(2, 4, 1, 8)]
+    pn.write_kv(*tokens, *caches, np.arange(3), layout="packed", target=TARGET)
+    pn.copy_blocks(*caches, np.array([[0, 1]]), layout="packed", target=TARGET)
+    gathered = pn.gather_kv(*caches, np.array([1]), 3, layout="packed", target=TARGET)
+    np.testing.assert_array_equal(gathered, tokens)
 
 
 def test_a_cache_in_debug_mode_knows_the_slots_of_its_layout():
