@@ -249,7 +249,7 @@ KERNEL_MUTANTS = (
     KernelMutant("numbers of a piece taken for pieces", "write_kv_packed",
                  "dim // piece_size, offset, dim % piece_size]",
                  "dim % key_cache.shape[2], offset, dim // key_cache.shape[2]]", "write"),
-    KernelMutant("key written as value", "write_kv_packed", "= value[token, kv_head, dim]",
+    KernelMutant("values taken from the key", "write_kv_packed", "= value[token, kv_head, dim]",
                  "= key[token, kv_head, dim]", "write"),
     KernelMutant("blocks in physical order", "gather_kv_packed", "block_table[position // block_size]",
                  "block_table[0] + position // block_size", "gather packed"),
