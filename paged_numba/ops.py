@@ -11,9 +11,9 @@ from . import layouts, plan, validation
 from . import target as seam
 from .attention import Attention
 
-ALGORITHMS = ("auto", "naive", "block", "tile", "split")
+ALGORITHMS = ("auto", "naive", "block", "tile", "split", "cascade")
 """Of attention. A thread for each query token and head; a thread block for each; one for neighbouring query tokens and
-all heads of a KV head; several for their keys."""
+all heads of a KV head; several for their keys; one for what sequences share and one for the rest."""
 
 _WARP = 32
 _MAX_COPY_THREADS = 256
@@ -216,9 +216,11 @@ def paged_attention(
         Whether to return the LSE as well.
     out : [num_tokens, num_q_heads, head_dim], optional
         Where to put the result, of the query's dtype.
-    algorithm : {"auto", "naive", "block", "tile", "split"}
-        The kernel; `paged_numba.plan.choose` says which one ``auto`` takes, and why. The layout ``packed`` takes
-        ``auto`` only, which is `attention_packed` there: the other kernels read a token's row, and it has none.
+    algorithm : {"auto", "naive", "block", "tile", "split", "cascade"}
+        How; `paged_numba.plan.choose` says what ``auto`` takes, and why. ``cascade`` attends to the first blocks that
+        all sequences share once for tokens of several sequences, then to each one's own, and merges. The layout
+        ``packed`` takes ``auto`` only, which is `attention_packed` there: the other kernels read a token's row, and it
+        has none.
     num_splits : int, optional
         Into how many parts ``split`` divides the keys of each token; chosen if None.
     layout : {"NHD", "HND", "packed"}
@@ -301,10 +303,15 @@ def paged_attention(
         launched.block(out, lse, rows)
     elif algorithm == "packed":
         launched.packed(out, lse, rows)
+    elif algorithm == "tile":
+        launched.tiles(out, lse, rows, plan.tile_rows(rows, per_tile))
     elif algorithm == "split":
-        launched.split(out, lse, rows, per_tile, num_splits or max(2, choice.num_splits))
+        num_parts = num_splits or max(2, choice.num_splits)
+        splits = plan.split_rows(rows, num_parts, key_cache.shape[1])
+        launched.parts(out, lse, splits, plan.tile_rows(splits, per_tile, num_parts), num_parts)
     else:
-        launched.tiles(out, lse, rows, per_tile)
+        shared = plan.shared_tokens(rows, tables, key_cache.shape[1])
+        launched.parts(out, lse, *plan.cascade_rows(rows, shared, per_tile), 2)
     return (out, lse) if return_lse else out
 
 

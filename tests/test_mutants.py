@@ -98,10 +98,22 @@ def hide_packed(batch, positions):
     properties.no_token_notices_what_it_does_not_see(batch, positions[: len(batch.seq_lens)], "auto", TARGET)
 
 
+@settings(hunt, max_examples=50)
+@given(batch=paged_batches())
+def sanitize(batch):
+    properties.the_sanitizer_finds_nothing(batch, "tile")
+
+
+def blind():
+    properties.a_row_that_sees_no_key_of_a_tile_stays_as_it_was(TARGET)
+
+
 PROPERTIES = {
     "attend packed": attend_packed,
     "hide": hide,
     "hide packed": hide_packed,
+    "blind": blind,
+    "sanitize": sanitize,
     "merge": merge,
     "write": write,
     "gather": gather,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops, reference
+from .. import lockstep, ops, reference
 from .strategies import TOKEN_AXES, PagedBatch, Tokens, laid_out
 from .tolerances import attention_tolerance, storing_tolerance
 
@@ -120,27 +120,67 @@ def no_token_notices_what_it_does_not_see(
     options["return_lse"] = True
     before = ops.paged_attention(*_attention_arguments(batch), **options)
     caches = batch.key_cache.copy(), batch.value_cache.copy()
+    # A block may be of several sequences.
+    slots = {
+        (int(batch.block_tables[seq, place // batch.block_size]), place % batch.block_size)
+        for seq, share in enumerate(positions)
+        for place in [min(int(batch.seq_lens[seq]) - 1, int(share * batch.seq_lens[seq]))]
+        if place >= 0
+    }
+    for cache in caches:
+        for block, offset in slots:
+            np.moveaxis(cache, TOKEN_AXES[batch.layout], 1)[block, offset] = np.nan
     kept = np.ones(len(batch.query), bool)
     window = batch.options.get("window")
-    for seq, share in enumerate(positions):
-        length = int(batch.seq_lens[seq])
-        if not length:
-            continue
-        place = min(length - 1, int(share * length))
-        block, offset = batch.block_tables[seq, place // batch.block_size], place % batch.block_size
-        for cache in caches:
-            np.moveaxis(cache, TOKEN_AXES[batch.layout], 1)[block, offset] = np.nan
-        tokens = batch.query_of(seq)
-        ahead = np.arange(length - (tokens.stop - tokens.start), length) - place
-        sees = np.ones(len(ahead), bool)
-        if batch.options.get("causal", True):
-            sees &= ahead >= 0
-        if window is not None:
-            sees &= ahead < window
-        kept[tokens] = ~sees
+    for seq, length in enumerate(batch.seq_lens.tolist()):
+        tokens, table = batch.query_of(seq), batch.block_tables[seq].tolist()
+        for place in range(length):
+            if (table[place // batch.block_size], place % batch.block_size) in slots:
+                ahead = np.arange(length - (tokens.stop - tokens.start), length) - place
+                sees = np.ones(len(ahead), bool)
+                if batch.options.get("causal", True):
+                    sees &= ahead >= 0
+                if window is not None:
+                    sees &= ahead < window
+                kept[tokens] &= ~sees
     after = ops.paged_attention(batch.query, *caches, batch.block_tables, batch.seq_lens, **options)
     for old, new in zip(before, after, strict=True):
         assert_same_bits(new[kept], old[kept])
+
+
+def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
+    """In a tile of what sequences share, a window can hide every key of a tile of keys from one row of several."""
+    rng = np.random.default_rng(0)
+    # 10 shared blocks of 16. The last token of one sequence sees keys from 129 on, the first of the other from 20 to
+    # 51: keys come in tiles of 64 from 20 on, and the first, up to 83, has none for the former.
+    key_cache, value_cache = rng.standard_normal((2, 12, 16, 1, 8)).astype(np.float32)
+    tables = np.array([[*range(10), 10], [*range(10), 11]], np.int32)
+    query = 3 * rng.standard_normal((34, 1, 8)).astype(np.float32)
+    lens, starts, window = np.array([161, 84], np.int32), np.array([0, 1, 34]), 32
+    out, lse = ops.paged_attention(
+        query, key_cache, value_cache, tables, lens, cu_seqlens_q=starts, window=window, return_lse=True,
+        algorithm="cascade", target=target,
+    )  # fmt: skip
+    for seq, length in enumerate(lens):
+        rows = slice(starts[seq], starts[seq + 1])
+        key, value = (cache[tables[seq]].reshape(-1, 1, 8)[:length] for cache in (key_cache, value_cache))
+        expected = reference.attention(query[rows], key, value, window=window, return_lse=True)
+        allowed = attention_tolerance(query[rows], key, value)
+        np.testing.assert_allclose(out[rows], expected[0], rtol=0, atol=allowed.out)
+        np.testing.assert_allclose(lse[rows], expected[1], rtol=0, atol=allowed.lse)
+
+
+def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
+    """No race and no unwritten memory on the lockstep machine."""
+    options = {**batch.options, **_kernel(batch, algorithm)}
+    with lockstep.sanitizing() as findings:
+        ops.paged_attention(
+            *_attention_arguments(batch),
+            cu_seqlens_q=batch.cu_seqlens_q,
+            target="lockstep",
+            **options,
+        )
+    assert not findings, str(findings)
 
 
 def assert_same_bits(actual: Any, expected: Any) -> None:

@@ -161,12 +161,19 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
     # Places behind a sequence's blocks hold garbage, in some sequences a block of another one.
     block_tables = rng.choice([*GARBAGE, 0], (len(seq_lens), max_blocks)).astype(np.int32)
     caches = np.full((2, num_blocks, block_size, num_kv_heads, head_dim), np.nan, np.float32)
-    dense = []
+    # First blocks that all sequences share, but those without tokens.
+    most = min((n // block_size for n in seq_lens if n), default=0)
+    shared = 0 if plain else draw(st.one_of(st.just(0), st.integers(0, most)), label="shared blocks")
+    dense: list[Any] = []
     for seq, (length, count) in enumerate(zip(seq_lens, per_seq, strict=True)):
-        blocks = [free.pop() for _ in range(count)]
+        first = next((other for other in range(seq) if seq_lens[other]), seq) if length else seq
+        alike = shared if first < seq else 0
+        blocks = [*block_tables[first, :alike].tolist(), *(free.pop() for _ in range(count - alike))]
         block_tables[seq, :count] = blocks
         # A mean differs from any one value, and the values are of one size.
         tokens = rng.standard_normal((2, length, num_kv_heads, head_dim)).astype(np.float32)
+        if alike:
+            tokens[:, : alike * block_size] = dense[first][:, : alike * block_size]
         for position in range(length):
             caches[:, blocks[position // block_size], position % block_size] = tokens[:, position]
         dense.append(tokens)
@@ -176,7 +183,11 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
         chunks = [draw(st.integers(0, min(n + 1, 9)), label="query tokens") for n in seq_lens]
         cu_seqlens_q = np.cumsum([0, *chunks]).astype(np.int32)
         window = options.get("window")
-        if window is not None and draw(st.booleans(), label="what no window reaches holds NaN"):
+        if (
+            window is not None
+            and not shared
+            and draw(st.booleans(), label="what no window reaches holds NaN")
+        ):
             for seq, (tokens, chunk) in enumerate(zip(dense, chunks, strict=True)):
                 hidden = max(0, tokens.shape[1] - max(1, chunk) - window + 1)
                 tokens[:, :hidden] = np.nan

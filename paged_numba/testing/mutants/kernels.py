@@ -31,7 +31,8 @@ class KernelMutant:
     old, new : str
         Text of the source that is replaced, and what replaces it; `old` occurs once.
     operation : str
-        The operation whose properties must notice: ``attend``, ``hide``, ``merge``, ``write``, ``gather`` or ``copy``;
+        The property that must notice, see tests/test_mutants.py: ``attend``, ``hide``, ``blind``, ``sanitize``,
+        ``merge``, ``write``, ``gather`` or ``copy``;
         ``attend packed``, ``hide packed`` or ``gather packed`` for caches in that layout alone.
     """
 
@@ -68,10 +69,11 @@ KERNEL_MUTANTS = (
     _attention_tile("all zeros", "weighted[row] * factors[row]", "float32(0)"),
     _attention_tile("last tile skipped", "range(first_key, end_key, threads)",
                      "range(first_key, max(first_key + 1, end_key - threads), threads)"),
-    _attention_tile("last values skipped", "range(0, count, UNROLLED)", "range(0, count - 1, UNROLLED)"),
+    _attention_tile("last values skipped", "UNROLLED, end, UNROLLED)", "UNROLLED, end - 1, UNROLLED)"),
     _attention_tile("one key too many at the end", "first + token < end_seen", "first + token <= end_seen"),
-    _attention_tile("last key missed", "first + token < end_seen", "first + token < end_seen - 1"),
-    _attention_tile("keys past the end of the table", "min(first + thread, end_key - 1)", "first + thread"),
+    _attention_tile("last token missed", "first + token < end_seen", "first + token < end_seen - 1"),
+    _attention_tile("keys past the end loaded", "if token < count:\n                        source",
+                    "if token < threads:\n                        source"),
     _attention_tile("no rescale of the values", "weighted[row] *= factors[row]", "weighted[row] *= float32(1)"),
     _attention_tile("no rescale of the sum", "total * rescale", "total"),
     _attention_tile("largest score of this tile only",
@@ -99,18 +101,20 @@ KERNEL_MUTANTS = (
     _attention_tile("LSE of an empty sequence is 0", "if total > 0 else NEG_INF", "if total > 0 else float32(0)"),
     _attention_tile("empty sequence divides 0 by 0", "v_scales[kv_head] / total if total > 0 else float32(0)",
                      "v_scales[kv_head] / total"),
-    _attention_tile("row that sees no key of a tile", "new_largest if new_largest > NEG_INF else float32(0)",
-                    "new_largest",
-                     "tile"),
-    _attention_tile("missing barrier after the places are looked up",
-                     "cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory", "pass"),
-    _attention_tile("missing barrier before the next chunk",
-                     "cuda.syncthreads()  # all have used the chunk: the next may come", "pass"),
+    KernelMutant("row that sees no key of a tile", "attention_tile",
+                 "new_largest if new_largest > NEG_INF else float32(0)", "new_largest", "blind"),
+    KernelMutant("missing barrier after the places are looked up", "attention_tile",
+                 "cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory", "pass",
+                 "sanitize"),
+    KernelMutant("missing barrier after the chunk is loaded", "attention_tile",
+                 "cuda.syncthreads()  # the chunk is in shared memory", "pass", "sanitize"),
+    KernelMutant("missing barrier before the next chunk", "attention_tile",
+                 "cuda.syncthreads()  # all have used the chunk: the next may come", "pass", "sanitize"),
     _attention_tile("missing barrier before the next tile",
                      "cuda.syncthreads()  # all have used places and weights: the next tile may come", "pass"),
     _attention_tile("window ends a token late", "first + token >= first_seen", "first + token > first_seen"),
     KernelMutant("values that a row must not see multiplied", "attention_tile",
-                 "if first >= first_common and first + count <= end_common:", "if first_common >= 0:", "hide"),
+                 "end = max(min(end_common - first, count), lead)", "end = count", "hide"),
     _attention_tile("ALiBi off by one", "first + token - position)", "first + token - position + 1)"),
     _attention_tile("position of the tile's first token", "position, first_seen, end_seen = rows[my_index, 2]",
                      "position, first_seen, end_seen = rows[first_row, 2]"),
@@ -119,6 +123,8 @@ KERNEL_MUTANTS = (
                      "query_token = rows[first_row, 1]"),
     _attention_tile("rows of a tile taken for neighbours", "my_index = first_row + my_token * row_step",
                      "my_index = first_row + my_token", "split"),
+    _attention_tile("table of the tile's sequence for all parts", "seq = rows[first_row, 1]",
+                    "seq = rows[first_row // row_step * row_step, 1]", "cascade"),
     _attention_block(
         "mean of V: every weight is the same", "weight = math.exp(score - new_largest)",
         "weight = float32(1) if score > NEG_INF else float32(0)",
