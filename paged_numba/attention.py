@@ -20,7 +20,8 @@ class Attention(NamedTuple):
     ----------
     query : float[num_tokens, num_q_heads, head_dim]
     cache : tuple
-        Keys and values, float[num_blocks, block_size, num_kv_heads, head_dim], and int32 block tables.
+        Keys and values, float[num_blocks, block_size, num_kv_heads, head_dim], and int32 block tables; for `packed`
+        keys and values in the packed layout.
     alibi_slopes, sinks : float32[num_q_heads]
         0 and -inf for none.
     scales : list of float32[num_kv_heads]
@@ -55,6 +56,17 @@ class Attention(NamedTuple):
         threads = _attention_threads(max(head_dim, self.cache[0].shape[1]))
         arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
         seam.launch(attention_block_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target)
+
+    def packed(self, out: Any, lse: Any, rows: Any) -> None:
+        """Attend with a thread block for each query token and head, to packed caches."""
+        from .kernels.attention_packed import attention_packed_kernel
+
+        _, num_q_heads, head_dim = self.query.shape
+        threads = _attention_threads(head_dim)
+        arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
+        seam.launch(
+            attention_packed_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target
+        )
 
     def tiles(self, out: Any, lse: Any, rows: Any, tiles: Any, row_step: int = 1, sinks: Any = None) -> None:
         """Attend with a thread block for each tile of query tokens and KV head."""

@@ -162,10 +162,45 @@ def test_moved_tokens_are_the_same_bits_on_both_targets(shape):
     assert not np.isnan(results["cuda"][0]).all()
 
 
-def test_cache_on_the_gpu_keeps_its_storage_there():
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[3] % 4 == 0])
+def test_packed_caches_are_the_same_on_both_targets(shape):
+    query, keys, values, tables, lens = decode_inputs(*shape)
+    num_blocks, block_size, num_kv_heads, head_dim = keys.shape
+    packed = np.full((num_blocks, num_kv_heads, head_dim // 4, block_size, 4), np.nan, np.float32)
+    by_dim = np.full((num_blocks, num_kv_heads, head_dim, block_size), np.nan, np.float32)
+    tokens = [cache.reshape(-1, num_kv_heads, head_dim) for cache in (keys, values)]
+    slots = np.random.default_rng(4).permutation(len(tokens[0])).astype(np.int64)
+    pairs = np.array([[0, num_blocks - 1]])
+    options = {
+        "window": 9,
+        "softcap": 5.0,
+        "alibi_slopes": np.linspace(0, 1, shape[1]),
+        "sinks": np.linspace(-1, 1, shape[1]),
+        "return_lse": True,
+    }
+    results = {}
+    for target in ("cuda", "lockstep"):
+        caches, written = [packed.copy(), by_dim.copy()], [packed.copy(), by_dim.copy()]
+        pn.write_kv(*tokens, *caches, np.arange(len(slots)), layout="packed", target=target)
+        attended = pn.paged_attention(query, *caches, tables, lens, **options, layout="packed", target=target)
+        pn.write_kv(*tokens, *written, slots, layout="packed", target=target)
+        if num_blocks > 1:
+            pn.copy_blocks(*written, pairs, layout="packed", target=target)
+        gathered = pn.gather_kv(
+            *written, np.arange(num_blocks), num_blocks * block_size - 1, layout="packed", target=target
+        )
+        results[target] = [*caches, *written, *gathered], attended
+    for ours, expected in zip(results["cuda"][0], results["lockstep"][0], strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    for ours, expected in zip(results["cuda"][1], results["lockstep"][1], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", ["NHD", "packed"])
+def test_cache_on_the_gpu_keeps_its_storage_there(layout):
     rng = np.random.default_rng(2)
     caches = {
-        target: pn.PagedKVCache(16, 4, num_kv_heads=2, head_dim=8, target=target)
+        target: pn.PagedKVCache(16, 4, num_kv_heads=2, head_dim=8, layout=layout, target=target)
         for target in ("cuda", "lockstep")
     }
     assert hasattr(caches["cuda"].key_cache, "__cuda_array_interface__")
@@ -178,6 +213,22 @@ def test_cache_on_the_gpu_keeps_its_storage_there():
         cache.append("b", *tokens[:, :2])
         results[target] = cache.attend(["a", "b"], query)
     np.testing.assert_allclose(results["cuda"], results["lockstep"], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packed_device_arrays_are_used_without_a_copy(dtype):
+    cache = pn.PagedKVCache(8, 4, 2, 16, dtype=dtype, layout="packed", target="cuda")
+    kept = [array.copy_to_host() for array in (cache.key_cache, cache.value_cache)]
+    tokens = np.random.default_rng(5).standard_normal((2, 7, 2, 16)).astype(kept[0].dtype)
+    cache.add("a", *tokens)
+    cache.fork("a", "b")
+    cache.append("b", *tokens[:, :1])
+    cache.swap_out("a")
+    cache.swap_in("a")
+    for ours, expected in zip(cache.gather("a"), tokens, strict=True):
+        np.testing.assert_array_equal(ours.copy_to_host().astype(np.float32), expected.astype(np.float32))
+    for array, old in zip((cache.key_cache, cache.value_cache), kept, strict=True):
+        assert (array.copy_to_host().view(np.uint8) != old.view(np.uint8)).any()
 
 
 def test_device_arrays_are_used_without_a_copy():

@@ -49,6 +49,13 @@ def attend(algorithm):
 
 
 @hunt
+@given(batch=paged_batches(layout="packed"), order=orders)
+def attend_packed(batch, order):
+    with lockstep.options(order=order):
+        properties.attention_agrees_with_the_oracle(batch, "auto", TARGET)
+
+
+@hunt
 @given(tokens=tokens_to_write())
 def write(tokens):
     properties.write_puts_each_token_into_its_slot(tokens, TARGET)
@@ -57,6 +64,12 @@ def write(tokens):
 @hunt
 @given(batch=paged_batches())
 def gather(batch):
+    properties.gather_returns_what_was_written(batch, TARGET)
+
+
+@hunt
+@given(batch=paged_batches(layout="packed"))
+def gather_packed(batch):
     properties.gather_returns_what_was_written(batch, TARGET)
 
 
@@ -79,6 +92,12 @@ def hide(batch, positions):
     properties.no_token_notices_what_it_does_not_see(batch, positions[: len(batch.seq_lens)], "tile", TARGET)
 
 
+@hunt
+@given(batch=paged_batches(layout="packed"), positions=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def hide_packed(batch, positions):
+    properties.no_token_notices_what_it_does_not_see(batch, positions[: len(batch.seq_lens)], "auto", TARGET)
+
+
 @settings(hunt, max_examples=50)
 @given(batch=paged_batches())
 def sanitize(batch):
@@ -90,12 +109,15 @@ def blind():
 
 
 PROPERTIES = {
+    "attend packed": attend_packed,
     "hide": hide,
+    "hide packed": hide_packed,
     "blind": blind,
     "sanitize": sanitize,
     "merge": merge,
     "write": write,
     "gather": gather,
+    "gather packed": gather_packed,
     "copy": copy,
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import lockstep, ops, reference
-from .strategies import PagedBatch, Tokens
+from .strategies import TOKEN_AXES, PagedBatch, Tokens, laid_out
 from .tolerances import attention_tolerance, storing_tolerance
 
 
@@ -18,16 +18,14 @@ def attention_agrees_with_the_oracle(
     batch: PagedBatch, algorithm: str, target: str, num_splits: int | None = None
 ) -> None:
     """Paged attention is dense attention in float64, but for the rounding of float32."""
+    options = {**batch.options, **_kernel(batch, algorithm, num_splits)}
     out, lse = ops.paged_attention(
         *_attention_arguments(batch),
         cu_seqlens_q=batch.cu_seqlens_q,
         scale=batch.scale,
-        **batch.options,
         return_lse=True,
-        algorithm=algorithm,
-        num_splits=num_splits,
-        layout=batch.layout,
         target=target,
+        **options,
     )
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
         rows = batch.query_of(seq)
@@ -78,8 +76,12 @@ def attention_is_invariant_under_block_permutation(
     batch: PagedBatch, order: Any, algorithm: str, target: str
 ) -> None:
     """Where the blocks lie changes no bit of the result."""
-    options = {"cu_seqlens_q": batch.cu_seqlens_q, **batch.options, "algorithm": algorithm, "target": target}
-    options["layout"] = batch.layout
+    options = {
+        "cu_seqlens_q": batch.cu_seqlens_q,
+        **batch.options,
+        **_kernel(batch, algorithm),
+        "target": target,
+    }
     before = ops.paged_attention(*_attention_arguments(batch), **options)
     moved_to = np.empty(len(order), np.int32)
     moved_to[order] = np.arange(len(order))
@@ -109,8 +111,13 @@ def no_token_notices_what_it_does_not_see(
         Of that key in each sequence, 0 to 1.
     algorithm, target : str
     """
-    options = {"cu_seqlens_q": batch.cu_seqlens_q, **batch.options, "layout": batch.layout, "target": target}
-    options.update(algorithm=algorithm, return_lse=True)
+    options = {
+        "cu_seqlens_q": batch.cu_seqlens_q,
+        **batch.options,
+        **_kernel(batch, algorithm),
+        "target": target,
+    }
+    options["return_lse"] = True
     before = ops.paged_attention(*_attention_arguments(batch), **options)
     caches = batch.key_cache.copy(), batch.value_cache.copy()
     # A block may be of several sequences.
@@ -122,7 +129,7 @@ def no_token_notices_what_it_does_not_see(
     }
     for cache in caches:
         for block, offset in slots:
-            (cache if batch.layout == "NHD" else cache.swapaxes(1, 2))[block, offset] = np.nan
+            np.moveaxis(cache, TOKEN_AXES[batch.layout], 1)[block, offset] = np.nan
     kept = np.ones(len(batch.query), bool)
     window = batch.options.get("window")
     for seq, length in enumerate(batch.seq_lens.tolist()):
@@ -165,14 +172,13 @@ def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
 
 def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
     """No race and no unwritten memory on the lockstep machine."""
+    options = {**batch.options, **_kernel(batch, algorithm)}
     with lockstep.sanitizing() as findings:
         ops.paged_attention(
             *_attention_arguments(batch),
             cu_seqlens_q=batch.cu_seqlens_q,
-            **batch.options,
-            layout=batch.layout,
-            algorithm=algorithm,
             target="lockstep",
+            **options,
         )
     assert not findings, str(findings)
 
@@ -188,17 +194,15 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
 
 def write_puts_each_token_into_its_slot(tokens: Tokens, target: str) -> None:
     """Written slots hold the tokens bit for bit; all others, and those of skipped tokens, are untouched."""
-    caches = tokens.caches.copy()
-    ops.write_kv(
-        tokens.key, tokens.value, caches[0], caches[1], tokens.slots, layout=tokens.layout, target=target
-    )
+    caches = laid_out(tokens.caches, tokens.layout)
+    ops.write_kv(tokens.key, tokens.value, *caches, tokens.slots, layout=tokens.layout, target=target)
     expected = tokens.caches.copy()
-    by_block = expected if tokens.layout == "NHD" else expected.swapaxes(2, 3)
     for token, slot in enumerate(tokens.slots.tolist()):
         if slot >= 0:
-            block, offset = divmod(slot, by_block.shape[2])
-            by_block[:, block, offset] = tokens.key[token], tokens.value[token]
-    assert_same_bits(caches, expected)
+            block, offset = divmod(slot, expected.shape[2])
+            expected[:, block, offset] = tokens.key[token], tokens.value[token]
+    for cache, wanted in zip(caches, laid_out(expected, tokens.layout), strict=True):
+        assert_same_bits(cache, wanted)
 
 
 def gather_returns_what_was_written(batch: PagedBatch, target: str) -> None:
@@ -220,13 +224,21 @@ def copy_duplicates_blocks(tokens: Tokens, order: Any, target: str) -> None:
     """Each dst is its src bit for bit, and no other block changes; `order` permutes the blocks."""
     half = len(order) // 2
     pairs = np.stack([order[:half], order[half : 2 * half]], axis=1).astype(np.int64)
-    caches = tokens.caches.copy()
-    ops.copy_blocks(caches[0], caches[1], pairs, layout=tokens.layout, target=target)
+    caches = laid_out(tokens.caches, tokens.layout)
+    ops.copy_blocks(*caches, pairs, layout=tokens.layout, target=target)
     expected = tokens.caches.copy()
     for src, dst in pairs.tolist():
         expected[:, dst] = tokens.caches[:, src]
-    assert_same_bits(caches, expected)
+    for cache, wanted in zip(caches, laid_out(expected, tokens.layout), strict=True):
+        assert_same_bits(cache, wanted)
 
 
 def _attention_arguments(batch: PagedBatch) -> tuple[Any, ...]:
     return batch.query, batch.key_cache, batch.value_cache, batch.block_tables, batch.seq_lens
+
+
+def _kernel(batch: PagedBatch, algorithm: str, num_splits: int | None = None) -> dict[str, Any]:
+    """Return what picks the kernel; packed caches have one alone."""
+    if batch.layout == "packed":
+        return {"layout": "packed"}
+    return {"layout": batch.layout, "algorithm": algorithm, "num_splits": num_splits}

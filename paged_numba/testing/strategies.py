@@ -23,8 +23,25 @@ STORAGE = (
 )
 """Dtypes of caches."""
 
+TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
+"""Which axis of keys and of values counts the tokens of a block, by layout."""
+
 GARBAGE = (-1, -7, 2**31 - 1)
 """What stands in a block table behind a sequence's blocks."""
+
+
+def layouts(head_dim: int, dtype: Any) -> list[str]:
+    """Return the layouts that a cache may have: packed ones need keys of whole pieces of 16 bytes."""
+    return [name for name in TOKEN_AXES if name != "packed" or head_dim * dtype.itemsize % 16 == 0]
+
+
+def laid_out(caches: Any, layout: str) -> tuple[Any, Any]:
+    """Return keys and values, [2, num_blocks, block_size, num_kv_heads, head_dim], copied into a layout."""
+    key_cache, value_cache = caches
+    if layout == "packed":
+        key_cache = key_cache.reshape(*key_cache.shape[:3], -1, 16 // caches.itemsize)
+    key_cache, value_cache = (np.moveaxis(cache, 1, TOKEN_AXES[layout]) for cache in (key_cache, value_cache))
+    return key_cache.copy(), value_cache.copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +52,7 @@ class PagedBatch:
     ----------
     query : float[num_tokens, num_q_heads, head_dim]
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
-        NaN in every slot that no sequence owns; KV heads before tokens if `layout` is HND.
+        NaN in every slot that no sequence owns; the axes are those of `layout`.
     block_tables : int32[num_seqs, max_blocks]
         Scattered; garbage behind each sequence's blocks.
     seq_lens : int32[num_seqs]
@@ -64,7 +81,7 @@ class PagedBatch:
     @property
     def block_size(self) -> int:
         """Tokens of a block."""
-        return int(self.key_cache.shape[1 if self.layout == "NHD" else 2])
+        return int(self.key_cache.shape[TOKEN_AXES[self.layout]])
 
     def query_of(self, seq: int) -> slice:
         """Return where the query tokens of a sequence are."""
@@ -120,14 +137,15 @@ def attention_options(draw: st.DrawFn, num_q_heads: int, num_kv_heads: int, long
 
 
 @st.composite
-def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
+def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = None) -> PagedBatch:
     """Draw a batch: scores from flat to very peaky, all blocks scattered.
 
     Half of them are decode batches without options, in float32, as all are if `plain`; the others mix decode, chunks
-    and whole prompts, dtypes and layouts.
+    and whole prompts, dtypes and layouts; `layout` makes all of them of one.
     """
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
-    head_dim = draw(st.sampled_from(HEAD_DIMS), label="head_dim")
+    head_dims = [n for n in HEAD_DIMS if layout is None or layout in layouts(n, STORAGE[0])]
+    head_dim = draw(st.sampled_from(head_dims), label="head_dim")
     num_kv_heads = draw(st.integers(1, 3), label="num_kv_heads")
     group = draw(st.integers(1, 4), label="query heads of a KV head")
     seq_lens = draw(st.lists(lengths(block_size), min_size=1, max_size=4), label="seq_lens")
@@ -179,18 +197,16 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
     query = rng.standard_normal((num_tokens, num_kv_heads * group, head_dim)) * peak
     if scale is not None:
         query /= abs(scale) * np.sqrt(head_dim)
-    storage, query_type, layout = STORAGE[0], STORAGE[0], "NHD"
+    storage, query_type, chosen = STORAGE[0], STORAGE[0], layout or "NHD"
     if cu_seqlens_q is not None:
-        storage = draw(st.sampled_from(STORAGE), label="dtype of the cache")
+        allowed = [dtype for dtype in STORAGE if layout is None or layout in layouts(head_dim, dtype)]
+        storage = draw(st.sampled_from(allowed), label="dtype of the cache")
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
-        layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
+        chosen = layout or draw(st.sampled_from(layouts(head_dim, storage)), label="layout")
         caches, dense = caches.astype(storage), [tokens.astype(storage) for tokens in dense]
-        if layout == "HND":
-            caches = np.ascontiguousarray(caches.swapaxes(2, 3))
     return PagedBatch(
         query.astype(query_type),
-        caches[0],
-        caches[1],
+        *laid_out(caches, chosen),
         block_tables,
         np.array(seq_lens, np.int32),
         [tokens[0] for tokens in dense],
@@ -198,7 +214,7 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
         scale,
         cu_seqlens_q,
         options,
-        layout,
+        chosen,
     )
 
 
@@ -211,9 +227,10 @@ class Tokens:
     key, value : float[num_tokens, num_kv_heads, head_dim]
         Random bits, NaN among them.
     caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
-        Keys, then values; KV heads before tokens if `layout` is HND.
+        Keys, then values, to be `laid_out`.
     slots : int64[num_tokens]
         All different but for -1, which skips a token.
+    layout : str
     """
 
     key: Any
@@ -243,11 +260,10 @@ def tokens_to_write(draw: st.DrawFn) -> Tokens:
     slots = rng.permutation(num_slots)[:num_tokens].astype(np.int64)
     slots[rng.random(num_tokens) < skipped] = -1
     dtype = draw(st.sampled_from(STORAGE), label="dtype")
-    layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
+    layout = draw(st.sampled_from(layouts(head_dim, dtype)), label="layout")
 
     def bits(*shape: int) -> Any:
         return rng.integers(0, 256, (*shape[:-1], shape[-1] * dtype.itemsize), np.uint8).view(dtype)
 
     key, value = bits(2, num_tokens, num_kv_heads, head_dim)
-    order = (block_size, num_kv_heads) if layout == "NHD" else (num_kv_heads, block_size)
-    return Tokens(key, value, bits(2, num_blocks, *order, head_dim), slots, layout)
+    return Tokens(key, value, bits(2, num_blocks, block_size, num_kv_heads, head_dim), slots, layout)

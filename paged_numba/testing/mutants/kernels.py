@@ -32,7 +32,8 @@ class KernelMutant:
         Text of the source that is replaced, and what replaces it; `old` occurs once.
     operation : str
         The property that must notice, see tests/test_mutants.py: ``attend``, ``hide``, ``blind``, ``sanitize``,
-        ``merge``, ``write``, ``gather`` or ``copy``.
+        ``merge``, ``write``, ``gather`` or ``copy``;
+        ``attend packed``, ``hide packed`` or ``gather packed`` for caches in that layout alone.
     """
 
     name: str
@@ -56,6 +57,10 @@ def _attention_block(name: str, old: str, new: str) -> KernelMutant:
 
 def _attention_naive(name: str, old: str, new: str) -> KernelMutant:
     return KernelMutant(name, "attention_naive", old, new, "attend", "naive")
+
+
+def _attention_packed(name: str, old: str, new: str, operation: str = "attend packed") -> KernelMutant:
+    return KernelMutant(name, "attention_packed", old, new, operation)
 
 
 KERNEL_MUTANTS = (
@@ -186,6 +191,43 @@ KERNEL_MUTANTS = (
     _attention_naive("ALiBi forgotten in pass 2",
                      "score = adjusted_score(score * scale, softcap, slope, position - query_position)\n        weight",
                      "score = adjusted_score(score * scale, softcap, float32(0), 0)\n        weight"),
+    _attention_packed("mean of V: every weight is the same", "weight = math.exp(score - new_largest)",
+                      "weight = float32(1) if score > NEG_INF else float32(0)"),
+    _attention_packed("pieces of the query in another order", "query_shared[piece * piece_size + i]",
+                      "query_shared[i * num_pieces + piece]"),
+    _attention_packed("last piece left out of the score", "range(num_pieces)", "range(max(1, num_pieces - 1))"),
+    _attention_packed("last number of a piece left out", "range(piece_size)", "range(piece_size - 1)"),
+    _attention_packed("last token missed", "position < end_key", "position < end_key - 1"),
+    _attention_packed("one token too many at the end", "position < end_key", "position <= end_key"),
+    _attention_packed("window ends a token late", "position >= first_key and", "position > first_key and"),
+    _attention_packed("values past the end read", "min(threads, end_key - first)", "threads"),
+    _attention_packed("last values missed", "min(threads, end_key - first)", "min(threads, end_key - 1 - first)"),
+    _attention_packed("values before the window read", "            if position >= first_key:",
+                      "            if position >= 0:", "hide packed"),
+    _attention_packed("values of each second lane only", "end_key - first), LANES)", "end_key - first), 2 * LANES)"),
+    _attention_packed("shares of half the lanes summed", "scratch, LANES)", "scratch, LANES // 2)"),
+    _attention_packed("dimensions of a thread taken for neighbours", "= thread % LANES, thread // LANES",
+                      "= thread % LANES, thread // LANES * LANES"),
+    _attention_packed("no rescale of the values", "weighted[i] *= rescale", "weighted[i] *= float32(1)"),
+    _attention_packed("no rescale of the sum", "total * rescale", "total"),
+    _attention_packed("accumulators not cleared", "weighted[i] = float32(0)", "pass"),
+    _attention_packed("scale forgotten", "(scale * k_scales[kv_head])", "k_scales[kv_head]"),
+    _attention_packed("scale of the values forgotten", "/ total * v_scales[kv_head]", "/ total"),
+    _attention_packed("block table not followed for keys",
+                      "kv_block = block_tables[seq, position // block_size]\n            offset",
+                      "kv_block = position // block_size\n            offset"),
+    _attention_packed("table of the first sequence for values",
+                      "kv_block = block_tables[seq, position // block_size]\n                offset",
+                      "kv_block = block_tables[0, position // block_size]\n                offset"),
+    _attention_packed("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
+                      "q_head % num_kv_heads"),
+    _attention_packed("ALiBi off by one", "position - query_position)", "position - query_position + 1)"),
+    _attention_packed("sink forgotten", "total = float32(1) if sink > NEG_INF else float32(0)", "total = float32(0)"),
+    _attention_packed("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
+    _attention_packed("empty sequence divides 0 by 0",
+                      "result / total * v_scales[kv_head] if total > 0 else float32(0)", "result / total"),
+    _attention_packed("missing barrier after the query is loaded",
+                      "cuda.syncthreads()  # the query is in shared memory", "pass"),
     KernelMutant("splits weigh the same", "merge_splits", "weight = math.exp(split_lse[row, q_head] - largest)",
                  "weight = float32(1)", "attend", "split"),
     KernelMutant("last split left out", "merge_splits", "for row in range(first, end):\n        if",
@@ -207,6 +249,20 @@ KERNEL_MUTANTS = (
                  "block_table[0] + position // block_size", "gather"),
     KernelMutant("off by one at a block boundary", "gather_kv", "block_table[position // block_size]",
                  "block_table[max(0, position - 1) // block_size]", "gather"),
+    KernelMutant("slot -1 wraps to the last block", "write_kv_packed", "if slot < 0:", "if slot < -1:", "write"),
+    KernelMutant("token and piece swapped", "write_kv_packed", "dim // piece_size, offset, dim % piece_size]",
+                 "offset % key_cache.shape[2], offset, dim % piece_size]", "write"),
+    KernelMutant("numbers of a piece taken for pieces", "write_kv_packed",
+                 "dim // piece_size, offset, dim % piece_size]",
+                 "dim % key_cache.shape[2], offset, dim // key_cache.shape[2]]", "write"),
+    KernelMutant("values taken from the key", "write_kv_packed", "= value[token, kv_head, dim]",
+                 "= key[token, kv_head, dim]", "write"),
+    KernelMutant("blocks in physical order", "gather_kv_packed", "block_table[position // block_size]",
+                 "block_table[0] + position // block_size", "gather packed"),
+    KernelMutant("last dimension left out", "gather_kv_packed", "dim >= key.shape[2]", "dim >= key.shape[2] - 1",
+                 "gather packed"),
+    KernelMutant("numbers of a piece reversed", "gather_kv_packed", "offset, dim % piece_size]",
+                 "offset, piece_size - 1 - dim % piece_size]", "gather packed"),
     KernelMutant("source and destination swapped", "copy_blocks",
                  "src = block_pairs[pair, 0]\n    dst = block_pairs[pair, 1]",
                  "src = block_pairs[pair, 1]\n    dst = block_pairs[pair, 0]", "copy"),
