@@ -136,9 +136,8 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                         source = key_cache[key_blocks[token], key_offsets[token], kv_head]
                         target = keys[token]
                         for j in range(0, chunk, LOADERS):
-                            target[load_dim + j] = float32(
-                                source[min(first_dim + load_dim + j, head_dim - 1)]
-                            )
+                            dim = load_dim + j
+                            target[dim] = float32(source[min(first_dim + dim, head_dim - 1)])
                 cuda.syncthreads()  # the chunk is in shared memory
                 if thread < count:
                     for row in range(rows_per_tile):
