@@ -137,7 +137,9 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                         target[load_dim + j] = float32(source[min(first_dim + load_dim + j, head_dim - 1)])
                 cuda.syncthreads()  # the chunk is in shared memory
                 for row in range(rows_per_tile):
-                    score = float32(0)  # a sum for each chunk: rounding errors grow with the additions in a row
+                    score = float32(
+                        0
+                    )  # a sum for each chunk: rounding errors grow with the additions in a row
                     for dim in range(chunk):
                         score += row_data[row, first_dim + dim] * keys[thread, dim]
                     scores[row] += score

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import ops, reference
+from . import dense
 from .strategies import PagedBatch, Tokens
-from .tolerances import attention_tolerance, storing_tolerance
+from .tolerances import attention_tolerance, dense_tolerance, fixed_tolerance, storing_tolerance
 
 
 def attention_agrees_with_the_oracle(
@@ -44,6 +45,56 @@ def attention_agrees_with_the_oracle(
             f"out of {seq} is off by {error.max()}, {(error / most).max()} times the bound"
         )
         np.testing.assert_allclose(lse[rows], expected_lse, rtol=0, atol=allowed.lse, err_msg=f"lse of {seq}")
+
+
+def attention_is_as_exact_as_dense_attention(
+    batch: PagedBatch, runs: list[tuple[str, int | None]], target: str
+) -> None:
+    """Each error is within the fixed tolerance, the largest of a batch within thrice that of dense attention.
+
+    Parameters
+    ----------
+    batch : PagedBatch
+        From `grid_batches`.
+    runs : list of (str, int or None)
+        Algorithms, each with its number of splits.
+    target : str
+    """
+    expected = np.zeros(batch.query.shape), np.zeros(batch.query.shape[:2])
+    dense_errors = [0.0, 0.0]
+    options = {"scale": batch.scale, **batch.options}
+    for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+        rows = batch.query_of(seq)
+        inputs = batch.query[rows], key, value
+        of_seq = reference.attention(*inputs, **options, return_lse=True)
+        expected[0][rows], expected[1][rows] = of_seq
+        errors = dense.rounding_errors(*inputs, of_seq, **options)
+        dense_errors = [max(pair) for pair in zip(dense_errors, errors, strict=True)]
+    for algorithm, num_splits in runs:
+        results = ops.paged_attention(
+            *_attention_arguments(batch),
+            cu_seqlens_q=batch.cu_seqlens_q,
+            **options,
+            return_lse=True,
+            algorithm=algorithm,
+            num_splits=num_splits,
+            layout=batch.layout,
+            target=target,
+        )
+        for name, result, right, dense_error in zip(
+            ("out", "lse"), results, expected, dense_errors, strict=True
+        ):
+            what = f"{name} of {algorithm} (num_splits={num_splits})"
+            seen = np.isfinite(right)
+            np.testing.assert_array_equal(result[~seen], right[~seen], err_msg=what)
+            right = right[seen]
+            error = np.abs(result[seen].astype(np.float64) - right)
+            share = np.max(error / fixed_tolerance(right, result.dtype), initial=0.0)
+            assert share <= 1, f"{what} is off by {error.max()}, {share} times the fixed tolerance"
+            most = dense_tolerance(dense_error, right, result.dtype)
+            assert error.max(initial=0.0) <= most, (
+                f"{what} is off by {error.max()}, dense attention by {dense_error}: at most {most} is allowed"
+            )
 
 
 def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, target: str) -> None:

@@ -6,7 +6,7 @@ come from a generator with a drawn seed, since single floats are not what fails 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -25,6 +25,9 @@ STORAGE = (
 
 GARBAGE = (-1, -7, 2**31 - 1)
 """What stands in a block table behind a sequence's blocks."""
+
+MOST_ROWS = 800
+"""Query tokens times heads of a sequence in the grid: 20 tokens of 40 heads are two tiles."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +87,9 @@ class PagedBatch:
 def lengths(block_size: int) -> st.SearchStrategy[int]:
     """Draw a number of tokens, often at a block boundary or beside it; shrinks towards 0.
 
-    Some are longer than a tile of the block kernel, which has 64 tokens or the most whole blocks below.
+    Some are longer than a tile of the block kernel, which has 64 tokens, or the most whole blocks below, or one.
     """
-    tile = 64 // block_size * block_size
+    tile = max(1, 64 // block_size) * block_size
     bases = [k * block_size for k in range(1, 5)] + [tile, tile + block_size, 2 * tile]
     boundaries = {0, 1} | {base + d for base in bases for d in (-1, 0, 1)}
     return st.one_of(st.sampled_from(sorted(boundaries)), st.integers(0, 4 * block_size))
@@ -119,6 +122,43 @@ def attention_options(draw: st.DrawFn, num_q_heads: int, num_kv_heads: int, long
     return options
 
 
+def _scattered(
+    rng: np.random.Generator,
+    seq_lens: list[int],
+    spare: int,
+    block_size: int,
+    num_kv_heads: int,
+    head_dim: int,
+) -> tuple[Any, Any, list[Any]]:
+    """Return caches, block tables and the dense keys and values of sequences, in float32 and NHD."""
+    per_seq = [-(-n // block_size) for n in seq_lens]
+    max_blocks = max(1, *per_seq)
+    num_blocks = max(1, sum(per_seq) + spare)
+    free = rng.permutation(num_blocks).tolist()
+    # Places behind a sequence's blocks hold garbage, in some sequences a block of another one.
+    block_tables = rng.choice([*GARBAGE, 0], (len(seq_lens), max_blocks)).astype(np.int32)
+    caches = np.full((2, num_blocks, block_size, num_kv_heads, head_dim), np.nan, np.float32)
+    dense = []
+    for seq, (length, count) in enumerate(zip(seq_lens, per_seq, strict=True)):
+        blocks = [free.pop() for _ in range(count)]
+        block_tables[seq, :count] = blocks
+        # A mean differs from any one value, and the values are of one size.
+        tokens = rng.standard_normal((2, length, num_kv_heads, head_dim)).astype(np.float32)
+        for position in range(length):
+            caches[:, blocks[position // block_size], position % block_size] = tokens[:, position]
+        dense.append(tokens)
+    return caches, block_tables, dense
+
+
+def _stored(batch: PagedBatch, storage: Any, layout: str) -> PagedBatch:
+    """Return a batch with its keys and values in a dtype and layout."""
+    caches = [cache.astype(storage) for cache in (batch.key_cache, batch.value_cache)]
+    if layout == "HND":
+        caches = [np.ascontiguousarray(cache.swapaxes(1, 2)) for cache in caches]
+    keys, values = ([tokens.astype(storage) for tokens in dense] for dense in (batch.keys, batch.values))
+    return replace(batch, key_cache=caches[0], value_cache=caches[1], keys=keys, values=values, layout=layout)
+
+
 @st.composite
 def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
     """Draw a batch: scores from flat to very peaky, all blocks scattered.
@@ -136,22 +176,7 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
     scale = draw(st.sampled_from((None, 0.25, -0.5)), label="scale")
     rng = np.random.default_rng(draw(seeds, label="seed"))
 
-    per_seq = [-(-n // block_size) for n in seq_lens]
-    max_blocks = max(1, *per_seq)
-    num_blocks = max(1, sum(per_seq) + spare)
-    free = rng.permutation(num_blocks).tolist()
-    # Places behind a sequence's blocks hold garbage, in some sequences a block of another one.
-    block_tables = rng.choice([*GARBAGE, 0], (len(seq_lens), max_blocks)).astype(np.int32)
-    caches = np.full((2, num_blocks, block_size, num_kv_heads, head_dim), np.nan, np.float32)
-    dense = []
-    for seq, (length, count) in enumerate(zip(seq_lens, per_seq, strict=True)):
-        blocks = [free.pop() for _ in range(count)]
-        block_tables[seq, :count] = blocks
-        # A mean differs from any one value, and the values are of one size.
-        tokens = rng.standard_normal((2, length, num_kv_heads, head_dim)).astype(np.float32)
-        for position in range(length):
-            caches[:, blocks[position // block_size], position % block_size] = tokens[:, position]
-        dense.append(tokens)
+    caches, block_tables, dense = _scattered(rng, seq_lens, spare, block_size, num_kv_heads, head_dim)
     cu_seqlens_q, options = None, {}
     if not plain and draw(st.booleans(), label="with options"):
         options = draw(attention_options(num_kv_heads * group, num_kv_heads, max(seq_lens)))
@@ -173,10 +198,7 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
         storage = draw(st.sampled_from(STORAGE), label="dtype of the cache")
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
         layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
-        caches, dense = caches.astype(storage), [tokens.astype(storage) for tokens in dense]
-        if layout == "HND":
-            caches = np.ascontiguousarray(caches.swapaxes(2, 3))
-    return PagedBatch(
+    batch = PagedBatch(
         query.astype(query_type),
         caches[0],
         caches[1],
@@ -187,8 +209,76 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
         scale,
         cu_seqlens_q,
         options,
-        layout,
     )
+    return _stored(batch, storage, layout)
+
+
+@st.composite
+def grid_batches(
+    draw: st.DrawFn, storage: Any, head_dim: int, block_size: int, num_q_heads: int, num_kv_heads: int
+) -> PagedBatch:
+    """Draw a batch of given sizes with scores of standard deviation 3.5, in which fixed tolerances are kept.
+
+    Decode, prefill, chunks or a mix of them, and every option; shrinks towards decode of one sequence without options.
+    """
+    most = min(20, MOST_ROWS // num_q_heads)
+    seq_lens = draw(st.lists(lengths(block_size).map(lambda n: min(n, 260)), min_size=1, max_size=3))
+    kind = draw(st.sampled_from(("decode", "chunk", "prefill", "mixed")), label="kind")
+    if kind == "prefill":
+        seq_lens = [min(n, most) for n in seq_lens]
+    rng = np.random.default_rng(draw(seeds, label="seed"))
+    caches, block_tables, dense = _scattered(
+        rng, seq_lens, draw(st.integers(0, 2), label="free blocks"), block_size, num_kv_heads, head_dim
+    )
+    chunks = {
+        "decode": [1] * len(seq_lens),
+        "prefill": seq_lens,
+        "chunk": [draw(st.integers(0, min(n, most)), label="query tokens") for n in seq_lens],
+        "mixed": [(1, min(n, most))[seq % 2] for seq, n in enumerate(seq_lens)],
+    }[kind]
+    by_default = kind == "decode" and draw(st.booleans(), label="no cu_seqlens_q")
+    cu_seqlens_q = None if by_default else np.cumsum([0, *chunks]).astype(np.int32)
+    scale = draw(st.sampled_from((None, 0.25, -0.5)), label="scale")
+    query = 3.5 * rng.standard_normal((sum(chunks), num_q_heads, head_dim))
+    if scale is not None:
+        query /= abs(scale) * np.sqrt(head_dim)
+
+    options: dict[str, Any] = {}
+    if draw(st.booleans(), label="not causal"):
+        options["causal"] = False
+    if draw(st.booleans(), label="with a window"):
+        options["window"] = draw(st.integers(1, max(seq_lens) + 2), label="window")
+    if draw(st.booleans(), label="with a softcap"):
+        options["softcap"] = draw(st.sampled_from((30.0, 50.0)), label="softcap")
+    if draw(st.booleans(), label="with ALiBi"):
+        options["alibi_slopes"] = 2.0 ** (-8 * np.arange(1, num_q_heads + 1) / num_q_heads)
+    if draw(st.booleans(), label="with sinks"):
+        options["sinks"] = (3 * rng.standard_normal(num_q_heads)).astype(np.float32)
+    group = num_q_heads // num_kv_heads
+    for name in ("k_scale", "v_scale"):
+        if draw(st.booleans(), label=f"with {name}"):
+            scales = rng.uniform(0.25, 2, num_kv_heads).astype(np.float32)
+            by_head = draw(st.booleans(), label=f"{name} by head")
+            options[name] = scales if by_head else float(scales[0])
+            if name == "k_scale":
+                query /= np.repeat(np.broadcast_to(options[name], num_kv_heads), group)[:, None]
+    query_type = storage
+    if storage.itemsize == 1:
+        query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
+    layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
+    batch = PagedBatch(
+        query.astype(query_type),
+        caches[0],
+        caches[1],
+        block_tables,
+        np.array(seq_lens, np.int32),
+        [tokens[0] for tokens in dense],
+        [tokens[1] for tokens in dense],
+        scale,
+        cu_seqlens_q,
+        options,
+    )
+    return _stored(batch, storage, layout)
 
 
 @dataclass(frozen=True, eq=False)
