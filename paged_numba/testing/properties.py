@@ -125,29 +125,6 @@ def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, targe
         np.testing.assert_allclose(merged_lse[seq], whole_lse[seq], rtol=0, atol=2 * allowed.lse)
 
 
-def attention_is_invariant_under_block_permutation(
-    batch: PagedBatch, order: Any, algorithm: str, target: str
-) -> None:
-    """Where the blocks lie changes no bit of the result."""
-    options = {"cu_seqlens_q": batch.cu_seqlens_q, **batch.options, "algorithm": algorithm, "target": target}
-    options["layout"] = batch.layout
-    before = ops.paged_attention(*_attention_arguments(batch), **options)
-    moved_to = np.empty(len(order), np.int32)
-    moved_to[order] = np.arange(len(order))
-    tables = batch.block_tables.copy()
-    in_use = np.arange(tables.shape[1]) < -(-batch.seq_lens[:, None] // batch.block_size)
-    tables[in_use] = moved_to[tables[in_use]]
-    after = ops.paged_attention(
-        batch.query,
-        batch.key_cache[order],
-        batch.value_cache[order],
-        tables,
-        batch.seq_lens,
-        **options,
-    )
-    np.testing.assert_array_equal(before, after)
-
-
 def no_token_notices_what_it_does_not_see(
     batch: PagedBatch, positions: Any, algorithm: str, target: str
 ) -> None:

@@ -122,32 +122,42 @@ def attention_options(draw: st.DrawFn, num_q_heads: int, num_kv_heads: int, long
     return options
 
 
-def _scattered(
-    rng: np.random.Generator,
-    seq_lens: list[int],
-    spare: int,
-    block_size: int,
-    num_kv_heads: int,
-    head_dim: int,
-) -> tuple[Any, Any, list[Any]]:
-    """Return caches, block tables and the dense keys and values of sequences, in float32 and NHD."""
-    per_seq = [-(-n // block_size) for n in seq_lens]
+def scattered(rng: np.random.Generator, dense: list[Any], spare: int, block_size: int) -> tuple[Any, Any]:
+    """Put tokens into blocks that lie anywhere.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    dense : list of float[2, seq_len, num_kv_heads, head_dim]
+        Keys and values of each sequence.
+    spare : int
+        Blocks that stay free.
+    block_size : int
+
+    Returns
+    -------
+    caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
+        NaN where no token is.
+    block_tables : int32[num_seqs, max_blocks]
+    """
+    per_seq = [-(-tokens.shape[1] // block_size) for tokens in dense]
     max_blocks = max(1, *per_seq)
     num_blocks = max(1, sum(per_seq) + spare)
     free = rng.permutation(num_blocks).tolist()
     # Places behind a sequence's blocks hold garbage, in some sequences a block of another one.
-    block_tables = rng.choice([*GARBAGE, 0], (len(seq_lens), max_blocks)).astype(np.int32)
-    caches = np.full((2, num_blocks, block_size, num_kv_heads, head_dim), np.nan, np.float32)
-    dense = []
-    for seq, (length, count) in enumerate(zip(seq_lens, per_seq, strict=True)):
+    block_tables = rng.choice([*GARBAGE, 0], (len(dense), max_blocks)).astype(np.int32)
+    caches = np.full((2, num_blocks, block_size, *dense[0].shape[2:]), np.nan, dense[0].dtype)
+    for seq, (tokens, count) in enumerate(zip(dense, per_seq, strict=True)):
         blocks = [free.pop() for _ in range(count)]
         block_tables[seq, :count] = blocks
-        # A mean differs from any one value, and the values are of one size.
-        tokens = rng.standard_normal((2, length, num_kv_heads, head_dim)).astype(np.float32)
-        for position in range(length):
+        for position in range(tokens.shape[1]):
             caches[:, blocks[position // block_size], position % block_size] = tokens[:, position]
-        dense.append(tokens)
-    return caches, block_tables, dense
+    return caches, block_tables
+
+
+def _tokens(rng: np.random.Generator, seq_lens: list[int], *shape: int) -> list[Any]:
+    """Return keys and values: a mean differs from any one value, and the values are of one size."""
+    return [rng.standard_normal((2, length, *shape)).astype(np.float32) for length in seq_lens]
 
 
 def _stored(batch: PagedBatch, storage: Any, layout: str) -> PagedBatch:
@@ -176,7 +186,8 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
     scale = draw(st.sampled_from((None, 0.25, -0.5)), label="scale")
     rng = np.random.default_rng(draw(seeds, label="seed"))
 
-    caches, block_tables, dense = _scattered(rng, seq_lens, spare, block_size, num_kv_heads, head_dim)
+    dense = _tokens(rng, seq_lens, num_kv_heads, head_dim)
+    caches, block_tables = scattered(rng, dense, spare, block_size)
     cu_seqlens_q, options = None, {}
     if not plain and draw(st.booleans(), label="with options"):
         options = draw(attention_options(num_kv_heads * group, num_kv_heads, max(seq_lens)))
@@ -227,9 +238,8 @@ def grid_batches(
     if kind == "prefill":
         seq_lens = [min(n, most) for n in seq_lens]
     rng = np.random.default_rng(draw(seeds, label="seed"))
-    caches, block_tables, dense = _scattered(
-        rng, seq_lens, draw(st.integers(0, 2), label="free blocks"), block_size, num_kv_heads, head_dim
-    )
+    dense = _tokens(rng, seq_lens, num_kv_heads, head_dim)
+    caches, block_tables = scattered(rng, dense, draw(st.integers(0, 2), label="free blocks"), block_size)
     chunks = {
         "decode": [1] * len(seq_lens),
         "prefill": seq_lens,
