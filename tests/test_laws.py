@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import paged_numba as pn
 from paged_numba.testing import laws, properties
-from paged_numba.testing.strategies import STORAGE, paged_batches, seeds
+from paged_numba.testing.strategies import merge_parts, paged_batches, seeds
 
 TARGET = "lockstep"
 algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split"])
@@ -52,25 +52,7 @@ def test_any_chunking_of_a_prompt_gives_the_same_result(batch, cuts, seed, algor
     laws.chunking(batch, cuts, seed, algorithm, TARGET)
 
 
-@st.composite
-def states(draw):
-    """Draw outputs and LSEs of three sets of keys, some of them empty."""
-    rng = np.random.default_rng(draw(seeds))
-    shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from((1, 5, 40))))
-    dtype = draw(st.sampled_from(STORAGE[:3]))
-    spread = draw(st.sampled_from((3.0, 0.0, 30.0)))
-    empty = draw(st.sampled_from((0.0, 0.4)))
-    parts = []
-    for _ in range(3):
-        out = rng.standard_normal(shape).astype(dtype)
-        lse = (spread * rng.standard_normal(shape[:2])).astype(np.float32)
-        lse[rng.random(lse.shape) < empty] = -np.inf
-        out[np.isneginf(lse)] = np.nan
-        parts.append((out, lse))
-    return parts
-
-
-@given(parts=states())
+@given(parts=merge_parts())
 def test_merging_is_associative_and_commutative(parts):
     laws.merging(parts, TARGET)
 

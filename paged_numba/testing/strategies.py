@@ -291,6 +291,24 @@ def grid_batches(
     return _stored(batch, storage, layout)
 
 
+@st.composite
+def merge_parts(draw: st.DrawFn) -> list[tuple[Any, Any]]:
+    """Draw outputs and LSEs of attention to three sets of keys; an empty one has NaN and -inf."""
+    rng = np.random.default_rng(draw(seeds, label="seed"))
+    shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from((1, 5, 40))), label="shape")
+    dtype = draw(st.sampled_from(STORAGE[:3]), label="dtype")
+    spread = draw(st.sampled_from((3.0, 0.0, 30.0)), label="standard deviation of the LSEs")
+    empty = draw(st.sampled_from((0.0, 0.4)), label="share of empty sets")
+    parts = []
+    for _ in range(3):
+        out = rng.standard_normal(shape).astype(dtype)
+        lse = (spread * rng.standard_normal(shape[:2])).astype(np.float32)
+        lse[rng.random(lse.shape) < empty] = -np.inf
+        out[np.isneginf(lse)] = np.nan
+        parts.append((out, lse))
+    return parts
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """Tokens, the slots that they go to, and caches full of other numbers.

@@ -31,7 +31,8 @@ class KernelMutant:
     old, new : str
         Text of the source that is replaced, and what replaces it; `old` occurs once.
     operation : str
-        The operation whose properties must notice: ``attend``, ``hide``, ``merge``, ``write``, ``gather`` or ``copy``.
+        The operation whose properties must notice: ``attend``, ``exact``, ``hide``, ``merge``, ``write``, ``gather`` or
+        ``copy``.
     """
 
     name: str
@@ -104,6 +105,8 @@ KERNEL_MUTANTS = (
     _attention_tile("missing barrier before the next tile",
                      "cuda.syncthreads()  # all have used places and weights: the next tile may come", "pass"),
     _attention_tile("window ends a token late", "first + token >= first_seen", "first + token > first_seen"),
+    KernelMutant("weights of 15 bits", "attention_tile", "weight = math.exp(weights[my_row, token] - shift)",
+                 "weight = math.floor(math.exp(weights[my_row, token] - shift) * 32768.0) / 32768.0", "exact"),
     KernelMutant("values that a row must not see multiplied", "attention_tile",
                  "if first >= first_common and first + count <= end_common:", "if first_common >= 0:", "hide"),
     _attention_tile("ALiBi off by one", "first + token - position)", "first + token - position + 1)"),
@@ -188,6 +191,7 @@ KERNEL_MUTANTS = (
                  "attend", "split"),
     KernelMutant("LSE of the merge in base 2", "merge_states", "largest + math.log(total)",
                  "largest + math.log2(total)", "merge"),
+    KernelMutant("LSE of the merge is the larger one", "merge_states", "largest + math.log(total)", "largest", "merge"),
     KernelMutant("empty sets multiply NaN", "merge_states", "if weight_a > 0:", "if weight_a >= 0:", "merge"),
     KernelMutant("slot -1 wraps to the last block", "write_kv", "if slot < 0:", "if slot < -1:", "write"),
     KernelMutant("slot 0 skipped", "write_kv", "if slot < 0:", "if slot <= 0:", "write"),
