@@ -180,7 +180,7 @@ def beside(array: Any, like: Any) -> Any:
 def transposed(array: Any, axes: tuple[int, ...]) -> Any:
     """Return a view of an array with its axes in another order, on the GPU if it lies there."""
     if not hasattr(array, "__cuda_array_interface__"):
-        return getattr(array, "__lockstep_array__", array).transpose(axes)
+        return _as_numpy(array).transpose(axes)
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
     array = _device_array(array)
@@ -191,7 +191,7 @@ def transposed(array: Any, axes: tuple[int, ...]) -> Any:
 def reshaped(array: Any, shape: tuple[int, ...]) -> Any:
     """Return a view of a contiguous array in another shape, on the GPU if it lies there."""
     if not hasattr(array, "__cuda_array_interface__"):
-        return getattr(array, "__lockstep_array__", array).reshape(shape)
+        return _as_numpy(array).reshape(shape)
     return _device_array(array).reshape(shape)
 
 
@@ -233,4 +233,12 @@ def to_host(array: Any) -> Any:
     """Return `array` as a NumPy array, copied if it lies on the GPU."""
     if hasattr(array, "__cuda_array_interface__"):
         return _device_array(array).copy_to_host()
-    return np.asarray(getattr(array, "__lockstep_array__", array))
+    return _as_numpy(array)
+
+
+def _as_numpy(array: Any) -> Any:
+    """Return an array of the host as a NumPy array, without a copy where it says where it lies."""
+    array = getattr(array, "__lockstep_array__", array)
+    if hasattr(array, "__dlpack__") and not hasattr(array, "__array_interface__"):
+        return np.from_dlpack(array)
+    return np.asarray(array)

@@ -6,10 +6,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from paged_numba import lockstep
+from paged_numba import lockstep, ops
 from paged_numba.allocator import BlockAllocator
 from paged_numba.errors import KernelError, PagedNumbaError
-from paged_numba.testing import properties
+from paged_numba.testing import laws, properties
 from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
 from paged_numba.testing.mutants import kernels
 from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
@@ -22,7 +22,7 @@ from paged_numba.testing.mutants.prefixes import (
     with_pool,
     with_prefixes,
 )
-from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
+from paged_numba.testing.strategies import grid_batches, merge_parts, paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
 hunt = settings(
@@ -104,12 +104,19 @@ def sanitize(batch):
     properties.the_sanitizer_finds_nothing(batch, "tile")
 
 
+@settings(hunt, max_examples=40)
+@given(batch=grid_batches(np.dtype(np.float32), 64, 16, 8, 2))
+def exact(batch):
+    properties.attention_is_as_exact_as_dense_attention(batch, [("tile", None)], TARGET)
+
+
 def blind():
     properties.a_row_that_sees_no_key_of_a_tile_stays_as_it_was(TARGET)
 
 
 PROPERTIES = {
     "attend packed": attend_packed,
+    "exact": exact,
     "hide": hide,
     "hide packed": hide_packed,
     "blind": blind,
@@ -135,6 +142,66 @@ def test_real_kernels_survive_the_same_hunt():
     attend("block")
     for run in PROPERTIES.values():
         run()
+
+
+@hunt
+@given(batch=paged_batches(), seed=seeds)
+def permute(batch, seed):
+    order = np.random.default_rng(seed).permutation(len(batch.key_cache))
+    laws.block_permutation(batch, order, "block", TARGET)
+
+
+@hunt
+@given(batch=paged_batches(), size=st.integers(1, 40), seed=seeds)
+def resize(batch, size, seed):
+    laws.block_size(batch, size, seed, "tile", TARGET)
+
+
+@hunt
+@given(batch=paged_batches(), num_splits=st.integers(1, 9))
+def split(batch, num_splits):
+    laws.number_of_splits(batch, num_splits, TARGET)
+
+
+@hunt
+@given(batch=paged_batches(), cut=st.floats(0, 1), seed=seeds)
+def chunk(batch, cut, seed):
+    laws.chunking(batch, [cut], seed, "tile", TARGET)
+
+
+@hunt
+@given(parts=merge_parts())
+def merge_in_any_order(parts):
+    laws.merging(parts, TARGET)
+
+
+@hunt
+@given(batch=paged_batches())
+def turn(batch):
+    laws.layout(batch, "tile", TARGET)
+
+
+@pytest.mark.parametrize(
+    ("law", "module", "name"),
+    [
+        (permute, "attention_block", "block table not followed"),
+        (resize, "attention_tile", "block table not followed"),
+        (split, "merge_splits", "last split left out"),
+        (chunk, "attention_tile", "another token's query"),
+        (chunk, "attention_tile", "position of the tile's first token"),
+        (merge_in_any_order, "merge_states", "LSE of the merge is the larger one"),
+    ],
+)
+def test_law_notices_a_mutant(law, module, name):
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if (m.module, m.name) == (module, name)]
+    with kernels.installed(mutant), pytest.raises((AssertionError, KernelError)):
+        law()
+
+
+def test_law_notices_a_layout_that_is_not_heeded(monkeypatch):
+    monkeypatch.setattr(ops, "as_nhd", lambda key_cache, value_cache, layout: (key_cache, value_cache))
+    with pytest.raises((AssertionError, ValueError)):
+        turn()
 
 
 @pytest.mark.parametrize("mutant", ALLOCATOR_MUTANTS, ids=lambda mutant: mutant.__name__)

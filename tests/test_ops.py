@@ -1,7 +1,5 @@
 """The operations against oracles that share no code with the kernels."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,13 +23,6 @@ def test_attention_agrees_with_the_oracle(batch, order, algorithm):
 
 
 @algorithms
-@given(batch=paged_batches(), seed=seeds)
-def test_attention_is_invariant_under_block_permutation(batch, seed, algorithm):
-    order = np.random.default_rng(seed).permutation(len(batch.key_cache))
-    properties.attention_is_invariant_under_block_permutation(batch, order, algorithm, TARGET)
-
-
-@algorithms
 @given(batch=paged_batches(), positions=st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_no_token_notices_what_it_does_not_see(batch, positions, algorithm):
     places = positions[: len(batch.seq_lens)]
@@ -45,37 +36,6 @@ def test_a_row_that_sees_no_key_of_a_tile_stays_as_it_was():
 @given(batch=paged_batches(), num_splits=st.integers(1, 9))
 def test_attention_agrees_with_the_oracle_for_any_number_of_splits(batch, num_splits):
     properties.attention_agrees_with_the_oracle(batch, "split", TARGET, num_splits)
-
-
-@given(batch=paged_batches(plain=True), cut=st.floats(0, 1))
-def test_merging_parts_is_attention_to_the_whole(batch, cut):
-    properties.merging_parts_is_attention_to_the_whole(batch, cut, TARGET)
-
-
-@given(batch=paged_batches(plain=True), seed=seeds)
-def test_any_chunking_of_a_prompt_gives_the_same_result(batch, seed):
-    """Causal attention of all tokens at once, and of chunks each after it was written, is the same."""
-    rng = np.random.default_rng(seed)
-    head_dim, num_q_heads = batch.query.shape[2], batch.query.shape[1]
-    length = int(batch.seq_lens[0])
-    query = rng.standard_normal((length, num_q_heads, head_dim)).astype(np.float32)
-    cuts = np.unique([0, length, *rng.integers(0, length + 1, 3)])
-
-    def attend(start, stop):
-        return pn.paged_attention(
-            query[start:stop],
-            batch.key_cache,
-            batch.value_cache,
-            batch.block_tables[:1],
-            np.array([stop], np.int32),
-            cu_seqlens_q=np.array([0, stop - start]),
-            algorithm="block",
-            target=TARGET,
-        )
-
-    whole = attend(0, length)
-    chunks = [attend(start, stop) for start, stop in pairwise(cuts)]
-    np.testing.assert_array_equal(np.concatenate([whole[:0], *chunks]), whole)
 
 
 @given(tokens=tokens_to_write())
@@ -178,21 +138,6 @@ def test_options_by_hand():
     assert attend(softcap=float(np.log(2))) == pytest.approx(((101 + 10 * weight) / (2 + weight), 2 + weight))
 
 
-def test_cascade_attention_is_attention_to_prefix_and_rest():
-    rng = np.random.default_rng(0)
-    keys, values = rng.standard_normal((2, 4, 4, 2, 8)).astype(np.float32)
-    query = rng.standard_normal((3, 4, 8)).astype(np.float32)
-    tables, lens = np.array([[0, 1], [0, 2], [0, 3]], np.int32), np.array([8, 6, 5], np.int32)
-    whole = pn.paged_attention(query, keys, values, tables, lens, target=TARGET)
-    # Block 0 is every sequence's prefix: one sequence with three query tokens, and no causality between them.
-    prefix = pn.paged_attention(
-        query, keys, values, np.array([[0]], np.int32), np.array([4], np.int32), cu_seqlens_q=np.array([0, 3]),
-        causal=False, return_lse=True, target=TARGET,
-    )  # fmt: skip
-    rest = pn.paged_attention(query, keys, values, tables[:, 1:], lens - 4, return_lse=True, target=TARGET)
-    np.testing.assert_allclose(pn.merge_states(*prefix, *rest, target=TARGET)[0], whole, rtol=1e-5, atol=1e-6)
-
-
 def test_cascade_loads_what_sequences_share_once_for_all_of_them():
     # 4 sequences of 64 tokens in 4 shared blocks and 16 of their own; one KV head, 4 query heads: 16 rows, one tile.
     rng = np.random.default_rng(0)
@@ -211,22 +156,6 @@ def test_cascade_loads_what_sequences_share_once_for_all_of_them():
     token = 32 * 4
     assert loaded["tile"] == [4 * (64 + 16) * token] * 2
     assert loaded["cascade"] == [(64 + 4 * 16) * token] * 2
-
-
-def test_merging_with_nothing_is_the_identity():
-    rng = np.random.default_rng(0)
-    out, lse = (
-        rng.standard_normal((2, 3, 5)).astype(np.float32),
-        rng.standard_normal((2, 3)).astype(np.float32),
-    )
-    nothing = np.full_like(out, np.nan), np.full_like(lse, -np.inf)
-    for parts in ((out, lse, *nothing), (*nothing, out, lse)):
-        merged, merged_lse = pn.merge_states(*parts, target=TARGET)
-        np.testing.assert_array_equal(merged, out)
-        np.testing.assert_array_equal(merged_lse, lse)
-    merged, merged_lse = pn.merge_states(*nothing, *nothing, target=TARGET)
-    np.testing.assert_array_equal(merged, np.zeros_like(out))
-    np.testing.assert_array_equal(merged_lse, nothing[1])
 
 
 def test_auto_splits_long_sequences_of_small_batches_and_says_why():

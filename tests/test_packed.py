@@ -9,7 +9,7 @@ import paged_numba as pn
 from paged_numba import lockstep
 from paged_numba.errors import KernelError
 from paged_numba.lockstep import facade
-from paged_numba.testing import properties
+from paged_numba.testing import laws, properties
 from paged_numba.testing.strategies import paged_batches, seeds
 
 TARGET = "lockstep"
@@ -26,7 +26,7 @@ def test_attention_agrees_with_the_oracle(batch, order):
 @given(batch=paged_batches(layout="packed"), seed=seeds)
 def test_attention_is_invariant_under_block_permutation(batch, seed):
     order = np.random.default_rng(seed).permutation(len(batch.key_cache))
-    properties.attention_is_invariant_under_block_permutation(batch, order, "auto", TARGET)
+    laws.block_permutation(batch, order, "auto", TARGET)
 
 
 @given(batch=paged_batches(layout="packed"), positions=st.lists(st.floats(0, 1), min_size=4, max_size=4))

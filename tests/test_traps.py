@@ -2,6 +2,7 @@
 
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -39,28 +40,32 @@ def tokens(*shape):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sparse files need a request of their own there")
-def test_int32_overflow_of_block_offsets(tmp_path):
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+def test_int32_overflow_of_block_offsets(tmp_path, layout):
     # 2**31 elements and more: 262,145 blocks of 16 x 8 x 64. The files are sparse, only what is touched is there.
-    num_blocks, shape = 2**18 + 1, (16, 8, 64)
+    num_blocks, shape = 2**18 + 1, (16, 8, 64) if layout == "NHD" else (8, 16, 64)
     assert num_blocks * np.prod(shape) > 2**31
     caches = [
         np.memmap(tmp_path / name, np.float32, "w+", shape=(num_blocks, *shape)) for name in ("key", "value")
     ]
     key, value, last = tokens(20, 8, 64), tokens(20, 8, 64), num_blocks - 1
     slots = np.concatenate([np.arange(16) + 16 * last, np.arange(4)])
-    pn.write_kv(key, value, *caches, slots, target=TARGET)
-    np.testing.assert_array_equal(caches[0][last], key[:16])
+    where = {"layout": layout, "target": TARGET}
+
+    def block(cache, number):
+        return cache[number] if layout == "NHD" else cache[number].swapaxes(0, 1)
+
+    pn.write_kv(key, value, *caches, slots, **where)
+    np.testing.assert_array_equal(block(caches[0], last), key[:16])
     table = np.array([last, 0], np.int32)
-    gathered = pn.gather_kv(*caches, table, 20, target=TARGET)
+    gathered = pn.gather_kv(*caches, table, 20, **where)
     np.testing.assert_array_equal(gathered[1], value)
-    pn.copy_blocks(*caches, np.array([[last, 7]]), target=TARGET)
-    np.testing.assert_array_equal(caches[1][7], value[:16])
+    pn.copy_blocks(*caches, np.array([[last, 7]]), **where)
+    np.testing.assert_array_equal(block(caches[1], 7), value[:16])
     query = tokens(1, 8, 64)
     expected = reference.attention(query, key, value)
     for algorithm in ALGORITHMS:
-        out = pn.paged_attention(
-            query, *caches, table[None], np.array([20]), algorithm=algorithm, target=TARGET
-        )
+        out = pn.paged_attention(query, *caches, table[None], np.array([20]), algorithm=algorithm, **where)
         np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -188,16 +193,104 @@ def test_interleaved_caches_taken_for_contiguous():
         np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+def test_layers_interleaved_in_one_buffer(layout):
+    # Blocks of all layers, keys and values beside each other; a layer's caches are views of it.
+    order = (4, 2) if layout == "NHD" else (2, 4)
+    buffer = np.full((3, 2, 2, *order, 8), np.nan, np.float32)
+    key, value, query = tokens(2, 6, 2, 8), tokens(2, 6, 2, 8), tokens(1, 4, 8)
+    layers = [(buffer[:, layer, 0], buffer[:, layer, 1]) for layer in range(2)]
+    slots, table = np.array([8, 9, 10, 11, 0, 1]), np.array([[2, 0]], np.int32)
+    where = {"layout": layout, "target": TARGET}
+    for layer, caches in enumerate(layers):
+        pn.write_kv(key[layer], value[layer], *caches, slots, **where)
+        before = buffer.copy()
+        pn.copy_blocks(*caches, np.array([[2, 1]]), **where)
+        # Block 1 of this layer is block 2, and nothing else changed.
+        before[1, layer] = before[2, layer]
+        np.testing.assert_array_equal(buffer, before)
+    for layer, caches in enumerate(layers):
+        gathered = pn.gather_kv(*caches, table[0], 6, **where)
+        np.testing.assert_array_equal(gathered, [key[layer], value[layer]])
+        expected = reference.attention(query, key[layer], value[layer])
+        for algorithm in ALGORITHMS:
+            out = pn.paged_attention(query, *caches, table, np.array([6]), algorithm=algorithm, **where)
+            np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_caches_that_overlap_are_refused():
+    buffer = np.zeros((4, 4, 1, 2), np.float32)
+    for call in (
+        lambda *caches: pn.write_kv(tokens(1, 1, 2), tokens(1, 1, 2), *caches, np.array([0]), target=TARGET),
+        lambda *caches: pn.copy_blocks(*caches, np.array([[0, 2]]), target=TARGET),
+    ):
+        with pytest.raises(ValueError, match="key_cache and value_cache must not share memory"):
+            call(buffer[:3], buffer[1:])
+    assert not buffer.any()
+
+
+@pytest.mark.parametrize("by_head", [False, True])
+@pytest.mark.parametrize("dropped", ["k_scale", "v_scale"])
+@algorithms
+def test_an_fp8_scale_dropped(algorithm, dropped, by_head):
+    # Keys and values of up to 1,000 as float8_e4m3fn, whose largest number is 448, and their scales.
+    dense = 300 * tokens(2, 9, 2, 8)
+    scales = np.abs(dense).max(axis=(1, 3)) / 448 if by_head else np.abs(dense).max(axis=(1, 2, 3)) / 448
+    stored = (dense / (scales[:, None, :, None] if by_head else scales[:, None, None, None])).astype(
+        ml_dtypes.float8_e4m3fn
+    )
+    caches = np.zeros((2, 3, 4, 2, 8), stored.dtype)
+    caches.reshape(2, 12, 2, 8)[:, :9] = stored
+    # Scores of a standard deviation of 3.
+    query = 3 / 300 * tokens(1, 4, 8)
+    options = dict(zip(("k_scale", "v_scale"), scales if by_head else scales.tolist(), strict=True))
+
+    def attend(**options):
+        return pn.paged_attention(query, *caches, np.arange(3, dtype=np.int32)[None], np.array([9]),
+                                  algorithm=algorithm, target=TARGET, **options)  # fmt: skip
+
+    expected = reference.attention(query, *stored, **options)
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(attend(**options), expected, rtol=1e-4, atol=1e-5 * largest)
+    del options[dropped]
+    assert np.abs(attend(**options) - expected).max() > 0.01 * largest
+    np.testing.assert_allclose(
+        attend(**options), reference.attention(query, *stored, **options), rtol=1e-4, atol=1e-5 * largest
+    )
+
+
+class DLPackOnly:
+    """An array of another library, that says where it lies through DLPack alone."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+def test_dlpack_taken_for_something_else(layout):
+    order = (4, 2) if layout == "NHD" else (2, 4)
+    caches = np.full((2, 3, *order, 8), np.nan, np.float32)
+    key, value, query = tokens(6, 2, 8), tokens(6, 2, 8), tokens(1, 4, 8)
+    where = {"layout": layout, "target": TARGET}
+    foreign = [DLPackOnly(cache) for cache in caches]
+    slots = DLPackOnly(np.array([8, 9, 10, 11, 0, 1]))
+    pn.write_kv(DLPackOnly(key), DLPackOnly(value), *foreign, slots, **where)
+    table = DLPackOnly(np.array([[2, 0]], np.int32))
+    gathered = pn.gather_kv(*foreign, DLPackOnly(table.array[0]), 6, **where)
+    np.testing.assert_array_equal(gathered, [key, value])
+    lens = DLPackOnly(np.array([6], np.int32))
+    for algorithm in ALGORITHMS:
+        out = pn.paged_attention(DLPackOnly(query), *foreign, table, lens, algorithm=algorithm, **where)
+        np.testing.assert_allclose(out, reference.attention(query, key, value), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("pairs", [[[0, 1], [1, 2]], [[0, 2], [1, 2]], [[1, 1]]])
 def test_overlapping_block_copies(pairs):
     with pytest.raises(ValueError, match="block_pairs must not"):
         pn.copy_blocks(*np.zeros((2, 3, 4, 1, 2), np.float32), np.array(pairs), target=TARGET)
-
-
-def test_double_free():
-    pool = pn.BlockAllocator(4, 4)
-    pool.add("a", 3)
-    pool.free("a")
-    with pytest.raises(pn.UnknownSequenceError, match="'a'"):
-        pool.free("a")
-    assert pool.num_free_blocks == 4

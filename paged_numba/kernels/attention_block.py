@@ -6,7 +6,7 @@ import numpy as np
 from numba import cuda, float32
 
 from .reduce import segment_max, segment_sum
-from .score import adjusted_score
+from .score import adjusted_score, dot
 
 MAX_HEAD_DIM = 256
 MAX_THREADS = 256
@@ -84,10 +84,7 @@ def attention_block_kernel(
         score = NEG_INF
         if thread_block < blocks_per_tile and position >= first_key and position < end_key:
             kv_block = block_tables[seq, seq_block]
-            key_row = key_cache[kv_block, offset, kv_head]
-            score = float32(0)
-            for dim in range(head_dim):
-                score += query_shared[dim] * float32(key_row[dim])
+            score = dot(query_shared, key_cache[kv_block, offset, kv_head], head_dim)
             score = adjusted_score(score, softcap, slope, position - query_position)
 
         # 2. Largest score so far, weights relative to it, their sum.

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import cuda, float32
 
-from .score import adjusted_score
+from .score import adjusted_score, dot
 
 MAX_HEAD_DIM = 256
 NEG_INF = np.float32(-np.inf)
@@ -54,10 +54,7 @@ def attention_naive_kernel(
     for position in range(first_key, end_key):
         kv_block = block_tables[seq, position // block_size]
         offset = position % block_size
-        score = float32(0)
-        for dim in range(head_dim):
-            key = float32(key_cache[kv_block, offset, kv_head, dim])
-            score += float32(query[token, q_head, dim]) * key
+        score = dot(query[token, q_head], key_cache[kv_block, offset, kv_head], head_dim)
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
         largest = max(largest, score)
 
@@ -69,10 +66,7 @@ def attention_naive_kernel(
     for position in range(first_key, end_key):
         kv_block = block_tables[seq, position // block_size]
         offset = position % block_size
-        score = float32(0)
-        for dim in range(head_dim):
-            key = float32(key_cache[kv_block, offset, kv_head, dim])
-            score += float32(query[token, q_head, dim]) * key
+        score = dot(query[token, q_head], key_cache[kv_block, offset, kv_head], head_dim)
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
         weight = math.exp(score - largest)
         total += weight

@@ -141,10 +141,11 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                 cuda.syncthreads()  # the chunk is in shared memory
                 if thread < count:
                     for row in range(rows_per_tile):
-                        score = scores[row]
+                        # A sum for each chunk: rounding errors grow with the additions in a row.
+                        score = float32(0)
                         for dim in range(chunk):
                             score += row_data[row, first_dim + dim] * keys[thread, dim]
-                        scores[row] = score
+                        scores[row] += score
                 cuda.syncthreads()  # all have used the chunk: the next may come
             for row in range(rows_per_tile):
                 weights[row, thread] = scores[row]

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from .. import lockstep, ops, reference
+from . import dense
 from .strategies import TOKEN_AXES, PagedBatch, Tokens, laid_out
-from .tolerances import attention_tolerance, storing_tolerance
+from .tolerances import attention_tolerance, dense_tolerance, fixed_tolerance, storing_tolerance
 
 
 def attention_agrees_with_the_oracle(
     batch: PagedBatch, algorithm: str, target: str, num_splits: int | None = None
 ) -> None:
     """Paged attention is dense attention in float64, but for the rounding of float32."""
-    options = {**batch.options, **_kernel(batch, algorithm, num_splits)}
+    options = {**batch.options, **kernel_options(batch, algorithm, num_splits)}
     out, lse = ops.paged_attention(
         *_attention_arguments(batch),
         cu_seqlens_q=batch.cu_seqlens_q,
@@ -42,6 +43,56 @@ def attention_agrees_with_the_oracle(
             f"out of {seq} is off by {error.max()}, {(error / most).max()} times the bound"
         )
         np.testing.assert_allclose(lse[rows], expected_lse, rtol=0, atol=allowed.lse, err_msg=f"lse of {seq}")
+
+
+def attention_is_as_exact_as_dense_attention(
+    batch: PagedBatch, runs: list[tuple[str, int | None]], target: str
+) -> None:
+    """Each error is within the fixed tolerance, the largest of a batch within thrice that of dense attention.
+
+    Parameters
+    ----------
+    batch : PagedBatch
+        From `grid_batches`.
+    runs : list of (str, int or None)
+        Algorithms, each with its number of splits.
+    target : str
+    """
+    expected = np.zeros(batch.query.shape), np.zeros(batch.query.shape[:2])
+    dense_errors = [0.0, 0.0]
+    options = {"scale": batch.scale, **batch.options}
+    for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+        rows = batch.query_of(seq)
+        inputs = batch.query[rows], key, value
+        of_seq = reference.attention(*inputs, **options, return_lse=True)
+        expected[0][rows], expected[1][rows] = of_seq
+        errors = dense.rounding_errors(*inputs, of_seq, **options)
+        dense_errors = [max(pair) for pair in zip(dense_errors, errors, strict=True)]
+    for algorithm, num_splits in runs:
+        results = ops.paged_attention(
+            *_attention_arguments(batch),
+            cu_seqlens_q=batch.cu_seqlens_q,
+            **options,
+            return_lse=True,
+            algorithm=algorithm,
+            num_splits=num_splits,
+            layout=batch.layout,
+            target=target,
+        )
+        for name, result, right, dense_error in zip(
+            ("out", "lse"), results, expected, dense_errors, strict=True
+        ):
+            what = f"{name} of {algorithm} (num_splits={num_splits})"
+            seen = np.isfinite(right)
+            np.testing.assert_array_equal(result[~seen], right[~seen], err_msg=what)
+            right = right[seen]
+            error = np.abs(result[seen].astype(np.float64) - right)
+            share = np.max(error / fixed_tolerance(right, result.dtype), initial=0.0)
+            assert share <= 1, f"{what} is off by {error.max()}, {share} times the fixed tolerance"
+            most = dense_tolerance(dense_error, right, result.dtype)
+            assert error.max(initial=0.0) <= most, (
+                f"{what} is off by {error.max()}, dense attention by {dense_error}: at most {most} is allowed"
+            )
 
 
 def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, target: str) -> None:
@@ -72,33 +123,6 @@ def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, targe
         np.testing.assert_allclose(merged_lse[seq], whole_lse[seq], rtol=0, atol=2 * allowed.lse)
 
 
-def attention_is_invariant_under_block_permutation(
-    batch: PagedBatch, order: Any, algorithm: str, target: str
-) -> None:
-    """Where the blocks lie changes no bit of the result."""
-    options = {
-        "cu_seqlens_q": batch.cu_seqlens_q,
-        **batch.options,
-        **_kernel(batch, algorithm),
-        "target": target,
-    }
-    before = ops.paged_attention(*_attention_arguments(batch), **options)
-    moved_to = np.empty(len(order), np.int32)
-    moved_to[order] = np.arange(len(order))
-    tables = batch.block_tables.copy()
-    in_use = np.arange(tables.shape[1]) < -(-batch.seq_lens[:, None] // batch.block_size)
-    tables[in_use] = moved_to[tables[in_use]]
-    after = ops.paged_attention(
-        batch.query,
-        batch.key_cache[order],
-        batch.value_cache[order],
-        tables,
-        batch.seq_lens,
-        **options,
-    )
-    np.testing.assert_array_equal(before, after)
-
-
 def no_token_notices_what_it_does_not_see(
     batch: PagedBatch, positions: Any, algorithm: str, target: str
 ) -> None:
@@ -114,7 +138,7 @@ def no_token_notices_what_it_does_not_see(
     options = {
         "cu_seqlens_q": batch.cu_seqlens_q,
         **batch.options,
-        **_kernel(batch, algorithm),
+        **kernel_options(batch, algorithm),
         "target": target,
     }
     options["return_lse"] = True
@@ -172,7 +196,7 @@ def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
 
 def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
     """No race and no unwritten memory on the lockstep machine."""
-    options = {**batch.options, **_kernel(batch, algorithm)}
+    options = {**batch.options, **kernel_options(batch, algorithm)}
     with lockstep.sanitizing() as findings:
         ops.paged_attention(
             *_attention_arguments(batch),
@@ -237,7 +261,7 @@ def _attention_arguments(batch: PagedBatch) -> tuple[Any, ...]:
     return batch.query, batch.key_cache, batch.value_cache, batch.block_tables, batch.seq_lens
 
 
-def _kernel(batch: PagedBatch, algorithm: str, num_splits: int | None = None) -> dict[str, Any]:
+def kernel_options(batch: PagedBatch, algorithm: str, num_splits: int | None = None) -> dict[str, Any]:
     """Return what picks the kernel; packed caches have one alone."""
     if batch.layout == "packed":
         return {"layout": "packed"}

@@ -6,7 +6,7 @@ come from a generator with a drawn seed, since single floats are not what fails 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -28,6 +28,9 @@ TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
 
 GARBAGE = (-1, -7, 2**31 - 1)
 """What stands in a block table behind a sequence's blocks."""
+
+MOST_ROWS = 800
+"""Query tokens times heads of a sequence in the grid: 20 tokens of 40 heads are two tiles."""
 
 
 def layouts(head_dim: int, dtype: Any) -> list[str]:
@@ -101,9 +104,9 @@ class PagedBatch:
 def lengths(block_size: int) -> st.SearchStrategy[int]:
     """Draw a number of tokens, often at a block boundary or beside it; shrinks towards 0.
 
-    Some are longer than a tile of the block kernel, which has 64 tokens or the most whole blocks below.
+    Some are longer than a tile of the block kernel, which has 64 tokens, or the most whole blocks below, or one.
     """
-    tile = 64 // block_size * block_size
+    tile = max(1, 64 // block_size) * block_size
     bases = [k * block_size for k in range(1, 5)] + [tile, tile + block_size, 2 * tile]
     boundaries = {0, 1} | {base + d for base in bases for d in (-1, 0, 1)}
     return st.one_of(st.sampled_from(sorted(boundaries)), st.integers(0, 4 * block_size))
@@ -136,6 +139,57 @@ def attention_options(draw: st.DrawFn, num_q_heads: int, num_kv_heads: int, long
     return options
 
 
+def scattered(
+    rng: np.random.Generator, dense: list[Any], spare: int, block_size: int, shared: int = 0
+) -> tuple[Any, Any]:
+    """Put tokens into blocks that lie anywhere.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    dense : list of float[2, seq_len, num_kv_heads, head_dim]
+        Keys and values of each sequence.
+    spare : int
+        Blocks that stay free.
+    block_size : int
+    shared : int
+        First blocks that all sequences with tokens share, as theirs are alike.
+
+    Returns
+    -------
+    caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
+        NaN where no token is.
+    block_tables : int32[num_seqs, max_blocks]
+    """
+    per_seq = [-(-tokens.shape[1] // block_size) for tokens in dense]
+    max_blocks = max(1, *per_seq)
+    num_blocks = max(1, sum(per_seq) + spare)
+    free = rng.permutation(num_blocks).tolist()
+    # Places behind a sequence's blocks hold garbage, in some sequences a block of another one.
+    block_tables = rng.choice([*GARBAGE, 0], (len(dense), max_blocks)).astype(np.int32)
+    caches = np.full((2, num_blocks, block_size, *dense[0].shape[2:]), np.nan, dense[0].dtype)
+    common: list[int] = []
+    for seq, (tokens, count) in enumerate(zip(dense, per_seq, strict=True)):
+        blocks = [*common, *(free.pop() for _ in range(count - len(common)))] if count else []
+        common = common or blocks[:shared]
+        block_tables[seq, :count] = blocks
+        for position in range(tokens.shape[1]):
+            caches[:, blocks[position // block_size], position % block_size] = tokens[:, position]
+    return caches, block_tables
+
+
+def _tokens(rng: np.random.Generator, seq_lens: list[int], *shape: int) -> list[Any]:
+    """Return keys and values: a mean differs from any one value, and the values are of one size."""
+    return [rng.standard_normal((2, length, *shape)).astype(np.float32) for length in seq_lens]
+
+
+def _stored(batch: PagedBatch, storage: Any, layout: str) -> PagedBatch:
+    """Return a batch with its keys and values in a dtype and layout."""
+    caches = laid_out(np.stack([batch.key_cache, batch.value_cache]).astype(storage), layout)
+    keys, values = ([tokens.astype(storage) for tokens in dense] for dense in (batch.keys, batch.values))
+    return replace(batch, key_cache=caches[0], value_cache=caches[1], keys=keys, values=values, layout=layout)
+
+
 @st.composite
 def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = None) -> PagedBatch:
     """Draw a batch: scores from flat to very peaky, all blocks scattered.
@@ -154,29 +208,14 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
     scale = draw(st.sampled_from((None, 0.25, -0.5)), label="scale")
     rng = np.random.default_rng(draw(seeds, label="seed"))
 
-    per_seq = [-(-n // block_size) for n in seq_lens]
-    max_blocks = max(1, *per_seq)
-    num_blocks = max(1, sum(per_seq) + spare)
-    free = rng.permutation(num_blocks).tolist()
-    # Places behind a sequence's blocks hold garbage, in some sequences a block of another one.
-    block_tables = rng.choice([*GARBAGE, 0], (len(seq_lens), max_blocks)).astype(np.int32)
-    caches = np.full((2, num_blocks, block_size, num_kv_heads, head_dim), np.nan, np.float32)
     # First blocks that all sequences share, but those without tokens.
     most = min((n // block_size for n in seq_lens if n), default=0)
     shared = 0 if plain else draw(st.one_of(st.just(0), st.integers(0, most)), label="shared blocks")
-    dense: list[Any] = []
-    for seq, (length, count) in enumerate(zip(seq_lens, per_seq, strict=True)):
-        first = next((other for other in range(seq) if seq_lens[other]), seq) if length else seq
-        alike = shared if first < seq else 0
-        blocks = [*block_tables[first, :alike].tolist(), *(free.pop() for _ in range(count - alike))]
-        block_tables[seq, :count] = blocks
-        # A mean differs from any one value, and the values are of one size.
-        tokens = rng.standard_normal((2, length, num_kv_heads, head_dim)).astype(np.float32)
-        if alike:
-            tokens[:, : alike * block_size] = dense[first][:, : alike * block_size]
-        for position in range(length):
-            caches[:, blocks[position // block_size], position % block_size] = tokens[:, position]
-        dense.append(tokens)
+    dense = _tokens(rng, seq_lens, num_kv_heads, head_dim)
+    holders = [tokens for tokens in dense if tokens.shape[1]]
+    for tokens in holders:
+        tokens[:, : shared * block_size] = holders[0][:, : shared * block_size]
+    caches, block_tables = scattered(rng, dense, spare, block_size, shared)
     cu_seqlens_q, options = None, {}
     if not plain and draw(st.booleans(), label="with options"):
         options = draw(attention_options(num_kv_heads * group, num_kv_heads, max(seq_lens)))
@@ -203,10 +242,10 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
         storage = draw(st.sampled_from(allowed), label="dtype of the cache")
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
         chosen = layout or draw(st.sampled_from(layouts(head_dim, storage)), label="layout")
-        caches, dense = caches.astype(storage), [tokens.astype(storage) for tokens in dense]
-    return PagedBatch(
+    batch = PagedBatch(
         query.astype(query_type),
-        *laid_out(caches, chosen),
+        caches[0],
+        caches[1],
         block_tables,
         np.array(seq_lens, np.int32),
         [tokens[0] for tokens in dense],
@@ -214,8 +253,93 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
         scale,
         cu_seqlens_q,
         options,
-        chosen,
     )
+    return _stored(batch, storage, chosen)
+
+
+@st.composite
+def grid_batches(
+    draw: st.DrawFn, storage: Any, head_dim: int, block_size: int, num_q_heads: int, num_kv_heads: int
+) -> PagedBatch:
+    """Draw a batch of given sizes with scores of standard deviation 3.5, in which fixed tolerances are kept.
+
+    Decode, prefill, chunks or a mix of them, and every option; shrinks towards decode of one sequence without options.
+    """
+    most = min(20, MOST_ROWS // num_q_heads)
+    seq_lens = draw(st.lists(lengths(block_size).map(lambda n: min(n, 260)), min_size=1, max_size=3))
+    kind = draw(st.sampled_from(("decode", "chunk", "prefill", "mixed")), label="kind")
+    if kind == "prefill":
+        seq_lens = [min(n, most) for n in seq_lens]
+    rng = np.random.default_rng(draw(seeds, label="seed"))
+    dense = _tokens(rng, seq_lens, num_kv_heads, head_dim)
+    caches, block_tables = scattered(rng, dense, draw(st.integers(0, 2), label="free blocks"), block_size)
+    chunks = {
+        "decode": [1] * len(seq_lens),
+        "prefill": seq_lens,
+        "chunk": [draw(st.integers(0, min(n, most)), label="query tokens") for n in seq_lens],
+        "mixed": [(1, min(n, most))[seq % 2] for seq, n in enumerate(seq_lens)],
+    }[kind]
+    by_default = kind == "decode" and draw(st.booleans(), label="no cu_seqlens_q")
+    cu_seqlens_q = None if by_default else np.cumsum([0, *chunks]).astype(np.int32)
+    scale = draw(st.sampled_from((None, 0.25, -0.5)), label="scale")
+    query = 3.5 * rng.standard_normal((sum(chunks), num_q_heads, head_dim))
+    if scale is not None:
+        query /= abs(scale) * np.sqrt(head_dim)
+
+    options: dict[str, Any] = {}
+    if draw(st.booleans(), label="not causal"):
+        options["causal"] = False
+    if draw(st.booleans(), label="with a window"):
+        options["window"] = draw(st.integers(1, max(seq_lens) + 2), label="window")
+    if draw(st.booleans(), label="with a softcap"):
+        options["softcap"] = draw(st.sampled_from((30.0, 50.0)), label="softcap")
+    if draw(st.booleans(), label="with ALiBi"):
+        options["alibi_slopes"] = 2.0 ** (-8 * np.arange(1, num_q_heads + 1) / num_q_heads)
+    if draw(st.booleans(), label="with sinks"):
+        options["sinks"] = (3 * rng.standard_normal(num_q_heads)).astype(np.float32)
+    group = num_q_heads // num_kv_heads
+    for name in ("k_scale", "v_scale"):
+        if draw(st.booleans(), label=f"with {name}"):
+            scales = rng.uniform(0.25, 2, num_kv_heads).astype(np.float32)
+            by_head = draw(st.booleans(), label=f"{name} by head")
+            options[name] = scales if by_head else float(scales[0])
+            if name == "k_scale":
+                query /= np.repeat(np.broadcast_to(options[name], num_kv_heads), group)[:, None]
+    query_type = storage
+    if storage.itemsize == 1:
+        query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
+    layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
+    batch = PagedBatch(
+        query.astype(query_type),
+        caches[0],
+        caches[1],
+        block_tables,
+        np.array(seq_lens, np.int32),
+        [tokens[0] for tokens in dense],
+        [tokens[1] for tokens in dense],
+        scale,
+        cu_seqlens_q,
+        options,
+    )
+    return _stored(batch, storage, layout)
+
+
+@st.composite
+def merge_parts(draw: st.DrawFn) -> list[tuple[Any, Any]]:
+    """Draw outputs and LSEs of attention to three sets of keys; an empty one has NaN and -inf."""
+    rng = np.random.default_rng(draw(seeds, label="seed"))
+    shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from((1, 5, 40))), label="shape")
+    dtype = draw(st.sampled_from(STORAGE[:3]), label="dtype")
+    spread = draw(st.sampled_from((3.0, 0.0, 30.0)), label="standard deviation of the LSEs")
+    empty = draw(st.sampled_from((0.0, 0.4)), label="share of empty sets")
+    parts = []
+    for _ in range(3):
+        out = rng.standard_normal(shape).astype(dtype)
+        lse = (spread * rng.standard_normal(shape[:2])).astype(np.float32)
+        lse[rng.random(lse.shape) < empty] = -np.inf
+        out[np.isneginf(lse)] = np.nan
+        parts.append((out, lse))
+    return parts
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,14 @@ _CONFIDENCE = 4
 and every term at its worst at once, as the bound assumes, is rarer still."""
 
 
+FIXED = {"float32": (1e-5, 1.3e-6), "float16": (1e-3, 1e-3), "bfloat16": (1.5e-2, 1e-2)}
+"""Absolute and relative errors of attention by the query's dtype, where scores have a standard deviation of 3 to 4 and
+values one of about 1. The cache's dtype plays no part: what is stored is exact."""
+
+TIMES_DENSE = 3
+"""How many times the largest error of dense attention in the same precision attention's may be."""
+
+
 class AttentionTolerance(NamedTuple):
     """Largest absolute errors: of an output element, and of a LSE."""
 
@@ -109,3 +117,39 @@ def storing_tolerance(result: Any, dtype: Any) -> Any:
     """
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     return np.maximum(np.abs(result) * float(info.eps), float(info.smallest_subnormal)) / 2
+
+
+def fixed_tolerance(result: Any, dtype: Any) -> Any:
+    """Return the error that each number of a result in a dtype may have: `FIXED`.
+
+    Parameters
+    ----------
+    result : float64 array
+    dtype : dtype
+
+    Returns
+    -------
+    float64 array
+        Of the shape of `result`.
+    """
+    absolute, relative = FIXED[np.dtype(dtype).name]
+    return absolute + relative * np.abs(result)
+
+
+def dense_tolerance(dense_error: float, results: Any, dtype: Any) -> float:
+    """Return the largest error that a batch may have beside dense attention: `TIMES_DENSE` times its own.
+
+    Parameters
+    ----------
+    dense_error : float
+        The largest of the batch. Where it is less than a unit in the last place of the largest result, by luck or
+        since one key has all weight, it counts as that.
+    results : float64 array
+        Without error, finite.
+    dtype : dtype
+        In which they are stored.
+    """
+    largest = float(np.abs(results).max(initial=0.0))
+    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    unit = float(info.eps) * 2.0 ** math.floor(math.log2(max(largest, float(info.smallest_normal))))
+    return TIMES_DENSE * max(dense_error, unit)

@@ -31,8 +31,8 @@ class KernelMutant:
     old, new : str
         Text of the source that is replaced, and what replaces it; `old` occurs once.
     operation : str
-        The property that must notice, see tests/test_mutants.py: ``attend``, ``hide``, ``blind``, ``sanitize``,
-        ``merge``, ``write``, ``gather`` or ``copy``;
+        The property that must notice, see tests/test_mutants.py: ``attend``, ``exact``, ``hide``, ``blind``,
+        ``sanitize``, ``merge``, ``write``, ``gather`` or ``copy``;
         ``attend packed``, ``hide packed`` or ``gather packed`` for caches in that layout alone.
     """
 
@@ -113,6 +113,8 @@ KERNEL_MUTANTS = (
     _attention_tile("missing barrier before the next tile",
                      "cuda.syncthreads()  # all have used places and weights: the next tile may come", "pass"),
     _attention_tile("window ends a token late", "first + token >= first_seen", "first + token > first_seen"),
+    KernelMutant("weights of 15 bits", "attention_tile", "weight = math.exp(weights[my_row, token] - shift)",
+                 "weight = math.floor(math.exp(weights[my_row, token] - shift) * 32768.0) / 32768.0", "exact"),
     KernelMutant("values that a row must not see multiplied", "attention_tile",
                  "end = max(min(end_common - first, count), lead)", "end = count", "hide"),
     _attention_tile("ALiBi off by one", "first + token - position)", "first + token - position + 1)"),
@@ -154,15 +156,14 @@ KERNEL_MUTANTS = (
                      "new_largest = max(largest, segment_max(score, scratch, threads))",
                   "new_largest = segment_max(score, scratch, threads)"),
     _attention_block("scale forgotten", "(scale * k_scales[kv_head])", "k_scales[kv_head]"),
-    _attention_block("block table not followed", "kv_block = block_tables[seq, seq_block]\n            key_row",
-                  "kv_block = seq_block\n            key_row"),
+    _attention_block("block table not followed", "kv_block = block_tables[seq, seq_block]\n            score",
+                  "kv_block = seq_block\n            score"),
     _attention_block("table of the first sequence",
                      "kv_block = block_tables[seq, seq_block]\n                # Bounded",
                   "kv_block = block_tables[0, seq_block]\n                # Bounded"),
     _attention_block("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
                   "q_head % num_kv_heads"),
-    _attention_block("last dimension left out of the score", "for dim in range(head_dim):",
-                  "for dim in range(max(1, head_dim - 1)):"),
+    _attention_block("last dimension left out of the score", "kv_head], head_dim)", "kv_head], max(1, head_dim - 1))"),
     _attention_block("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
     _attention_block("LSE without the largest score", "largest + math.log(total) if", "math.log(total) if"),
     _attention_block("LSE of an empty sequence is 0", "if total > 0 else NEG_INF", "if total > 0 else float32(0)"),
@@ -237,6 +238,7 @@ KERNEL_MUTANTS = (
                  "attend", "split"),
     KernelMutant("LSE of the merge in base 2", "merge_states", "largest + math.log(total)",
                  "largest + math.log2(total)", "merge"),
+    KernelMutant("LSE of the merge is the larger one", "merge_states", "largest + math.log(total)", "largest", "merge"),
     KernelMutant("empty sets multiply NaN", "merge_states", "if weight_a > 0:", "if weight_a >= 0:", "merge"),
     KernelMutant("slot -1 wraps to the last block", "write_kv", "if slot < 0:", "if slot < -1:", "write"),
     KernelMutant("slot 0 skipped", "write_kv", "if slot < 0:", "if slot <= 0:", "write"),

@@ -1,0 +1,191 @@
+"""What must not change attention: how keys and values are stored, and how the work is divided.
+
+Each function raises AssertionError where its law does not hold. Results are the same bit for bit where a kernel sums in
+the same order, and its docstring says where; else they are within twice the tolerance of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .. import ops, reference
+from .properties import assert_same_bits, kernel_options
+from .strategies import PagedBatch, scattered
+from .tolerances import UNIT_ROUNDOFF, attention_tolerance, storing_tolerance
+
+
+def block_permutation(batch: PagedBatch, order: Any, algorithm: str, target: str) -> None:
+    """Where the blocks lie changes no bit.
+
+    Parameters
+    ----------
+    batch : PagedBatch
+    order : int[num_blocks]
+        The block that comes to each place.
+    algorithm, target : str
+    """
+    moved_to = np.empty(len(order), np.int32)
+    moved_to[order] = np.arange(len(order))
+    tables = batch.block_tables.copy()
+    in_use = np.arange(tables.shape[1]) < -(-batch.seq_lens[:, None] // batch.block_size)
+    tables[in_use] = moved_to[tables[in_use]]
+    moved = replace(
+        batch, key_cache=batch.key_cache[order], value_cache=batch.value_cache[order], block_tables=tables
+    )
+    _assert_same(_attend(batch, algorithm, target), _attend(moved, algorithm, target))
+
+
+def layout(batch: PagedBatch, algorithm: str, target: str) -> None:
+    """NHD and HND, each contiguous or a strided view of the other, give the same bits."""
+    expected = _attend(batch, algorithm, target)
+    other = "HND" if batch.layout == "NHD" else "NHD"
+    views = [cache.swapaxes(1, 2) for cache in (batch.key_cache, batch.value_cache)]
+    for caches in (views, [np.ascontiguousarray(view) for view in views]):
+        turned = replace(batch, key_cache=caches[0], value_cache=caches[1], layout=other)
+        _assert_same(expected, _attend(turned, algorithm, target))
+
+
+def block_size(batch: PagedBatch, size: int, seed: int, algorithm: str, target: str) -> None:
+    """Blocks of another size change no bit of ``naive`` and ``tile``, whose sums know no blocks."""
+    dense = [np.stack(pair) for pair in zip(batch.keys, batch.values, strict=True)]
+    caches, tables = scattered(np.random.default_rng(seed), dense, 1, size)
+    other = replace(batch, key_cache=caches[0], value_cache=caches[1], block_tables=tables, layout="NHD")
+    results = _attend(batch, algorithm, target), _attend(other, algorithm, target)
+    if algorithm in ("naive", "tile"):
+        _assert_same(*results)
+    else:
+        _assert_close(batch, *results)
+
+
+def number_of_splits(batch: PagedBatch, num_splits: int, target: str) -> None:
+    """However many splits, the result is that of ``tile``; of one split and without sinks, bit for bit."""
+    expected = _attend(batch, "tile", target)
+    _assert_close(batch, expected, _attend(batch, "split", target, num_splits=num_splits))
+    if "sinks" not in batch.options:
+        _assert_same(expected, _attend(batch, "split", target, num_splits=1))
+
+
+def chunking(batch: PagedBatch, cuts: Any, seed: int, algorithm: str, target: str) -> None:
+    """A prompt in chunks, each after it was written, is the prompt at once.
+
+    In ``naive`` and ``block`` no token knows its neighbours: the same bits. A tile of several tokens divides each
+    row's sum among fewer threads than one of one token.
+
+    Parameters
+    ----------
+    batch : PagedBatch
+        The first sequence, of which 70 tokens are enough for two tiles of keys, is the prompt.
+    cuts : float[num_cuts]
+        Where chunks end, 0 to 1.
+    seed : int
+        Of the queries.
+    algorithm, target : str
+    """
+    length = min(70, int(batch.seq_lens[0]))
+    rng = np.random.default_rng(seed)
+    query = (3 * rng.standard_normal((length, *batch.query.shape[1:]))).astype(batch.query.dtype)
+    # Without causality a token would see what later chunks write.
+    options = {name: option for name, option in batch.options.items() if name != "causal"}
+
+    def attend(start: int, stop: int) -> Any:
+        chunk = replace(
+            batch,
+            query=query[start:stop],
+            block_tables=batch.block_tables[:1],
+            seq_lens=np.array([stop], np.int32),
+            cu_seqlens_q=np.array([0, stop - start]),
+            options=options,
+            scale=None,
+        )
+        return _attend(chunk, algorithm, target)
+
+    edges = np.unique([0, length, *(np.asarray(cuts) * length).astype(int)]).tolist()
+    whole = attend(0, length)
+    parts = [attend(start, stop) for start, stop in pairwise(edges)] or [whole]
+    chunked = tuple(np.concatenate(results) for results in zip(*parts, strict=True))
+    if algorithm in ("naive", "block"):
+        _assert_same(whole, chunked)
+    else:
+        first = replace(
+            batch,
+            query=query,
+            keys=[batch.keys[0][:length]],
+            values=[batch.values[0][:length]],
+            cu_seqlens_q=np.array([0, length]),
+            options=options,
+            scale=None,
+        )
+        _assert_close(first, whole, chunked)
+
+
+def merging(parts: list[tuple[Any, Any]], target: str) -> None:
+    """Merging is associative and commutative within rounding, and exact but for it.
+
+    Parameters
+    ----------
+    parts : list of (float[num_tokens, num_q_heads, head_dim], float32[num_tokens, num_q_heads])
+        Three outputs and LSEs.
+    target : str
+    """
+    a, b, c = parts
+
+    def merge(one: Any, other: Any) -> Any:
+        return ops.merge_states(*one, *other, target=target)
+
+    # The output of a set without keys counts for nothing, and may be NaN.
+    finite = [np.where(np.isneginf(lse)[..., None], 0.0, out.astype(np.float64)) for out, lse in parts]
+    exact = reference.merge_states(*reference.merge_states(finite[0], a[1], finite[1], b[1]), finite[2], c[1])
+    magnitude = np.abs(finite).max(axis=0)
+    # A merge rounds its LSE, which weighs the next one, and stores its output.
+    lse_size = np.max([np.where(np.isneginf(lse), 0.0, np.abs(lse)) for _, lse in parts], axis=0)
+    roundoff = (8 + 4 * lse_size) * UNIT_ROUNDOFF
+    most = magnitude * roundoff[..., None] + 3 * storing_tolerance(magnitude, a[0].dtype)
+    for order in (
+        merge(merge(a, b), c),
+        merge(a, merge(b, c)),
+        merge(merge(c, a), b),
+        merge(c, merge(b, a)),
+    ):
+        out, lse = order
+        assert out.dtype == a[0].dtype
+        assert (np.abs(out.astype(np.float64) - exact[0]) <= most).all()
+        np.testing.assert_array_equal(np.isneginf(lse), np.isneginf(exact[1]))
+        seen = ~np.isneginf(lse)
+        assert (np.abs(lse[seen] - exact[1][seen]) <= roundoff[seen]).all()
+
+
+def _attend(batch: PagedBatch, algorithm: str, target: str, **more: Any) -> Any:
+    return ops.paged_attention(
+        batch.query,
+        batch.key_cache,
+        batch.value_cache,
+        batch.block_tables,
+        batch.seq_lens,
+        cu_seqlens_q=batch.cu_seqlens_q,
+        scale=batch.scale,
+        **batch.options,
+        return_lse=True,
+        target=target,
+        **{**kernel_options(batch, algorithm), **more},
+    )
+
+
+def _assert_same(one: Any, other: Any) -> None:
+    for result, expected in zip(one, other, strict=True):
+        assert_same_bits(result, expected)
+
+
+def _assert_close(batch: PagedBatch, one: Any, other: Any) -> None:
+    """Raise unless both outputs and LSEs could be those of the exact result."""
+    for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
+        rows = batch.query_of(seq)
+        allowed = attention_tolerance(batch.query[rows], key, value, batch.scale, **batch.options)
+        outs = [out[rows].astype(np.float64) for out, _ in (one, other)]
+        # Twice for what is stored, in each: the error may move a number into the next binade.
+        stored = 4 * storing_tolerance(np.maximum(*np.abs(outs)), one[0].dtype)
+        assert (np.abs(outs[0] - outs[1]) <= 2 * allowed.out + stored).all()
+        np.testing.assert_allclose(one[1][rows], other[1][rows], rtol=0, atol=2 * allowed.lse)

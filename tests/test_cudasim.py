@@ -1,0 +1,50 @@
+"""Numba's simulator, which shares nothing with lockstep but the kernels, as a witness."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paged_numba.testing.tolerances import fixed_tolerance, storing_tolerance
+
+sys.path.insert(0, str(Path(__file__).parent))
+simulated = pytest.importorskip("simulated", reason="Numba is not installed")
+
+
+@pytest.fixture(scope="module")
+def on_the_simulator(tmp_path_factory):
+    """Return the simulator's results as bits, by name."""
+    pytest.importorskip("numba.cuda")
+    path = tmp_path_factory.mktemp("simulated") / "results.npz"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", simulated.__file__, str(path)],
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PAGED_NUMBA_TARGET": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(path) as results:
+        return dict(results)
+
+
+def test_simulator_and_lockstep_agree(on_the_simulator):
+    """Copies bit for bit; sums within rounding: where lockstep has float32, the simulator has Python's float64."""
+    names = set()
+    for name, result in simulated.run("lockstep"):
+        names.add(name)
+        witness = on_the_simulator[name].view(result.dtype)
+        if name.endswith(("caches", "gathered")):
+            assert witness.tobytes() == result.tobytes(), name
+            continue
+        expected = result.astype(np.float64)
+        seen = np.isfinite(expected)
+        np.testing.assert_array_equal(witness[~seen], result[~seen], err_msg=name)
+        error = np.abs(witness[seen].astype(np.float64) - expected[seen])
+        allowed = fixed_tolerance(expected[seen], "float32")
+        allowed += 2 * storing_tolerance(expected[seen], result.dtype)
+        assert (error <= allowed).all(), f"{name} is off by {error.max()}"
+    assert names == set(on_the_simulator)

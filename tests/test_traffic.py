@@ -1,0 +1,69 @@
+"""How often attention loads keys and values, counted by the profiler."""
+
+import numpy as np
+import pytest
+
+import paged_numba as pn
+from paged_numba import lockstep
+
+LENGTH, HEAD_DIM, NUM_KV_HEADS, BLOCK_SIZE = 128, 64, 2, 16
+STORED = LENGTH * NUM_KV_HEADS * HEAD_DIM * 4
+"""Bytes of all keys, or of all values: of two tiles of 64 keys, so that no thread stands on the last key again."""
+
+
+def loads(algorithm, group, num_tokens=1, length=LENGTH, **options):
+    """Return the bytes of keys and of values that a launch asks for."""
+    rng = np.random.default_rng(0)
+    caches = rng.standard_normal((2, 9, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM), np.float32)
+    query = rng.standard_normal((num_tokens, group * NUM_KV_HEADS, HEAD_DIM), np.float32)
+    table = rng.permutation(9)[None].astype(np.int32)
+    with lockstep.profiling() as report:
+        pn.paged_attention(
+            query, *caches, table, np.array([length]), cu_seqlens_q=np.array([0, num_tokens]),
+            algorithm=algorithm, target="lockstep", **options,
+        )  # fmt: skip
+    return tuple(
+        report.memory("global", "load", array=array).bytes_asked for array in ("key_cache", "value_cache")
+    )
+
+
+@pytest.mark.parametrize("group", [1, 2, 4, 8, 16])
+def test_keys_and_values_are_loaded_once_for_all_heads_that_share_them(group):
+    assert loads("tile", group) == (STORED, STORED)
+    # Of two splits each loads its half.
+    assert loads("split", group, num_splits=2) == (STORED, STORED)
+    # A thread block for each head loads them for each head.
+    assert loads("block", group) == (group * STORED, group * STORED)
+
+
+def test_a_tile_has_16_query_rows_and_more_of_them_load_again():
+    assert loads("tile", 17) == (2 * STORED, 2 * STORED)
+    assert loads("tile", 64) == (4 * STORED, 4 * STORED)
+
+
+@pytest.mark.parametrize(
+    ("group", "num_tokens", "tiles"), [(1, 16, 1), (4, 4, 1), (16, 1, 1), (4, 8, 2), (1, 17, 2), (16, 2, 2)]
+)
+def test_tokens_of_a_prompt_load_keys_and_values_once_a_tile(group, num_tokens, tiles):
+    assert loads("tile", group, num_tokens, causal=False) == (tiles * STORED, tiles * STORED)
+
+
+@pytest.mark.parametrize(("group", "num_tokens"), [(1, 16), (4, 4), (8, 2)])
+def test_tokens_that_see_different_keys_load_those_that_any_sees_once(group, num_tokens):
+    assert loads("tile", group, num_tokens) == (STORED, STORED)
+    # 64 keys before the first token, and the tokens themselves: two tiles of keys begin with the window.
+    window = LENGTH - num_tokens + 1
+    assert loads("tile", group, num_tokens, window=window) == (STORED, STORED)
+
+
+def test_keys_out_of_all_windows_are_not_loaded():
+    assert loads("tile", 4, window=LENGTH // 2) == (STORED // 2, STORED // 2)
+
+
+@pytest.mark.parametrize("length", [1, 65, 100, 127])
+def test_the_last_tile_of_keys_loads_at_most_what_a_full_one_does(length):
+    keys, values = loads("tile", 4, length=length)
+    token = NUM_KV_HEADS * HEAD_DIM * 4
+    assert length * token <= keys <= -(-length // 64) * 64 * token
+    # Values are loaded 16 at a time.
+    assert length * token <= values <= -(-length // 16) * 16 * token
