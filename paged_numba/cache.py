@@ -102,6 +102,8 @@ class PagedKVCache:
             [seam.storage(shape, storage_type, self.target) for _ in range(num_layers)] for shape in shapes
         )
         self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
+        # Sequences that hold reserved tokens which nobody has said are written: no others may find their blocks.
+        self._unwritten: set[Hashable] = set()
         self._watch = None
         if debug:
             caches = (*self.key_caches, *self.value_caches)
@@ -154,7 +156,7 @@ class PagedKVCache:
         DuplicateSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
-        key, value = self._by_layer(key), self._by_layer(value)
+        key, value = self._by_layer("key", key), self._by_layer("value", value)
         tokens = self._check_tokens(key, value, token_ids)
         allocation = self.allocator.add(seq_id, tokens, salt=salt)
         found = allocation.num_cached_tokens
@@ -177,7 +179,7 @@ class PagedKVCache:
         UnknownSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
-        key, value = self._by_layer(key), self._by_layer(value)
+        key, value = self._by_layer("key", key), self._by_layer("value", value)
         tokens = self._check_tokens(key, value, token_ids)
         self._write(seq_id, self.allocator.append(seq_id, tokens), list(zip(key, value, strict=True)))
 
@@ -208,6 +210,7 @@ class PagedKVCache:
         pool = self.allocator
         is_new = seq_id not in pool and not pool.is_swapped(seq_id)
         allocation = pool.add(seq_id, tokens, salt=salt) if is_new else pool.append(seq_id, tokens)
+        self._unwritten.add(seq_id)
         self._copy(allocation)
         return allocation
 
@@ -233,6 +236,7 @@ class PagedKVCache:
     def commit(self, seq_id: Hashable) -> None:
         """Say that all tokens of a sequence are written in each layer; see `BlockAllocator.commit`."""
         self.allocator.commit(seq_id)
+        self._unwritten.discard(seq_id)
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares all blocks of another.
@@ -243,6 +247,8 @@ class PagedKVCache:
             Nothing was changed.
         """
         self.allocator.fork(parent_id, child_id)
+        if parent_id in self._unwritten:
+            self._unwritten.add(child_id)
 
     def free(self, seq_id: Hashable) -> None:
         """End a sequence, swapped out or not, and give back the blocks that no other shares.
@@ -254,6 +260,7 @@ class PagedKVCache:
         """
         self.allocator.free(seq_id)
         self._swapped.pop(seq_id, None)
+        self._unwritten.discard(seq_id)
 
     def preempt(self, seq_id: Hashable) -> None:
         """Free a sequence that is to be added and computed again; see `BlockAllocator.preempt`.
@@ -264,6 +271,7 @@ class PagedKVCache:
             Nothing was changed.
         """
         self.allocator.preempt(seq_id)
+        self._unwritten.discard(seq_id)
 
     def swap_out(self, seq_id: Hashable) -> None:
         """Move the keys and values of a sequence to host memory; see `BlockAllocator.swap_out`.
@@ -289,6 +297,10 @@ class PagedKVCache:
         UnknownSequenceError, OutOfBlocksError, ValueError
             Nothing was changed.
         """
+        if self.allocator.is_swapped(seq_id) and seq_id not in self._swapped:
+            raise ValueError(
+                f"seq_id must be swapped out by this cache, not by its allocator alone, got {seq_id!r}"
+            )
         allocation = self.allocator.swap_in(seq_id)
         # From the end: the first tokens may have been found, or released before the others were swapped out.
         count = allocation.slots.size
@@ -360,7 +372,7 @@ class PagedKVCache:
         cu_seqlens_q : int32[num_seqs + 1], optional
             Which query tokens are whose; one of each sequence if None.
         **options
-            Of `paged_numba.paged_attention`.
+            Of `paged_numba.paged_attention`, but for layout, target, k_scale and v_scale, which are the cache's.
 
         Returns
         -------
@@ -395,18 +407,24 @@ class PagedKVCache:
         validation.check_layer(layer, self.num_layers)
         return self.key_caches[layer], self.value_caches[layer]
 
-    def _by_layer(self, tokens: Any) -> Any:
-        """Return keys or values with an axis of layers, which one layer may lack."""
-        return [tokens] if self.num_layers == 1 and getattr(tokens, "ndim", 3) == 3 else tokens
+    def _by_layer(self, name: str, tokens: Any) -> list[Any]:
+        """Return keys or values of each layer; for one layer the axis may be left out."""
+        tokens = seam.as_array(tokens)
+        if self.num_layers == 1 and getattr(tokens, "ndim", 3) == 3:
+            return [tokens]
+        validation.check_layers(name, tokens, self.num_layers)
+        return [tokens[layer] for layer in range(self.num_layers)]
 
-    def _check_tokens(self, key: Any, value: Any, token_ids: Sequence[int] | None) -> int | Sequence[int]:
+    def _check_tokens(
+        self, key: list[Any], value: list[Any], token_ids: Sequence[int] | None
+    ) -> int | Sequence[int]:
         """Raise for tokens that could not be written, before any block is taken; return them for the allocator."""
-        for name, tokens in (("key", key), ("value", value)):
-            validation.check_layers(name, tokens, self.num_layers)
         for layer, (k, v) in enumerate(zip(key, value, strict=True)):
             unwritten = np.full(getattr(k, "shape", (0,))[:1], -1, np.int64)
             validation.check_write_kv(k, v, *ops.as_nhd(*self._layer(layer), self.layout), unwritten)
         count = int(key[0].shape[0])
+        if token_ids is not None and not hasattr(token_ids, "__len__"):
+            raise TypeError(f"token_ids must be a sequence of integers, got {type(token_ids).__name__}")
         if token_ids is not None and len(token_ids) != count:
             raise ValueError(f"token_ids must have one for each of {count} tokens, got {len(token_ids)}")
         return count if token_ids is None else token_ids
@@ -420,4 +438,5 @@ class PagedKVCache:
         self._copy(allocation)
         for layer, (key, value) in enumerate(tokens):
             self.write_layer(layer, key, value, allocation.slots)
-        self.commit(seq_id)
+        if seq_id not in self._unwritten:
+            self.allocator.commit(seq_id)

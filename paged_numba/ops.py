@@ -279,6 +279,7 @@ def paged_attention(
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
         multiprocessors=seam.multiprocessors(target),
+        window=window,
     )
     by_head = np.zeros(num_q_heads, np.float32)
     launched = Attention(

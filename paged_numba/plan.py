@@ -37,6 +37,7 @@ def choose(
     num_kv_heads: int,
     head_dim: int,
     multiprocessors: int,
+    window: int | None = None,
 ) -> Choice:
     """Choose an algorithm.
 
@@ -51,20 +52,21 @@ def choose(
     num_q_heads, num_kv_heads, head_dim : int
     multiprocessors : int
         Of the device.
+    window : int, optional
     """
     chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
     per_tile = tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
     tiles = int((-(-chunks // per_tile)).sum())
-    longest = int(np.asarray(seq_lens).max(initial=0))
+    longest = int(np.asarray(seq_lens)[chunks > 0].max(initial=0))
+    if window is not None:
+        longest = min(longest, window)
     thread_blocks, wanted = tiles * num_kv_heads, WAVES * multiprocessors
     count = f"{_count(tiles, 'tile')} of query tokens x {_count(num_kv_heads, 'KV head')}"
     if thread_blocks >= wanted:
         return Choice("tile", 1, f"{count} occupy {multiprocessors} multiprocessors")
     splits = min(-(-wanted // max(1, thread_blocks)), longest // MIN_SPLIT_TOKENS)
     if splits < 2:
-        return Choice(
-            "tile", 1, f"{count}, and the longest sequence, of {longest} tokens, is too short to split"
-        )
+        return Choice("tile", 1, f"{count}, and the most keys that one sees, {longest}, are too few to split")
     return Choice(
         "split", splits, f"{count}, too few for {multiprocessors} multiprocessors: {splits} splits each"
     )
@@ -109,7 +111,7 @@ def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | Non
     # Aligned at the end: the last query token stands at the last position.
     position = token - starts[1:][seq] + lens[seq]
     end = np.maximum(position + 1, 0) if causal else lens[seq]
-    first = np.zeros_like(token) if window is None else np.maximum(position - window + 1, 0)
+    first = np.zeros_like(token) if window is None else np.maximum(position - min(window, 2**31) + 1, 0)
     return np.stack([token, seq, position, np.minimum(first, end), end], axis=1).astype(np.int32)
 
 
@@ -151,7 +153,8 @@ def shared_tokens(rows: Any, block_tables: Any, block_size: int) -> int:
     """
     tables = block_tables[np.unique(rows[rows[:, 3] < rows[:, 4], 1])]
     alike = (tables == tables[:1]).all(axis=0)
-    return int(np.logical_and.accumulate(alike).sum()) * block_size if len(tables) else 0
+    num_shared = int(np.logical_and.accumulate(alike).sum()) * block_size if len(tables) else 0
+    return min(num_shared, 2**31 - 1)
 
 
 def cascade_rows(rows: Any, num_shared: int, tokens: int) -> tuple[Any, Any]:

@@ -122,8 +122,9 @@ def attention(
 
     largest = np.maximum(score.max(axis=2, initial=-np.inf), sink)
     shift = np.where(np.isneginf(largest), 0.0, largest)
-    weight = np.exp(score - shift[:, :, None])
-    total = weight.sum(axis=2) + np.exp(sink - shift)
+    with np.errstate(invalid="ignore"):  # an infinite score makes NaN
+        weight = np.exp(score - shift[:, :, None])
+        total = weight.sum(axis=2) + np.exp(sink - shift)
     out = np.zeros((num_queries, num_q_heads, head_dim))
     for i in range(num_queries):
         visible = np.where(seen[i][:, None, None], value, 0.0)
@@ -155,7 +156,12 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, A
     weight_a, weight_b = np.exp(lse_a - shift), np.exp(lse_b - shift)
     total = weight_a + weight_b
     divisor = np.where(total == 0, 1.0, total)
-    out = (out_a * weight_a[..., None] + out_b * weight_b[..., None]) / divisor[..., None]
+    # What a set without keys has as output counts for nothing, NaN included.
+    parts = [
+        np.where(weight[..., None] != 0, out * weight[..., None], 0.0)
+        for out, weight in ((out_a, weight_a), (out_b, weight_b))
+    ]
+    out = (parts[0] + parts[1]) / divisor[..., None]
     with np.errstate(divide="ignore"):
         return out, shift + np.log(total)
 

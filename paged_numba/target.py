@@ -229,6 +229,13 @@ def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
     return cuda.to_device(array)
 
 
+def as_array(array: Any) -> Any:
+    """Return an array that can be indexed, without a copy: itself, or NumPy's view of one that only speaks DLPack."""
+    if hasattr(array, "__dlpack__") and not hasattr(array, "__getitem__"):
+        return _as_numpy(array)
+    return array
+
+
 def to_host(array: Any) -> Any:
     """Return `array` as a NumPy array, copied if it lies on the GPU."""
     if hasattr(array, "__cuda_array_interface__"):

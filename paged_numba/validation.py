@@ -18,6 +18,9 @@ CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
 """Names of dtypes; the last two of a cache's are those of ml_dtypes."""
 
+MAX_LENGTH = 2**31 - 1
+"""Tokens of a sequence, whose positions kernels hold as int32."""
+
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
 MAX_GRID_DIM = 65535
@@ -72,9 +75,8 @@ def check_layer(layer: Any, num_layers: int) -> None:
 
 
 def check_layers(name: str, tokens: Any, num_layers: int) -> None:
-    """Raise unless keys or values are there for each layer."""
-    if not isinstance(tokens, list):
-        _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
+    """Raise unless keys or values are an array with an axis of layers."""
+    _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
 
 
 def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
@@ -85,6 +87,9 @@ def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_
     dtype = np.dtype(key_cache.dtype).name
     _array("key", key, ("num_tokens", num_kv_heads, head_dim), (dtype,))
     _array("value", value, tuple(key.shape), (dtype,))
+    for name, source in (("key", key), ("value", value)):
+        for cache_name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+            _apart(name, source, cache_name, cache)
     _integers("slot_mapping", slot_mapping, (key.shape[0],))
 
     slots = slot_mapping[slot_mapping != -1]
@@ -163,11 +168,17 @@ def check_paged_attention(
     if out is not None:
         _array("out", out, tuple(query.shape), (np.dtype(query.dtype).name,))
         _writable("out", out)
+        for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
+            _apart("out", out, name, other)
 
     if cu_seqlens_q is not None:
         _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], num_tokens)
     longest = block_tables.shape[1] * block_size
-    _within("seq_lens", seq_lens, 0, longest, f"0 .. {longest} (block_tables.shape[1] * block_size)")
+    if longest <= MAX_LENGTH:
+        bounds = f"0 .. {longest} (block_tables.shape[1] * block_size)"
+    else:
+        longest, bounds = MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)"
+    _within("seq_lens", seq_lens, 0, longest, bounds)
 
 
 def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: int, block_size: int) -> None:
@@ -225,7 +236,7 @@ def check_attention_options(
         raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
     if window is not None and _integer("window", window) < 1:
         raise ValueError(f"window must be positive or None, got window={window}")
-    if softcap is not None and not (_is_float32(softcap) and softcap > 0):
+    if softcap is not None and not (_is_float32(softcap) and np.float32(softcap) > 0):
         raise ValueError(f"softcap must be a positive float32 or None, got softcap={softcap!r}")
     for name, given in (("alibi_slopes", alibi_slopes), ("sinks", sinks)):
         if given is None:
@@ -254,9 +265,13 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
         )
     if scales.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {name}.dtype={scales.dtype}")
-    bad = np.flatnonzero(~((scales > 0) & (scales <= _LARGEST_FLOAT)))
+    with np.errstate(over="ignore"):
+        rounded = scales.astype(np.float32).ravel()
+    bad = np.flatnonzero(~((rounded > 0) & (rounded < np.inf)))
     if bad.size:
-        raise ValueError(f"{name} must be positive and finite, got {name}={scales.ravel()[bad[0]]}")
+        raise ValueError(
+            f"{name} must be positive and finite in float32, got {name}={scales.ravel()[bad[0]]}"
+        )
     return np.broadcast_to(scales.astype(np.float32), (num_kv_heads,)).copy()
 
 
@@ -343,13 +358,19 @@ def _caches(key_cache: Any, value_cache: Any) -> None:
 def _writable_caches(key_cache: Any, value_cache: Any) -> None:
     _writable("key_cache", key_cache)
     _writable("value_cache", value_cache)
-    if isinstance(key_cache, np.ndarray) and isinstance(value_cache, np.ndarray):
-        try:
-            overlap = np.shares_memory(key_cache, value_cache, max_work=10_000)  # type: ignore[arg-type] # any number is taken
-        except np.exceptions.TooHardError:  # interleaved in a way that nobody uses
-            overlap = False
-        if overlap:
-            raise ValueError("key_cache and value_cache must not share memory, got two views that overlap")
+    _apart("key_cache", key_cache, "value_cache", value_cache)
+
+
+def _apart(name: str, array: Any, other_name: str, other: Any) -> None:
+    """Raise where two arrays of the host, one of which is written, overlap."""
+    if not (isinstance(array, np.ndarray) and isinstance(other, np.ndarray)):
+        return
+    try:
+        overlap = np.shares_memory(array, other, max_work=10_000)  # type: ignore[arg-type] # any number is taken
+    except np.exceptions.TooHardError:  # interleaved in a way that nobody uses
+        overlap = False
+    if overlap:
+        raise ValueError(f"{name} and {other_name} must not share memory, got two views that overlap")
 
 
 def _writable(name: str, array: Any) -> None:

@@ -228,7 +228,7 @@ def test_layers_hold_their_own_tokens_in_any_dtype_and_layout(dtype, layout, num
         ),
         ({"num_layers": 0}, ValueError, "num_layers must be positive, got num_layers=0"),
         ({"num_layers": 1.5}, TypeError, "num_layers must be an integer"),
-        ({"k_scale": -1.0}, ValueError, "k_scale must be positive and finite, got k_scale=-1.0"),
+        ({"k_scale": -1.0}, ValueError, "k_scale must be positive and finite in float32, got k_scale=-1.0"),
         ({"v_scale": np.ones(3)}, ValueError, r"v_scale must be a number or have shape \[2\]"),
     ],
 )
@@ -276,3 +276,60 @@ def test_decode_with_a_window_goes_on_when_what_slid_out_is_released():
         subject.release("a", 6)
     with pytest.raises(ValueError, match=r"block_tables must lie in .*block_tables\[0, 0\]=-1"):
         subject.attend(["a"], query[:1])
+
+
+@given(path=st.sampled_from(["swap", "fork", "append"]))
+def test_reserved_tokens_are_no_prefix_whatever_else_is_written(path):
+    subject = pn.PagedKVCache(16, 4, 2, 3, prefix_caching=True, target="lockstep")
+    ids = [1, 2, 3, 4, 5]
+    slots = subject.reserve("a", ids).slots
+    if path == "swap":
+        subject.swap_out("a")
+        subject.swap_in("a")
+    elif path == "fork":
+        subject.fork("a", "b")
+        subject.append("b", *tokens(1), [6])
+    else:
+        subject.append("a", *tokens(1), [6])
+    assert subject.add("c", *tokens(5), ids) == 0
+    subject.free("c")
+    if path == "append":
+        subject.write_layer(0, *tokens(5), slots)
+        subject.commit("a")
+        assert subject.add("d", *tokens(5), ids) == 4
+
+
+def test_layers_given_as_a_list_are_refused_and_take_no_block():
+    subject = pn.PagedKVCache(8, 4, 2, 3, num_layers=2, target="lockstep")
+    for key in ([*tokens(5)], [], [tokens(5)[0], tokens(3)[0]]):
+        with pytest.raises(TypeError, match="key must be an array, got list"):
+            subject.add("a", key, key)
+    assert subject.allocator.num_free_blocks == 8
+    assert "a" not in subject.allocator
+
+
+def test_arrays_that_only_speak_dlpack_are_taken():
+    class Foreign:
+        def __init__(self, array):
+            self.array, self.shape, self.dtype, self.ndim = array, array.shape, array.dtype, array.ndim
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    subject, (key, value) = cache(), tokens(6)
+    subject.add("a", Foreign(key), Foreign(value))
+    np.testing.assert_array_equal(subject.gather("a")[0], key)
+
+
+def test_a_sequence_that_the_allocator_swapped_out_is_refused():
+    subject = cache()
+    subject.add("a", *tokens(6))
+    subject.allocator.swap_out("a")
+    with pytest.raises(
+        ValueError, match="seq_id must be swapped out by this cache, not by its allocator alone, got 'a'"
+    ):
+        subject.swap_in("a")
+    assert subject.allocator.is_swapped("a")

@@ -165,7 +165,7 @@ def test_auto_splits_long_sequences_of_small_batches_and_says_why():
         return pn.plan.choose(np.full(len(chunks), length), starts, **sizes)
 
     assert choose([1] * 33, 4096).why == "33 tiles of query tokens x 8 KV heads occupy 132 multiprocessors"
-    assert choose([1], 100).why.endswith("and the longest sequence, of 100 tokens, is too short to split")
+    assert choose([1], 100).why.endswith("and the most keys that one sees, 100, are too few to split")
     # 8 thread blocks for 264 wanted: 33 splits, of which 4,096 tokens allow 16.
     choice = choose([1], 4096)
     assert (choice.algorithm, choice.num_splits) == ("split", 16)

@@ -294,3 +294,65 @@ def test_dlpack_taken_for_something_else(layout):
 def test_overlapping_block_copies(pairs):
     with pytest.raises(ValueError, match="block_pairs must not"):
         pn.copy_blocks(*np.zeros((2, 3, 4, 1, 2), np.float32), np.array(pairs), target=TARGET)
+
+
+@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dim", [5, 32])
+def test_a_visible_key_that_is_no_number_hidden(bad, dim, algorithm):
+    # Only tokens that see it may be what the oracle says: NaN, or for -inf, which weighs nothing, the others.
+    keys, values, query = (
+        np.ones((70, 1, dim), np.float32),
+        tokens(70, 1, dim),
+        np.ones((1, 1, dim), np.float32),
+    )
+    keys[3, 0, -1] = bad
+    splits = {"num_splits": 3} if algorithm == "split" else {}
+    results = attend(keys, values, query, algorithm=algorithm, **splits)
+    expected = reference.attention(query, keys, values, return_lse=True)
+    for result, right in zip(results, expected, strict=True):
+        if bad == -np.inf:
+            np.testing.assert_allclose(result, right, rtol=1e-5, atol=1e-6)
+        else:
+            assert np.isnan(result).all()
+
+
+@pytest.mark.parametrize("lse", [np.nan, 0.0])
+def test_nan_lost_in_a_merge(lse):
+    one = np.full((1, 1, 2), 5, np.float32), np.zeros((1, 1), np.float32)
+    other = np.full((1, 1, 2), np.nan, np.float32), np.full((1, 1), lse, np.float32)
+    for parts in ((*one, *other), (*other, *one)):
+        assert np.isnan(pn.merge_states(*parts, target=TARGET)[0]).all()
+
+
+def test_a_length_beyond_int32_wraps():
+    caches = np.ones((2, 1, 256, 1, 1), np.float32)
+    table = np.broadcast_to(np.int32(0), (1, 2**24))
+    query = np.ones((1, 1, 1), np.float32)
+    with pytest.raises(
+        ValueError, match=r"seq_lens must lie in 0 .. 2147483647 \(positions are int32\), got"
+    ):
+        pn.paged_attention(query, *caches, table, np.array([2**31]), window=4, target=TARGET)
+    for algorithm in ("block", "tile", "split", "cascade"):
+        out = pn.paged_attention(
+            query, *caches, table, np.array([2**31 - 1]), window=4, algorithm=algorithm, target=TARGET
+        )
+        assert out.tolist() == [[[1.0]]]
+
+
+def test_outputs_written_over_inputs():
+    buffer = np.ones((5, 1, 4), np.float32)
+    caches = np.ones((2, 1, 4, 1, 4), np.float32)
+    for out in (buffer[1:], caches[0].reshape(4, 1, 4)):
+        with pytest.raises(ValueError, match=r"out and (query|key_cache) must not share memory"):
+            pn.paged_attention(
+                buffer[:4], *caches, np.zeros((4, 1), np.int32), np.ones(4, np.int32), out=out, target=TARGET
+            )
+    with pytest.raises(ValueError, match="key and key_cache must not share memory"):
+        pn.write_kv(caches[0, 0], caches[0, 0] + 1, *caches, np.array([3, 2, 1, 0]), target=TARGET)
+
+
+@pytest.mark.parametrize("name", ["softcap", "k_scale", "v_scale"])
+def test_a_factor_that_is_0_in_float32(name):
+    with pytest.raises(ValueError, match=rf"{name} must be .*positive.* got {name}=1e-50"):
+        attend(tokens(2, 1, 4), tokens(2, 1, 4), tokens(1, 1, 4), **{name: 1e-50})

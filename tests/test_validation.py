@@ -88,7 +88,7 @@ BAD = [
     (pn.gather_kv, "layout", None, ValueError, "layout must be one of NHD, HND, packed, got layout=None"),
     (pn.copy_blocks, "layout", "packed", ValueError,
      r"key_cache must have shape \[num_blocks, num_kv_heads, head_dim // x, block_size, x\], got .*\(5, 8, 2, 4\)"),
-    (pn.paged_attention, "k_scale", 0.0, ValueError, "k_scale must be positive and finite, got k_scale=0.0"),
+    (pn.paged_attention, "k_scale", 0.0, ValueError, "k_scale must be positive and finite in float32, got k_scale=0.0"),
     (pn.paged_attention, "v_scale", np.ones(3), ValueError,
      r"v_scale must be a number or have shape \[2\], got v_scale.shape=\(3,\)"),
     (pn.paged_attention, "k_scale", "x", TypeError, "k_scale must hold real numbers"),

@@ -89,9 +89,11 @@ def attention_block_kernel(
 
         # 2. Largest score so far, weights relative to it, their sum.
         new_largest = max(largest, segment_max(score, scratch, threads))
-        weight = math.exp(score - new_largest)
+        # Where no score is finite yet: -inf less -inf would be NaN.
+        shift = new_largest if new_largest > NEG_INF else float32(0)
+        weight = math.exp(score - shift)
         weights[thread] = weight
-        rescale = math.exp(largest - new_largest)
+        rescale = math.exp(largest - shift)
         total = total * rescale + segment_sum(
             weight, scratch, threads
         )  # its barriers publish the weights, too
@@ -111,6 +113,6 @@ def attention_block_kernel(
         # No barrier here: the next tile writes its weights after those of segment_max, when all have read these.
 
     if thread < head_dim:
-        out[row, q_head, thread] = weighted / total * v_scales[kv_head] if total > 0 else float32(0)
+        out[row, q_head, thread] = weighted / total * v_scales[kv_head] if total != 0 else float32(0)
     if thread == 0:
-        lse[row, q_head] = largest + math.log(total) if total > 0 else NEG_INF
+        lse[row, q_head] = largest + math.log(total) if total != 0 else NEG_INF

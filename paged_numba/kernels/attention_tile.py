@@ -18,8 +18,8 @@ NEG_INF = np.float32(-np.inf)
 def attention_tile_kernel_for(rows_per_tile, threads):
     """Return the kernel for tiles of so many query rows and thread blocks of so many threads.
 
-    Both are powers of two, at most 16 and 256, `threads` is at least head_dim, 64 and `rows_per_tile`. As constants
-    they let the compiler unroll the loops over rows and keep each thread's sums in registers.
+    Both are powers of two; `threads` is at least head_dim, 64 to 256, `rows_per_tile` at most 16, with 256 threads 8.
+    As constants they let the compiler unroll the loops over rows and keep each thread's sums in registers.
     """
     # Dimensions of a chunk of keys in shared memory, of which a thread block has 48 KiB. With the odd pitch the same
     # dimension of 32 keys lies in 32 banks, and so do 8 dimensions of 4 keys that are 8 apart.
@@ -128,7 +128,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                 scores[row] = float32(0)
             cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory
 
-            # 2. Scores. A dimension past the last is the last, and multiplied with the 0 of the query row.
+            # 2. Scores; a dimension past the last is 0.
             for first_dim in range(0, head_dim, chunk):
                 for i in range(LOADERS):
                     token = loader * LOADERS + i
@@ -137,7 +137,9 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                         target = keys[token]
                         for j in range(0, chunk, LOADERS):
                             dim = load_dim + j
-                            target[dim] = float32(source[min(first_dim + dim, head_dim - 1)])
+                            target[dim] = float32(0)
+                            if first_dim + dim < head_dim:
+                                target[dim] = float32(source[first_dim + dim])
                 cuda.syncthreads()  # the chunk is in shared memory
                 if thread < count:
                     for row in range(rows_per_tile):
@@ -200,14 +202,14 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                     token = i if i < lead else end + i - lead
                     value = float32(value_cache[key_blocks[token], key_offsets[token], kv_head, thread])
                     for row in range(rows_per_tile):
-                        if weights[row, token] > 0:
+                        if weights[row, token] != 0:
                             weighted[row] += weights[row, token] * value
             cuda.syncthreads()  # all have used places and weights: the next tile may come
 
         if lane == 0:
-            factors[my_row] = v_scales[kv_head] / total if total > 0 else float32(0)
+            factors[my_row] = v_scales[kv_head] / total if total != 0 else float32(0)
             if is_row:
-                lse[my_index, my_head] = largest + math.log(total) if total > 0 else NEG_INF
+                lse[my_index, my_head] = largest + math.log(total) if total != 0 else NEG_INF
         cuda.syncthreads()  # factors are in shared memory
         for row in range(rows_per_tile):
             row_data[row, thread] = weighted[row] * factors[row]

@@ -35,12 +35,12 @@ def merge_splits_kernel(out, lse, split_out, split_lse, split_starts, sinks):
     total = math.exp(sink - largest) if sink > NEG_INF else float32(0)
     weighted = float32(0)
     for row in range(first, end):
-        if split_lse[row, q_head] > NEG_INF:  # an empty split counts for nothing
+        if split_lse[row, q_head] != NEG_INF:  # an empty split counts for nothing
             weight = math.exp(split_lse[row, q_head] - largest)
             total += weight
             if dim < out.shape[2]:
                 weighted += weight * split_out[row, q_head, dim]
     if dim < out.shape[2]:
-        out[token, q_head, dim] = weighted / total if total > 0 else float32(0)
+        out[token, q_head, dim] = weighted / total if total != 0 else float32(0)
     if dim == 0:
-        lse[token, q_head] = largest + math.log(total) if total > 0 else NEG_INF
+        lse[token, q_head] = largest + math.log(total) if total != 0 else NEG_INF

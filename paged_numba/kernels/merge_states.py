@@ -25,16 +25,16 @@ def merge_states_kernel(out, lse, out_a, lse_a, out_b, lse_b):
 
     of_a, of_b = lse_a[token, q_head], lse_b[token, q_head]
     largest = max(of_a, of_b)
-    weight_a = math.exp(of_a - largest) if of_a > NEG_INF else float32(0)
-    weight_b = math.exp(of_b - largest) if of_b > NEG_INF else float32(0)
+    weight_a = math.exp(of_a - largest) if of_a != NEG_INF else float32(0)
+    weight_b = math.exp(of_b - largest) if of_b != NEG_INF else float32(0)
     total = weight_a + weight_b
     if dim < out.shape[2]:
         weighted = float32(0)
         # What a set without keys has as output counts for nothing, NaN included.
-        if weight_a > 0:
+        if weight_a != 0:
             weighted += weight_a * float32(out_a[token, q_head, dim])
-        if weight_b > 0:
+        if weight_b != 0:
             weighted += weight_b * float32(out_b[token, q_head, dim])
-        out[token, q_head, dim] = weighted / total if total > 0 else float32(0)
+        out[token, q_head, dim] = weighted / total if total != 0 else float32(0)
     if dim == 0:
-        lse[token, q_head] = largest + math.log(total) if total > 0 else NEG_INF
+        lse[token, q_head] = largest + math.log(total) if total != 0 else NEG_INF
