@@ -15,7 +15,7 @@ import numpy as np
 from .allocation import AllocatorStats
 from .block_pool import BlockPool
 from .errors import DuplicateSequenceError, SwappedSequenceError, UnknownSequenceError
-from .integers import not_negative, positive
+from .integers import fraction, not_negative, positive
 from .prefix_cache import NONE, PrefixCache
 from .sequence_state import SequenceState
 
@@ -32,8 +32,7 @@ class PoolAccounts:
     def __init__(
         self, num_blocks: int, block_size: int, *, prefix_caching: bool = False, watermark: float = 0.0
     ) -> None:
-        if not 0 <= watermark <= 1:
-            raise ValueError(f"watermark must lie in 0 .. 1, got watermark={watermark}")
+        watermark = fraction("watermark", watermark)
         self.num_blocks = positive("num_blocks", num_blocks)
         self.block_size = positive("block_size", block_size)
         if self.num_blocks > MAX_BLOCKS:
@@ -45,7 +44,8 @@ class PoolAccounts:
             )
         self._prefixes = PrefixCache(self.num_blocks) if prefix_caching else None
         self._pool = BlockPool(self.num_blocks, self._prefixes)
-        self._reserve = int(watermark * self.num_blocks)
+        # 0.29 * 100 is a little below 29 in binary.
+        self._reserve = int(round(watermark * self.num_blocks, 9))
         self._offsets = np.arange(self.block_size, dtype=np.int64)
         self._sequences: dict[Hashable, SequenceState] = {}
         self._swapped: dict[Hashable, SequenceState] = {}
@@ -70,6 +70,7 @@ class PoolAccounts:
 
     def is_cached(self, block: int) -> bool:
         """Tell whether a block holds a part of a prefix that the prefix cache knows."""
+        block = self._block(block)
         return self._prefixes is not None and block in self._prefixes
 
     def generation(self, block: int) -> int:

@@ -317,14 +317,17 @@ class BlockAllocator(PoolAccounts):
 
     def _tokens(self, tokens: int | Sequence[int]) -> tuple[int, bytes]:
         """Return the number of tokens, and their ids where the prefix cache needs them."""
-        if isinstance(tokens, str) or not hasattr(tokens, "__len__"):
+        if isinstance(tokens, (set, frozenset, dict)):
+            raise TypeError(f"tokens must be a count, or token ids in order, got {type(tokens).__name__}")
+        if isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0:
             count = not_negative("tokens", tokens)
             if self._prefixes is not None:
                 raise TypeError(
                     f"tokens must be the token ids with prefix_caching=True, got tokens={tokens!r}"
                 )
             return count, b""
-        return len(tokens), b"" if self._prefixes is None else as_bytes(tokens)
+        ids = as_bytes(tokens) if self._prefixes is not None or isinstance(tokens, np.ndarray) else b""
+        return len(tokens), b"" if self._prefixes is None else ids
 
     def _require_free(self, needed: int, available: int, why: str) -> None:
         if needed > available:

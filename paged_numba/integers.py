@@ -1,9 +1,10 @@
-"""Integers that callers give, checked by name."""
+"""Numbers that callers give, checked by name."""
 
 from __future__ import annotations
 
+import numbers
 import operator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -32,3 +33,12 @@ def not_negative(name: str, value: SupportsIndex) -> int:
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {name}={number}")
     return number
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return an argument that lies in 0 .. 1."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {name}={value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in 0 .. 1, got {name}={value}")
+    return float(value)

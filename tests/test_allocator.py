@@ -148,3 +148,34 @@ def test_check_finds_each_broken_invariant(corrupt, message):
     corrupt(pool)
     with pytest.raises(AssertionError, match=message):
         pool.check()
+
+
+@pytest.mark.parametrize("prefix_caching", [False, True])
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ({1, 2}, "tokens must be a count, or token ids in order, got set"),
+        ({1: 2}, "tokens must be a count, or token ids in order, got dict"),
+        (np.ones((2, 2), int), r"tokens must be integers in one dimension, got .*\(2, 2\)"),
+        (np.ones(2), "tokens must be integers in one dimension, got tokens.dtype=float64"),
+    ],
+)
+def test_tokens_that_are_no_ids_in_order_are_refused(tokens, message, prefix_caching):
+    pool = BlockAllocator(4, 4, prefix_caching=prefix_caching)
+    with pytest.raises(TypeError, match=message):
+        pool.add("a", tokens)
+    assert pool.num_free_blocks == 4
+
+
+def test_odd_numbers_are_taken_or_refused_by_name():
+    assert BlockAllocator(4, 4).add("a", np.array(3)).slots.size == 3
+    # 29 of 100 blocks stay free, though 0.29 * 100 is less than 29 in binary.
+    pool = BlockAllocator(100, 4, watermark=0.29)
+    assert pool.can_allocate(71 * 4)
+    assert not pool.can_allocate(72 * 4)
+    for watermark in ("0.5", None, True):
+        with pytest.raises(TypeError, match="watermark must be a number, got"):
+            BlockAllocator(4, 4, watermark=watermark)
+    for block in (-1, 4):
+        with pytest.raises(ValueError, match=rf"block must lie in 0 .. 3, got block={block}"):
+            BlockAllocator(4, 4, prefix_caching=True).is_cached(block)
