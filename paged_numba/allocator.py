@@ -315,7 +315,7 @@ class BlockAllocator(PoolAccounts):
             return [], ROOT
         return self._prefixes.find(full if part else full[:-1], salt)
 
-    def _tokens(self, tokens: int | Sequence[int]) -> tuple[int, bytes]:
+    def _tokens(self, tokens: Any) -> tuple[int, bytes]:
         """Return the number of tokens, and their ids where the prefix cache needs them."""
         if isinstance(tokens, (set, frozenset, dict)):
             raise TypeError(f"tokens must be a count, or token ids in order, got {type(tokens).__name__}")

@@ -39,6 +39,7 @@ def fraction(name: str, value: Any) -> float:
     """Return an argument that lies in 0 .. 1."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {name}={value!r}")
-    if not 0 <= value <= 1:
+    number = float(value)
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} must lie in 0 .. 1, got {name}={value}")
-    return float(value)
+    return number
