@@ -20,7 +20,8 @@ class Attention(NamedTuple):
     ----------
     query : float[num_tokens, num_q_heads, head_dim]
     cache : tuple
-        Keys and values, float[num_blocks, block_size, num_kv_heads, head_dim], and int32 block tables.
+        Keys and values, float[num_blocks, block_size, num_kv_heads, head_dim], and int32 block tables; for `packed`
+        keys and values in the packed layout.
     alibi_slopes, sinks : float32[num_q_heads]
         0 and -inf for none.
     scales : list of float32[num_kv_heads]
@@ -56,10 +57,19 @@ class Attention(NamedTuple):
         arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
         seam.launch(attention_block_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target)
 
-    def tiles(
-        self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int = 1, sinks: Any = None
-    ) -> None:
-        """Attend tile by tile; tiles of one query token need less room than those of several."""
+    def packed(self, out: Any, lse: Any, rows: Any) -> None:
+        """Attend with a thread block for each query token and head, to packed caches."""
+        from .kernels.attention_packed import attention_packed_kernel
+
+        _, num_q_heads, head_dim = self.query.shape
+        threads = _attention_threads(head_dim)
+        arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
+        seam.launch(
+            attention_packed_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target
+        )
+
+    def tiles(self, out: Any, lse: Any, rows: Any, tiles: Any, row_step: int = 1, sinks: Any = None) -> None:
+        """Attend with a thread block for each tile of query tokens and KV head."""
         from .kernels.attention_tile import attention_tile_kernel_for
 
         _, num_q_heads, head_dim = self.query.shape
@@ -68,25 +78,26 @@ class Attention(NamedTuple):
         threads = _attention_threads(head_dim)
         most = plan.max_rows(head_dim)
         parts = -(-group // most)
-        tiles = plan.tile_rows(rows, per_tile, num_splits)
-        for chosen, tokens in ((tiles[tiles[:, 1] == 1], 1), (tiles[tiles[:, 1] > 1], per_tile)):
+        # Tiles of one query token need less room than those of several.
+        one = tiles[:, 1] == 1
+        for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, 1].max(initial=0))):
             if not len(chosen):
                 continue
-            kernel = attention_tile_kernel_for(min(most, _power_of_two(group * tokens)), threads)
-            arguments = (out, lse, self.query, *self.cache, *self._beside(rows, chosen), num_splits)
+            kernel = attention_tile_kernel_for(min(most, _power_of_two(group * int(tokens))), threads)
+            arguments = (out, lse, self.query, *self.cache, *self._beside(rows, chosen), row_step)
             arguments += self._options(sinks)
             seam.launch(kernel, (len(chosen), num_kv_heads * parts), threads, *arguments, target=self.target)
 
-    def split(self, out: Any, lse: Any, rows: Any, per_tile: int, num_splits: int) -> None:
-        """Attend tile by tile to parts of the keys, then merge them."""
+    def parts(self, out: Any, lse: Any, rows: Any, tiles: Any, num_parts: int) -> None:
+        """Attend to parts of each token's keys, `num_parts` rows for each token, then merge them."""
         from .kernels.merge_splits import merge_splits_kernel
 
         num_tokens, num_q_heads, head_dim = self.query.shape
-        splits, starts = plan.split_rows(rows, num_splits, self.cache[0].shape[1])
-        split_out = seam.empty((len(splits), num_q_heads, head_dim), np.float32, like=self.query)
-        split_lse = seam.empty((len(splits), num_q_heads), np.float32, like=self.query)
+        split_out = seam.empty((len(rows), num_q_heads, head_dim), np.float32, like=self.query)
+        split_lse = seam.empty((len(rows), num_q_heads), np.float32, like=self.query)
         # A sink counts once: the merge adds it.
-        self.tiles(split_out, split_lse, splits, per_tile, num_splits, np.full_like(self.sinks, -np.inf))
+        self.tiles(split_out, split_lse, rows, tiles, num_parts, np.full_like(self.sinks, -np.inf))
+        starts = np.arange(num_tokens + 1, dtype=np.int32) * num_parts
         arguments = (out, lse, split_out, split_lse, *self._beside(starts, self.sinks))
         threads = _WARP * -(-head_dim // _WARP)
         seam.launch(merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=self.target)

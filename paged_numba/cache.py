@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ops, validation
+from . import layouts, ops, validation
 from . import target as seam
 from .allocation import Allocation
 from .allocator import BlockAllocator
@@ -27,8 +27,9 @@ class PagedKVCache:
         Attention layers; a sequence's block table is the same in each.
     dtype : dtype or str
         Of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
-    layout : {"NHD", "HND"}
-        Whether the tokens of a block come before its KV heads, or after them.
+    layout : {"NHD", "HND", "packed"}
+        Whether the tokens of a block come before its KV heads, or after them, or as the first vLLM kernels had them;
+        see `paged_numba.layouts`.
     k_scale, v_scale : float or float[num_kv_heads], optional
         What stored keys and values stand for is so many times their number. Callers store ``key / k_scale``; for
         float8_e4m3fn.
@@ -49,8 +50,8 @@ class PagedKVCache:
     allocator : BlockAllocator
         Who owns which block.
     key_caches, value_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
-        Of each layer; with ``layout="HND"`` ``[num_blocks, num_kv_heads, block_size, head_dim]``. On the GPU for the
-        target ``cuda``, else NumPy. Slots that were never written hold NaN.
+        Of each layer; other layouts than NHD have other shapes. On the GPU for the target ``cuda``, else NumPy. Slots
+        that were never written hold NaN.
     key_cache, value_cache
         Those of the first layer.
     target : str
@@ -91,24 +92,20 @@ class PagedKVCache:
         self.allocator = BlockAllocator(num_blocks, block_size, prefix_caching=prefix_caching)
         validation.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
         storage_type = validation.cache_dtype(dtype)
-        self.layout = validation.cache_layout(layout)
+        self.layout = layout
+        shapes = layouts.cache_shapes(layout, storage_type, num_blocks, block_size, num_kv_heads, head_dim)
         scales = {"k_scale": k_scale, "v_scale": v_scale}
         self._scales = {
             name: validation.cache_scale(name, given, num_kv_heads) for name, given in scales.items()
         }
-        inner = (block_size, num_kv_heads) if layout == "NHD" else (num_kv_heads, block_size)
         self.key_caches, self.value_caches = (
-            [
-                seam.storage((num_blocks, *inner, head_dim), storage_type, self.target)
-                for _ in range(num_layers)
-            ]
-            for _ in range(2)
+            [seam.storage(shape, storage_type, self.target) for _ in range(num_layers)] for shape in shapes
         )
         self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
         self._watch = None
         if debug:
-            axes = (0, 1, 2, 3) if layout == "NHD" else (0, 2, 1, 3)
-            views = [cache.transpose(axes) for cache in (*self.key_caches, *self.value_caches)]
+            caches = (*self.key_caches, *self.value_caches)
+            views = [np.moveaxis(cache, layouts.TOKEN_AXES[layout], 1) for cache in caches]
             self._watch = CacheWatch(self.allocator, *views)
 
     @property

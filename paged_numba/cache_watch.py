@@ -37,8 +37,8 @@ class CacheWatch(Observer):
     Parameters
     ----------
     allocator : BlockAllocator
-    *caches : [num_blocks, block_size, num_kv_heads, head_dim]
-        Keys and values of every layer, or views of them with these axes.
+    *caches : [num_blocks, block_size, ...]
+        Keys and values of every layer, or views of them with these axes first.
     """
 
     def __init__(self, allocator: BlockAllocator, *caches: Any) -> None:

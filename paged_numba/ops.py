@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from . import plan, validation
+from . import layouts, plan, validation
 from . import target as seam
 from .attention import Attention
 
-ALGORITHMS = ("auto", "naive", "block", "tile", "split")
+ALGORITHMS = ("auto", "naive", "block", "tile", "split", "cascade")
 """Of attention. A thread for each query token and head; a thread block for each; one for neighbouring query tokens and
-all heads of a KV head; several for their keys."""
+all heads of a KV head; several for their keys; one for what sequences share and one for the rest."""
 
 _WARP = 32
 _MAX_COPY_THREADS = 256
@@ -40,8 +40,8 @@ def write_kv(
     slot_mapping : int64[num_tokens]
         Slot of each token, ``block * block_size + offset``; -1 skips the token. With block_size 16,
         slot 45 is offset 13 of block 2.
-    layout : {"NHD", "HND"}
-        ``HND`` caches are ``[num_blocks, num_kv_heads, block_size, head_dim]``.
+    layout : {"NHD", "HND", "packed"}
+        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -50,16 +50,21 @@ def write_kv(
     TypeError, ValueError
         A dtype, shape or slot that does not fit; nothing was written.
     """
+    stored = key_cache, value_cache
     key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
     slots = seam.to_host(slot_mapping)
     validation.check_write_kv(key, value, key_cache, value_cache, slots)
     if key.shape[0] == 0:
         return
     from .kernels.write_kv import write_kv_kernel
+    from .kernels.write_kv_packed import write_kv_packed_kernel
 
+    kernel, caches = write_kv_kernel, (key_cache, value_cache)
+    if layout == "packed":
+        kernel, caches = write_kv_packed_kernel, stored
     over_heads, threads = _copy_configuration(key_cache)
-    arguments = (key, value, key_cache, value_cache, _integers(slot_mapping, slots, np.int64))
-    seam.launch(write_kv_kernel, (key.shape[0], over_heads), threads, *arguments, target=target)
+    arguments = (key, value, *caches, _integers(slot_mapping, slots, np.int64))
+    seam.launch(kernel, (key.shape[0], over_heads), threads, *arguments, target=target)
 
 
 def gather_kv(
@@ -80,8 +85,8 @@ def gather_kv(
         The sequence's blocks in order; entries past its length are not looked at.
     seq_len : int
         Tokens to gather.
-    layout : {"NHD", "HND"}
-        ``HND`` caches are ``[num_blocks, num_kv_heads, block_size, head_dim]``.
+    layout : {"NHD", "HND", "packed"}
+        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -95,6 +100,7 @@ def gather_kv(
     TypeError, ValueError
         A dtype, shape, block number or length that does not fit.
     """
+    stored = key_cache, value_cache
     key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
     blocks = seam.to_host(block_table)
     validation.check_gather_kv(key_cache, value_cache, blocks, seq_len)
@@ -104,10 +110,14 @@ def gather_kv(
     if seq_len == 0:
         return key, value
     from .kernels.gather_kv import gather_kv_kernel
+    from .kernels.gather_kv_packed import gather_kv_packed_kernel
 
+    kernel, caches = gather_kv_kernel, (key_cache, value_cache)
+    if layout == "packed":
+        kernel, caches = gather_kv_packed_kernel, stored
     over_heads, threads = _copy_configuration(key_cache)
-    arguments = (key, value, key_cache, value_cache, _integers(block_table, blocks, np.int32))
-    seam.launch(gather_kv_kernel, (int(seq_len), over_heads), threads, *arguments, target=target)
+    arguments = (key, value, *caches, _integers(block_table, blocks, np.int32))
+    seam.launch(kernel, (int(seq_len), over_heads), threads, *arguments, target=target)
     return key, value
 
 
@@ -121,8 +131,8 @@ def copy_blocks(
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
     block_pairs : int64[num_pairs, 2]
         Rows (src, dst). No dst may occur in another pair.
-    layout : {"NHD", "HND"}
-        ``HND`` caches are ``[num_blocks, num_kv_heads, block_size, head_dim]``.
+    layout : {"NHD", "HND", "packed"}
+        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -206,12 +216,15 @@ def paged_attention(
         Whether to return the LSE as well.
     out : [num_tokens, num_q_heads, head_dim], optional
         Where to put the result, of the query's dtype.
-    algorithm : {"auto", "naive", "block", "tile", "split"}
-        The kernel; `paged_numba.plan.choose` says which one ``auto`` takes, and why.
+    algorithm : {"auto", "naive", "block", "tile", "split", "cascade"}
+        How; `paged_numba.plan.choose` says what ``auto`` takes, and why. ``cascade`` attends to the first blocks that
+        all sequences share once for tokens of several sequences, then to each one's own, and merges. The layout
+        ``packed`` takes ``auto`` only, which is `attention_packed` there: the other kernels read a token's row, and it
+        has none.
     num_splits : int, optional
         Into how many parts ``split`` divides the keys of each token; chosen if None.
-    layout : {"NHD", "HND"}
-        ``HND`` caches are ``[num_blocks, num_kv_heads, block_size, head_dim]``.
+    layout : {"NHD", "HND", "packed"}
+        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
     target : str
         See `paged_numba.target.resolve`.
 
@@ -232,6 +245,7 @@ def paged_attention(
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention",
     SOSP 2023.
     """
+    stored = key_cache, value_cache
     key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
     tables, lens = seam.to_host(block_tables), seam.to_host(seq_lens)
     starts = None if cu_seqlens_q is None else seam.to_host(cu_seqlens_q)
@@ -242,6 +256,7 @@ def paged_attention(
     validation.check_attention_options(num_q_heads, scale, window, softcap, slopes, sink_scores)
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got algorithm={algorithm!r}")
+    validation.check_layout_algorithm(layout, algorithm)
     validation.check_num_splits(num_splits, algorithm)
     scales = [
         validation.cache_scale(name, seam.to_host(given) if hasattr(given, "shape") else given, num_kv_heads)
@@ -268,7 +283,10 @@ def paged_attention(
     by_head = np.zeros(num_q_heads, np.float32)
     launched = Attention(
         query,
-        (key_cache, value_cache, _integers(block_tables, tables, np.int32)),
+        (
+            *(stored if layout == "packed" else (key_cache, value_cache)),
+            _integers(block_tables, tables, np.int32),
+        ),
         by_head if slopes is None else slopes.astype(np.float32),
         by_head - np.inf if sink_scores is None else sink_scores.astype(np.float32),
         scales,
@@ -277,16 +295,23 @@ def paged_attention(
         target,
     )
     if algorithm == "auto":
-        algorithm = choice.algorithm
+        algorithm = "packed" if layout == "packed" else choice.algorithm
     per_tile = plan.tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
     if algorithm == "naive":
         launched.naive(out, lse, rows)
     elif algorithm == "block":
         launched.block(out, lse, rows)
+    elif algorithm == "packed":
+        launched.packed(out, lse, rows)
+    elif algorithm == "tile":
+        launched.tiles(out, lse, rows, plan.tile_rows(rows, per_tile))
     elif algorithm == "split":
-        launched.split(out, lse, rows, per_tile, num_splits or max(2, choice.num_splits))
+        num_parts = num_splits or max(2, choice.num_splits)
+        splits = plan.split_rows(rows, num_parts, key_cache.shape[1])
+        launched.parts(out, lse, splits, plan.tile_rows(splits, per_tile, num_parts), num_parts)
     else:
-        launched.tiles(out, lse, rows, per_tile)
+        shared = plan.shared_tokens(rows, tables, key_cache.shape[1])
+        launched.parts(out, lse, *plan.cascade_rows(rows, shared, per_tile), 2)
     return (out, lse) if return_lse else out
 
 
@@ -340,9 +365,17 @@ def _copy_configuration(key_cache: Any) -> tuple[int, tuple[int, int]]:
 
 
 def as_nhd(key_cache: Any, value_cache: Any, layout: str) -> tuple[Any, Any]:
-    """Return caches with the axes of NHD, without a copy."""
-    if validation.cache_layout(layout) == "NHD":
+    """Return caches in the shape of NHD, without a copy.
+
+    Packed ones keep the order of the numbers within a block: fit for checks, and for copies of whole blocks.
+    """
+    if layouts.cache_layout(layout) == "NHD":
         return key_cache, value_cache
+    if layout == "packed":
+        validation.check_packed(key_cache, value_cache)
+        num_blocks, num_kv_heads, head_dim, block_size = value_cache.shape
+        shape = (num_blocks, block_size, num_kv_heads, head_dim)
+        return seam.reshaped(key_cache, shape), seam.reshaped(value_cache, shape)
     validation.check_four_axes(key_cache, value_cache)
     return seam.transposed(key_cache, (0, 2, 1, 3)), seam.transposed(value_cache, (0, 2, 1, 3))
 

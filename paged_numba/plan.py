@@ -113,7 +113,7 @@ def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | Non
     return np.stack([token, seq, position, np.minimum(first, end), end], axis=1).astype(np.int32)
 
 
-def split_rows(rows: Any, num_splits: int, block_size: int) -> tuple[Any, Any]:
+def split_rows(rows: Any, num_splits: int, block_size: int) -> Any:
     """Divide the keys of each row into splits of whole blocks.
 
     Parameters
@@ -126,10 +126,8 @@ def split_rows(rows: Any, num_splits: int, block_size: int) -> tuple[Any, Any]:
 
     Returns
     -------
-    splits : int32[num_tokens * num_splits, 5]
+    int32[num_tokens * num_splits, 5]
         All splits of a token, then those of the next.
-    starts : int32[num_tokens + 1]
-        Where the splits of each token begin.
     """
     first, end = rows[:, 3:4].astype(np.int64), rows[:, 4:5].astype(np.int64)
     first_block, end_block = first // block_size, -(-end // block_size)
@@ -138,8 +136,59 @@ def split_rows(rows: Any, num_splits: int, block_size: int) -> tuple[Any, Any]:
     edges = np.clip(edges, first, np.maximum(first, end))
     splits = np.repeat(rows[:, None, :], num_splits, axis=1)
     splits[:, :, 3], splits[:, :, 4] = edges[:, :-1], edges[:, 1:]
-    starts = np.arange(len(rows) + 1, dtype=np.int32) * num_splits
-    return splits.reshape(-1, 5), starts
+    return splits.reshape(-1, 5)
+
+
+def shared_tokens(rows: Any, block_tables: Any, block_size: int) -> int:
+    """Return how many first tokens lie in the same blocks for all sequences that are attended to.
+
+    Parameters
+    ----------
+    rows : int32[num_tokens, 5]
+        From `query_rows`.
+    block_tables : int[num_seqs, max_blocks]
+    block_size : int
+    """
+    tables = block_tables[np.unique(rows[rows[:, 3] < rows[:, 4], 1])]
+    alike = (tables == tables[:1]).all(axis=0)
+    return int(np.logical_and.accumulate(alike).sum()) * block_size if len(tables) else 0
+
+
+def cascade_rows(rows: Any, num_shared: int, tokens: int) -> tuple[Any, Any]:
+    """Divide the keys of each row into those that sequences share and the others (cascade attention).
+
+    Parameters
+    ----------
+    rows : int32[num_tokens, 5]
+        From `query_rows`.
+    num_shared : int
+        The first tokens, from `shared_tokens`.
+    tokens : int
+        Query tokens of a tile, which may be of several sequences where it sees what they share.
+
+    Returns
+    -------
+    parts : int32[num_tokens * 2, 5]
+        Both parts of a token, then those of the next.
+    tiles : int32[num_tiles, 6]
+        As from `tile_rows` with two splits.
+
+    References
+    ----------
+    Ye et al., "Cascade Inference: Memory Bandwidth Efficient Shared Prefix Batch Decoding", 2024.
+    """
+    seen = rows[rows[:, 3] < rows[:, 4]]
+    shared, own = rows.copy(), rows.copy()
+    # Any sequence's table will do.
+    shared[:, 1] = seen[0, 1] if len(seen) else 0
+    shared[:, 4] = np.minimum(rows[:, 4], num_shared)
+    shared[:, 3] = np.minimum(rows[:, 3], shared[:, 4])
+    own[:, 3] = np.minimum(np.maximum(rows[:, 3], num_shared), rows[:, 4])
+    tiles = []
+    for part, its_rows in enumerate((shared, own)):
+        tiles.append(tile_rows(its_rows, tokens))
+        tiles[-1][:, 0] = 2 * tiles[-1][:, 0] + part
+    return np.stack([shared, own], axis=1).reshape(-1, 5), np.concatenate(tiles)
 
 
 def tile_rows(rows: Any, tokens: int, num_splits: int = 1) -> Any:

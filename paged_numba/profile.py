@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
     call = subject.prepare(options)
     with lockstep.profiling() as report:
         call()
+    subject.require_launches(options, report)
     print(report.text(options.gpu))
     print(f"\n{report.source()}")
     if options.json is not None:

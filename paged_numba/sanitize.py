@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     call = subject.prepare(options, debug=True)
     with lockstep.profiling() as report, lockstep.sanitizing() as findings:
         call()
-    launches = sum(kernel["launches"] for kernel in report.kernels)
+    launches = subject.require_launches(options, report)
     print(f"{launches} {'launch' if launches == 1 else 'launches'} on the lockstep machine: {findings}")
     if options.json is not None:
         findings.save(options.json)

@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 
 from .cache import PagedKVCache
+from .lockstep.profiler.report import Report
 from .ops import ALGORITHMS, copy_blocks
 from .target import ENVIRONMENT
 from .workload import InputError
@@ -69,12 +70,26 @@ def prepare(options: argparse.Namespace, *, debug: bool = False) -> Callable[[],
     """
     subject: str = options.subject
     if "::" in subject:
+        if options.algorithm != "auto":
+            raise InputError(
+                "--algorithm is for paged_attention, a function of a file has kernels of its own"
+            )
         if options.shape:
             raise InputError("--shape is for operations, a function of a file has its own sizes")
         return _function(*subject.rsplit("::", 1))
+    if options.algorithm != "auto" and subject != "paged_attention":
+        raise InputError(f"--algorithm is for paged_attention, got it for {subject}")
     if subject not in OPERATIONS:
         raise InputError(f"expected one of {', '.join(OPERATIONS)} or FILE.py::function, got {subject!r}")
     return _operation(subject, _sizes(options.shape), options.algorithm, debug)
+
+
+def require_launches(options: argparse.Namespace, report: Report) -> int:
+    """Return how many launches a report counted; raise InputError for none."""
+    launches = sum(kernel["launches"] for kernel in report.kernels)
+    if not launches:
+        raise InputError(f"{options.subject} must launch a kernel, it launched none")
+    return launches
 
 
 def _sizes(words: list[str]) -> dict[str, int]:
@@ -145,36 +160,34 @@ def _function(file: str, name: str) -> Callable[[], Any]:
     path = Path(file)
     if not path.is_file():
         raise InputError(f"no file {file}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    with _lockstep_as_numba_cuda(module, path):
+        # Here, so that what the file launches by itself is not counted.
+        spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not inspect.isfunction(function):
+        found = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == path.stem]
+        kernel = ": it is a kernel" if hasattr(function, "py_func") else ""
+        raise InputError(
+            f"{name} must be a host function of {file} that launches kernels{kernel}; "
+            f"functions there: {', '.join(found) or 'none'}"
+        )
+    if inspect.signature(function).parameters:
+        raise InputError(f"{name} must take no arguments, it has {inspect.signature(function)}")
 
     def run() -> Any:
-        with _lockstep_as_numba_cuda():
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None:
-                raise InputError(f"{file} is no Python file")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module
-            sys.path.insert(0, str(path.parent))
-            spec.loader.exec_module(module)
-            function = getattr(module, name, None)
-            if not inspect.isfunction(function):
-                found = [
-                    n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == path.stem
-                ]
-                kernel = ": it is a kernel" if hasattr(function, "py_func") else ""
-                raise InputError(
-                    f"{name} must be a host function of {file} that launches kernels{kernel}; "
-                    f"functions there: {', '.join(found) or 'none'}"
-                )
-            if inspect.signature(function).parameters:
-                raise InputError(f"{name} must take no arguments, it has {inspect.signature(function)}")
+        with _lockstep_as_numba_cuda(module, path):
             return function()
 
     return run
 
 
 @contextmanager
-def _lockstep_as_numba_cuda() -> Iterator[None]:
-    """Have ``from numba import cuda`` mean the lockstep facade, and operations run on lockstep."""
+def _lockstep_as_numba_cuda(module: Any, path: Path) -> Iterator[None]:
+    """Have ``from numba import cuda`` mean the lockstep facade, and operations run on lockstep, for a module."""
     from .lockstep import facade
 
     with ExitStack() as stack:
@@ -184,4 +197,6 @@ def _lockstep_as_numba_cuda() -> Iterator[None]:
             numba = importlib.import_module("numba")
             stack.enter_context(mock.patch.object(numba, "cuda", facade, create=True))
             sys.modules["numba.cuda"] = facade
+        sys.modules[path.stem] = module
+        stack.enter_context(mock.patch.object(sys, "path", [str(path.parent), *sys.path]))
         yield

@@ -181,13 +181,26 @@ def transposed(array: Any, axes: tuple[int, ...]) -> Any:
     """Return a view of an array with its axes in another order, on the GPU if it lies there."""
     if not hasattr(array, "__cuda_array_interface__"):
         return _as_numpy(array).transpose(axes)
+    from numba.cuda.cudadrv.devicearray import DeviceNDArray
+
+    array = _device_array(array)
+    shape, strides = (tuple(old[axis] for axis in axes) for old in (array.shape, array.strides))
+    return DeviceNDArray(shape, strides, array.dtype, gpu_data=array.gpu_data)
+
+
+def reshaped(array: Any, shape: tuple[int, ...]) -> Any:
+    """Return a view of a contiguous array in another shape, on the GPU if it lies there."""
+    if not hasattr(array, "__cuda_array_interface__"):
+        return _as_numpy(array).reshape(shape)
+    return _device_array(array).reshape(shape)
+
+
+def _device_array(array: Any) -> Any:
+    """Return an array on the GPU as Numba's; one of Numba's as it is, since its interface knows no bfloat16."""
     from numba import cuda
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
-    if not isinstance(array, DeviceNDArray):
-        array = cuda.as_cuda_array(array)
-    shape, strides = (tuple(old[axis] for axis in axes) for old in (array.shape, array.strides))
-    return DeviceNDArray(shape, strides, array.dtype, gpu_data=array.gpu_data)
+    return array if isinstance(array, DeviceNDArray) else cuda.as_cuda_array(array)
 
 
 def multiprocessors(target: str) -> int:
@@ -219,9 +232,7 @@ def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
 def to_host(array: Any) -> Any:
     """Return `array` as a NumPy array, copied if it lies on the GPU."""
     if hasattr(array, "__cuda_array_interface__"):
-        from numba import cuda
-
-        return cuda.as_cuda_array(array).copy_to_host()
+        return _device_array(array).copy_to_host()
     return _as_numpy(array)
 
 

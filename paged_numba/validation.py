@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .layouts import piece_size
+
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
 """Names of dtypes; the last two of a cache's are those of ml_dtypes."""
-
-LAYOUTS = ("NHD", "HND")
-"""Of a cache: ``[num_blocks, block_size, num_kv_heads, head_dim]``, or KV heads before the tokens of a block."""
 
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
@@ -42,13 +41,6 @@ def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_lay
     ):
         if not 1 <= _integer(name, count) <= limit:
             raise ValueError(f"{name} must lie in 1 .. {limit}, got {name}={count}")
-
-
-def cache_layout(layout: Any) -> str:
-    """Return a layout's name, or raise."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got layout={layout!r}")
-    return str(layout)
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -268,6 +260,15 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
     return np.broadcast_to(scales.astype(np.float32), (num_kv_heads,)).copy()
 
 
+def check_layout_algorithm(layout: str, algorithm: str) -> None:
+    """Raise for an algorithm whose kernel does not read the layout."""
+    if layout == "packed" and algorithm != "auto":
+        raise ValueError(
+            f"algorithm must be 'auto' for layout='packed', which has a kernel of its own, "
+            f"got algorithm={algorithm!r}"
+        )
+
+
 def check_num_splits(num_splits: Any, algorithm: str) -> None:
     """Raise unless a number of splits goes with the algorithm."""
     if num_splits is None:
@@ -305,6 +306,23 @@ def check_four_axes(key_cache: Any, value_cache: Any) -> None:
     """Raise unless caches have the axes of HND."""
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
         _shaped(name, cache, ("num_blocks", "num_kv_heads", "block_size", "head_dim"))
+
+
+def check_packed(key_cache: Any, value_cache: Any) -> None:
+    """Raise unless caches have the axes and strides of the packed layout."""
+    axes = ("num_blocks", "num_kv_heads", "head_dim // x", "block_size")
+    _array("key_cache", key_cache, (*axes, "x"), CACHE_DTYPES)
+    _shaped("key_cache", key_cache, (*axes, piece_size(key_cache.dtype)))
+    num_blocks, num_kv_heads, pieces, block_size, numbers = key_cache.shape
+    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, pieces * numbers, block_size))
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        step = cache.dtype.itemsize
+        for size, stride in zip(reversed(cache.shape), reversed(cache.strides), strict=True):
+            if size > 1 and stride != step and cache.size:
+                raise ValueError(
+                    f"{name} must be contiguous for layout='packed', got {name}.strides={tuple(cache.strides)}"
+                )
+            step *= size
 
 
 def _caches(key_cache: Any, value_cache: Any) -> None:

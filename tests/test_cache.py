@@ -160,7 +160,7 @@ def test_released_tokens_are_not_gathered_and_survive_a_swap():
 
 @given(
     dtype=st.sampled_from(["float32", "float16", "bfloat16", "float8_e4m3fn"]),
-    layout=st.sampled_from(["NHD", "HND"]),
+    layout=st.sampled_from(["NHD", "HND", "packed"]),
     num_layers=st.integers(1, 3),
     lens=st.lists(st.integers(1, 11), min_size=1, max_size=3),
     scales=st.booleans(),
@@ -168,12 +168,13 @@ def test_released_tokens_are_not_gathered_and_survive_a_swap():
 )
 def test_layers_hold_their_own_tokens_in_any_dtype_and_layout(dtype, layout, num_layers, lens, scales, seed):
     rng = np.random.default_rng(seed)
+    head_dim = 16 if layout == "packed" else 3  # keys of whole pieces of 16 bytes
     factors = {"k_scale": np.array([0.5, 2.0]), "v_scale": 0.25} if scales else {}
     subject = pn.PagedKVCache(
         16,
         4,
         2,
-        3,
+        head_dim,
         num_layers=num_layers,
         dtype=dtype,
         layout=layout,
@@ -183,7 +184,9 @@ def test_layers_hold_their_own_tokens_in_any_dtype_and_layout(dtype, layout, num
     )
     whole = {}
     for name, length in enumerate(lens):
-        whole[name] = rng.standard_normal((2, num_layers, length, 2, 3)).astype(subject.key_cache.dtype)
+        whole[name] = rng.standard_normal((2, num_layers, length, 2, head_dim)).astype(
+            subject.key_cache.dtype
+        )
         first = whole[name][:, :, : length // 2]
         subject.add(name, *(first if num_layers > 1 else first[:, 0]))
         # The others come layer by layer, as a model computes them.
@@ -197,7 +200,7 @@ def test_layers_hold_their_own_tokens_in_any_dtype_and_layout(dtype, layout, num
     subject.append("fork", *(extra if num_layers > 1 else extra[:, 0]))
     subject.swap_out(0)
     subject.swap_in(0)
-    query = rng.standard_normal((len(whole), 4, 3)).astype(np.float32)
+    query = rng.standard_normal((len(whole), 4, head_dim)).astype(np.float32)
     for layer in range(num_layers):
         out = subject.attend(list(whole), query, layer=layer)
         for row, (name, parts) in enumerate(whole.items()):
@@ -217,7 +220,12 @@ def test_layers_hold_their_own_tokens_in_any_dtype_and_layout(dtype, layout, num
             "dtype must be one of float32, float16, bfloat16, .*got dtype='float64'",
         ),
         ({"dtype": "fp8"}, TypeError, "got dtype='fp8'"),
-        ({"layout": "DNH"}, ValueError, "layout must be one of NHD, HND, got layout='DNH'"),
+        ({"layout": "DNH"}, ValueError, "layout must be one of NHD, HND, packed, got layout='DNH'"),
+        (
+            {"layout": "packed"},
+            ValueError,
+            "head_dim must be a multiple of 4 for layout='packed' in float32, got head_dim=3",
+        ),
         ({"num_layers": 0}, ValueError, "num_layers must be positive, got num_layers=0"),
         ({"num_layers": 1.5}, TypeError, "num_layers must be an integer"),
         ({"k_scale": -1.0}, ValueError, "k_scale must be positive and finite, got k_scale=-1.0"),

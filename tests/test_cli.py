@@ -113,7 +113,7 @@ def test_tour_on_the_azure_trace(capsys):
 
 @pytest.mark.parametrize("name", ["all zeros", "last token missed"])
 def test_tour_with_a_wrong_kernel_fails(capsys, prompts, name):
-    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_block"]
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_tile"]
     with kernels.installed(mutant):
         status, out, _ = run(capsys, "tour", "--text", str(prompts))
     assert status == 1
@@ -324,13 +324,13 @@ def test_profile_shows_operations_line_by_line(capsys, tmp_path):
         "--html", str(page), "--json", str(counts),
     )  # fmt: skip
     assert (status, err) == (0, "")
-    assert "attention_block_kernel: 1 launch of 1 x 2 thread blocks of 64 threads" in out
+    assert "attention_tile_kernel: 1 launch of 1 x 2 thread blocks of 64 threads" in out
     assert "Roofline for A100" in out
     # Keys come in whole sectors: 8 neighbouring threads load 8 neighbouring floats.
     line = next(line for line in out.splitlines() if "float32(source[" in line)
-    assert re.search(r" 4\.0 +100% ", line)
+    assert re.search(r" 4\.0 +100% ", line), line
     assert "Roofline for A100" in page.read_text(encoding="utf-8")
-    assert json.loads(counts.read_text(encoding="utf-8"))["kernels"][0]["kernel"] == "attention_block_kernel"
+    assert json.loads(counts.read_text(encoding="utf-8"))["kernels"][0]["kernel"] == "attention_tile_kernel"
     status, out, _ = run(capsys, "profile", "paged_attention", "--algorithm", "naive")
     assert "attention_naive_kernel" in out
 
@@ -394,3 +394,29 @@ def test_profile_and_sanitize_say_what_they_can_run(capsys, mine, words, message
         status, out, err = run(capsys, command, *(word.format(mine=mine) for word in words))
         assert (status, out) == (2, "")
         assert re.search(message, err), err
+
+
+def test_profile_and_sanitize_need_a_launch_and_count_none_of_the_import(capsys, tmp_path):
+    pytest.importorskip("numba")
+    file = tmp_path / "by_itself.py"
+    file.write_text(
+        "import numpy as np\n"
+        "from numba import cuda\n"
+        "@cuda.jit\n"
+        "def one(x):\n"
+        "    x[cuda.grid(1)] = 1\n"
+        "one[1, 32](np.zeros(32))\n"
+        "def again():\n"
+        "    one[1, 32](np.zeros(32))\n"
+        "def nothing():\n"
+        "    pass\n",
+        encoding="utf-8",
+    )
+    assert "one: 1 launch of" in run(capsys, "profile", f"{file}::again")[1]
+    for command in ("profile", "sanitize"):
+        status, out, err = run(capsys, command, f"{file}::nothing")
+        assert (status, out) == (2, "")
+        assert "nothing must launch a kernel, it launched none" in err
+        status, _, err = run(capsys, command, "write_kv", "--algorithm", "block")
+        assert status == 2
+        assert "--algorithm is for paged_attention, got it for write_kv" in err

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
+from paged_numba import validation
 
 pytestmark = pytest.mark.gpu
 
@@ -35,7 +36,7 @@ def decode_inputs(num_seqs, num_q_heads, num_kv_heads, head_dim, block_size, see
     return query, caches[0], caches[1], tables, lens.astype(np.int32)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split"])
+@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, algorithm):
     _, keys, values, tables, lens = decode_inputs(*shape)
@@ -64,7 +65,7 @@ def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, al
             np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split"])
+@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_attention_is_the_same_on_both_targets(shape, algorithm):
     inputs = decode_inputs(*shape)
@@ -75,6 +76,69 @@ def test_attention_is_the_same_on_both_targets(shape, algorithm):
     # Both sum in float32, in the same order but for fused multiply-add: weights of peaky logits differ by ulps.
     np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(lse, expected_lse, rtol=2e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+@pytest.mark.parametrize(
+    ("query_type", "storage"),
+    [
+        ("float16", "float16"),
+        ("bfloat16", "bfloat16"),
+        ("bfloat16", "float8_e4m3fn"),
+        ("float32", "float8_e4m3fn"),
+    ],
+)
+@pytest.mark.parametrize("on_device", [False, True])
+def test_storage_of_every_dtype_and_layout_is_the_same_on_both_targets(
+    query_type, storage, layout, on_device
+):
+    pytest.importorskip("ml_dtypes")
+    from numba import cuda
+
+    query, keys, values, tables, lens = decode_inputs(*SHAPES[4])
+    dtype = validation.cache_dtype(storage)
+    caches = [cache.astype(dtype) for cache in (keys, values)]
+    if layout == "HND":
+        caches = [np.ascontiguousarray(cache.swapaxes(1, 2)) for cache in caches]
+    query = query.astype(validation.cache_dtype(query_type))
+    options = {"layout": layout, "k_scale": 0.5, "v_scale": 2.0, "return_lse": True}
+    for algorithm in ("naive", "block", "tile", "split", "cascade"):
+        expected = pn.paged_attention(
+            query, *caches, tables, lens, **options, algorithm=algorithm, target="lockstep"
+        )
+        arrays = [query, *caches, tables, lens]
+        if on_device:
+            arrays = [cuda.to_device(array) for array in arrays]
+        got = pn.paged_attention(*arrays, **options, algorithm=algorithm, target="cuda")
+        for ours, theirs in zip(got, expected, strict=True):
+            ours = ours.copy_to_host() if on_device else ours
+            # One unit in the last place of the output, where both round to it.
+            bound = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.6e-2}[theirs.dtype.name]
+            np.testing.assert_allclose(ours.astype(float), theirs.astype(float), rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("storage", ["float16", "bfloat16", "float8_e4m3fn"])
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+def test_moved_bits_of_every_dtype_are_the_same_on_both_targets(storage, layout):
+    pytest.importorskip("ml_dtypes")
+    dtype = validation.cache_dtype(storage)
+    rng = np.random.default_rng(1)
+
+    def bits(*shape):
+        return rng.integers(0, 256, (*shape, dtype.itemsize), np.uint8).view(dtype)[..., 0]
+
+    key, value = bits(2, 9, 2, 8)
+    start = bits(2, 6, 4, 2, 8) if layout == "NHD" else bits(2, 6, 2, 4, 8)
+    results = []
+    for target in ("cuda", "lockstep"):
+        caches = start.copy()
+        options = {"layout": layout, "target": target}
+        pn.write_kv(key, value, *caches, np.array([3, 4, 5, 6, 7, -1, 8, 9, 10]), **options)
+        pn.copy_blocks(*caches, np.array([[0, 3], [1, 5]]), **options)
+        gathered = pn.gather_kv(*caches, np.array([5, 3, 2], np.int32), 9, **options)
+        results.append([np.ascontiguousarray(array).view(np.uint8) for array in (caches, *gathered)])
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -98,10 +162,45 @@ def test_moved_tokens_are_the_same_bits_on_both_targets(shape):
     assert not np.isnan(results["cuda"][0]).all()
 
 
-def test_cache_on_the_gpu_keeps_its_storage_there():
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[3] % 4 == 0])
+def test_packed_caches_are_the_same_on_both_targets(shape):
+    query, keys, values, tables, lens = decode_inputs(*shape)
+    num_blocks, block_size, num_kv_heads, head_dim = keys.shape
+    packed = np.full((num_blocks, num_kv_heads, head_dim // 4, block_size, 4), np.nan, np.float32)
+    by_dim = np.full((num_blocks, num_kv_heads, head_dim, block_size), np.nan, np.float32)
+    tokens = [cache.reshape(-1, num_kv_heads, head_dim) for cache in (keys, values)]
+    slots = np.random.default_rng(4).permutation(len(tokens[0])).astype(np.int64)
+    pairs = np.array([[0, num_blocks - 1]])
+    options = {
+        "window": 9,
+        "softcap": 5.0,
+        "alibi_slopes": np.linspace(0, 1, shape[1]),
+        "sinks": np.linspace(-1, 1, shape[1]),
+        "return_lse": True,
+    }
+    results = {}
+    for target in ("cuda", "lockstep"):
+        caches, written = [packed.copy(), by_dim.copy()], [packed.copy(), by_dim.copy()]
+        pn.write_kv(*tokens, *caches, np.arange(len(slots)), layout="packed", target=target)
+        attended = pn.paged_attention(query, *caches, tables, lens, **options, layout="packed", target=target)
+        pn.write_kv(*tokens, *written, slots, layout="packed", target=target)
+        if num_blocks > 1:
+            pn.copy_blocks(*written, pairs, layout="packed", target=target)
+        gathered = pn.gather_kv(
+            *written, np.arange(num_blocks), num_blocks * block_size - 1, layout="packed", target=target
+        )
+        results[target] = [*caches, *written, *gathered], attended
+    for ours, expected in zip(results["cuda"][0], results["lockstep"][0], strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    for ours, expected in zip(results["cuda"][1], results["lockstep"][1], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", ["NHD", "packed"])
+def test_cache_on_the_gpu_keeps_its_storage_there(layout):
     rng = np.random.default_rng(2)
     caches = {
-        target: pn.PagedKVCache(16, 4, num_kv_heads=2, head_dim=8, target=target)
+        target: pn.PagedKVCache(16, 4, num_kv_heads=2, head_dim=8, layout=layout, target=target)
         for target in ("cuda", "lockstep")
     }
     assert hasattr(caches["cuda"].key_cache, "__cuda_array_interface__")
@@ -114,6 +213,22 @@ def test_cache_on_the_gpu_keeps_its_storage_there():
         cache.append("b", *tokens[:, :2])
         results[target] = cache.attend(["a", "b"], query)
     np.testing.assert_allclose(results["cuda"], results["lockstep"], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packed_device_arrays_are_used_without_a_copy(dtype):
+    cache = pn.PagedKVCache(8, 4, 2, 16, dtype=dtype, layout="packed", target="cuda")
+    kept = [array.copy_to_host() for array in (cache.key_cache, cache.value_cache)]
+    tokens = np.random.default_rng(5).standard_normal((2, 7, 2, 16)).astype(kept[0].dtype)
+    cache.add("a", *tokens)
+    cache.fork("a", "b")
+    cache.append("b", *tokens[:, :1])
+    cache.swap_out("a")
+    cache.swap_in("a")
+    for ours, expected in zip(cache.gather("a"), tokens, strict=True):
+        np.testing.assert_array_equal(ours.copy_to_host().astype(np.float32), expected.astype(np.float32))
+    for array, old in zip((cache.key_cache, cache.value_cache), kept, strict=True):
+        assert (array.copy_to_host().view(np.uint8) != old.view(np.uint8)).any()
 
 
 def test_device_arrays_are_used_without_a_copy():

@@ -26,6 +26,7 @@ def signatures(query, cache, order="C"):
     """Return the argument types of each kernel; `order` is A for caches whose strides are not those of NHD."""
     tokens, outputs = types.Array(storage(cache), 3, "C"), types.Array(storage(query), 3, "C")
     pool = types.Array(storage(cache), 4, order)
+    packed = types.Array(storage(cache), 5, order)
     parts = types.Array(FLOAT, 3, "C")
     given = (outputs, MATRIX, outputs, pool, pool, INT32[:, ::1], INT32[:, ::1])
     options = (VECTOR, VECTOR, VECTOR, VECTOR, FLOAT, FLOAT)
@@ -34,10 +35,13 @@ def signatures(query, cache, order="C"):
         "attention_tile_kernel": (*given, INT32[:, ::1], INT64, *options),
         "attention_block_kernel": (*given, *options),
         "attention_naive_kernel": (*given, *options),
+        "attention_packed_kernel": (*given[:3], packed, *given[4:], *options),
         "merge_splits_kernel": (outputs, MATRIX, parts, MATRIX, INT32[::1], VECTOR),
         "merge_states_kernel": (outputs, MATRIX, outputs, MATRIX, outputs, MATRIX),
         "gather_kv_kernel": (tokens, tokens, pool, pool, INT32[::1]),
+        "gather_kv_packed_kernel": (tokens, tokens, packed, pool, INT32[::1]),
         "write_kv_kernel": (tokens, tokens, pool, pool, INT64[::1]),
+        "write_kv_packed_kernel": (tokens, tokens, packed, pool, INT64[::1]),
     }
 
 
@@ -103,6 +107,13 @@ def test_attention_tile_keeps_its_sums_in_registers_and_fits_shared_memory(sizes
     # Local memory means that a loop over rows was not unrolled. With 16 rows that is the one for keys that not all
     # rows see: 4 loads and 4 stores of 16 bytes a tile beside it.
     assert len(re.findall(r"[sl][td]\.local", ptx)) == (0 if sizes[0] < 16 else 14)
+
+
+def test_attention_packed_keeps_its_sums_in_registers():
+    from paged_numba.kernels.attention_packed import attention_packed_kernel
+
+    ptx = compiled(attention_packed_kernel, signatures("float32", "float32")["attention_packed_kernel"])
+    assert not re.findall(r"[sl][td]\.local", ptx)
 
 
 def test_kernel_that_numba_cannot_type_does_not_compile():

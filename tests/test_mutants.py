@@ -49,6 +49,13 @@ def attend(algorithm):
 
 
 @hunt
+@given(batch=paged_batches(layout="packed"), order=orders)
+def attend_packed(batch, order):
+    with lockstep.options(order=order):
+        properties.attention_agrees_with_the_oracle(batch, "auto", TARGET)
+
+
+@hunt
 @given(tokens=tokens_to_write())
 def write(tokens):
     properties.write_puts_each_token_into_its_slot(tokens, TARGET)
@@ -57,6 +64,12 @@ def write(tokens):
 @hunt
 @given(batch=paged_batches())
 def gather(batch):
+    properties.gather_returns_what_was_written(batch, TARGET)
+
+
+@hunt
+@given(batch=paged_batches(layout="packed"))
+def gather_packed(batch):
     properties.gather_returns_what_was_written(batch, TARGET)
 
 
@@ -85,7 +98,35 @@ def exact(batch):
     properties.attention_is_as_exact_as_dense_attention(batch, [("tile", None)], TARGET)
 
 
-PROPERTIES = {"exact": exact, "hide": hide, "merge": merge, "write": write, "gather": gather, "copy": copy}
+@hunt
+@given(batch=paged_batches(layout="packed"), positions=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def hide_packed(batch, positions):
+    properties.no_token_notices_what_it_does_not_see(batch, positions[: len(batch.seq_lens)], "auto", TARGET)
+
+
+@settings(hunt, max_examples=50)
+@given(batch=paged_batches())
+def sanitize(batch):
+    properties.the_sanitizer_finds_nothing(batch, "tile")
+
+
+def blind():
+    properties.a_row_that_sees_no_key_of_a_tile_stays_as_it_was(TARGET)
+
+
+PROPERTIES = {
+    "exact": exact,
+    "attend packed": attend_packed,
+    "hide": hide,
+    "hide packed": hide_packed,
+    "blind": blind,
+    "sanitize": sanitize,
+    "merge": merge,
+    "write": write,
+    "gather": gather,
+    "gather packed": gather_packed,
+    "copy": copy,
+}
 
 
 @pytest.mark.parametrize("mutant", kernels.KERNEL_MUTANTS, ids=str)
@@ -104,26 +145,26 @@ def test_real_kernels_survive_the_same_hunt():
 
 
 @hunt
-@given(batch=paged_batches(), seed=seeds)
+@given(batch=paged_batches(layout="HND"), seed=seeds)
 def permute(batch, seed):
     order = np.random.default_rng(seed).permutation(len(batch.key_cache))
     laws.block_permutation(batch, order, "block", TARGET)
 
 
 @hunt
-@given(batch=paged_batches(), size=st.integers(1, 40), seed=seeds)
+@given(batch=paged_batches(layout="HND"), size=st.integers(1, 40), seed=seeds)
 def resize(batch, size, seed):
     laws.block_size(batch, size, seed, "tile", TARGET)
 
 
 @hunt
-@given(batch=paged_batches(), num_splits=st.integers(1, 9))
+@given(batch=paged_batches(layout="HND"), num_splits=st.integers(1, 9))
 def split(batch, num_splits):
     laws.number_of_splits(batch, num_splits, TARGET)
 
 
 @hunt
-@given(batch=paged_batches(), cut=st.floats(0, 1), seed=seeds)
+@given(batch=paged_batches(layout="HND"), cut=st.floats(0, 1), seed=seeds)
 def chunk(batch, cut, seed):
     laws.chunking(batch, [cut], seed, "tile", TARGET)
 
@@ -135,7 +176,7 @@ def merge_in_any_order(parts):
 
 
 @hunt
-@given(batch=paged_batches())
+@given(batch=paged_batches(layout="NHD"))
 def turn(batch):
     laws.layout(batch, "tile", TARGET)
 

@@ -11,7 +11,7 @@ from paged_numba.testing import properties
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
-algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split"])
+algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
 orders = st.sampled_from(("together", "forward", "reverse"))
 
 
@@ -27,6 +27,10 @@ def test_attention_agrees_with_the_oracle(batch, order, algorithm):
 def test_no_token_notices_what_it_does_not_see(batch, positions, algorithm):
     places = positions[: len(batch.seq_lens)]
     properties.no_token_notices_what_it_does_not_see(batch, places, algorithm, TARGET)
+
+
+def test_a_row_that_sees_no_key_of_a_tile_stays_as_it_was():
+    properties.a_row_that_sees_no_key_of_a_tile_stays_as_it_was(TARGET)
 
 
 @given(batch=paged_batches(), num_splits=st.integers(1, 9))
@@ -132,6 +136,26 @@ def test_options_by_hand():
     # softcap c turns ln 2 into c tanh(ln 2 / c): for c = ln 2 into 0.7616 ln 2.
     weight = 2 ** np.tanh(1)
     assert attend(softcap=float(np.log(2))) == pytest.approx(((101 + 10 * weight) / (2 + weight), 2 + weight))
+
+
+def test_cascade_loads_what_sequences_share_once_for_all_of_them():
+    # 4 sequences of 64 tokens in 4 shared blocks and 16 of their own; one KV head, 4 query heads: 16 rows, one tile.
+    rng = np.random.default_rng(0)
+    keys, values = rng.standard_normal((2, 8, 16, 1, 32)).astype(np.float32)
+    query = rng.standard_normal((4, 4, 32)).astype(np.float32)
+    tables = np.array([[0, 1, 2, 3, own] for own in (4, 5, 6, 7)], np.int32)
+    lens = np.full(4, 80, np.int32)
+    loaded, results = {}, {}
+    for algorithm in ("tile", "cascade"):
+        with lockstep.profiling() as report:
+            results[algorithm] = pn.paged_attention(
+                query, keys, values, tables, lens, algorithm=algorithm, target=TARGET
+            )
+        loaded[algorithm] = [report.memory(array=name).bytes_asked for name in ("key_cache", "value_cache")]
+    np.testing.assert_allclose(results["cascade"], results["tile"], rtol=1e-5, atol=1e-6)
+    token = 32 * 4
+    assert loaded["tile"] == [4 * (64 + 16) * token] * 2
+    assert loaded["cascade"] == [(64 + 4 * 16) * token] * 2
 
 
 def test_auto_splits_long_sequences_of_small_batches_and_says_why():

@@ -26,37 +26,44 @@ def all_kernels():
 
 def use_everything(lens, block_size, heads, group, dim, seed):
     """Write, fork, copy on write, gather and attend; return the kernels that ran."""
+    with lockstep.profiling() as report:
+        rows = "naive", "block", "tile", "split", "cascade"
+        use_layout("NHD", rows, lens, block_size, heads, group, dim, seed)
+        # Keys of whole pieces of 16 bytes.
+        use_layout("packed", ("auto",), lens, block_size, heads, group, -(-dim // 4) * 4, seed)
+    return {kernel["kernel"] for kernel in report.kernels}
+
+
+def use_layout(layout, algorithms, lens, block_size, heads, group, dim, seed):
     rng = np.random.default_rng(seed)
 
     def tokens(count):
         return rng.standard_normal((2, count, heads, dim), np.float32)
 
-    cache = pn.PagedKVCache(64, block_size, heads, dim, target="lockstep", debug=True)
-    with lockstep.profiling() as report:
-        for name, length in enumerate(lens):
-            cache.add(name, *tokens(length))
-        parent = len(lens) - 1
-        cache.fork(parent, "child")
-        cache.append("child", *tokens(1))
-        cache.append(parent, *tokens(2))
-        cache.gather("child")
-        everyone = [*range(len(lens)), "child"]
-        for algorithm in ("naive", "block", "tile", "split"):
-            query = rng.standard_normal((len(everyone), heads * group, dim), np.float32)
-            parts = cache.attend(everyone, query, algorithm=algorithm, return_lse=True)
-            # All query tokens to the first sequence, with options.
-            cache.attend(
-                [0],
-                query[: lens[0] + 1],
-                cu_seqlens_q=np.array([0, min(len(query), lens[0] + 1)]),
-                window=5,
-                softcap=3.0,
-                alibi_slopes=np.ones(heads * group),
-                sinks=np.zeros(heads * group),
-                algorithm=algorithm,
-            )
-        pn.merge_states(*parts, *parts, target="lockstep")
-    return {kernel["kernel"] for kernel in report.kernels}
+    cache = pn.PagedKVCache(64, block_size, heads, dim, layout=layout, target="lockstep", debug=True)
+    for name, length in enumerate(lens):
+        cache.add(name, *tokens(length))
+    parent = len(lens) - 1
+    cache.fork(parent, "child")
+    cache.append("child", *tokens(1))
+    cache.append(parent, *tokens(2))
+    cache.gather("child")
+    everyone = [*range(len(lens)), "child"]
+    for algorithm in algorithms:
+        query = rng.standard_normal((len(everyone), heads * group, dim), np.float32)
+        parts = cache.attend(everyone, query, algorithm=algorithm, return_lse=True)
+        # All query tokens to the first sequence, with options.
+        cache.attend(
+            [0],
+            query[: lens[0] + 1],
+            cu_seqlens_q=np.array([0, min(len(query), lens[0] + 1)]),
+            window=5,
+            softcap=3.0,
+            alibi_slopes=np.ones(heads * group),
+            sinks=np.zeros(heads * group),
+            algorithm=algorithm,
+        )
+    pn.merge_states(*parts, *parts, target="lockstep")
 
 
 @settings(max_examples=25)

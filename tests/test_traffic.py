@@ -8,7 +8,7 @@ from paged_numba import lockstep
 
 LENGTH, HEAD_DIM, NUM_KV_HEADS, BLOCK_SIZE = 128, 64, 2, 16
 STORED = LENGTH * NUM_KV_HEADS * HEAD_DIM * 4
-"""Bytes of all keys, or of all values: of two tiles of 64 keys, so that no thread stands on the last key again."""
+"""Bytes of all keys, or of all values."""
 
 
 def loads(algorithm, group, num_tokens=1, length=LENGTH, **options):
@@ -61,9 +61,7 @@ def test_keys_out_of_all_windows_are_not_loaded():
 
 
 @pytest.mark.parametrize("length", [1, 65, 100, 127])
-def test_the_last_tile_of_keys_loads_at_most_what_a_full_one_does(length):
-    keys, values = loads("tile", 4, length=length)
-    token = NUM_KV_HEADS * HEAD_DIM * 4
-    assert length * token <= keys <= -(-length // 64) * 64 * token
-    # Values are loaded 16 at a time.
-    assert length * token <= values <= -(-length // 16) * 16 * token
+@pytest.mark.parametrize("algorithm", ["tile", "split"])
+def test_no_key_is_loaded_for_threads_that_have_none(length, algorithm):
+    stored = length * NUM_KV_HEADS * HEAD_DIM * 4
+    assert loads(algorithm, 4, length=length) == (stored, stored)

@@ -10,7 +10,7 @@ import paged_numba as pn
 from paged_numba import reference
 
 TARGET = "lockstep"
-ALGORITHMS = ("naive", "block", "tile", "split")
+ALGORITHMS = ("naive", "block", "tile", "split", "cascade")
 algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
 RNG = np.random.default_rng(0)
 

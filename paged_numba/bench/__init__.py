@@ -8,7 +8,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba bench``."""
-    parser.add_argument("what", choices=("lockstep", "gpu", "allocator"), help="what to measure")
+    parser.add_argument(
+        "what", choices=("lockstep", "gpu", "allocator"), help="what to measure; allocator takes 3 GB"
+    )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures, with provenance, to FILE"
     )
@@ -16,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-simulator",
         action="store_true",
-        help="lockstep: leave out Numba's simulator, which takes a minute",
+        help="lockstep: leave out Numba's simulator, which takes seconds, on some machines a minute",
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import lockstep
+from .. import lockstep, ops
 from ..kernels.attention_block import attention_block_kernel
 from ..plan import query_rows
 from ..progress import progress
@@ -191,6 +191,40 @@ def compare_with_numpy(found: Findings) -> None:
     found.figures["numpy"] = {"lockstep_s": ours, "numpy_s": hand, "ratio": ratio}
 
 
+def compare_rungs(found: Findings) -> None:
+    """Attend by tiles and by a thread block for each query token and head, with 4 query heads to a KV head."""
+    rng = np.random.default_rng(0)
+    for what, num_seqs, chunk, length in (
+        ("tile, 16 seqs x 8/2 heads x 1,024 tokens", 16, 1, 1024),
+        ("tile, prefill of 256 tokens x 8/2 heads", 1, 256, 256),
+    ):
+        blocks = rng.permutation(num_seqs * length // BLOCK_SIZE).reshape(num_seqs, -1).astype(np.int32)
+        key_cache, value_cache = rng.standard_normal((2, blocks.size, BLOCK_SIZE, 2, HEAD_DIM), np.float32)
+        query = 3 * rng.standard_normal((num_seqs * chunk, 8, HEAD_DIM), np.float32)
+        lens, starts = np.full(num_seqs, length), chunk * np.arange(num_seqs + 1)
+        attend = partial(
+            ops.paged_attention,
+            query,
+            key_cache,
+            value_cache,
+            blocks,
+            lens,
+            cu_seqlens_q=starts,
+            target="lockstep",
+        )
+        times: dict[str, list[float]] = {"tile": [], "block": []}
+        for _ in range(5):
+            for algorithm, taken in times.items():
+                taken.append(_median_seconds(partial(attend, algorithm=algorithm), 1))
+        found.agree &= bool(
+            np.allclose(attend(algorithm="tile"), attend(algorithm="block"), rtol=1e-4, atol=1e-4)
+        )
+        tile, block = (statistics.median(times[algorithm]) for algorithm in ("tile", "block"))
+        ratio = statistics.median(a / b for a, b in zip(times["tile"], times["block"], strict=True))
+        found.beside(what, tile, "block", block, f"{ratio:.1f} times its time")
+        found.figures.setdefault("rungs", {})[what] = {"tile_s": tile, "block_s": block, "ratio": ratio}
+
+
 def launch_nothing(found: Findings) -> None:
     """Launch a kernel that does nothing."""
     seconds = _median_seconds(lambda: lockstep.launch(_empty_kernel, 1, 1), 101)
@@ -244,6 +278,7 @@ def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
     measurements: list[Callable[[Findings], None]] = [
         *([compare_with_simulator] if simulator else []),
         compare_with_numpy,
+        compare_rungs,
         launch_nothing,
         partial(observe, name="2 x 2 x 128 tokens", case=decode_case(2, 2, 128)),
         partial(observe, name="16 x 8 x 1,024 tokens", case=decode_case(16, 8, 1024)),

@@ -21,8 +21,8 @@ def attention_tile_kernel_for(rows_per_tile, threads):
     Both are powers of two, at most 16 and 256, `threads` is at least head_dim, 64 and `rows_per_tile`. As constants
     they let the compiler unroll the loops over rows and keep each thread's sums in registers.
     """
-    # Dimensions of a chunk of keys in shared memory, of which a thread block has 48 KiB; the odd pitch puts the
-    # same dimension of 32 keys into 32 banks.
+    # Dimensions of a chunk of keys in shared memory, of which a thread block has 48 KiB. With the odd pitch the same
+    # dimension of 32 keys lies in 32 banks, and so do 8 dimensions of 4 keys that are 8 apart.
     chunk = 32 if threads <= 128 else 16
     pitch = chunk + 1
     # Threads of a row in softmax; a row of weights is that much longer than a tile, for the banks again.
@@ -119,10 +119,11 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         for first in range(first_key, end_key, threads):
             count = min(threads, end_key - first)
 
-            # 1. Threads past the last key stand on it, so that what is loaded below is never a stranger's.
-            key = min(first + thread, end_key - 1)
-            key_blocks[thread] = block_tables[seq, key // block_size]
-            key_offsets[thread] = key % block_size
+            # 1. Where keys lie. Threads past the last one have none, and what stands there is never used.
+            key = first + thread
+            if thread < count:
+                key_blocks[thread] = block_tables[seq, key // block_size]
+                key_offsets[thread] = key % block_size
             for row in range(rows_per_tile):
                 scores[row] = float32(0)
             cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory
@@ -130,19 +131,21 @@ def attention_tile_kernel_for(rows_per_tile, threads):
             # 2. Scores. A dimension past the last is the last, and multiplied with the 0 of the query row.
             for first_dim in range(0, head_dim, chunk):
                 for i in range(LOADERS):
-                    token = i * (threads // LOADERS) + loader
-                    source = key_cache[key_blocks[token], key_offsets[token], kv_head]
-                    target = keys[token]
-                    for j in range(0, chunk, LOADERS):
-                        target[load_dim + j] = float32(source[min(first_dim + load_dim + j, head_dim - 1)])
+                    token = loader * LOADERS + i
+                    if token < count:
+                        source = key_cache[key_blocks[token], key_offsets[token], kv_head]
+                        target = keys[token]
+                        for j in range(0, chunk, LOADERS):
+                            dim = load_dim + j
+                            target[dim] = float32(source[min(first_dim + dim, head_dim - 1)])
                 cuda.syncthreads()  # the chunk is in shared memory
-                for row in range(rows_per_tile):
-                    score = float32(
-                        0
-                    )  # a sum for each chunk: rounding errors grow with the additions in a row
-                    for dim in range(chunk):
-                        score += row_data[row, first_dim + dim] * keys[thread, dim]
-                    scores[row] += score
+                if thread < count:
+                    for row in range(rows_per_tile):
+                        # A sum for each chunk: rounding errors grow with the additions in a row.
+                        score = float32(0)
+                        for dim in range(chunk):
+                            score += row_data[row, first_dim + dim] * keys[thread, dim]
+                        scores[row] += score
                 cuda.syncthreads()  # all have used the chunk: the next may come
             for row in range(rows_per_tile):
                 weights[row, thread] = scores[row]
@@ -177,24 +180,28 @@ def attention_tile_kernel_for(rows_per_tile, threads):
             if thread < head_dim:
                 for row in range(rows_per_tile):
                     weighted[row] *= factors[row]
-                if first >= first_common and first + count <= end_common:
-                    for first_token in range(0, count, UNROLLED):
-                        for i in range(UNROLLED):
-                            token = first_token + i
+                # The keys that all rows see.
+                lead = min(max(first_common - first, 0), count)
+                end = max(min(end_common - first, count), lead)
+                for first_token in range(lead // UNROLLED * UNROLLED, end, UNROLLED):
+                    for i in range(UNROLLED):
+                        token = first_token + i
+                        values[i] = float32(0)
+                        if token >= lead and token < end:
                             value = value_cache[key_blocks[token], key_offsets[token], kv_head, thread]
                             values[i] = float32(value)
-                        for row in range(rows_per_tile):
-                            row_sum = weighted[row]
-                            for i in range(UNROLLED):
-                                row_sum += weights[row, first_token + i] * values[i]
-                            weighted[row] = row_sum
-                else:
-                    # Some rows do not see all keys. Their weight is 0, but 0 * NaN is NaN.
-                    for token in range(count):
-                        value = float32(value_cache[key_blocks[token], key_offsets[token], kv_head, thread])
-                        for row in range(rows_per_tile):
-                            if weights[row, token] > 0:
-                                weighted[row] += weights[row, token] * value
+                    for row in range(rows_per_tile):
+                        row_sum = weighted[row]
+                        for i in range(UNROLLED):
+                            row_sum += weights[row, first_token + i] * values[i]
+                        weighted[row] = row_sum
+                # Those before and after, which some rows do not see: their weight is 0, but 0 * NaN is NaN.
+                for i in range(lead + count - end):
+                    token = i if i < lead else end + i - lead
+                    value = float32(value_cache[key_blocks[token], key_offsets[token], kv_head, thread])
+                    for row in range(rows_per_tile):
+                        if weights[row, token] > 0:
+                            weighted[row] += weights[row, token] * value
             cuda.syncthreads()  # all have used places and weights: the next tile may come
 
         if lane == 0:

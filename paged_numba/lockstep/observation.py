@@ -70,7 +70,8 @@ class CodeLine:
     copies: bool = False
 
     def __str__(self) -> str:
-        return f"{self.function.short_file}:{self.number}"
+        # Before the first line of a kernel there is none.
+        return f"{self.function.short_file}:{self.number}" if self.number else ""
 
     @property
     def text(self) -> str:

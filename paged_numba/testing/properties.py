@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops, reference
+from .. import lockstep, ops, reference
 from . import dense
-from .strategies import PagedBatch, Tokens
+from .strategies import TOKEN_AXES, PagedBatch, Tokens, laid_out
 from .tolerances import attention_tolerance, dense_tolerance, fixed_tolerance, storing_tolerance
 
 
@@ -19,16 +19,14 @@ def attention_agrees_with_the_oracle(
     batch: PagedBatch, algorithm: str, target: str, num_splits: int | None = None
 ) -> None:
     """Paged attention is dense attention in float64, but for the rounding of float32."""
+    options = {**batch.options, **_kernel(batch, algorithm, num_splits)}
     out, lse = ops.paged_attention(
         *_attention_arguments(batch),
         cu_seqlens_q=batch.cu_seqlens_q,
         scale=batch.scale,
-        **batch.options,
         return_lse=True,
-        algorithm=algorithm,
-        num_splits=num_splits,
-        layout=batch.layout,
         target=target,
+        **options,
     )
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
         rows = batch.query_of(seq)
@@ -137,31 +135,76 @@ def no_token_notices_what_it_does_not_see(
         Of that key in each sequence, 0 to 1.
     algorithm, target : str
     """
-    options = {"cu_seqlens_q": batch.cu_seqlens_q, **batch.options, "layout": batch.layout, "target": target}
-    options.update(algorithm=algorithm, return_lse=True)
+    options = {
+        "cu_seqlens_q": batch.cu_seqlens_q,
+        **batch.options,
+        **_kernel(batch, algorithm),
+        "target": target,
+    }
+    options["return_lse"] = True
     before = ops.paged_attention(*_attention_arguments(batch), **options)
     caches = batch.key_cache.copy(), batch.value_cache.copy()
+    # A block may be of several sequences.
+    slots = {
+        (int(batch.block_tables[seq, place // batch.block_size]), place % batch.block_size)
+        for seq, share in enumerate(positions)
+        for place in [min(int(batch.seq_lens[seq]) - 1, int(share * batch.seq_lens[seq]))]
+        if place >= 0
+    }
+    for cache in caches:
+        for block, offset in slots:
+            np.moveaxis(cache, TOKEN_AXES[batch.layout], 1)[block, offset] = np.nan
     kept = np.ones(len(batch.query), bool)
     window = batch.options.get("window")
-    for seq, share in enumerate(positions):
-        length = int(batch.seq_lens[seq])
-        if not length:
-            continue
-        place = min(length - 1, int(share * length))
-        block, offset = batch.block_tables[seq, place // batch.block_size], place % batch.block_size
-        for cache in caches:
-            (cache if batch.layout == "NHD" else cache.swapaxes(1, 2))[block, offset] = np.nan
-        tokens = batch.query_of(seq)
-        ahead = np.arange(length - (tokens.stop - tokens.start), length) - place
-        sees = np.ones(len(ahead), bool)
-        if batch.options.get("causal", True):
-            sees &= ahead >= 0
-        if window is not None:
-            sees &= ahead < window
-        kept[tokens] = ~sees
+    for seq, length in enumerate(batch.seq_lens.tolist()):
+        tokens, table = batch.query_of(seq), batch.block_tables[seq].tolist()
+        for place in range(length):
+            if (table[place // batch.block_size], place % batch.block_size) in slots:
+                ahead = np.arange(length - (tokens.stop - tokens.start), length) - place
+                sees = np.ones(len(ahead), bool)
+                if batch.options.get("causal", True):
+                    sees &= ahead >= 0
+                if window is not None:
+                    sees &= ahead < window
+                kept[tokens] &= ~sees
     after = ops.paged_attention(batch.query, *caches, batch.block_tables, batch.seq_lens, **options)
     for old, new in zip(before, after, strict=True):
         assert_same_bits(new[kept], old[kept])
+
+
+def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
+    """In a tile of what sequences share, a window can hide every key of a tile of keys from one row of several."""
+    rng = np.random.default_rng(0)
+    # 10 shared blocks of 16. The last token of one sequence sees keys from 129 on, the first of the other from 20 to
+    # 51: keys come in tiles of 64 from 20 on, and the first, up to 83, has none for the former.
+    key_cache, value_cache = rng.standard_normal((2, 12, 16, 1, 8)).astype(np.float32)
+    tables = np.array([[*range(10), 10], [*range(10), 11]], np.int32)
+    query = 3 * rng.standard_normal((34, 1, 8)).astype(np.float32)
+    lens, starts, window = np.array([161, 84], np.int32), np.array([0, 1, 34]), 32
+    out, lse = ops.paged_attention(
+        query, key_cache, value_cache, tables, lens, cu_seqlens_q=starts, window=window, return_lse=True,
+        algorithm="cascade", target=target,
+    )  # fmt: skip
+    for seq, length in enumerate(lens):
+        rows = slice(starts[seq], starts[seq + 1])
+        key, value = (cache[tables[seq]].reshape(-1, 1, 8)[:length] for cache in (key_cache, value_cache))
+        expected = reference.attention(query[rows], key, value, window=window, return_lse=True)
+        allowed = attention_tolerance(query[rows], key, value)
+        np.testing.assert_allclose(out[rows], expected[0], rtol=0, atol=allowed.out)
+        np.testing.assert_allclose(lse[rows], expected[1], rtol=0, atol=allowed.lse)
+
+
+def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
+    """No race and no unwritten memory on the lockstep machine."""
+    options = {**batch.options, **_kernel(batch, algorithm)}
+    with lockstep.sanitizing() as findings:
+        ops.paged_attention(
+            *_attention_arguments(batch),
+            cu_seqlens_q=batch.cu_seqlens_q,
+            target="lockstep",
+            **options,
+        )
+    assert not findings, str(findings)
 
 
 def assert_same_bits(actual: Any, expected: Any) -> None:
@@ -175,17 +218,15 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
 
 def write_puts_each_token_into_its_slot(tokens: Tokens, target: str) -> None:
     """Written slots hold the tokens bit for bit; all others, and those of skipped tokens, are untouched."""
-    caches = tokens.caches.copy()
-    ops.write_kv(
-        tokens.key, tokens.value, caches[0], caches[1], tokens.slots, layout=tokens.layout, target=target
-    )
+    caches = laid_out(tokens.caches, tokens.layout)
+    ops.write_kv(tokens.key, tokens.value, *caches, tokens.slots, layout=tokens.layout, target=target)
     expected = tokens.caches.copy()
-    by_block = expected if tokens.layout == "NHD" else expected.swapaxes(2, 3)
     for token, slot in enumerate(tokens.slots.tolist()):
         if slot >= 0:
-            block, offset = divmod(slot, by_block.shape[2])
-            by_block[:, block, offset] = tokens.key[token], tokens.value[token]
-    assert_same_bits(caches, expected)
+            block, offset = divmod(slot, expected.shape[2])
+            expected[:, block, offset] = tokens.key[token], tokens.value[token]
+    for cache, wanted in zip(caches, laid_out(expected, tokens.layout), strict=True):
+        assert_same_bits(cache, wanted)
 
 
 def gather_returns_what_was_written(batch: PagedBatch, target: str) -> None:
@@ -207,13 +248,21 @@ def copy_duplicates_blocks(tokens: Tokens, order: Any, target: str) -> None:
     """Each dst is its src bit for bit, and no other block changes; `order` permutes the blocks."""
     half = len(order) // 2
     pairs = np.stack([order[:half], order[half : 2 * half]], axis=1).astype(np.int64)
-    caches = tokens.caches.copy()
-    ops.copy_blocks(caches[0], caches[1], pairs, layout=tokens.layout, target=target)
+    caches = laid_out(tokens.caches, tokens.layout)
+    ops.copy_blocks(*caches, pairs, layout=tokens.layout, target=target)
     expected = tokens.caches.copy()
     for src, dst in pairs.tolist():
         expected[:, dst] = tokens.caches[:, src]
-    assert_same_bits(caches, expected)
+    for cache, wanted in zip(caches, laid_out(expected, tokens.layout), strict=True):
+        assert_same_bits(cache, wanted)
 
 
 def _attention_arguments(batch: PagedBatch) -> tuple[Any, ...]:
     return batch.query, batch.key_cache, batch.value_cache, batch.block_tables, batch.seq_lens
+
+
+def _kernel(batch: PagedBatch, algorithm: str, num_splits: int | None = None) -> dict[str, Any]:
+    """Return what picks the kernel; packed caches have one alone."""
+    if batch.layout == "packed":
+        return {"layout": "packed"}
+    return {"layout": batch.layout, "algorithm": algorithm, "num_splits": num_splits}

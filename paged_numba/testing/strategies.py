@@ -6,7 +6,7 @@ come from a generator with a drawn seed, since single floats are not what fails 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
@@ -23,11 +23,28 @@ STORAGE = (
 )
 """Dtypes of caches."""
 
+TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
+"""Which axis of keys and of values counts the tokens of a block, by layout."""
+
 GARBAGE = (-1, -7, 2**31 - 1)
 """What stands in a block table behind a sequence's blocks."""
 
 MOST_ROWS = 800
 """Query tokens times heads of a sequence in the grid: 20 tokens of 40 heads are two tiles."""
+
+
+def layouts(head_dim: int, dtype: Any) -> list[str]:
+    """Return the layouts that a cache may have: packed ones need keys of whole pieces of 16 bytes."""
+    return [name for name in TOKEN_AXES if name != "packed" or head_dim * dtype.itemsize % 16 == 0]
+
+
+def laid_out(caches: Any, layout: str) -> tuple[Any, Any]:
+    """Return keys and values, [2, num_blocks, block_size, num_kv_heads, head_dim], copied into a layout."""
+    key_cache, value_cache = caches
+    if layout == "packed":
+        key_cache = key_cache.reshape(*key_cache.shape[:3], -1, 16 // caches.itemsize)
+    key_cache, value_cache = (np.moveaxis(cache, 1, TOKEN_AXES[layout]) for cache in (key_cache, value_cache))
+    return key_cache.copy(), value_cache.copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +55,7 @@ class PagedBatch:
     ----------
     query : float[num_tokens, num_q_heads, head_dim]
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
-        NaN in every slot that no sequence owns; KV heads before tokens if `layout` is HND.
+        NaN in every slot that no sequence owns; the axes are those of `layout`.
     block_tables : int32[num_seqs, max_blocks]
         Scattered; garbage behind each sequence's blocks.
     seq_lens : int32[num_seqs]
@@ -67,7 +84,7 @@ class PagedBatch:
     @property
     def block_size(self) -> int:
         """Tokens of a block."""
-        return int(self.key_cache.shape[1 if self.layout == "NHD" else 2])
+        return int(self.key_cache.shape[TOKEN_AXES[self.layout]])
 
     def query_of(self, seq: int) -> slice:
         """Return where the query tokens of a sequence are."""
@@ -122,7 +139,9 @@ def attention_options(draw: st.DrawFn, num_q_heads: int, num_kv_heads: int, long
     return options
 
 
-def scattered(rng: np.random.Generator, dense: list[Any], spare: int, block_size: int) -> tuple[Any, Any]:
+def scattered(
+    rng: np.random.Generator, dense: list[Any], spare: int, block_size: int, shared: int = 0
+) -> tuple[Any, Any]:
     """Put tokens into blocks that lie anywhere.
 
     Parameters
@@ -133,6 +152,8 @@ def scattered(rng: np.random.Generator, dense: list[Any], spare: int, block_size
     spare : int
         Blocks that stay free.
     block_size : int
+    shared : int
+        First blocks that all sequences share, but those without tokens.
 
     Returns
     -------
@@ -147,37 +168,36 @@ def scattered(rng: np.random.Generator, dense: list[Any], spare: int, block_size
     # Places behind a sequence's blocks hold garbage, in some sequences a block of another one.
     block_tables = rng.choice([*GARBAGE, 0], (len(dense), max_blocks)).astype(np.int32)
     caches = np.full((2, num_blocks, block_size, *dense[0].shape[2:]), np.nan, dense[0].dtype)
+    common: list[int] = []
     for seq, (tokens, count) in enumerate(zip(dense, per_seq, strict=True)):
-        blocks = [free.pop() for _ in range(count)]
+        blocks = [*common[:count], *(free.pop() for _ in range(count - len(common[:count])))]
+        common = common or blocks[:shared]
         block_tables[seq, :count] = blocks
         for position in range(tokens.shape[1]):
             caches[:, blocks[position // block_size], position % block_size] = tokens[:, position]
     return caches, block_tables
 
 
-def _tokens(rng: np.random.Generator, seq_lens: list[int], *shape: int) -> list[Any]:
-    """Return keys and values: a mean differs from any one value, and the values are of one size."""
-    return [rng.standard_normal((2, length, *shape)).astype(np.float32) for length in seq_lens]
-
-
-def _stored(batch: PagedBatch, storage: Any, layout: str) -> PagedBatch:
-    """Return a batch with its keys and values in a dtype and layout."""
-    caches = [cache.astype(storage) for cache in (batch.key_cache, batch.value_cache)]
-    if layout == "HND":
-        caches = [np.ascontiguousarray(cache.swapaxes(1, 2)) for cache in caches]
-    keys, values = ([tokens.astype(storage) for tokens in dense] for dense in (batch.keys, batch.values))
-    return replace(batch, key_cache=caches[0], value_cache=caches[1], keys=keys, values=values, layout=layout)
+def _tokens(rng: np.random.Generator, seq_lens: list[int], shared: int, *shape: int) -> list[Any]:
+    """Return keys and values, the first `shared` tokens alike in all sequences that have any."""
+    # A mean differs from any one value, and the values are of one size.
+    dense = [rng.standard_normal((2, length, *shape)).astype(np.float32) for length in seq_lens]
+    with_tokens = [tokens for tokens in dense if tokens.shape[1]]
+    for tokens in with_tokens:
+        tokens[:, :shared] = with_tokens[0][:, :shared]
+    return dense
 
 
 @st.composite
-def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
+def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = None) -> PagedBatch:
     """Draw a batch: scores from flat to very peaky, all blocks scattered.
 
     Half of them are decode batches without options, in float32, as all are if `plain`; the others mix decode, chunks
-    and whole prompts, dtypes and layouts.
+    and whole prompts, dtypes and layouts; `layout` makes all of them of one.
     """
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
-    head_dim = draw(st.sampled_from(HEAD_DIMS), label="head_dim")
+    head_dims = [n for n in HEAD_DIMS if layout is None or layout in layouts(n, STORAGE[0])]
+    head_dim = draw(st.sampled_from(head_dims), label="head_dim")
     num_kv_heads = draw(st.integers(1, 3), label="num_kv_heads")
     group = draw(st.integers(1, 4), label="query heads of a KV head")
     seq_lens = draw(st.lists(lengths(block_size), min_size=1, max_size=4), label="seq_lens")
@@ -186,15 +206,21 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
     scale = draw(st.sampled_from((None, 0.25, -0.5)), label="scale")
     rng = np.random.default_rng(draw(seeds, label="seed"))
 
-    dense = _tokens(rng, seq_lens, num_kv_heads, head_dim)
-    caches, block_tables = scattered(rng, dense, spare, block_size)
+    most = min((n // block_size for n in seq_lens if n), default=0)
+    shared = 0 if plain else draw(st.one_of(st.just(0), st.integers(0, most)), label="shared blocks")
+    dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
+    caches, block_tables = scattered(rng, dense, spare, block_size, shared)
     cu_seqlens_q, options = None, {}
     if not plain and draw(st.booleans(), label="with options"):
         options = draw(attention_options(num_kv_heads * group, num_kv_heads, max(seq_lens)))
         chunks = [draw(st.integers(0, min(n + 1, 9)), label="query tokens") for n in seq_lens]
         cu_seqlens_q = np.cumsum([0, *chunks]).astype(np.int32)
         window = options.get("window")
-        if window is not None and draw(st.booleans(), label="what no window reaches holds NaN"):
+        if (
+            window is not None
+            and not shared
+            and draw(st.booleans(), label="what no window reaches holds NaN")
+        ):
             for seq, (tokens, chunk) in enumerate(zip(dense, chunks, strict=True)):
                 hidden = max(0, tokens.shape[1] - max(1, chunk) - window + 1)
                 tokens[:, :hidden] = np.nan
@@ -204,15 +230,16 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
     query = rng.standard_normal((num_tokens, num_kv_heads * group, head_dim)) * peak
     if scale is not None:
         query /= abs(scale) * np.sqrt(head_dim)
-    storage, query_type, layout = STORAGE[0], STORAGE[0], "NHD"
+    storage, query_type, chosen = STORAGE[0], STORAGE[0], layout or "NHD"
     if cu_seqlens_q is not None:
-        storage = draw(st.sampled_from(STORAGE), label="dtype of the cache")
+        allowed = [dtype for dtype in STORAGE if layout is None or layout in layouts(head_dim, dtype)]
+        storage = draw(st.sampled_from(allowed), label="dtype of the cache")
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
-        layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
-    batch = PagedBatch(
+        chosen = layout or draw(st.sampled_from(layouts(head_dim, storage)), label="layout")
+        caches, dense = caches.astype(storage), [tokens.astype(storage) for tokens in dense]
+    return PagedBatch(
         query.astype(query_type),
-        caches[0],
-        caches[1],
+        *laid_out(caches, chosen),
         block_tables,
         np.array(seq_lens, np.int32),
         [tokens[0] for tokens in dense],
@@ -220,8 +247,8 @@ def paged_batches(draw: st.DrawFn, plain: bool = False) -> PagedBatch:
         scale,
         cu_seqlens_q,
         options,
+        chosen,
     )
-    return _stored(batch, storage, layout)
 
 
 @st.composite
@@ -238,8 +265,11 @@ def grid_batches(
     if kind == "prefill":
         seq_lens = [min(n, most) for n in seq_lens]
     rng = np.random.default_rng(draw(seeds, label="seed"))
-    dense = _tokens(rng, seq_lens, num_kv_heads, head_dim)
-    caches, block_tables = scattered(rng, dense, draw(st.integers(0, 2), label="free blocks"), block_size)
+    spare = draw(st.integers(0, 2), label="free blocks")
+    most_shared = min((n // block_size for n in seq_lens if n), default=0)
+    shared = draw(st.integers(0, most_shared), label="shared blocks")
+    dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
+    caches, block_tables = scattered(rng, dense, spare, block_size, shared)
     chunks = {
         "decode": [1] * len(seq_lens),
         "prefill": seq_lens,
@@ -276,10 +306,10 @@ def grid_batches(
     if storage.itemsize == 1:
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
     layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
-    batch = PagedBatch(
+    dense = [tokens.astype(storage) for tokens in dense]
+    return PagedBatch(
         query.astype(query_type),
-        caches[0],
-        caches[1],
+        *laid_out(caches.astype(storage), layout),
         block_tables,
         np.array(seq_lens, np.int32),
         [tokens[0] for tokens in dense],
@@ -287,8 +317,8 @@ def grid_batches(
         scale,
         cu_seqlens_q,
         options,
+        layout,
     )
-    return _stored(batch, storage, layout)
 
 
 @st.composite
@@ -318,9 +348,10 @@ class Tokens:
     key, value : float[num_tokens, num_kv_heads, head_dim]
         Random bits, NaN among them.
     caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
-        Keys, then values; KV heads before tokens if `layout` is HND.
+        Keys, then values, to be `laid_out`.
     slots : int64[num_tokens]
         All different but for -1, which skips a token.
+    layout : str
     """
 
     key: Any
@@ -350,11 +381,10 @@ def tokens_to_write(draw: st.DrawFn) -> Tokens:
     slots = rng.permutation(num_slots)[:num_tokens].astype(np.int64)
     slots[rng.random(num_tokens) < skipped] = -1
     dtype = draw(st.sampled_from(STORAGE), label="dtype")
-    layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
+    layout = draw(st.sampled_from(layouts(head_dim, dtype)), label="layout")
 
     def bits(*shape: int) -> Any:
         return rng.integers(0, 256, (*shape[:-1], shape[-1] * dtype.itemsize), np.uint8).view(dtype)
 
     key, value = bits(2, num_tokens, num_kv_heads, head_dim)
-    order = (block_size, num_kv_heads) if layout == "NHD" else (num_kv_heads, block_size)
-    return Tokens(key, value, bits(2, num_blocks, *order, head_dim), slots, layout)
+    return Tokens(key, value, bits(2, num_blocks, block_size, num_kv_heads, head_dim), slots, layout)

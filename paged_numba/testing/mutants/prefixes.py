@@ -189,7 +189,6 @@ PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
         )
     },
     WholePromptServed.__name__: WholePromptServed,
-    HitsHeldTooLate.__name__: with_pool(HitsHeldTooLate),
     **{
         mutant.__name__: mutant
         for mutant in (

@@ -1,0 +1,141 @@
+"""Attention over packed caches: the layout of the first vLLM kernels, made for threads that take a token each."""
+
+import math
+
+import numpy as np
+from numba import cuda, float32
+
+from .reduce import segment_max, segment_sum
+from .score import adjusted_score
+
+MAX_HEAD_DIM = 256
+MAX_THREADS = 256
+LANES = 16  # neighbouring threads that share a dimension of V
+NEG_INF = np.float32(-np.inf)
+
+
+@cuda.jit
+def attention_packed_kernel(
+    out, lse, query, key_cache, value_cache, block_tables, rows,
+    alibi_slopes, sinks, k_scales, v_scales, scale, softcap,
+):  # fmt: skip
+    """Online softmax as in `attention_block_kernel`, with K and V laid out for the threads that read them.
+
+    There thread t reads row t of K, so the 32 numbers that a warp asks for at once lie in 32 rows: 32 sectors of
+    32 bytes. Here K is cut into pieces of 16 bytes, x numbers each, and in a block the same piece of all tokens
+    lies side by side; V lies by dimension, again with the tokens of a block side by side::
+
+        K, NHD     token 0  [ piece 0 | piece 1 | ... ]     thread 0
+                   token 1  [ piece 0 | piece 1 | ... ]     thread 1
+
+        K, packed  piece 0  [ token 0 | token 1 | ... ]     threads 0, 1, ...
+                   piece 1  [ token 0 | token 1 | ... ]     then, again, threads 0, 1, ...
+
+        V, packed  dim 0    [ token 0 | token 1 | ... ]     lanes 0, 1, ... of 16
+                   dim 1    [ token 0 | token 1 | ... ]     lanes 0, 1, ... of the next 16
+
+    For each tile, of one token a thread,
+
+    1. thread t computes the score of token t, piece by piece;
+    2. two tree reductions give the tile's largest score and the sum of its weights;
+    3. 16 lanes share a dimension of V: lane l adds up tokens l, l + 16, ... The next 16 threads take the next
+       dimension, and a thread with d as its first dimension takes d + threads / 16, ... as well.
+
+    After the last tile, the 16 shares of each dimension are summed.
+
+    What is coalesced: V. In float32 the 32 numbers of a warp lie in 4 sectors, all of them used, if block_size is
+    a multiple of 8; a thread for each dimension, as in `attention_block_kernel`, would touch 32 here. K only
+    as far as a load goes: 32 pieces lie in 16 sectors, half of what rows take, but a thread asks for one number of
+    its piece at a time, and so the warp x times for the same 16, which the L1 cache has to keep meanwhile. vLLM's
+    threads load all 16 bytes at once; Numba has no such load. `attention_tile_kernel` gets whole sectors out
+    of NHD rows, through shared memory: no layout has to suit one kernel's threads.
+
+    Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, 64 at least, at least head_dim, at
+    most 256. Bytes read: K and V of every token, once for each query head.
+    """
+    # out           float[num_rows, num_q_heads, head_dim]
+    # lse           float32[num_rows, num_q_heads], natural logarithm
+    # query         float[num_tokens, num_q_heads, head_dim]
+    # key_cache     float[num_blocks, num_kv_heads, head_dim // x, block_size, x], x numbers are 16 bytes
+    # value_cache   float[num_blocks, num_kv_heads, head_dim, block_size]
+    # block_tables  int32[num_seqs, max_blocks]
+    # rows          int32[num_rows, 5]: query token, its sequence, its position, and the keys that it sees: the
+    #               first and one past the last
+    # alibi_slopes, sinks  float32[num_q_heads], 0 and -inf for none
+    # k_scales, v_scales   float32[num_kv_heads]
+    # scale, softcap       float32, softcap 0 for none
+    row = cuda.blockIdx.x
+    q_head = cuda.blockIdx.y
+    thread = cuda.threadIdx.x
+    threads = cuda.blockDim.x
+
+    num_q_heads, head_dim = query.shape[1], query.shape[2]
+    num_kv_heads, num_pieces = key_cache.shape[1], key_cache.shape[2]
+    block_size, piece_size = key_cache.shape[3], key_cache.shape[4]
+    kv_head = q_head // (num_q_heads // num_kv_heads)
+    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
+    first_key, end_key = rows[row, 3], rows[row, 4]
+    slope, sink = alibi_slopes[q_head], sinks[q_head]
+
+    query_shared = cuda.shared.array(MAX_HEAD_DIM, float32)
+    weights = cuda.shared.array(MAX_THREADS, float32)
+    scratch = cuda.shared.array(MAX_THREADS, float32)
+    if thread < head_dim:
+        query_shared[thread] = float32(query[token, q_head, thread]) * (scale * k_scales[kv_head])
+
+    # Of the values this thread adds up every 16th token, in every `dim_step`-th dimension.
+    lane, first_dim = thread % LANES, thread // LANES
+    dim_step = threads // LANES
+    weighted = cuda.local.array(LANES, float32)
+    for i in range(LANES):
+        weighted[i] = float32(0)
+    cuda.syncthreads()  # the query is in shared memory
+
+    largest = sink
+    total = float32(1) if sink > NEG_INF else float32(0)
+    # From the beginning of a block, so that neighbouring threads share one.
+    for first in range(first_key - first_key % block_size, end_key, threads):
+        # 1. One score a thread; those without a token do not take part: exp(-inf) is 0.
+        position = first + thread
+        score = NEG_INF
+        if position >= first_key and position < end_key:
+            kv_block = block_tables[seq, position // block_size]
+            offset = position % block_size
+            score = float32(0)
+            for piece in range(num_pieces):
+                for i in range(piece_size):
+                    key = float32(key_cache[kv_block, kv_head, piece, offset, i])
+                    score += query_shared[piece * piece_size + i] * key
+            score = adjusted_score(score, softcap, slope, position - query_position)
+
+        # 2. Largest score so far, weights relative to it, their sum.
+        new_largest = max(largest, segment_max(score, scratch, threads))
+        weight = math.exp(score - new_largest)
+        weights[thread] = weight
+        rescale = math.exp(largest - new_largest)
+        # Its barriers publish the weights, too.
+        total = total * rescale + segment_sum(weight, scratch, threads)
+        largest = new_largest
+
+        # 3. A share of the weighted sums. Bounded by what is seen before anything is multiplied: 0 * NaN is NaN.
+        for i in range(LANES):
+            weighted[i] *= rescale
+        for tile_token in range(lane, min(threads, end_key - first), LANES):
+            position = first + tile_token
+            if position >= first_key:
+                kv_block = block_tables[seq, position // block_size]
+                offset = position % block_size
+                for i in range(LANES):
+                    dim = first_dim + i * dim_step
+                    if dim < head_dim:
+                        value = float32(value_cache[kv_block, kv_head, dim, offset])
+                        weighted[i] += weights[tile_token] * value
+        # No barrier here: the next tile writes its weights after those of segment_max, when all have read these.
+
+    for i in range(LANES):
+        dim = first_dim + i * dim_step
+        result = segment_sum(weighted[i], scratch, LANES)
+        if lane == 0 and dim < head_dim:
+            out[row, q_head, dim] = result / total * v_scales[kv_head] if total > 0 else float32(0)
+    if thread == 0:
+        lse[row, q_head] = largest + math.log(total) if total > 0 else NEG_INF
