@@ -10,7 +10,7 @@ import numpy as np
 
 import paged_numba as pn
 
-ALGORITHMS = ("naive", "block", "tile", "split", "cascade")
+ALGORITHMS = ("naive", "block", "tile", "split")
 DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn))
 LENS = np.array([3, 0, 5], np.int32)
 STARTS = np.array([0, 2, 2, 3], np.int32)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import paged_numba
+from paged_numba import cli
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "paged_numba"
@@ -168,6 +169,19 @@ def readme_blocks(language):
 
 def test_readme_has_exactly_two_commands():
     assert len(readme_blocks("sh")) == 2
+
+
+@pytest.mark.parametrize("algorithm", ["block", "tile"])
+def test_readme_shows_what_profile_prints(algorithm, capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = readme.split(f"--algorithm {algorithm}`")[1].split("```")[1]
+    shown = [line.split("|", 1) for line in text.strip().splitlines()[1:]]
+    assert cli.main(["profile", "paged_attention", "--shape", "seq_len=256", "--algorithm", algorithm]) == 0
+    printed = [line.split("|", 1) for line in capsys.readouterr().out.splitlines() if "|" in line]
+    printed = [(counts.split(), source.strip()) for counts, source in printed]
+    assert len(shown) == 2
+    for counts, source in shown:
+        assert (counts.split(), source.strip()) in printed
 
 
 def test_readme_examples_do_what_it_says(tmp_path):

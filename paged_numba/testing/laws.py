@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops, reference
-from .properties import assert_same_bits
+from .properties import assert_same_bits, kernel_options
 from .strategies import PagedBatch, scattered
 from .tolerances import UNIT_ROUNDOFF, attention_tolerance, storing_tolerance
 
@@ -40,18 +40,12 @@ def block_permutation(batch: PagedBatch, order: Any, algorithm: str, target: str
 
 
 def layout(batch: PagedBatch, algorithm: str, target: str) -> None:
-    """HND, contiguous or a strided view, gives the bits that NHD gives.
-
-    Parameters
-    ----------
-    batch : PagedBatch
-        In NHD.
-    algorithm, target : str
-    """
+    """NHD and HND, each contiguous or a strided view of the other, give the same bits."""
     expected = _attend(batch, algorithm, target)
+    other = "HND" if batch.layout == "NHD" else "NHD"
     views = [cache.swapaxes(1, 2) for cache in (batch.key_cache, batch.value_cache)]
     for caches in (views, [np.ascontiguousarray(view) for view in views]):
-        turned = replace(batch, key_cache=caches[0], value_cache=caches[1], layout="HND")
+        turned = replace(batch, key_cache=caches[0], value_cache=caches[1], layout=other)
         _assert_same(expected, _attend(turned, algorithm, target))
 
 
@@ -175,10 +169,8 @@ def _attend(batch: PagedBatch, algorithm: str, target: str, **more: Any) -> Any:
         scale=batch.scale,
         **batch.options,
         return_lse=True,
-        algorithm=algorithm,
-        layout=batch.layout,
         target=target,
-        **more,
+        **{**kernel_options(batch, algorithm), **more},
     )
 
 

@@ -19,7 +19,7 @@ def attention_agrees_with_the_oracle(
     batch: PagedBatch, algorithm: str, target: str, num_splits: int | None = None
 ) -> None:
     """Paged attention is dense attention in float64, but for the rounding of float32."""
-    options = {**batch.options, **_kernel(batch, algorithm, num_splits)}
+    options = {**batch.options, **kernel_options(batch, algorithm, num_splits)}
     out, lse = ops.paged_attention(
         *_attention_arguments(batch),
         cu_seqlens_q=batch.cu_seqlens_q,
@@ -138,7 +138,7 @@ def no_token_notices_what_it_does_not_see(
     options = {
         "cu_seqlens_q": batch.cu_seqlens_q,
         **batch.options,
-        **_kernel(batch, algorithm),
+        **kernel_options(batch, algorithm),
         "target": target,
     }
     options["return_lse"] = True
@@ -196,7 +196,7 @@ def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
 
 def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
     """No race and no unwritten memory on the lockstep machine."""
-    options = {**batch.options, **_kernel(batch, algorithm)}
+    options = {**batch.options, **kernel_options(batch, algorithm)}
     with lockstep.sanitizing() as findings:
         ops.paged_attention(
             *_attention_arguments(batch),
@@ -261,7 +261,7 @@ def _attention_arguments(batch: PagedBatch) -> tuple[Any, ...]:
     return batch.query, batch.key_cache, batch.value_cache, batch.block_tables, batch.seq_lens
 
 
-def _kernel(batch: PagedBatch, algorithm: str, num_splits: int | None = None) -> dict[str, Any]:
+def kernel_options(batch: PagedBatch, algorithm: str, num_splits: int | None = None) -> dict[str, Any]:
     """Return what picks the kernel; packed caches have one alone."""
     if batch.layout == "packed":
         return {"layout": "packed"}

@@ -6,7 +6,7 @@ come from a generator with a drawn seed, since single floats are not what fails 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -153,7 +153,7 @@ def scattered(
         Blocks that stay free.
     block_size : int
     shared : int
-        First blocks that all sequences share, but those without tokens.
+        First blocks that all sequences with tokens share, as theirs are alike.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def scattered(
     caches = np.full((2, num_blocks, block_size, *dense[0].shape[2:]), np.nan, dense[0].dtype)
     common: list[int] = []
     for seq, (tokens, count) in enumerate(zip(dense, per_seq, strict=True)):
-        blocks = [*common[:count], *(free.pop() for _ in range(count - len(common[:count])))]
+        blocks = [*common, *(free.pop() for _ in range(count - len(common)))] if count else []
         common = common or blocks[:shared]
         block_tables[seq, :count] = blocks
         for position in range(tokens.shape[1]):
@@ -179,13 +179,20 @@ def scattered(
 
 
 def _tokens(rng: np.random.Generator, seq_lens: list[int], shared: int, *shape: int) -> list[Any]:
-    """Return keys and values, the first `shared` tokens alike in all sequences that have any."""
+    """Return keys and values of sequences, of which all that have tokens share the first `shared`."""
     # A mean differs from any one value, and the values are of one size.
     dense = [rng.standard_normal((2, length, *shape)).astype(np.float32) for length in seq_lens]
-    with_tokens = [tokens for tokens in dense if tokens.shape[1]]
-    for tokens in with_tokens:
-        tokens[:, :shared] = with_tokens[0][:, :shared]
+    holders = [tokens for tokens in dense if tokens.shape[1]]
+    for tokens in holders:
+        tokens[:, :shared] = holders[0][:, :shared]
     return dense
+
+
+def _stored(batch: PagedBatch, storage: Any, layout: str) -> PagedBatch:
+    """Return a batch with its keys and values in a dtype and layout."""
+    caches = laid_out(np.stack([batch.key_cache, batch.value_cache]).astype(storage), layout)
+    keys, values = ([tokens.astype(storage) for tokens in dense] for dense in (batch.keys, batch.values))
+    return replace(batch, key_cache=caches[0], value_cache=caches[1], keys=keys, values=values, layout=layout)
 
 
 @st.composite
@@ -206,6 +213,7 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
     scale = draw(st.sampled_from((None, 0.25, -0.5)), label="scale")
     rng = np.random.default_rng(draw(seeds, label="seed"))
 
+    # First blocks that all sequences share, but those without tokens.
     most = min((n // block_size for n in seq_lens if n), default=0)
     shared = 0 if plain else draw(st.one_of(st.just(0), st.integers(0, most)), label="shared blocks")
     dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
@@ -236,10 +244,10 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
         storage = draw(st.sampled_from(allowed), label="dtype of the cache")
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
         chosen = layout or draw(st.sampled_from(layouts(head_dim, storage)), label="layout")
-        caches, dense = caches.astype(storage), [tokens.astype(storage) for tokens in dense]
-    return PagedBatch(
+    batch = PagedBatch(
         query.astype(query_type),
-        *laid_out(caches, chosen),
+        caches[0],
+        caches[1],
         block_tables,
         np.array(seq_lens, np.int32),
         [tokens[0] for tokens in dense],
@@ -247,8 +255,8 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
         scale,
         cu_seqlens_q,
         options,
-        chosen,
     )
+    return _stored(batch, storage, chosen)
 
 
 @st.composite
@@ -266,8 +274,9 @@ def grid_batches(
         seq_lens = [min(n, most) for n in seq_lens]
     rng = np.random.default_rng(draw(seeds, label="seed"))
     spare = draw(st.integers(0, 2), label="free blocks")
-    most_shared = min((n // block_size for n in seq_lens if n), default=0)
-    shared = draw(st.integers(0, most_shared), label="shared blocks")
+    shared = draw(
+        st.integers(0, min((n // block_size for n in seq_lens if n), default=0)), label="shared blocks"
+    )
     dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
     caches, block_tables = scattered(rng, dense, spare, block_size, shared)
     chunks = {
@@ -306,10 +315,10 @@ def grid_batches(
     if storage.itemsize == 1:
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
     layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
-    dense = [tokens.astype(storage) for tokens in dense]
-    return PagedBatch(
+    batch = PagedBatch(
         query.astype(query_type),
-        *laid_out(caches.astype(storage), layout),
+        caches[0],
+        caches[1],
         block_tables,
         np.array(seq_lens, np.int32),
         [tokens[0] for tokens in dense],
@@ -317,8 +326,8 @@ def grid_batches(
         scale,
         cu_seqlens_q,
         options,
-        layout,
     )
+    return _stored(batch, storage, layout)
 
 
 @st.composite
