@@ -178,9 +178,14 @@ def scattered(
     return caches, block_tables
 
 
-def _tokens(rng: np.random.Generator, seq_lens: list[int], *shape: int) -> list[Any]:
-    """Return keys and values: a mean differs from any one value, and the values are of one size."""
-    return [rng.standard_normal((2, length, *shape)).astype(np.float32) for length in seq_lens]
+def _tokens(rng: np.random.Generator, seq_lens: list[int], shared: int, *shape: int) -> list[Any]:
+    """Return keys and values of sequences, of which all that have tokens share the first `shared`."""
+    # A mean differs from any one value, and the values are of one size.
+    dense = [rng.standard_normal((2, length, *shape)).astype(np.float32) for length in seq_lens]
+    holders = [tokens for tokens in dense if tokens.shape[1]]
+    for tokens in holders:
+        tokens[:, :shared] = holders[0][:, :shared]
+    return dense
 
 
 def _stored(batch: PagedBatch, storage: Any, layout: str) -> PagedBatch:
@@ -211,10 +216,7 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
     # First blocks that all sequences share, but those without tokens.
     most = min((n // block_size for n in seq_lens if n), default=0)
     shared = 0 if plain else draw(st.one_of(st.just(0), st.integers(0, most)), label="shared blocks")
-    dense = _tokens(rng, seq_lens, num_kv_heads, head_dim)
-    holders = [tokens for tokens in dense if tokens.shape[1]]
-    for tokens in holders:
-        tokens[:, : shared * block_size] = holders[0][:, : shared * block_size]
+    dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
     caches, block_tables = scattered(rng, dense, spare, block_size, shared)
     cu_seqlens_q, options = None, {}
     if not plain and draw(st.booleans(), label="with options"):
@@ -271,8 +273,12 @@ def grid_batches(
     if kind == "prefill":
         seq_lens = [min(n, most) for n in seq_lens]
     rng = np.random.default_rng(draw(seeds, label="seed"))
-    dense = _tokens(rng, seq_lens, num_kv_heads, head_dim)
-    caches, block_tables = scattered(rng, dense, draw(st.integers(0, 2), label="free blocks"), block_size)
+    spare = draw(st.integers(0, 2), label="free blocks")
+    shared = draw(
+        st.integers(0, min((n // block_size for n in seq_lens if n), default=0)), label="shared blocks"
+    )
+    dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
+    caches, block_tables = scattered(rng, dense, spare, block_size, shared)
     chunks = {
         "decode": [1] * len(seq_lens),
         "prefill": seq_lens,
