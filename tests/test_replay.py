@@ -294,19 +294,18 @@ def test_reservations_are_in_order_and_hold_the_request(trace):
     assert fits == sorted(fits, reverse=True)
 
 
-@given(drawn_traces())
-def test_a_pool_for_everything_finds_no_more_than_nothing_evicted(trace):
-    pool = pools.PagedPool(trace, 10_000, PIECE, share_prefixes=True)
+@given(drawn_traces(), st.integers(1, 2 * PIECE))
+def test_a_pool_for_everything_finds_no_more_than_nothing_evicted(trace, block_size):
+    most = trace.unbounded_hit_rate(block_size)
+    pool = pools.PagedPool(trace, 10_000, block_size, share_prefixes=True)
     simulation.simulate(trace, pool)
-    assert pool.allocator.stats().hit_rate <= trace.unbounded_hit_rate() + 1e-12
+    assert pool.allocator.stats().hit_rate <= most + 1e-12
     one_by_one = traces.Trace(
         "slow", np.arange(len(trace)) * 10.0, trace.prompt_lens, trace.output_lens, trace.hash_ids
     )
-    pool = pools.PagedPool(one_by_one, 10_000, 1, share_prefixes=True)
+    pool = pools.PagedPool(one_by_one, 10_000, block_size, share_prefixes=True)
     simulation.simulate(one_by_one, pool)
-    full = all(prompt % PIECE == 0 for prompt in trace.prompt_lens)
-    if full:
-        assert pool.allocator.stats().hit_rate == pytest.approx(trace.unbounded_hit_rate())
+    assert pool.allocator.stats().hit_rate == pytest.approx(most)
 
 
 def small_trace(*requests):
@@ -615,7 +614,7 @@ def test_traces_are_as_the_reader_says():
     with mock.patch.object(traces, "TOKENS_PER_HASH", 512):
         mooncake, azure = traces.read(MOONCAKE), traces.read(AZURE)
         assert (len(mooncake), len(azure)) == (12_031, 19_366)
-        assert mooncake.unbounded_hit_rate() == pytest.approx(0.3736, abs=1e-4)
+        assert mooncake.unbounded_hit_rate(128) == pytest.approx(0.3736, abs=1e-4)
     # An id always stands for the same piece after the same prefix.
     parents = {}
     for ids in mooncake.hash_ids:
@@ -633,3 +632,17 @@ def test_paging_wastes_less_than_the_paper_says_on_real_requests(path):
     waste = {policy["name"]: policy["waste"] for policy in record["policies"]}
     assert waste["blocks of 16"] < 0.04
     assert waste["blocks of 16"] < waste["exact (oracle)"] < waste["maximum length"]
+
+
+def test_a_pool_too_small_for_any_request_is_refused(capsys, tmp_path):
+    file = tmp_path / "two.csv"
+    file.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.0,100,5\n2023-11-16 18:15:47.0,200,5\n",
+        encoding="utf-8",
+    )
+    arguments = ["replay", str(file), "--pool-tokens", "96", "--block-sizes", "16", "--hit-block-size", "16"]
+    assert cli.main(arguments) == 2
+    assert (
+        "--pool-tokens must hold the shortest request, of 104 tokens, got --pool-tokens 96"
+        in capsys.readouterr().err
+    )

@@ -65,6 +65,12 @@ def run(options: argparse.Namespace) -> int:
     trace = traces.read(options.file)
     if options.requests is not None:
         trace = trace.first(options.requests)
+    shortest = int(trace.final_lens.min())
+    if shortest > options.pool_tokens:
+        raise InputError(
+            f"--pool-tokens must hold the shortest request, of {shortest} tokens, "
+            f"got --pool-tokens {options.pool_tokens}"
+        )
     sizes = list(dict.fromkeys(options.block_sizes))
     record = measure.measure(trace, options.pool_tokens, sizes, options.hit_block_size)
     print(report.text(record))

@@ -100,7 +100,11 @@ def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_
         ],
         "prefix_cache": None
         if trace.hash_ids is None
-        else {"block_size": hit_block_size, "unbounded_hit_rate": trace.unbounded_hit_rate(), "pools": hits},
+        else {
+            "block_size": hit_block_size,
+            "unbounded_hit_rate": trace.unbounded_hit_rate(hit_block_size),
+            "pools": hits,
+        },
     }
 
 

@@ -82,19 +82,25 @@ class Trace:
         """Return the same requests, all there from the start."""
         return replace(self, arrivals=np.zeros(len(self)))
 
-    def unbounded_hit_rate(self) -> float:
-        """Return the share of prompt tokens that an earlier prompt holds after the same prefix: no cache has more."""
+    def unbounded_hit_rate(self, block_size: int) -> float:
+        """Return the share of prompt tokens in full blocks that an earlier prompt holds: no cache finds more."""
         assert self.hash_ids is not None
         # Prefixes by the number of the one that is a piece shorter, and the piece's id.
         prefixes: dict[tuple[int, int], int] = {}
+        # Tokens up to the end of each prefix that a prompt had: the last piece may be a part of one.
+        held: list[int] = []
         hits = 0
         for prompt_len, ids in zip(self.prompt_lens.tolist(), self.hash_ids, strict=True):
-            prefix, num_known, before = -1, 0, len(prefixes)
+            prefix, known, end = -1, 0, 0
             for number in ids.tolist():
                 prefix = prefixes.setdefault((prefix, number), len(prefixes))
-                num_known += prefix < before
+                end = min(end + TOKENS_PER_HASH, prompt_len)
+                if prefix == len(held):
+                    held.append(0)
+                known = max(known, min(held[prefix], end))
+                held[prefix] = max(held[prefix], end)
             # One token is left to compute.
-            hits += min(num_known * TOKENS_PER_HASH, prompt_len - 1)
+            hits += min(known, prompt_len - 1) // block_size * block_size
         return hits / int(self.prompt_lens.sum())
 
     def token_ids(self, request: int, start: int, stop: int) -> Any:
