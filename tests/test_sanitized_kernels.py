@@ -80,3 +80,11 @@ def test_no_kernel_of_the_package_is_suspected(lens, block_size, heads, group, d
         ran = use_everything([*lens, block_size - 1], block_size, heads, group, dim, seed)
     assert not findings, str(findings)
     assert ran == all_kernels()
+
+
+def test_attention_is_known_to_store_into_its_outputs_only():
+    # What no kernel stores into needs no shadow memory: a number stored somewhere is no view of where it came from.
+    from paged_numba.kernels.attention_block import attention_block_kernel
+    from paged_numba.lockstep.sanitizer.stores import stored_parameters
+
+    assert stored_parameters(attention_block_kernel.py_func) == {"lse", "out"}

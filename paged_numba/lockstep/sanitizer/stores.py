@@ -36,7 +36,7 @@ def _stored(function: Any) -> frozenset[str]:
                 for part in ast.walk(target):
                     if isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, ast.Store):
                         stored |= set(_bases(part))
-                    elif isinstance(part, ast.Name) and value is not None:
+                    elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store) and value is not None:
                         origins.append((part.id, set(_bases(value))))
         elif isinstance(node, ast.Call):
             stored |= _stored_by_call(node, names)
