@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import paged_numba as pn
 from paged_numba import draw, lockstep
@@ -155,11 +157,35 @@ def test_lines_by_hand():
 
 
 def test_lines_over_logarithmic_axes():
-    line = draw.Line("a", [(0, 1), (10, 0), (1, 1), (10, 10), (100, 1000)])
-    picture = draw.Lines("T", [draw.Chart("C", "x", [line], log_x=True, log_y=True)])
+    points = [(0, 1), (1, -1), (1, 1), (10, 10), (100, 1000)]
+    picture = draw.Lines("T", [draw.Chart("C", "x", [draw.Line("a", points)], log_x=True, log_y=True)])
     # Two decades over 560 pixels, three up 200; what is not positive is left out.
     assert polylines(picture) == [[(64, 264), (344, 197.3), (624, 64)]]
-    assert texts(picture)[2:6] == ["1", "10", "100", "1,000"]
+    assert texts(picture)[1:6] == ["C (logarithmic)", "1", "10", "100", "1,000"]
+    assert texts(picture)[-2:] == ["x (logarithmic)", "a"]
+    # A zero takes the lowest tenth: three decades up 180 pixels.
+    zero = draw.Line("a", [*points, (10, 0)])
+    picture = draw.Lines("T", [draw.Chart("C", "x", [zero], log_x=True, log_y=True)])
+    assert polylines(picture) == [[(64, 244), (344, 184), (624, 64), (344, 264)]]
+    assert texts(picture)[2:7] == ["0", "1", "10", "100", "1,000"]
+
+
+@given(st.lists(st.sampled_from([(0, 1), (1, 0), (1, 1), (3, 2)]), max_size=6))
+def test_lines_exactly_alike_are_drawn_once_and_all_named(ends):
+    lines = [draw.Line(str(number), list(enumerate(pair))) for number, pair in enumerate(ends)]
+    picture = draw.Lines("T", [draw.Chart("C", "x", lines)])
+    assert len(polylines(picture)) == len(set(ends))
+    named = texts(picture)[texts(picture).index("x") + 1 :]
+    assert {name.removeprefix("= ") for name in named} == {line.name for line in lines}
+    groups = "".join("=" if name.startswith("= ") else "." for name in named)
+    assert [len(group) for group in groups.split(".")[1:]] == [ends.count(pair) - 1 for pair in dict.fromkeys(ends)]
+
+
+@pytest.mark.parametrize(("most", "ticks"), [(0, ["0", "1"]), (2, ["0", "1", "2"]), (3.4, ["0", "1", "2", "3", "4"])])
+def test_ticks_of_counts_are_whole(most, ticks):
+    picture = draw.Lines("T", [draw.Chart("C", "x", [draw.Line("a", [(0, 0), (9, most)])], counts=True)])
+    assert texts(picture)[2 : 2 + len(ticks)] == ticks
+    assert texts(picture)[2 + len(ticks)] == "0"
 
 
 @pytest.mark.parametrize("points", [[], [(0, None)], [(3, 0)], [(3, 7), (3, 7)], [(0, 0), (1e-9, 1e9)]])

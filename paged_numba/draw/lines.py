@@ -14,6 +14,9 @@ DASHES = ("6 3", "2 3", "9 3 2 3")
 
 LEFT, TOP, WIDTH, HEIGHT, GAP, LEGEND = 64, 64, 560, 200, 84, 170
 
+ZERO_GAP = 0.1
+"""Share of a logarithmic y axis below its lowest power of ten, where there are zeros to show."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -35,13 +38,25 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over one pair of axes; a logarithmic axis shows positive values only."""
+    """Lines over one pair of axes; of lines that are exactly alike, one is drawn and the legend names all.
+
+    Attributes
+    ----------
+    title, x_label : str
+    lines : sequence of Line
+    log_x, log_y : bool
+        Logarithmic, and labelled so. On x, positive values only; on y, zeros lie on a line of their own below the
+        lowest power of ten, and negative values are left out.
+    counts : bool
+        y counts something: its ticks are whole numbers.
+    """
 
     title: str
     x_label: str
     lines: Sequence[Line]
     log_x: bool = False
     log_y: bool = False
+    counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +86,9 @@ class Lines(Picture):
 class _Axis:
     """Where values lie between 0 and 1 along an axis, and its ticks."""
 
-    def __init__(self, values: Sequence[float], log: bool, from_zero: bool) -> None:
+    def __init__(self, values: Sequence[float], log: bool, from_zero: bool, least_step: float = 0.0) -> None:
         self.log = log
+        self.zero_gap = ZERO_GAP if log and from_zero and 0 in values else 0.0
         shown = [value for value in values if value > 0 or not log] or [1.0]
         low, high = min(shown), max(shown)
         if log:
@@ -81,22 +97,30 @@ class _Axis:
             self.ticks = [10.0**power for power in range(first, last + 1)]
         else:
             low = min(low, 0.0) if from_zero else low
-            self.ticks = _ticks(low, high if high > low else low + 1)
+            self.ticks = _ticks(low, high if high > low else low + 1, least_step)
             if not from_zero:
                 # Time ends where it ends, not at a round number.
                 self.ticks = [tick for tick in self.ticks if low <= tick <= high] or [low]
         self.low = self.ticks[0] if log or from_zero else low
         self.high = self.ticks[-1] if log or from_zero else max(high, low + 1e-9)
+        if self.zero_gap:
+            self.ticks.insert(0, 0.0)
+
+    def shows(self, value: float) -> bool:
+        return not self.log or value > 0 or (value == 0 and self.zero_gap > 0)
 
     def place(self, value: float) -> float:
         if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            if value == 0:
+                return 0.0
+            decades = math.log(value / self.low) / math.log(self.high / self.low)
+            return self.zero_gap + (1 - self.zero_gap) * decades
         return (value - self.low) / (self.high - self.low)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers, 4 to 8 of them, from one not above `low` to one not below `high`."""
-    rough = (high - low) / 5
+def _ticks(low: float, high: float, least_step: float) -> list[float]:
+    """Return round numbers, 8 at most, from one not above `low` to one not below `high`."""
+    rough = max((high - low) / 5, least_step)
     unit = 10 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
     return [step * n for n in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
@@ -114,13 +138,13 @@ def _number(value: float) -> str:
 def _draw(drawing: Drawing, chart: Chart, top: float) -> None:
     points = [(x, y) for line in chart.lines for x, y in line.points if y is not None]
     x_axis = _Axis([x for x, _ in points], chart.log_x, from_zero=False)
-    y_axis = _Axis([y for _, y in points], chart.log_y, from_zero=True)
+    y_axis = _Axis([y for _, y in points], chart.log_y, from_zero=True, least_step=1.0 if chart.counts else 0.0)
     bottom = top + HEIGHT
 
     def at(x: float, y: float) -> tuple[float, float]:
         return LEFT + WIDTH * x_axis.place(x), bottom - HEIGHT * y_axis.place(y)
 
-    drawing.text(LEFT, top - 12, chart.title, "left")
+    drawing.text(LEFT, top - 12, _label(chart.title, chart.log_y), "left")
     for tick in y_axis.ticks:
         y = bottom - HEIGHT * y_axis.place(tick)
         drawing.line(LEFT, y, LEFT + WIDTH, y, css="edge faint")
@@ -130,31 +154,40 @@ def _draw(drawing: Drawing, chart: Chart, top: float) -> None:
         drawing.line(x, bottom, x, bottom + 4, css="edge")
         drawing.text(x, bottom + 18, _number(tick), "q")
     drawing.line(LEFT, bottom, LEFT + WIDTH, bottom, css="edge")
-    drawing.text(LEFT + WIDTH / 2, bottom + 38, chart.x_label, "q")
+    drawing.text(LEFT + WIDTH / 2, bottom + 38, _label(chart.x_label, chart.log_x), "q")
 
     dashed = 0
+    legend = top + 6
     for number, line in enumerate(chart.lines):
         colour = LINE_COLOURS[number % len(LINE_COLOURS)]
         dash = DASHES[dashed % len(DASHES)] if line.dashed else ""
         dashed += line.dashed
-        for run in _runs(line.points, chart.log_x, chart.log_y):
+        if any(list(line.points) == list(earlier.points) for earlier in chart.lines[:number]):
+            continue
+        for run in _runs(line.points, x_axis, y_axis):
             drawing.path([at(x, y) for x, y in run], colour, dash)
             if line.marks:
                 for x, y in run:
                     drawing.circle(*at(x, y), 3.5, colour, tip=f"{_number(x)}: {_number(y)}")
-        y = top + 6 + 18 * number
-        drawing.path([(LEFT + WIDTH + 14, y), (LEFT + WIDTH + 40, y)], colour, dash)
-        drawing.text(LEFT + WIDTH + 46, y + 4, line.name, "left")
+        drawing.path([(LEFT + WIDTH + 14, legend), (LEFT + WIDTH + 40, legend)], colour, dash)
+        alike = [other.name for other in chart.lines[number:] if list(other.points) == list(line.points)]
+        for place, name in enumerate(alike):
+            drawing.text(LEFT + WIDTH + 46, legend + 4, f"= {name}" if place else name, "left")
+            legend += 18
+
+
+def _label(text: str, log: bool) -> str:
+    return f"{text} (logarithmic)" if log else text
 
 
 def _runs(
-    points: Sequence[tuple[float, float | None]], log_x: bool, log_y: bool
+    points: Sequence[tuple[float, float | None]], x_axis: _Axis, y_axis: _Axis
 ) -> list[list[tuple[float, float]]]:
     """Return the stretches of points without a gap."""
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in points:
-        if y is None or (log_y and y <= 0) or (log_x and x <= 0):
-            runs.append([])
-        else:
+        if y is not None and x_axis.shows(x) and y_axis.shows(y):
             runs[-1].append((x, y))
+        else:
+            runs.append([])
     return [run for run in runs if run]
