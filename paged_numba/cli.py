@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 from .errors import KernelError, TargetUnavailableError
 from .target import TargetNameError
@@ -70,6 +71,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be positive, got {text}")
     return number
+
+
+def file_to_write(text: str) -> Path:
+    """Return the path of a file to write; the type of an argparse option."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("must name a file, got -")
+    return Path(text)
 
 
 def _version() -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from . import lockstep, subject
+from .cli import file_to_write
 from .lockstep.profiler import GPUS
 
 
@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", choices=GPUS, default="H200", help="whose roofline to hold the counts against"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all counts to FILE")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page to FILE")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all counts to FILE")
+    parser.add_argument("--html", type=file_to_write, metavar="FILE", help="write the report as a page to FILE")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from . import lockstep, subject
+from .cli import file_to_write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba sanitize``."""
     subject.add_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings to FILE")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the findings to FILE")
 
 
 def run(options: argparse.Namespace) -> int:

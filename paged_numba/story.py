@@ -40,8 +40,16 @@ class Story:
         """Print a table or a map."""
         self.say(*(INDENT + line for line in text.splitlines()))
 
-    def opening(self, target: str, source: str, requests: list[Request], is_text: bool, max_len: int) -> None:
-        """Say what runs and on what."""
+    def opening(
+        self,
+        target: str,
+        source: str,
+        requests: list[Request],
+        is_text: bool,
+        max_len: int,
+        max_new_tokens: int | None,
+    ) -> None:
+        """Say what runs and on what; `max_new_tokens` is None where it cut no answer."""
         meaning = {
             "lockstep": "all threads at once, on NumPy; no GPU is used",
             "cuda": "compiled by Numba for the GPU",
@@ -61,6 +69,8 @@ class Story:
         )
         if any(len(request.prompt) + request.max_new_tokens == max_len for request in requests):
             self.say(f"   Prompts are cut so that prompt and answer have {max_len:,} tokens at most.")
+        if max_new_tokens is not None:
+            self.say(f"   Answers are cut to {max_new_tokens} tokens.")
         self.labels = {request.name: request.name[-1] for request in requests}
 
     def pool(self, pool: BlockAllocator, block_bytes: int, crowded: bool) -> None:

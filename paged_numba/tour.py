@@ -55,16 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Source:
-    """The requests, where they come from, and the lengths that memory is counted for."""
+    """The requests, where they come from, what their answers are cut to, the lengths that memory is counted for."""
 
     def __init__(self, text: Path | None, trace: Path | None, count: int) -> None:
         self.is_text = trace is None
         self.final_lengths = None
+        self.max_new_tokens = None
         if trace is not None:
             lengths = workload.read_trace(trace)
             self.name = f"the trace {trace.name}"
             self.final_lengths = lengths.sum(axis=1)
             found = len(lengths)
+            if (lengths[:count, 1] > MAX_NEW_TOKENS).any():
+                self.max_new_tokens = MAX_NEW_TOKENS
             self.requests = workload.from_lengths(lengths[:count], MAX_NEW_TOKENS, MAX_LEN)
         else:
             self.name = f"the text {text.name}" if text else "the text that comes with the package"
@@ -91,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     source = Source(options.text, options.trace, options.requests)
     target = seam.resolve(options.target)
     story = Story(quiet=options.json)
-    story.opening(target, source.name, source.requests, source.is_text, MAX_LEN)
+    story.opening(target, source.name, source.requests, source.is_text, MAX_LEN, source.max_new_tokens)
 
     needs = [-(-request.final_length // BLOCK_SIZE) for request in source.requests]
     # The first request is forked: it must fit twice.

@@ -104,6 +104,11 @@ def read_trace(path: Path) -> Any:
         The file cannot be read.
     """
     text = path.read_text(encoding="utf-8-sig", errors="replace")
+    if text.lstrip().startswith("{"):
+        raise InputError(
+            f"{path}: a trace must be CSV with the columns {' and '.join(TRACE_COLUMNS)}, got JSON lines, which "
+            f"`paged-numba replay` reads"
+        )
     rows = [
         [count_in(path, line, name, row[name]) for name in TRACE_COLUMNS]
         for line, row in csv_rows(path, text, TRACE_COLUMNS)
@@ -111,13 +116,13 @@ def read_trace(path: Path) -> Any:
     return np.array(rows, np.int64)
 
 
-def csv_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+def csv_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a CSV trace by name, each with the number of its line.
 
     Raises
     ------
     InputError
-        A column that is missing, a line that is no CSV, or no row at all.
+        A column that is missing, a line that is no CSV or has other cells than the columns, or no row at all.
     """
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     if not set(columns) <= set(reader.fieldnames or ()):
@@ -129,6 +134,13 @@ def csv_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[in
     try:
         for row in reader:
             empty = False
+            missing = [name for name, cell in row.items() if cell is None]
+            if missing or None in row:
+                # None: the reader's cell where a line ends before the column, its column where it goes on.
+                got = f"no {missing[0]}" if missing else f"{len(row[None])} more"
+                raise InputError(
+                    f"{path}, line {reader.line_num}: a line must have a cell for each column, got {got}"
+                )
             yield reader.line_num, row
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}") from None
@@ -178,7 +190,7 @@ def name_of(number: int) -> str:
     return letters
 
 
-def count_in(path: Path, line: int, name: str, text: str | None) -> int:
+def count_in(path: Path, line: int, name: str, text: str) -> int:
     """Return the count of tokens that a cell of a trace holds.
 
     Raises
@@ -187,7 +199,7 @@ def count_in(path: Path, line: int, name: str, text: str | None) -> int:
         It holds none, or one out of bounds.
     """
     try:
-        count = int(text or "")
+        count = int(text)
     except ValueError:
         count = 0
     if not 1 <= count <= MOST_TOKENS:

@@ -109,6 +109,33 @@ def test_tour_on_the_azure_trace(capsys):
     status, out, _ = run(capsys, "tour", "--trace", str(TRACE))
     assert status == 0
     assert "All 19,366 requests" in out
+    assert "Answers are cut to 32 tokens." in out
+
+
+@pytest.mark.parametrize(("generated", "cut"), [(32, False), (33, True)])
+def test_tour_says_so_where_it_cuts_answers(capsys, tmp_path, generated, cut):
+    path = tmp_path / "trace.csv"
+    path.write_text(f"ContextTokens,GeneratedTokens\n9,{generated}\n9,500\n", encoding="utf-8")
+    status, out, _ = run(capsys, "tour", "--trace", str(path), "--requests", "1")
+    assert status == 0
+    assert ("Answers are cut to 32 tokens." in out) == cut
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bench", "lockstep", "--json"),
+        ("profile", "--json"),
+        ("profile", "--html"),
+        ("sanitize", "--json"),
+        ("replay", "trace", "--json"),
+        ("replay", "trace", "--plot"),
+    ],
+)
+def test_a_dash_is_no_file_to_write(capsys, words):
+    status, _, err = run(capsys, *words, "-")
+    assert status == 2
+    assert f"{words[-1]}: must name a file, got -" in err
 
 
 @pytest.mark.parametrize("name", ["all zeros", "last token missed"])
@@ -149,7 +176,16 @@ def test_tour_with_a_wrong_write_fails(capsys, prompts):
         ),
         (
             "ContextTokens,GeneratedTokens\n5\n",
-            "line 2: GeneratedTokens must be an integer in 1 .. 10000000, got None",
+            "line 2: a line must have a cell for each column, got no GeneratedTokens",
+        ),
+        (
+            "ContextTokens,GeneratedTokens\n5,5\n5,5,5\n",
+            "line 3: a line must have a cell for each column, got 1 more",
+        ),
+        (
+            '\n{"timestamp": 0, "input_length": 5}',
+            "must be CSV with the columns ContextTokens and GeneratedTokens, got JSON lines, which "
+            "`paged-numba replay` reads",
         ),
     ],
 )

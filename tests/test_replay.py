@@ -462,7 +462,8 @@ def changed(**fields):
         (CSV + "2023-13-16 18:15:46,1,2\n", "line 3: TIMESTAMP must be a time .* got '2023-13-16 18:15:46'"),
         (CSV + "2023-11-16 18:15:45,1,2\n", "line 3: TIMESTAMP must not fall, got '2023-11-16 18:15:45' after 2023"),
         (CSV + "2023-11-16 18:15:47,-1,2\n", r"line 3: ContextTokens must be an integer in 1 \.\. 10000000, got '-1'"),
-        (CSV + "2023-11-16 18:15:47,1\n", "line 3: GeneratedTokens must be an integer .* got None"),
+        (CSV + "2023-11-16 18:15:47,1\n", "line 3: a line must have a cell for each column, got no GeneratedTokens"),
+        (CSV + "2023-11-16 18:15:47,1,2,\n", "line 3: a line must have a cell for each column, got 1 more"),
         (CSV + '"' + "x" * 200_000, "line 2: field larger than field limit"),
     ],
 )  # fmt: skip
@@ -516,7 +517,7 @@ def cells(out, name):
 def test_table_json_and_plot_say_the_same(capsys, tmp_path, conversation):
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
     status, out, err = run(
-        capsys, conversation, "--pool-tokens", 160, "--block-sizes", 4, 16, 4, "--hit-block-size", 4,
+        capsys, conversation, "--pool-tokens", 160, "--block-sizes", 4, 16, "--hit-block-size", 4,
         "--json", figures, "--plot", plot,
     )  # fmt: skip
     assert (status, err) == (0, "")
@@ -586,7 +587,9 @@ def test_requests_that_can_never_fit_are_counted(capsys, conversation):
         (["--pool-tokens", "0"], "argument --pool-tokens: must be positive, got 0"),
         (["--pool-tokens", "10" * 9], "--pool-tokens must be at most 100000000, got --pool-tokens 1010101"),
         (["--block-sizes", "16", "x"], "argument --block-sizes: invalid positive value: 'x'"),
-        (["--block-sizes", "16", "256", "--pool-tokens", "200"], "--block-sizes must be at most --pool-tokens 200"),
+        (["--block-sizes", "16", "256", "--pool-tokens", "200"], "--block-sizes must be at most --pool-tokens 200, got --block-sizes 256\n"),
+        (["--pool-tokens", "200"], "at most --pool-tokens 200, got --block-sizes 256 (the default)"),
+        (["--block-sizes", "16", "32", "16"], "--block-sizes must differ, got --block-sizes 16 32 16"),
         (["--plot", "plot.png"], "--plot must end in .svg, got --plot plot.png"),
         (["--json", "absent/figures.json"], "--json must name a file in a directory that exists, got --json absent"),
     ],

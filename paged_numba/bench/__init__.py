@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from ..cli import file_to_write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what", choices=("lockstep", "gpu", "allocator"), help="what to measure; allocator takes 3 GB"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the figures, with provenance, to FILE"
+        "--json", type=file_to_write, metavar="FILE", help="write the figures, with provenance, to FILE"
     )
     parser.add_argument("--commit", help="commit to record, where the checkout has no git")
     parser.add_argument(

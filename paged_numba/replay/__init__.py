@@ -16,7 +16,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..cli import positive
+from ..cli import file_to_write, positive
 from ..workload import InputError
 
 POOL_TOKENS = 819_200
@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of a block where the prefix cache is measured (default: %(default)s; smaller takes longer)",
     )  # fmt: skip
     parser.add_argument("--requests", type=positive, metavar="N", help="replay the first N requests")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw them to FILE.svg")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--plot", type=file_to_write, metavar="FILE.svg", help="draw them to FILE.svg")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,8 +71,7 @@ def run(options: argparse.Namespace) -> int:
             f"--pool-tokens must hold the shortest request, of {shortest} tokens, "
             f"got --pool-tokens {options.pool_tokens}"
         )
-    sizes = list(dict.fromkeys(options.block_sizes))
-    record = measure.measure(trace, options.pool_tokens, sizes, options.hit_block_size)
+    record = measure.measure(trace, options.pool_tokens, options.block_sizes, options.hit_block_size)
     print(report.text(record))
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -87,11 +86,15 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(
             f"--pool-tokens must be at most {MOST_POOL_TOKENS}, got --pool-tokens {options.pool_tokens}"
         )
-    for size in options.block_sizes:
-        if size > options.pool_tokens:
-            raise InputError(
-                f"--block-sizes must be at most --pool-tokens {options.pool_tokens}, got --block-sizes {size}"
-            )
+    sizes = options.block_sizes
+    if max(sizes) > options.pool_tokens:
+        default = " (the default)" if sizes is BLOCK_SIZES else ""
+        raise InputError(
+            f"--block-sizes must be at most --pool-tokens {options.pool_tokens}, "
+            f"got --block-sizes {max(sizes)}{default}"
+        )
+    if len(set(sizes)) < len(sizes):
+        raise InputError(f"--block-sizes must differ, got --block-sizes {' '.join(map(str, sizes))}")
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InputError(f"--plot must end in .svg, got --plot {options.plot}")
     for name, path in (("--json", options.json), ("--plot", options.plot)):

@@ -236,9 +236,9 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     return record
 
 
-def _time(path: Path, line: int, text: str | None) -> Any:
+def _time(path: Path, line: int, text: str) -> Any:
     try:
-        if _TIME.fullmatch(text or ""):
+        if _TIME.fullmatch(text):
             return np.datetime64(text, "us")
     except ValueError:
         pass
