@@ -122,9 +122,9 @@ def _summary(run: Recording, crowded: Recording, num_requests: int) -> dict[str,
     return {
         "waste": _number(waste(total)),
         "shares": {name: total[name] / taken if taken else None for name in SLOTS},
-        # Where nobody ever waits, all fit at once.
-        "at_once": crowd["waiting_running"] / crowd["full"] if crowd["full"] else float(served),
-        "most_at_once": crowded.peak("running"),
+        # None where the pool holds all at once: there is no step in which others wait.
+        "full_batch": crowd["waiting_running"] / crowd["full"] if crowd["full"] else None,
+        "largest_batch": crowded.peak("running"),
         "num_preemptions": run.num_preemptions,
         "mean_wait_seconds": total["waiting"] / STEPS_PER_SECOND / served if served else None,
         "num_refused": len(run.refused),

@@ -18,6 +18,11 @@ PAPER = (
 )
 """What the paper reported, on other models and traces."""
 
+ALL, NOTHING = "all", "-"
+
+SECONDS_ON_AXIS = 600
+"""What takes no longer is drawn over seconds, all else over minutes."""
+
 SHORT = {"maximum length": "maximum", "next power of two": "power of two", "exact (oracle)": "exact"}
 
 
@@ -51,8 +56,8 @@ def _policies(record: dict[str, Any]) -> str:
         "reserved",
         "internal",
         "external",
-        "at once",
-        "most",
+        "full batch",
+        "largest",
         "preempted",
         "mean wait",
     )
@@ -65,10 +70,10 @@ def _policies(record: dict[str, Any]) -> str:
                 policy["name"],
                 _percent(policy["waste"]),
                 *(_percent(shares[name]) for name in ("reserved", "internal", "external")),
-                f"{policy['at_once']:,.1f}",
-                f"{policy['most_at_once']:,}",
+                _full_batch(policy),
+                f"{policy['largest_batch']:,}",
                 f"{policy['num_preemptions']:,}",
-                "-" if policy["mean_wait_seconds"] is None else f"{policy['mean_wait_seconds']:,.1f} s",
+                NOTHING if policy["mean_wait_seconds"] is None else f"{policy['mean_wait_seconds']:,.1f} s",
             )
         )
         if policy["num_refused"]:
@@ -76,15 +81,23 @@ def _policies(record: dict[str, Any]) -> str:
                 f"{policy['name']}: {policy['num_refused']:,} of {record['trace']['num_requests']:,} requests were "
                 f"refused, since the pool is too small for each of them alone"
             )
+    if any(_full_batch(policy) == ALL for policy in record["policies"]):
+        notes.append(f"{ALL}: the pool holds all requests at once: a smaller --pool-tokens compares.")
     lines = [
         "Waste is the share of the taken slots that hold no token: reserved for later, never to be filled (internal),",
-        "or free but scattered (external). At once: the mean that runs while others wait, if all are there from the",
-        "start; and the most. Preempted, and waited in the mean: with the arrivals of the trace.",
+        "or free but scattered (external). With all requests there from the start: the full batch is the mean number",
+        "that run while others wait; the largest, the most. The other columns: with the trace's arrivals.",
         "",
         table(header, rows),
         *notes,
     ]
     return "\n".join(lines)
+
+
+def _full_batch(policy: dict[str, Any]) -> str:
+    if policy["full_batch"] is not None:
+        return f"{policy['full_batch']:,.1f}"
+    return ALL if policy["largest_batch"] else NOTHING
 
 
 def _over_time(record: dict[str, Any]) -> str:
@@ -100,7 +113,8 @@ def _over_time(record: dict[str, Any]) -> str:
         )
         for i in places
     ]
-    return table(header, rows)
+    shown = table(header, rows)
+    return f"{shown}\n{NOTHING}: nothing was running." if any(NOTHING in row for row in rows) else shown
 
 
 def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
@@ -134,17 +148,19 @@ def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
 def _percent(share: float | None) -> str:
     """Return a share in per cent, small ones with more digits."""
     if share is None:
-        return "-"
+        return NOTHING
     return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2f} %"
 
 
 def picture(record: dict[str, Any]) -> Lines:
-    """Return the charts: waste, requests at once and preemptions over time, hit rate by pool size."""
-    minutes = [second / 60 for second in record["seconds"]]
+    """Return the charts: waste, running requests and preemptions, if any, over time; hit rate by pool size."""
+    times, unit = record["seconds"], "seconds"
+    if times[-1] > SECONDS_ON_AXIS:
+        times, unit = [second / 60 for second in times], "minutes"
 
     def line(policy: dict[str, Any], values: Iterable[float | None]) -> Line:
         return Line(
-            policy["name"], list(zip(minutes, values, strict=True)), dashed=policy["block_size"] is None
+            policy["name"], list(zip(times, values, strict=True)), dashed=policy["block_size"] is None
         )
 
     waste, running, preempted = [], [], []
@@ -154,10 +170,11 @@ def picture(record: dict[str, Any]) -> Lines:
         running.append(line(policy, policy["running_over_time"]))
         preempted.append(line(policy, accumulate(policy["preemptions_over_time"])))
     charts = [
-        Chart("Memory waste, % of the taken slots", "minutes", waste, log_y=True),
-        Chart("Requests that run at once", "minutes", running),
-        Chart("Preemptions so far", "minutes", preempted),
+        Chart("Memory waste, % of the taken slots", unit, waste, log_y=True),
+        Chart("Running requests, with the trace's arrivals", unit, running, counts=True),
     ]
+    if any(policy["num_preemptions"] for policy in record["policies"]):
+        charts.append(Chart("Preemptions so far", unit, preempted, counts=True))
     hits = record["prefix_cache"]
     if hits is not None and hits["pools"]:
         rates = [(pool["num_slots"], 100 * pool["hit_rate"]) for pool in hits["pools"]]
