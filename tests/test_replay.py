@@ -295,17 +295,13 @@ def test_reservations_are_in_order_and_hold_the_request(trace):
 
 
 @given(drawn_traces(), st.integers(1, 2 * PIECE))
-def test_a_pool_for_everything_finds_no_more_than_nothing_evicted(trace, block_size):
-    most = trace.unbounded_hit_rate(block_size)
+def test_a_pool_for_everything_finds_what_is_found_where_nothing_is_evicted(trace, block_size):
     pool = pools.PagedPool(trace, 10_000, block_size, share_prefixes=True)
     simulation.simulate(trace, pool)
-    assert pool.allocator.stats().hit_rate <= most + 1e-12
-    one_by_one = traces.Trace(
-        "slow", np.arange(len(trace)) * 10.0, trace.prompt_lens, trace.output_lens, trace.hash_ids
-    )
-    pool = pools.PagedPool(one_by_one, 10_000, block_size, share_prefixes=True)
-    simulation.simulate(one_by_one, pool)
-    assert pool.allocator.stats().hit_rate == pytest.approx(most)
+    stats = pool.allocator.stats()
+    assert stats.num_evictions == 0
+    rate = trace.unbounded_hit_rate(block_size, simulation.arrival_steps(trace))
+    assert stats.hit_rate == pytest.approx(rate)
 
 
 def small_trace(*requests):
@@ -529,8 +525,8 @@ def test_table_json_and_plot_say_the_same(capsys, tmp_path, conversation):
     for policy in record["policies"]:
         row = cells(out, policy["name"])
         assert float(row[0].removesuffix(" %")) == pytest.approx(100 * policy["waste"], abs=0.051)
-        assert float(row[4]) == pytest.approx(policy["at_once"], abs=0.051)
-        assert row[5:7] == [str(policy["most_at_once"]), str(policy["num_preemptions"])]
+        assert float(row[4]) == pytest.approx(policy["full_batch"], abs=0.051)
+        assert row[5:7] == [str(policy["largest_batch"]), str(policy["num_preemptions"])]
         assert sum(policy["shares"].values()) == pytest.approx(1)
         assert 1 - policy["shares"]["tokens"] == pytest.approx(policy["waste"])
         assert sum(policy["preemptions_over_time"]) <= policy["num_preemptions"]
@@ -541,17 +537,18 @@ def test_table_json_and_plot_say_the_same(capsys, tmp_path, conversation):
     by_name = {policy["name"]: policy for policy in record["policies"]}
     assert by_name["blocks of 4"]["waste"] < by_name["blocks of 16"]["waste"]
     assert by_name["blocks of 4"]["num_preemptions"] > 0
-    assert by_name["blocks of 4"]["at_once"] > by_name["maximum length"]["at_once"]
+    assert by_name["blocks of 4"]["full_batch"] > by_name["maximum length"]["full_batch"]
     hits = record["prefix_cache"]
     assert [pool["num_slots"] for pool in hits["pools"]] == [40, 160, 640, 2560]
     assert 0 < hits["pools"][-1]["hit_rate"] <= hits["unbounded_hit_rate"]
     assert cells(out, "2,560")[0] == f"{100 * hits['pools'][-1]['hit_rate']:.1f} %"
     root = ET.fromstring(plot.read_text(encoding="utf-8"))
     said = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert set(names) <= set(said)
-    assert [text for text in said if text and text.startswith(("Memory", "Requests", "Preemptions", "Prefix"))] == [
-        "Memory waste, % of the taken slots", "Requests that run at once", "Preemptions so far",
-        "Prefix cache, % of tokens found",
+    assert set(names) <= {text.removeprefix("= ") for text in said if text}
+    assert "minutes" not in said
+    assert [text for text in said if text and text.startswith(("Memory", "Running", "Preemptions", "Prefix"))] == [
+        "Memory waste, % of the taken slots (logarithmic)", "Running requests, with the trace's arrivals",
+        "Preemptions so far", "Prefix cache, % of tokens found",
     ]  # fmt: skip
 
 
@@ -565,8 +562,13 @@ def test_a_trace_without_ids_has_no_hit_rate(capsys, tmp_path):
     record = json.loads(figures.read_text(encoding="utf-8"))
     assert record["prefix_cache"] is None
     assert record["num_slots"] == 819_200
-    assert [policy["at_once"] for policy in record["policies"]] == [2.0] * 7
-    assert "Prefix cache" not in plot.read_text(encoding="utf-8")
+    assert [policy["full_batch"] for policy in record["policies"]] == [None] * 7
+    assert {cells(out, policy["name"])[4] for policy in record["policies"]} == {"all"}
+    assert "all: the pool holds all requests at once: a smaller --pool-tokens compares." in out
+    drawn = plot.read_text(encoding="utf-8")
+    assert "Prefix cache" not in drawn
+    assert "Preemptions" not in drawn
+    assert "= blocks of 256" in drawn
     assert run(capsys, path, "--requests", 1)[1].startswith("azure.csv: 1 request in 0 s")
 
 
@@ -577,7 +579,9 @@ def test_requests_that_can_never_fit_are_counted(capsys, conversation):
         "maximum length: 40 of 40 requests were refused, since the pool is too small for each of them" in out
     )
     assert re.search(r"blocks of 4: \d+ of 40 requests were refused", out)
-    assert cells(out, "maximum length")[:2] == ["-", "-"]
+    assert cells(out, "maximum length")[:6] == ["-", "-", "-", "-", "-", "0"]
+    assert "\n-: nothing was running." in out
+    assert "all: the pool" not in out
     assert re.search(r"^8 tokens: \d+ of 40 requests were refused", out, re.M)
 
 
@@ -617,7 +621,8 @@ def test_traces_are_as_the_reader_says():
     with mock.patch.object(traces, "TOKENS_PER_HASH", 512):
         mooncake, azure = traces.read(MOONCAKE), traces.read(AZURE)
         assert (len(mooncake), len(azure)) == (12_031, 19_366)
-        assert mooncake.unbounded_hit_rate(128) == pytest.approx(0.3736, abs=1e-4)
+        one_by_one = np.arange(len(mooncake))
+        assert mooncake.unbounded_hit_rate(128, one_by_one) == pytest.approx(0.3736, abs=1e-4)
     # An id always stands for the same piece after the same prefix.
     parents = {}
     for ids in mooncake.hash_ids:

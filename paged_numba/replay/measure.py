@@ -15,7 +15,7 @@ import numpy as np
 from ..progress import progress
 from .pools import RESERVATIONS, ContiguousPool, PagedPool, Pool
 from .recording import SLOTS, Recording, waste
-from .simulation import STEPS_PER_SECOND, simulate
+from .simulation import STEPS_PER_SECOND, arrival_steps, simulate
 from .traces import Trace
 
 SHARES_OF_POOL = (0.25, 1, 4, 16)
@@ -102,7 +102,7 @@ def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_
         if trace.hash_ids is None
         else {
             "block_size": hit_block_size,
-            "unbounded_hit_rate": trace.unbounded_hit_rate(hit_block_size),
+            "unbounded_hit_rate": trace.unbounded_hit_rate(hit_block_size, arrival_steps(trace)),
             "pools": hits,
         },
     }

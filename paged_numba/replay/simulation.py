@@ -19,6 +19,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,12 @@ from .traces import Trace
 
 STEPS_PER_SECOND = 20
 """A step takes 50 ms. To read an H200's whole memory at 4.8 TB/s takes 29 ms; the rest is for prompts."""
+
+
+def arrival_steps(trace: Trace) -> Any:
+    """Return the first step that begins when a request has arrived, int64[num_requests]."""
+    # The tiny subtraction: what arrives at the beginning of a step is in it in spite of rounding.
+    return np.ceil(trace.arrivals * STEPS_PER_SECOND - 1e-6).astype(np.int64)
 
 
 def simulate(trace: Trace, pool: Pool, done: Callable[[int], object] = lambda count: None) -> Recording:
@@ -47,9 +54,7 @@ def simulate(trace: Trace, pool: Pool, done: Callable[[int], object] = lambda co
 class _Simulation:
     def __init__(self, trace: Trace, pool: Pool, done: Callable[[int], object]) -> None:
         self.pool, self.done = pool, done
-        # The tiny subtraction: what arrives at the beginning of a step is in it in spite of rounding.
-        steps = np.ceil(trace.arrivals * STEPS_PER_SECOND - 1e-6)
-        self.arrival_steps: list[int] = steps.astype(np.int64).tolist()
+        self.arrival_steps: list[int] = arrival_steps(trace).tolist()
         self.final_lens: list[int] = trace.final_lens.tolist()
         num_requests = len(trace)
         self.num_arrived = 0

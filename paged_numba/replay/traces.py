@@ -82,15 +82,30 @@ class Trace:
         """Return the same requests, all there from the start."""
         return replace(self, arrivals=np.zeros(len(self)))
 
-    def unbounded_hit_rate(self, block_size: int) -> float:
-        """Return the share of prompt tokens in full blocks that an earlier prompt holds: no cache finds more."""
+    def unbounded_hit_rate(self, block_size: int, steps: Any) -> float:
+        """Return the share of prompt tokens that are found where nothing is ever evicted.
+
+        Parameters
+        ----------
+        block_size : int
+            Only full blocks are found.
+        steps : int64[num_requests]
+            In which each prompt is computed; it finds those of the steps before.
+        """
         assert self.hash_ids is not None
         # Prefixes by the number of the one that is a piece shorter, and the piece's id.
         prefixes: dict[tuple[int, int], int] = {}
         # Tokens up to the end of each prefix that a prompt had: the last piece may be a part of one.
         held: list[int] = []
-        hits = 0
-        for prompt_len, ids in zip(self.prompt_lens.tolist(), self.hash_ids, strict=True):
+        written: list[tuple[int, int]] = []  # in this step
+        hits, last = 0, -1
+        for step, prompt_len, ids in zip(
+            steps.tolist(), self.prompt_lens.tolist(), self.hash_ids, strict=True
+        ):
+            if step != last:
+                for prefix, end in written:
+                    held[prefix] = max(held[prefix], end)
+                last, written = step, []
             prefix, known, end = -1, 0, 0
             for number in ids.tolist():
                 prefix = prefixes.setdefault((prefix, number), len(prefixes))
@@ -98,7 +113,7 @@ class Trace:
                 if prefix == len(held):
                     held.append(0)
                 known = max(known, min(held[prefix], end))
-                held[prefix] = max(held[prefix], end)
+                written.append((prefix, end))
             # One token is left to compute.
             hits += min(known, prompt_len - 1) // block_size * block_size
         return hits / int(self.prompt_lens.sum())
