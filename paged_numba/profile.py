@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu", choices=GPUS, default="H200", help="whose roofline to hold the counts against"
     )
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all counts to FILE")
-    parser.add_argument("--html", type=file_to_write, metavar="FILE", help="write the report as a page to FILE")
+    parser.add_argument(
+        "--html", type=file_to_write, metavar="FILE", help="write the report as a page to FILE"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

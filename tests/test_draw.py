@@ -178,10 +178,14 @@ def test_lines_exactly_alike_are_drawn_once_and_all_named(ends):
     named = texts(picture)[texts(picture).index("x") + 1 :]
     assert {name.removeprefix("= ") for name in named} == {line.name for line in lines}
     groups = "".join("=" if name.startswith("= ") else "." for name in named)
-    assert [len(group) for group in groups.split(".")[1:]] == [ends.count(pair) - 1 for pair in dict.fromkeys(ends)]
+    assert [len(group) for group in groups.split(".")[1:]] == [
+        ends.count(pair) - 1 for pair in dict.fromkeys(ends)
+    ]
 
 
-@pytest.mark.parametrize(("most", "ticks"), [(0, ["0", "1"]), (2, ["0", "1", "2"]), (3.4, ["0", "1", "2", "3", "4"])])
+@pytest.mark.parametrize(
+    ("most", "ticks"), [(0, ["0", "1"]), (2, ["0", "1", "2"]), (3.4, ["0", "1", "2", "3", "4"])]
+)
 def test_ticks_of_counts_are_whole(most, ticks):
     picture = draw.Lines("T", [draw.Chart("C", "x", [draw.Line("a", [(0, 0), (9, most)])], counts=True)])
     assert texts(picture)[2 : 2 + len(ticks)] == ticks

@@ -138,7 +138,9 @@ def _number(value: float) -> str:
 def _draw(drawing: Drawing, chart: Chart, top: float) -> None:
     points = [(x, y) for line in chart.lines for x, y in line.points if y is not None]
     x_axis = _Axis([x for x, _ in points], chart.log_x, from_zero=False)
-    y_axis = _Axis([y for _, y in points], chart.log_y, from_zero=True, least_step=1.0 if chart.counts else 0.0)
+    y_axis = _Axis(
+        [y for _, y in points], chart.log_y, from_zero=True, least_step=1.0 if chart.counts else 0.0
+    )
     bottom = top + HEIGHT
 
     def at(x: float, y: float) -> tuple[float, float]:
