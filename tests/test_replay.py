@@ -591,7 +591,7 @@ def test_requests_that_can_never_fit_are_counted(capsys, conversation):
         (["--pool-tokens", "0"], "argument --pool-tokens: must be positive, got 0"),
         (["--pool-tokens", "10" * 9], "--pool-tokens must be at most 100000000, got --pool-tokens 1010101"),
         (["--block-sizes", "16", "x"], "argument --block-sizes: invalid positive value: 'x'"),
-        (["--block-sizes", "16", "256", "--pool-tokens", "200"], "--block-sizes must be at most --pool-tokens 200, got --block-sizes 256\n"),
+        (["--block-sizes", "16", "256", "--pool-tokens", "200"], "at most --pool-tokens 200, got --block-sizes 256\n"),
         (["--pool-tokens", "200"], "at most --pool-tokens 200, got --block-sizes 256 (the default)"),
         (["--block-sizes", "16", "32", "16"], "--block-sizes must differ, got --block-sizes 16 32 16"),
         (["--plot", "plot.png"], "--plot must end in .svg, got --plot plot.png"),
