@@ -45,7 +45,7 @@ class Attention(NamedTuple):
         from .kernels.attention_naive import attention_naive_kernel
 
         blocks = -(-len(rows) * self.query.shape[1] // _NAIVE_THREADS)
-        arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
+        arguments = (*self._inputs(out, lse, rows), *self._options())
         seam.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
 
     def block(self, out: Any, lse: Any, rows: Any) -> None:
@@ -54,7 +54,7 @@ class Attention(NamedTuple):
 
         _, num_q_heads, head_dim = self.query.shape
         threads = _attention_threads(max(head_dim, self.cache[0].shape[1]))
-        arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
+        arguments = (*self._inputs(out, lse, rows), *self._options())
         seam.launch(attention_block_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target)
 
     def packed(self, out: Any, lse: Any, rows: Any) -> None:
@@ -63,7 +63,7 @@ class Attention(NamedTuple):
 
         _, num_q_heads, head_dim = self.query.shape
         threads = _attention_threads(head_dim)
-        arguments = (out, lse, self.query, *self.cache, *self._beside(rows), *self._options())
+        arguments = (*self._inputs(out, lse, rows), *self._options())
         seam.launch(
             attention_packed_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target
         )
@@ -78,14 +78,14 @@ class Attention(NamedTuple):
         threads = _attention_threads(head_dim)
         most = plan.max_rows(head_dim)
         parts = -(-group // most)
+        inputs, options = self._inputs(out, lse, rows), self._options(sinks)
         # Tiles of one query token need less room than those of several.
         one = tiles[:, 1] == 1
         for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, 1].max(initial=0))):
             if not len(chosen):
                 continue
             kernel = attention_tile_kernel_for(min(most, _power_of_two(group * int(tokens))), threads)
-            arguments = (out, lse, self.query, *self.cache, *self._beside(rows, chosen), row_step)
-            arguments += self._options(sinks)
+            arguments = (*inputs, *self._beside(chosen), row_step, *options)
             seam.launch(kernel, (len(chosen), num_kv_heads * parts), threads, *arguments, target=self.target)
 
     def parts(self, out: Any, lse: Any, rows: Any, tiles: Any, num_parts: int) -> None:
@@ -101,6 +101,9 @@ class Attention(NamedTuple):
         arguments = (out, lse, split_out, split_lse, *self._beside(starts, self.sinks))
         threads = _WARP * -(-head_dim // _WARP)
         seam.launch(merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=self.target)
+
+    def _inputs(self, out: Any, lse: Any, rows: Any) -> tuple[Any, ...]:
+        return (out, lse, self.query, *self.cache, *self._beside(rows))
 
     def _options(self, sinks: Any = None) -> tuple[Any, ...]:
         sinks = self.sinks if sinks is None else sinks

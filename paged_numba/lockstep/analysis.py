@@ -170,7 +170,7 @@ class Accumulation(NamedTuple):
 _SIMPLE = (ast.Name, ast.Constant, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Subscript, ast.Tuple, ast.Load)
 
 
-def accumulation(node: ast.For, is_cast: Callable[[str], bool] = lambda name: False) -> Accumulation | None:
+def accumulation(node: ast.For, is_cast: Callable[[str], bool]) -> Accumulation | None:
     """Return what a loop adds up if its iterations can run at once, else None.
 
     They can if the body stores nothing, calls nothing but casts and does not branch, and if the only names that it

@@ -312,10 +312,8 @@ def caster(dtype: np.dtype[Any]) -> Function:
     """Return the function that ``float32(x)`` calls in a kernel."""
 
     def call(value: Value) -> Value:
-        if value.dtype == dtype:
-            return value
-        if dtype.kind == "c" or value.dtype.kind != "c":
-            return truth(value) if dtype.kind == "b" else value.astype(dtype)
+        if dtype.kind == "b" and value.dtype.kind != "c":
+            return truth(value)
         return cast(value, dtype)
 
     return call

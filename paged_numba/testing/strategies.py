@@ -6,7 +6,7 @@ come from a generator with a drawn seed, since single floats are not what fails 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
@@ -188,11 +188,29 @@ def _tokens(rng: np.random.Generator, seq_lens: list[int], shared: int, *shape: 
     return dense
 
 
-def _stored(batch: PagedBatch, storage: Any, layout: str) -> PagedBatch:
-    """Return a batch with its keys and values in a dtype and layout."""
-    caches = laid_out(np.stack([batch.key_cache, batch.value_cache]).astype(storage), layout)
-    keys, values = ([tokens.astype(storage) for tokens in dense] for dense in (batch.keys, batch.values))
-    return replace(batch, key_cache=caches[0], value_cache=caches[1], keys=keys, values=values, layout=layout)
+def _batch(
+    query: Any,
+    caches: Any,
+    block_tables: Any,
+    dense: list[Any],
+    scale: float | None,
+    cu_seqlens_q: Any,
+    options: dict[str, Any],
+    layout: str,
+) -> PagedBatch:
+    """Return a batch of keys and values as `scattered` takes and returns them, its caches put into a layout."""
+    return PagedBatch(
+        query,
+        *laid_out(caches, layout),
+        block_tables,
+        np.array([tokens.shape[1] for tokens in dense], np.int32),
+        [tokens[0] for tokens in dense],
+        [tokens[1] for tokens in dense],
+        scale,
+        cu_seqlens_q,
+        options,
+        layout,
+    )
 
 
 @st.composite
@@ -244,19 +262,9 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
         storage = draw(st.sampled_from(allowed), label="dtype of the cache")
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
         chosen = layout or draw(st.sampled_from(layouts(head_dim, storage)), label="layout")
-    batch = PagedBatch(
-        query.astype(query_type),
-        caches[0],
-        caches[1],
-        block_tables,
-        np.array(seq_lens, np.int32),
-        [tokens[0] for tokens in dense],
-        [tokens[1] for tokens in dense],
-        scale,
-        cu_seqlens_q,
-        options,
-    )
-    return _stored(batch, storage, chosen)
+    dense, caches = [tokens.astype(storage) for tokens in dense], caches.astype(storage)
+    query = query.astype(query_type)
+    return _batch(query, caches, block_tables, dense, scale, cu_seqlens_q, options, chosen)
 
 
 @st.composite
@@ -315,19 +323,9 @@ def grid_batches(
     if storage.itemsize == 1:
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
     layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
-    batch = PagedBatch(
-        query.astype(query_type),
-        caches[0],
-        caches[1],
-        block_tables,
-        np.array(seq_lens, np.int32),
-        [tokens[0] for tokens in dense],
-        [tokens[1] for tokens in dense],
-        scale,
-        cu_seqlens_q,
-        options,
-    )
-    return _stored(batch, storage, layout)
+    dense, caches = [tokens.astype(storage) for tokens in dense], caches.astype(storage)
+    query = query.astype(query_type)
+    return _batch(query, caches, block_tables, dense, scale, cu_seqlens_q, options, layout)
 
 
 @st.composite
