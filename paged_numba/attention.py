@@ -75,16 +75,16 @@ class Attention(NamedTuple):
         _, num_q_heads, head_dim = self.query.shape
         num_kv_heads = self.cache[0].shape[2]
         group = num_q_heads // num_kv_heads
-        threads = _attention_threads(head_dim)
-        most = plan.max_rows(head_dim)
-        parts = -(-group // most)
+        parts = -(-group // plan.MAX_HEADS)
         inputs, options = self._inputs(out, lse, rows), self._options(sinks)
         # Tiles of one query token need less room than those of several.
         one = tiles[:, 1] == 1
         for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, 1].max(initial=0))):
             if not len(chosen):
                 continue
-            kernel = attention_tile_kernel_for(min(most, _power_of_two(group * int(tokens))), threads)
+            num_rows = _power_of_two(-(-group // parts) * int(tokens))
+            threads = _attention_threads(max(head_dim, 2 * num_rows))
+            kernel = attention_tile_kernel_for(num_rows, threads)
             arguments = (*inputs, *self._beside(chosen), row_step, *options)
             seam.launch(kernel, (len(chosen), num_kv_heads * parts), threads, *arguments, target=self.target)
 

@@ -217,7 +217,8 @@ def paged_attention(
     out : [num_tokens, num_q_heads, head_dim], optional
         Where to put the result, of the query's dtype.
     algorithm : {"auto", "naive", "block", "tile", "split", "cascade"}
-        How; `paged_numba.plan.choose` says what ``auto`` takes, and why. ``cascade`` attends to the first blocks that
+        How; `paged_numba.plan.choose` says what ``auto`` takes, and why. ``tile`` loads each element of K and V once
+        for up to 128 heads of a KV head, and once for neighbouring tokens of 16 heads in all. ``cascade`` attends to the first blocks that
         all sequences share once for tokens of several sequences, then to each one's own, and merges. The layout
         ``packed`` takes ``auto`` only, which is `attention_packed` there: the other kernels read a token's row, and it
         has none.
@@ -277,7 +278,6 @@ def paged_attention(
         starts,
         num_q_heads=num_q_heads,
         num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
         multiprocessors=seam.multiprocessors(target),
         window=window,
     )
@@ -297,7 +297,7 @@ def paged_attention(
     )
     if algorithm == "auto":
         algorithm = "packed" if layout == "packed" else choice.algorithm
-    per_tile = plan.tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
+    per_tile = plan.tokens_per_tile(num_q_heads // num_kv_heads)
     if algorithm == "naive":
         launched.naive(out, lse, rows)
     elif algorithm == "block":

@@ -13,6 +13,13 @@ WAVES = 2
 """Thread blocks for each multiprocessor that splitting aims at."""
 
 
+ROWS_PER_TILE = 16
+"""Query rows that a tile of several query tokens has at most."""
+
+MAX_HEADS = 128
+"""Query heads of a KV head that a thread block can hold: a thread has a sum for each, in registers."""
+
+
 class Choice(NamedTuple):
     """An algorithm, and why it was taken.
 
@@ -35,7 +42,6 @@ def choose(
     *,
     num_q_heads: int,
     num_kv_heads: int,
-    head_dim: int,
     multiprocessors: int,
     window: int | None = None,
 ) -> Choice:
@@ -49,13 +55,13 @@ def choose(
     seq_lens : int[num_seqs]
     cu_seqlens_q : int[num_seqs + 1]
         As `paged_numba.paged_attention` takes them.
-    num_q_heads, num_kv_heads, head_dim : int
+    num_q_heads, num_kv_heads : int
     multiprocessors : int
         Of the device.
     window : int, optional
     """
     chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
-    per_tile = tokens_per_tile(num_q_heads // num_kv_heads, head_dim)
+    per_tile = tokens_per_tile(num_q_heads // num_kv_heads)
     tiles = int((-(-chunks // per_tile)).sum())
     longest = int(np.asarray(seq_lens)[chunks > 0].max(initial=0))
     if window is not None:
@@ -76,14 +82,9 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def max_rows(head_dim: int) -> int:
-    """Return how many query rows a thread block can hold in its 48 KiB of shared memory."""
-    return 16 if head_dim <= 128 else 8
-
-
-def tokens_per_tile(group: int, head_dim: int) -> int:
+def tokens_per_tile(group: int) -> int:
     """Return how many query tokens share a tile: with `group` query heads to a KV head, each is so many rows."""
-    return max(1, max_rows(head_dim) // group)
+    return max(1, ROWS_PER_TILE // group)
 
 
 def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | None) -> Any:

@@ -110,6 +110,21 @@ def exact(batch):
     properties.attention_is_as_exact_as_dense_attention(batch, [("tile", None)], TARGET)
 
 
+MANY_HEADS = grid_batches(np.dtype(np.float32), 33, 4, 20, 1)
+
+
+@settings(hunt, max_examples=40)
+@given(batch=MANY_HEADS)
+def many_heads(batch):
+    properties.attention_is_as_exact_as_dense_attention(batch, [("tile", None)], TARGET)
+
+
+@settings(hunt, max_examples=10)
+@given(batch=MANY_HEADS)
+def sanitize_many_heads(batch):
+    properties.the_sanitizer_finds_nothing(batch, "tile")
+
+
 def blind():
     properties.a_row_that_sees_no_key_of_a_tile_stays_as_it_was(TARGET)
 
@@ -121,6 +136,8 @@ PROPERTIES = {
     "hide packed": hide_packed,
     "blind": blind,
     "sanitize": sanitize,
+    "many heads": many_heads,
+    "sanitize many heads": sanitize_many_heads,
     "merge": merge,
     "write": write,
     "gather": gather,

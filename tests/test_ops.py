@@ -161,7 +161,7 @@ def test_cascade_loads_what_sequences_share_once_for_all_of_them():
 def test_auto_splits_long_sequences_of_small_batches_and_says_why():
     def choose(chunks, length):
         starts = np.cumsum([0, *chunks])
-        sizes = {"num_q_heads": 32, "num_kv_heads": 8, "head_dim": 128, "multiprocessors": 132}
+        sizes = {"num_q_heads": 32, "num_kv_heads": 8, "multiprocessors": 132}
         return pn.plan.choose(np.full(len(chunks), length), starts, **sizes)
 
     assert choose([1] * 33, 4096).why == "33 tiles of query tokens x 8 KV heads occupy 132 multiprocessors"

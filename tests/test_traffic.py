@@ -27,7 +27,7 @@ def loads(algorithm, group, num_tokens=1, length=LENGTH, **options):
     )
 
 
-@pytest.mark.parametrize("group", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("group", [1, 2, 4, 5, 8, 16, 17, 64, 71, 128])
 def test_keys_and_values_are_loaded_once_for_all_heads_that_share_them(group):
     assert loads("tile", group) == (STORED, STORED)
     # Of two splits each loads its half.
@@ -36,13 +36,13 @@ def test_keys_and_values_are_loaded_once_for_all_heads_that_share_them(group):
     assert loads("block", group) == (group * STORED, group * STORED)
 
 
-def test_a_tile_has_16_query_rows_and_more_of_them_load_again():
-    assert loads("tile", 17) == (2 * STORED, 2 * STORED)
-    assert loads("tile", 64) == (4 * STORED, 4 * STORED)
+def test_a_thread_block_holds_128_heads_and_more_of_them_load_again():
+    assert loads("tile", 129) == (2 * STORED, 2 * STORED)
 
 
 @pytest.mark.parametrize(
-    ("group", "num_tokens", "tiles"), [(1, 16, 1), (4, 4, 1), (16, 1, 1), (4, 8, 2), (1, 17, 2), (16, 2, 2)]
+    ("group", "num_tokens", "tiles"),
+    [(1, 16, 1), (4, 4, 1), (16, 1, 1), (4, 8, 2), (1, 17, 2), (16, 2, 2), (64, 2, 2)],
 )
 def test_tokens_of_a_prompt_load_keys_and_values_once_a_tile(group, num_tokens, tiles):
     assert loads("tile", group, num_tokens, causal=False) == (tiles * STORED, tiles * STORED)

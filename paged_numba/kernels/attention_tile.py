@@ -4,12 +4,14 @@ import functools
 import math
 
 import numpy as np
-from numba import cuda, float32, int64
+from numba import cuda, float32, int32
 
 from .reduce import segment_max, segment_sum
 from .score import adjusted_score
 
 LOADERS = 8  # neighbouring threads that load one key: 8 floats fill a sector of 32 bytes
+WARP = 32
+ROWS = 16  # query rows for which a thread holds scores
 UNROLLED = 16  # values that a thread has on their way from memory at once
 NEG_INF = np.float32(-np.inf)
 
@@ -18,16 +20,21 @@ NEG_INF = np.float32(-np.inf)
 def attention_tile_kernel_for(rows_per_tile, threads):
     """Return the kernel for tiles of so many query rows and thread blocks of so many threads.
 
-    Both are powers of two; `threads` is at least head_dim, 64 to 256, `rows_per_tile` at most 16, with 256 threads 8.
-    As constants they let the compiler unroll the loops over rows and keep each thread's sums in registers.
+    Both are powers of two: `rows_per_tile` at most 128, `threads` at least head_dim and twice `rows_per_tile`, 64 to
+    256. As constants they let the compiler unroll the loops over up to 16 rows and keep a thread's sums in
+    registers; those of more rows lie in local memory, which L1 caches.
     """
+    # A thread multiplies one key with up to 16 rows: with more rows, several threads have the same key.
+    rows_per_thread = min(rows_per_tile, ROWS)
+    num_keys = threads * rows_per_thread // rows_per_tile
     # Dimensions of a chunk of keys in shared memory, of which a thread block has 48 KiB. With the odd pitch the same
     # dimension of 32 keys lies in 32 banks, and so do 8 dimensions of 4 keys that are 8 apart.
-    chunk = 32 if threads <= 128 else 16
+    chunk = 32 if num_keys <= 128 else 16
     pitch = chunk + 1
-    # Threads of a row in softmax; a row of weights is that much longer than a tile, for the banks again.
+    loads = num_keys * LOADERS // threads
+    # Threads of a row in softmax; a row of weights is that much longer than a tile of keys, for the banks again.
     width = threads // rows_per_tile
-    weight_pitch = threads + width
+    weight_pitch = num_keys + width
 
     @cuda.jit
     def attention_tile_kernel(
@@ -37,11 +44,12 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         """Online softmax over tiles of keys (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
 
         Query rows are pairs of a query token and a head: all heads of the KV head (grouped queries), for one
-        token (decode) or several neighbouring ones (prefill). A tile of keys has one key a thread.
+        token (decode) or several neighbouring ones (prefill). A tile of keys has one key a thread or, with more than 16
+        query rows, one for several threads, each with 16 of the rows.
 
         1. Threads look up where the tile's keys lie.
-        2. Chunk by chunk of dimensions, K goes through shared memory: 8 neighbouring threads load 8 neighbouring
-           numbers, then thread t multiplies those of key t with every query row.
+        2. Chunk by chunk of dimensions, queries and K go through shared memory: 8 neighbouring threads load 8
+           neighbouring numbers of a key, then each thread multiplies those of its key with its query rows.
         3. Softmax, several threads a row: mask, largest score so far, weights, their sum.
         4. Thread d loads dimension d of the values and adds it, weighted, to each row's sum.
 
@@ -82,56 +90,72 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         first_common, end_common = tiles[tile, 4], tiles[tile, 5]
         seq = rows[first_row, 1]
 
-        key_blocks = cuda.shared.array(threads, int64)
-        key_offsets = cuda.shared.array(threads, int64)
-        keys = cuda.shared.array((threads, pitch), float32)
-        row_data = cuda.shared.array((rows_per_tile, threads), float32)  # queries; at the end, outputs
+        row_indices = cuda.shared.array(rows_per_tile, int32)  # in `rows`; -1 for none
+        row_tokens = cuda.shared.array(rows_per_tile, int32)
+        row_heads = cuda.shared.array(rows_per_tile, int32)
+        key_blocks = cuda.shared.array(num_keys, int32)
+        key_offsets = cuda.shared.array(num_keys, int32)
+        queries = cuda.shared.array((rows_per_tile, chunk), float32)
+        keys = cuda.shared.array((num_keys, pitch), float32)
         weights = cuda.shared.array((rows_per_tile, weight_pitch), float32)
         factors = cuda.shared.array(rows_per_tile, float32)
         scratch = cuda.shared.array(threads, float32)
-        scores = cuda.local.array(rows_per_tile, float32)
+        scores = cuda.local.array(rows_per_thread, float32)
         values = cuda.local.array(UNROLLED, float32)
         weighted = cuda.local.array(rows_per_tile, float32)
 
-        # Query rows; 0 where there is no row or no dimension.
-        for row in range(rows_per_tile):
-            token, head = row // heads, row % heads
-            element = float32(0)
-            if token < num_tokens and head < heads_here and thread < head_dim:
-                query_token = rows[first_row + token * row_step, 0]
-                element = float32(query[query_token, first_head + head, thread]) * (scale * k_scales[kv_head])
-            row_data[row, thread] = element
+        if thread < rows_per_tile:
+            token, head = thread // heads, thread % heads
+            row_indices[thread] = -1
+            if token < num_tokens and head < heads_here:
+                row_indices[thread] = first_row + token * row_step
+                row_tokens[thread] = rows[first_row + token * row_step, 0]
+                row_heads[thread] = first_head + head
         for row in range(rows_per_tile):
             weighted[row] = float32(0)
+        cuda.syncthreads()  # what each row is stands in shared memory
 
-        # In softmax this thread is the `lane`-th of those that work on `my_row`.
+        # In scores this thread has the key `my_key` and rows from `first_score` on.
+        my_key, first_score = thread, 0
+        if num_keys < threads:
+            my_key, first_score = thread % num_keys, thread // num_keys * rows_per_thread
+        # In softmax it is the `lane`-th of those that work on `my_row`.
         my_row, lane = thread // width, thread % width
-        my_token, my_head = my_row // heads, first_head + my_row % heads
-        my_index = first_row + my_token * row_step
-        is_row = my_token < num_tokens and my_row % heads < heads_here
+        my_index, my_head = row_indices[my_row], 0
         position, first_seen, end_seen, slope, largest = 0, 0, 0, float32(0), NEG_INF
-        if is_row:
+        if my_index >= 0:
+            my_head = row_heads[my_row]
             position, first_seen, end_seen = rows[my_index, 2], rows[my_index, 3], rows[my_index, 4]
             slope, largest = alibi_slopes[my_head], sinks[my_head]
         total = float32(1) if largest > NEG_INF else float32(0)
 
-        loader, load_dim = thread // LOADERS, thread % LOADERS
-        for first in range(first_key, end_key, threads):
-            count = min(threads, end_key - first)
+        query_scale = scale * k_scales[kv_head]
+        loader, load_dim = thread % WARP // LOADERS, thread % LOADERS
+        for first in range(first_key, end_key, num_keys):
+            count = min(num_keys, end_key - first)
 
             # 1. Where keys lie. Threads past the last one have none, and what stands there is never used.
             key = first + thread
             if thread < count:
                 key_blocks[thread] = block_tables[seq, key // block_size]
                 key_offsets[thread] = key % block_size
-            for row in range(rows_per_tile):
+            for row in range(rows_per_thread):
                 scores[row] = float32(0)
-            cuda.syncthreads()  # the places of the keys (and the query rows) are in shared memory
+            cuda.syncthreads()  # the places of the keys are in shared memory
 
-            # 2. Scores; a dimension past the last is 0.
+            # 2. Scores; where there is no row or no dimension, 0.
             for first_dim in range(0, head_dim, chunk):
-                for i in range(LOADERS):
-                    token = loader * LOADERS + i
+                for first_element in range(0, rows_per_tile * chunk, threads):
+                    row, dim = (first_element + thread) // chunk, (first_element + thread) % chunk
+                    if row < rows_per_tile:
+                        element = float32(0)
+                        if row_indices[row] >= 0 and first_dim + dim < head_dim:
+                            element = float32(query[row_tokens[row], row_heads[row], first_dim + dim])
+                        queries[row, dim] = element * query_scale
+                for i in range(loads):
+                    # The 4 keys that a warp loads at once are 8 apart.
+                    place = thread // WARP * loads + i
+                    token = place // 8 * WARP + loader * 8 + place % 8
                     if token < count:
                         source = key_cache[key_blocks[token], key_offsets[token], kv_head]
                         target = keys[token]
@@ -141,21 +165,21 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                             if first_dim + dim < head_dim:
                                 target[dim] = float32(source[first_dim + dim])
                 cuda.syncthreads()  # the chunk is in shared memory
-                if thread < count:
-                    for row in range(rows_per_tile):
+                if my_key < count:
+                    for row in range(rows_per_thread):
                         # A sum for each chunk: rounding errors grow with the additions in a row.
                         score = float32(0)
                         for dim in range(chunk):
-                            score += row_data[row, first_dim + dim] * keys[thread, dim]
+                            score += queries[first_score + row, dim] * keys[my_key, dim]
                         scores[row] += score
                 cuda.syncthreads()  # all have used the chunk: the next may come
-            for row in range(rows_per_tile):
-                weights[row, thread] = scores[row]
+            for row in range(rows_per_thread):
+                weights[first_score + row, my_key] = scores[row]
             cuda.syncthreads()  # scores are in shared memory
 
             # 3. Softmax; exp(-inf) is 0 for keys that the row does not see.
             tile_largest = NEG_INF
-            for i in range(rows_per_tile):
+            for i in range(rows_per_thread):
                 token = i * width + lane
                 score = NEG_INF
                 if first + token >= first_seen and first + token < end_seen:
@@ -166,7 +190,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
             # A row that saw no key yet has -inf, and -inf less -inf would be NaN.
             shift = new_largest if new_largest > NEG_INF else float32(0)
             tile_total = float32(0)
-            for i in range(rows_per_tile):
+            for i in range(rows_per_thread):
                 token = i * width + lane
                 weight = math.exp(weights[my_row, token] - shift)
                 weights[my_row, token] = weight
@@ -208,15 +232,12 @@ def attention_tile_kernel_for(rows_per_tile, threads):
 
         if lane == 0:
             factors[my_row] = v_scales[kv_head] / total if total != 0 else float32(0)
-            if is_row:
+            if my_index >= 0:
                 lse[my_index, my_head] = largest + math.log(total) if total != 0 else NEG_INF
         cuda.syncthreads()  # factors are in shared memory
-        for row in range(rows_per_tile):
-            row_data[row, thread] = weighted[row] * factors[row]
         if thread < head_dim:
-            for row in range(num_tokens * heads):
-                token, head = row // heads, row % heads
-                if head < heads_here:
-                    out[first_row + token * row_step, first_head + head, thread] = row_data[row, thread]
+            for row in range(rows_per_tile):
+                if row_indices[row] >= 0:
+                    out[row_indices[row], row_heads[row], thread] = weighted[row] * factors[row]
 
     return attention_tile_kernel
