@@ -218,10 +218,10 @@ def paged_attention(
         Where to put the result, of the query's dtype.
     algorithm : {"auto", "naive", "block", "tile", "split", "cascade"}
         How; `paged_numba.plan.choose` says what ``auto`` takes, and why. ``tile`` loads each element of K and V once
-        for up to 128 heads of a KV head, and once for neighbouring tokens of 16 heads in all. ``cascade`` attends to the first blocks that
-        all sequences share once for tokens of several sequences, then to each one's own, and merges. The layout
-        ``packed`` takes ``auto`` only, which is `attention_packed` there: the other kernels read a token's row, and it
-        has none.
+        for up to 128 heads of a KV head, and for neighbouring tokens up to 16 query rows in all. ``cascade`` attends
+        to the first blocks that all sequences share once for tokens of several sequences, then to each one's own, and
+        merges. The layout ``packed`` takes ``auto`` only, which is `attention_packed` there: the other kernels read a
+        token's row, and it has none.
     num_splits : int, optional
         Into how many parts ``split`` divides the keys of each token; chosen if None.
     layout : {"NHD", "HND", "packed"}
