@@ -18,7 +18,7 @@ _HOME = {
     "paged_attention": "ops",
     "write_kv": "ops",
 }
-_MODULES = ("draw", "errors", "lockstep", "plan", "reference", "target")
+_MODULES = ("arrays", "draw", "errors", "lockstep", "plan", "reference", "target")
 
 __all__ = [  # noqa: PLE0604 (names that __getattr__ finds)
     *_HOME,

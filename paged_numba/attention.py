@@ -8,6 +8,7 @@ import numpy as np
 
 from . import plan
 from . import target as seam
+from .arrays import beside, empty
 
 _WARP = 32
 _NAIVE_THREADS = 64
@@ -93,8 +94,8 @@ class Attention(NamedTuple):
         from .kernels.merge_splits import merge_splits_kernel
 
         num_tokens, num_q_heads, head_dim = self.query.shape
-        split_out = seam.empty((len(rows), num_q_heads, head_dim), np.float32, like=self.query)
-        split_lse = seam.empty((len(rows), num_q_heads), np.float32, like=self.query)
+        split_out = empty((len(rows), num_q_heads, head_dim), np.float32, like=self.query)
+        split_lse = empty((len(rows), num_q_heads), np.float32, like=self.query)
         # A sink counts once: the merge adds it.
         self.tiles(split_out, split_lse, rows, tiles, num_parts, np.full_like(self.sinks, -np.inf))
         starts = np.arange(num_tokens + 1, dtype=np.int32) * num_parts
@@ -110,7 +111,7 @@ class Attention(NamedTuple):
         return (*self._beside(self.alibi_slopes, sinks, *self.scales), self.scale, self.softcap)
 
     def _beside(self, *arrays: Any) -> tuple[Any, ...]:
-        return tuple(seam.beside(array, self.query) for array in arrays)
+        return tuple(beside(array, self.query) for array in arrays)
 
 
 def _attention_threads(least: int) -> int:

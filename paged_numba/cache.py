@@ -11,6 +11,7 @@ from . import layouts, ops, validation
 from . import target as seam
 from .allocation import Allocation
 from .allocator import BlockAllocator
+from .arrays import as_array, beside, storage, to_host
 from .cache_watch import CacheWatch
 
 
@@ -96,10 +97,11 @@ class PagedKVCache:
         shapes = layouts.cache_shapes(layout, storage_type, num_blocks, block_size, num_kv_heads, head_dim)
         scales = {"k_scale": k_scale, "v_scale": v_scale}
         self._scales = {
-            name: validation.cache_scale(name, given, num_kv_heads) for name, given in scales.items()
+            name: validation.cache_scale(name, to_host(given, name), num_kv_heads)
+            for name, given in scales.items()
         }
         self.key_caches, self.value_caches = (
-            [seam.storage(shape, storage_type, self.target) for _ in range(num_layers)] for shape in shapes
+            [storage(shape, storage_type, self.target) for _ in range(num_layers)] for shape in shapes
         )
         self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
         # Sequences that hold reserved tokens which nobody has said are written: no others may find their blocks.
@@ -283,9 +285,7 @@ class PagedKVCache:
         UnknownSequenceError, SwappedSequenceError
             Nothing was changed.
         """
-        kept = [
-            tuple(map(seam.to_host, self.gather(seq_id, layer=layer))) for layer in range(self.num_layers)
-        ]
+        kept = [tuple(map(to_host, self.gather(seq_id, layer=layer))) for layer in range(self.num_layers)]
         self.allocator.swap_out(seq_id)
         self._swapped[seq_id] = kept
 
@@ -306,7 +306,7 @@ class PagedKVCache:
         count = allocation.slots.size
 
         def last(part: Any) -> Any:
-            return seam.beside(part[len(part) - count :], like=self.key_cache)
+            return beside(part[len(part) - count :], like=self.key_cache)
 
         self._write(
             seq_id, allocation, [(last(key), last(value)) for key, value in self._swapped.pop(seq_id)]
@@ -409,7 +409,7 @@ class PagedKVCache:
 
     def _by_layer(self, name: str, tokens: Any) -> list[Any]:
         """Return keys or values of each layer; for one layer the axis may be left out."""
-        tokens = seam.as_array(tokens)
+        tokens = as_array(tokens, name)
         if self.num_layers == 1 and getattr(tokens, "ndim", 3) == 3:
             return [tokens]
         validation.check_layers(name, tokens, self.num_layers)

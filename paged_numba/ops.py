@@ -9,6 +9,7 @@ import numpy as np
 
 from . import layouts, plan, validation
 from . import target as seam
+from .arrays import as_array, empty, reshaped, to_host, transposed
 from .attention import Attention
 
 ALGORITHMS = ("auto", "naive", "block", "tile", "split", "cascade")
@@ -50,12 +51,11 @@ def write_kv(
     TypeError, ValueError
         A dtype, shape or slot that does not fit; nothing was written.
     """
+    key, value = as_array(key, "key"), as_array(value, "value")
     stored = key_cache, value_cache
     key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
-    slots = seam.to_host(slot_mapping)
+    slots = to_host(slot_mapping, "slot_mapping")
     validation.check_write_kv(key, value, key_cache, value_cache, slots)
-    if key.shape[0] == 0:
-        return
     from .kernels.write_kv import write_kv_kernel
     from .kernels.write_kv_packed import write_kv_packed_kernel
 
@@ -102,13 +102,10 @@ def gather_kv(
     """
     stored = key_cache, value_cache
     key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
-    blocks = seam.to_host(block_table)
+    blocks = to_host(block_table, "block_table")
     validation.check_gather_kv(key_cache, value_cache, blocks, seq_len)
     shape = (int(seq_len), *key_cache.shape[2:])
-    key = seam.empty(shape, key_cache.dtype, like=key_cache)
-    value = seam.empty(shape, key_cache.dtype, like=key_cache)
-    if seq_len == 0:
-        return key, value
+    key, value = (empty(shape, key_cache.dtype, like=stored[0]) for _ in range(2))
     from .kernels.gather_kv import gather_kv_kernel
     from .kernels.gather_kv_packed import gather_kv_packed_kernel
 
@@ -142,10 +139,8 @@ def copy_blocks(
         A dtype, shape or block number that does not fit, or pairs that overlap; nothing was copied.
     """
     key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
-    pairs = seam.to_host(block_pairs)
+    pairs = to_host(block_pairs, "block_pairs")
     validation.check_copy_blocks(key_cache, value_cache, pairs)
-    if pairs.shape[0] == 0:
-        return
     from .kernels.copy_blocks import copy_blocks_kernel
 
     over_heads, threads = _copy_configuration(key_cache)
@@ -248,31 +243,31 @@ def paged_attention(
     """
     stored = key_cache, value_cache
     key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
-    tables, lens = seam.to_host(block_tables), seam.to_host(seq_lens)
-    starts = None if cu_seqlens_q is None else seam.to_host(cu_seqlens_q)
-    validation.check_paged_attention(query, key_cache, value_cache, tables, lens, starts, out)
+    given, query = query, as_array(query, "query")
+    tables, lens = to_host(block_tables, "block_tables"), to_host(seq_lens, "seq_lens")
+    starts = to_host(cu_seqlens_q, "cu_seqlens_q")
+    validation.check_paged_attention(
+        query, key_cache, value_cache, tables, lens, starts, as_array(out, "out")
+    )
     num_tokens, num_q_heads, head_dim = query.shape
     num_kv_heads = key_cache.shape[2]
-    slopes, sink_scores = (None if given is None else seam.to_host(given) for given in (alibi_slopes, sinks))
-    validation.check_attention_options(num_q_heads, scale, window, softcap, slopes, sink_scores)
+    slopes, sink_scores = to_host(alibi_slopes, "alibi_slopes"), to_host(sinks, "sinks")
+    validation.check_attention_options(num_q_heads, scale, causal, window, softcap, slopes, sink_scores)
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got algorithm={algorithm!r}")
     validation.check_layout_algorithm(layout, algorithm)
     validation.check_num_splits(num_splits, algorithm)
     scales = [
-        validation.cache_scale(name, seam.to_host(given) if hasattr(given, "shape") else given, num_kv_heads)
-        for name, given in (("k_scale", k_scale), ("v_scale", v_scale))
+        validation.cache_scale(name, to_host(factor, name), num_kv_heads)
+        for name, factor in (("k_scale", k_scale), ("v_scale", v_scale))
     ]
     if starts is None:
         starts = np.arange(num_tokens + 1)
     rows = plan.query_rows(lens, starts, causal, window)
     validation.check_seen_blocks(tables, lens, rows, key_cache.shape[0], key_cache.shape[1])
     if out is None:
-        out = seam.empty(query.shape, query.dtype, like=query)
-    lse = seam.empty((num_tokens, num_q_heads), np.float32, like=query)
-    if not num_tokens:
-        return (out, lse) if return_lse else out
-
+        out = empty(query.shape, query.dtype, like=given)
+    lse = empty((num_tokens, num_q_heads), np.float32, like=given)
     choice = plan.choose(
         lens,
         starts,
@@ -346,14 +341,16 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str 
     ----------
     Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving", 2025.
     """
+    given = out_a
+    out_a, lse_a = as_array(out_a, "out_a"), as_array(lse_a, "lse_a")
+    out_b, lse_b = as_array(out_b, "out_b"), as_array(lse_b, "lse_b")
     validation.check_merge_states(out_a, lse_a, out_b, lse_b)
-    out, lse = (seam.empty(array.shape, array.dtype, like=array) for array in (out_a, lse_a))
-    if lse.shape[0]:
-        from .kernels.merge_states import merge_states_kernel
+    out, lse = (empty(array.shape, array.dtype, like=given) for array in (out_a, lse_a))
+    from .kernels.merge_states import merge_states_kernel
 
-        threads = _WARP * -(-out_a.shape[2] // _WARP)
-        arguments = (out, lse, out_a, lse_a, out_b, lse_b)
-        seam.launch(merge_states_kernel, tuple(lse.shape), threads, *arguments, target=target)
+    threads = _WARP * -(-out_a.shape[2] // _WARP)
+    arguments = (out, lse, out_a, lse_a, out_b, lse_b)
+    seam.launch(merge_states_kernel, tuple(lse.shape), threads, *arguments, target=target)
     return out, lse
 
 
@@ -370,15 +367,16 @@ def as_nhd(key_cache: Any, value_cache: Any, layout: str) -> tuple[Any, Any]:
 
     Packed ones keep the order of the numbers within a block: fit for checks, and for copies of whole blocks.
     """
+    key_cache, value_cache = as_array(key_cache, "key_cache"), as_array(value_cache, "value_cache")
     if layouts.cache_layout(layout) == "NHD":
         return key_cache, value_cache
     if layout == "packed":
         validation.check_packed(key_cache, value_cache)
         num_blocks, num_kv_heads, head_dim, block_size = value_cache.shape
         shape = (num_blocks, block_size, num_kv_heads, head_dim)
-        return seam.reshaped(key_cache, shape), seam.reshaped(value_cache, shape)
+        return reshaped(key_cache, shape), reshaped(value_cache, shape)
     validation.check_four_axes(key_cache, value_cache)
-    return seam.transposed(key_cache, (0, 2, 1, 3)), seam.transposed(value_cache, (0, 2, 1, 3))
+    return transposed(key_cache, (0, 2, 1, 3)), transposed(value_cache, (0, 2, 1, 3))
 
 
 def _integers(array: Any, host: Any, dtype: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import reference
-from . import target as seam
+from .arrays import to_host
 from .cache import PagedKVCache
 from .testing.tolerances import attention_tolerance
 from .toy_model import ToyModel
@@ -165,7 +165,7 @@ class Server:
     def _finish(self, name: str) -> Iterator[Event]:
         """Compare all that the sequence stored, bit for bit, and give its blocks back."""
         sequence = self.running[name]
-        key, value = (seam.to_host(array) for array in self.cache.gather(name))
+        key, value = (to_host(array) for array in self.cache.gather(name))
         self.checks.gathered += 1
         if not (np.array_equal(key, sequence.key) and np.array_equal(value, sequence.value)):
             self.checks.failures.append(f"{name}: the gathered keys or values are not those written")

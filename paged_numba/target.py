@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import as_array
 from .errors import TargetUnavailableError
 
 TARGETS = ("auto", "cuda", "lockstep", "cudasim")
@@ -111,6 +112,7 @@ def launch(
         See `resolve`.
     """
     chosen = resolve(target)
+    args = tuple(as_array(arg, f"argument {place}") for place, arg in enumerate(args))
     if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
         return
     if chosen == "lockstep":
@@ -159,50 +161,6 @@ def cuda_module(target: str = "auto") -> Any:
     return cuda
 
 
-def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
-    """Return a fresh array where `like` lies: on the GPU if it does, else on the host."""
-    if hasattr(like, "__cuda_array_interface__"):
-        from numba import cuda
-
-        return cuda.device_array(shape, dtype)
-    return np.empty(shape, dtype)
-
-
-def beside(array: Any, like: Any) -> Any:
-    """Return a NumPy array where `like` lies: copied to the GPU if it does."""
-    if not hasattr(like, "__cuda_array_interface__"):
-        return array
-    from numba import cuda
-
-    return cuda.to_device(array)
-
-
-def transposed(array: Any, axes: tuple[int, ...]) -> Any:
-    """Return a view of an array with its axes in another order, on the GPU if it lies there."""
-    if not hasattr(array, "__cuda_array_interface__"):
-        return _as_numpy(array).transpose(axes)
-    from numba.cuda.cudadrv.devicearray import DeviceNDArray
-
-    array = _device_array(array)
-    shape, strides = (tuple(old[axis] for axis in axes) for old in (array.shape, array.strides))
-    return DeviceNDArray(shape, strides, array.dtype, gpu_data=array.gpu_data)
-
-
-def reshaped(array: Any, shape: tuple[int, ...]) -> Any:
-    """Return a view of a contiguous array in another shape, on the GPU if it lies there."""
-    if not hasattr(array, "__cuda_array_interface__"):
-        return _as_numpy(array).reshape(shape)
-    return _device_array(array).reshape(shape)
-
-
-def _device_array(array: Any) -> Any:
-    """Return an array on the GPU as Numba's; one of Numba's as it is, since its interface knows no bfloat16."""
-    from numba import cuda
-    from numba.cuda.cudadrv.devicearray import DeviceNDArray
-
-    return array if isinstance(array, DeviceNDArray) else cuda.as_cuda_array(array)
-
-
 def multiprocessors(target: str) -> int:
     """Return how many multiprocessors run a target's kernels: those of an H200 where there is no GPU."""
     if resolve(target) != "cuda":
@@ -210,42 +168,3 @@ def multiprocessors(target: str) -> int:
     from numba import cuda
 
     return int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
-
-
-def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
-    """Return an array of NaN for a target's kernels to keep: on the GPU for ``cuda``."""
-    if target == "lockstep":
-        from .lockstep.device_array import fresh_array
-
-        array = fresh_array(shape, np.dtype(dtype))
-        if not np.isnan(array.ravel()[:4]).all():  # fresh memory is NaN in float32 and float16 only
-            array.fill(np.nan)
-        return array
-    array = np.full(shape, np.nan, dtype)
-    if target != "cuda":
-        return array
-    from numba import cuda
-
-    return cuda.to_device(array)
-
-
-def as_array(array: Any) -> Any:
-    """Return an array that can be indexed, without a copy: itself, or NumPy's view of one that only speaks DLPack."""
-    if hasattr(array, "__dlpack__") and not hasattr(array, "__getitem__"):
-        return _as_numpy(array)
-    return array
-
-
-def to_host(array: Any) -> Any:
-    """Return `array` as a NumPy array, copied if it lies on the GPU."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return _device_array(array).copy_to_host()
-    return _as_numpy(array)
-
-
-def _as_numpy(array: Any) -> Any:
-    """Return an array of the host as a NumPy array, without a copy where it says where it lies."""
-    array = getattr(array, "__lockstep_array__", array)
-    if hasattr(array, "__dlpack__") and not hasattr(array, "__array_interface__"):
-        return np.from_dlpack(array)
-    return np.asarray(array)

@@ -229,11 +229,13 @@ def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None
 
 
 def check_attention_options(
-    num_q_heads: int, scale: Any, window: Any, softcap: Any, alibi_slopes: Any, sinks: Any
+    num_q_heads: int, scale: Any, causal: Any, window: Any, softcap: Any, alibi_slopes: Any, sinks: Any
 ) -> None:
     """Raise unless the options of `ops.paged_attention` fit; see there."""
     if scale is not None and not _is_float32(scale):
         raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
+    if not isinstance(causal, (bool, np.bool_)):
+        raise TypeError(f"causal must be True or False, got causal={causal!r}")
     if window is not None and _integer("window", window) < 1:
         raise ValueError(f"window must be positive or None, got window={window}")
     if softcap is not None and not (_is_float32(softcap) and np.float32(softcap) > 0):

@@ -16,6 +16,10 @@ SHAPES = [
     (4, 5, 1, 80, 16),
     (5, 8, 2, 128, 32),
     (2, 3, 3, 256, 256),
+    # Many query heads to a KV head: several threads share a key, sums lie in local memory.
+    (2, 64, 1, 128, 16),
+    (2, 71, 1, 64, 16),
+    (1, 128, 1, 256, 16),
 ]
 
 
@@ -115,6 +119,39 @@ def test_storage_of_every_dtype_and_layout_is_the_same_on_both_targets(
             # One unit in the last place of the output, where both round to it.
             bound = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.6e-2}[theirs.dtype.name]
             np.testing.assert_allclose(ours.astype(float), theirs.astype(float), rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16", "float8_e4m3fn"])
+def test_torch_tensors_on_the_gpu_are_used_where_they_lie(storage, layout):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU")
+    query, keys, values, tables, lens = decode_inputs(*SHAPES[4])
+    query_type = "float32" if storage == "float8_e4m3fn" else storage
+    to = {"device": "cuda", "dtype": getattr(torch, storage)}
+    caches = [torch.as_tensor(cache).to(**to) for cache in (keys, values)]
+    if layout == "HND":
+        caches = [cache.transpose(1, 2).contiguous() for cache in caches]
+    query = torch.as_tensor(query).to("cuda", getattr(torch, query_type))
+    tables, lens = torch.as_tensor(tables, device="cuda"), torch.as_tensor(lens, device="cuda")
+    options = {"layout": layout, "return_lse": True}
+    got = pn.paged_attention(query, *caches, tables, lens, **options, target="cuda")
+    on_host = [array.cpu() for array in (query, *caches, tables, lens)]
+    expected = pn.paged_attention(*on_host, **options, target="lockstep")
+    bound = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.6e-2}[query_type]
+    for ours, theirs in zip(got, expected, strict=True):
+        assert ours.is_cuda
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours.double().cpu(), theirs.double(), rtol=bound, atol=bound)
+    key, value = torch.randn(2, 5, *keys.shape[2:]).to(**to)
+    slots = torch.arange(5, device="cuda")
+    pn.write_kv(key, value, *caches, slots, layout=layout, target="cuda")
+    first = torch.zeros(1, dtype=torch.int32, device="cuda")
+    for gathered, written in zip(
+        pn.gather_kv(*caches, first, 5, layout=layout, target="cuda"), (key, value), strict=True
+    ):
+        assert torch.equal(gathered.float(), written.float())
 
 
 @pytest.mark.parametrize("storage", ["float16", "bfloat16", "float8_e4m3fn"])

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "paged_numba"
 
 # Which parts a part may import. A part is a module or package at the top of paged_numba.
 CORE = {
+    "arrays",
     "attention",
     "cache_watch",
     "accounts",
@@ -60,12 +61,13 @@ MAY_IMPORT = {
     "layouts": set(),
     "validation": {"errors", "layouts"},
     "kernels": set(),
-    "target": {"errors", "lockstep"},
+    "arrays": {"lockstep"},
+    "target": {"arrays", "errors", "lockstep"},
     "plan": set(),
-    "attention": {"plan", "target", "kernels"},
-    "ops": {"attention", "layouts", "plan", "validation", "target", "kernels"},
+    "attention": {"arrays", "plan", "target", "kernels"},
+    "ops": {"arrays", "attention", "layouts", "plan", "validation", "target", "kernels"},
     "cache_watch": {"allocator", "errors", "lockstep"},
-    "cache": {"allocation", "allocator", "cache_watch", "layouts", "ops", "target", "validation"},
+    "cache": {"allocation", "arrays", "allocator", "cache_watch", "layouts", "ops", "target", "validation"},
     "testing": CORE,
 }
 

@@ -240,7 +240,7 @@ class Checks:
 
     def last_beam(self, cache: pn.PagedKVCache, beam: Beam, dense: DenseBeam) -> None:
         """Compare all keys and values of a beam, bit for bit."""
-        key, value = (pn.target.to_host(array) for array in cache.gather(beam.seq_id))
+        key, value = (pn.arrays.to_host(array) for array in cache.gather(beam.seq_id))
         self.stored += 1
         same = np.array_equal(key, dense.key) and np.array_equal(value, dense.value)
         self.require(

@@ -87,7 +87,7 @@ class Checks:
 
     def stored(self, cache: pn.PagedKVCache, sample: Sample) -> None:
         """Compare all keys and values of a sample, bit for bit."""
-        key, value = (pn.target.to_host(array) for array in cache.gather(sample.name))
+        key, value = (pn.arrays.to_host(array) for array in cache.gather(sample.name))
         same = np.array_equal(key, sample.key) and np.array_equal(value, sample.value)
         self.require(same, f"{sample.name}: the keys or values in the cache are not those written")
 

@@ -1,0 +1,162 @@
+"""Arrays of any library, on the host or on the GPU, as kernels take them: with a NumPy dtype, without a copy."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+_BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
+"""Dtypes that torch cannot hand over, and those of the same size that it can."""
+
+
+def as_array(array: Any, name: str = "array") -> Any:
+    """Return an array as NumPy's, lockstep's or Numba's over the same memory; what is no array comes back as it is.
+
+    Parameters
+    ----------
+    array
+        NumPy's, torch's (also in bfloat16 and float8_e4m3fn), or any with ``__cuda_array_interface__`` (CuPy, Numba)
+        or DLPack.
+    name : str
+        For the error.
+
+    Raises
+    ------
+    TypeError
+        An array whose memory cannot be shared: a tensor that needs a gradient, or one on another device.
+    """
+    try:
+        if _is_tensor(array):
+            return _tensor_view(array)
+        if hasattr(array, "__cuda_array_interface__") or hasattr(array, "__array_interface__"):
+            return array
+        if hasattr(array, "__dlpack__") and not hasattr(array, "__lockstep_array__"):
+            return _from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise TypeError(
+            f"{name} must share its memory with NumPy or Numba, got {type(array).__name__}: {error}"
+        ) from error
+    return array
+
+
+def to_host(array: Any, name: str = "array") -> Any:
+    """Return an array, or a number or list, as a NumPy array, copied if it lies on the GPU; None stays None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `as_array`; or a list whose rows differ in length.
+    """
+    if array is None:
+        return None
+    array = as_array(array, name)
+    if hasattr(array, "__cuda_array_interface__"):
+        return _device_array(array).copy_to_host()
+    try:
+        return _as_numpy(array)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array, got {array!r}: {error}") from None
+
+
+def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+    """Return a fresh array where `like` lies, a tensor of torch if that is one."""
+    if _is_tensor(like):
+        return like.new_empty(shape, dtype=getattr(sys.modules["torch"], np.dtype(dtype).name))
+    if hasattr(like, "__cuda_array_interface__"):
+        from numba import cuda
+
+        return cuda.device_array(shape, dtype)
+    return np.empty(shape, dtype)
+
+
+def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
+    """Return an array of NaN for a target's kernels to keep: on the GPU for ``cuda``."""
+    if target == "lockstep":
+        from .lockstep.device_array import fresh_array
+
+        array = fresh_array(shape, np.dtype(dtype))
+        if not np.isnan(array.ravel()[:4]).all():  # fresh memory is NaN in float32 and float16 only
+            array.fill(np.nan)
+        return array
+    array = np.full(shape, np.nan, dtype)
+    if target != "cuda":
+        return array
+    from numba import cuda
+
+    return cuda.to_device(array)
+
+
+def beside(array: Any, like: Any) -> Any:
+    """Return a NumPy array where `like` lies: copied to the GPU if it does."""
+    if not hasattr(like, "__cuda_array_interface__"):
+        return array
+    from numba import cuda
+
+    return cuda.to_device(array)
+
+
+def transposed(array: Any, axes: tuple[int, ...]) -> Any:
+    """Return a view of an array with its axes in another order, on the GPU if it lies there."""
+    if not hasattr(array, "__cuda_array_interface__"):
+        return _as_numpy(array).transpose(axes)
+    array = _device_array(array)
+    shape, strides = (tuple(old[axis] for axis in axes) for old in (array.shape, array.strides))
+    return _device_view(array, shape, strides, array.dtype)
+
+
+def reshaped(array: Any, shape: tuple[int, ...]) -> Any:
+    """Return a view of a contiguous array in another shape, on the GPU if it lies there."""
+    if not hasattr(array, "__cuda_array_interface__"):
+        return _as_numpy(array).reshape(shape)
+    return _device_array(array).reshape(shape)
+
+
+def _is_tensor(array: Any) -> bool:
+    # Where torch was not imported, nothing is a tensor of it.
+    return isinstance(array, getattr(sys.modules.get("torch"), "Tensor", ()))
+
+
+def _tensor_view(tensor: Any) -> Any:
+    """Return NumPy's or Numba's array over a tensor of torch."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    dtype = None
+    if name in _BITS:
+        import ml_dtypes
+
+        dtype = np.dtype(getattr(ml_dtypes, name))
+        tensor = tensor.view(getattr(sys.modules["torch"], _BITS[name]))
+    if tensor.is_cuda:
+        array = _device_array(tensor)
+        return array if dtype is None else _device_view(array, array.shape, array.strides, dtype)
+    return tensor.numpy() if dtype is None else tensor.numpy().view(dtype)
+
+
+def _from_dlpack(array: Any) -> Any:
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError):
+        # NumPy reads no bfloat16 through DLPack; some libraries hand it over themselves, read-only (JAX).
+        if not isinstance(getattr(array, "dtype", None), np.dtype):
+            raise
+        return np.asarray(array)
+
+
+def _device_array(array: Any) -> Any:
+    """Return an array on the GPU as Numba's; one of Numba's as it is, since its interface knows no bfloat16."""
+    from numba import cuda
+    from numba.cuda.cudadrv.devicearray import DeviceNDArray
+
+    return array if isinstance(array, DeviceNDArray) else cuda.as_cuda_array(array)
+
+
+def _device_view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any) -> Any:
+    from numba.cuda.cudadrv.devicearray import DeviceNDArray
+
+    return DeviceNDArray(shape, strides, dtype, gpu_data=array.gpu_data)
+
+
+def _as_numpy(array: Any) -> Any:
+    """Return an array of the host as NumPy's, without a copy where it says where it lies."""
+    return np.asarray(getattr(array, "__lockstep_array__", array))

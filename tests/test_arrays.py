@@ -1,0 +1,120 @@
+"""Arrays of other libraries. Those of torch and JAX are tested where these are installed; see CONTRIBUTING.md."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import paged_numba as pn
+from paged_numba import arrays
+
+TARGET = "lockstep"
+STORAGE = ("float32", "float16", "bfloat16", "float8_e4m3fn")
+
+needs_storage = pytest.mark.parametrize("storage", STORAGE)
+needs_layout = pytest.mark.parametrize("layout", ["NHD", "HND", "packed"])
+
+
+def numpy_dtype(name):
+    return np.dtype(getattr(ml_dtypes, name, name))
+
+
+def query_dtype(storage):
+    return "float32" if storage == "float8_e4m3fn" else storage
+
+
+def operands(storage, layout):
+    """Return a query, keys, values and empty caches of NumPy."""
+    rng = np.random.default_rng(0)
+    pool = pn.PagedKVCache(3, 4, 2, 16, dtype=storage, layout=layout, target=TARGET)
+    key, value = rng.standard_normal((2, 6, 2, 16)).astype(numpy_dtype(storage))
+    # A strided view, too.
+    query = rng.standard_normal((16, 4, 1)).astype(numpy_dtype(query_dtype(storage))).transpose(2, 1, 0)
+    return query, key, value, pool.key_cache, pool.value_cache
+
+
+def use(query, key, value, key_cache, value_cache, layout, integers):
+    """Use every operation; return the results."""
+    caches, where = (key_cache, value_cache), {"layout": layout, "target": TARGET}
+    pn.write_kv(key, value, *caches, integers([8, 9, 10, 11, 0, 1]), **where)
+    pn.copy_blocks(*caches, integers([[2, 1]]), **where)
+    gathered = pn.gather_kv(*caches, integers([1, 0]), 6, **where)
+    out, lse = pn.paged_attention(
+        query, *caches, integers([[1, 0]]), integers([6]), k_scale=0.5, return_lse=True, **where
+    )
+    return [*gathered, out, lse, *pn.merge_states(out, lse, out, lse, target=TARGET)]
+
+
+def test_what_is_no_array_stays_as_it_is():
+    for thing in (None, 3, [1, 2], "text", object):
+        assert arrays.as_array(thing) is thing
+
+
+def test_an_array_that_cannot_be_shared_is_named():
+    class Elsewhere:
+        shape, dtype = (3, 4, 1, 2), "float32"
+
+        def __dlpack__(self, **options):
+            raise BufferError("it lies on another device")
+
+        def __dlpack_device__(self):
+            return 99, 0
+
+    value_cache = np.zeros((3, 4, 1, 2), np.float32)
+    with pytest.raises(
+        TypeError, match="key_cache must share its memory with NumPy or Numba, got Elsewhere: "
+    ):
+        pn.copy_blocks(Elsewhere(), value_cache, np.array([[0, 1]]), target=TARGET)
+
+
+def test_rows_of_different_lengths_are_named():
+    caches = np.zeros((2, 3, 4, 1, 2), np.float32)
+    query = np.zeros((2, 1, 2), np.float32)
+    with pytest.raises(ValueError, match=r"block_tables must be an array, got \[\[0\], \[1, 2\]\]"):
+        pn.paged_attention(query, *caches, [[0], [1, 2]], [1, 5], target=TARGET)
+
+
+@needs_layout
+@needs_storage
+def test_torch_tensors_are_read_and_written_in_place_and_give_tensors(storage, layout):
+    torch = pytest.importorskip("torch")
+
+    def tensor(array):
+        bits = array.view(f"int{8 * array.itemsize}")
+        return torch.as_tensor(bits).view(getattr(torch, array.dtype.name))
+
+    given = operands(storage, layout)
+    expected = use(*given, layout, np.array)
+    results = use(*map(tensor, operands(storage, layout)), layout, torch.tensor)
+    for ours, theirs in zip(results, expected, strict=True):
+        assert isinstance(ours, torch.Tensor)
+        assert torch.equal(ours.float(), tensor(theirs).float())
+
+    query, key_cache, value_cache = map(tensor, (given[0], *given[3:]))
+    into = torch.empty(query.shape, dtype=query.dtype)
+    returned = pn.paged_attention(
+        query, key_cache, value_cache, [[1, 0]], [6], k_scale=0.5, out=into, layout=layout, target=TARGET
+    )
+    assert returned is into
+    assert torch.equal(into.float(), results[2].float())
+
+
+def test_torch_tensor_that_needs_a_gradient_is_refused_by_name():
+    torch = pytest.importorskip("torch")
+    query, *_, key_cache, value_cache = operands("float32", "NHD")
+    query = torch.as_tensor(query).requires_grad_()
+    with pytest.raises(
+        TypeError, match=r"query must share its memory with NumPy or Numba, got Tensor: .*grad"
+    ):
+        pn.paged_attention(query, key_cache, value_cache, [[1, 0]], [6], target=TARGET)
+
+
+@needs_storage
+def test_jax_arrays_are_read_and_refused_as_caches(storage):
+    jnp = pytest.importorskip("jax.numpy")
+    query, key, value, *caches = operands(storage, "NHD")
+    foreign = [jnp.asarray(array) for array in (query, key, value)]
+    results = use(*foreign, *caches, "NHD", jnp.array)
+    for ours, theirs in zip(results, use(*operands(storage, "NHD"), "NHD", np.array), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="key_cache must be writable, got a read-only array"):
+        pn.copy_blocks(jnp.asarray(caches[0]), caches[1], np.array([[0, 1]]), target=TARGET)
