@@ -10,7 +10,7 @@ from paged_numba import lockstep
 from paged_numba.errors import KernelError
 from paged_numba.lockstep import facade
 from paged_numba.testing import laws, properties
-from paged_numba.testing.strategies import paged_batches, seeds
+from paged_numba.testing.strategies import STORAGE, grid_batches, paged_batches, seeds
 
 TARGET = "lockstep"
 F32 = np.float32
@@ -21,6 +21,14 @@ orders = st.sampled_from(("together", "forward", "reverse"))
 def test_attention_agrees_with_the_oracle(batch, order):
     with lockstep.options(order=order):
         properties.attention_agrees_with_the_oracle(batch, "auto", TARGET)
+
+
+@given(data=st.data())
+def test_attention_is_as_exact_as_dense_attention(data):
+    storage = data.draw(st.sampled_from(STORAGE), label="dtype of the cache")
+    head_dim = data.draw(st.sampled_from((256, 128, 80, 64)), label="head_dim")
+    batch = data.draw(grid_batches(storage, head_dim, 16, 8, 2, layouts=("packed",)), label="batch")
+    properties.attention_is_as_exact_as_dense_attention(batch, [("auto", None)], TARGET)
 
 
 @given(batch=paged_batches(layout="packed"), seed=seeds)

@@ -103,9 +103,12 @@ def attention_packed_kernel(
             offset = position % block_size
             score = float32(0)
             for piece in range(num_pieces):
+                # A sum for each piece: rounding errors grow with the additions in a row.
+                part = float32(0)
                 for i in range(piece_size):
                     key = float32(key_cache[kv_block, kv_head, piece, offset, i])
-                    score += query_shared[piece * piece_size + i] * key
+                    part += query_shared[piece * piece_size + i] * key
+                score += part
             score = adjusted_score(score, softcap, slope, position - query_position)
 
         # 2. Largest score so far, weights relative to it, their sum.

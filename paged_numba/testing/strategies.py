@@ -269,7 +269,13 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
 
 @st.composite
 def grid_batches(
-    draw: st.DrawFn, storage: Any, head_dim: int, block_size: int, num_q_heads: int, num_kv_heads: int
+    draw: st.DrawFn,
+    storage: Any,
+    head_dim: int,
+    block_size: int,
+    num_q_heads: int,
+    num_kv_heads: int,
+    layouts: tuple[str, ...] = ("NHD", "HND"),
 ) -> PagedBatch:
     """Draw a batch of given sizes with scores of standard deviation 3.5, in which fixed tolerances are kept.
 
@@ -322,7 +328,7 @@ def grid_batches(
     query_type = storage
     if storage.itemsize == 1:
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
-    layout = draw(st.sampled_from(("NHD", "HND")), label="layout")
+    layout = draw(st.sampled_from(layouts), label="layout")
     dense, caches = [tokens.astype(storage) for tokens in dense], caches.astype(storage)
     query = query.astype(query_type)
     return _batch(query, caches, block_tables, dense, scale, cu_seqlens_q, options, layout)
