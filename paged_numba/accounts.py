@@ -226,6 +226,9 @@ class PoolAccounts:
             self._num_empty_slots -= -sequence.length % self.block_size
         self._pool.drop(sequence.held())
         if self._prefixes is not None:
+            if sequence.num_released:
+                # Those that it released before are the head of what it gives back now.
+                self._prefixes.renew(sequence.node)
             self._prefixes.drop(sequence.node)
         return sequence
 

@@ -243,12 +243,13 @@ class BlockAllocator(PoolAccounts):
         kept = sequence.num_released + len(hits)
         new = len(sequence.table) - kept
         self._require_free(new, self._pool.num_free_beside(hits), f"swap_in of {sequence.length} tokens")
+        if self._prefixes is not None:
+            # Before blocks are taken: those found in released places are not held, and may be given up.
+            self._prefixes.use(node)
         self._pool.hold(hits)
         sequence.table[sequence.num_released :] = array("i", hits) + self._pool.take(new)
         sequence.node = node
         del sequence.unwritten[: len(found)], self._swapped[seq_id]
-        if self._prefixes is not None:
-            self._prefixes.use(node)
         self._num_empty_slots += -sequence.length % self.block_size
         self._enter(seq_id, sequence)
         cached = kept * self.block_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 
-from .prefix_cache import PrefixCache
+from .prefix_cache import NONE, PrefixCache
 
 
 class BlockPool:
@@ -75,24 +75,25 @@ class BlockPool:
             refs[block] = count + 1
         self.num_shared += shared
 
-    def drop(self, blocks: Sequence[int]) -> int:
-        """Count one holder less of each block, the last first; return how many are free now."""
-        refs, free, prefixes, shared, freed = self.refs, self._free, self._prefixes, 0, 0
-        # The last first, so that the next sequence gets them in the old order, and a prefix's tail is given up
-        # before its head.
+    def drop(self, blocks: Sequence[int]) -> None:
+        """Count one holder less of each block."""
+        refs, free, prefixes, shared = self.refs, self._free, self._prefixes, 0
+        idle = []
+        # The last first, so that the next sequence gets them in the old order.
         for block in reversed(blocks):
             count = refs[block] - 1
             refs[block] = count
             if count == 0:
-                freed += 1
-                if prefixes is not None and block in prefixes:
-                    prefixes.rest(block)
-                else:
+                kept = NONE if prefixes is None else prefixes.keep(block)
+                if kept != NONE:
+                    idle.append(kept)
+                if kept != block:
                     free.append(block)
             elif count == 1:
                 shared += 1
         self.num_shared -= shared
-        return freed
+        if prefixes is not None:
+            prefixes.rest(reversed(idle))
 
     def reclaim(self, blocks: Iterable[int]) -> None:
         """Note that free blocks hold no prefix any more."""

@@ -43,6 +43,8 @@ class PrefixCache:
         self._blocks = array("i", [NONE])
         self._uses = array("i", [1])
         self._vacant = array("i")
+        # Blocks in use that hold the same tokens as a node's block: one of them takes its place when it goes.
+        self._twins: dict[int, list[int]] = {}
         # By block; and idle blocks as a ring, the least recently used after the sentinel `num_blocks`.
         self._nodes = array("i", [NONE]) * num_blocks
         self._next = array("i", [NONE]) * num_blocks
@@ -66,7 +68,7 @@ class PrefixCache:
         return blocks, node
 
     def insert(self, node: int, blocks_of_ids: Iterable[bytes], blocks: Sequence[int], salt: Hashable) -> int:
-        """Make written blocks findable below a node; one whose tokens another block holds stays unknown.
+        """Make written blocks findable below a node.
 
         Parameters
         ----------
@@ -90,9 +92,13 @@ class PrefixCache:
             if child is None:
                 found[key] = child = self._new_node(key, node)
                 uses[node] += 1
-            if block_of[child] == NONE and block != NONE:
-                block_of[child], node_of[block] = block, child
+            if block != NONE and node_of[block] == NONE:
+                node_of[block] = child
                 uses[child] += 1
+                if block_of[child] == NONE:
+                    block_of[child] = block
+                else:
+                    self._twins.setdefault(child, []).append(block)
             node = child
         return node
 
@@ -123,20 +129,35 @@ class PrefixCache:
             node = self._parents[node]
             uses[node] -= 1
 
-    # Idle blocks, in the order in which they were freed: a sequence's last block first, so that tails go
-    # before heads.
+    # Idle blocks, in the order in which they were freed, but a chain's tail always before its head, without which it
+    # could not be found.
 
     def is_idle(self, block: int) -> bool:
         """Tell whether a block holds a prefix and belongs to no sequence."""
         return self._next[block] != NONE
 
-    def rest(self, block: int) -> None:
-        """Note that no sequence has a block any more."""
-        following, before, end = self._next, self._before, len(self._nodes)
-        last = before[end]
-        following[last] = before[end] = block
-        before[block], following[block] = last, end
-        self.num_idle += 1
+    def keep(self, block: int) -> int:
+        """Return the block to `rest` as no sequence has `block` any more: itself, an idle one like it, or NONE."""
+        node = self._nodes[block]
+        if node not in self._twins:
+            return NONE if node == NONE else block
+        self._forget(block)
+        other = self._blocks[node]
+        if not self.is_idle(other):
+            return NONE
+        self.wake(other)
+        return other
+
+    def rest(self, blocks: Iterable[int]) -> None:
+        """Note that no sequence has some blocks of a chain any more, given from its head on."""
+        nodes, parents, block_of, following = self._nodes, self._parents, self._blocks, self._next
+        right = len(nodes)
+        for block in blocks:
+            head = block_of[parents[nodes[block]]]
+            if head != NONE and following[head] != NONE:
+                right = head
+            self._insert(block, right)
+            right = block
 
     def wake(self, block: int) -> None:
         """Note that a sequence has an idle block."""
@@ -145,6 +166,15 @@ class PrefixCache:
         following[left], before[right] = right, left
         following[block] = NONE
         self.num_idle -= 1
+
+    def renew(self, node: int) -> None:
+        """Have the idle blocks down to a node given up after all others, as those that were used last."""
+        while node not in (ROOT, NONE):
+            block = self._blocks[node]
+            if block != NONE and self.is_idle(block):
+                self.wake(block)
+                self._insert(block, len(self._nodes))
+            node = self._parents[node]
 
     def evict(self, count: int) -> list[int]:
         """Forget the idle blocks that were used least recently, and return them."""
@@ -189,9 +219,23 @@ class PrefixCache:
         self._uses.append(0)
         return len(self._keys) - 1
 
+    def _insert(self, block: int, right: int) -> None:
+        """Put a block into the ring, before another."""
+        left = self._before[right]
+        self._next[left] = self._before[right] = block
+        self._before[block], self._next[block] = left, right
+        self.num_idle += 1
+
     def _forget(self, block: int) -> None:
         node = self._nodes[block]
-        self._nodes[block] = self._blocks[node] = NONE
+        twins = self._twins.get(node, [])
+        if self._blocks[node] == block:
+            self._blocks[node] = twins.pop() if twins else NONE
+        else:
+            twins.remove(block)
+        if not twins:
+            self._twins.pop(node, None)
+        self._nodes[block] = NONE
         self.drop(node)
 
     def check(self, in_use: Iterable[int]) -> None:
@@ -210,20 +254,31 @@ class PrefixCache:
         uses = [0] * len(self._keys)
         uses[ROOT] = 1
         for node in in_use:
+            assert node == ROOT or self._keys[node] is not None, (
+                f"a sequence goes on from node {node}, which is gone"
+            )
             uses[node] += 1
         for key, node in self._found.items():
             assert self._keys[node] == key, f"node {node} is found by what it does not hold"
             uses[self._parents[node]] += 1
         for node, block in enumerate(self._blocks):
-            if block != NONE:
-                assert self._nodes[block] == node, f"block {block} is that of two nodes"
-                uses[node] += 1
+            assert block == NONE or self._nodes[block] == node, f"block {block} is that of two nodes"
+        twins = {block for blocks in self._twins.values() for block in blocks}
         for block, node in enumerate(self._nodes):
-            assert node == NONE or self._blocks[node] == block, f"block {block} has another's node"
+            if node != NONE:
+                assert block in twins or self._blocks[node] == block, f"block {block} has another's node"
+                assert block not in twins or block in self._twins[node], f"block {block} has another's twins"
+                uses[node] += 1
+            assert block not in twins or not self.is_idle(block), (
+                f"block {block} is idle beside another like it"
+            )
         for node, count in enumerate(uses):
             assert self._uses[node] == count, f"node {node} has {count} uses, {self._uses[node]} are counted"
         assert len(self._found) + len(self._vacant) + 1 == len(uses), "a node is lost"
         idle = self.idle()
         assert len(idle) == self.num_idle, f"{len(idle)} blocks are idle, {self.num_idle} are counted"
-        for block in idle:
+        places = {block: place for place, block in enumerate(idle)}
+        for block, place in places.items():
             assert self._nodes[block] != NONE, f"block {block} is idle and holds no prefix"
+            head = self._blocks[self._parents[self._nodes[block]]]
+            assert places.get(head, place) >= place, f"block {head} goes before its tail {block}"

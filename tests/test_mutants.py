@@ -18,8 +18,8 @@ from paged_numba.testing.mutants.prefixes import (
     PREFIX_MUTANTS,
     HeadsGoFirst,
     MostRecentGoesFirst,
+    NotRenewed,
     PromisesTooMuch,
-    with_pool,
     with_prefixes,
 )
 from paged_numba.testing.strategies import grid_batches, merge_parts, paged_batches, seeds, tokens_to_write
@@ -252,7 +252,7 @@ def test_cache_mutant_is_killed(mutant):
 @pytest.mark.parametrize("name", PREFIX_MUTANTS)
 def test_prefix_cache_mutant_is_killed(name):
     longer = settings(hunt, max_examples=1000, stateful_step_count=50)
-    with pytest.raises((AssertionError, KeyError, IndexError)):
+    with pytest.raises((AssertionError, KeyError, IndexError, ValueError)):
         run_state_machine_as_test(prefix_machine(PREFIX_MUTANTS[name]), settings=longer)
 
 
@@ -280,8 +280,25 @@ def test_an_allocator_that_gives_up_the_wrong_block_is_noticed():
         return [pool.add(name, [*name.encode(), 0]).num_cached_tokens for name in ("abcd", "efgh")] == [2, 4]
 
     assert gives_up_the_least_recent_tail(BlockAllocator)
-    assert not gives_up_the_least_recent_tail(with_pool(HeadsGoFirst))
+    assert not gives_up_the_least_recent_tail(with_prefixes(HeadsGoFirst))
     assert not gives_up_the_least_recent_tail(with_prefixes(MostRecentGoesFirst))
+
+
+def test_an_allocator_that_takes_a_released_head_for_long_unused_is_noticed():
+    def gives_up_what_was_freed_first(make):
+        pool = make(4, 2, prefix_caching=True)
+        for name in ("abcd", "ef"):
+            pool.add(name, [*name.encode(), 0][: len(name)])
+            pool.commit(name)
+        pool.release("abcd", 1)  # "ab", while "cd" is in use
+        pool.free("ef")
+        pool.free("abcd")
+        pool.add("new", range(6))
+        pool.free("new")
+        return pool.add("again", [*b"abcd"]).num_cached_tokens == 2
+
+    assert gives_up_what_was_freed_first(BlockAllocator)
+    assert not gives_up_what_was_freed_first(with_prefixes(NotRenewed))
 
 
 def test_mutant_whose_text_is_gone_is_an_error(tmp_path):

@@ -11,6 +11,8 @@ from paged_numba.testing.mutants.prefixes import (
     HitsHeldTooLate,
     ParentForgotten,
     StaleAfterReuse,
+    SwapInGoesOnFromAGoneNode,
+    TwinsForgotten,
     with_pool,
     with_prefixes,
 )
@@ -71,10 +73,10 @@ def test_the_name_of_a_prefix_reused_while_others_are_below_it():
         pool = make(5, 2, prefix_caching=True)
         pool.add("a", ids("wx"))
         pool.commit("a")
-        # Found whole, so that b computes its own; what b adds is below the block of a.
-        pool.add("b", ids("wx"))
-        pool.append("b", ids("yz"))
+        pool.add("b", ids("wxyz!"))
         pool.commit("b")
+        # Both give up "wx", and b keeps what is below it.
+        pool.release("b", 3)
         pool.free("a")
         pool.add("c", ids("12345"))
         assert pool.stats().num_evictions == 1
@@ -129,6 +131,45 @@ def test_hits_evicted_by_their_own_allocation():
 
     assert keeps_its_hits(pn.BlockAllocator)
     assert not keeps_its_hits(with_pool(HitsHeldTooLate))
+
+
+def test_a_prefix_given_up_by_the_swap_in_that_found_it():
+    def serves_nothing_wrong(make):
+        pool = make(5, 2, prefix_caching=True)
+        pool.add("a", ids("uvwxy"))
+        pool.commit("a")
+        pool.release("a", 3)
+        pool.swap_out("a")
+        pool.add("b", ids("123456"))
+        pool.add("c", ids("78"))  # "wx" is given up
+        pool.free("c")
+        # "uv" is found, but a does not hold its block any more, and takes it for "wx" or "y".
+        assert pool.swap_in("a").num_cached_tokens == 2
+        pool.free("b")
+        pool.add("d", ids("pq!"))
+        pool.commit("d")
+        pool.commit("a")
+        pool.free("d")
+        return pool.add("e", ids("pqwx!")).num_cached_tokens == 2
+
+    assert serves_nothing_wrong(pn.BlockAllocator)
+    assert not serves_nothing_wrong(SwapInGoesOnFromAGoneNode)
+
+
+def test_a_prefix_lost_with_one_of_two_blocks_that_hold_it():
+    def finds_the_other(make):
+        pool = make(4, 2, prefix_caching=True)
+        for name in "ab":
+            pool.add(name, ids("wx"))
+        for name in "ab":
+            pool.commit(name)
+        pool.free("a")
+        pool.add("c", ids("123456"))  # all that is free
+        pool.free("c")
+        return pool.add("d", ids("wx!")).num_cached_tokens == 2
+
+    assert finds_the_other(pn.BlockAllocator)
+    assert not finds_the_other(with_prefixes(TwinsForgotten))
 
 
 @pytest.mark.parametrize("swapped", [False, True])

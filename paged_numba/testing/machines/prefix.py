@@ -17,7 +17,6 @@ NUM_BLOCKS, BLOCK_SIZE = 7, 2
 salts = st.sampled_from((None, "x"))
 # Few tokens, so that prefixes meet.
 texts = st.lists(st.integers(0, 1), max_size=4 * BLOCK_SIZE)
-needs_a_written_sequence = precondition(lambda machine: machine.written())
 
 
 def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) -> type[RuleBasedStateMachine]:
@@ -33,7 +32,10 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             self.pool = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
             self.model: dict[int, tuple[Any, list[int]]] = {}
             self.swapped: dict[int, tuple[Any, list[int]]] = {}
-            self.unwritten: dict[int, list[int]] = {}
+            # The first position that is not written yet.
+            self.unwritten: dict[int, int] = {}
+            # Sequences that began before the prefix cache was reset.
+            self.hidden: set[int] = set()
             self.memory: dict[int, Any] = {}
             self.names = itertools.count()
             self.queried = self.hit = 0
@@ -42,12 +44,11 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             salt, tokens = self.model[name]
             return salt, tuple(tokens[: position + 1])
 
-        def written(self) -> set[int]:
-            return self.model.keys() - self.unwritten.keys()
-
-        def write(self, name: int, slots: list[int], first: int) -> None:
-            for position, slot in enumerate(slots, first):
-                self.memory[slot] = self.expected(name, position)
+        def must_write(self, name: int, slots: list[int], first: int) -> None:
+            """Note that slots hold nothing of use, those of the tokens from a position on."""
+            for slot in slots:
+                self.memory.pop(slot, None)
+            self.unwritten[name] = min(first, self.unwritten.get(name, first))
 
         def require_held(self, name: int, stop: int) -> None:
             """Hold the first tokens, those released left out, against memory."""
@@ -59,7 +60,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             ], "a block was served that does not hold the prefix"
 
         def findable(self, name: int, count: int) -> int:
-            """Return how many of a sequence's first blocks are known; of two with the same tokens one is."""
+            """Return how many of a sequence's first blocks are known."""
             table = self.pool.block_table(name).tolist()[:count]
             return next(
                 (i for i, block in enumerate(table) if block < 0 or not self.pool.is_cached(block)),
@@ -113,9 +114,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             self.require_held(name, cached)
             slots = self.pool.slots(name, cached, len(tokens)).tolist()
             assert allocation.slots.tolist() == slots
-            for slot in slots:
-                self.memory.pop(slot, None)
-            self.unwritten[name] = slots
+            self.must_write(name, slots, cached)
             if written:
                 self.finish_writing(name)
 
@@ -125,14 +124,17 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             self.finish_writing(pick(data, self.unwritten))
 
         def finish_writing(self, name: int) -> None:
-            slots = self.unwritten.pop(name)
-            self.write(name, slots, len(self.model[name][1]) - len(slots))
+            length = len(self.model[name][1])
+            first = max(self.unwritten.pop(name, length), self.pool.num_released_tokens(name))
+            if first < length:
+                for position, slot in enumerate(self.pool.slots(name, first, length).tolist(), first):
+                    self.memory[slot] = self.expected(name, position)
             self.pool.commit(name)
 
-        @needs_a_written_sequence
-        @rule(data=st.data(), tokens=texts.filter(bool))
-        def append(self, data: Any, tokens: list[int]) -> None:
-            name = pick(data, self.written())
+        @needs_a_sequence
+        @rule(data=st.data(), tokens=texts.filter(bool), written=st.booleans())
+        def append(self, data: Any, tokens: list[int], written: bool) -> None:
+            name = pick(data, self.model)
             start = len(self.model[name][1])
             try:
                 allocation = self.pool.append(name, tokens)
@@ -142,16 +144,21 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 for offset in range(BLOCK_SIZE):
                     self.memory[dst * BLOCK_SIZE + offset] = self.memory.get(src * BLOCK_SIZE + offset)
             self.model[name][1].extend(tokens)
-            self.write(name, allocation.slots.tolist(), start)
-            self.pool.commit(name)
+            self.must_write(name, allocation.slots.tolist(), start)
+            if written:
+                self.finish_writing(name)
 
-        @needs_a_written_sequence
+        @needs_a_sequence
         @rule(data=st.data())
         def fork(self, data: Any) -> None:
-            parent, child = pick(data, self.written()), next(self.names)
+            parent, child = pick(data, self.model), next(self.names)
             self.pool.fork(parent, child)
             salt, tokens = self.model[parent]
             self.model[child] = salt, list(tokens)
+            if parent in self.unwritten:
+                self.unwritten[child] = self.unwritten[parent]
+            if parent in self.hidden:
+                self.hidden.add(child)
 
         @precondition(lambda self: self.model or self.swapped)
         @rule(data=st.data())
@@ -162,6 +169,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             self.pool.free(name)
             for known in (self.model, self.swapped, self.unwritten):
                 known.pop(name, None)
+            self.hidden.discard(name)
 
         @needs_a_sequence
         @rule(data=st.data())
@@ -169,15 +177,17 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             name = pick(data, self.model)
             self.pool.preempt(name)
             self.unwritten.pop(name, None)
+            self.hidden.discard(name)
             salt, tokens = self.model.pop(name)
             self.start(name, tokens, salt, False)
 
-        @needs_a_written_sequence
+        @needs_a_sequence
         @rule(data=st.data())
         def swap_out(self, data: Any) -> None:
-            name = pick(data, self.written())
+            name = pick(data, self.model)
             self.pool.swap_out(name)
             self.swapped[name] = self.model.pop(name)
+            self.unwritten.pop(name, None)
 
         @needs_a_swapped_sequence
         @rule(data=st.data())
@@ -193,18 +203,17 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             length, cached = len(self.model[name][1]), allocation.num_cached_tokens
             self.require_held(name, cached)
             assert allocation.slots.tolist() == self.pool.slots(name, cached, length).tolist()
-            self.unwritten[name] = allocation.slots.tolist()
-            for slot in self.unwritten[name]:
-                self.memory.pop(slot, None)
+            self.must_write(name, allocation.slots.tolist(), cached)
 
-        @needs_a_written_sequence
+        @needs_a_sequence
         @rule(data=st.data(), window=st.integers(1, 2 * BLOCK_SIZE))
         def release(self, data: Any, window: int) -> None:
-            self.pool.release(pick(data, self.written()), window)
+            self.pool.release(pick(data, self.model), window)
 
         @rule()
         def reset(self) -> None:
             self.pool.reset_prefix_cache()
+            self.hidden |= self.model.keys() | self.swapped.keys()
             assert not any(map(self.pool.is_cached, range(NUM_BLOCKS)))
 
         @invariant()
@@ -213,6 +222,13 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             for name, (_, tokens) in self.model.items():
                 if name not in self.unwritten:
                     self.require_held(name, len(tokens))
+
+        @invariant()
+        def what_is_written_is_findable(self) -> None:
+            for name, (_, tokens) in self.model.items():
+                if name not in self.unwritten and name not in self.hidden:
+                    full = self.pool.block_table(name).tolist()[: len(tokens) // BLOCK_SIZE]
+                    assert all(block < 0 or self.pool.is_cached(block) for block in full)
 
         @invariant()
         def the_counts_agree(self) -> None:

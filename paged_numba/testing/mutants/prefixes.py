@@ -101,11 +101,36 @@ class MostRecentGoesFirst(PrefixCache):
         return last
 
 
-class HeadsGoFirst(BlockPool):
+class HeadsGoFirst(PrefixCache):
     """Gives up a prefix's head before its tail."""
 
-    def drop(self, blocks: Sequence[int]) -> int:
-        return super().drop(blocks[::-1])
+    def rest(self, blocks: Iterable[int]) -> None:
+        for block in blocks:
+            self._insert(block, len(self._nodes))
+
+
+class NotRenewed(PrefixCache):
+    """Leaves what a window released, and what is put before it, where it was when the sequence ends."""
+
+    def renew(self, node: int) -> None:
+        pass
+
+
+class TwinsForgotten(PrefixCache):
+    """Does not know blocks that hold the same tokens as one that it knows."""
+
+    def insert(self, node: int, blocks_of_ids: Iterable[bytes], blocks: Sequence[int], salt: Hashable) -> int:
+        last = super().insert(node, blocks_of_ids, blocks, salt)
+        for twin in [block for twins in self._twins.values() for block in twins]:
+            self._forget(twin)
+        return last
+
+
+class TwinsStay(PrefixCache):
+    """Keeps a block that no sequence has any more although another holds the same."""
+
+    def keep(self, block: int) -> int:
+        return NONE if self._nodes[block] == NONE else block
 
 
 class HitsHeldTooLate(BlockPool):
@@ -148,6 +173,30 @@ class SwapInServedBeforeItIsWritten(BlockAllocator):
         return allocation
 
 
+class SwapInGoesOnFromAGoneNode(BlockAllocator):
+    """Takes blocks before it keeps the node that it found: that of a released block may go."""
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        prefixes: Any = self._prefixes
+        used: list[int] = []
+        prefixes.use = used.append
+        try:
+            allocation = super().swap_in(seq_id)
+        finally:
+            del prefixes.use
+        for node in used:
+            prefixes.use(node)
+        return allocation
+
+
+class ForkSharesWhatIsUnwritten(BlockAllocator):
+    """Has a fork note its new tokens in its parent's list."""
+
+    def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
+        super().fork(parent_id, child_id)
+        self._sequences[child_id].unwritten = self._sequences[parent_id].unwritten
+
+
 class SwapInForgetsTheSalt(BlockAllocator):
     """Looks for the blocks of a swapped sequence among those without a salt."""
 
@@ -186,12 +235,16 @@ PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
             StaleAfterReuse,
             ParentIgnored,
             UnwrittenAtReset,
+            HeadsGoFirst,
+            TwinsForgotten,
+            TwinsStay,
         )
     },
     WholePromptServed.__name__: WholePromptServed,
     **{
         mutant.__name__: mutant
         for mutant in (
+            ForkSharesWhatIsUnwritten,
             ServedBeforeItIsWritten,
             SwapInServedBeforeItIsWritten,
             SwapInForgetsTheSalt,
