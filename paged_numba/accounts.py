@@ -5,7 +5,6 @@ The changes are those of `paged_numba.allocator.BlockAllocator`, which builds on
 
 from __future__ import annotations
 
-import operator
 from array import array
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .allocation import AllocatorStats
+from .arguments import fraction, hashable, integer, not_negative, positive, truth
 from .block_pool import BlockPool
 from .errors import DuplicateSequenceError, SwappedSequenceError, UnknownSequenceError
-from .integers import fraction, not_negative, positive
 from .prefix_cache import NONE, PrefixCache
 from .sequence_state import SequenceState
 
@@ -42,7 +41,7 @@ class PoolAccounts:
                 f"num_blocks * block_size must be at most {MAX_SLOTS}, got num_blocks={self.num_blocks} "
                 f"block_size={self.block_size}"
             )
-        self._prefixes = PrefixCache(self.num_blocks) if prefix_caching else None
+        self._prefixes = PrefixCache(self.num_blocks) if truth("prefix_caching", prefix_caching) else None
         self._pool = BlockPool(self.num_blocks, self._prefixes)
         # 0.29 * 100 is a little below 29 in binary.
         self._reserve = int(round(watermark * self.num_blocks, 9))
@@ -79,7 +78,7 @@ class PoolAccounts:
 
     def is_swapped(self, seq_id: Hashable) -> bool:
         """Tell whether a sequence is swapped out."""
-        return seq_id in self._swapped
+        return hashable("seq_id", seq_id) in self._swapped
 
     def seq_len(self, seq_id: Hashable) -> int:
         """Return the number of tokens of a sequence, also of one that is swapped out.
@@ -88,7 +87,7 @@ class PoolAccounts:
         ------
         UnknownSequenceError
         """
-        return (self._swapped.get(seq_id) or self._sequence(seq_id)).length
+        return self._swapped[seq_id].length if self.is_swapped(seq_id) else self._sequence(seq_id).length
 
     def num_released_tokens(self, seq_id: Hashable) -> int:
         """Return how many of a sequence's first tokens `release` gave up.
@@ -239,13 +238,16 @@ class PoolAccounts:
             if seq_id in self._swapped:
                 raise SwappedSequenceError(f"the sequence {seq_id!r} is swapped out") from None
             raise UnknownSequenceError(f"no sequence has the id {seq_id!r}") from None
+        except TypeError:
+            hashable("seq_id", seq_id)
+            raise
 
     def _require_new(self, seq_id: Hashable) -> None:
-        if seq_id in self._sequences or seq_id in self._swapped:
+        if hashable("seq_id", seq_id) in self._sequences or seq_id in self._swapped:
             raise DuplicateSequenceError(f"a sequence has the id {seq_id!r} already")
 
     def _block(self, block: int) -> int:
-        block = operator.index(block)
+        block = integer("block", block)
         if not 0 <= block < self.num_blocks:
             raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
         return block

@@ -15,8 +15,8 @@ import numpy as np
 
 from .accounts import PoolAccounts
 from .allocation import Allocation
+from .arguments import hashable, not_negative, positive
 from .errors import OutOfBlocksError
-from .integers import not_negative, positive
 from .prefix_cache import NONE, ROOT
 from .sequence_state import SequenceState
 from .token_ids import as_bytes, split
@@ -67,7 +67,7 @@ class BlockAllocator(PoolAccounts):
     def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
         """Tell whether `add` would find blocks for a sequence; see there."""
         count, ids = self._tokens(tokens)
-        hits, _ = self._find(split(ids, self.block_size), salt)
+        hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
     # Changes. Each checks all that can fail before it changes anything.
@@ -95,12 +95,14 @@ class BlockAllocator(PoolAccounts):
             Nothing was changed.
         """
         count, ids = self._tokens(tokens)
-        hash(salt)  # what is no key fails here
+        hashable("salt", salt)
         self._require_new(seq_id)
         unwritten, part = split(ids, self.block_size)
         hits, node = self._find((unwritten, part), salt)
         new = self._blocks_for(count) - len(hits)
-        self._require_free(new + self._reserve, self._pool.num_free_beside(hits), f"add of {count} tokens")
+        above = f" above a watermark of {self._reserve} blocks" if self._reserve else ""
+        free = self._pool.num_free_beside(hits)
+        self._require_free(new + self._reserve, free, f"add of {count} tokens{above}")
         # Hits are held first: what they need may not be given up for the others.
         self._pool.hold(hits)
         table = array("i", hits)
@@ -178,7 +180,9 @@ class BlockAllocator(PoolAccounts):
         UnknownSequenceError
             Also for a sequence that was freed before; nothing was changed.
         """
-        if self._swapped.pop(seq_id, None) is None:
+        if self.is_swapped(seq_id):
+            del self._swapped[seq_id]
+        else:
             self._leave(seq_id)
 
     def preempt(self, seq_id: Hashable) -> None:
@@ -231,7 +235,7 @@ class BlockAllocator(PoolAccounts):
         OutOfBlocksError
             Nothing was changed.
         """
-        if seq_id not in self._swapped:
+        if not self.is_swapped(seq_id):
             self._sequence(seq_id)
             raise ValueError(f"seq_id must be that of a sequence that is swapped out, got seq_id={seq_id!r}")
         sequence = self._swapped[seq_id]

@@ -11,6 +11,7 @@ from . import layouts, ops, validation
 from . import target as seam
 from .allocation import Allocation
 from .allocator import BlockAllocator
+from .arguments import truth
 from .arrays import as_array, beside, storage, to_host
 from .cache_watch import CacheWatch
 
@@ -36,6 +37,8 @@ class PagedKVCache:
         float8_e4m3fn.
     prefix_caching : bool
         Whether `add` finds the keys and values of first tokens that another sequence has, or had.
+    watermark : float
+        Part of the pool that `add` leaves free for sequences to grow into, 0 to 1.
     target : str
         What runs the kernels and so where the storage lies; see `paged_numba.target.resolve`.
     debug : bool
@@ -84,13 +87,16 @@ class PagedKVCache:
         k_scale: Any = None,
         v_scale: Any = None,
         prefix_caching: bool = False,
+        watermark: float = 0.0,
         target: str = "auto",
         debug: bool = False,
     ) -> None:
         self.target = seam.resolve(target)
-        if debug and self.target != "lockstep":
+        if truth("debug", debug) and self.target != "lockstep":
             raise ValueError(f"debug=True needs the target lockstep, got target={self.target!r}")
-        self.allocator = BlockAllocator(num_blocks, block_size, prefix_caching=prefix_caching)
+        self.allocator = BlockAllocator(
+            num_blocks, block_size, prefix_caching=prefix_caching, watermark=watermark
+        )
         validation.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
         storage_type = validation.cache_dtype(dtype)
         self.layout = layout

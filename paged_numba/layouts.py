@@ -28,7 +28,7 @@ _PIECE_BYTES = 16
 
 def cache_layout(layout: Any) -> str:
     """Return a layout's name, or raise."""
-    if layout not in TOKEN_AXES:
+    if not isinstance(layout, str) or layout not in TOKEN_AXES:
         raise ValueError(f"layout must be one of {', '.join(TOKEN_AXES)}, got layout={layout!r}")
     return str(layout)
 

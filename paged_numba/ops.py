@@ -9,6 +9,7 @@ import numpy as np
 
 from . import layouts, plan, validation
 from . import target as seam
+from .arguments import truth
 from .arrays import as_array, empty, reshaped, to_host, transposed
 from .attention import Attention
 
@@ -253,10 +254,11 @@ def paged_attention(
     num_kv_heads = key_cache.shape[2]
     slopes, sink_scores = to_host(alibi_slopes, "alibi_slopes"), to_host(sinks, "sinks")
     validation.check_attention_options(num_q_heads, scale, causal, window, softcap, slopes, sink_scores)
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got algorithm={algorithm!r}")
     validation.check_layout_algorithm(layout, algorithm)
     validation.check_num_splits(num_splits, algorithm)
+    truth("return_lse", return_lse)
     scales = [
         validation.cache_scale(name, to_host(factor, name), num_kv_heads)
         for name, factor in (("k_scale", k_scale), ("v_scale", v_scale))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .integers import integer
+from .arguments import integer
 
 BYTES_PER_ID = 8
 

@@ -7,11 +7,11 @@ checks look at shape and dtype only and so take arrays of any kind; value checks
 from __future__ import annotations
 
 import numbers
-import operator
 from typing import Any
 
 import numpy as np
 
+from .arguments import integer, truth
 from .layouts import piece_size
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
@@ -35,14 +35,14 @@ _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_layers: Any = 1) -> None:
     """Raise unless a cache of these sizes can be written, gathered, copied and attended to."""
-    if _integer("num_layers", num_layers) < 1:
+    if integer("num_layers", num_layers) < 1:
         raise ValueError(f"num_layers must be positive, got num_layers={num_layers}")
     for name, count, limit in (
         ("block_size", block_size, MAX_BLOCK_SIZE),
         ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
         ("head_dim", head_dim, MAX_HEAD_DIM),
     ):
-        if not 1 <= _integer(name, count) <= limit:
+        if not 1 <= integer(name, count) <= limit:
             raise ValueError(f"{name} must lie in 1 .. {limit}, got {name}={count}")
 
 
@@ -70,7 +70,7 @@ def cache_dtype(dtype: Any) -> Any:
 
 def check_layer(layer: Any, num_layers: int) -> None:
     """Raise unless a cache has the layer."""
-    if not 0 <= _integer("layer", layer) < num_layers:
+    if not 0 <= integer("layer", layer) < num_layers:
         raise ValueError(f"layer must lie in 0 .. {num_layers - 1} (num_layers - 1), got layer={layer}")
 
 
@@ -109,7 +109,7 @@ def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len:
     _integers("block_table", block_table, ("max_blocks",))
 
     block_size = key_cache.shape[1]
-    length = _integer("seq_len", seq_len)
+    length = integer("seq_len", seq_len)
     longest = block_table.size * block_size
     if not 0 <= length <= longest:
         raise ValueError(
@@ -234,9 +234,8 @@ def check_attention_options(
     """Raise unless the options of `ops.paged_attention` fit; see there."""
     if scale is not None and not _is_float32(scale):
         raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
-    if not isinstance(causal, (bool, np.bool_)):
-        raise TypeError(f"causal must be True or False, got causal={causal!r}")
-    if window is not None and _integer("window", window) < 1:
+    truth("causal", causal)
+    if window is not None and integer("window", window) < 1:
         raise ValueError(f"window must be positive or None, got window={window}")
     if softcap is not None and not (_is_float32(softcap) and np.float32(softcap) > 0):
         raise ValueError(f"softcap must be a positive float32 or None, got softcap={softcap!r}")
@@ -294,7 +293,7 @@ def check_num_splits(num_splits: Any, algorithm: str) -> None:
         raise ValueError(
             f"num_splits is for algorithm='split', got num_splits={num_splits} with {algorithm!r}"
         )
-    if not 1 <= _integer("num_splits", num_splits) <= MAX_GRID_DIM:
+    if not 1 <= integer("num_splits", num_splits) <= MAX_GRID_DIM:
         raise ValueError(f"num_splits must lie in 1 .. {MAX_GRID_DIM}, got num_splits={num_splits}")
 
 
@@ -313,7 +312,11 @@ def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
 
 
 def _is_float32(number: Any) -> bool:
-    return isinstance(number, numbers.Real) and abs(float(number)) <= _LARGEST_FLOAT
+    return (
+        isinstance(number, numbers.Real)
+        and not isinstance(number, bool)
+        and abs(float(number)) <= _LARGEST_FLOAT
+    )
 
 
 # Static pieces.
@@ -407,15 +410,6 @@ def _integers(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
     _shaped(name, array, shape)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, got {name}.dtype={array.dtype}")
-
-
-def _integer(name: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {name}={value!r}")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {name}={value!r}") from None
 
 
 # Value pieces.

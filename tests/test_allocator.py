@@ -105,6 +105,22 @@ def test_ids_must_be_known_or_new():
         (lambda: pool_with_a().append("a", 0), ValueError, "tokens must be positive, got tokens=0"),
         (lambda: pool_with_a().slots("a", 2, 1), ValueError, "got start=2 stop=1"),
         (lambda: pool_with_a().slots("a", 0, 4), ValueError, r"0 \.\. 3 .*got start=0 stop=4"),
+        (lambda: pool_with_a().ref_count(1.5), TypeError, r"block must be an integer, got block=1\.5"),
+        (
+            lambda: BlockAllocator(4, 4, prefix_caching=1),
+            TypeError,
+            "prefix_caching must be True or False, got .*=1",
+        ),
+        (lambda: pool_with_a().add([1], 1), TypeError, r"seq_id must be hashable, got seq_id=\[1\]"),
+        (lambda: pool_with_a().fork("a", [1]), TypeError, r"seq_id must be hashable, got seq_id=\[1\]"),
+        (lambda: pool_with_a().free([1]), TypeError, r"seq_id must be hashable, got seq_id=\[1\]"),
+        (lambda: pool_with_a().seq_len([1]), TypeError, r"seq_id must be hashable, got seq_id=\[1\]"),
+        (lambda: pool_with_a().add("b", 1, salt=[1]), TypeError, r"salt must be hashable, got salt=\[1\]"),
+        (
+            lambda: pool_with_a().can_allocate(1, salt=[1]),
+            TypeError,
+            r"salt must be hashable, got salt=\[1\]",
+        ),
         (lambda: pool_with_a().ref_count(4), ValueError, r"block must lie in 0 \.\. 3, got block=4"),
     ],
 )

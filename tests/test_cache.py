@@ -262,6 +262,29 @@ def test_tokens_that_are_reserved_but_not_committed_are_no_prefix():
     assert subject.reserve("c", ids).num_cached_tokens == 8
 
 
+@pytest.mark.parametrize("end", ["free", "preempt"])
+def test_an_id_used_again_after_a_reservation_is_a_prefix_when_it_is_written(end):
+    subject = pn.PagedKVCache(8, 4, 2, 3, prefix_caching=True, target="lockstep")
+    ids = list(range(9))
+    subject.reserve("a", ids)
+    getattr(subject, end)("a")
+    assert subject.add("a", *tokens(9), ids) == 0
+    assert subject.add("b", *tokens(9), ids) == 8
+
+
+def test_the_watermark_is_that_of_the_allocator():
+    subject = pn.PagedKVCache(10, 4, 2, 3, watermark=0.2, target="lockstep")
+    with pytest.raises(pn.OutOfBlocksError, match="add of 33 tokens above a watermark of 2 blocks needs 11"):
+        subject.add("a", *tokens(33))
+    assert subject.add("a", *tokens(32)) == 0
+
+
+@pytest.mark.parametrize("name", ["prefix_caching", "debug"])
+def test_switches_are_truth_values(name):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got {name}='no'"):
+        pn.PagedKVCache(4, 4, 2, 3, target="lockstep", **{name: "no"})
+
+
 def test_decode_with_a_window_goes_on_when_what_slid_out_is_released():
     subject = pn.PagedKVCache(4, 4, 2, 3, target="lockstep", debug=True)
     key, value = tokens(40)

@@ -14,6 +14,7 @@ from paged_numba.testing.machines import allocator_machine, cache_machine, prefi
 from paged_numba.testing.mutants import kernels
 from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
 from paged_numba.testing.mutants.caches import CACHE_MUTANTS
+from paged_numba.testing.mutants.plans import PLAN_MUTANTS, planned_wrongly
 from paged_numba.testing.mutants.prefixes import (
     PREFIX_MUTANTS,
     HeadsGoFirst,
@@ -153,6 +154,12 @@ def test_kernel_mutant_is_killed(mutant):
             attend(mutant.algorithm)
         else:
             PROPERTIES[mutant.operation]()
+
+
+@pytest.mark.parametrize("mutant", PLAN_MUTANTS, ids=str)
+def test_plan_mutant_is_killed(mutant):
+    with planned_wrongly(mutant), pytest.raises((AssertionError, KernelError, ValueError)):
+        attend(mutant.algorithm)
 
 
 def test_real_kernels_survive_the_same_hunt():

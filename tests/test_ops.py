@@ -159,10 +159,10 @@ def test_cascade_loads_what_sequences_share_once_for_all_of_them():
 
 
 def test_auto_splits_long_sequences_of_small_batches_and_says_why():
-    def choose(chunks, length):
+    def choose(chunks, length, **options):
         starts = np.cumsum([0, *chunks])
         sizes = {"num_q_heads": 32, "num_kv_heads": 8, "multiprocessors": 132}
-        return pn.plan.choose(np.full(len(chunks), length), starts, **sizes)
+        return pn.plan.choose(np.full(len(chunks), length), starts, **sizes, **options)
 
     assert choose([1] * 33, 4096).why == "33 tiles of query tokens x 8 KV heads occupy 132 multiprocessors"
     assert choose([1], 100).why.endswith("and the most keys that one sees, 100, are too few to split")
@@ -172,6 +172,8 @@ def test_auto_splits_long_sequences_of_small_batches_and_says_why():
     assert (
         choice.why == "1 tile of query tokens x 8 KV heads, too few for 132 multiprocessors: 16 splits each"
     )
+    # A window leaves fewer keys to split.
+    assert choose([1], 4096, window=1024).num_splits == 4
     # 16 rows to a tile are 4 query tokens x 4 heads: 129 tokens are 33 tiles.
     assert choose([129], 4096) == choose([1] * 33, 4096)
 

@@ -45,6 +45,15 @@ def test_freed_blocks_are_found_until_they_are_needed_tails_first(pool):
     assert pool.add("c", ids("wxyz")).num_cached_tokens == 2
 
 
+def test_evictions_are_counted_by_the_block():
+    pool = pn.BlockAllocator(4, 2, prefix_caching=True)
+    pool.add("a", ids("stuvwxyz"))
+    pool.commit("a")
+    pool.free("a")
+    pool.add("b", ids("123456"))
+    assert pool.stats().num_evictions == 3
+
+
 def test_what_was_used_least_recently_goes_first():
     pool = pn.BlockAllocator(3, 2, prefix_caching=True)
     for name in ("ab", "cd", "ef"):
@@ -73,7 +82,10 @@ def test_hits_are_not_given_up_for_the_rest_of_the_same_prompt():
 def test_the_watermark_is_left_to_grow_into():
     pool = pn.BlockAllocator(10, 1, watermark=0.2)
     assert not pool.can_allocate(9)
-    with pytest.raises(pn.OutOfBlocksError):
+    with pytest.raises(
+        pn.OutOfBlocksError,
+        match="add of 9 tokens above a watermark of 2 blocks needs 11 blocks, 10 are free",
+    ):
         pool.add("a", 9)
     pool.add("a", 8)
     pool.append("a", 2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
-from paged_numba import reference
+from paged_numba import layouts, reference
 
 TARGET = "lockstep"
 ALGORITHMS = ("naive", "block", "tile", "split", "cascade")
@@ -40,31 +40,33 @@ def tokens(*shape):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sparse files need a request of their own there")
-@pytest.mark.parametrize("layout", ["NHD", "HND"])
+@pytest.mark.parametrize("layout", ["NHD", "HND", "packed"])
 def test_int32_overflow_of_block_offsets(tmp_path, layout):
     # 2**31 elements and more: 262,145 blocks of 16 x 8 x 64. The files are sparse, only what is touched is there.
-    num_blocks, shape = 2**18 + 1, (16, 8, 64) if layout == "NHD" else (8, 16, 64)
-    assert num_blocks * np.prod(shape) > 2**31
+    num_blocks = 2**18 + 1
+    shapes = layouts.cache_shapes(layout, np.float32, num_blocks, 16, 8, 64)
+    assert np.prod(shapes[0]) == np.prod(shapes[1]) > 2**31
     caches = [
-        np.memmap(tmp_path / name, np.float32, "w+", shape=(num_blocks, *shape)) for name in ("key", "value")
+        np.memmap(tmp_path / name, np.float32, "w+", shape=shape)
+        for name, shape in zip(("key", "value"), shapes, strict=True)
     ]
     key, value, last = tokens(20, 8, 64), tokens(20, 8, 64), num_blocks - 1
     slots = np.concatenate([np.arange(16) + 16 * last, np.arange(4)])
     where = {"layout": layout, "target": TARGET}
 
-    def block(cache, number):
-        return cache[number] if layout == "NHD" else cache[number].swapaxes(0, 1)
+    def block_of_values(number):
+        return np.moveaxis(caches[1][number], layouts.TOKEN_AXES[layout] - 1, 0)
 
     pn.write_kv(key, value, *caches, slots, **where)
-    np.testing.assert_array_equal(block(caches[0], last), key[:16])
+    np.testing.assert_array_equal(block_of_values(last), value[:16])
     table = np.array([last, 0], np.int32)
     gathered = pn.gather_kv(*caches, table, 20, **where)
-    np.testing.assert_array_equal(gathered[1], value)
+    np.testing.assert_array_equal(gathered, (key, value))
     pn.copy_blocks(*caches, np.array([[last, 7]]), **where)
-    np.testing.assert_array_equal(block(caches[1], 7), value[:16])
+    np.testing.assert_array_equal(block_of_values(7), value[:16])
     query = tokens(1, 8, 64)
     expected = reference.attention(query, key, value)
-    for algorithm in ALGORITHMS:
+    for algorithm in ("auto",) if layout == "packed" else ALGORITHMS:
         out = pn.paged_attention(query, *caches, table[None], np.array([20]), algorithm=algorithm, **where)
         np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
 

@@ -85,6 +85,7 @@ BAD = [
     (pn.write_kv, "key_cache", np.ones((5, 8, 2, 4), ">f4"), TypeError, "key_cache must have dtype .* got .*>f4"),
     (pn.write_kv, "value", np.ones((3, 2, 4), np.float16), TypeError, "value must have dtype float32, got .*float16"),
     (pn.write_kv, "layout", "NDH", ValueError, "layout must be one of NHD, HND, packed, got layout='NDH'"),
+    (pn.gather_kv, "layout", [], ValueError, r"layout must be one of NHD, HND, packed, got layout=\[\]"),
     (pn.gather_kv, "layout", None, ValueError, "layout must be one of NHD, HND, packed, got layout=None"),
     (pn.copy_blocks, "layout", "packed", ValueError,
      r"key_cache must have shape \[num_blocks, num_kv_heads, head_dim // x, block_size, x\], got .*\(5, 8, 2, 4\)"),
@@ -129,6 +130,10 @@ BAD = [
     (pn.paged_attention, "seq_lens", np.array([16]), ValueError, r"seq_lens must have shape \[2\]"),
     (pn.paged_attention, "scale", float("nan"), ValueError, "scale must be a finite float32 or None, got scale=nan"),
     (pn.paged_attention, "scale", 1e39, ValueError, r"got scale=1e\+39"),
+    (pn.paged_attention, "scale", True, ValueError, "scale must be a finite float32 or None, got scale=True"),
+    (pn.paged_attention, "causal", "no", TypeError, "causal must be True or False, got causal='no'"),
+    (pn.paged_attention, "return_lse", 1, TypeError, "return_lse must be True or False, got return_lse=1"),
+    (pn.paged_attention, "block_tables", np.array([[4, 5, 0], [5, 0, 0]]), ValueError, r"got block_tables\[0, 1\]=5"),
     (pn.paged_attention, "scale", "x", ValueError, "got scale='x'"),
     (pn.paged_attention, "out", np.zeros((2, 4, 5), F32), ValueError, r"out must have shape \[2, 4, 4\]"),
     (pn.paged_attention, "out", read_only(2, 4, 4), ValueError, "out must be writable, got a read-only array"),
@@ -219,3 +224,13 @@ def test_largest_sizes_run(head_dim, block_size, algorithm):
         query, *caches, np.zeros((1, 1), int), np.full(1, block_size), algorithm=algorithm, target=TARGET
     )
     np.testing.assert_allclose(out, query, rtol=1e-6)
+
+
+@pytest.mark.parametrize("length", [9, 15, 16])
+def test_block_that_is_filled_in_part_is_checked_like_a_full_one(length):
+    arguments = {**attention_arguments(), "seq_lens": np.array([length, 0])}
+    arguments["block_tables"] = np.array([[4, 5, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match=rf"got block_tables\[0, 1\]=5 with seq_lens\[0\]={length}"):
+        pn.paged_attention(**arguments, target=TARGET)
+    arguments["seq_lens"] = np.array([8, 0])
+    pn.paged_attention(**arguments, target=TARGET)

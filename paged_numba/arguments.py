@@ -1,4 +1,4 @@
-"""Numbers that callers give, checked by name."""
+"""Arguments that callers give, checked by name."""
 
 from __future__ import annotations
 
@@ -43,3 +43,19 @@ def fraction(name: str, value: Any) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"{name} must lie in 0 .. 1, got {name}={value}")
     return number
+
+
+def truth(name: str, value: Any) -> bool:
+    """Return an argument that is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {name}={value!r}")
+    return bool(value)
+
+
+def hashable(name: str, value: Any) -> Any:
+    """Return an argument that a dictionary can hold."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"{name} must be hashable, got {name}={value!r}") from None
+    return value
