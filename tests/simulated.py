@@ -9,9 +9,13 @@ import ml_dtypes
 import numpy as np
 
 import paged_numba as pn
+from paged_numba import layouts
 
 ALGORITHMS = ("naive", "block", "tile", "split", "cascade")
 DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn))
+STORAGE = [(dtype, layout) for dtype in DTYPES for layout in ("NHD", "HND")] + [
+    (np.dtype(np.float16), "packed")
+]
 LENS = np.array([3, 0, 5], np.int32)
 STARTS = np.array([0, 2, 2, 3], np.int32)
 TABLES = np.array([[4, -1, 2**30], [-7, 0, 0], [1, 3, 0]], np.int32)
@@ -23,40 +27,48 @@ OPTIONS = {"window": 4, "softcap": 5.0, "alibi_slopes": np.array([0.5, 0.1]), "s
 def batch(dtype, layout):
     """Return query, key, value and caches of NaN."""
     rng = np.random.default_rng(0)
-    key, value = rng.standard_normal((2, len(SLOTS), 1, 3)).astype(dtype)
-    order = (BLOCK_SIZE, 1) if layout == "NHD" else (1, BLOCK_SIZE)
-    caches = np.full((2, 5, *order, 3), np.nan, dtype)
-    query = (3 * rng.standard_normal((3, 2, 3))).astype(dtype if dtype.itemsize > 1 else np.float32)
+    head_dim = 8 if layout == "packed" else 3
+    key, value = rng.standard_normal((2, len(SLOTS), 1, head_dim)).astype(dtype)
+    shapes = layouts.cache_shapes(layout, dtype, 5, BLOCK_SIZE, 1, head_dim)
+    caches = [np.full(shape, np.nan, dtype) for shape in shapes]
+    query = (3 * rng.standard_normal((3, 2, head_dim))).astype(dtype if dtype.itemsize > 1 else np.float32)
     return query, key, value, caches
+
+
+def algorithms(dtype, layout):
+    """Return those that differ for a storage: cascade launches the kernels of split."""
+    if layout == "packed":
+        return ("auto",)
+    return ALGORITHMS if dtype == np.float32 else ALGORITHMS[:-1]
 
 
 def run(target="auto"):
     """Yield each result by a name."""
-    for dtype in DTYPES:
-        for layout in ("NHD", "HND"):
-            name = f"{dtype.name} {layout}"
-            where = {"layout": layout, "target": target}
-            query, key, value, caches = batch(dtype, layout)
-            # The first sequence lies in block 4, the last one in blocks 1 and 3.
-            pn.write_kv(key, value, *caches, SLOTS, **where)
-            pn.copy_blocks(*caches, np.array([[4, 2]]), **where)
-            yield f"{name} caches", caches
-            yield f"{name} gathered", np.stack(pn.gather_kv(*caches, TABLES[2], 5, **where))
-            for algorithm in ALGORITHMS:
-                options = OPTIONS if layout == "NHD" else {"causal": False, "scale": 0.3}
-                if dtype.itemsize == 1:
-                    options = {**options, "k_scale": 0.5, "v_scale": np.array([2.0])}
-                results = pn.paged_attention(
-                    query, *caches, TABLES, LENS, cu_seqlens_q=STARTS, **options, return_lse=True,
-                    algorithm=algorithm, num_splits=2 if algorithm == "split" else None, **where,
-                )  # fmt: skip
-                for what, result in zip(("out", "lse"), results, strict=True):
-                    yield f"{name} {algorithm} {what}", result
-        if dtype.itemsize > 1:
+    for dtype, layout in STORAGE:
+        name = f"{dtype.name} {layout}"
+        where = {"layout": layout, "target": target}
+        query, key, value, caches = batch(dtype, layout)
+        # The first sequence lies in block 4, the last one in blocks 1 and 3.
+        pn.write_kv(key, value, *caches, SLOTS, **where)
+        pn.copy_blocks(*caches, np.array([[4, 2]]), **where)
+        for what, cache in zip(("keys", "values"), caches, strict=True):
+            yield f"{name} cached {what}", cache
+        yield f"{name} gathered", np.stack(pn.gather_kv(*caches, TABLES[2], 5, **where))
+        for algorithm in algorithms(dtype, layout):
+            options = {"causal": False, "scale": 0.3} if layout == "HND" else OPTIONS
+            if dtype.itemsize == 1:
+                options = {**options, "k_scale": 0.5, "v_scale": np.array([2.0])}
+            results = pn.paged_attention(
+                query, *caches, TABLES, LENS, cu_seqlens_q=STARTS, **options, return_lse=True,
+                algorithm=algorithm, num_splits=2 if algorithm == "split" else None, **where,
+            )  # fmt: skip
+            for what, result in zip(("out", "lse"), results, strict=True):
+                yield f"{name} {algorithm} {what}", result
+        if layout == "NHD" and dtype.itemsize > 1:
             out, lse = results
             merged = pn.merge_states(out, lse, out[::-1].copy(), lse[::-1].copy(), target=target)
             for what, result in zip(("out", "lse"), merged, strict=True):
-                yield f"{dtype.name} merged {what}", result
+                yield f"{name} merged {what}", result
 
 
 if __name__ == "__main__":
