@@ -300,7 +300,8 @@ class BlockAllocator(PoolAccounts):
             return
         full = sequence.length // self.block_size
         blocks = sequence.table[full - len(sequence.unwritten) : full]
-        node = self._prefixes.insert(sequence.node, sequence.unwritten, blocks, sequence.salt)
+        node, replaced = self._prefixes.insert(sequence.node, sequence.unwritten, blocks, sequence.salt)
+        self._pool.reclaim(replaced)
         self._prefixes.use(node)
         self._prefixes.drop(sequence.node)
         sequence.node, sequence.unwritten = node, []

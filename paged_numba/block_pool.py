@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 
-from .prefix_cache import NONE, PrefixCache
+from .prefix_cache import PrefixCache
 
 
 class BlockPool:
@@ -84,10 +84,9 @@ class BlockPool:
             count = refs[block] - 1
             refs[block] = count
             if count == 0:
-                kept = NONE if prefixes is None else prefixes.keep(block)
-                if kept != NONE:
-                    idle.append(kept)
-                if kept != block:
+                if prefixes is not None and prefixes.keep(block):
+                    idle.append(block)
+                else:
                     free.append(block)
             elif count == 1:
                 shared += 1

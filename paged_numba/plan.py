@@ -152,10 +152,14 @@ def shared_tokens(rows: Any, block_tables: Any, block_size: int) -> int:
     block_tables : int[num_seqs, max_blocks]
     block_size : int
     """
-    tables = block_tables[np.unique(rows[rows[:, 3] < rows[:, 4], 1])]
+    seen = rows[rows[:, 3] < rows[:, 4]]
+    ends = np.zeros(len(block_tables), np.int64)
+    np.maximum.at(ends, seen[:, 1], seen[:, 4])
+    tables, ends = block_tables[ends > 0], ends[ends > 0]
     alike = (tables == tables[:1]).all(axis=0)
-    num_shared = int(np.logical_and.accumulate(alike).sum()) * block_size if len(tables) else 0
-    return min(num_shared, 2**31 - 1)
+    num_shared = int(np.logical_and.accumulate(alike).sum()) * block_size
+    # What a table holds past the end of its sequence says nothing.
+    return int(min(num_shared, ends.min(initial=num_shared)))
 
 
 def cascade_rows(rows: Any, num_shared: int, tokens: int) -> tuple[Any, Any]:

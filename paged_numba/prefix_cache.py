@@ -67,8 +67,10 @@ class PrefixCache:
             blocks.append(block_of[node])
         return blocks, node
 
-    def insert(self, node: int, blocks_of_ids: Iterable[bytes], blocks: Sequence[int], salt: Hashable) -> int:
-        """Make written blocks findable below a node.
+    def insert(
+        self, node: int, blocks_of_ids: Iterable[bytes], blocks: Sequence[int], salt: Hashable
+    ) -> tuple[int, list[int]]:
+        """Make written blocks of a sequence findable below a node.
 
         Parameters
         ----------
@@ -80,9 +82,12 @@ class PrefixCache:
 
         Returns
         -------
-        int
-            The node of the last.
+        node : int
+            Of the last.
+        replaced : list of int
+            Idle blocks that held the same tokens.
         """
+        replaced = []
         found, block_of, node_of, uses, key_of = (
             self._found, self._blocks, self._nodes, self._uses, self._key
         )  # fmt: skip
@@ -95,12 +100,17 @@ class PrefixCache:
             if block != NONE and node_of[block] == NONE:
                 node_of[block] = child
                 uses[child] += 1
-                if block_of[child] == NONE:
-                    block_of[child] = block
-                else:
+                known = block_of[child]
+                if known != NONE and not self.is_idle(known):
                     self._twins.setdefault(child, []).append(block)
+                else:
+                    if known != NONE:
+                        self.wake(known)
+                        self._forget(known)
+                        replaced.append(known)
+                    block_of[child] = block
             node = child
-        return node
+        return node, replaced
 
     def ids(self, node: int) -> list[bytes]:
         """Return the token ids of the blocks down to a node."""
@@ -136,17 +146,13 @@ class PrefixCache:
         """Tell whether a block holds a prefix and belongs to no sequence."""
         return self._next[block] != NONE
 
-    def keep(self, block: int) -> int:
-        """Return the block to `rest` as no sequence has `block` any more: itself, an idle one like it, or NONE."""
+    def keep(self, block: int) -> bool:
+        """Tell whether a block that no sequence has any more is worth keeping: if no other holds the same."""
         node = self._nodes[block]
-        if node not in self._twins:
-            return NONE if node == NONE else block
-        self._forget(block)
-        other = self._blocks[node]
-        if not self.is_idle(other):
-            return NONE
-        self.wake(other)
-        return other
+        if node in self._twins:
+            self._forget(block)
+            return False
+        return node != NONE
 
     def rest(self, blocks: Iterable[int]) -> None:
         """Note that no sequence has some blocks of a chain any more, given from its head on."""

@@ -119,8 +119,8 @@ class NotRenewed(PrefixCache):
 class TwinsForgotten(PrefixCache):
     """Does not know blocks that hold the same tokens as one that it knows."""
 
-    def insert(self, node: int, blocks_of_ids: Iterable[bytes], blocks: Sequence[int], salt: Hashable) -> int:
-        last = super().insert(node, blocks_of_ids, blocks, salt)
+    def insert(self, *given: Any) -> tuple[int, list[int]]:
+        last = super().insert(*given)
         for twin in [block for twins in self._twins.values() for block in twins]:
             self._forget(twin)
         return last
@@ -129,8 +129,8 @@ class TwinsForgotten(PrefixCache):
 class TwinsStay(PrefixCache):
     """Keeps a block that no sequence has any more although another holds the same."""
 
-    def keep(self, block: int) -> int:
-        return NONE if self._nodes[block] == NONE else block
+    def keep(self, block: int) -> bool:
+        return block in self
 
 
 class HitsHeldTooLate(BlockPool):
