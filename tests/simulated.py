@@ -1,6 +1,6 @@
 """What `test_cudasim.py` runs on Numba's simulator and on lockstep: every operation on tiny ragged batches.
 
-``python simulated.py FILE`` saves the results of the target that the process has.
+``python simulated.py FILE PART`` saves the results of the target that the process has, of one part of the batches.
 """
 
 import sys
@@ -16,6 +16,7 @@ DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes
 STORAGE = [(dtype, layout) for dtype in DTYPES for layout in ("NHD", "HND")] + [
     (np.dtype(np.float16), "packed")
 ]
+NUM_PARTS = 2  # processes at once
 LENS = np.array([3, 0, 5], np.int32)
 STARTS = np.array([0, 2, 2, 3], np.int32)
 TABLES = np.array([[4, -1, 2**30], [-7, 0, 0], [1, 3, 0]], np.int32)
@@ -42,9 +43,9 @@ def algorithms(dtype, layout):
     return ALGORITHMS if dtype == np.float32 else ALGORITHMS[:-1]
 
 
-def run(target="auto"):
-    """Yield each result by a name."""
-    for dtype, layout in STORAGE:
+def run(target="auto", part=None):
+    """Yield each result by a name, of all batches or of one of `NUM_PARTS` parts."""
+    for dtype, layout in STORAGE if part is None else STORAGE[part::NUM_PARTS]:
         name = f"{dtype.name} {layout}"
         where = {"layout": layout, "target": target}
         query, key, value, caches = batch(dtype, layout)
@@ -76,4 +77,5 @@ if __name__ == "__main__":
 
     assert target.resolve() == "cudasim", target.resolve()
     # As bits: NumPy's files know no ml_dtypes.
-    np.savez(sys.argv[1], **{name: result.view(f"u{result.itemsize}") for name, result in run()})
+    results = run(part=int(sys.argv[2]))
+    np.savez(sys.argv[1], **{name: result.view(f"u{result.itemsize}") for name, result in results})

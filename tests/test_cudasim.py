@@ -18,17 +18,24 @@ simulated = pytest.importorskip("simulated", reason="Numba is not installed")
 def on_the_simulator(tmp_path_factory):
     """Return the simulator's results as bits, by name."""
     pytest.importorskip("numba.cuda")
-    path = tmp_path_factory.mktemp("simulated") / "results.npz"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", simulated.__file__, str(path)],
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PAGED_NUMBA_TARGET": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    with np.load(path) as results:
-        return dict(results)
+    folder = tmp_path_factory.mktemp("simulated")
+    paths = [folder / f"{part}.npz" for part in range(simulated.NUM_PARTS)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", simulated.__file__, str(path), str(part)],
+            env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PAGED_NUMBA_TARGET": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for part, path in enumerate(paths)
+    ]
+    found = {}
+    for process, path in zip(running, paths, strict=True):
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+        with np.load(path) as results:
+            found |= results
+    return found
 
 
 def test_simulator_and_lockstep_agree(on_the_simulator):
