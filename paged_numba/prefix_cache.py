@@ -4,7 +4,8 @@ A tree: a node is a full block of tokens after those of its parent. It is found 
 and the bytes of its token ids (by the salt, for the first block). Equal hashes are not enough there, the bytes
 themselves are compared, and a parent's number stands for one prefix as long as anything is below it: no collision
 can serve other keys. A node may outlive its block, so that what is below it is found again once the block is
-written again. Source: vLLM, "Automatic Prefix Caching"; Zheng et al., "SGLang: Efficient Execution of Structured
+written again. Sequences computed side by side may hold equal blocks: one of them is found, and when it goes, the next.
+Source: vLLM, "Automatic Prefix Caching"; Zheng et al., "SGLang: Efficient Execution of Structured
 Language Model Programs" (RadixAttention), 2024.
 """
 
