@@ -138,7 +138,7 @@ class PoolAccounts:
         return self._pool.refs[self._block(block)]
 
     def stats(self) -> AllocatorStats:
-        """Return the counts of the moment, in time that depends on nothing."""
+        """Return the counts of the moment, in constant time."""
         free, prefixes = self._pool.num_free, self._prefixes
         used = self.num_blocks - free
         return AllocatorStats(

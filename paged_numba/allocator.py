@@ -44,7 +44,7 @@ class BlockAllocator(PoolAccounts):
     -----
     Every change takes time in proportion to the blocks that it touches, whatever the size of the pool or, for
     `append`, of the sequence; `stats` takes the same time always. A block takes 8 bytes, and about 15 in a table;
-    with the prefix cache 21, and about 300 while it holds a prefix of 16 tokens, 8 of them a token.
+    with the prefix cache 21, and about 300 while it holds a prefix of 16 tokens, of which 8 for each token's id.
     ``paged-numba bench allocator`` measures both.
 
     Raises
@@ -87,7 +87,7 @@ class BlockAllocator(PoolAccounts):
         Returns
         -------
         Allocation
-            Of a prompt that is found whole, the last block must be computed all the same: at least one token.
+            Even of a prompt that is found whole, the last block is left to compute, so at least one token.
 
         Raises
         ------
@@ -333,6 +333,8 @@ class BlockAllocator(PoolAccounts):
                     f"tokens must be the token ids with prefix_caching=True, got tokens={tokens!r}"
                 )
             return count, b""
+        if hasattr(tokens, "__array__"):
+            tokens = np.asarray(tokens)
         ids = as_bytes(tokens) if self._prefixes is not None or isinstance(tokens, np.ndarray) else b""
         return len(tokens), b"" if self._prefixes is None else ids
 

@@ -30,8 +30,10 @@ def as_array(array: Any, name: str = "array") -> Any:
     try:
         if _is_tensor(array):
             return _tensor_view(array)
-        if hasattr(array, "__cuda_array_interface__") or hasattr(array, "__array_interface__"):
-            return array
+        if hasattr(array, "__cuda_array_interface__"):
+            return array if hasattr(array, "shape") else _device_array(array)
+        if hasattr(array, "__array_interface__"):
+            return array if hasattr(array, "shape") else np.asarray(array)
         if hasattr(array, "__dlpack__") and not hasattr(array, "__lockstep_array__"):
             return _from_dlpack(array)
     except (BufferError, RuntimeError, TypeError) as error:
@@ -56,7 +58,7 @@ def to_host(array: Any, name: str = "array") -> Any:
         return _device_array(array).copy_to_host()
     try:
         return _as_numpy(array)
-    except ValueError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array, got {array!r}: {error}") from None
 
 
@@ -120,13 +122,16 @@ def _is_tensor(array: Any) -> bool:
 
 def _tensor_view(tensor: Any) -> Any:
     """Return NumPy's or Numba's array over a tensor of torch."""
+    torch = sys.modules["torch"]
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise TypeError("it needs a gradient, which nothing here computes: pass tensor.detach()")
     name = str(tensor.dtype).removeprefix("torch.")
     dtype = None
     if name in _BITS:
         import ml_dtypes
 
         dtype = np.dtype(getattr(ml_dtypes, name))
-        tensor = tensor.view(getattr(sys.modules["torch"], _BITS[name]))
+        tensor = tensor.view(getattr(torch, _BITS[name]))
     if tensor.is_cuda:
         array = _device_array(tensor)
         return array if dtype is None else _device_view(array, array.shape, array.strides, dtype)

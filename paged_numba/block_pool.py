@@ -76,15 +76,16 @@ class BlockPool:
         self.num_shared += shared
 
     def drop(self, blocks: Sequence[int]) -> None:
-        """Count one holder less of each block."""
+        """Count one holder less of blocks that follow one another in a sequence."""
         refs, free, prefixes, shared = self.refs, self._free, self._prefixes, 0
         idle = []
+        findable = prefixes is not None and len(blocks) > 0 and prefixes.is_below_a_block(blocks[0])
         # The last first, so that the next sequence gets them in the old order.
         for block in reversed(blocks):
             count = refs[block] - 1
             refs[block] = count
             if count == 0:
-                if prefixes is not None and prefixes.keep(block):
+                if prefixes is not None and prefixes.keep(block, findable):
                     idle.append(block)
                 else:
                     free.append(block)

@@ -33,8 +33,8 @@ class PagedKVCache:
         Whether the tokens of a block come before its KV heads, or after them, or as the first vLLM kernels had them;
         see `paged_numba.layouts`.
     k_scale, v_scale : float or float[num_kv_heads], optional
-        What stored keys and values stand for is so many times their number. Callers store ``key / k_scale``; for
-        float8_e4m3fn.
+        Factors by which stored keys and values are multiplied when they are read, for float8_e4m3fn: callers store
+        ``key / k_scale``.
     prefix_caching : bool
         Whether `add` finds the keys and values of first tokens that another sequence has, or had.
     watermark : float
@@ -42,7 +42,7 @@ class PagedKVCache:
     target : str
         What runs the kernels and so where the storage lies; see `paged_numba.target.resolve`.
     debug : bool
-        Whether each launch that is given the cache's arrays, of whatever kernel, is held against the
+        Whether each launch that is given the cache's arrays, of whatever kernel, is checked against the
         allocator. A read of a freed block, of a slot that its sequence has not written or past a
         sequence's end, a write into a block that sequences share, and a block table that is no
         sequence's raise KernelError when the launch ends, or are findings in
@@ -112,6 +112,7 @@ class PagedKVCache:
         self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
         # Sequences that hold reserved tokens which nobody has said are written: no others may find their blocks.
         self._unwritten: set[Hashable] = set()
+        self._prefix_caching = prefix_caching
         self._watch = None
         if debug:
             caches = (*self.key_caches, *self.value_caches)
@@ -157,7 +158,7 @@ class PagedKVCache:
         Returns
         -------
         int
-            How many of the first tokens were found, so that theirs in `key` and `value` were not used.
+            How many of the first tokens were found: their rows of `key` and `value` were not used.
 
         Raises
         ------
@@ -195,7 +196,7 @@ class PagedKVCache:
         """Make room for tokens whose keys and values are computed layer by layer.
 
         A model's layer needs the attention of the layer before: for each, `write_layer` and `attend`; after the last
-        one `commit`. A sequence that is not there is started, another one grows.
+        one `commit`. Starts the sequence if it is new, else grows it.
 
         Parameters
         ----------
@@ -387,6 +388,8 @@ class PagedKVCache:
         lse : float32[num_tokens, num_q_heads]
             Only with ``return_lse=True``.
         """
+        if isinstance(seq_ids, str):
+            raise TypeError(f"seq_ids must be a sequence of ids, got seq_ids={seq_ids!r}")
         seq_ids = list(seq_ids)
         seq_lens = np.array([self.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
         rows = getattr(query, "shape", (None,))[:1]
@@ -429,10 +432,7 @@ class PagedKVCache:
             unwritten = np.full(getattr(k, "shape", (0,))[:1], -1, np.int64)
             validation.check_write_kv(k, v, *ops.as_nhd(*self._layer(layer), self.layout), unwritten)
         count = int(key[0].shape[0])
-        if token_ids is not None and not hasattr(token_ids, "__len__"):
-            raise TypeError(f"token_ids must be a sequence of integers, got {type(token_ids).__name__}")
-        if token_ids is not None and len(token_ids) != count:
-            raise ValueError(f"token_ids must have one for each of {count} tokens, got {len(token_ids)}")
+        validation.check_token_ids(token_ids, count, self._prefix_caching)
         return count if token_ids is None else token_ids
 
     def _copy(self, allocation: Allocation) -> None:

@@ -19,7 +19,7 @@ COMMANDS = {
     "doctor": "what is installed, which target runs and why, what a GPU needs",
     "profile": "what a GPU would do with memory, warps and arithmetic, counted without one",
     "sanitize": "find races, missing barriers, unwritten memory and stray indices without a GPU",
-    "replay": "hold a trace of real requests against a pool of KV blocks, beside contiguous reservations",
+    "replay": "replay a trace of real requests against a pool of KV blocks and contiguous reservations",
     "bench": "measure, with both sides of each comparison in one run",
 }
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = module.run(options)
         sys.stdout.flush()
         return status
-    except (InputError, OSError, TargetUnavailableError, TargetNameError) as error:
+    except (InputError, MemoryError, OSError, TargetUnavailableError, TargetNameError) as error:
         if isinstance(error, BrokenPipeError):
             # The reader, head for one, has seen enough; say nothing at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def positive(text: str) -> int:
     """Return a positive integer; the type of an argparse option."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be positive, got {text}")
     return number
@@ -75,9 +78,14 @@ def positive(text: str) -> int:
 
 def file_to_write(text: str) -> Path:
     """Return the path of a file to write; the type of an argparse option."""
-    if text == "-":
-        raise argparse.ArgumentTypeError("must name a file, got -")
-    return Path(text)
+    path = Path(text)
+    if text == "-" or path.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"must name a file, got {'a directory, ' if text != '-' else ''}{text}"
+        )
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"must name a file in a directory that exists, got {text}")
+    return path
 
 
 def _version() -> str:

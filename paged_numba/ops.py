@@ -258,6 +258,7 @@ def paged_attention(
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got algorithm={algorithm!r}")
     validation.check_layout_algorithm(layout, algorithm)
     validation.check_num_splits(num_splits, algorithm)
+    window, num_splits = (None if given is None else int(given) for given in (window, num_splits))
     truth("return_lse", return_lse)
     scales = [
         validation.cache_scale(name, to_host(factor, name), num_kv_heads)
@@ -383,4 +384,5 @@ def as_nhd(key_cache: Any, value_cache: Any, layout: str) -> tuple[Any, Any]:
 
 def _integers(array: Any, host: Any, dtype: Any) -> Any:
     """Return `array` with `dtype`: itself where it has it, else its host copy converted."""
-    return array if array is not None and getattr(array, "dtype", None) == dtype else host.astype(dtype)
+    array = as_array(array)
+    return array if getattr(array, "dtype", None) == dtype else host.astype(dtype, copy=False)

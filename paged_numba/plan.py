@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arguments import positive
+
 MIN_SPLIT_TOKENS = 256
 """Keys that a split has at least: fewer do not pay for the merge."""
 
@@ -17,7 +19,7 @@ ROWS_PER_TILE = 16
 """Query rows that a tile of several query tokens has at most."""
 
 MAX_HEADS = 128
-"""Query heads of a KV head that a thread block can hold: a thread has a sum for each, in registers."""
+"""Query heads of a KV head that a thread block can hold: a thread has a sum for each."""
 
 
 class Choice(NamedTuple):
@@ -45,7 +47,7 @@ def choose(
     multiprocessors: int,
     window: int | None = None,
 ) -> Choice:
-    """Choose an algorithm.
+    """Choose between the algorithms ``tile`` and ``split``, as ``algorithm="auto"`` of `paged_attention` does.
 
     Tiles load keys once for all query heads of a KV head, and for neighbouring query tokens. The keys are split where
     tiles and KV heads alone would leave multiprocessors idle.
@@ -59,7 +61,32 @@ def choose(
     multiprocessors : int
         Of the device.
     window : int, optional
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    TypeError, ValueError
+        A number that is no positive integer, or lengths that do not fit.
+
+    Examples
+    --------
+    >>> choose([4096], [0, 1], num_q_heads=32, num_kv_heads=8, multiprocessors=132)[:2]
+    ('split', 16)
     """
+    num_q_heads, num_kv_heads = positive("num_q_heads", num_q_heads), positive("num_kv_heads", num_kv_heads)
+    multiprocessors = positive("multiprocessors", multiprocessors)
+    window = None if window is None else positive("window", window)
+    if num_q_heads % num_kv_heads:
+        raise ValueError(
+            f"num_q_heads must be a multiple of num_kv_heads={num_kv_heads}, got num_q_heads={num_q_heads}"
+        )
+    if len(cu_seqlens_q) != len(seq_lens) + 1:
+        raise ValueError(
+            f"cu_seqlens_q must have shape [{len(seq_lens) + 1}] (len(seq_lens) + 1), got {len(cu_seqlens_q)} numbers"
+        )
     chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
     per_tile = tokens_per_tile(num_q_heads // num_kv_heads)
     tiles = int((-(-chunks // per_tile)).sum())

@@ -45,7 +45,7 @@ class PrefixCache:
         self._uses = array("i", [1])
         self._vacant = array("i")
         # Blocks in use that hold the same tokens as a node's block: one of them takes its place when it goes.
-        self._twins: dict[int, list[int]] = {}
+        self._twins: dict[int, dict[int, None]] = {}
         # By block; and idle blocks as a ring, the least recently used after the sentinel `num_blocks`.
         self._nodes = array("i", [NONE]) * num_blocks
         self._next = array("i", [NONE]) * num_blocks
@@ -103,7 +103,7 @@ class PrefixCache:
                 uses[child] += 1
                 known = block_of[child]
                 if known != NONE and not self.is_idle(known):
-                    self._twins.setdefault(child, []).append(block)
+                    self._twins.setdefault(child, {})[block] = None
                 else:
                     if known != NONE:
                         self.wake(known)
@@ -147,13 +147,21 @@ class PrefixCache:
         """Tell whether a block holds a prefix and belongs to no sequence."""
         return self._next[block] != NONE
 
-    def keep(self, block: int) -> bool:
-        """Tell whether a block that no sequence has any more is worth keeping: if no other holds the same."""
+    def is_below_a_block(self, block: int) -> bool:
+        """Tell whether the block before one of a prefix is there; what comes after one that is gone is not found."""
         node = self._nodes[block]
-        if node in self._twins:
-            self._forget(block)
+        parent = NONE if node == NONE else self._parents[node]
+        return parent == ROOT or (parent != NONE and self._blocks[parent] != NONE)
+
+    def keep(self, block: int, findable: bool) -> bool:
+        """Tell whether a block that no sequence has any more is kept; another that holds the same will do, too."""
+        node = self._nodes[block]
+        if node == NONE:
             return False
-        return node != NONE
+        if findable and node not in self._twins:
+            return True
+        self._forget(block)
+        return False
 
     def rest(self, blocks: Iterable[int]) -> None:
         """Note that no sequence has some blocks of a chain any more, given from its head on."""
@@ -175,13 +183,18 @@ class PrefixCache:
         self.num_idle -= 1
 
     def renew(self, node: int) -> None:
-        """Have the idle blocks down to a node given up after all others, as those that were used last."""
+        """Have the idle blocks down to a node that can be found given up after all others."""
+        idle: list[int] = []
         while node not in (ROOT, NONE):
             block = self._blocks[node]
-            if block != NONE and self.is_idle(block):
-                self.wake(block)
-                self._insert(block, len(self._nodes))
+            if block == NONE:
+                idle.clear()
+            elif self.is_idle(block):
+                idle.append(block)
             node = self._parents[node]
+        for block in idle:
+            self.wake(block)
+            self._insert(block, len(self._nodes))
 
     def evict(self, count: int) -> list[int]:
         """Forget the idle blocks that were used least recently, and return them."""
@@ -235,11 +248,11 @@ class PrefixCache:
 
     def _forget(self, block: int) -> None:
         node = self._nodes[block]
-        twins = self._twins.get(node, [])
+        twins = self._twins.get(node, {})
         if self._blocks[node] == block:
-            self._blocks[node] = twins.pop() if twins else NONE
+            self._blocks[node] = twins.popitem()[0] if twins else NONE
         else:
-            twins.remove(block)
+            del twins[block]
         if not twins:
             self._twins.pop(node, None)
         self._nodes[block] = NONE

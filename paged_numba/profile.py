@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba profile``."""
     subject.add_arguments(parser)
     parser.add_argument(
-        "--gpu", choices=GPUS, default="H200", help="whose roofline to hold the counts against"
+        "--gpu", choices=GPUS, default="H200", help="whose roofline to compare with (H200 by default)"
     )
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all counts to FILE")
     parser.add_argument(

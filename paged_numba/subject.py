@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from unittest import mock
 import numpy as np
 
 from .cache import PagedKVCache
+from .errors import KernelError
 from .lockstep.profiler.report import Report
 from .ops import ALGORITHMS, copy_blocks
 from .target import ENVIRONMENT
@@ -97,7 +99,7 @@ def _sizes(words: list[str]) -> dict[str, int]:
     for word in words:
         name, _, text = word.partition("=")
         if name not in sizes:
-            raise InputError(f"--shape has {', '.join(SHAPE)}, got {word!r}")
+            raise InputError(f"--shape takes {', '.join(SHAPE)}, got {word!r}")
         if not text.isdecimal() or int(text) < 1:
             raise InputError(f"--shape {name} must be a positive integer, got {word!r}")
         sizes[name] = int(text)
@@ -159,12 +161,12 @@ def _function(file: str, name: str) -> Callable[[], Any]:
     """Return a function of a Python file."""
     path = Path(file)
     if not path.is_file():
-        raise InputError(f"no file {file}")
+        raise InputError(f"{file} is a directory" if path.is_dir() else f"no file {file}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{file} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    with _lockstep_as_numba_cuda(module, path):
+    with _lockstep_as_numba_cuda(module, path), _failures_of(file):
         # Here, so that what the file launches by itself is not counted.
         spec.loader.exec_module(module)
     function = getattr(module, name, None)
@@ -179,10 +181,22 @@ def _function(file: str, name: str) -> Callable[[], Any]:
         raise InputError(f"{name} must take no arguments, it has {inspect.signature(function)}")
 
     def run() -> Any:
-        with _lockstep_as_numba_cuda(module, path):
+        with _lockstep_as_numba_cuda(module, path), _failures_of(f"{file}::{name}"):
             return function()
 
     return run
+
+
+@contextmanager
+def _failures_of(what: str) -> Iterator[None]:
+    """Have an exception of the caller's code, but no kernel's, be bad input, with its traceback."""
+    try:
+        yield
+    except KernelError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise InputError(f"{what} failed: {type(error).__name__}: {error}") from error
 
 
 @contextmanager

@@ -79,6 +79,18 @@ def check_layers(name: str, tokens: Any, num_layers: int) -> None:
     _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
 
 
+def check_token_ids(token_ids: Any, num_tokens: int, prefix_caching: bool) -> None:
+    """Raise unless there is an id for each token, or none is needed."""
+    if token_ids is None:
+        if prefix_caching:
+            raise TypeError("token_ids must be given with prefix_caching=True, got token_ids=None")
+        return
+    if not hasattr(token_ids, "__len__"):
+        raise TypeError(f"token_ids must be a sequence of integers, got {type(token_ids).__name__}")
+    if len(token_ids) != num_tokens:
+        raise ValueError(f"token_ids must have one for each of {num_tokens} tokens, got {len(token_ids)}")
+
+
 def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
     """Raise unless `ops.write_kv` may run; see there for the shapes."""
     _caches(key_cache, value_cache)
@@ -243,9 +255,7 @@ def check_attention_options(
         if given is None:
             continue
         _shaped(name, given, (num_q_heads,))
-        if given.dtype.kind not in "fiu":
-            raise TypeError(f"{name} must hold real numbers, got {name}.dtype={given.dtype}")
-        bad = np.flatnonzero(~(np.abs(given) <= _LARGEST_FLOAT))
+        bad = np.flatnonzero(~np.isfinite(_reals(name, given)))
         if bad.size:
             raise ValueError(f"{name} must be finite, got {name}[{bad[0]}]={given[bad[0]]}")
 
@@ -264,10 +274,7 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
         raise ValueError(
             f"{name} must be a number or have shape [{num_kv_heads}], got {name}.shape={scales.shape}"
         )
-    if scales.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {name}.dtype={scales.dtype}")
-    with np.errstate(over="ignore"):
-        rounded = scales.astype(np.float32).ravel()
+    rounded = _reals(name, scales).ravel()
     bad = np.flatnonzero(~((rounded > 0) & (rounded < np.inf)))
     if bad.size:
         raise ValueError(
@@ -309,6 +316,14 @@ def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
     ):
         if not 1 <= size <= limit:
             raise ValueError(f"{what} must lie in 1 .. {limit}, got out_a.shape={tuple(out_a.shape)}")
+
+
+def _reals(name: str, given: Any) -> Any:
+    """Return real numbers in float32, infinite where they are too large."""
+    if given.dtype.kind not in "fiu" and given.dtype.name not in CACHE_DTYPES:
+        raise TypeError(f"{name} must hold real numbers, got {name}.dtype={given.dtype}")
+    with np.errstate(over="ignore"):
+        return given.astype(np.float32)
 
 
 def _is_float32(number: Any) -> bool:
@@ -382,6 +397,10 @@ def _writable(name: str, array: Any) -> None:
     """Raise where a kernel could not store into an array of the host."""
     if isinstance(array, np.ndarray) and not array.flags.writeable:
         raise ValueError(f"{name} must be writable, got a read-only array")
+    if isinstance(array, np.ndarray) and any(
+        size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)
+    ):
+        raise ValueError(f"{name} must have memory for each element, got {name}.strides={array.strides}")
 
 
 def _array(

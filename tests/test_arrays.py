@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
-from paged_numba import arrays
+from paged_numba import arrays, ops
 
 TARGET = "lockstep"
 STORAGE = ("float32", "float16", "bfloat16", "float8_e4m3fn")
@@ -66,6 +66,19 @@ def test_an_array_that_cannot_be_shared_is_named():
         pn.copy_blocks(Elsewhere(), value_cache, np.array([[0, 1]]), target=TARGET)
 
 
+def test_an_array_that_only_says_where_it_lies_is_taken():
+    class Bare:
+        def __init__(self, array):
+            self.__array_interface__, self.kept = array.__array_interface__, array
+
+    given = operands("float32", "NHD")
+    expected = use(*given, "NHD", np.array)
+    for ours, theirs in zip(
+        use(*map(Bare, operands("float32", "NHD")), "NHD", np.array), expected, strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_rows_of_different_lengths_are_named():
     caches = np.zeros((2, 3, 4, 1, 2), np.float32)
     query = np.zeros((2, 1, 2), np.float32)
@@ -98,14 +111,38 @@ def test_torch_tensors_are_read_and_written_in_place_and_give_tensors(storage, l
     assert torch.equal(into.float(), results[2].float())
 
 
-def test_torch_tensor_that_needs_a_gradient_is_refused_by_name():
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+def test_torch_tensor_that_needs_a_gradient_is_refused_by_name(storage):
     torch = pytest.importorskip("torch")
-    query, *_, key_cache, value_cache = operands("float32", "NHD")
-    query = torch.as_tensor(query).requires_grad_()
+    query, *_, key_cache, value_cache = operands(storage, "NHD")
+    query = torch.zeros(query.shape, dtype=getattr(torch, storage)).requires_grad_()
     with pytest.raises(
         TypeError, match=r"query must share its memory with NumPy or Numba, got Tensor: .*grad"
     ):
         pn.paged_attention(query, key_cache, value_cache, [[1, 0]], [6], target=TARGET)
+
+
+def test_torch_integers_are_not_copied(monkeypatch):
+    torch = pytest.importorskip("torch")
+    launched = []
+    monkeypatch.setattr(ops.seam, "launch", lambda *given, **target: launched.extend(given))
+    query, *_, key_cache, value_cache = operands("float32", "NHD")
+    tables = torch.tensor([[1, 0]], dtype=torch.int32)
+    pn.paged_attention(query, key_cache, value_cache, tables, torch.tensor([6]), target=TARGET)
+    assert any(
+        isinstance(given, np.ndarray) and np.shares_memory(given, tables.numpy()) for given in launched
+    )
+
+
+def test_torch_token_ids_are_taken_as_numpys_are():
+    torch = pytest.importorskip("torch")
+    pool = pn.BlockAllocator(4, 2, prefix_caching=True)
+    pool.add("a", torch.arange(4))
+    pool.commit("a")
+    assert pool.add("b", np.arange(5)).num_cached_tokens == 4
+    for bad in (torch.zeros((2, 1), dtype=torch.int64), torch.tensor([True]), torch.zeros(2)):
+        with pytest.raises(TypeError, match=r"tokens must be integers in one dimension, got tokens\.dtype="):
+            pool.add("c", bad)
 
 
 @needs_storage

@@ -279,6 +279,22 @@ def test_the_watermark_is_that_of_the_allocator():
     assert subject.add("a", *tokens(32)) == 0
 
 
+def test_a_name_is_no_list_of_ids():
+    subject = cache()
+    subject.add("a", *tokens(1))
+    with pytest.raises(TypeError, match="seq_ids must be a sequence of ids, got seq_ids='a'"):
+        subject.attend("a", tokens(1)[0])
+
+
+def test_the_prefix_cache_needs_token_ids():
+    subject = pn.PagedKVCache(4, 4, 2, 3, prefix_caching=True, target="lockstep")
+    with pytest.raises(
+        TypeError, match="token_ids must be given with prefix_caching=True, got token_ids=None"
+    ):
+        subject.add("a", *tokens(3))
+    assert subject.allocator.num_free_blocks == 4
+
+
 @pytest.mark.parametrize("name", ["prefix_caching", "debug"])
 def test_switches_are_truth_values(name):
     with pytest.raises(TypeError, match=f"{name} must be True or False, got {name}='no'"):

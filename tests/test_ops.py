@@ -178,6 +178,37 @@ def test_auto_splits_long_sequences_of_small_batches_and_says_why():
     assert choose([129], 4096) == choose([1] * 33, 4096)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"num_kv_heads": 0}, ValueError, "num_kv_heads must be positive, got num_kv_heads=0"),
+        (
+            {"num_kv_heads": 3},
+            ValueError,
+            "num_q_heads must be a multiple of num_kv_heads=3, got num_q_heads=32",
+        ),
+        (
+            {"multiprocessors": 1.5},
+            TypeError,
+            r"multiprocessors must be an integer, got multiprocessors=1\.5",
+        ),
+        ({"window": 0}, ValueError, "window must be positive, got window=0"),
+        ({"seq_lens": [1, 2]}, ValueError, r"cu_seqlens_q must have shape \[3\] .*, got 2 numbers"),
+    ],
+)
+def test_a_plan_of_nonsense_is_refused_by_name(wrong, error, message):
+    right = {
+        "seq_lens": [9],
+        "cu_seqlens_q": [0, 1],
+        "num_q_heads": 32,
+        "num_kv_heads": 8,
+        "multiprocessors": 132,
+    }
+    assert pn.plan.choose(**right).algorithm == "tile"
+    with pytest.raises(error, match=message):
+        pn.plan.choose(**{**right, **wrong})
+
+
 def test_batch_without_sequences_gives_empty_arrays():
     out, lse = pn.paged_attention(
         np.zeros((0, 2, 3), np.float32),

@@ -54,6 +54,35 @@ def test_evictions_are_counted_by_the_block():
     assert pool.stats().num_evictions == 3
 
 
+def test_what_cannot_be_found_any_more_is_not_kept():
+    pool = pn.BlockAllocator(12, 1, prefix_caching=True)
+    pool.add("a", ids("abcdef"))
+    pool.commit("a")
+    pool.release("a", 4)
+    pool.add("b", ids("1234567"))  # what comes after "a" is given up
+    pool.free("b")
+    pool.add("c", ids("xyz"))
+    pool.commit("c")
+    for name in "ca":
+        pool.free(name)
+    assert pool.stats().num_cached_blocks == 4  # "a", and those of c
+    pool.add("d", ids("12345678"))
+    assert pool.add("e", ids("xyz!")).num_cached_tokens == 3
+
+
+def test_equal_blocks_are_freed_in_any_order():
+    pool = pn.BlockAllocator(2000, 1, prefix_caching=True)
+    names = list(range(1000))
+    for name in names:
+        pool.add(name, [7, name])
+    for name in names:
+        pool.commit(name)
+    for name in np.random.default_rng(0).permutation(names).tolist():
+        pool.free(name)
+        assert pool.stats().num_cached_blocks == (1001 if len(pool) == 0 else 1000 - len(pool))
+    pool.check()
+
+
 def test_what_was_used_least_recently_goes_first():
     pool = pn.BlockAllocator(3, 2, prefix_caching=True)
     for name in ("ab", "cd", "ef"):

@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "kernels": set(),
     "arrays": {"lockstep"},
     "target": {"arrays", "errors", "lockstep"},
-    "plan": set(),
+    "plan": {"arguments"},
     "attention": {"arrays", "plan", "target", "kernels"},
     "ops": {"arguments", "arrays", "attention", "layouts", "plan", "validation", "target", "kernels"},
     "cache_watch": {"allocator", "errors", "lockstep"},

@@ -105,6 +105,7 @@ class SharedBlocks(CountedBlocks):
         super().__init__(trace, num_slots, block_size)
         self.trace = trace
         self.pool = BlockAllocator(self.total, block_size, prefix_caching=True)
+        self.found = {}
 
     def hold(self, request, length):
         if request in self.lens:
@@ -115,7 +116,7 @@ class SharedBlocks(CountedBlocks):
             ids = self.trace.token_ids(request, 0, length)
             if not self.pool.can_allocate(ids):
                 return False
-            self.pool.add(request, ids)
+            self.found.setdefault(request, self.pool.add(request, ids).num_cached_tokens)
         self.lens[request] = length
         return True
 
@@ -242,6 +243,8 @@ def replay_agrees_with_the_oracle(trace, way, num_slots, block_size):
         ours, theirs = pool.allocator.stats(), memory.pool.stats()
         assert ours == theirs
         pool.allocator.check()
+        assert pool.num_found_tokens == sum(memory.found.values())
+        assert pool.num_prompt_tokens == sum(trace.prompt_lens[request] for request in memory.found)
     assert pool.num_held_slots == 0
 
 
@@ -590,12 +593,13 @@ def test_requests_that_can_never_fit_are_counted(capsys, conversation):
     [
         (["--pool-tokens", "0"], "argument --pool-tokens: must be positive, got 0"),
         (["--pool-tokens", "10" * 9], "--pool-tokens must be at most 100000000, got --pool-tokens 1010101"),
-        (["--block-sizes", "16", "x"], "argument --block-sizes: invalid positive value: 'x'"),
+        (["--block-sizes", "16", "x"], "argument --block-sizes: must be a positive integer, got 'x'"),
         (["--block-sizes", "16", "256", "--pool-tokens", "200"], "at most --pool-tokens 200, got --block-sizes 256\n"),
         (["--pool-tokens", "200"], "at most --pool-tokens 200, got --block-sizes 256 (the default)"),
         (["--block-sizes", "16", "32", "16"], "--block-sizes must differ, got --block-sizes 16 32 16"),
         (["--plot", "plot.png"], "--plot must end in .svg, got --plot plot.png"),
-        (["--json", "absent/figures.json"], "--json must name a file in a directory that exists, got --json absent"),
+        (["--json", "absent/figures.json"], "argument --json: must name a file in a directory that exists, got absent"),
+        (["--plot", "."], "argument --plot: must name a file, got a directory, ."),
     ],
 )  # fmt: skip
 def test_bad_options_are_refused_before_the_replay(capsys, conversation, words, message):

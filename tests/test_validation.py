@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501 (a table with a case a line)
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -150,6 +151,9 @@ BAD = [
     (pn.paged_attention, "alibi_slopes", np.ones(3), ValueError, r"alibi_slopes must have shape \[4\], got .*\(3,\)"),
     (pn.paged_attention, "alibi_slopes", np.ones(4, bool), TypeError, "alibi_slopes must hold real numbers, got .*bool"),
     (pn.paged_attention, "sinks", np.array([0, 1, np.nan, 0]), ValueError, r"sinks must be finite, got sinks\[2\]=nan"),
+    (pn.paged_attention, "sinks", np.full(4, np.inf, np.float16), ValueError, r"sinks must be finite, got sinks\[0\]=inf"),
+    (pn.paged_attention, "out", np.lib.stride_tricks.as_strided(np.zeros(8, F32), (2, 4, 4), (0, 16, 4)), ValueError,
+     r"out must have memory for each element, got out.strides=\(0, 16, 4\)"),
     (pn.paged_attention, "cu_seqlens_q", np.array([0, 2]), ValueError, r"cu_seqlens_q must have shape \[3\]"),
     (pn.paged_attention, "cu_seqlens_q", np.array([0, 1, 3]), ValueError, r"end with 2 \(len\(query\)\), got .*\[-1\]=3"),
     (pn.paged_attention, "cu_seqlens_q", np.array([0, 3, 2]), ValueError,
@@ -234,3 +238,28 @@ def test_block_that_is_filled_in_part_is_checked_like_a_full_one(length):
         pn.paged_attention(**arguments, target=TARGET)
     arguments["seq_lens"] = np.array([8, 0])
     pn.paged_attention(**arguments, target=TARGET)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64, np.int8])
+def test_numbers_of_any_type_are_taken_for_heads(dtype):
+    arguments, by_head = attention_arguments(), np.array([1, 2, 0, 3])
+    options = {"alibi_slopes": by_head, "sinks": by_head, "v_scale": np.array([1, 2])}
+    expected = pn.paged_attention(**arguments, **options, target=TARGET)
+    converted = {name: numbers.astype(dtype) for name, numbers in options.items()}
+    np.testing.assert_array_equal(pn.paged_attention(**arguments, **converted, target=TARGET), expected)
+
+
+@pytest.mark.parametrize("number", [np.int8(3), np.array(3), np.uint64(3)])
+def test_integers_of_any_type_are_taken(number):
+    arguments = {
+        **attention_arguments(),
+        "seq_lens": np.array([13, 5]),
+        "block_tables": np.array([[4, 0], [1, 2]]),
+    }
+    arguments["key_cache"][:] = arguments["value_cache"][:] = np.random.default_rng(0).standard_normal(
+        (5, 8, 2, 4)
+    )
+    for algorithm, name in (("auto", "window"), ("split", "num_splits")):
+        ours = pn.paged_attention(**arguments, **{name: number}, algorithm=algorithm, target=TARGET)
+        right = pn.paged_attention(**arguments, **{name: 3}, algorithm=algorithm, target=TARGET)
+        np.testing.assert_array_equal(ours, right)

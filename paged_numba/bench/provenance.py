@@ -54,5 +54,4 @@ def _commit() -> str:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a benchmark's figures."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

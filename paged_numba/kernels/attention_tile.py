@@ -53,9 +53,10 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         3. Softmax, several threads a row: mask, largest score so far, weights, their sum.
         4. Thread d loads dimension d of the values and adds it, weighted, to each row's sum.
 
-        So each element of K and V is loaded once for all rows, in whole sectors. When a tile raises a row's largest
-        score, what was added up before is rescaled by ``exp(old largest - new largest)``. A sink (Xiao et al.,
-        2023) is what was added up before the first tile.
+        So each element of K and V is loaded once for all rows, V in whole sectors, K in float32 as well; of float16
+        8 threads load half a sector, and L1 keeps the other half for their next load. When a tile raises a row's
+        largest score, what was added up before is rescaled by ``exp(old largest - new largest)``. A sink (Xiao et
+        al., 2023) is what was added up before the first tile.
 
         Launch: ``[(num_tiles, num_kv_heads * parts), threads]``; more heads to a KV head than `rows_per_tile` go in
         several `parts`. Bytes read: K and V that a tile of query rows sees, once.

@@ -97,6 +97,3 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--block-sizes must differ, got --block-sizes {' '.join(map(str, sizes))}")
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InputError(f"--plot must end in .svg, got --plot {options.plot}")
-    for name, path in (("--json", options.json), ("--plot", options.plot)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"{name} must name a file in a directory that exists, got {name} {path}")

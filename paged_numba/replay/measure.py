@@ -143,11 +143,10 @@ def _over_time(run: Recording, edges: Any) -> dict[str, Any]:
 def _hits(trace: Trace, num_slots: int, block_size: int, done: Callable[[int], object]) -> dict[str, Any]:
     pool = PagedPool(trace, num_slots, block_size, share_prefixes=True)
     run = simulate(trace, pool, done)
-    stats = pool.allocator.stats()
     return {
         "num_slots": num_slots,
-        "hit_rate": stats.hit_rate,
-        "num_evictions": stats.num_evictions,
+        "hit_rate": pool.num_found_tokens / max(1, pool.num_prompt_tokens),
+        "num_evictions": pool.allocator.stats().num_evictions,
         "num_preemptions": run.num_preemptions,
         "num_refused": len(run.refused),
     }

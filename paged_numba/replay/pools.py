@@ -47,7 +47,14 @@ class Pool(Protocol):
 
 
 class PagedPool:
-    """Blocks of a `BlockAllocator`; with `share_prefixes`, the prefix cache finds what prompts have in common."""
+    """Blocks of a `BlockAllocator`; with `share_prefixes`, the prefix cache finds what prompts have in common.
+
+    Attributes
+    ----------
+    num_prompt_tokens, num_found_tokens : int
+        Of requests when they were admitted first, and those that the prefix cache found: what a preempted request
+        finds of its own again does not count.
+    """
 
     def __init__(
         self, trace: Trace, num_slots: int, block_size: int, *, share_prefixes: bool = False
@@ -59,6 +66,8 @@ class PagedPool:
         self._trace = trace
         self._share = share_prefixes
         self._final_lens = trace.final_lens.tolist()
+        self.num_prompt_tokens = self.num_found_tokens = 0
+        self._known: set[int] = set()
 
     def ever_fits(self, request: int) -> bool:
         return self._final_lens[request] <= self.num_slots
@@ -67,7 +76,11 @@ class PagedPool:
         tokens = self._tokens(request, 0, length)
         if not self.allocator.can_allocate(tokens):
             return 0
-        self.allocator.add(request, tokens)
+        allocation = self.allocator.add(request, tokens)
+        if request not in self._known:
+            self._known.add(request)
+            self.num_prompt_tokens += length
+            self.num_found_tokens += allocation.num_cached_tokens
         return -(-length // self.block_size) * self.block_size
 
     def commit(self, request: int, length: int) -> None:

@@ -129,7 +129,7 @@ class TwinsForgotten(PrefixCache):
 class TwinsStay(PrefixCache):
     """Keeps a block that no sequence has any more although another holds the same."""
 
-    def keep(self, block: int) -> bool:
+    def keep(self, block: int, findable: bool) -> bool:
         return block in self
 
 
