@@ -57,6 +57,8 @@ def to_host(array: Any, name: str = "array") -> Any:
     if hasattr(array, "__cuda_array_interface__"):
         return _device_array(array).copy_to_host()
     try:
+        if isinstance(array, (list, tuple)) and not array:
+            return np.zeros(0, np.int64)  # NumPy takes an empty list for floats
         return _as_numpy(array)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array, got {array!r}: {error}") from None

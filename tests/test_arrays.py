@@ -79,6 +79,13 @@ def test_an_array_that_only_says_where_it_lies_is_taken():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_an_empty_list_is_one_of_integers():
+    caches = np.zeros((2, 3, 4, 1, 2), np.float32)
+    nothing = np.zeros((0, 1, 2), np.float32)
+    pn.write_kv(nothing, nothing, *caches, [], target=TARGET)
+    assert pn.gather_kv(*caches, [], 0, target=TARGET)[0].shape == (0, 1, 2)
+
+
 def test_rows_of_different_lengths_are_named():
     caches = np.zeros((2, 3, 4, 1, 2), np.float32)
     query = np.zeros((2, 1, 2), np.float32)

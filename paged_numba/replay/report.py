@@ -84,9 +84,10 @@ def _policies(record: dict[str, Any]) -> str:
     if any(_full_batch(policy) == ALL for policy in record["policies"]):
         notes.append(f"{ALL}: the pool holds all requests at once: a smaller --pool-tokens compares.")
     lines = [
-        "Waste is the share of the taken slots that hold no token: reserved for later, never to be filled (internal),",
-        "or free but scattered (external). With all requests there from the start: the full batch is the mean number",
-        "that run while others wait; the largest, the most. The other columns: with the trace's arrivals.",
+        "Waste is the share of slots that hold no token and yet serve no other request: reserved for later, never to",
+        "be filled (internal), or free but scattered (external). If all requests are there from the start, the full",
+        "batch is the mean number that run while others wait, the largest the most that run at once. The other",
+        "columns are those of the trace's arrivals.",
         "",
         table(header, rows),
         *notes,
@@ -137,7 +138,8 @@ def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"Blocks of {hits['block_size']}, shared by prompts that begin alike:",
+            f"Blocks of {hits['block_size']}, shared by prompts that begin alike. The hit rate is that of requests",
+            "when they first come: what a preempted one finds of its own again does not count.",
             "",
             table(header, rows),
             *notes,
@@ -157,6 +159,7 @@ def picture(record: dict[str, Any]) -> Lines:
     times, unit = record["seconds"], "seconds"
     if times[-1] > SECONDS_ON_AXIS:
         times, unit = [second / 60 for second in times], "minutes"
+    axis = f"{unit}, until paging has served all"
 
     def line(policy: dict[str, Any], values: Iterable[float | None]) -> Line:
         return Line(
@@ -170,11 +173,11 @@ def picture(record: dict[str, Any]) -> Lines:
         running.append(line(policy, policy["running_over_time"]))
         preempted.append(line(policy, accumulate(policy["preemptions_over_time"])))
     charts = [
-        Chart("Memory waste, % of the taken slots", unit, waste, log_y=True),
-        Chart("Running requests, with the trace's arrivals", unit, running, counts=True),
+        Chart("Memory waste, % of the taken slots", axis, waste, log_y=True),
+        Chart("Running requests, with the trace's arrivals", axis, running, counts=True),
     ]
     if any(policy["num_preemptions"] for policy in record["policies"]):
-        charts.append(Chart("Preemptions so far", unit, preempted, counts=True))
+        charts.append(Chart("Preemptions so far", axis, preempted, counts=True))
     hits = record["prefix_cache"]
     if hits is not None and hits["pools"]:
         rates = [(pool["num_slots"], 100 * pool["hit_rate"]) for pool in hits["pools"]]
