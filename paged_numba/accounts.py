@@ -63,6 +63,11 @@ class PoolAccounts:
         return len(self._sequences)
 
     @property
+    def prefix_caching(self) -> bool:
+        """Whether there is a prefix cache."""
+        return self._prefixes is not None
+
+    @property
     def num_free_blocks(self) -> int:
         """Blocks that no sequence owns; some may hold a prefix still."""
         return self._pool.num_free
@@ -233,14 +238,11 @@ class PoolAccounts:
 
     def _sequence(self, seq_id: Hashable) -> SequenceState:
         try:
-            return self._sequences[seq_id]
+            return self._sequences[hashable("seq_id", seq_id)]
         except KeyError:
             if seq_id in self._swapped:
                 raise SwappedSequenceError(f"the sequence {seq_id!r} is swapped out") from None
             raise UnknownSequenceError(f"no sequence has the id {seq_id!r}") from None
-        except TypeError:
-            hashable("seq_id", seq_id)
-            raise
 
     def _require_new(self, seq_id: Hashable) -> None:
         if hashable("seq_id", seq_id) in self._sequences or seq_id in self._swapped:

@@ -100,9 +100,7 @@ class BlockAllocator(PoolAccounts):
         unwritten, part = split(ids, self.block_size)
         hits, node = self._find((unwritten, part), salt)
         new = self._blocks_for(count) - len(hits)
-        above = f" above a watermark of {self._reserve} blocks" if self._reserve else ""
-        free = self._pool.num_free_beside(hits)
-        self._require_free(new + self._reserve, free, f"add of {count} tokens{above}")
+        self._require_free("add", count, new, self._pool.num_free_beside(hits), self._reserve)
         # Hits are held first: what they need may not be given up for the others.
         self._pool.hold(hits)
         table = array("i", hits)
@@ -138,7 +136,7 @@ class BlockAllocator(PoolAccounts):
         stop = start + count
         copied = start % self.block_size != 0 and self._pool.refs[table[-1]] > 1
         new = self._blocks_for(stop) - len(table)
-        self._require_free(new + copied, self._pool.num_free, f"append of {count} tokens")
+        self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
         if copied:
             source = table[-1:]
@@ -246,7 +244,7 @@ class BlockAllocator(PoolAccounts):
         hits = found[sequence.num_released :]
         kept = sequence.num_released + len(hits)
         new = len(sequence.table) - kept
-        self._require_free(new, self._pool.num_free_beside(hits), f"swap_in of {sequence.length} tokens")
+        self._require_free("swap_in", sequence.length, new, self._pool.num_free_beside(hits))
         if self._prefixes is not None:
             # Before blocks are taken: those found in released places are not held, and may be given up.
             self._prefixes.use(node)
@@ -338,6 +336,7 @@ class BlockAllocator(PoolAccounts):
         ids = as_bytes(tokens) if self._prefixes is not None or isinstance(tokens, np.ndarray) else b""
         return len(tokens), b"" if self._prefixes is None else ids
 
-    def _require_free(self, needed: int, available: int, why: str) -> None:
-        if needed > available:
-            raise OutOfBlocksError(needed, available, why)
+    def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
+        if needed + watermark > free:
+            above = f" above a watermark of {watermark} blocks" if watermark else ""
+            raise OutOfBlocksError(needed + watermark, free, f"{what} of {tokens} tokens{above}")

@@ -35,9 +35,14 @@ def not_negative(name: str, value: SupportsIndex) -> int:
     return number
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether an argument is a real number, and no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def fraction(name: str, value: Any) -> float:
     """Return an argument that lies in 0 .. 1."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if not is_number(value):
         raise TypeError(f"{name} must be a number, got {name}={value!r}")
     number = float(value)
     if not 0 <= number <= 1:

@@ -128,16 +128,13 @@ def _tensor_view(tensor: Any) -> Any:
     if tensor.requires_grad and torch.is_grad_enabled():
         raise TypeError("it needs a gradient, which nothing here computes: pass tensor.detach()")
     name = str(tensor.dtype).removeprefix("torch.")
-    dtype = None
-    if name in _BITS:
-        import ml_dtypes
+    if name not in _BITS:
+        return _device_array(tensor) if tensor.is_cuda else tensor.numpy()
+    import ml_dtypes
 
-        dtype = np.dtype(getattr(ml_dtypes, name))
-        tensor = tensor.view(getattr(torch, _BITS[name]))
-    if tensor.is_cuda:
-        array = _device_array(tensor)
-        return array if dtype is None else _device_view(array, array.shape, array.strides, dtype)
-    return tensor.numpy() if dtype is None else tensor.numpy().view(dtype)
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    bits = as_array(tensor.view(getattr(torch, _BITS[name])))
+    return _device_view(bits, bits.shape, bits.strides, dtype) if tensor.is_cuda else bits.view(dtype)
 
 
 def _from_dlpack(array: Any) -> Any:

@@ -112,7 +112,6 @@ class PagedKVCache:
         self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
         # Sequences that hold reserved tokens which nobody has said are written: no others may find their blocks.
         self._unwritten: set[Hashable] = set()
-        self._prefix_caching = prefix_caching
         self._watch = None
         if debug:
             caches = (*self.key_caches, *self.value_caches)
@@ -432,7 +431,7 @@ class PagedKVCache:
             unwritten = np.full(getattr(k, "shape", (0,))[:1], -1, np.int64)
             validation.check_write_kv(k, v, *ops.as_nhd(*self._layer(layer), self.layout), unwritten)
         count = int(key[0].shape[0])
-        validation.check_token_ids(token_ids, count, self._prefix_caching)
+        validation.check_token_ids(token_ids, count, self.allocator.prefix_caching)
         return count if token_ids is None else token_ids
 
     def _copy(self, allocation: Allocation) -> None:

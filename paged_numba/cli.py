@@ -79,10 +79,10 @@ def positive(text: str) -> int:
 def file_to_write(text: str) -> Path:
     """Return the path of a file to write; the type of an argparse option."""
     path = Path(text)
-    if text == "-" or path.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"must name a file, got {'a directory, ' if text != '-' else ''}{text}"
-        )
+    if text == "-":
+        raise argparse.ArgumentTypeError("must name a file, got -")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"must name a file, got a directory, {text}")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"must name a file in a directory that exists, got {text}")
     return path

@@ -9,7 +9,6 @@ import numpy as np
 
 from . import layouts, plan, validation
 from . import target as seam
-from .arguments import truth
 from .arrays import as_array, empty, reshaped, to_host, transposed
 from .attention import Attention
 
@@ -253,13 +252,14 @@ def paged_attention(
     num_tokens, num_q_heads, head_dim = query.shape
     num_kv_heads = key_cache.shape[2]
     slopes, sink_scores = to_host(alibi_slopes, "alibi_slopes"), to_host(sinks, "sinks")
-    validation.check_attention_options(num_q_heads, scale, causal, window, softcap, slopes, sink_scores)
+    validation.check_attention_options(
+        num_q_heads, scale, window, softcap, slopes, sink_scores, causal=causal, return_lse=return_lse
+    )
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got algorithm={algorithm!r}")
     validation.check_layout_algorithm(layout, algorithm)
     validation.check_num_splits(num_splits, algorithm)
-    window, num_splits = (None if given is None else int(given) for given in (window, num_splits))
-    truth("return_lse", return_lse)
+    window, num_splits = (None if number is None else int(number) for number in (window, num_splits))
     scales = [
         validation.cache_scale(name, to_host(factor, name), num_kv_heads)
         for name, factor in (("k_scale", k_scale), ("v_scale", v_scale))
@@ -271,14 +271,21 @@ def paged_attention(
     if out is None:
         out = empty(query.shape, query.dtype, like=given)
     lse = empty((num_tokens, num_q_heads), np.float32, like=given)
-    choice = plan.choose(
-        lens,
-        starts,
-        num_q_heads=num_q_heads,
-        num_kv_heads=num_kv_heads,
-        multiprocessors=seam.multiprocessors(target),
-        window=window,
-    )
+    target = seam.resolve(target)
+    num_parts = num_splits or 1
+    if layout == "packed":
+        algorithm = "packed"
+    elif num_splits is None and algorithm in ("auto", "split"):
+        choice = plan.choose(
+            lens,
+            starts,
+            num_q_heads=num_q_heads,
+            num_kv_heads=num_kv_heads,
+            multiprocessors=seam.multiprocessors(target),
+            window=window,
+        )
+        algorithm = choice.algorithm if algorithm == "auto" else algorithm
+        num_parts = max(2, choice.num_splits)
     by_head = np.zeros(num_q_heads, np.float32)
     launched = Attention(
         query,
@@ -293,8 +300,6 @@ def paged_attention(
         np.float32(0 if softcap is None else softcap),
         target,
     )
-    if algorithm == "auto":
-        algorithm = "packed" if layout == "packed" else choice.algorithm
     per_tile = plan.tokens_per_tile(num_q_heads // num_kv_heads)
     if algorithm == "naive":
         launched.naive(out, lse, rows)
@@ -305,7 +310,6 @@ def paged_attention(
     elif algorithm == "tile":
         launched.tiles(out, lse, rows, plan.tile_rows(rows, per_tile))
     elif algorithm == "split":
-        num_parts = num_splits or max(2, choice.num_splits)
         splits = plan.split_rows(rows, num_parts, key_cache.shape[1])
         launched.parts(out, lse, splits, plan.tile_rows(splits, per_tile, num_parts), num_parts)
     else:

@@ -6,12 +6,11 @@ checks look at shape and dtype only and so take arrays of any kind; value checks
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import numpy as np
 
-from .arguments import integer, truth
+from .arguments import integer, is_number, positive, truth
 from .layouts import piece_size
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
@@ -35,8 +34,7 @@ _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_layers: Any = 1) -> None:
     """Raise unless a cache of these sizes can be written, gathered, copied and attended to."""
-    if integer("num_layers", num_layers) < 1:
-        raise ValueError(f"num_layers must be positive, got num_layers={num_layers}")
+    positive("num_layers", num_layers)
     for name, count, limit in (
         ("block_size", block_size, MAX_BLOCK_SIZE),
         ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
@@ -241,12 +239,13 @@ def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None
 
 
 def check_attention_options(
-    num_q_heads: int, scale: Any, causal: Any, window: Any, softcap: Any, alibi_slopes: Any, sinks: Any
+    num_q_heads: int, scale: Any, window: Any, softcap: Any, alibi_slopes: Any, sinks: Any, **flags: Any
 ) -> None:
     """Raise unless the options of `ops.paged_attention` fit; see there."""
     if scale is not None and not _is_float32(scale):
         raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
-    truth("causal", causal)
+    for name, flag in flags.items():
+        truth(name, flag)
     if window is not None and integer("window", window) < 1:
         raise ValueError(f"window must be positive or None, got window={window}")
     if softcap is not None and not (_is_float32(softcap) and np.float32(softcap) > 0):
@@ -274,13 +273,13 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
         raise ValueError(
             f"{name} must be a number or have shape [{num_kv_heads}], got {name}.shape={scales.shape}"
         )
-    rounded = _reals(name, scales).ravel()
+    rounded = _reals(name, scales)
     bad = np.flatnonzero(~((rounded > 0) & (rounded < np.inf)))
     if bad.size:
         raise ValueError(
             f"{name} must be positive and finite in float32, got {name}={scales.ravel()[bad[0]]}"
         )
-    return np.broadcast_to(scales.astype(np.float32), (num_kv_heads,)).copy()
+    return np.broadcast_to(rounded, (num_kv_heads,)).copy()
 
 
 def check_layout_algorithm(layout: str, algorithm: str) -> None:
@@ -327,11 +326,7 @@ def _reals(name: str, given: Any) -> Any:
 
 
 def _is_float32(number: Any) -> bool:
-    return (
-        isinstance(number, numbers.Real)
-        and not isinstance(number, bool)
-        and abs(float(number)) <= _LARGEST_FLOAT
-    )
+    return is_number(number) and abs(float(number)) <= _LARGEST_FLOAT
 
 
 # Static pieces.
@@ -395,11 +390,11 @@ def _apart(name: str, array: Any, other_name: str, other: Any) -> None:
 
 def _writable(name: str, array: Any) -> None:
     """Raise where a kernel could not store into an array of the host."""
-    if isinstance(array, np.ndarray) and not array.flags.writeable:
+    if not isinstance(array, np.ndarray):
+        return
+    if not array.flags.writeable:
         raise ValueError(f"{name} must be writable, got a read-only array")
-    if isinstance(array, np.ndarray) and any(
-        size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)
-    ):
+    if any(size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)):
         raise ValueError(f"{name} must have memory for each element, got {name}.strides={array.strides}")
 
 

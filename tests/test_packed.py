@@ -27,7 +27,7 @@ def test_attention_agrees_with_the_oracle(batch, order):
 def test_attention_is_as_exact_as_dense_attention(data):
     storage = data.draw(st.sampled_from(STORAGE), label="dtype of the cache")
     head_dim = data.draw(st.sampled_from((256, 128, 80, 64)), label="head_dim")
-    batch = data.draw(grid_batches(storage, head_dim, 16, 8, 2, layouts=("packed",)), label="batch")
+    batch = data.draw(grid_batches(storage, head_dim, 16, 8, 2, layout="packed"), label="batch")
     properties.attention_is_as_exact_as_dense_attention(batch, [("auto", None)], TARGET)
 
 

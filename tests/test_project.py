@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "target": {"arrays", "errors", "lockstep"},
     "plan": {"arguments"},
     "attention": {"arrays", "plan", "target", "kernels"},
-    "ops": {"arguments", "arrays", "attention", "layouts", "plan", "validation", "target", "kernels"},
+    "ops": {"arrays", "attention", "layouts", "plan", "validation", "target", "kernels"},
     "cache_watch": {"allocator", "errors", "lockstep"},
     "cache": {
         "allocation",

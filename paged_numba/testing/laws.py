@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops, reference
-from .properties import assert_same_bits, kernel_options
+from .properties import assert_same_bits, attention_arguments, kernel_options
 from .strategies import PagedBatch, scattered
 from .tolerances import UNIT_ROUNDOFF, attention_tolerance, storing_tolerance
 
@@ -159,18 +159,14 @@ def merging(parts: list[tuple[Any, Any]], target: str) -> None:
 
 
 def _attend(batch: PagedBatch, algorithm: str, target: str, **more: Any) -> Any:
+    options = {**batch.options, **kernel_options(batch, algorithm), **more}
     return ops.paged_attention(
-        batch.query,
-        batch.key_cache,
-        batch.value_cache,
-        batch.block_tables,
-        batch.seq_lens,
+        *attention_arguments(batch),
         cu_seqlens_q=batch.cu_seqlens_q,
         scale=batch.scale,
-        **batch.options,
         return_lse=True,
         target=target,
-        **{**kernel_options(batch, algorithm), **more},
+        **options,
     )
 
 

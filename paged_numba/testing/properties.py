@@ -21,7 +21,7 @@ def attention_agrees_with_the_oracle(
     """Paged attention is dense attention in float64, but for the rounding of float32."""
     options = {**batch.options, **kernel_options(batch, algorithm, num_splits)}
     out, lse = ops.paged_attention(
-        *_attention_arguments(batch),
+        *attention_arguments(batch),
         cu_seqlens_q=batch.cu_seqlens_q,
         scale=batch.scale,
         return_lse=True,
@@ -71,7 +71,7 @@ def attention_is_as_exact_as_dense_attention(
         dense_errors = [max(pair) for pair in zip(dense_errors, errors, strict=True)]
     for algorithm, num_splits in runs:
         results = ops.paged_attention(
-            *_attention_arguments(batch),
+            *attention_arguments(batch),
             cu_seqlens_q=batch.cu_seqlens_q,
             **options,
             return_lse=True,
@@ -100,7 +100,7 @@ def attention_is_as_exact_as_dense_attention(
 def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, target: str) -> None:
     """Merging attention to the first and to the other keys of each sequence is attention to all."""
     whole, whole_lse = ops.paged_attention(
-        *_attention_arguments(batch), scale=batch.scale, return_lse=True, target=target
+        *attention_arguments(batch), scale=batch.scale, return_lse=True, target=target
     )
     parts = []
     for keep_first in (True, False):
@@ -144,7 +144,7 @@ def no_token_notices_what_it_does_not_see(
         "target": target,
     }
     options["return_lse"] = True
-    before = ops.paged_attention(*_attention_arguments(batch), **options)
+    before = ops.paged_attention(*attention_arguments(batch), **options)
     caches = batch.key_cache.copy(), batch.value_cache.copy()
     # A block may be of several sequences.
     slots = {
@@ -201,7 +201,7 @@ def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
     options = {**batch.options, **kernel_options(batch, algorithm)}
     with lockstep.sanitizing() as findings:
         ops.paged_attention(
-            *_attention_arguments(batch),
+            *attention_arguments(batch),
             cu_seqlens_q=batch.cu_seqlens_q,
             target="lockstep",
             **options,
@@ -259,7 +259,8 @@ def copy_duplicates_blocks(tokens: Tokens, order: Any, target: str) -> None:
         assert_same_bits(cache, wanted)
 
 
-def _attention_arguments(batch: PagedBatch) -> tuple[Any, ...]:
+def attention_arguments(batch: PagedBatch) -> tuple[Any, Any, Any, Any, Any]:
+    """Return what `paged_attention` takes by place."""
     return batch.query, batch.key_cache, batch.value_cache, batch.block_tables, batch.seq_lens
 
 

@@ -90,9 +90,9 @@ class BoundaryOffByOne(BlockAllocator):
 class FailureTakesBlocks(BlockAllocator):
     """Takes the blocks that there are before it finds out that there are too few."""
 
-    def _require_free(self, needed: int, available: int, why: str) -> None:
+    def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
         try:
-            super()._require_free(needed, available, why)
+            super()._require_free(what, tokens, needed, free, watermark)
         except MemoryError:
             self._pool.take(min(needed, self._pool.num_free))
             raise
