@@ -18,7 +18,15 @@ _HOME = {
     "paged_attention": "ops",
     "write_kv": "ops",
 }
-_MODULES = ("arrays", "draw", "errors", "lockstep", "plan", "reference", "target")
+_MODULES = {
+    "arrays": "arrays",
+    "draw": "draw",
+    "errors": "errors",
+    "lockstep": "lockstep",
+    "plan": "ops.plan",
+    "reference": "reference",
+    "targets": "targets",
+}
 
 __all__ = [  # noqa: PLE0604 (names that __getattr__ finds)
     *_HOME,
@@ -32,9 +40,9 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
     if name == "cuda":
-        return importlib.import_module(".target", __name__).cuda_module()
+        return importlib.import_module(".targets", __name__).cuda_module()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

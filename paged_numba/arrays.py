@@ -3,9 +3,52 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+
+class HasArrayInterface(Protocol):
+    """An array in host memory."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """NumPy's array interface."""
+
+
+class HasCudaArrayInterface(Protocol):
+    """An array on the GPU, as those of CuPy, Numba and torch."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Numba's CUDA array interface."""
+
+
+class HasDLPack(Protocol):
+    """An array that DLPack can share, as those of torch and JAX."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        """Return a capsule."""
+
+    def __dlpack_device__(self) -> tuple[Any, Any]:
+        """Return device type and number."""
+
+
+class HasLockstepArray(Protocol):
+    """An array of the lockstep facade, as ``paged_numba.cuda.to_device`` returns it."""
+
+    @property
+    def __lockstep_array__(self) -> NDArray[Any]:
+        """The host memory that it stands for."""
+
+
+ArrayLike: TypeAlias = NDArray[Any] | HasArrayInterface | HasCudaArrayInterface | HasDLPack | HasLockstepArray
+"""An array of any library, on the host or on the GPU."""
+
+IntegersLike: TypeAlias = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
+"""A small array of integers, or a list of them."""
 
 _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
 """Dtypes that torch cannot hand over, and those of the same size that it can."""
@@ -78,7 +121,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
 def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
     """Return an array of NaN for a target's kernels to keep: on the GPU for ``cuda``."""
     if target == "lockstep":
-        from .lockstep.device_array import fresh_array
+        from .lockstep.machine.poison import fresh_array
 
         array = fresh_array(shape, np.dtype(dtype))
         if not np.isnan(array.ravel()[:4]).all():  # fresh memory is NaN in float32 and float16 only

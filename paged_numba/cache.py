@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from . import layouts, ops, validation
-from . import target as seam
-from .allocation import Allocation
-from .allocator import BlockAllocator
+from . import ops, targets
+from .allocator.allocation import Allocation
+from .allocator.allocator import BlockAllocator
+from .allocator.block_table import padded
 from .arguments import truth
 from .arrays import as_array, beside, storage, to_host
-from .cache_watch import CacheWatch
+from .cache_debug import CacheWatch
+from .ops import checks, layouts
+from .ops.adopt import as_nhd
 
 
 class PagedKVCache:
@@ -91,19 +93,19 @@ class PagedKVCache:
         target: str = "auto",
         debug: bool = False,
     ) -> None:
-        self.target = seam.resolve(target)
+        self.target = targets.resolve(target)
         if truth("debug", debug) and self.target != "lockstep":
             raise ValueError(f"debug=True needs the target lockstep, got target={self.target!r}")
         self.allocator = BlockAllocator(
             num_blocks, block_size, prefix_caching=prefix_caching, watermark=watermark
         )
-        validation.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
-        storage_type = validation.cache_dtype(dtype)
+        checks.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
+        storage_type = checks.cache_dtype(dtype)
         self.layout = layout
         shapes = layouts.cache_shapes(layout, storage_type, num_blocks, block_size, num_kv_heads, head_dim)
         scales = {"k_scale": k_scale, "v_scale": v_scale}
         self._scales = {
-            name: validation.cache_scale(name, to_host(given, name), num_kv_heads)
+            name: checks.cache_scale(name, to_host(given, name), num_kv_heads)
             for name, given in scales.items()
         }
         self.key_caches, self.value_caches = (
@@ -353,11 +355,7 @@ class PagedKVCache:
 
         Blocks that were released are -1 as well.
         """
-        tables = [self.allocator.block_table(seq_id) for seq_id in seq_ids]
-        padded = np.full((len(tables), max((t.size for t in tables), default=0)), -1, np.int32)
-        for row, table in zip(padded, tables, strict=True):
-            row[: table.size] = table
-        return padded
+        return padded([self.allocator.block_table(seq_id) for seq_id in seq_ids])
 
     def attend(
         self,
@@ -412,7 +410,7 @@ class PagedKVCache:
         )
 
     def _layer(self, layer: int) -> tuple[Any, Any]:
-        validation.check_layer(layer, self.num_layers)
+        checks.check_layer(layer, self.num_layers)
         return self.key_caches[layer], self.value_caches[layer]
 
     def _by_layer(self, name: str, tokens: Any) -> list[Any]:
@@ -420,7 +418,7 @@ class PagedKVCache:
         tokens = as_array(tokens, name)
         if self.num_layers == 1 and getattr(tokens, "ndim", 3) == 3:
             return [tokens]
-        validation.check_layers(name, tokens, self.num_layers)
+        checks.check_layers(name, tokens, self.num_layers)
         return [tokens[layer] for layer in range(self.num_layers)]
 
     def _check_tokens(
@@ -429,9 +427,9 @@ class PagedKVCache:
         """Raise for tokens that could not be written, before any block is taken; return them for the allocator."""
         for layer, (k, v) in enumerate(zip(key, value, strict=True)):
             unwritten = np.full(getattr(k, "shape", (0,))[:1], -1, np.int64)
-            validation.check_write_kv(k, v, *ops.as_nhd(*self._layer(layer), self.layout), unwritten)
+            checks.check_write_kv(k, v, *as_nhd(*self._layer(layer), self.layout), unwritten)
         count = int(key[0].shape[0])
-        validation.check_token_ids(token_ids, count, self.allocator.prefix_caching)
+        checks.check_token_ids(token_ids, count, self.allocator.prefix_caching)
         return count if token_ids is None else token_ids
 
     def _copy(self, allocation: Allocation) -> None:

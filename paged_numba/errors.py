@@ -13,6 +13,9 @@
         +-- KernelIndexError (IndexError)            an index outside its array
         +-- SynchronizationError                     a barrier or warp operation that some threads miss
         +-- UnsupportedConstructError (NotImplementedError)  Python that the lockstep machine does not run
+    ValueError
+    +-- InputError                                   a file or a command-line argument that is not what it must be
+    +-- TargetNameError                              a name that is no target's
 
 Wrong shapes, dtypes and values in the public operations raise plain ``TypeError`` and ``ValueError``.
 """
@@ -73,3 +76,11 @@ class SynchronizationError(KernelError):
 
 class UnsupportedConstructError(KernelError, NotImplementedError):
     """The kernel uses Python that the lockstep machine does not run."""
+
+
+class InputError(ValueError):
+    """A file or a command-line argument is not what it must be; the message names it, and the line of a file."""
+
+
+class TargetNameError(ValueError):
+    """A name that is no target's."""

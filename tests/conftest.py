@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from paged_numba import doctor, target
+from paged_numba import targets
+from paged_numba.commands import doctor
 
 try:
     from hypothesis import HealthCheck, settings
@@ -34,7 +35,7 @@ def cuda_compiler():
 
 
 def pytest_collection_modifyitems(items):
-    reason = target.cuda_unavailable_reason()
+    reason = targets.cuda_unavailable_reason()
     if reason is not None:
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 import paged_numba as pn
-from paged_numba import layouts
+from paged_numba.ops import layouts
 
 ALGORITHMS = ("naive", "block", "tile", "split", "cascade")
 DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn))
@@ -73,9 +73,9 @@ def run(target="auto", part=None):
 
 
 if __name__ == "__main__":
-    from paged_numba import target
+    from paged_numba import targets
 
-    assert target.resolve() == "cudasim", target.resolve()
+    assert targets.resolve() == "cudasim", targets.resolve()
     # As bits: NumPy's files know no ml_dtypes.
     results = run(part=int(sys.argv[2]))
     np.savez(sys.argv[1], **{name: result.view(f"u{result.itemsize}") for name, result in results})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import paged_numba.allocator
+import paged_numba.allocator.allocator
 from paged_numba import BlockAllocator, DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
 from paged_numba.testing.machines import allocator_machine
 
@@ -15,8 +15,8 @@ TestAllocator = allocator_machine().TestCase
 
 
 def test_docstring_example():
-    assert doctest.testmod(paged_numba.allocator).attempted > 0
-    assert doctest.testmod(paged_numba.allocator).failed == 0
+    assert doctest.testmod(paged_numba.allocator.allocator).attempted > 0
+    assert doctest.testmod(paged_numba.allocator.allocator).failed == 0
 
 
 def test_fork_and_copy_on_write_by_hand():

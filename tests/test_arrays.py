@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
-from paged_numba import arrays, ops
+from paged_numba import arrays, targets
 
 TARGET = "lockstep"
 STORAGE = ("float32", "float16", "bfloat16", "float8_e4m3fn")
@@ -132,7 +132,7 @@ def test_torch_tensor_that_needs_a_gradient_is_refused_by_name(storage):
 def test_torch_integers_are_not_copied(monkeypatch):
     torch = pytest.importorskip("torch")
     launched = []
-    monkeypatch.setattr(ops.seam, "launch", lambda *given, **target: launched.extend(given))
+    monkeypatch.setattr(targets, "launch", lambda *given, **target: launched.extend(given))
     query, *_, key_cache, value_cache = operands("float32", "NHD")
     tables = torch.tensor([[1, 0]], dtype=torch.int32)
     pn.paged_attention(query, key_cache, value_cache, tables, torch.tensor([6]), target=TARGET)

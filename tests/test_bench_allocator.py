@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from paged_numba import cli
-from paged_numba.bench import allocator as bench
+from paged_numba.commands import main as cli
+from paged_numba.commands.bench import allocator as bench
 
 
 @pytest.fixture(autouse=True)

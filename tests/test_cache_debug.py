@@ -185,7 +185,7 @@ def test_no_sequence_of_calls_raises_a_false_alarm(data):
 
 
 def test_debugging_needs_lockstep(monkeypatch):
-    monkeypatch.setattr("paged_numba.target.resolve", lambda target: target)
+    monkeypatch.setattr("paged_numba.targets.resolve", lambda target: target)
     with pytest.raises(ValueError, match="debug=True needs the target lockstep, got target='cuda'"):
         pn.PagedKVCache(6, 4, HEADS, DIM, target="cuda", debug=True)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from paged_numba import cli, target, workload
+from paged_numba import targets
+from paged_numba.commands import main as cli
+from paged_numba.serving.requests import from_lengths, from_text
 from paged_numba.testing.mutants import kernels
 
 TRACE = Path(__file__).parents[2] / "shared" / "data" / "azure_llm_2023_conv.csv"
@@ -17,7 +19,7 @@ TRACE = Path(__file__).parents[2] / "shared" / "data" / "azure_llm_2023_conv.csv
 
 @pytest.fixture(autouse=True)
 def on_lockstep(monkeypatch):
-    monkeypatch.setenv(target.ENVIRONMENT, "lockstep")
+    monkeypatch.setenv(targets.ENVIRONMENT, "lockstep")
 
 
 def run(capsys, *words):
@@ -226,7 +228,7 @@ def test_bad_usage_exits_with_2(capsys, words):
 
 
 def test_unknown_target_in_the_environment_is_an_error_in_one_line(capsys, monkeypatch):
-    monkeypatch.setenv(target.ENVIRONMENT, "gpu")
+    monkeypatch.setenv(targets.ENVIRONMENT, "gpu")
     status, _, err = run(capsys, "tour")
     assert status == 2
     assert err.splitlines() == [
@@ -261,13 +263,13 @@ def test_doctor_says_which_target_runs_and_why(capsys):
 
 
 def test_doctor_with_a_target_that_cannot_run_exits_with_1(capsys, monkeypatch):
-    monkeypatch.setenv(target.ENVIRONMENT, "cudasim")
+    monkeypatch.setenv(targets.ENVIRONMENT, "cudasim")
     status, out, _ = run(capsys, "doctor")
     assert status == 1
     assert "No target runs: the cudasim target must be chosen before Numba is imported" in out
 
 
-@pytest.mark.skipif(target.cuda_unavailable_reason() is None, reason="this machine has a GPU")
+@pytest.mark.skipif(targets.cuda_unavailable_reason() is None, reason="this machine has a GPU")
 def test_without_a_gpu_commands_that_need_one_say_so(capsys):
     status, _, err = run(capsys, "bench", "gpu")
     assert status == 2
@@ -288,13 +290,13 @@ def test_module_runs_and_a_closed_pipe_is_no_traceback(prompts):
 
 
 def test_requests_are_paragraphs_of_bytes():
-    requests = workload.from_text("one\n\n\ntwo\nlines\n", "here", (3, 4), 10)
+    requests = from_text("one\n\n\ntwo\nlines\n", "here", (3, 4), 10)
     assert [bytes(request.prompt) for request in requests] == [b"one", b"two\nli"]
     assert [request.max_new_tokens for request in requests] == [3, 4]
     assert requests[0].final_length == 5
     # The second is cut to 10 - 4 bytes, and so are lengths.
     assert bytes(requests[1].prompt) == b"two\nli"
-    assert len(workload.from_lengths([(100, 50)], 4, 10)[0].prompt) == 6
+    assert len(from_lengths([(100, 50)], 4, 10)[0].prompt) == 6
 
 
 MINE = """
@@ -328,7 +330,7 @@ def right():
     source = cuda.to_device(np.arange(64, dtype=np.float32))
     target = cuda.device_array_like(source)
     reverse[1, 64](source, target)
-    assert target.copy_to_host()[0] == 63
+    assert targets.copy_to_host()[0] == 63
 
 
 def wrong():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paged_numba.testing.tolerances import fixed_tolerance, storing_tolerance
+from paged_numba.tolerances import fixed_tolerance, storing_tolerance
 
 sys.path.insert(0, str(Path(__file__).parent))
 simulated = pytest.importorskip("simulated", reason="Numba is not installed")

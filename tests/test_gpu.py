@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
-from paged_numba import validation
+from paged_numba.ops import checks
 
 pytestmark = pytest.mark.gpu
 
@@ -100,11 +100,11 @@ def test_storage_of_every_dtype_and_layout_is_the_same_on_both_targets(
     from numba import cuda
 
     query, keys, values, tables, lens = decode_inputs(*SHAPES[4])
-    dtype = validation.cache_dtype(storage)
+    dtype = checks.cache_dtype(storage)
     caches = [cache.astype(dtype) for cache in (keys, values)]
     if layout == "HND":
         caches = [np.ascontiguousarray(cache.swapaxes(1, 2)) for cache in caches]
-    query = query.astype(validation.cache_dtype(query_type))
+    query = query.astype(checks.cache_dtype(query_type))
     options = {"layout": layout, "k_scale": 0.5, "v_scale": 2.0, "return_lse": True}
     for algorithm in ("naive", "block", "tile", "split", "cascade"):
         expected = pn.paged_attention(
@@ -158,7 +158,7 @@ def test_torch_tensors_on_the_gpu_are_used_where_they_lie(storage, layout):
 @pytest.mark.parametrize("layout", ["NHD", "HND"])
 def test_moved_bits_of_every_dtype_are_the_same_on_both_targets(storage, layout):
     pytest.importorskip("ml_dtypes")
-    dtype = validation.cache_dtype(storage)
+    dtype = checks.cache_dtype(storage)
     rng = np.random.default_rng(1)
 
     def bits(*shape):

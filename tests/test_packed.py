@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import paged_numba as pn
 from paged_numba import lockstep
 from paged_numba.errors import KernelError
-from paged_numba.lockstep import facade
+from paged_numba.lockstep.cuda import facade
 from paged_numba.testing import laws, properties
 from paged_numba.testing.strategies import STORAGE, grid_batches, paged_batches, seeds
 

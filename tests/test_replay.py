@@ -15,10 +15,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from paged_numba import cli
-from paged_numba.allocator import BlockAllocator
-from paged_numba.replay import measure, pools, recording, report, simulation, traces
-from paged_numba.workload import InputError
+from paged_numba import traces
+from paged_numba.allocator.allocator import BlockAllocator
+from paged_numba.commands import main as cli
+from paged_numba.errors import InputError
+from paged_numba.replay import measure, pools, recording, report, simulation
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 AZURE, MOONCAKE = DATA / "azure_llm_2023_conv.csv", DATA / "mooncake_conversation.jsonl"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
-from paged_numba import layouts, reference
+from paged_numba import reference
+from paged_numba.ops import layouts
 
 TARGET = "lockstep"
 ALGORITHMS = ("naive", "block", "tile", "split", "cascade")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
-from paged_numba.prefix_cache import PrefixCache
+from paged_numba.allocator.prefix_cache import PrefixCache
 from paged_numba.testing.mutants.prefixes import (
     HashCollides,
     HashTruncated,

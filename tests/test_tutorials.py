@@ -16,8 +16,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import paged_numba as pn
+from paged_numba.serving.toy_model import ToyModel
 from paged_numba.testing.mutants import allocators, kernels
-from paged_numba.toy_model import ToyModel
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "tutorials"

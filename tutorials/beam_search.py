@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 import paged_numba as pn
-from paged_numba.tables import block_tables, reference_counts, size, table
-from paged_numba.testing.tolerances import attention_tolerance
-from paged_numba.toy_model import ToyModel
+from paged_numba.draw.text import block_tables, reference_counts, size, table
+from paged_numba.serving.toy_model import ToyModel
+from paged_numba.tolerances import attention_tolerance
 
 PROMPT = b"Write a haiku about a cache miss."
 WIDTH, NEW_TOKENS = 4, 32

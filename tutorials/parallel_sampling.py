@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 import paged_numba as pn
-from paged_numba.tables import block_tables, pool_map, reference_counts, table
-from paged_numba.testing.tolerances import attention_tolerance
-from paged_numba.toy_model import ToyModel
+from paged_numba.draw.text import block_tables, pool_map, reference_counts, table
+from paged_numba.serving.toy_model import ToyModel
+from paged_numba.tolerances import attention_tolerance
 
 PROMPT = b"Suggest a name for a library that teaches how paged attention works."
 NUM_SAMPLES, NEW_TOKENS = 4, 40

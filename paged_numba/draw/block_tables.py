@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from ..allocator import BlockAllocator
+from .protocols import Pool
 from .svg import Drawing, Picture, owner_fill
 
 
@@ -28,7 +28,7 @@ class BlockTables(Picture):
     lens: dict[str, int]
 
     @classmethod
-    def of(cls, pool: BlockAllocator, seq_ids: Sequence[Hashable] | None = None) -> BlockTables:
+    def of(cls, pool: Pool, seq_ids: Sequence[Hashable] | None = None) -> BlockTables:
         """Look at a pool; at all its sequences if `seq_ids` is None."""
         chosen = list(pool) if seq_ids is None else list(seq_ids)
         tables = {str(seq_id): pool.block_table(seq_id).tolist() for seq_id in chosen}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from itertools import groupby
 
-from ..allocator import BlockAllocator
+from .protocols import Pool
 from .svg import Drawing, Picture, owner_fill
 
 FREE, SHARED = "", "+"
@@ -34,7 +34,7 @@ class PoolHistory(Picture):
     def __init__(self) -> None:
         self.steps: list[list[str]] = []
 
-    def record(self, pool: BlockAllocator) -> None:
+    def record(self, pool: Pool) -> None:
         """Note the owners now, as the next step."""
         owners = [FREE] * pool.num_blocks
         seq_id: Hashable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..lockstep.trace import Access
+from .protocols import Access
 from .svg import Drawing, Picture, plural
 
 

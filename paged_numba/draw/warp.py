@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..lockstep.trace import Access
+from .protocols import Access
 from .svg import Drawing, Picture, plural
 
 _SECTOR, _LINE = 32, 128

@@ -4,11 +4,11 @@ Knows nothing of attention and needs no Numba. Like a GPU before Volta, it runs 
 after the other: a lane that spins until another lane of its branch goes on waits forever.
 """
 
+from .compiler.translate import lane_program
 from .launch import Options, launch, options
+from .observe.trace import tracing
 from .profiler import profile, profiling
 from .sanitizer import sanitize, sanitizing
-from .trace import tracing
-from .translate import lane_program
 
 __all__ = [
     "Options",

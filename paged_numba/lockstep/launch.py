@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,11 +14,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import LaunchError
-from .expressions import typed
-from .machine import Dim3, Machine
-from .observation import observers
-from .schedule import in_turns
-from .translate import translate
+from .compiler.expressions import typed
+from .compiler.translate import translate
+from .machine.lanes import Dim3
+from .machine.machine import Machine
+from .machine.schedule import in_turns
+from .observe.observed_machine import ObservedMachine
+from .observe.observed_program import ObservedWriter
+from .observe.observer import observers
 
 MAX_THREADS_PER_BLOCK = 1024
 MAX_BLOCK_DIM = (1024, 1024, 64)
@@ -71,24 +75,26 @@ def options(**changes: Any) -> Iterator[Options]:
         _options.reset(token)
 
 
-def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0) -> None:
+def launch(
+    kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, shared_bytes: int = 0
+) -> None:
     """Run a Numba CUDA kernel on NumPy.
 
     Parameters
     ----------
     kernel : callable
         Decorated by either ``cuda.jit``, or the plain Python function.
-    grid, block : int or tuple of up to 3 int
-        Thread blocks in the grid; threads in a block, 1,024 at most.
+    blocks_per_grid, threads_per_block : int or tuple of up to 3 int
+        The launch configuration; a thread block has 1,024 threads at most.
     *args
         The kernel's arguments. NumPy arrays are read and written in place.
     shared_bytes : int
-        Dynamic shared memory of a block, in bytes.
+        Dynamic shared memory of a thread block, in bytes.
 
     Raises
     ------
     LaunchError
-        A grid, block or argument that a GPU would refuse; nothing has run.
+        A grid, thread block or argument that a GPU would refuse; nothing has run.
     KernelError
         What the kernel did wrong. Stores that came before it stay, as on a GPU.
     UnsupportedConstructError
@@ -97,12 +103,12 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):
         raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
-    grid_dim = _dimensions("grid", grid, MAX_GRID_DIM)
-    block_dim = _dimensions("block", block, MAX_BLOCK_DIM)
-    if block_dim[0] * block_dim[1] * block_dim[2] > MAX_THREADS_PER_BLOCK:
+    grid_dim = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
+    block_dim = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
+    if math.prod(block_dim) > MAX_THREADS_PER_BLOCK:
         raise LaunchError(
             f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
-            f"got {block_dim[0] * block_dim[1] * block_dim[2]} with block={tuple(block_dim)}"
+            f"got {math.prod(block_dim)} with threads_per_block={tuple(block_dim)}"
         )
     if not isinstance(shared_bytes, (int, np.integer)) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
@@ -125,7 +131,7 @@ def launch(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0
     else:
         run = in_turns(whole, program, arguments, reverse=settings.order == "reverse")
     # All blocks of a cooperative launch run together.
-    together = whole.blocks if "this_grid" in function.__code__.co_names else 0
+    together = whole.num_thread_blocks if "this_grid" in function.__code__.co_names else 0
     whole.begin_launch(function, args)
     try:
         _run_batches(run, whole, settings, together)
@@ -140,9 +146,6 @@ def _translated(
     listeners = observers(arguments)
     if not listeners:
         return translate(function, kernel=True).function, Machine
-    from .observed_machine import ObservedMachine
-    from .observed_program import ObservedWriter
-
     program = translate(function, kernel=True, writer=ObservedWriter).function
     return program, partial(ObservedMachine, listeners)
 
@@ -166,14 +169,14 @@ def _run_batches(run: Callable[[int, int], int], machine: Machine, settings: Opt
     by_lanes = max(1, settings.max_lanes // machine.threads)
     count = together or min(by_lanes, _FIRST_BATCH)
     done = 0
-    while done < machine.blocks:
-        count = min(count, machine.blocks - done)
-        first = machine.blocks - done - count if settings.order == "reverse" else done
+    while done < machine.num_thread_blocks:
+        count = min(count, machine.num_thread_blocks - done)
+        first = machine.num_thread_blocks - done - count if settings.order == "reverse" else done
         memory = run(first, count)
         done += count
         # The first batch has shown how much memory a block takes.
-        per_block = max(1, -(-memory // count))
-        count = max(1, min(by_lanes, settings.memory_budget // per_block))
+        per_thread_block = max(1, -(-memory // count))
+        count = max(1, min(by_lanes, settings.memory_budget // per_thread_block))
 
 
 _FIRST_BATCH = 256

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..progress import progress
+from ..traces import Trace
 from .pools import RESERVATIONS, ContiguousPool, PagedPool, Pool
 from .recording import SLOTS, Recording, waste
 from .simulation import STEPS_PER_SECOND, arrival_steps, simulate
-from .traces import Trace
 
 SHARES_OF_POOL = (0.25, 1, 4, 16)
 """Pool sizes for the prefix cache, in times the pool that was asked for."""

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..allocator import BlockAllocator
-from .traces import Trace
+from ..allocator.allocator import BlockAllocator
+from ..traces import Trace
 
 
 class Pool(Protocol):

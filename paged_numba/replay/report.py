@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from ..draw.lines import Chart, Line, Lines
-from ..tables import table
+from ..draw.text import table
 
 TIME_ROWS = 8
 """Rows of the table over time; record and picture are finer."""

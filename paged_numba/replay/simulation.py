@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from ..traces import Trace
 from .pools import Pool
 from .recording import Recording
-from .traces import Trace
 
 STEPS_PER_SECOND = 20
 """A step takes 50 ms. To read an H200's whole memory at 4.8 TB/s takes 29 ms; the rest is for prompts."""

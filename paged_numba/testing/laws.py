@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from .. import ops, reference
+from ..tolerances import UNIT_ROUNDOFF, attention_tolerance, storing_tolerance
 from .properties import assert_same_bits, attention_arguments, kernel_options
 from .strategies import PagedBatch, scattered
-from .tolerances import UNIT_ROUNDOFF, attention_tolerance, storing_tolerance
 
 
 def block_permutation(batch: PagedBatch, order: Any, algorithm: str, target: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import lockstep, ops, reference
+from ..tolerances import attention_tolerance, dense_tolerance, fixed_tolerance, storing_tolerance
 from . import dense
 from .strategies import TOKEN_AXES, PagedBatch, Tokens, laid_out
-from .tolerances import attention_tolerance, dense_tolerance, fixed_tolerance, storing_tolerance
 
 
 def attention_agrees_with_the_oracle(

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from paged_numba import lockstep
 from paged_numba.errors import KernelIndexError
-from paged_numba.lockstep import at_once
-from paged_numba.lockstep import facade as cuda
+from paged_numba.lockstep.compiler import at_once
+from paged_numba.lockstep.cuda import facade as cuda
 
 
 @cuda.jit

@@ -13,7 +13,7 @@ from paged_numba.errors import (
     SynchronizationError,
     UnsupportedConstructError,
 )
-from paged_numba.lockstep import facade as cuda
+from paged_numba.lockstep.cuda import facade as cuda
 
 LINE = r"test_errors\.py:\d+"
 
@@ -235,13 +235,25 @@ def nothing(x):
 @pytest.mark.parametrize(
     ("grid", "block", "args", "options", "message"),
     [
-        (1, 1025, (0,), {}, r"block.x must lie in 1 \.\. 1024, got block=1025|at most 1024 threads"),
-        (1, (32, 32, 2), (0,), {}, r"at most 1024 threads, got 2048 with block=\(32, 32, 2\)"),
-        (1, (1, 1, 65), (0,), {}, r"block\.z must lie in 1 \.\. 64"),
-        (0, 1, (0,), {}, r"grid\.x must lie in 1 \.\. 2147483647, got grid=0"),
-        ((1, 65536), 1, (0,), {}, r"grid\.y must lie in 1 \.\. 65535"),
-        (1.5, 1, (0,), {}, r"grid must be an int or a tuple of 1 to 3 ints, got grid=1\.5"),
-        ((1, 1, 1, 1), 1, (0,), {}, "grid must be an int or a tuple of 1 to 3 ints"),
+        (
+            1,
+            1025,
+            (0,),
+            {},
+            r"threads_per_block.x must lie in 1 \.\. 1024, got threads_per_block=1025|at most 1024 threads",
+        ),
+        (1, (32, 32, 2), (0,), {}, r"at most 1024 threads, got 2048 with threads_per_block=\(32, 32, 2\)"),
+        (1, (1, 1, 65), (0,), {}, r"threads_per_block\.z must lie in 1 \.\. 64"),
+        (0, 1, (0,), {}, r"blocks_per_grid\.x must lie in 1 \.\. 2147483647, got blocks_per_grid=0"),
+        ((1, 65536), 1, (0,), {}, r"blocks_per_grid\.y must lie in 1 \.\. 65535"),
+        (
+            1.5,
+            1,
+            (0,),
+            {},
+            r"blocks_per_grid must be an int or a tuple of 1 to 3 ints, got blocks_per_grid=1\.5",
+        ),
+        ((1, 1, 1, 1), 1, (0,), {}, "blocks_per_grid must be an int or a tuple of 1 to 3 ints"),
         (1, 1, (), {}, r"nothing takes 1 arguments \(x\), got 0"),
         (1, 1, (1, 2), {}, r"nothing takes 1 arguments \(x\), got 2"),
         (1, 1, ([1, 2],), {}, "x must be an array or a number, got list"),

@@ -6,7 +6,7 @@ import pytest
 import paged_numba as pn
 from paged_numba import lockstep
 from paged_numba.errors import LaunchError
-from paged_numba.lockstep import facade as cuda
+from paged_numba.lockstep.cuda import facade as cuda
 
 
 @cuda.jit

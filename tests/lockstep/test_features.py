@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from paged_numba import lockstep
-from paged_numba.lockstep.observation import Observer, observing
+from paged_numba.lockstep.observe.observer import Observer, observing
 
 sys.path.insert(0, str(Path(__file__).parent))
 feature_kernels = pytest.importorskip("feature_kernels", reason="Numba is not installed")

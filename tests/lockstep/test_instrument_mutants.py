@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from paged_numba.lockstep.observed_machine import ObservedMachine
+from paged_numba.lockstep.observe.observed_machine import ObservedMachine
 from paged_numba.lockstep.profiler import profiler, transactions
 from paged_numba.lockstep.sanitizer import races, shadow, unwritten
 

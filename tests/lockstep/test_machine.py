@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paged_numba import lockstep
-from paged_numba.lockstep import facade as cuda
+from paged_numba.lockstep.cuda import facade as cuda
 
 TILE = 4
 

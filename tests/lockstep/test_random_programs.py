@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paged_numba import lockstep
-from paged_numba.lockstep.observation import Observer, observing
-from paged_numba.lockstep.translate import FunctionWriter
+from paged_numba.lockstep.compiler.translate import FunctionWriter
+from paged_numba.lockstep.observe.observer import Observer, observing
 
 NAMES = ("a", "b", "c")
 NUM_SLOTS = 3
@@ -163,7 +163,7 @@ def run_one_by_one(source, threads, data):
 
 def run_lockstep(source, blocks, threads, data, **options):
     """Run the program on the lockstep machine."""
-    from paged_numba.lockstep import facade
+    from paged_numba.lockstep.cuda import facade
 
     module = load(source, facade)
     module.device = facade.jit(device=True)(module.device)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paged_numba import lockstep
-from paged_numba.lockstep import facade
+from paged_numba.lockstep.cuda import facade
 
 sys.path.insert(0, str(Path(__file__).parent))
 kernels = pytest.importorskip("tutorial_kernels", reason="Numba is not installed")
@@ -345,8 +345,7 @@ def test_integers_that_do_not_fit_an_array_are_found():
 
 @given(data=st.data())
 def test_elements_are_named_as_the_kernel_indexes_them(data):
-    from paged_numba.lockstep.observation import root_of
-    from paged_numba.lockstep.observed_machine import Memory
+    from paged_numba.lockstep.observe.memory import Memory, root_of
 
     lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
     slices = tuple(slice(None, None, data.draw(st.sampled_from([1, 2, -1, -2]))) for _ in lengths)

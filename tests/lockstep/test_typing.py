@@ -7,7 +7,8 @@ import operator
 import numpy as np
 import pytest
 
-from paged_numba.lockstep import arithmetic, functions
+from paged_numba.lockstep.language import functions
+from paged_numba.lockstep.machine import arithmetic
 
 descriptor = pytest.importorskip("numba.cuda.descriptor")
 types = pytest.importorskip("numba.cuda").types

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 from .page import SOURCE_HEADER, Section, headline, sections, source_lines
-
-if TYPE_CHECKING:
-    from .report import Report
+from .queries import Queries
 
 # Blue of the Okabe-Ito palette, which readers with colour-vision deficiency tell from grey.
 _STYLE = """
@@ -36,7 +33,7 @@ _LEGEND = (
 )
 
 
-def page_html(report: Report, gpu: str) -> str:
+def page_html(report: Queries, gpu: str) -> str:
     """Return the page as one element."""
     parts = [f"<style>{_STYLE}</style>", *(f"<div>{escape(line)}</div>" for line in headline(report))]
     if not report.kernels:
@@ -61,7 +58,7 @@ def _table(section: Section) -> str:
     return f"<h3>{escape(section.title)}</h3><div class=wide><table>{rows}</table></div>{note}"
 
 
-def _source(report: Report, place: int) -> str:
+def _source(report: Queries, place: int) -> str:
     function = report.functions[place]
     head = "".join(f"<th>{escape(name)}</th>" for name in ["line", *SOURCE_HEADER])
     rows = []

@@ -5,14 +5,12 @@ from __future__ import annotations
 import ast
 import math
 import textwrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ..observation import CodeFunction
-from ..text import table
+from ...draw.text import table
+from ..observe.code import CodeFunction
 from .counts import Traffic, Work
-
-if TYPE_CHECKING:
-    from .report import Report
+from .queries import Queries
 
 
 class Section(NamedTuple):
@@ -38,13 +36,13 @@ class SourceLine(NamedTuple):
 SOURCE_HEADER = ["requests", "sectors", "/req", "useful", "wavefr.", "conflicts", "lanes", "flops"]
 
 
-def sections(report: Report, gpu: str) -> list[Section]:
+def sections(report: Queries, gpu: str) -> list[Section]:
     """Return the tables of the page; those with nothing to say are left out."""
     made = [_global(report), _shared(report), _other(report), _work(report), _roofline(report, gpu)]
     return [section for section in made if section.rows]
 
 
-def headline(report: Report) -> list[str]:
+def headline(report: Queries) -> list[str]:
     """Return a line for each kernel that was launched."""
     lines = []
     for k in report.kernels:
@@ -55,7 +53,7 @@ def headline(report: Report) -> list[str]:
     return lines
 
 
-def page_text(report: Report, gpu: str) -> str:
+def page_text(report: Queries, gpu: str) -> str:
     """Return the page as text."""
     parts = ["\n".join(headline(report)) or "nothing was launched on the lockstep machine"]
     for section in sections(report, gpu):
@@ -64,7 +62,7 @@ def page_text(report: Report, gpu: str) -> str:
     return "\n\n".join(parts)
 
 
-def source_text(report: Report) -> str:
+def source_text(report: Queries) -> str:
     """Return the source with its counts as text."""
     parts = []
     for function in report.functions:
@@ -80,7 +78,7 @@ def source_text(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def source_lines(report: Report, function: CodeFunction) -> list[SourceLine]:
+def source_lines(report: Queries, function: CodeFunction) -> list[SourceLine]:
     """Return the lines of a function with their counts."""
     by_number = {line.number: line for line in report.code_lines if line.function is function}
     whole = report.memory("global").sectors
@@ -121,7 +119,7 @@ def _source_cells(moved: Traffic, shared: Traffic, work: Work) -> list[str]:
     ]
 
 
-def _global(report: Report) -> Section:
+def _global(report: Queries) -> Section:
     header = [
         "array",
         "access",
@@ -162,7 +160,7 @@ def _global_cells(traffic: Traffic) -> list[str]:
     ]
 
 
-def _shared(report: Report) -> Section:
+def _shared(report: Queries) -> Section:
     header = ["array", "access", "requests", "wavefronts", "ideal", "bank conflicts"]
     rows = []
     for array in report.arrays("shared"):
@@ -182,7 +180,7 @@ def _shared(report: Report) -> Section:
     return Section("Shared memory", header, rows, 2, note)
 
 
-def _other(report: Report) -> Section:
+def _other(report: Queries) -> Section:
     rows = []
     for space in ("local", "constant"):
         for array in report.arrays(space):
@@ -198,7 +196,7 @@ def _other(report: Report) -> Section:
     )
 
 
-def _work(report: Report) -> Section:
+def _work(report: Queries) -> Section:
     work = report.work()
     rows = [
         [
@@ -221,7 +219,7 @@ def _work(report: Report) -> Section:
     return Section("Warps and arithmetic", ["what", "count", ""], rows if work.warps else [], 1)
 
 
-def _roofline(report: Report, gpu: str) -> Section:
+def _roofline(report: Queries, gpu: str) -> Section:
     roof = report.roofline(gpu)
     if not roof.least_bytes:
         return Section("", [], [], 1)

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..masks import Mask
-from ..observation import CodeLine, Observer
-from ..observed_machine import Memory, ObservedArray, ObservedMachine, extent
+from ..machine.masks import Mask
+from ..observe.code import CodeLine
+from ..observe.memory import Memory, extent
+from ..observe.observed_machine import ObservedArray, ObservedMachine
+from ..observe.observer import Observer
 from .counts import Traffic, Work
 from .transactions import NOBODY, SECTOR, global_cost, shared_cost, turns
 
@@ -75,7 +77,7 @@ class Profiler(Observer):
     # Events.
 
     def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
-        key = Launches(function.__name__, tuple(machine.grid_size), tuple(machine.block_size))
+        key = Launches(function.__name__, tuple(machine.blocks_per_grid), tuple(machine.threads_per_block))
         self.launches[key] = self.launches.get(key, 0) + 1
         for memory in machine.memories.values():
             self._name(memory)

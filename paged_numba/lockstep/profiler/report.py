@@ -1,64 +1,16 @@
-"""What a profile tells: queries, a table, the source with its counts, a roofline, JSON and HTML."""
+"""A profile as text, HTML and JSON."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from ..observation import CodeFunction, CodeLine
-from .counts import Traffic, Work
-from .gpus import GPU, GPUS
-from .profiler import Key, Profiler
-
-SPACES = ("global", "shared", "local", "constant")
-KINDS = ("load", "store", "atomic")
+from .html import page_html
+from .page import page_text, source_text
+from .queries import Queries
 
 
-class Roofline(NamedTuple):
-    """What bounds the profiled launches on a GPU: Williams et al., "Roofline", CACM 52 (4), 2009.
-
-    Attributes
-    ----------
-    gpu : GPU
-    flops : dict of str to int
-        Additions and multiplications by dtype, special functions not counted.
-    least_bytes, most_bytes : int
-        Traffic to device memory if caches kept everything of a launch, each sector moving once, and if
-        they kept nothing.
-    memory_seconds, compute_seconds : float
-        `least_bytes` at peak bandwidth; `flops` at peak rate. The larger one is the least time.
-    """
-
-    gpu: GPU
-    flops: dict[str, int]
-    least_bytes: int
-    most_bytes: int
-    memory_seconds: float
-    compute_seconds: float
-
-    @property
-    def intensity(self) -> float:
-        """Operations for each byte of `least_bytes`."""
-        return sum(self.flops.values()) / self.least_bytes if self.least_bytes else 0.0
-
-    @property
-    def ridge(self) -> float:
-        """The intensity from which on the GPU's float32 rate, not its memory, is the bound."""
-        return self.gpu.float32 / self.gpu.bandwidth
-
-    @property
-    def bound(self) -> str:
-        """``memory`` or ``compute``."""
-        return "memory" if self.memory_seconds >= self.compute_seconds else "compute"
-
-    @property
-    def seconds(self) -> float:
-        """The least time on this GPU, launch overhead and latency apart."""
-        return max(self.memory_seconds, self.compute_seconds)
-
-
-class Report:
+class Report(Queries):
     """The counts of profiled launches. ``print`` it, let a notebook show it, save it.
 
     Examples
@@ -67,130 +19,21 @@ class Report:
     ``report.memory("shared").bank_conflicts``, ``report.work(line=42).active_lanes``.
     """
 
-    def __init__(self, profiler: Profiler) -> None:
-        self._profiler = profiler
-
-    # Queries.
-
-    @property
-    def kernels(self) -> list[dict[str, Any]]:
-        """The launches, equal ones as one: kernel, blocks_per_grid, threads_per_block, launches."""
-        return [{**launch._asdict(), "launches": count} for launch, count in self._profiler.launches.items()]
-
-    @property
-    def code_lines(self) -> list[CodeLine]:
-        """The lines that ran, by file and number."""
-        return sorted(self._profiler.work, key=lambda line: (line.function.file, line.number))
-
-    @property
-    def functions(self) -> list[CodeFunction]:
-        """The kernels and device functions that ran."""
-        return list(dict.fromkeys(line.function for line in self.code_lines))
-
-    def arrays(self, space: str) -> list[str]:
-        """Return the names of the arrays of a memory space that kernels were given or declared."""
-        _require("space", space, SPACES)
-        return list(self._profiler.arrays.get(space, ()))
-
-    def memory(
-        self,
-        space: str = "global",
-        kind: str | None = None,
-        *,
-        array: str | None = None,
-        line: int | CodeLine | None = None,
-    ) -> Traffic:
-        """Return the traffic to a memory space, of one kind, array or line where those are given.
-
-        Parameters
-        ----------
-        space : {"global", "shared", "local", "constant"}
-        kind : {"load", "store", "atomic"}, optional
-        array : str, optional
-            The kernel's name for it.
-        line : int or CodeLine, optional
-            Line number in the kernel's file.
-        """
-        _require("space", space, SPACES)
-        if kind is not None:
-            _require("kind", kind, KINDS)
-        if array is not None:
-            _require("array", array, self.arrays(space))
-        found = Traffic()
-        for key, traffic in self._profiler.traffic.items():
-            if key.space != space or kind not in (None, key.kind) or array not in (None, key.array):
-                continue
-            if line is None or line in (key.line, key.line.number):
-                found.add(traffic)
-        return found
-
-    def work(self, *, line: int | CodeLine | None = None) -> Work:
-        """Return the statements, barriers and arithmetic, of one line where it is given."""
-        found = Work()
-        for code_line, work in self._profiler.work.items():
-            if line is None or line in (code_line, code_line.number):
-                found.add(work)
-        return found
-
-    def roofline(self, gpu: str = "H200") -> Roofline:
-        """Estimate what bounds the launches on a GPU.
-
-        Parameters
-        ----------
-        gpu : str
-            A name in `paged_numba.lockstep.profiler.GPUS`.
-        """
-        _require("gpu", gpu, GPUS)
-        peaks = GPUS[gpu]
-        flops = self.work().flops
-        least = sum(self._profiler.footprint.values())
-        compute = sum(count / getattr(peaks, dtype) for dtype, count in flops.items())
-        return Roofline(
-            peaks, flops, least, self.memory("global").bytes_moved, least / peaks.bandwidth, compute
-        )
-
-    # Forms.
-
     def text(self, gpu: str = "H200") -> str:
         """Return the tables as text, with a roofline for `gpu`."""
-        from .page import page_text
-
         return page_text(self, gpu)
 
     __str__ = text
 
     def source(self) -> str:
         """Return the source of each kernel and device function with the counts beside its lines."""
-        from .page import source_text
-
         return source_text(self)
 
     def html(self, gpu: str = "H200") -> str:
         """Return the report as HTML that needs nothing else; it follows the reader's light or dark mode."""
-        from .html import page_html
-
         return page_html(self, gpu)
 
     _repr_html_ = html
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all counts as plain Python."""
-        return {
-            "kernels": self.kernels,
-            "memory": [
-                _entry(key, traffic) for key, traffic in sorted(self._profiler.traffic.items(), key=_order)
-            ],
-            "work": [
-                {
-                    "file": line.function.short_file,
-                    "line": line.number,
-                    "source": line.text,
-                    **vars(self.work(line=line)),
-                }
-                for line in self.code_lines
-            ],
-            "footprint_bytes": dict(self._profiler.footprint),
-        }
 
     def save_json(self, path: str | Path) -> None:
         """Write all counts as JSON."""
@@ -200,19 +43,3 @@ class Report:
         """Write the report as a page."""
         page = f"<!doctype html>\n<meta charset=utf-8>\n<title>Profile</title>\n{self.html(gpu)}\n"
         Path(path).write_text(page, encoding="utf-8")
-
-
-def _require(name: str, value: Any, known: Any) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {name}={value!r}")
-
-
-def _order(item: tuple[Key, Traffic]) -> tuple[Any, ...]:
-    key = item[0]
-    return key.line.function.file, key.line.number, SPACES.index(key.space), key.array, key.kind
-
-
-def _entry(key: Key, traffic: Traffic) -> dict[str, Any]:
-    counts = {name: count for name, count in vars(traffic).items() if count}
-    place = {"file": key.line.function.short_file, "line": key.line.number}
-    return {**place, "space": key.space, "array": key.array, "kind": key.kind, **counts}

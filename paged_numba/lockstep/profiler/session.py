@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..launch import launch
-from ..observation import observing
+from ..observe.observer import observing
 from .profiler import Profiler
 from .report import Report
 
@@ -39,12 +39,14 @@ def profiling() -> Iterator[Report]:
         yield Report(profiler)
 
 
-def profile(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0) -> Report:
+def profile(
+    kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, shared_bytes: int = 0
+) -> Report:
     """Run a kernel as `paged_numba.lockstep.launch` does, and count what it does.
 
     Parameters
     ----------
-    kernel, grid, block, *args, shared_bytes
+    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes
         See `paged_numba.lockstep.launch`.
 
     Returns
@@ -57,5 +59,5 @@ def profile(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 
         See `paged_numba.lockstep.launch`.
     """
     with profiling() as report:
-        launch(kernel, grid, block, *args, shared_bytes=shared_bytes)
+        launch(kernel, blocks_per_grid, threads_per_block, *args, shared_bytes=shared_bytes)
     return report

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import masks
-from ..masks import Mask
-from ..observed_machine import Memory, ObservedArray, ObservedMachine
+from ..machine import masks
+from ..machine.masks import Mask
+from ..observe.memory import Memory
+from ..observe.observed_machine import ObservedArray, ObservedMachine
 
 
 class Accesses(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..observation import CodeLine
+from ..observe.code import CodeLine
 
 BENIGN = "benign race"
 """The kind of finding that is no error: several threads write the same value."""

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import masks
-from ..machine import WARP_SIZE
-from ..masks import Mask
-from ..observation import CodeLine
-from ..observed_machine import ObservedArray, ObservedMachine, extent
+from ..machine import masks
+from ..machine.lanes import WARP_SIZE
+from ..machine.masks import Mask
+from ..observe.code import CodeLine
+from ..observe.memory import extent
+from ..observe.observed_machine import ObservedArray, ObservedMachine
 from .accesses import Accesses, element, thread_name, values
 from .findings import BENIGN, Example, Findings
 from .shadow import THREAD, Shadow, grain_of

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import masks
-from ..masks import Mask
-from ..observation import Observer
-from ..observed_machine import ObservedArray, ObservedMachine
+from ..machine import masks
+from ..machine.masks import Mask
+from ..observe.observed_machine import ObservedArray, ObservedMachine
+from ..observe.observer import Observer
 from .accesses import accesses, thread_name
 from .findings import Example, Findings
 from .races import Races

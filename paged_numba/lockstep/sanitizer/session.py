@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..launch import launch
-from ..observation import observing
+from ..observe.observer import observing
 from .findings import Findings
 from .sanitizer import Sanitizer
 
@@ -29,7 +29,9 @@ def sanitizing() -> Iterator[Findings]:
         yield sanitizer.findings
 
 
-def sanitize(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int = 0) -> Findings:
+def sanitize(
+    kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, shared_bytes: int = 0
+) -> Findings:
     """Run a kernel as `paged_numba.lockstep.launch` does, and return what is wrong with it.
 
     Found, with array, index, threads and source lines, are
@@ -52,7 +54,7 @@ def sanitize(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int =
 
     Parameters
     ----------
-    kernel, grid, block, *args, shared_bytes
+    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes
         See `paged_numba.lockstep.launch`.
 
     Returns
@@ -65,5 +67,5 @@ def sanitize(kernel: Any, grid: Any, block: Any, *args: Any, shared_bytes: int =
         See `paged_numba.lockstep.launch`; a `KernelError` for what is not listed above.
     """
     with sanitizing() as findings:
-        launch(kernel, grid, block, *args, shared_bytes=shared_bytes)
+        launch(kernel, blocks_per_grid, threads_per_block, *args, shared_bytes=shared_bytes)
     return findings

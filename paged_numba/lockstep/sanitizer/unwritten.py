@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import masks
-from ..device_array import is_fresh
-from ..masks import Mask
-from ..memory import POISON
-from ..observation import CodeLine
-from ..observed_machine import ObservedArray, ObservedMachine
+from ..machine import masks
+from ..machine.masks import Mask
+from ..machine.poison import POISON, is_fresh
+from ..observe.code import CodeLine
+from ..observe.observed_machine import ObservedArray, ObservedMachine
 from .accesses import Accesses, accesses, element, thread_name
 from .findings import Example, Findings
 from .shadow import NOBODY, Shadow

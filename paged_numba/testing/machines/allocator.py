@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ...allocation import Allocation
-from ...allocator import BlockAllocator
+from ...allocator.allocation import Allocation
+from ...allocator.allocator import BlockAllocator
 from ...errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
 from .pick import needs_a_sequence, needs_a_swapped_sequence, pick
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ... import reference
-from ...allocator import BlockAllocator
+from ...allocator.allocator import BlockAllocator
 from ...cache import PagedKVCache
 from ...errors import OutOfBlocksError
-from ..tolerances import attention_tolerance
+from ...tolerances import attention_tolerance
 from .pick import needs_a_sequence, needs_a_swapped_sequence, pick
 
 NUM_BLOCKS, BLOCK_SIZE = 9, 3

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ...allocator import BlockAllocator
+from ...allocator.allocator import BlockAllocator
 from ...errors import OutOfBlocksError
 from .pick import needs_a_sequence, needs_a_swapped_sequence, pick
 

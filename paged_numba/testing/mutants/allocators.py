@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...allocation import Allocation
-from ...allocator import BlockAllocator
-from ...prefix_cache import ROOT
-from ...sequence_state import SequenceState
+from ...allocator.allocation import Allocation
+from ...allocator.allocator import BlockAllocator
+from ...allocator.prefix_cache import ROOT
+from ...allocator.sequence import SequenceState
 
 
 class CopyOnWriteForgotten(BlockAllocator):

@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 
-from ... import plan
+from ...ops import plan
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from ...allocation import Allocation
-from ...allocator import BlockAllocator
-from ...block_pool import BlockPool
-from ...prefix_cache import NONE, ROOT, PrefixCache
-from ...token_ids import split
+from ...allocator.allocation import Allocation
+from ...allocator.allocator import BlockAllocator
+from ...allocator.block_pool import BlockPool
+from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
+from ...allocator.token_ids import split
 
 
 def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:

@@ -1,0 +1,6 @@
+"""Host-side bookkeeping of KV blocks: which sequence holds which block, who shares it, which are free."""
+
+from .allocation import Allocation, AllocatorStats
+from .allocator import BlockAllocator
+
+__all__ = ["Allocation", "AllocatorStats", "BlockAllocator"]

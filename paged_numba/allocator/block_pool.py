@@ -1,0 +1,121 @@
+"""Blocks by how many sequences hold them: which are free, and which one is handed out next."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+
+from .prefix_cache import PrefixCache
+
+MAX_BLOCKS = 2**31 - 1
+"""Bound of the blocks of a pool: block tables are int32."""
+
+MAX_SLOTS = 2**48
+"""Bound of the slots of a pool: far beyond any memory, far within int64."""
+
+
+def check_pool_size(num_blocks: int, block_size: int) -> None:
+    """Raise ValueError for a pool that is too large."""
+    if num_blocks > MAX_BLOCKS:
+        raise ValueError(f"num_blocks must be at most {MAX_BLOCKS}, got num_blocks={num_blocks}")
+    if num_blocks * block_size > MAX_SLOTS:
+        raise ValueError(
+            f"num_blocks * block_size must be at most {MAX_SLOTS}, got num_blocks={num_blocks} "
+            f"block_size={block_size}"
+        )
+
+
+class BlockPool:
+    """Reference counts, and the free blocks: those that hold nothing, and idle ones of the prefix cache.
+
+    Attributes
+    ----------
+    num_shared : int
+        Blocks that more than one sequence holds.
+    refs : array of int32[num_blocks]
+        By block, how many sequences hold it.
+    generations : array of int32[num_blocks]
+        By block, how often it was handed out to be written anew.
+    """
+
+    def __init__(self, num_blocks: int, prefixes: PrefixCache | None) -> None:
+        self.num_blocks = num_blocks
+        self.num_shared = 0
+        self.refs = array("i", [0]) * num_blocks
+        self.generations = array("i", [0]) * num_blocks
+        self._prefixes = prefixes
+        # A stack of blocks that came back; blocks from `_fresh` on were never handed out.
+        self._free = array("i")
+        self._fresh = 0
+
+    @property
+    def num_empty(self) -> int:
+        """Free blocks that hold no prefix."""
+        return len(self._free) + self.num_blocks - self._fresh
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that no sequence holds."""
+        return self.num_empty + (0 if self._prefixes is None else self._prefixes.num_idle)
+
+    def num_free_beside(self, hits: Iterable[int]) -> int:
+        """Return how many blocks can be handed out while `hits` are held."""
+        refs = self.refs
+        return self.num_free - sum(not refs[block] for block in hits)
+
+    def empty_blocks(self) -> list[int]:
+        """Return the free blocks that hold no prefix."""
+        return [*self._free, *range(self._fresh, self.num_blocks)]
+
+    def take(self, count: int) -> array[int]:
+        """Hand out free blocks, those that hold a prefix only if there are no others."""
+        free = self._free
+        again = min(count, len(free))
+        blocks = free[len(free) - again :]
+        del free[len(free) - again :]
+        blocks.reverse()
+        fresh = min(count - again, self.num_blocks - self._fresh)
+        blocks.extend(range(self._fresh, self._fresh + fresh))
+        self._fresh += fresh
+        if len(blocks) < count and self._prefixes is not None:
+            blocks.extend(self._prefixes.evict(count - len(blocks)))
+        refs, generations = self.refs, self.generations
+        for block in blocks:
+            refs[block] = 1
+            generations[block] += 1
+        return blocks
+
+    def hold(self, blocks: Iterable[int]) -> None:
+        """Count one more holder of each block."""
+        refs, shared = self.refs, 0
+        for block in blocks:
+            count = refs[block]
+            if count == 0 and self._prefixes is not None:
+                self._prefixes.wake(block)
+            shared += count == 1
+            refs[block] = count + 1
+        self.num_shared += shared
+
+    def drop(self, blocks: Sequence[int]) -> None:
+        """Count one holder less of blocks that follow one another in a sequence."""
+        refs, free, prefixes, shared = self.refs, self._free, self._prefixes, 0
+        idle = []
+        findable = prefixes is not None and len(blocks) > 0 and prefixes.is_below_a_block(blocks[0])
+        # The last first, so that the next sequence gets them in the old order.
+        for block in reversed(blocks):
+            count = refs[block] - 1
+            refs[block] = count
+            if count == 0:
+                if prefixes is not None and prefixes.keep(block, findable):
+                    idle.append(block)
+                else:
+                    free.append(block)
+            elif count == 1:
+                shared += 1
+        self.num_shared -= shared
+        if prefixes is not None:
+            prefixes.rest(reversed(idle))
+
+    def reclaim(self, blocks: Iterable[int]) -> None:
+        """Note that free blocks hold no prefix any more."""
+        self._free.extend(blocks)

@@ -1,0 +1,56 @@
+"""Block tables: from a token's position in its sequence to its slot, and from tables to a batch's array.
+
+With ``block_size`` 16, token 45 of a sequence lies in the block ``table[45 // 16]`` at the offset 45 % 16 = 13; its
+slot is ``table[2] * 16 + 13``.
+"""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def slots(table: array[int], block_size: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Return the slots of the tokens ``start .. stop - 1``, int64[stop - start].
+
+    Parameters
+    ----------
+    table : array of int32
+        The sequence's blocks in logical order.
+    block_size, start, stop : int
+
+    Examples
+    --------
+    >>> slots(array("i", [7, 2]), 4, 3, 6).tolist()
+    [31, 8, 9]
+    """
+    first, last = start // block_size, (stop - 1) // block_size
+    if first == last:
+        slot = table[first] * block_size + start % block_size
+        return np.arange(slot, slot + stop - start, dtype=np.int64)
+    blocks = np.array(table[first : last + 1], np.int64)
+    every = (blocks[:, None] * block_size + _offsets(block_size)).ravel()
+    return every[start - first * block_size : stop - first * block_size]
+
+
+def padded(tables: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Return block tables as one array for a batch, padded with -1, int32[num_seqs, max_blocks].
+
+    Examples
+    --------
+    >>> padded([np.array([7, 2], np.int32), np.array([5], np.int32)]).tolist()
+    [[7, 2], [5, -1]]
+    """
+    batch = np.full((len(tables), max((table.size for table in tables), default=0)), -1, np.int32)
+    for row, table in zip(batch, tables, strict=True):
+        row[: table.size] = table
+    return batch
+
+
+@functools.cache
+def _offsets(block_size: int) -> NDArray[np.int64]:
+    return np.arange(block_size, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""The command ``paged-numba``: a module for each of its commands."""

@@ -1,0 +1,38 @@
+"""Benchmarks: ``lockstep`` and ``gpu`` print both sides of each comparison, ``allocator`` what a block costs."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..options import file_to_write
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``paged-numba bench``."""
+    parser.add_argument(
+        "what", choices=("lockstep", "gpu", "allocator"), help="what to measure; allocator takes 3 GB"
+    )
+    parser.add_argument(
+        "--json", type=file_to_write, metavar="FILE", help="write the figures, with provenance, to FILE"
+    )
+    parser.add_argument("--commit", help="commit to record, where the checkout has no git")
+    parser.add_argument(
+        "--no-simulator",
+        action="store_true",
+        help="lockstep: leave out Numba's simulator, which takes seconds, on some machines a minute",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a benchmark; return 0, 1 if two sides disagree, 2 if it cannot run here."""
+    if options.what == "gpu":
+        from .gpu import run as run_gpu
+
+        return run_gpu(options.json, options.commit)
+    if options.what == "allocator":
+        from .allocator import run as run_allocator
+
+        return run_allocator(options.json, options.commit)
+    from .lockstep import run as run_lockstep
+
+    return run_lockstep(options.json, options.commit, simulator=not options.no_simulator)

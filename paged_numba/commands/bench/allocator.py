@@ -1,0 +1,165 @@
+"""``paged-numba bench allocator``: what a block costs in pools of 1e3 to 1e7 blocks, in time and in memory."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...allocator.allocator import BlockAllocator
+from ...draw.text import table
+from ...progress import progress
+from .provenance import provenance, write_json
+
+BLOCK_SIZE = 16
+BLOCKS_PER_SEQUENCE = 100
+SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
+SAMPLE = 2000
+"""Sequences that an operation is timed on, at most; more only where the pool is filled and emptied."""
+
+LEAST_BLOCKS = 10**5
+"""A small pool is used over and over until as many blocks were timed."""
+
+MEMORY_BLOCKS = 10**5
+
+
+def token_ids(seq: int) -> Any:
+    """Return ids of a sequence that no other has, int64[num_tokens]; fills its blocks."""
+    count = BLOCKS_PER_SEQUENCE * BLOCK_SIZE
+    return np.arange(count * seq, count * (seq + 1))
+
+
+class Stopwatch:
+    """Seconds by operation, and the blocks that they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.blocks: dict[str, int] = {}
+
+    def time(self, operation: str, calls: Iterable[Callable[[], object]]) -> None:
+        """Time calls, each by itself: one is for `BLOCKS_PER_SEQUENCE` blocks."""
+        seconds, count = 0.0, 0
+        for call in calls:
+            start = time.perf_counter()
+            call()
+            seconds += time.perf_counter() - start
+            count += BLOCKS_PER_SEQUENCE
+        self.seconds[operation] = self.seconds.get(operation, 0) + seconds
+        self.blocks[operation] = self.blocks.get(operation, 0) + count
+
+    def microseconds(self) -> dict[str, float]:
+        """Return the time of a block by operation."""
+        return {name: seconds / self.blocks[name] * 1e6 for name, seconds in self.seconds.items()}
+
+
+def use(num_blocks: int, watch: Stopwatch) -> None:
+    """Fill a pool, use it in every way, and empty it."""
+    pool = BlockAllocator(num_blocks, BLOCK_SIZE, prefix_caching=True)
+    everything = range(num_blocks // BLOCKS_PER_SEQUENCE)
+    some = everything[-SAMPLE:]
+
+    def add(seq: int) -> Callable[[], object]:
+        ids = token_ids(seq)
+        return lambda: pool.add(seq, ids)
+
+    def each(call: Callable[[Hashable], object], seqs: Iterable[Hashable]) -> Iterable[Callable[[], object]]:
+        return (lambda seq=seq: call(seq) for seq in seqs)  # type: ignore[misc]
+
+    watch.time("add", map(add, everything))
+    watch.time("commit", each(pool.commit, everything))
+    watch.time("fork", (lambda seq=seq: pool.fork(seq, -1 - seq) for seq in some))  # type: ignore[misc]
+    watch.time("free of a fork", each(pool.free, (-1 - seq for seq in some)))
+    watch.time("free", each(pool.free, everything))
+    # The last block of each is computed again, so that a block is given up.
+    watch.time("add, found", map(add, some))
+    for seq in some:
+        pool.free(seq)
+    others = range(len(everything), len(everything) + len(some))
+    watch.time("add, others given up", map(add, others))
+    for seq in others:
+        pool.free(seq)
+
+    # A block at a time, as decode grows a sequence.
+    def grow(seq: int) -> Callable[[], object]:
+        ids = token_ids(seq).reshape(-1, BLOCK_SIZE)
+        pool.add(seq, ids[0, :0])
+
+        def run() -> None:
+            for block_ids in ids:
+                pool.append(seq, block_ids)
+
+        return run
+
+    for seq in others[: max(1, len(others) // 10)]:
+        watch.time("append, a block a call", [grow(seq)])
+        pool.free(seq)
+
+
+def hashing() -> float:
+    """Return the microseconds that a dictionary takes to find and to enter a block's ids, without an allocator."""
+    keys = [token_ids(seq).tobytes()[: BLOCK_SIZE * 8] for seq in range(MEMORY_BLOCKS)]
+    start = time.perf_counter()
+    known = {key: place for place, key in enumerate(keys)}
+    return (time.perf_counter() - start) / len(known) * 1e6
+
+
+def memory() -> dict[str, float]:
+    """Return the bytes of a block, measured by tracemalloc: of an empty pool, one in use, and one that is cached."""
+
+    def bytes_per_block(prefix_caching: bool, fill: bool) -> float:
+        tracemalloc.start()
+        pool = BlockAllocator(MEMORY_BLOCKS, BLOCK_SIZE, prefix_caching=prefix_caching)
+        if fill:
+            for seq in range(MEMORY_BLOCKS // BLOCKS_PER_SEQUENCE):
+                pool.add(seq, token_ids(seq))
+                pool.commit(seq)
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return size / MEMORY_BLOCKS
+
+    return {
+        "free": bytes_per_block(False, False),
+        "in use": bytes_per_block(False, True),
+        "free, with the prefix cache": bytes_per_block(True, False),
+        "in use, with the prefix cache": bytes_per_block(True, True),
+    }
+
+
+def run(json_path: Path | None, commit: str | None) -> int:
+    """Measure, print and write JSON; return the exit status."""
+    times: dict[int, dict[str, float]] = {}
+    with progress(sum(SIZES), "bench allocator", "blocks") as done:
+        for size in SIZES:
+            watch = Stopwatch()
+            for _ in range(max(1, LEAST_BLOCKS // size)):
+                use(size, watch)
+            times[size] = watch.microseconds()
+            done(size)
+    exponents = {
+        name: float(np.polyfit(np.log(SIZES), np.log([times[size][name] for size in SIZES]), 1)[0])
+        for name in times[SIZES[0]]
+    }
+    rows = [
+        [name, *(f"{times[size][name]:.2f}" for size in SIZES), f"{exponent:+.3f}"]
+        for name, exponent in exponents.items()
+    ]
+    print(
+        f"Microseconds a block of {BLOCK_SIZE} tokens, sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching."
+    )
+    print(table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows))
+    alone, bytes_per_block = hashing(), memory()
+    print(f"A dictionary alone takes {alone:.2f} microseconds to hash and enter a block's token ids.")
+    print(table(["bytes a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]))
+    if json_path is not None:
+        figures = {
+            "microseconds": {str(size): found for size, found in times.items()},
+            "exponents": exponents,
+            "hashing_microseconds": alone,
+            "bytes_per_block": bytes_per_block,
+        }
+        write_json(json_path, {"benchmark": "allocator", "provenance": provenance(commit), **figures})
+    return 0

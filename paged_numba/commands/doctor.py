@@ -1,0 +1,124 @@
+"""``paged-numba doctor``: what is installed, which target runs and why, what to install for a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+from .. import targets
+from ..draw.text import table
+from ..errors import TargetUnavailableError
+from .bench.provenance import package_versions
+
+GPU_NEEDS = """To run on a GPU (target cuda): Linux or Windows, an NVIDIA GPU of compute capability 5.0 or
+higher (7.5 or higher with CUDA 13), and its driver. Then, in a clone of
+paged_numba, by the CUDA version that nvidia-smi shows:
+  13 or higher:  pip install ".[cuda13]"
+  12:            pip install ".[cuda12]"
+The extra brings the CUDA compiler; no CUDA toolkit has to be installed beside it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``paged-numba doctor``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings; return 0, or 1 if the target that the environment asks for cannot run."""
+    findings = diagnose()
+    if options.json:
+        print(json.dumps(findings, indent=1))
+    else:
+        print(report(findings))
+    return 0 if findings["target"] else 1
+
+
+def diagnose() -> dict[str, Any]:
+    """Return what is installed and which target runs."""
+    try:
+        target, why = targets.resolve(), reason()
+    except (TargetUnavailableError, ValueError) as error:
+        target, why = None, str(error)
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "packages": {"numba": None, "numba-cuda": None, **package_versions()},
+        "compiler": compiler(),
+        "gpu": gpu(),
+        "target": target,
+        "why": why,
+        "cuda_unavailable_reason": targets.cuda_unavailable_reason(),
+    }
+
+
+def reason() -> str:
+    """Return why ``auto`` is the target that it is."""
+    if os.environ.get(targets.ENVIRONMENT, "auto") not in ("", "auto"):
+        return f"{targets.ENVIRONMENT}={os.environ[targets.ENVIRONMENT]} is set"
+    if targets.simulator_enabled():
+        return "NUMBA_ENABLE_CUDASIM is set"
+    return targets.cuda_unavailable_reason() or "a GPU is present"
+
+
+def compiler() -> str:
+    """Tell whether Numba's CUDA compiler is there; with it, kernels compile even without a GPU."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "missing: numba-cuda is not installed"
+    if targets.simulator_enabled():
+        return "not used by the simulator"
+    from numba import cuda
+
+    def store(x):  # type: ignore[no-untyped-def]
+        x[0] = 1
+
+    try:
+        # It is in several libraries: only a kernel that compiles shows that all are there.
+        cuda.compile_ptx(store, cuda.types.void(cuda.types.float32[:]), cc=(8, 0))
+    except Exception as error:  # whatever its many versions raise
+        return f"missing: {' '.join(str(error).split())[:120]}"
+    return "found"
+
+
+def gpu() -> dict[str, Any] | None:
+    """Return name, compute capability and memory of the GPU, or None if none can be used."""
+    if targets.cuda_unavailable_reason() is not None:
+        return None
+    from numba import cuda
+
+    device = cuda.get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+    return {
+        "name": name,
+        "compute_capability": ".".join(map(str, device.compute_capability)),
+        "multiprocessors": device.MULTIPROCESSOR_COUNT,
+    }
+
+
+def report(findings: dict[str, Any]) -> str:
+    """Return the findings as text."""
+    device = findings["gpu"]
+    rows = [
+        ["Python", f"{findings['python']} ({sys.executable})"],
+        ["system", findings["system"]],
+        *([name, version or "not installed"] for name, version in findings["packages"].items()),
+        ["CUDA compiler", findings["compiler"]],
+        [
+            "GPU",
+            f"{device['name']}, compute capability {device['compute_capability']}"
+            if device
+            else "none in use",
+        ],
+    ]
+    lines = [table(["what", "found"], rows, left=2), ""]
+    if findings["target"] is None:
+        lines.append(f"No target runs: {findings['why']}.")
+    else:
+        lines.append(f"Kernels run on the target {findings['target']}, because {findings['why']}.")
+    if findings["target"] != "cuda":
+        lines += ["", GPU_NEEDS]
+    return "\n".join(lines)

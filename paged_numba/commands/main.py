@@ -1,0 +1,69 @@
+"""The command ``paged-numba``; ``python -m paged_numba`` is the same."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from ..errors import InputError, KernelError, TargetNameError, TargetUnavailableError
+
+COMMANDS = {
+    "tour": "serve real requests with paged attention, explained and checked (the default)",
+    "doctor": "what is installed, which target runs and why, what a GPU needs",
+    "profile": "what a GPU would do with memory, warps and arithmetic, counted without one",
+    "sanitize": "find races, missing barriers, unwritten memory and stray indices without a GPU",
+    "replay": "replay a trace of real requests against a pool of KV blocks and contiguous reservations",
+    "bench": "measure, with both sides of each comparison in one run",
+}
+
+BAD_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 1 if a check failed, 2 for bad usage or input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words.insert(0, "tour")
+    parser = argparse.ArgumentParser(
+        prog="paged-numba",
+        description="Paged attention with real kernels, on a GPU or without one.",
+        epilog="\n".join(["commands:", *(f"  {name:10}{what}" for name, what in COMMANDS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="see: paged-numba COMMAND --help")
+    chosen = parser.parse_args(words)
+
+    module = importlib.import_module(f".{chosen.command}", __package__)
+    command_parser = argparse.ArgumentParser(
+        prog=f"paged-numba {chosen.command}",
+        description=f"{COMMANDS[chosen.command][0].upper()}{COMMANDS[chosen.command][1:]}.",
+    )
+    module.add_arguments(command_parser)
+    options = command_parser.parse_args(chosen.options)
+    try:
+        status: int = module.run(options)
+        sys.stdout.flush()
+        return status
+    except (InputError, MemoryError, OSError, TargetUnavailableError, TargetNameError) as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader, head for one, has seen enough; say nothing at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        print(f"paged-numba {chosen.command}: error: {error}", file=sys.stderr)
+        return BAD_USAGE
+    except KernelError as error:
+        print(f"paged-numba {chosen.command}: the kernel failed: {error}", file=sys.stderr)
+        return 1
+
+
+def _version() -> str:
+    try:
+        return f"paged-numba {metadata.version('paged-numba')}"
+    except metadata.PackageNotFoundError:
+        return "paged-numba, a source checkout that is not installed"

@@ -1,0 +1,37 @@
+"""``paged-numba profile``: what a GPU would do with memory, warps and arithmetic, counted without one."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import lockstep
+from ..lockstep.profiler import GPUS
+from . import operations
+from .options import file_to_write
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``paged-numba profile``."""
+    operations.add_arguments(parser)
+    parser.add_argument(
+        "--gpu", choices=GPUS, default="H200", help="whose roofline to compare with (H200 by default)"
+    )
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all counts to FILE")
+    parser.add_argument(
+        "--html", type=file_to_write, metavar="FILE", help="write the report as a page to FILE"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run, print the report and the source with its counts; return 0."""
+    call = operations.prepare(options)
+    with lockstep.profiling() as report:
+        call()
+    operations.require_launches(options, report)
+    print(report.text(options.gpu))
+    print(f"\n{report.source()}")
+    if options.json is not None:
+        report.save_json(options.json)
+    if options.html is not None:
+        report.save_html(options.html, options.gpu)
+    return 0

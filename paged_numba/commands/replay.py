@@ -1,0 +1,90 @@
+"""``paged-numba replay``: a trace of real requests against a pool of KV blocks, beside contiguous reservations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ..commands.options import file_to_write, positive
+from ..errors import InputError
+
+POOL_TOKENS = 819_200
+"""100 GiB of Llama 3 8B: 2 x 32 layers x 8 KV heads x 128 x 2 bytes = 128 KiB a token. An H200's 141 GB less the
+weights' 16 GB, activations and a tenth in reserve."""
+
+MOST_POOL_TOKENS = 100_000_000
+"""Bound of a pool: beyond it the bookkeeping alone takes gigabytes."""
+
+BLOCK_SIZES = (16, 32, 128, 256)
+
+HIT_BLOCK_SIZE = 128
+"""Traces say what prompts share in pieces of 512 tokens: blocks of 128 find as much as blocks of 16, which take
+five times the time."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``paged-numba replay``."""
+    parser.add_argument(
+        "file", type=Path, metavar="FILE",
+        help="trace: CSV with TIMESTAMP, ContextTokens, GeneratedTokens (Azure), or JSON lines with timestamp, "
+        "input_length, output_length, hash_ids (Mooncake)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pool-tokens", type=positive, metavar="N", default=POOL_TOKENS,
+        help="tokens that the pool holds (default: %(default)s, 100 GiB of Llama 3 8B in float16)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--block-sizes", type=positive, metavar="N", nargs="+", default=BLOCK_SIZES,
+        help=f"tokens of a block, to compare (default: {' '.join(map(str, BLOCK_SIZES))})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hit-block-size", type=positive, metavar="N", default=HIT_BLOCK_SIZE,
+        help="tokens of a block where the prefix cache is measured (default: %(default)s; smaller takes longer)",
+    )  # fmt: skip
+    parser.add_argument("--requests", type=positive, metavar="N", help="replay the first N requests")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--plot", type=file_to_write, metavar="FILE.svg", help="draw them to FILE.svg")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replay, print the tables, write what was asked for; return 0."""
+    _check(options)
+    from .. import traces
+    from ..replay import measure, report
+
+    trace = traces.read(options.file)
+    if options.requests is not None:
+        trace = trace.first(options.requests)
+    shortest = int(trace.final_lens.min())
+    if shortest > options.pool_tokens:
+        raise InputError(
+            f"--pool-tokens must hold the shortest request, of {shortest} tokens, "
+            f"got --pool-tokens {options.pool_tokens}"
+        )
+    record = measure.measure(trace, options.pool_tokens, options.block_sizes, options.hit_block_size)
+    print(report.text(record))
+    if options.json is not None:
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if options.plot is not None:
+        report.picture(record).save(options.plot)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse before the work what would fail after it."""
+    if options.pool_tokens > MOST_POOL_TOKENS:
+        raise InputError(
+            f"--pool-tokens must be at most {MOST_POOL_TOKENS}, got --pool-tokens {options.pool_tokens}"
+        )
+    sizes = options.block_sizes
+    if max(sizes) > options.pool_tokens:
+        default = " (the default)" if sizes is BLOCK_SIZES else ""
+        raise InputError(
+            f"--block-sizes must be at most --pool-tokens {options.pool_tokens}, "
+            f"got --block-sizes {max(sizes)}{default}"
+        )
+    if len(set(sizes)) < len(sizes):
+        raise InputError(f"--block-sizes must differ, got --block-sizes {' '.join(map(str, sizes))}")
+    if options.plot is not None and options.plot.suffix != ".svg":
+        raise InputError(f"--plot must end in .svg, got --plot {options.plot}")

@@ -1,0 +1,87 @@
+"""Plain text for terminals: aligned tables, block tables and maps of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+from .protocols import Pool
+
+__all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
+
+MAP_WIDTH, MAP_LINES = 64, 16
+
+
+def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
+    """Return a character for each block of a pool: its owner's label, ``+`` if shared, ``.`` if free.
+
+    Parameters
+    ----------
+    pool : Pool
+    labels : dict
+        One character for each sequence.
+    """
+    cells = ["."] * pool.num_blocks
+    for seq_id in pool:
+        for block in pool.held_blocks(seq_id).tolist():
+            cells[block] = "+" if pool.ref_count(block) > 1 else labels[seq_id]
+    digits = len(str(pool.num_blocks - 1))
+    lines = [
+        f"{first:>{digits}} |{''.join(cells[first : first + MAP_WIDTH])}|"
+        for first in range(0, pool.num_blocks, MAP_WIDTH)
+    ]
+    if len(lines) > MAP_LINES:
+        left_out = pool.num_blocks - MAP_LINES * MAP_WIDTH
+        lines[MAP_LINES:] = [f"{' ' * digits} ... and {left_out} blocks more"]
+    return "\n".join(lines)
+
+
+def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
+    """Return a line for each sequence: its blocks in logical order, and how many tokens they hold."""
+    rows = []
+    for seq_id in seq_ids:
+        blocks = pool.block_table(seq_id)
+        rows.append([str(seq_id), shortened(blocks), str(pool.seq_len(seq_id)), str(blocks.size)])
+    return table(["", "block table", "tokens", "blocks"], rows, left=2)
+
+
+def reference_counts(pool: Pool) -> str:
+    """Return the blocks that are in use, and below each in how many block tables it stands."""
+    used = sorted({block for seq_id in pool for block in pool.block_table(seq_id).tolist()})
+    counts = [str(pool.ref_count(block)) for block in used]
+    return table(["block", *map(str, used)], [["references", *counts]])
+
+
+def shortened(numbers: Sequence[Any], limit: int = 12) -> str:
+    """Return numbers with spaces between, the middle of more than `limit` left out."""
+    words = [str(number) for number in numbers]
+    if len(words) > limit:
+        words = [*words[: limit - 2], "..", words[-1]]
+    return " ".join(words)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes with its unit, in powers of 1,024.
+
+    >>> size(800), size(16384), size(3 * 2**30)
+    ('800 B', '16.0 KiB', '3.0 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} B" if unit == "B" else f"{count:,.1f} {unit}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return rows as aligned text, the first `left` columns flush left and the others right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])

@@ -1,0 +1,352 @@
+"""``cuda`` for a machine with no GPU: the names of ``numba.cuda`` that kernels and host code use.
+
+``from paged_numba import cuda`` is this module where there is no GPU. Kernels run on the lockstep
+machine at once, so that streams and events have nothing to wait for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import update_wrapper
+from typing import Any
+
+import numpy as np
+
+from ...errors import LaunchError
+from ..language.functions import as_dtype
+from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
+from ..launch import MAX_BLOCK_DIM, MAX_GRID_DIM, MAX_SHARED_BYTES, MAX_THREADS_PER_BLOCK, launch
+from ..machine.lanes import WARP_SIZE
+from ..machine.poison import poisoned
+from .device_array import (
+    DeviceArray,
+    as_cuda_array,
+    device_array,
+    device_array_like,
+    is_cuda_array,
+    to_device,
+)
+
+
+class DeviceName:
+    """A name that means something inside a kernel only, such as ``cuda.threadIdx``."""
+
+    def __init__(self, path: str) -> None:
+        self.__lockstep_path__ = path
+
+    def __getattr__(self, name: str) -> DeviceName:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return DeviceName(f"{self.__lockstep_path__}.{name}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"{self.__lockstep_path__}() runs only inside a kernel")
+
+    def __repr__(self) -> str:
+        return f"<{self.__lockstep_path__}, for use in kernels>"
+
+
+for _path in (*INTRINSICS, *DECLARATIONS, *(f"cuda.{name}" for name in MACHINE_VALUES)):
+    _name = _path.split(".")[1]
+    globals().setdefault(_name, DeviceName(f"cuda.{_name}"))
+
+warpsize = WARP_SIZE
+boolean = bool_ = np.bool_
+for _name in "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split():
+    globals()[_name] = getattr(np, _name)
+complex64, complex128 = np.complex64, np.complex128
+
+
+# Kernels.
+
+
+class Kernel:
+    """What `jit` returns: ``kernel[blocks_per_grid, threads_per_block](*args)``.
+
+    Attributes
+    ----------
+    py_func : function
+        The Python function.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Any = None, device: bool = False) -> None:
+        update_wrapper(self, function)
+        self.py_func = function
+        self.device = device
+        self._scalars = [] if signature is None else _scalar_types(signature)
+
+    def __getitem__(self, configuration: Any) -> Callable[..., None]:
+        if not isinstance(configuration, tuple) or not 2 <= len(configuration) <= 4:
+            raise LaunchError(
+                "a launch needs kernel[blocks_per_grid, threads_per_block(, stream, shared_bytes)], "
+                f"got kernel[{configuration!r}]"
+            )
+        if self.device:
+            raise LaunchError(f"{self.py_func.__name__} is a device function, only kernels call it")
+        grid, block, *rest = configuration
+        shared_bytes = rest[1] if len(rest) == 2 else 0
+
+        def call(*args: Any) -> None:
+            typed = [
+                dtype.type(value) if dtype is not None and np.isscalar(value) else _unwrapped(value)
+                for value, dtype in zip(args, [*self._scalars, *[None] * len(args)], strict=False)
+            ]
+            launch(self.py_func, grid, block, *typed, shared_bytes=shared_bytes)
+
+        return call
+
+    def __call__(self, *args: Any) -> Any:
+        """Refuse a call without a launch configuration."""
+        raise LaunchError(
+            f"{self.py_func.__name__} must be launched as "
+            f"{self.py_func.__name__}[blocks_per_grid, threads_per_block](...)"
+        )
+
+    def forall(self, ntasks: int, tpb: int = 0, stream: Any = 0, sharedmem: int = 0) -> Callable[..., None]:
+        """Return the kernel configured for a 1-D grid of at least `ntasks` threads."""
+        threads = tpb or 256
+        if ntasks == 0:
+            return lambda *args: None
+        return self[-(-ntasks // threads), threads, stream, sharedmem]
+
+    def specialize(self, *args: Any) -> Kernel:
+        """Return the kernel: the lockstep machine compiles nothing for its arguments."""
+        return self
+
+
+def _unwrapped(value: Any) -> Any:
+    return value.array if isinstance(value, HostArgument) else value
+
+
+def _scalar_types(signature: Any) -> list[np.dtype[Any] | None]:
+    """Return the dtypes that a signature gives scalar arguments, None for arrays and the like."""
+    if isinstance(signature, (list, tuple)):
+        return _scalar_types(signature[0]) if len(signature) == 1 else []
+    if not isinstance(signature, str):
+        return [as_dtype(argument) for argument in getattr(signature, "args", ())]
+    inside = re.fullmatch(r"\s*\w*\s*\((.*)\)\s*", signature, re.DOTALL)
+    if inside is None:
+        raise LaunchError(f"a signature must read like 'void(float32[:], int32)', got {signature!r}")
+    # A comma between brackets belongs to an array type.
+    parts = re.findall(r"[^,\[]+(?:\[[^\]]*\])?", inside.group(1))
+    aliases = {"boolean": "bool", "b1": "bool"}
+
+    def scalar_type(part: str) -> np.dtype[Any] | None:
+        try:
+            return None if "[" in part else np.dtype(aliases.get(part, part))
+        except TypeError:
+            return None
+
+    return [scalar_type(part.strip()) for part in parts]
+
+
+def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any:
+    """Decorate a kernel or, with ``device=True``, a device function; bare or with arguments.
+
+    Options of the compiler (``fastmath``, ``max_registers``, ``lineinfo``, …) are accepted and have no
+    effect here.
+    """
+    if inspect.isfunction(func_or_sig):
+        return Kernel(func_or_sig, device=device)
+    return lambda function: Kernel(function, func_or_sig, device)
+
+
+# Memory.
+
+
+class HostArgument:
+    """A host array given to a kernel with `In`, `Out` or `InOut`."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+
+In = Out = InOut = HostArgument
+
+
+def pinned_array(shape: Any, dtype: Any = np.float64, strides: Any = None, order: str = "C") -> Any:
+    """Return a host array, poisoned as fresh memory is."""
+    return device_array(shape, dtype, order=order).__lockstep_array__
+
+
+mapped_array = managed_array = pinned_array
+
+
+def pinned_array_like(ary: Any) -> Any:
+    """Return a host array of the shape and dtype of `ary`."""
+    return pinned_array(ary.shape, ary.dtype)
+
+
+mapped_array_like = pinned_array_like
+
+
+@contextmanager
+def pinned(*arrays: Any) -> Iterator[None]:
+    """Do nothing: host memory is all there is."""
+    yield
+
+
+@contextmanager
+def defer_cleanup() -> Iterator[None]:
+    """Do nothing: nothing waits to be freed."""
+    yield
+
+
+# Streams, events, devices.
+
+
+class Stream:
+    """A stream; work on it is done when the call returns."""
+
+    def synchronize(self) -> None:
+        """Return at once."""
+
+    @contextmanager
+    def auto_synchronize(self) -> Iterator[Stream]:
+        """Yield the stream."""
+        yield self
+
+
+class Event:
+    """A point in time."""
+
+    def __init__(self, timing: bool = True) -> None:
+        self.seconds = 0.0
+
+    def record(self, stream: Any = 0) -> None:
+        """Note the time."""
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Return at once."""
+
+    def wait(self, stream: Any = 0) -> None:
+        """Return at once."""
+
+    def query(self) -> bool:
+        """Return True: the work before the event is done."""
+        return True
+
+    def elapsed_time(self, end: Event) -> float:
+        """Return the milliseconds from this event to `end`."""
+        return (end.seconds - self.seconds) * 1e3
+
+
+def stream() -> Stream:
+    """Return a stream."""
+    return Stream()
+
+
+default_stream = legacy_default_stream = per_thread_default_stream = stream
+
+
+def event(timing: bool = True) -> Event:
+    """Return an event."""
+    return Event(timing)
+
+
+def event_elapsed_time(start: Event, end: Event) -> float:
+    """Return the milliseconds between two events."""
+    return start.elapsed_time(end)
+
+
+class Device:
+    """The machine's stand-in for a GPU, with the limits that `launch` enforces."""
+
+    id = 0
+    name = b"paged_numba lockstep"
+    compute_capability = (9, 0)
+    WARP_SIZE = WARP_SIZE
+    MAX_THREADS_PER_BLOCK = MAX_THREADS_PER_BLOCK
+    MAX_BLOCK_DIM_X, MAX_BLOCK_DIM_Y, MAX_BLOCK_DIM_Z = MAX_BLOCK_DIM
+    MAX_GRID_DIM_X, MAX_GRID_DIM_Y, MAX_GRID_DIM_Z = MAX_GRID_DIM
+    MAX_SHARED_MEMORY_PER_BLOCK = MAX_SHARED_BYTES
+    MULTIPROCESSOR_COUNT = 1
+
+    def __repr__(self) -> str:
+        return "<the lockstep machine, no GPU>"
+
+    def reset(self) -> None:
+        """Do nothing."""
+
+
+class Context:
+    """The one context."""
+
+    device = Device()
+
+    def synchronize(self) -> None:
+        """Return at once: every launch has finished."""
+
+    def reset(self) -> None:
+        """Do nothing."""
+
+
+gpus: Sequence[Device] = (Context.device,)
+_context = Context()
+
+
+def list_devices() -> Sequence[Device]:
+    """Return the one stand-in device."""
+    return gpus
+
+
+def current_context(devnum: int | None = None) -> Context:
+    """Return the one context."""
+    return _context
+
+
+def get_current_device() -> Device:
+    """Return the one stand-in device."""
+    return Context.device
+
+
+def select_device(device_id: int) -> Device:
+    """Return the one stand-in device; there is no other."""
+    if device_id != 0:
+        raise ValueError(f"device_id must be 0 on the lockstep machine, got device_id={device_id}")
+    return Context.device
+
+
+def is_available() -> bool:
+    """Return True: kernels run here, without a GPU."""
+    return True
+
+
+def detect() -> bool:
+    """Say what kernels run on, and return True."""
+    print("No GPU: kernels run on the lockstep machine")
+    return True
+
+
+def synchronize() -> None:
+    """Return at once: every launch has finished."""
+
+
+def close() -> None:
+    """Do nothing."""
+
+
+def profile_start() -> None:
+    """Do nothing."""
+
+
+profile_stop = profile_start
+
+
+@contextmanager
+def profiling() -> Iterator[None]:
+    """Do nothing."""
+    yield
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"cuda.{name} is not part of the lockstep facade; it needs numba.cuda and a GPU")
+
+
+__all__ = ["Device", "DeviceArray", "Event", "Kernel", "Stream", "as_cuda_array", "device_array"]
+__all__ += ["device_array_like", "is_cuda_array", "jit", "poisoned", "to_device"]

@@ -1,0 +1,240 @@
+"""What translated kernels call for assignment, loops and short circuits; `NAMES` is their vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ...errors import KernelError
+from ..machine import arithmetic, masks
+from ..machine.arithmetic import truth, unify
+from ..machine.lanes import source_line
+from ..machine.masks import Mask, minus, narrow, split
+from ..machine.memory import LaneArray
+from .access import attribute, load, set_attribute, store
+from .intrinsics import floordiv, mod, raise_in_kernel
+
+
+class Unset:
+    """What a variable holds before its first assignment; any use of it is an error."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, name: str) -> None:
+        self.__dict__["_name"] = name
+
+    def _refuse(self, *_: Any) -> Any:
+        raise KernelError(f"{self.__dict__['_name']!r} is read before it is assigned, {source_line()}")
+
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __getattr__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+
+UNSET = Unset("return value")
+
+
+def blend(mask: Mask, new: Any, old: Any) -> Any:
+    """Return `new` in the active lanes and `old` in the others."""
+    if mask is True or new is old or isinstance(old, Unset):
+        return new
+    if isinstance(new, tuple):
+        if not isinstance(old, tuple) or len(new) != len(old):
+            raise KernelError(f"a variable holds tuples of different lengths, {source_line()}")
+        parts = [blend(mask, n, o) for n, o in zip(new, old, strict=True)]
+        return type(new)(*parts) if hasattr(new, "_fields") else tuple(parts)
+    if isinstance(new, LaneArray):
+        return _blend_views(mask, new, old)
+    if new is None or isinstance(new, (str, bool)) or old is None:
+        if new == old:
+            return new
+        raise KernelError(f"a variable is None in some threads and not in others, {source_line()}")
+    return np.where(mask, new, old)
+
+
+def _blend_views(mask: Mask, new: LaneArray, old: Any) -> LaneArray:
+    same = isinstance(old, LaneArray) and old.buffer is new.buffer and old.strides == new.strides
+    if not same:
+        raise KernelError(f"a variable holds different arrays in different threads, {source_line()}")
+    shape = tuple(
+        n if n is o or (np.ndim(n) == 0 and np.ndim(o) == 0 and n == o) else np.where(mask, n, o)
+        for n, o in zip(new.lengths, old.lengths, strict=True)
+    )
+    return new.like(np.where(mask, new.offset, old.offset), shape, new.strides, None)
+
+
+def keep(mask: Mask, home: Mask, new: Any, old: Any) -> Any:
+    """Assign within an expression."""
+    return new if mask is home else blend(mask, new, old)
+
+
+def unpack(mask: Mask, value: Any, count: int) -> tuple[Any, ...]:
+    """Return the `count` parts of a tuple or of an array's first axis."""
+    if isinstance(value, LaneArray):
+        value = tuple(value.load(mask, np.int64(i)) for i in range(int(value.shape[0])))
+    if not isinstance(value, tuple) or len(value) != count:
+        got = len(value) if isinstance(value, tuple) else type(value).__name__
+        raise KernelError(f"{count} names need {count} values to unpack, got {got}, {source_line()}")
+    return value
+
+
+# Short circuits. The second operand is a function of the mask of the lanes that evaluate it.
+
+
+def _merged(condition: Any, a: Any, b: Any) -> Any:
+    if isinstance(a, tuple):
+        return tuple(_merged(condition, x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, LaneArray):
+        return blend(condition, a, b)
+    return np.where(condition, *unify((a, b)))
+
+
+def logical_and(mask: Mask, left: Any, right: Callable[[Mask], Any]) -> Any:
+    """``left and right``."""
+    holds, _ = split(mask, left)
+    if holds is False:
+        return left
+    value = right(holds)
+    return value if holds is mask else _merged(truth(left), value, left)
+
+
+def logical_or(mask: Mask, left: Any, right: Callable[[Mask], Any]) -> Any:
+    """``left or right``."""
+    _, fails = split(mask, left)
+    if fails is False:
+        return left
+    value = right(fails)
+    return value if fails is mask else _merged(truth(left), left, value)
+
+
+def conditional(
+    mask: Mask, condition: Any, body: Callable[[Mask], Any], orelse: Callable[[Mask], Any]
+) -> Any:
+    """``body if condition else orelse``."""
+    then, otherwise = split(mask, condition)
+    if otherwise is False:
+        return body(then)
+    if then is False:
+        return orelse(otherwise)
+    return _merged(truth(condition), body(then), orelse(otherwise))
+
+
+# Loops.
+
+
+def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
+    """Go through ``range(*bounds)``: yield the index and, once some lanes are done, a mask of the others."""
+    start, stop, step = range_bounds(bounds)
+    index = start.dtype.type
+    if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
+        if step == 0:
+            raise KernelError(f"range() needs a step that is not zero, {source_line()}")
+        for i in range(int(start), int(stop), int(step)):
+            yield index(i), None
+        return
+    if np.any(step == 0):
+        raise KernelError(f"range() needs a step that is not zero, {source_line()}")
+    wide = [bound.astype(np.int64) for bound in (start, stop, step)]
+    count = np.maximum(0, -((wide[0] - wide[1]) // wide[2]))
+    active = count if mask is True else np.where(mask, count, 0)
+    least = int(count.min() if mask is True else np.where(mask, count, count.max()).min())
+    for k in range(int(active.max())):
+        i = (wide[0] + k * wide[2]).astype(index)
+        yield i, None if k < least else count > k
+
+
+def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    """Return start, stop and step of ``range(*bounds)`` in the type that Numba gives its index."""
+    for bound in bounds:
+        if bound.dtype.kind not in "biu":
+            raise KernelError(f"range() needs integers, got {bound.dtype}, {source_line()}")
+    dtypes = [bound.dtype for bound in bounds]
+    dtype: np.dtype[Any]
+    if all(given.kind == "u" for given in dtypes):
+        dtype = np.dtype(np.uint64)
+    else:
+        dtype = np.dtype(np.int32 if all(d.itemsize <= 4 and d.kind != "u" for d in dtypes) else np.int64)
+    one, zero = dtype.type(1), dtype.type(0)
+    typed = [bound.astype(dtype) for bound in bounds]
+    if len(typed) == 1:
+        return zero, typed[0], one
+    # From one start the index is a number, not an array of equal ones.
+    start = uniform(typed[0])
+    return start, typed[1], typed[2] if len(typed) == 3 else one
+
+
+def uniform(value: Any) -> Any:
+    """Return a scalar for an array all of whose elements are the same."""
+    if isinstance(value, np.ndarray) and value.size and value.min() == value.max():
+        return value.flat[0]
+    return value
+
+
+def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
+    """Go through a tuple or the first axis of an array."""
+    for value in _items(mask, values):
+        yield value, None
+
+
+def _items(mask: Mask, values: Any) -> Iterator[Any]:
+    if isinstance(values, LaneArray):
+        if isinstance(values.lengths[0], np.ndarray):
+            raise KernelError(f"a loop over an array whose length differs by thread, {source_line()}")
+        return (values.load(mask, np.int64(i)) for i in range(values.lengths[0]))
+    if isinstance(values, (tuple, list)):
+        return iter(values)
+    raise KernelError(
+        f"a loop needs range(), a tuple or an array, got {type(values).__name__}, {source_line()}"
+    )
+
+
+def enumerate_lanes(mask: Mask, values: Any, start: Any = 0) -> list[Any]:
+    """``enumerate(values)``."""
+    return [(np.int64(i), value) for i, value in enumerate(_items(mask, values), int(start))]
+
+
+def zip_lanes(mask: Mask, *values: Any) -> list[Any]:
+    """``zip(*values)``."""
+    return list(zip(*(_items(mask, v) for v in values), strict=False))
+
+
+NAMES: dict[str, Any] = {
+    **{
+        name: getattr(arithmetic, name)
+        for name in (
+            "add sub mul truediv power power_literal bit_and bit_or bit_xor lshift rshift "
+            "positive negative invert logical_not contains"
+        ).split()
+    },
+    "join": masks.join,
+    "union": masks.union,
+    **{
+        function.__name__: function
+        for function in (
+            attribute,
+            blend,
+            conditional,
+            each,
+            enumerate_lanes,
+            floordiv,
+            keep,
+            load,
+            logical_and,
+            logical_or,
+            minus,
+            mod,
+            narrow,
+            raise_in_kernel,
+            set_attribute,
+            split,
+            store,
+            trips,
+            unpack,
+            zip_lanes,
+        )
+    },
+    "UNSET": UNSET,
+    "Unset": Unset,
+}
+"""The globals of every translated kernel."""

@@ -1,0 +1,308 @@
+"""Functions of one lane that kernels may call: ``math``, ``cmath``, casts, integer and float16 intrinsics."""
+
+from __future__ import annotations
+
+import cmath
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..machine.arithmetic import FLOAT16, FLOAT32, FLOAT64, INT64, Value, add, cast, mul, select, truth
+
+Function = Callable[..., Value]
+
+
+def _float_type(*values: Value) -> np.dtype[Any]:
+    """Return the floating-point type in which Numba's ``math`` works: float64 for integers."""
+    dtype = values[0].dtype
+    for value in values[1:]:
+        dtype = np.promote_types(dtype, value.dtype)
+    if dtype.kind in "biu":
+        return FLOAT64
+    if dtype.kind != "f":
+        raise TypeError(f"a math function needs real numbers, got {dtype}")
+    return dtype
+
+
+def _real(function: Callable[..., Any], nin: int = 1) -> Function:
+    def call(*values: Value) -> Value:
+        if len(values) != nin:
+            raise TypeError(f"a math function takes {nin} arguments, got {len(values)}")
+        dtype = _float_type(*values)
+        return function(*(value.astype(dtype) for value in values)).astype(dtype)
+
+    return call
+
+
+def _predicate(function: Callable[[Any], Any]) -> Function:
+    def call(value: Value) -> Value:
+        return function(value.astype(_float_type(value)))
+
+    return call
+
+
+def _elementwise(function: Callable[..., float]) -> Callable[..., Any]:
+    """Run a scalar function on each element: for what NumPy lacks."""
+
+    def safe(*values: Any) -> float:
+        try:
+            return function(*values)
+        except OverflowError:
+            return math.inf
+        except ValueError:
+            return math.nan
+
+    return np.vectorize(safe, otypes=[np.float64])
+
+
+def _frexp(value: Value) -> Value:
+    mantissa, exponent = np.frexp(value.astype(_float_type(value)))
+    return mantissa, exponent.astype(np.int32)
+
+
+def _modf(value: Value) -> Value:
+    return np.modf(value.astype(_float_type(value)))
+
+
+def _ldexp(value: Value, exponent: Value) -> Value:
+    return np.ldexp(value.astype(_float_type(value)), exponent.astype(np.int32))
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    return a - b * np.rint(a / b)
+
+
+MATH: dict[str, Function] = {
+    **{
+        name: _real(getattr(np, numpy_name))
+        for name, numpy_name in {
+            **{
+                n: n
+                for n in "exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh fabs".split()
+            },
+            **{n: n for n in ["floor", "ceil", "trunc", "degrees", "radians"]},
+            **{f"a{n}": f"arc{n}" for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
+        }.items()
+    },
+    **{n: _real(_elementwise(getattr(math, n))) for n in ["erf", "erfc", "gamma", "lgamma"]},
+    **{n: _real(getattr(np, n), 2) for n in ["hypot", "copysign", "fmod", "nextafter"]},
+    "atan2": _real(np.arctan2, 2),
+    "pow": _real(np.power, 2),
+    "remainder": _real(_remainder, 2),
+    **{n: _predicate(getattr(np, n)) for n in ["isnan", "isinf", "isfinite"]},
+    "frexp": _frexp,
+    "modf": _modf,
+    "ldexp": _ldexp,
+}
+"""``math.*`` as Numba's CUDA target has it: ``floor`` and its kin return floating-point numbers."""
+
+
+def _complex(function: Callable[[Any], Any]) -> Function:
+    def call(value: Value) -> Value:
+        return function(value if value.dtype.kind == "c" else value.astype(np.complex128))
+
+    return call
+
+
+CMATH: dict[str, Function] = {
+    **{
+        n: _complex(getattr(np, n))
+        for n in "exp log log10 sqrt sin cos tan sinh cosh tanh isnan isinf isfinite".split()
+    },
+    **{f"a{n}": _complex(getattr(np, f"arc{n}")) for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
+    "phase": _complex(np.angle),
+    "polar": _complex(lambda z: (np.abs(z), np.angle(z))),
+    "rect": lambda r, phi: r * np.exp(phi * np.complex128(1j)),
+}
+assert all(hasattr(cmath, name) for name in CMATH)
+
+
+# Builtins.
+
+
+def absolute(value: Value) -> Value:
+    """``abs(x)``: keeps the type; a real number for a complex one."""
+    return np.abs(value.astype(np.int8) if value.dtype.kind == "b" else value)
+
+
+def round_(value: Value, ndigits: Value | None = None) -> Value:
+    """``round(x)`` to int64, ties to even; ``round(x, n)`` keeps a floating-point type."""
+    if ndigits is None:
+        return np.rint(value.astype(_float_type(value))).astype(np.int64)
+    if isinstance(ndigits, np.ndarray):
+        raise TypeError("round(x, n) needs the same n in all threads")
+    return np.round(value, int(ndigits))
+
+
+def int_(value: Value) -> Value:
+    """``int(x)``: truncates to int64; an integer keeps its type."""
+    return value if value.dtype.kind in "iu" else cast(value, INT64)
+
+
+def float_(value: Value) -> Value:
+    """``float(x)``: float64 of an integer; a floating-point number keeps its type."""
+    return value if value.dtype.kind == "f" else cast(value, FLOAT64)
+
+
+def complex_(real: Value, imag: Value | None = None) -> Value:
+    """``complex(re, im)``: complex64 of two float32, else complex128."""
+    imag = real.dtype.type(0) if imag is None else imag
+    narrow = np.promote_types(real.dtype, imag.dtype) in (FLOAT16, FLOAT32)
+    dtype = np.dtype(np.complex64 if narrow else np.complex128)
+    return real.astype(dtype) + imag.astype(dtype) * dtype.type(1j)
+
+
+def sum_(values: tuple[Value, ...], start: Value | None = None) -> Value:
+    """``sum`` of a tuple."""
+    total = np.int64(0) if start is None else start
+    for value in values:
+        total = add(total, value)
+    return total
+
+
+def length(value: Any) -> Value:
+    """``len(x)`` of an array or a tuple, int64."""
+    return np.int64(len(value)) if isinstance(value, tuple) else value.shape[0]
+
+
+# CUDA intrinsics of one lane.
+
+
+def _unsigned(value: Value) -> Value:
+    if value.dtype.kind not in "iu":
+        raise TypeError(f"an integer intrinsic needs an integer, got {value.dtype}")
+    return value.astype(np.dtype(f"u{value.dtype.itemsize}"))
+
+
+def popc(value: Value) -> Value:
+    """Count the bits that are 1; the type of `value`."""
+    return np.bitwise_count(_unsigned(value)).astype(value.dtype)
+
+
+def clz(value: Value) -> Value:
+    """Count the leading zero bits; the type of `value`."""
+    bits, width = _unsigned(value), value.dtype.itemsize * 8
+    for shift in (32, 16, 8, 4, 2, 1):
+        if shift < width:
+            bits = bits | (bits >> bits.dtype.type(shift))
+    return (width - np.bitwise_count(bits).astype(np.int64)).astype(value.dtype)
+
+
+def ffs(value: Value) -> Value:
+    """Return the position of the lowest 1 bit, counted from 1, and 0 for 0; uint32."""
+    bits = _unsigned(value)
+    below = np.bitwise_count((bits & (~bits + bits.dtype.type(1))) - bits.dtype.type(1))
+    return np.where(bits == 0, 0, below + 1).astype(np.uint32)
+
+
+def brev(value: Value) -> Value:
+    """Reverse the bits: of a uint64 as uint64, of others as uint32."""
+    width = 64 if value.dtype == np.uint64 else 32
+    bits = value.astype(f"u{width // 8}")
+    number = bits.dtype.type
+    # Swap halves, then quarters, down to neighbouring bits.
+    half = width // 2
+    while half:
+        low = number(sum(((1 << half) - 1) << place for place in range(0, width, 2 * half)))
+        bits = ((bits & low) << number(half)) | ((bits >> number(half)) & low)
+        half //= 2
+    return bits
+
+
+def fma(a: Value, b: Value, c: Value) -> Value:
+    """``a * b + c`` with one rounding (to within a double rounding for float64)."""
+    dtype = _float_type(a, b, c)
+    wide = np.longdouble if dtype == FLOAT64 else np.float64
+    return (a.astype(wide) * b.astype(wide) + c.astype(wide)).astype(dtype)
+
+
+def selp(condition: Value, a: Value, b: Value) -> Value:
+    """Return `a` where `condition` holds, else `b`; both are evaluated."""
+    if a.dtype != b.dtype:
+        raise TypeError(f"cuda.selp needs two values of one type, got {a.dtype} and {b.dtype}")
+    return select(condition, a, b)
+
+
+INTEGER_AND_FLOAT: dict[str, Function] = {
+    "popc": popc,
+    "clz": clz,
+    "ffs": ffs,
+    "brev": brev,
+    "fma": fma,
+    "selp": selp,
+    "cbrt": _real(np.cbrt),
+}
+
+
+def _half(function: Callable[..., Any]) -> Function:
+    """Compute in float32 and round once, as the hardware does for one operation."""
+
+    def call(*values: Value) -> Value:
+        result = function(*(value.astype(FLOAT16).astype(FLOAT32) for value in values))
+        return result if result.dtype == np.bool_ else result.astype(FLOAT16)
+
+    return call
+
+
+FP16: dict[str, Function] = {
+    "hadd": _half(np.add),
+    "hsub": _half(np.subtract),
+    "hmul": _half(np.multiply),
+    "hdiv": _half(np.true_divide),
+    "hfma": _half(lambda a, b, c: mul(a.astype(FLOAT64), b) + c),
+    "hneg": _half(np.negative),
+    "habs": _half(np.abs),
+    "hmax": _half(np.fmax),
+    "hmin": _half(np.fmin),
+    "heq": _half(np.equal),
+    "hne": _half(np.not_equal),
+    "hge": _half(np.greater_equal),
+    "hgt": _half(np.greater),
+    "hle": _half(np.less_equal),
+    "hlt": _half(np.less),
+    "hrcp": _half(lambda x: np.float32(1) / x),
+    "hrsqrt": _half(lambda x: np.float32(1) / np.sqrt(x)),
+    "hexp10": _half(lambda x: np.power(np.float32(10), x)),
+    **{
+        f"h{n}": _half(getattr(np, n))
+        for n in "sin cos log log2 log10 exp exp2 sqrt floor ceil trunc rint".split()
+    },
+}
+
+
+# Casts.
+
+_NUMBA_NAMES = {"boolean": "bool", "bool": "bool", "bool_": "bool"}
+
+
+def as_dtype(value: Any) -> np.dtype[Any] | None:
+    """Return the NumPy dtype that `value` names: a NumPy type, a Numba type, or None for neither."""
+    if isinstance(value, np.dtype):
+        return value
+    if isinstance(value, type):
+        if issubclass(value, np.generic) or value in (bool, int, float, complex):
+            return np.dtype(value)
+        return None
+    record = getattr(value, "dtype", None)
+    if isinstance(record, np.dtype) and not isinstance(value, np.ndarray | np.generic):
+        return record
+    module = type(value).__module__
+    if "numba" in module and "types" in module:
+        try:
+            return np.dtype(_NUMBA_NAMES.get(str(value), str(value)))
+        except TypeError:
+            return None
+    return None
+
+
+def caster(dtype: np.dtype[Any]) -> Function:
+    """Return the function that ``float32(x)`` calls in a kernel."""
+
+    def call(value: Value) -> Value:
+        if dtype.kind == "b" and value.dtype.kind != "c":
+            return truth(value)
+        return cast(value, dtype)
+
+    return call

@@ -1,0 +1,1 @@
+"""What runs: lanes, their masks, their memory, arithmetic between them, and the order of warps."""

@@ -1,0 +1,136 @@
+"""The lanes that run together: their shape, their coordinates, and their names in errors.
+
+Lanes are laid out ``[thread blocks in this batch, threads of a thread block]``. A value that is the same for all
+threads of a thread block is ``[thread blocks, 1]``, one that is the same in all thread blocks ``[1, threads]``, one
+that is the same everywhere a scalar; NumPy broadcasts between them, so each costs no more than it must.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import masks
+from .masks import Mask
+
+WARP_SIZE = 32
+
+SOURCE_MARK = "__lockstep_file__"
+"""A global of every translated function: the file of the kernel's source."""
+
+
+class Dim3(NamedTuple):
+    """Three integers, as ``threadIdx`` and its kin are."""
+
+    x: Any
+    y: Any
+    z: Any
+
+
+class Lanes:
+    """Lanes of one launch, a batch of thread blocks at a time.
+
+    Parameters
+    ----------
+    blocks_per_grid, threads_per_block : Dim3 of int
+    columns : range, optional
+        The threads of each thread block that are lanes here, all if None.
+
+    Attributes
+    ----------
+    threads : int
+        Lanes of a thread block: the length of `columns`.
+    num_thread_blocks : int
+        Of the grid.
+    first, batch : int
+        The first thread block of the batch, and how many the batch has.
+    shape : tuple of int
+        ``(batch, threads)``.
+    exited : mask
+        Lanes that have returned from the kernel.
+    """
+
+    def __init__(self, blocks_per_grid: Dim3, threads_per_block: Dim3, columns: range | None = None) -> None:
+        self.blocks_per_grid = blocks_per_grid
+        self.threads_per_block = threads_per_block
+        self.columns = range(math.prod(threads_per_block)) if columns is None else columns
+        self.threads = len(self.columns)
+        self.num_thread_blocks = math.prod(blocks_per_grid)
+        self.gridDim = Dim3(*map(np.int32, blocks_per_grid))
+        self.blockDim = Dim3(*map(np.int32, threads_per_block))
+        thread = np.arange(self.columns.start, self.columns.stop, dtype=np.int32)
+        self.threadIdx = _coordinates(thread, threads_per_block, self.threads, (1, -1))
+        self.laneid = (thread % WARP_SIZE).reshape(1, -1) if self.threads > 1 else thread[0] % WARP_SIZE
+
+    def move_to(self, first: int, count: int) -> None:
+        """Go on to the thread blocks ``first .. first + count - 1``, with every lane alive."""
+        self.first, self.batch = first, count
+        self.shape = (count, self.threads)
+        self.num_lanes = count * self.threads
+        self.everyone = np.ones(self.shape, bool)
+        thread_block = np.arange(first, first + count, dtype=np.int64)
+        self.blockIdx = _coordinates(thread_block, self.blocks_per_grid, count, (-1, 1))
+        self.exited: Mask = False
+
+    def grid(self, ndim: int) -> Any:
+        """``cuda.grid(ndim)``: the thread's position in the whole grid, int64."""
+        positions = tuple(
+            self.blockIdx[axis] * np.int64(self.threads_per_block[axis]) + self.threadIdx[axis]
+            for axis in range(ndim)
+        )
+        return positions[0] if ndim == 1 else positions
+
+    def gridsize(self, ndim: int) -> Any:
+        """``cuda.gridsize(ndim)``: threads in the whole grid along each axis, int64."""
+        sizes = tuple(
+            np.int64(self.blocks_per_grid[axis] * self.threads_per_block[axis]) for axis in range(ndim)
+        )
+        return sizes[0] if ndim == 1 else sizes
+
+    def block_coordinates(self, row: int) -> tuple[int, int, int]:
+        """Return blockIdx of the thread block at a row of the lanes."""
+        return _unravel(self.first + row, self.blocks_per_grid)
+
+    def thread_coordinates(self, column: int) -> tuple[int, int, int]:
+        """Return threadIdx of the thread at a column of the lanes."""
+        return _unravel(self.columns.start + column, self.threads_per_block)
+
+    def whereabouts(self, lane: int) -> str:
+        """Name a lane (its flat index) and the line that it runs, for an error."""
+        row, column = divmod(lane, self.threads)
+        return (
+            f"blockIdx={self.block_coordinates(row)} threadIdx={self.thread_coordinates(column)}, "
+            f"{source_line()}"
+        )
+
+    def first_lane(self, mask: Mask) -> int:
+        """Return the flat index of the first lane in `mask`."""
+        return int(np.argmax(masks.lanes(mask, self.shape)))
+
+
+def source_line() -> str:
+    """Return ``file.py:line`` of the kernel statement that runs now."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and SOURCE_MARK not in frame.f_globals:
+        frame = frame.f_back
+    if frame is None:
+        return "host"
+    file = str(frame.f_globals[SOURCE_MARK]).replace("\\", "/").rsplit("/", 1)[-1]
+    return f"{file}:{frame.f_lineno}"
+
+
+def _coordinates(index: Any, size: tuple[int, ...], count: int, shape: tuple[int, int]) -> Dim3:
+    """Split linear positions into x, y, z; scalars where the axis has one position only."""
+    parts = []
+    for axis in range(3):
+        part = (index // math.prod(size[:axis]) % size[axis]).astype(np.int32)
+        parts.append(part[0] if count == 1 or size[axis] == 1 else part.reshape(shape))
+    return Dim3(*parts)
+
+
+def _unravel(position: int, size: tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, _ = size
+    return position % x, position // x % y, position // (x * y)

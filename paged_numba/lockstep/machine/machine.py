@@ -1,0 +1,173 @@
+"""One launch: its lanes, and the memory that its kernel declares and is given."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...errors import LaunchError
+from .barriers import Rendezvous
+from .lanes import Dim3, Lanes, source_line
+from .local_memory import LocalArray
+from .masks import Mask
+from .memory import LaneArray, contiguous_strides
+from .poison import poisoned
+
+STATIC_SHARED_LIMIT = 48 * 1024
+"""Bytes of static shared memory that a thread block may declare (CUDA C++ Programming Guide, 20.2)."""
+
+
+class Site:
+    """A place in the source that declares shared or local memory, and the variable that it is assigned to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class SharedMemory:
+    """Shared memory of the thread blocks in a batch.
+
+    Attributes
+    ----------
+    buffers : dict
+        By place of declaration, the arrays of all blocks end to end.
+    static_bytes : int
+        Bytes of a block that are declared so far, dynamic memory apart.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[Any, Any] = {}
+        self.static_bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.buffers.values())
+
+
+class Machine(Lanes):
+    """One launch.
+
+    Parameters
+    ----------
+    blocks_per_grid, threads_per_block : Dim3 of int
+    shared_bytes : int
+        Dynamic shared memory of a thread block, in bytes.
+    columns : range, optional
+        The threads of each thread block that this machine runs, all if None.
+
+    Attributes
+    ----------
+    rendezvous : Rendezvous or None
+        Where this machine waits at a barrier; None where all threads of a thread block advance together.
+    """
+
+    array_type = LaneArray
+    local_type: type[LaneArray] = LocalArray
+
+    def __init__(
+        self, blocks_per_grid: Dim3, threads_per_block: Dim3, shared_bytes: int, columns: range | None = None
+    ) -> None:
+        super().__init__(blocks_per_grid, threads_per_block, columns)
+        self.shared_bytes = shared_bytes
+        self.rendezvous: Rendezvous | None = None
+        self._constants: dict[int, LaneArray] = {}
+
+    def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
+        """Go on to thread blocks ``first .. first + count - 1``, with every lane alive and fresh memory.
+
+        Machines that run different threads of the same thread blocks are given the same shared `memory`.
+        """
+        self.move_to(first, count)
+        self.local_bytes = 0
+        self.shared = SharedMemory() if memory is None else memory
+        self._local: dict[Any, LaneArray] = {}
+
+    def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        """Note that a launch begins."""
+
+    def end_launch(self) -> None:
+        """Note that the last thread block has run, or that an error has ended the launch."""
+
+    # Memory.
+
+    def argument(self, name: str, array: Any) -> LaneArray:
+        """Return an array that the kernel is given, without a copy."""
+        return self.array_type.of(self, name, array)
+
+    def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
+        """Return the shared array that is declared at `site`; ``shape=0`` asks for the dynamic memory."""
+        lengths = _lengths(shape)
+        if lengths == (0,):
+            return self._dynamic_shared(site.name, dtype)
+        size = math.prod(lengths)
+        shared = self.shared
+        if site not in shared.buffers:
+            shared.static_bytes += size * dtype.itemsize
+            if shared.static_bytes > STATIC_SHARED_LIMIT:
+                raise LaunchError(
+                    f"static shared memory of a thread block must be at most {STATIC_SHARED_LIMIT} bytes, "
+                    f"got {shared.static_bytes} with shape={lengths} dtype={dtype}, {source_line()}; "
+                    "for more, use dynamic shared memory: shared.array(0, dtype) in the kernel and "
+                    "shared_bytes= at launch"
+                )
+            shared.buffers[site] = poisoned(self.batch * row_size(size, dtype), dtype)
+        return self.array_type(
+            self,
+            site.name,
+            shared.buffers[site],
+            self._row_offsets(row_size(size, dtype)),
+            lengths,
+            contiguous_strides(lengths),
+        )
+
+    def _row_offsets(self, size: int) -> Any:
+        return 0 if self.batch == 1 else (np.arange(self.batch, dtype=np.int64) * size)[:, None]
+
+    def _dynamic_shared(self, name: str, dtype: np.dtype[Any]) -> LaneArray:
+        # Every dynamic array is the same memory, seen as its own dtype.
+        row = -(-self.shared_bytes // 16) * 16
+        if "dynamic" not in self.shared.buffers:
+            self.shared.buffers["dynamic"] = poisoned(self.batch * row, np.dtype(np.uint8))
+        buffer = self.shared.buffers["dynamic"].view(dtype)
+        size = self.shared_bytes // dtype.itemsize
+        return self.array_type(self, name, buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,))
+
+    def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
+        """Return the local array that is declared at `site`, poisoned in the lanes that run the declaration."""
+        lengths = _lengths(shape)
+        size = math.prod(lengths)
+        if site not in self._local:
+            buffer = poisoned(self.num_lanes * size, dtype)
+            self.local_bytes += buffer.nbytes
+            strides = tuple(s * self.num_lanes for s in contiguous_strides(lengths))
+            lane = np.arange(self.num_lanes, dtype=np.int64).reshape(self.shape)
+            self._local[site] = self.local_type(self, site.name, buffer, lane, lengths, strides)
+            return self._local[site]
+        found = self._local[site]
+        if isinstance(found, LocalArray):
+            found.settle()
+        element = poisoned(size * self.num_lanes, dtype).reshape(size, *self.shape)
+        np.copyto(found.buffer.reshape(size, *self.shape), element, where=mask)
+        return found
+
+    def constant(self, name: str, array: Any) -> LaneArray:
+        """Return the view of a host array that the kernel names as a global."""
+        if id(array) not in self._constants:
+            frozen = np.asarray(array).view()
+            frozen.flags.writeable = False
+            self._constants[id(array)] = self.array_type.of(self, name, frozen)
+        return self._constants[id(array)]
+
+
+def row_size(size: int, dtype: np.dtype[Any]) -> int:
+    """Return the elements from one thread block's shared array to the next one's: whole units of 16 bytes."""
+    return size + -size % (16 // math.gcd(16, dtype.itemsize))
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    lengths = shape if isinstance(shape, tuple) else (shape,)
+    if any(isinstance(n, np.ndarray) for n in lengths):
+        raise LaunchError("the shape of a shared or local array must be a constant")
+    return tuple(int(n) for n in lengths)

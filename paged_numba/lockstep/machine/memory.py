@@ -1,0 +1,393 @@
+"""Arrays as kernels see them: global, shared, local and constant memory, with every index checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...errors import KernelError, KernelIndexError
+from . import masks
+from .lanes import Lanes
+from .masks import Mask
+
+_INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
+"""Types of the scalars that usually index."""
+
+_MOST_ORIGINS = 4
+"""Positions that an array remembers."""
+
+_LARGEST = np.uint64(2**63 - 1)
+
+_VIEWS = frozenset((slice, type(Ellipsis)))
+"""Types of the indices that select a view."""
+
+
+class LaneArray:
+    """An array, or a view of one whose position may differ by lane.
+
+    Element ``[i, j]`` lies at ``buffer[offset + i * strides[0] + j * strides[1]]``.
+
+    Parameters
+    ----------
+    machine : Lanes
+        Names the lanes when an index is out of bounds.
+    name : str
+        What errors call the array: the kernel's argument.
+    buffer : ndarray
+        1-D; all the memory that any lane can reach through this array.
+    offset : int or int64 array
+        Position of the first element, by lane where it differs.
+    shape, strides : tuple of int
+        In elements; lengths may be int64 arrays where they differ by lane.
+    lead : tuple
+        Indices that earlier partial indexing has used up; None once a slice has moved the origin.
+    """
+
+    __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins shape strides".split())
+
+    def __init__(
+        self,
+        machine: Lanes,
+        name: str,
+        buffer: Any,
+        offset: Any,
+        shape: tuple[Any, ...],
+        strides: tuple[int, ...],
+        lead: tuple[Any, ...] | None = (),
+    ) -> None:
+        self.machine = machine
+        self.name = name
+        self.buffer = buffer
+        self.dtype = buffer.dtype
+        self.offset = offset
+        self.lengths = shape
+        self.shape = tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in shape)
+        self.strides = strides
+        self.lead = lead
+        self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
+        # Positions that lane indices mean, by the identity of the indices, which are kept: loops repeat them.
+        self.origins: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
+
+    @classmethod
+    def of(cls, machine: Lanes, name: str, array: Any) -> LaneArray:
+        """Wrap a NumPy array without a copy, whatever its strides."""
+        return cls(machine, name, *flattened(array))
+
+    # What kernels ask of an array.
+
+    @property
+    def ndim(self) -> Any:
+        return np.int64(len(self.lengths))
+
+    @property
+    def size(self) -> Any:
+        size: Any = np.int64(1)
+        for length in self.shape:
+            size = size * length
+        return size
+
+    @property
+    def itemsize(self) -> Any:
+        return np.int64(self.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> Any:
+        return self.size * self.itemsize
+
+    @property
+    def T(self) -> LaneArray:
+        return self.like(self.offset, self.lengths[::-1], self.strides[::-1], None)
+
+    def like(
+        self, offset: Any, shape: tuple[Any, ...], strides: tuple[int, ...], lead: tuple[Any, ...] | None
+    ) -> LaneArray:
+        """Return another view of the same memory."""
+        return LaneArray(self.machine, self.name, self.buffer, offset, shape, strides, lead)
+
+    def reshape(self, *shape: Any) -> LaneArray:
+        """Return a view in another shape; the array must be C-contiguous."""
+        if len(shape) == 1 and isinstance(shape[0], tuple):
+            shape = shape[0]
+        wanted = [int(n) for n in shape]
+        size = int(self.size)
+        if self.strides != contiguous_strides(self.lengths):
+            raise KernelError(f"reshape needs a contiguous array, {self.name} is strided")
+        if wanted.count(-1) == 1:
+            wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
+        if math.prod(wanted) != size:
+            raise KernelError(f"cannot reshape {self.name} of {size} elements into {tuple(wanted)}")
+        return self.like(self.offset, tuple(wanted), contiguous_strides(tuple(wanted)), None)
+
+    def field(self, name: str) -> LaneArray:
+        """Return the view of one field of a record array."""
+        return LaneArray(
+            self.machine, self.name, self.buffer[name], self.offset, self.lengths, self.strides, self.lead
+        )
+
+    # Access.
+
+    def address(self, mask: Mask, index: tuple[Any, ...]) -> Any:
+        """Return the position in `buffer` of the element that each lane means.
+
+        Parameters
+        ----------
+        mask : bool or bool array
+            Active lanes. The others get a position inside the buffer, whatever their index.
+        index : tuple of integer values
+            One index an axis; from ``-n`` to ``n - 1``, negative ones counted from the end, as in Numba.
+
+        Raises
+        ------
+        KernelIndexError
+            Where an active lane's index is out of bounds.
+        """
+        if not self.buffer.size:
+            self._out_of_bounds(mask, index, True)
+            return 0  # where a sanitizer goes on
+        fixed = 0
+        by_lane: list[Any] = []
+        for i, n, stride in zip(index, self.lengths, self.strides):  # noqa: B905 (each load comes here)
+            kind = type(i)
+            if kind is np.ndarray or type(n) is np.ndarray:
+                by_lane.append(i)
+                continue
+            if kind not in _INTEGERS and i.dtype.kind not in "iub":
+                raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
+            position = int(i)
+            if position < 0:
+                position += n
+            if not 0 <= position < n:
+                self._out_of_bounds(mask, index, True)
+                position = 0  # where a sanitizer goes on
+            fixed += position * stride
+        if by_lane:
+            # Lane values never change in place: the same objects mean the same position.
+            known = self.origins.get(tuple(map(id, by_lane)))
+            origin = self._origin(mask, index, by_lane) if known is None else known[0]
+        else:
+            origin = self.offset
+        if not fixed:
+            return origin
+        # NumPy adds an array without dimensions in half the time of an int.
+        return origin + (fixed if type(origin) is int else np.array(fixed))
+
+    def _origin(self, mask: Mask, index: tuple[Any, ...], by_lane: list[Any]) -> Any:
+        """Return the position that the indices which differ by lane mean, all others taken as 0."""
+        terms, unsafe = [], False
+        for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
+            if isinstance(i, np.ndarray) or isinstance(n, np.ndarray):
+                within, mended = self._within(mask, index, i, n)
+                unsafe |= mended
+                terms.append(within if stride == 1 else within * stride)
+        # Small terms first: a value for each thread block costs less than one for each lane.
+        if len(terms) > 1:
+            terms.sort(key=np.size)
+        offset = self.offset
+        for term in terms:
+            offset = term + offset if isinstance(offset, np.ndarray) or offset else term
+        # What was mended for inactive lanes must be looked at again when they are active.
+        if not unsafe:
+            if len(self.origins) == _MOST_ORIGINS:
+                self.origins.clear()
+            self.origins[tuple(map(id, by_lane))] = offset, by_lane
+        return offset
+
+    def _within(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> tuple[Any, bool]:
+        """Return `i` as int64 within ``0 .. n - 1`` in every lane, and whether inactive lanes were mended."""
+        if i.dtype != np.int64:
+            if i.dtype.kind not in "iub":
+                raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
+            # Numba wraps signed indices only: an unsigned one that passed below 0 is far out of bounds.
+            i = (np.minimum(i, _LARGEST) if i.dtype == np.uint64 else i).astype(np.int64)
+        # As uint64 a negative index is huge: one reduction tests both bounds.
+        if not isinstance(n, np.ndarray) and np.maximum.reduce(i.view(np.uint64), axis=None) < n:
+            return i, False
+        i = np.where(i < 0, i + n, i)
+        bad = (i < 0) | (i >= n)
+        if not bad.any():
+            return i, False
+        if (bad & mask).any():
+            self._out_of_bounds(mask, index, bad)
+        return np.where(bad, 0, i), True
+
+    def load(self, mask: Mask, index: Any) -> Any:
+        """Return ``array[index]``: a value, or a view where `index` is partial or has slices."""
+        if type(index) is not tuple:
+            if self.is_vector and type(index) in _INTEGERS:
+                # The usual access of an inner loop.
+                position = int(index)
+                if 0 <= position < self.lengths[0]:
+                    step, origin = position * self.strides[0], self.offset
+                    return self.buffer[origin + (step if type(origin) is int else np.array(step))]
+            index = (index,)
+        if self._selects_view(index) or self.dtype.names is not None:
+            return self.view(mask, index)
+        return self.buffer[self.address(mask, index)]
+
+    def store(self, mask: Mask, index: Any, value: Any) -> None:
+        """``array[index] = value`` in the active lanes; of several lanes at one address the last wins."""
+        if type(index) is not tuple:
+            index = (index,)
+        if self._selects_view(index):
+            self._fill(mask, self.view(mask, index), value)
+            return
+        if not self.buffer.flags.writeable:
+            raise KernelError(f"{self.name} is read-only, a kernel cannot store into it")
+        self._scatter(mask, self.address(mask, index), value)
+
+    def _selects_view(self, index: tuple[Any, ...]) -> bool:
+        """Tell whether an index is partial or has slices."""
+        if len(index) != len(self.lengths):
+            return True
+        for i in index:  # noqa: SIM110 (each access comes here, and any() takes twice the time)
+            if type(i) in _VIEWS:
+                return True
+        return False
+
+    def _scatter(self, mask: Mask, position: Any, value: Any) -> None:
+        if isinstance(value, LaneArray):
+            raise KernelError(
+                f"{self.name} takes numbers, not {value.name}: records are copied field by field"
+            )
+        # The usual shapes first: broadcasting takes longer than the store.
+        if type(position) is np.ndarray:
+            if mask is True:
+                if type(value) is not np.ndarray or value.shape == position.shape:
+                    self.buffer[position] = value
+                    return
+            elif position.shape == self.machine.shape:
+                if mask.shape != position.shape:
+                    mask = mask & self.machine.everyone
+                if type(value) is not np.ndarray:
+                    self.buffer[position[mask]] = value
+                    return
+                if value.shape == mask.shape:
+                    self.buffer[position[mask]] = value[mask]
+                    return
+        shape = np.broadcast_shapes(np.shape(position), np.shape(value), np.shape(mask))
+        if not shape:
+            self.buffer[position] = value
+            return
+        if np.shape(position) != shape:
+            position = np.broadcast_to(position, shape)
+        if mask is not True:
+            chosen = np.broadcast_to(mask, shape)
+            position = position[chosen]
+            value = np.broadcast_to(value, shape)[chosen]
+        self.buffer[position] = value
+
+    def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
+        """Store a value, or an array of the same shape, into every element of a view."""
+        if any(isinstance(n, np.ndarray) for n in target.lengths):
+            raise KernelError(f"a slice of {self.name} whose length differs by thread cannot be assigned to")
+        for place in np.ndindex(*target.lengths):
+            where = tuple(np.int64(i) for i in place)
+            if isinstance(value, LaneArray):
+                source = where[len(where) - len(value.lengths) :]
+                target.store(mask, where, value.load(mask, source))
+            else:
+                target.store(mask, where, value)
+
+    def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
+        """Return the view that a partial index or slices select; integers may differ by lane."""
+        at = next((place for place, i in enumerate(index) if i is Ellipsis), None)
+        if at is not None:
+            fill = len(self.lengths) - (len(index) - 1)
+            index = index[:at] + (slice(None),) * fill + index[at + 1 :]
+        if len(index) > len(self.lengths):
+            raise KernelIndexError(
+                f"{self.name} has {len(self.lengths)} dimensions, indexed with {len(index)}"
+            )
+        offset, shape, strides, lead = self.offset, [], [], self.lead
+        for axis, i in enumerate(index):
+            n, stride = self.lengths[axis], self.strides[axis]
+            if type(i) is slice:
+                start, length, step = _slice_bounds(i, n)
+                offset = offset + start * stride
+                shape.append(length)
+                strides.append(stride * step)
+                lead = None
+            else:
+                if not isinstance(i, np.ndarray) and not isinstance(n, np.ndarray):
+                    i = int(i)
+                    if not -n <= i < n:
+                        self._out_of_bounds(mask, index, True)
+                        i = 0
+                    offset = offset + (i + n if i < 0 else i) * stride
+                else:
+                    offset = offset + self._within(mask, index, i, n)[0] * stride
+                lead = None if lead is None else (*lead, i)
+        rest = len(index)
+        return self.like(offset, (*shape, *self.lengths[rest:]), (*strides, *self.strides[rest:]), lead)
+
+    def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
+        """Raise for the first active lane that is in `bad`."""
+        lane, text = self.out_of_bounds_text(mask, index, bad)
+        raise KernelIndexError(f"{text}, {self.machine.whereabouts(lane)}")
+
+    def out_of_bounds_text(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> tuple[int, str]:
+        """Return the first active lane that is in `bad`, and what its index is and should be."""
+        machine = self.machine
+        lane = int(np.argmax(masks.lanes(mask, machine.shape) & masks.lanes(bad, machine.shape)))
+
+        def of_lane(value: Any) -> Any:
+            return int(np.broadcast_to(value, machine.shape).flat[lane])
+
+        lead = self.lead or ()
+        text = ", ".join("..." if type(i) in _VIEWS else str(of_lane(i)) for i in (*lead, *index))
+        lengths = tuple(of_lane(n) for n in self.lengths)
+        if self.lead is None:
+            of = f"a view of {self.name} with shape {lengths}"
+        elif lead:
+            axes = "axis" if len(lengths) == 1 else f"{len(lengths)} axes"
+            of = f"its last {axes}, of shape {lengths}"
+        else:
+            of = f"shape {lengths}"
+        return lane, f"{self.name}[{text}] out of bounds for {of}"
+
+
+def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
+    """Return a 1-D view of all the memory of an array, and its offset, shape and strides in there."""
+    unit = math.gcd(*array.strides) or array.itemsize
+    start = array
+    for axis, stride in enumerate(array.strides):
+        if stride < 0:
+            start = np.flip(start, axis)
+    lengths = zip(start.shape, start.strides, strict=True)
+    extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
+    buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
+    strides = tuple(s // unit for s in array.strides)
+    offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
+    return buffer, offset, array.shape, strides
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, of a C-contiguous array."""
+    strides, step = [], 1
+    for length in reversed(shape):
+        strides.append(step)
+        step = step * length
+    return tuple(reversed(strides))
+
+
+def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
+    """Return start, length and step of a slice; start and length by lane where its bounds differ."""
+    step = 1 if index.step is None else int(index.step)
+    bounds = (index.start, index.stop, n)
+    if not any(isinstance(bound, np.ndarray) for bound in bounds):
+        start, stop = (None if bound is None else int(bound) for bound in bounds[:2])
+        chosen = range(*slice(start, stop, step).indices(n))
+        return chosen.start, len(chosen), step
+    if step < 1:
+        raise KernelError("a slice whose bounds differ by thread needs a positive step")
+
+    def clipped(bound: Any, default: Any) -> Any:
+        if bound is None:
+            return default
+        bound = bound.astype(np.int64)
+        return np.clip(np.where(bound < 0, bound + n, bound), 0, n)
+
+    start, stop = clipped(index.start, 0), clipped(index.stop, n)
+    return start, np.maximum(0, -((start - stop) // step)), step

@@ -1,0 +1,153 @@
+"""Run the warps of a block one after the other from barrier to barrier, as a GPU is free to do.
+
+Each warp is a machine of its own, in a thread of its own, and only one runs at a time: it stops at a
+barrier, or where the kernel ends, and the next one goes on. What a kernel computes may not depend on the
+order unless it lacks a barrier.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import SynchronizationError
+from . import masks
+from .barriers import require_whole_blocks
+from .lanes import WARP_SIZE, source_line
+from .machine import Machine, SharedMemory
+from .masks import Mask
+
+Program = Callable[..., Any]
+
+
+class Arrival(NamedTuple):
+    """One warp at a barrier."""
+
+    here: Any
+    held: Any
+    what: str
+    line: str
+
+
+class _StopWarpError(Exception):
+    """Ends the thread of a warp after another one has failed."""
+
+
+def in_turns(
+    whole: Machine, program: Program, arguments: Callable[[Machine], list[Any]], *, reverse: bool
+) -> Callable[[int, int], int]:
+    """Return a function that runs a batch of thread blocks warp by warp and returns its bytes of memory."""
+    starts = range(0, whole.threads, WARP_SIZE)
+    warps = [
+        Machine(
+            whole.blocks_per_grid,
+            whole.threads_per_block,
+            whole.shared_bytes,
+            range(start, min(start + WARP_SIZE, whole.threads)),
+        )
+        for start in starts
+    ]
+    given = [arguments(warp) for warp in warps]
+
+    def run(first: int, count: int) -> int:
+        memory = SharedMemory()
+        whole.begin_batch(first, count, memory)
+        for warp in warps:
+            warp.begin_batch(first, count, memory)
+        Turns(whole, warps, lambda w: program(warps[w], True, *given[w]), reverse).run()
+        return memory.nbytes + sum(warp.local_bytes for warp in warps)
+
+    return run
+
+
+class Turns:
+    """The warps of one batch, taking turns."""
+
+    def __init__(
+        self, whole: Machine, warps: list[Machine], body: Callable[[int], Any], reverse: bool
+    ) -> None:
+        self.whole = whole
+        self.warps = warps
+        self.body = body
+        self.order = sorted(range(len(warps)), reverse=reverse)
+        self.turn = [threading.Semaphore(0) for _ in warps]
+        self.back = threading.Semaphore(0)
+        self.arrivals: dict[int, Arrival] = {}
+        self.finished: set[int] = set()
+        self.error: BaseException | None = None
+        self.stopping = False
+        self.count: Any = None
+
+    def run(self) -> None:
+        """Run every warp to its end; raise the first error of any."""
+        threads = [threading.Thread(target=self._work, args=(w,), daemon=True) for w in self.order]
+        for warp in self.warps:
+            warp.rendezvous = self
+        for thread in threads:
+            thread.start()
+        try:
+            while len(self.finished) < len(self.warps):
+                for w in self.order:
+                    if w not in self.finished:
+                        self.turn[w].release()
+                        self.back.acquire()
+                        if self.error is not None:
+                            raise self.error
+                if self.arrivals:
+                    self._meet()
+        finally:
+            self.stopping = True
+            for w in self.order:
+                self.turn[w].release()
+            for thread in threads:
+                thread.join()
+
+    def _work(self, w: int) -> None:
+        self.turn[w].acquire()
+        try:
+            if not self.stopping:
+                with np.errstate(all="ignore"):
+                    self.body(w)
+        except _StopWarpError:
+            pass
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.finished.add(w)
+            self.back.release()
+
+    def arrive(self, machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
+        """Wait at a barrier for the other warps; return the count by block of lanes that hold `predicate`."""
+        w = self.warps.index(machine)
+        here = masks.lanes(mask, machine.shape)
+        held = masks.lanes(predicate, machine.shape) & here
+        self.arrivals[w] = Arrival(here, held, what, source_line())
+        self.back.release()
+        self.turn[w].acquire()
+        if self.stopping:
+            raise _StopWarpError
+        return self.count
+
+    def _meet(self) -> None:
+        """Check that whole blocks are at one barrier, and let them go on."""
+        first = self.arrivals[min(self.arrivals)]
+        here, held = [], []
+        for w, warp in enumerate(self.warps):
+            arrival = self.arrivals.get(w)
+            nobody = np.zeros(warp.shape, bool)
+            here.append(nobody if arrival is None else arrival.here)
+            held.append(nobody if arrival is None else arrival.held)
+            if arrival is not None and arrival[2:] != first[2:]:
+                raise SynchronizationError(
+                    f"{first.what} must be reached by all threads of a block, but some are at {first.line} "
+                    f"and others at {arrival.what}, {arrival.line}"
+                )
+        self.whole.exited = np.concatenate(
+            [masks.lanes(warp.exited, warp.shape) for warp in self.warps], axis=1
+        )
+        require_whole_blocks(self.whole, np.concatenate(here, axis=1), first.what, lambda: first.line)
+        self.count = np.concatenate(held, axis=1).sum(axis=1, keepdims=True).astype(np.int32)
+        self.arrivals.clear()

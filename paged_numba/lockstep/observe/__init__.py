@@ -1,0 +1,1 @@
+"""Launches that are watched: each access, barrier and statement is reported to observers."""

@@ -1,0 +1,66 @@
+"""The source that a launch runs, for reports: functions and lines."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class CodeFunction:
+    """A kernel or device function, for reports.
+
+    Attributes
+    ----------
+    name, file : str
+    first : int
+        Line of its first source line.
+    source : tuple of str
+        Its source lines.
+    """
+
+    name: str
+    file: str
+    first: int
+    source: tuple[str, ...]
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> CodeFunction:
+        """Describe a Python function whose source can be read."""
+        lines, first = inspect.getsourcelines(function)
+        file = inspect.getsourcefile(function) or "<unknown>"
+        return cls(function.__name__, file, first, tuple(line.rstrip("\n") for line in lines))
+
+    @property
+    def short_file(self) -> str:
+        """The file without its folders."""
+        return self.file.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class CodeLine:
+    """A line of a kernel or device function; a statement counts for the line on which it begins.
+
+    Attributes
+    ----------
+    function : CodeFunction
+    number : int
+    copies : bool
+        Whether the statement copies an element, ``a[i] = b[j]``, and does nothing else with it.
+    """
+
+    function: CodeFunction
+    number: int
+    copies: bool = False
+
+    def __str__(self) -> str:
+        # Before the first line of a kernel there is none.
+        return f"{self.function.short_file}:{self.number}" if self.number else ""
+
+    @property
+    def text(self) -> str:
+        """The source line, without indentation."""
+        place = self.number - self.function.first
+        return self.function.source[place].strip() if 0 <= place < len(self.function.source) else ""

@@ -1,0 +1,285 @@
+"""The machine and its arrays where somebody listens: each access, barrier and statement is told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..machine import masks
+from ..machine.lanes import WARP_SIZE, Dim3
+from ..machine.machine import Machine, Site
+from ..machine.masks import Mask, minus
+from ..machine.memory import LaneArray
+from .code import CodeFunction, CodeLine
+from .memory import Memory, address_of, extent, root_of
+from .observer import Observer
+
+_MOST_MASKS = 64
+"""Masks whose lanes are remembered as counted."""
+
+
+class ObservedArray(LaneArray):
+    """An array whose accesses observers hear of.
+
+    Attributes
+    ----------
+    memory : Memory
+        What it is, or is a view of.
+    stray : mask
+        Lanes for which it is a view that was out of bounds: they access nothing through it.
+    start, unit : int
+        Byte in ``memory.root`` of the buffer's first element, and bytes from one element to the next.
+    """
+
+    __slots__ = ("memory", "start", "stray", "unit")
+    machine: ObservedMachine
+
+    def belongs(self, memory: Memory) -> None:
+        """Say what the array is a part of."""
+        self.memory = memory
+        self.stray: Mask = False
+        self.unit = self.buffer.strides[0]
+        self.start = address_of(self.buffer) - extent(memory.root)[0]
+
+    def like(
+        self, offset: Any, shape: tuple[Any, ...], strides: tuple[int, ...], lead: tuple[Any, ...] | None
+    ) -> LaneArray:
+        view = type(self)(self.machine, self.name, self.buffer, offset, shape, strides, lead)
+        view.memory, view.unit, view.start = self.memory, self.unit, self.start
+        view.stray = self.stray
+        return view
+
+    def field(self, name: str) -> LaneArray:
+        plain = super().field(name)
+        view = type(self)(
+            self.machine, self.name, plain.buffer, self.offset, self.lengths, self.strides, self.lead
+        )
+        view.belongs(self.memory)
+        view.stray = self.stray
+        return view
+
+    def load(self, mask: Mask, index: Any) -> Any:
+        if type(index) is not tuple:
+            index = (index,)
+        if self._selects_view(index) or self.dtype.names is not None:
+            return self.view(mask, index)
+        position, inside = self.locate(mask, index)
+        if inside is False:
+            return self.dtype.type(0)
+        for load in self.machine.on_load:
+            load(self.machine, self, inside, position)
+        value = self.buffer[position]
+        return value if inside is mask else np.where(inside, value, self.dtype.type(0))
+
+    def store(self, mask: Mask, index: Any, value: Any) -> None:
+        if type(index) is not tuple:
+            index = (index,)
+        if self._selects_view(index) or not self.buffer.flags.writeable:
+            super().store(mask, index, value)
+            return
+        position, mask = self.locate(mask, index)
+        if mask is False:
+            return
+        for store in self.machine.on_store:
+            store(self.machine, self, mask, position, value)
+        self._scatter(mask, position, value)
+
+    def locate(self, mask: Mask, index: tuple[Any, ...]) -> tuple[Any, Mask]:
+        """Return the positions of elements, and the lanes of `mask` whose index is within bounds."""
+        machine = self.machine
+        if machine.collects_errors:
+            self._tell_negative(mask, index)
+        position = self.address(mask, index)
+        if machine.strays is not False:
+            mask, machine.strays = minus(mask, machine.strays), False
+        return position, mask if self.stray is False else minus(mask, self.stray)
+
+    def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
+        machine = self.machine
+        if machine.collects_errors:
+            self._tell_negative(mask, index)
+        view: Any = super().view(mask, index)
+        if machine.strays is not False:
+            view.stray, machine.strays = masks.union(self.stray, machine.strays), False
+        return view
+
+    def _tell_negative(self, mask: Mask, index: tuple[Any, ...]) -> None:
+        lengths = self.lengths
+        at = next((place for place, i in enumerate(index) if i is Ellipsis), None)
+        if at is not None:
+            lengths = (*lengths[:at], 0, *lengths[len(lengths) - (len(index) - at - 1) :])
+        for i, n in zip(index, lengths, strict=False):
+            if i is Ellipsis or type(i) is slice or i.dtype.kind != "i":
+                continue
+            if (i.min(initial=0) if type(i) is np.ndarray else i) >= 0:
+                continue
+            wraps = (i < 0) & (i >= -n) & mask
+            if np.any(wraps):
+                lane, text = self.out_of_bounds_text(mask, index, wraps)
+                text = text.replace("out of bounds for", "is negative and counts from the end of")
+                self.machine.tell_wrong(lane, "negative index", text, self.name)
+
+    def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
+        machine = self.machine
+        if not machine.collects_errors:
+            super()._out_of_bounds(mask, index, bad)
+        lane, text = self.out_of_bounds_text(mask, index, bad)
+        machine.tell_wrong(lane, "out of bounds", text, self.name)
+        machine.strays = masks.union(machine.strays, bad)
+
+
+class ObservedLocalArray(ObservedArray):
+    """Local memory that observers hear of."""
+
+    __slots__ = ()
+
+    def load(self, mask: Mask, index: Any) -> Any:
+        if type(index) is not tuple:
+            index = (index,)
+        # A position by lane in any case: the machine lays the elements of the lanes side by side.
+        return super().load(mask, index)
+
+
+class ObservedMachine(Machine):
+    """One launch that is observed.
+
+    Attributes
+    ----------
+    line : CodeLine
+        The line that runs.
+    collects_errors : bool
+        Whether errors of the kernel are told to observers and the launch goes on.
+    memories : dict
+        The arrays that were given or declared so far.
+    lane_numbers : int array
+        Flat indices of the lanes of the batch.
+    strays : mask
+        Lanes whose index was just found out of bounds.
+    """
+
+    array_type = ObservedArray
+    local_type = ObservedLocalArray
+
+    def __init__(
+        self, listeners: tuple[Observer, ...], grid_dim: Dim3, block_dim: Dim3, shared_bytes: int
+    ) -> None:
+        super().__init__(grid_dim, block_dim, shared_bytes)
+        self.listeners = listeners
+        self.collects_errors = any(listener.collects_errors for listener in listeners)
+        self.line = CodeLine(CodeFunction("", "", 0, ()), 0)
+        self.strays: Mask = False
+        self.warps = -(-self.threads // WARP_SIZE)
+        self.on_load, self.on_store = self._hear("load"), self._hear("store")
+        self._on_statement, self._on_compute = self._hear("statement"), self._hear("compute")
+        self._counted: dict[int, tuple[Mask, int, int]] = {}
+        self.memories: dict[Any, Memory] = {}
+
+    def _hear(self, event: str) -> list[Callable[..., None]]:
+        """Return the methods of the observers that care for an event."""
+        return [
+            getattr(listener, event)
+            for listener in self.listeners
+            if getattr(type(listener), event) is not getattr(Observer, event)
+        ]
+
+    def tell(self, event: str, *what: Any) -> None:
+        """Tell the observers of an event that is rarer than those with lists of their own."""
+        for listener in self.listeners:
+            getattr(listener, event)(self, *what)
+
+    def tell_wrong(self, lane: int, kind: str, what: str, name: str | None) -> None:
+        """Tell the observers that collect errors of one."""
+        for listener in self.listeners:
+            if listener.collects_errors:
+                listener.wrong(self, lane, kind, what, name)
+
+    def at(self, line: CodeLine, mask: Mask) -> None:
+        """Begin a statement."""
+        self.line = line
+        for statement in self._on_statement:
+            statement(self, mask)
+
+    def compute(self, mask: Mask, dtype: Any, operations: int, special: int) -> None:
+        """Tell of arithmetic if it is floating-point."""
+        if dtype.kind in "fc":
+            for compute in self._on_compute:
+                compute(self, mask, dtype, operations, special)
+
+    def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        self.tell("begin_launch", function, arguments)
+
+    def end_launch(self) -> None:
+        self.tell("end_launch")
+
+    def begin_batch(self, first: int, count: int, memory: Any = None) -> None:
+        super().begin_batch(first, count, memory)
+        self._counted.clear()
+        self.lane_numbers = np.arange(self.num_lanes)
+        self.memories = {key: m for key, m in self.memories.items() if m.space in ("global", "constant")}
+        self.tell("begin_batch")
+
+    def count(self, mask: Mask) -> tuple[int, int]:
+        """Return how many lanes of a mask are active, and how many warps have one."""
+        found = self._counted.get(id(mask))
+        if found is None:
+            if len(self._counted) >= _MOST_MASKS:
+                self._counted.clear()
+            # The mask is kept, so that its identity stays its own.
+            found = self._counted[id(mask)] = (mask, *self._count(mask))
+        return found[1:]
+
+    def _count(self, mask: Mask) -> tuple[int, int]:
+        if mask is True:
+            return self.num_lanes, self.batch * self.warps
+        active = np.atleast_2d(mask)
+        blocks, threads = active.shape
+        repeated = self.batch // blocks
+        lanes = int(np.count_nonzero(active)) * repeated * (self.threads // threads)
+        if threads == 1:
+            return lanes, int(np.count_nonzero(active)) * repeated * self.warps
+        bits = np.packbits(active, axis=1)
+        short = -bits.shape[1] % (WARP_SIZE // 8)
+        if short:
+            bits = np.pad(bits, ((0, 0), (0, short)))
+        return lanes, int(np.count_nonzero(bits.view(np.uint32))) * repeated
+
+    # Memory.
+
+    def argument(self, name: str, array: Any) -> LaneArray:
+        return self._global("global", name, array, super().argument(name, array))
+
+    def constant(self, name: str, array: Any) -> LaneArray:
+        made: Any = self._global("constant", name, array, super().constant(name, array))
+        self.tell("declare", made, True)
+        return made
+
+    def _global(self, space: str, name: str, array: Any, made: Any) -> LaneArray:
+        root = root_of(array)
+        start = address_of(array) - extent(root)[0]
+        self._remember(
+            made, (space, name), lambda: Memory(space, name, root, start, array.shape, array.strides)
+        )
+        return made
+
+    def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
+        made: Any = super().shared_array(site, shape, dtype)
+        root = self.shared.buffers[site] if site in self.shared.buffers else self.shared.buffers["dynamic"]
+        strides = tuple(s * dtype.itemsize for s in made.strides)
+        row = root.nbytes // self.batch
+        self._remember(made, site, lambda: Memory("shared", site.name, root, 0, made.lengths, strides, row))
+        self.tell("declare", made, True)
+        return made
+
+    def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
+        made: Any = super().local_array(mask, site, shape, dtype)
+        strides = tuple(s * dtype.itemsize for s in made.strides)
+        self._remember(made, site, lambda: Memory("local", site.name, made.buffer, 0, made.lengths, strides))
+        self.tell("declare", made, mask)
+        return made
+
+    def _remember(self, made: Any, key: Any, make: Callable[[], Memory]) -> None:
+        if key not in self.memories:
+            self.memories[key] = make()
+        made.belongs(self.memories[key])

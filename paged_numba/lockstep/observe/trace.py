@@ -1,0 +1,152 @@
+"""Every access of one thread block, in order: what pictures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..machine import masks
+from ..machine.masks import Mask
+from .code import CodeLine
+from .memory import Memory
+from .observed_machine import ObservedArray, ObservedMachine
+from .observer import Observer, observing
+
+
+class Access(NamedTuple):
+    """One statement's access to one array.
+
+    Attributes
+    ----------
+    kernel : str
+    line : CodeLine
+    space, array, kind : str
+        As in a profile: ``global``, the kernel's name of it, ``load``.
+    epoch : int
+        Barriers of the thread block before the access.
+    threads : tuple of int
+        The threads that take part, by number in their block.
+    bytes : tuple of int
+        Where each one's element begins: from the beginning of the allocation, which lies at a multiple of 256,
+        or of the thread block's shared array.
+    itemsize : int
+    """
+
+    kernel: str
+    line: CodeLine
+    space: str
+    array: str
+    kind: str
+    epoch: int
+    threads: tuple[int, ...]
+    bytes: tuple[int, ...]
+    itemsize: int
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """`bytes` in elements."""
+        return tuple(byte // self.itemsize for byte in self.bytes)
+
+
+class Trace(Observer):
+    """Records the global and shared accesses of one thread block of each launch.
+
+    Parameters
+    ----------
+    thread_block : tuple of 3 int
+        Its blockIdx.
+
+    Attributes
+    ----------
+    accesses : list of Access
+        In the order in which they happened.
+    """
+
+    def __init__(self, thread_block: tuple[int, int, int] = (0, 0, 0)) -> None:
+        self.thread_block = thread_block
+        self.accesses: list[Access] = []
+        self._epoch = 0
+        self._kernel = ""
+
+    def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
+        self._epoch, self._kernel = 0, function.__name__
+        for at, size in zip(self.thread_block, machine.blocks_per_grid, strict=True):
+            if not 0 <= at < size:
+                grid = tuple(machine.blocks_per_grid)
+                raise ValueError(
+                    f"thread_block must lie in the grid, got thread_block={self.thread_block} in grid={grid}"
+                )
+        x, y, z = self.thread_block
+        self._number = x + machine.blocks_per_grid.x * (y + machine.blocks_per_grid.y * z)
+
+    def cooperate(self, machine: ObservedMachine, mask: Mask, kind: str, members: Any) -> None:
+        if kind in ("block", "grid") and self._lanes(machine, mask).size:
+            self._epoch += 1
+
+    def load(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
+        self._record(machine, array, mask, position, "load")
+
+    def store(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, value: Any
+    ) -> None:
+        self._record(machine, array, mask, position, "store")
+
+    def atomic(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, exchanges: bool
+    ) -> None:
+        self._record(machine, array, mask, position, "atomic")
+
+    def _lanes(self, machine: ObservedMachine, mask: Mask) -> Any:
+        """Return the active threads of the thread block."""
+        row = self._number - machine.first
+        if not 0 <= row < machine.batch:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(masks.lanes(mask, machine.shape)[row])
+
+    def _record(
+        self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, kind: str
+    ) -> None:
+        memory: Memory = array.memory
+        lanes = self._lanes(machine, mask)
+        if memory.space not in ("global", "shared") or not lanes.size:
+            return
+        at = np.broadcast_to(position, machine.shape)[self._number - machine.first, lanes]
+        byte = at * array.unit + array.start
+        if memory.space == "shared":
+            byte %= memory.row
+        where = tuple(byte.tolist())
+        self.accesses.append(
+            Access(
+                self._kernel,
+                machine.line,
+                memory.space,
+                memory.name,
+                kind,
+                self._epoch,
+                tuple(lanes.tolist()),
+                where,
+                array.dtype.itemsize,
+            )
+        )
+
+
+@contextmanager
+def tracing(thread_block: tuple[int, int, int] = (0, 0, 0)) -> Iterator[list[Access]]:
+    """Record the accesses of one thread block of each lockstep launch in a ``with`` block.
+
+    Parameters
+    ----------
+    thread_block : tuple of 3 int
+        Its blockIdx.
+
+    Yields
+    ------
+    list of Access
+        Grows with each launch.
+    """
+    trace = Trace(thread_block)
+    with observing(trace):
+        yield trace.accesses

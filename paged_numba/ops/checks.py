@@ -1,0 +1,438 @@
+"""Checks before a launch: first shapes and dtypes, then the values of the small integer arrays.
+
+A kernel does not check: a wrong block number there reads or overwrites other sequences' tokens. Static
+checks look at shape and dtype only and so take arrays of any kind; value checks take NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arguments import integer, is_number, positive, truth
+from .layouts import piece_size
+
+CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
+QUERY_DTYPES = CACHE_DTYPES[:3]
+"""Names of dtypes; the last two of a cache's are those of ml_dtypes."""
+
+MAX_LENGTH = 2**31 - 1
+"""Tokens of a sequence, whose positions kernels hold as int32."""
+
+MAX_HEAD_DIM = 256
+MAX_BLOCK_SIZE = 256
+MAX_GRID_DIM = 65535
+MAX_THREADS = 1024
+"""Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
+
+_ARRAYS = ("array_interface", "cuda_array_interface", "lockstep_array", "dlpack")
+"""What marks an array: NumPy's and CUDA's interfaces, the lockstep facade's, DLPack."""
+
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+
+def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_layers: Any = 1) -> None:
+    """Raise unless a cache of these sizes can be written, gathered, copied and attended to."""
+    positive("num_layers", num_layers)
+    for name, count, limit in (
+        ("block_size", block_size, MAX_BLOCK_SIZE),
+        ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
+        ("head_dim", head_dim, MAX_HEAD_DIM),
+    ):
+        if not 1 <= integer(name, count) <= limit:
+            raise ValueError(f"{name} must lie in 1 .. {limit}, got {name}={count}")
+
+
+def cache_dtype(dtype: Any) -> Any:
+    """Return the NumPy dtype of a cache's storage, or raise.
+
+    Raises
+    ------
+    TypeError
+        It is no dtype, or none of a cache.
+    """
+    name = dtype
+    if isinstance(dtype, str) and dtype in CACHE_DTYPES[2:]:
+        import ml_dtypes
+
+        dtype = getattr(ml_dtypes, dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.name not in CACHE_DTYPES or not dtype.isnative:
+        raise TypeError(f"dtype must be one of {', '.join(CACHE_DTYPES)}, got dtype={name!r}")
+    return dtype
+
+
+def check_layer(layer: Any, num_layers: int) -> None:
+    """Raise unless a cache has the layer."""
+    if not 0 <= integer("layer", layer) < num_layers:
+        raise ValueError(f"layer must lie in 0 .. {num_layers - 1} (num_layers - 1), got layer={layer}")
+
+
+def check_layers(name: str, tokens: Any, num_layers: int) -> None:
+    """Raise unless keys or values are an array with an axis of layers."""
+    _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
+
+
+def check_token_ids(token_ids: Any, num_tokens: int, prefix_caching: bool) -> None:
+    """Raise unless there is an id for each token, or none is needed."""
+    if token_ids is None:
+        if prefix_caching:
+            raise TypeError("token_ids must be given with prefix_caching=True, got token_ids=None")
+        return
+    if not hasattr(token_ids, "__len__"):
+        raise TypeError(f"token_ids must be a sequence of integers, got {type(token_ids).__name__}")
+    if len(token_ids) != num_tokens:
+        raise ValueError(f"token_ids must have one for each of {num_tokens} tokens, got {len(token_ids)}")
+
+
+def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
+    """Raise unless `ops.write_kv` may run; see there for the shapes."""
+    _caches(key_cache, value_cache)
+    _writable_caches(key_cache, value_cache)
+    num_blocks, block_size, num_kv_heads, head_dim = key_cache.shape
+    dtype = np.dtype(key_cache.dtype).name
+    _array("key", key, ("num_tokens", num_kv_heads, head_dim), (dtype,))
+    _array("value", value, tuple(key.shape), (dtype,))
+    for name, source in (("key", key), ("value", value)):
+        for cache_name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+            _apart(name, source, cache_name, cache)
+    _integers("slot_mapping", slot_mapping, (key.shape[0],))
+
+    slots = slot_mapping[slot_mapping != -1]
+    last = num_blocks * block_size - 1
+    _within("slot_mapping", slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
+    if np.unique(slots).size != slots.size:
+        seen, counts = np.unique(slots, return_counts=True)
+        raise ValueError(
+            f"slot_mapping must not name a slot twice, got slot {seen[counts > 1][0]} for tokens "
+            f"{np.flatnonzero(slot_mapping == seen[counts > 1][0]).tolist()}"
+        )
+
+
+def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len: Any) -> None:
+    """Raise unless `ops.gather_kv` may run; see there for the shapes."""
+    _caches(key_cache, value_cache)
+    _integers("block_table", block_table, ("max_blocks",))
+
+    block_size = key_cache.shape[1]
+    length = integer("seq_len", seq_len)
+    longest = block_table.size * block_size
+    if not 0 <= length <= longest:
+        raise ValueError(
+            f"seq_len must lie in 0 .. {longest} (len(block_table) * block_size), got seq_len={length}"
+        )
+    used = block_table[: -(-length // block_size)]
+    _within("block_table", used, 0, key_cache.shape[0] - 1, f"0 .. {key_cache.shape[0] - 1} (num_blocks - 1)")
+
+
+def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> None:
+    """Raise unless `ops.copy_blocks` may run; see there for the shapes."""
+    _caches(key_cache, value_cache)
+    _writable_caches(key_cache, value_cache)
+    _integers("block_pairs", block_pairs, ("num_pairs", 2))
+
+    last = key_cache.shape[0] - 1
+    _within("block_pairs", block_pairs, 0, last, f"0 .. {last} (num_blocks - 1)")
+    sources, targets = block_pairs[:, 0], block_pairs[:, 1]
+    # Pairs run in any order, so a block that is written may not be in another pair.
+    seen, counts = np.unique(targets, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"block_pairs must not write a block twice, got dst {seen[counts > 1][0]} twice")
+    both = np.intersect1d(sources, targets)
+    if both.size:
+        raise ValueError(f"block_pairs must not read a block that it writes, got {both[0]} as src and dst")
+
+
+def check_paged_attention(
+    query: Any,
+    key_cache: Any,
+    value_cache: Any,
+    block_tables: Any,
+    seq_lens: Any,
+    cu_seqlens_q: Any,
+    out: Any,
+) -> None:
+    """Raise unless `ops.paged_attention` may run; see there for the shapes."""
+    _caches(key_cache, value_cache)
+    _, block_size, num_kv_heads, head_dim = key_cache.shape
+    _array("query", query, ("num_tokens", "num_q_heads", head_dim), QUERY_DTYPES)
+    num_tokens, num_q_heads, _ = query.shape
+    if num_q_heads == 0 or num_q_heads % num_kv_heads:
+        raise ValueError(
+            f"num_q_heads must be a positive multiple of num_kv_heads, got query.shape={tuple(query.shape)} "
+            f"and key_cache.shape={tuple(key_cache.shape)}: {num_q_heads} and {num_kv_heads}"
+        )
+    for name, size, limit in (
+        ("head_dim", head_dim, MAX_HEAD_DIM),
+        ("block_size", block_size, MAX_BLOCK_SIZE),
+        ("num_q_heads", num_q_heads, MAX_GRID_DIM),
+    ):
+        if size > limit:
+            raise ValueError(f"{name} must be at most {limit} for attention, got {name}={size}")
+    _integers("seq_lens", seq_lens, (num_tokens if cu_seqlens_q is None else "num_seqs",))
+    _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
+    if out is not None:
+        _array("out", out, tuple(query.shape), (np.dtype(query.dtype).name,))
+        _writable("out", out)
+        for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
+            _apart("out", out, name, other)
+
+    if cu_seqlens_q is not None:
+        _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], num_tokens)
+    longest = block_tables.shape[1] * block_size
+    if longest <= MAX_LENGTH:
+        bounds = f"0 .. {longest} (block_tables.shape[1] * block_size)"
+    else:
+        longest, bounds = MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)"
+    _within("seq_lens", seq_lens, 0, longest, bounds)
+
+
+def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: int, block_size: int) -> None:
+    """Raise unless the blocks that query tokens see are blocks of the cache.
+
+    All other entries of a table may hold anything: those past a sequence's end, and those that a window left behind.
+
+    Parameters
+    ----------
+    block_tables, seq_lens : int arrays
+        Of `ops.paged_attention`.
+    rows : int32[num_tokens, 5]
+        From `plan.query_rows`.
+    num_blocks, block_size : int
+    """
+    seen = rows[rows[:, 3] < rows[:, 4]]
+    first = np.full(len(seq_lens), np.iinfo(np.int32).max)
+    end = np.zeros(len(seq_lens), np.int64)
+    np.minimum.at(first, seen[:, 1], seen[:, 3])
+    np.maximum.at(end, seen[:, 1], seen[:, 4])
+    place = np.arange(block_tables.shape[1])
+    used = (place >= first[:, None] // block_size) & (place < -(-end[:, None] // block_size))
+    bad = used & ((block_tables < 0) | (block_tables >= num_blocks))
+    if bad.any():
+        seq, number = np.argwhere(bad)[0].tolist()
+        raise ValueError(
+            f"block_tables must lie in 0 .. {num_blocks - 1} (num_blocks - 1) for the blocks in use, "
+            f"got block_tables[{seq}, {number}]={block_tables[seq, number]} "
+            f"with seq_lens[{seq}]={seq_lens[seq]}"
+        )
+
+
+def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None:
+    _integers("cu_seqlens_q", cu_seqlens_q, (num_seqs + 1,))
+    first, last = cu_seqlens_q[0], cu_seqlens_q[-1]
+    if (first, last) != (0, num_tokens):
+        raise ValueError(
+            f"cu_seqlens_q must begin with 0 and end with {num_tokens} (len(query)), "
+            f"got cu_seqlens_q[0]={first} and cu_seqlens_q[-1]={last}"
+        )
+    falls = np.flatnonzero(cu_seqlens_q[1:] < cu_seqlens_q[:-1])
+    if falls.size:
+        place = int(falls[0])
+        raise ValueError(
+            f"cu_seqlens_q must not fall, got cu_seqlens_q[{place}]={cu_seqlens_q[place]} and "
+            f"cu_seqlens_q[{place + 1}]={cu_seqlens_q[place + 1]}"
+        )
+
+
+def check_attention_options(
+    num_q_heads: int, scale: Any, window: Any, softcap: Any, alibi_slopes: Any, sinks: Any, **flags: Any
+) -> None:
+    """Raise unless the options of `ops.paged_attention` fit; see there."""
+    if scale is not None and not _is_float32(scale):
+        raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
+    for name, flag in flags.items():
+        truth(name, flag)
+    if window is not None and integer("window", window) < 1:
+        raise ValueError(f"window must be positive or None, got window={window}")
+    if softcap is not None and not (_is_float32(softcap) and np.float32(softcap) > 0):
+        raise ValueError(f"softcap must be a positive float32 or None, got softcap={softcap!r}")
+    for name, given in (("alibi_slopes", alibi_slopes), ("sinks", sinks)):
+        if given is None:
+            continue
+        _shaped(name, given, (num_q_heads,))
+        bad = np.flatnonzero(~np.isfinite(_reals(name, given)))
+        if bad.size:
+            raise ValueError(f"{name} must be finite, got {name}[{bad[0]}]={given[bad[0]]}")
+
+
+def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
+    """Return a factor of the cache for each KV head, float32[num_kv_heads]: 1 for None, a number for all alike.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    if given is None:
+        return np.ones(num_kv_heads, np.float32)
+    scales = np.asarray(given)
+    if scales.shape not in ((), (num_kv_heads,)):
+        raise ValueError(
+            f"{name} must be a number or have shape [{num_kv_heads}], got {name}.shape={scales.shape}"
+        )
+    rounded = _reals(name, scales)
+    bad = np.flatnonzero(~((rounded > 0) & (rounded < np.inf)))
+    if bad.size:
+        raise ValueError(
+            f"{name} must be positive and finite in float32, got {name}={scales.ravel()[bad[0]]}"
+        )
+    return np.broadcast_to(rounded, (num_kv_heads,)).copy()
+
+
+def check_layout_algorithm(layout: str, algorithm: str) -> None:
+    """Raise for an algorithm whose kernel does not read the layout."""
+    if layout == "packed" and algorithm != "auto":
+        raise ValueError(
+            f"algorithm must be 'auto' for layout='packed', which has a kernel of its own, "
+            f"got algorithm={algorithm!r}"
+        )
+
+
+def check_num_splits(num_splits: Any, algorithm: str) -> None:
+    """Raise unless a number of splits goes with the algorithm."""
+    if num_splits is None:
+        return
+    if algorithm != "split":
+        raise ValueError(
+            f"num_splits is for algorithm='split', got num_splits={num_splits} with {algorithm!r}"
+        )
+    if not 1 <= integer("num_splits", num_splits) <= MAX_GRID_DIM:
+        raise ValueError(f"num_splits must lie in 1 .. {MAX_GRID_DIM}, got num_splits={num_splits}")
+
+
+def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
+    """Raise unless `ops.merge_states` may run; see there for the shapes."""
+    _array("out_a", out_a, ("num_tokens", "num_q_heads", "head_dim"), QUERY_DTYPES)
+    _array("out_b", out_b, tuple(out_a.shape), (np.dtype(out_a.dtype).name,))
+    for name, lse in (("lse_a", lse_a), ("lse_b", lse_b)):
+        _array(name, lse, tuple(out_a.shape[:2]))
+    for what, size, limit in (
+        ("num_q_heads", out_a.shape[1], MAX_GRID_DIM),
+        ("head_dim", out_a.shape[2], MAX_THREADS),
+    ):
+        if not 1 <= size <= limit:
+            raise ValueError(f"{what} must lie in 1 .. {limit}, got out_a.shape={tuple(out_a.shape)}")
+
+
+def _reals(name: str, given: Any) -> Any:
+    """Return real numbers in float32, infinite where they are too large."""
+    if given.dtype.kind not in "fiu" and given.dtype.name not in CACHE_DTYPES:
+        raise TypeError(f"{name} must hold real numbers, got {name}.dtype={given.dtype}")
+    with np.errstate(over="ignore"):
+        return given.astype(np.float32)
+
+
+def _is_float32(number: Any) -> bool:
+    return is_number(number) and abs(float(number)) <= _LARGEST_FLOAT
+
+
+# Static pieces.
+
+
+def check_four_axes(key_cache: Any, value_cache: Any) -> None:
+    """Raise unless caches have the axes of HND."""
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        _shaped(name, cache, ("num_blocks", "num_kv_heads", "block_size", "head_dim"))
+
+
+def check_packed(key_cache: Any, value_cache: Any) -> None:
+    """Raise unless caches have the axes and strides of the packed layout."""
+    axes = ("num_blocks", "num_kv_heads", "head_dim // x", "block_size")
+    _array("key_cache", key_cache, (*axes, "x"), CACHE_DTYPES)
+    _shaped("key_cache", key_cache, (*axes, piece_size(key_cache.dtype)))
+    num_blocks, num_kv_heads, pieces, block_size, numbers = key_cache.shape
+    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, pieces * numbers, block_size))
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        step = cache.dtype.itemsize
+        for size, stride in zip(reversed(cache.shape), reversed(cache.strides), strict=True):
+            if size > 1 and stride != step and cache.size:
+                raise ValueError(
+                    f"{name} must be contiguous for layout='packed', got {name}.strides={tuple(cache.strides)}"
+                )
+            step *= size
+
+
+def _caches(key_cache: Any, value_cache: Any) -> None:
+    _array("key_cache", key_cache, ("num_blocks", "block_size", "num_kv_heads", "head_dim"), CACHE_DTYPES)
+    _array("value_cache", value_cache, tuple(key_cache.shape), (np.dtype(key_cache.dtype).name,))
+    if 0 in tuple(key_cache.shape):
+        raise ValueError(f"key_cache must not be empty, got key_cache.shape={tuple(key_cache.shape)}")
+    _, block_size, num_kv_heads, head_dim = key_cache.shape
+    for name, size, limit in (
+        ("block_size", block_size, MAX_GRID_DIM),
+        ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
+        ("head_dim", head_dim, MAX_THREADS),
+    ):
+        if size > limit:
+            raise ValueError(f"{name} must be at most {limit}, got key_cache.shape={tuple(key_cache.shape)}")
+
+
+def _writable_caches(key_cache: Any, value_cache: Any) -> None:
+    _writable("key_cache", key_cache)
+    _writable("value_cache", value_cache)
+    _apart("key_cache", key_cache, "value_cache", value_cache)
+
+
+def _apart(name: str, array: Any, other_name: str, other: Any) -> None:
+    """Raise where two arrays of the host, one of which is written, overlap."""
+    if not (isinstance(array, np.ndarray) and isinstance(other, np.ndarray)):
+        return
+    try:
+        overlap = np.shares_memory(array, other, max_work=10_000)  # type: ignore[arg-type] # any number is taken
+    except np.exceptions.TooHardError:  # interleaved in a way that nobody uses
+        overlap = False
+    if overlap:
+        raise ValueError(f"{name} and {other_name} must not share memory, got two views that overlap")
+
+
+def _writable(name: str, array: Any) -> None:
+    """Raise where a kernel could not store into an array of the host."""
+    if not isinstance(array, np.ndarray):
+        return
+    if not array.flags.writeable:
+        raise ValueError(f"{name} must be writable, got a read-only array")
+    if any(size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)):
+        raise ValueError(f"{name} must have memory for each element, got {name}.strides={array.strides}")
+
+
+def _array(
+    name: str, array: Any, shape: tuple[int | str, ...], dtypes: tuple[str, ...] = ("float32",)
+) -> None:
+    """Raise unless `array` has one of the dtypes and a shape that fits: a name stands for any length."""
+    _shaped(name, array, shape)
+    # By name, so that nobody needs ml_dtypes who does not use it.
+    if np.dtype(array.dtype).name not in dtypes or not np.dtype(array.dtype).isnative:
+        raise TypeError(f"{name} must have dtype {' or '.join(dtypes)}, got {name}.dtype={array.dtype}")
+
+
+def _shaped(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
+    if not any(hasattr(array, f"__{way}__") for way in _ARRAYS) or not isinstance(array.shape, tuple):
+        raise TypeError(f"{name} must be an array, got {type(array).__name__}")
+    got = tuple(array.shape)
+    fits = len(got) == len(shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(shape, got, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{name} must have shape [{wanted}], got {name}.shape={got}")
+
+
+def _integers(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
+    _shaped(name, array, shape)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got {name}.dtype={array.dtype}")
+
+
+# Value pieces.
+
+
+def _within(name: str, array: Any, low: int, high: int, bounds: str) -> None:
+    """Raise unless every element lies in ``low .. high``; name the first that does not."""
+    bad = (array < low) | (array > high)
+    if bad.any():
+        place = tuple(np.argwhere(bad)[0].tolist())
+        index = ", ".join(map(str, place))
+        raise ValueError(f"{name} must lie in {bounds}, got {name}[{index}]={array[place]}")

@@ -1,0 +1,166 @@
+"""The seam between operations and what runs their kernels: `launch`.
+
+``cuda`` is a GPU through ``numba.cuda``; ``lockstep`` is this package's machine on NumPy; ``cudasim`` is
+Numba's own simulator, chosen for a whole process by ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+
+from .arrays import as_array
+from .errors import TargetNameError, TargetUnavailableError
+
+TARGETS = ("auto", "cuda", "lockstep", "cudasim")
+
+ENVIRONMENT = "PAGED_NUMBA_TARGET"
+"""The environment variable that says what ``auto`` means."""
+
+
+def resolve(target: str = "auto") -> str:
+    """Return the target that runs: ``cuda``, ``lockstep`` or ``cudasim``.
+
+    Parameters
+    ----------
+    target : str
+        ``auto`` takes the environment variable PAGED_NUMBA_TARGET, and without it ``cuda`` where a GPU is
+        present, ``cudasim`` where NUMBA_ENABLE_CUDASIM is set, else ``lockstep``.
+
+    Raises
+    ------
+    ValueError
+        `target`, or the environment variable, is none of the names.
+    TargetUnavailableError
+        The target that was asked for cannot run here. There is no silent fallback.
+    """
+    asked, source = target, "target"
+    if target == "auto" and os.environ.get(ENVIRONMENT):
+        asked, source = os.environ[ENVIRONMENT], ENVIRONMENT
+    if asked not in TARGETS:
+        raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
+    if asked == "auto":
+        if simulator_enabled():
+            return "cudasim"
+        return "lockstep" if cuda_unavailable_reason() else "cuda"
+    if asked == "cuda":
+        reason = cuda_unavailable_reason()
+        if reason is not None:
+            raise TargetUnavailableError(f"the cuda target cannot run: {reason}")
+    if asked == "cudasim" and not simulator_enabled():
+        raise TargetUnavailableError(
+            "the cudasim target must be chosen before Numba is imported: set NUMBA_ENABLE_CUDASIM=1"
+        )
+    return asked
+
+
+def simulator_enabled() -> bool:
+    """Tell whether Numba's simulator stands in for CUDA in this process."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+@functools.cache
+def cuda_unavailable_reason() -> str | None:
+    """Return why no GPU can be used, or None where one can."""
+    if simulator_enabled():
+        return "NUMBA_ENABLE_CUDASIM is set, so that Numba simulates CUDA in this process"
+    try:
+        from numba import cuda
+    except ImportError as error:
+        return f"numba.cuda cannot be imported ({error})"
+    try:
+        if not cuda.is_available():
+            return "no CUDA driver or no GPU was found"
+        device = cuda.get_current_device()
+        # numba-cuda releases can lag behind NumPy's; then its compiler fails to load, only at the first launch.
+        from numba.cuda.descriptor import cuda_target
+
+        cuda_target.typing_context.refresh()
+    except Exception as error:
+        return f"numba.cuda fails to start with NumPy {np.__version__} ({type(error).__name__}: {error})"
+    if not tuple(device.compute_capability) >= (5, 0):
+        return f"the GPU has compute capability {device.compute_capability}, at least 5.0 is needed"
+    return None
+
+
+def launch(
+    kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, target: str = "auto"
+) -> None:
+    """Run a kernel on a target; NumPy arrays are read and written in place on each.
+
+    Parameters
+    ----------
+    kernel : callable
+        Decorated by ``numba.cuda.jit``.
+    blocks_per_grid, threads_per_block : int or tuple of int
+        The launch configuration; nothing runs for a grid without thread blocks.
+    *args
+        The kernel's arguments.
+    target : str
+        See `resolve`.
+
+    Raises
+    ------
+    TargetUnavailableError
+        See `resolve`.
+    """
+    chosen = resolve(target)
+    args = tuple(as_array(arg, f"argument {place}") for place, arg in enumerate(args))
+    if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
+        return
+    if chosen == "lockstep":
+        from . import lockstep
+
+        lockstep.launch(kernel, blocks_per_grid, threads_per_block, *args)
+    elif chosen == "cuda":
+        _teach_numba_float8()
+        staged = [_contiguous(array) for array in args]
+        kernel[blocks_per_grid, threads_per_block](*staged)
+        for array, copy in zip(args, staged, strict=True):
+            if array is not copy and array.flags.writeable:
+                array[...] = copy
+    else:
+        kernel[blocks_per_grid, threads_per_block](*args)
+
+
+def _contiguous(array: Any) -> Any:
+    """Return an argument as Numba takes it: it copies NumPy arrays to the GPU and back, but no strided ones."""
+    if not isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
+        return array
+    return np.ascontiguousarray(array)
+
+
+@functools.cache
+def _teach_numba_float8() -> None:
+    """Have Numba read ml_dtypes' float8_e4m3fn as CUDA's type of the same bits, as it does by itself for bfloat16."""
+    try:
+        import ml_dtypes
+        from numba.cuda._internal.cuda_fp8 import fp8_e4m3
+        from numba.cuda.np.numpy_support import FROM_DTYPE
+        from numba.cuda.typing.asnumbatype import as_numba_type
+    except ImportError:  # an older numba-cuda: Numba will name the dtype that it does not know
+        return
+    FROM_DTYPE.setdefault(np.dtype(ml_dtypes.float8_e4m3fn), as_numba_type(fp8_e4m3))
+
+
+def cuda_module(target: str = "auto") -> Any:
+    """Return what ``from paged_numba import cuda`` gives: ``numba.cuda``, or the lockstep facade."""
+    if resolve(target) == "lockstep":
+        from .lockstep.cuda import facade
+
+        return facade
+    from numba import cuda
+
+    return cuda
+
+
+def multiprocessors(target: str) -> int:
+    """Return how many multiprocessors run a target's kernels: those of an H200 where there is no GPU."""
+    if resolve(target) != "cuda":
+        return 132
+    from numba import cuda
+
+    return int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
