@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..lockstep.profiler.report import Report
 from ..ops.attention import ALGORITHMS
 from ..ops.copies import copy_blocks
+from .user_function import load_function
 
 OPERATIONS = ("write_kv", "gather_kv", "copy_blocks", "paged_attention")
 
