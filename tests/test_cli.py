@@ -330,7 +330,7 @@ def right():
     source = cuda.to_device(np.arange(64, dtype=np.float32))
     target = cuda.device_array_like(source)
     reverse[1, 64](source, target)
-    assert targets.copy_to_host()[0] == 63
+    assert target.copy_to_host()[0] == 63
 
 
 def wrong():
