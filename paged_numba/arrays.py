@@ -55,7 +55,9 @@ _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
 
 
 def as_array(array: Any, name: str = "array") -> Any:
-    """Return an array as NumPy's, lockstep's or Numba's over the same memory; what is no array comes back as it is.
+    """Return an array as NumPy's, lockstep's or Numba's over the same memory; anything else comes back as it is.
+
+    Operations adopt each array once, where they are called; what comes after trusts it.
 
     Parameters
     ----------
@@ -69,7 +71,15 @@ def as_array(array: Any, name: str = "array") -> Any:
     ------
     TypeError
         An array whose memory cannot be shared: a tensor that needs a gradient, or one on another device.
+
+    Examples
+    --------
+    >>> numbers = np.arange(3)
+    >>> as_array(numbers) is numbers
+    True
     """
+    if type(array) is np.ndarray:
+        return array
     try:
         if _is_tensor(array):
             return _tensor_view(array)
@@ -94,9 +104,19 @@ def to_host(array: Any, name: str = "array") -> Any:
     TypeError, ValueError
         See `as_array`; or a list whose rows differ in length.
     """
-    if array is None:
-        return None
-    array = as_array(array, name)
+    return None if array is None else on_host(as_array(array, name), name)
+
+
+def on_host(array: Any, name: str = "array") -> Any:
+    """Return what `as_array` returned as a NumPy array, copied if it lies on the GPU.
+
+    Raises
+    ------
+    ValueError
+        A list whose rows differ in length, or no array at all.
+    """
+    if type(array) is np.ndarray:
+        return array
     if hasattr(array, "__cuda_array_interface__"):
         return _device_array(array).copy_to_host()
     try:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from . import ops, targets
-from .allocator.allocation import Allocation
-from .allocator.allocator import BlockAllocator
+from .allocator import Allocation, BlockAllocator
 from .allocator.block_table import padded
 from .arguments import truth
-from .arrays import as_array, beside, storage, to_host
+from .arrays import ArrayLike, IntegersLike, as_array, beside, storage, to_host
 from .cache_debug import CacheWatch
-from .ops import checks, layouts
-from .ops.adopt import as_nhd
+from .ops import adopt, checks, launches, layouts
+from .ops.attention import AttentionOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 
 
 class PagedKVCache:
@@ -33,7 +38,7 @@ class PagedKVCache:
         Of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
     layout : {"NHD", "HND", "packed"}
         Whether the tokens of a block come before its KV heads, or after them, or as the first vLLM kernels had them;
-        see `paged_numba.layouts`.
+        see `paged_numba.ops.layouts`.
     k_scale, v_scale : float or float[num_kv_heads], optional
         Factors by which stored keys and values are multiplied when they are read, for float8_e4m3fn: callers store
         ``key / k_scale``.
@@ -42,7 +47,7 @@ class PagedKVCache:
     watermark : float
         Part of the pool that `add` leaves free for sequences to grow into, 0 to 1.
     target : str
-        What runs the kernels and so where the storage lies; see `paged_numba.target.resolve`.
+        What runs the kernels and so where the storage lies; see `paged_numba.targets.resolve`.
     debug : bool
         Whether each launch that is given the cache's arrays, of whatever kernel, is checked against the
         allocator. A read of a freed block, of a slot that its sequence has not written or past a
@@ -84,10 +89,10 @@ class PagedKVCache:
         head_dim: int,
         *,
         num_layers: int = 1,
-        dtype: Any = "float32",
+        dtype: DTypeLike = "float32",
         layout: str = "NHD",
-        k_scale: Any = None,
-        v_scale: Any = None,
+        k_scale: float | ArrayLike | None = None,
+        v_scale: float | ArrayLike | None = None,
         prefix_caching: bool = False,
         watermark: float = 0.0,
         target: str = "auto",
@@ -138,9 +143,9 @@ class PagedKVCache:
     def add(
         self,
         seq_id: Hashable,
-        key: Any,
-        value: Any,
-        token_ids: Sequence[int] | None = None,
+        key: ArrayLike,
+        value: ArrayLike,
+        token_ids: TokenIds | None = None,
         *,
         salt: Hashable = None,
     ) -> int:
@@ -166,14 +171,16 @@ class PagedKVCache:
         DuplicateSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
-        key, value = self._by_layer("key", key), self._by_layer("value", value)
-        tokens = self._check_tokens(key, value, token_ids)
+        keys, values = self._by_layer("key", key), self._by_layer("value", value)
+        tokens = self._check_tokens(keys, values, token_ids)
         allocation = self.allocator.add(seq_id, tokens, salt=salt)
         found = allocation.num_cached_tokens
-        self._write(seq_id, allocation, [(k[found:], v[found:]) for k, v in zip(key, value, strict=True)])
+        self._write(seq_id, allocation, [(k[found:], v[found:]) for k, v in zip(keys, values, strict=True)])
         return found
 
-    def append(self, seq_id: Hashable, key: Any, value: Any, token_ids: Sequence[int] | None = None) -> None:
+    def append(
+        self, seq_id: Hashable, key: ArrayLike, value: ArrayLike, token_ids: TokenIds | None = None
+    ) -> None:
         """Append tokens to a sequence; a block that it shares with others is copied first.
 
         Parameters
@@ -189,11 +196,11 @@ class PagedKVCache:
         UnknownSequenceError, OutOfBlocksError, TypeError, ValueError
             Nothing was changed.
         """
-        key, value = self._by_layer("key", key), self._by_layer("value", value)
-        tokens = self._check_tokens(key, value, token_ids)
-        self._write(seq_id, self.allocator.append(seq_id, tokens), list(zip(key, value, strict=True)))
+        keys, values = self._by_layer("key", key), self._by_layer("value", value)
+        tokens = self._check_tokens(keys, values, token_ids)
+        self._write(seq_id, self.allocator.append(seq_id, tokens), list(zip(keys, values, strict=True)))
 
-    def reserve(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
+    def reserve(self, seq_id: Hashable, tokens: int | TokenIds, *, salt: Hashable = None) -> Allocation:
         """Make room for tokens whose keys and values are computed layer by layer.
 
         A model's layer needs the attention of the layer before: for each, `write_layer` and `attend`; after the last
@@ -224,7 +231,7 @@ class PagedKVCache:
         self._copy(allocation)
         return allocation
 
-    def write_layer(self, layer: int, key: Any, value: Any, slots: Any) -> None:
+    def write_layer(self, layer: int, key: ArrayLike, value: ArrayLike, slots: IntegersLike) -> None:
         """Write keys and values of tokens in one layer.
 
         Parameters
@@ -240,8 +247,8 @@ class PagedKVCache:
         TypeError, ValueError
             Nothing was written.
         """
-        caches = self._layer(layer)
-        ops.write_kv(key, value, *caches, slots, layout=self.layout, target=self.target)
+        stored = self._layer(layer).stored
+        ops.write_kv(key, value, *stored, slots, layout=self.layout, target=self.target)
 
     def commit(self, seq_id: Hashable) -> None:
         """Say that all tokens of a sequence are written in each layer; see `BlockAllocator.commit`."""
@@ -348,9 +355,10 @@ class PagedKVCache:
         """
         pool = self.allocator
         blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
-        return ops.gather_kv(*self._layer(layer), blocks, count, layout=self.layout, target=self.target)
+        stored = self._layer(layer).stored
+        return ops.gather_kv(*stored, blocks, count, layout=self.layout, target=self.target)
 
-    def block_tables(self, seq_ids: Sequence[Hashable]) -> Any:
+    def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:
         """Return int32[num_seqs, max_blocks]: the block tables of sequences, padded with -1.
 
         Blocks that were released are -1 as well.
@@ -360,11 +368,11 @@ class PagedKVCache:
     def attend(
         self,
         seq_ids: Sequence[Hashable],
-        query: Any,
+        query: ArrayLike,
         *,
         layer: int = 0,
-        cu_seqlens_q: Any = None,
-        **options: Any,
+        cu_seqlens_q: IntegersLike | None = None,
+        **options: Unpack[AttentionOptions],
     ) -> Any:
         """Attend from the last tokens of sequences; see `paged_numba.paged_attention`.
 
@@ -395,11 +403,9 @@ class PagedKVCache:
                 f"query must have a row for each of the {len(seq_ids)} seq_ids, "
                 f"got query.shape={getattr(query, 'shape', None)}"
             )
-        key_cache, value_cache = self._layer(layer)
         return ops.paged_attention(
             query,
-            key_cache,
-            value_cache,
+            *self._layer(layer).stored,
             self.block_tables(seq_ids),
             seq_lens,
             cu_seqlens_q=cu_seqlens_q,
@@ -409,37 +415,36 @@ class PagedKVCache:
             **options,
         )
 
-    def _layer(self, layer: int) -> tuple[Any, Any]:
+    def _layer(self, layer: int) -> adopt.Caches:
         checks.check_layer(layer, self.num_layers)
-        return self.key_caches[layer], self.value_caches[layer]
+        return adopt.caches(self.key_caches[layer], self.value_caches[layer], self.layout)
 
-    def _by_layer(self, name: str, tokens: Any) -> list[Any]:
+    def _by_layer(self, name: str, tokens: ArrayLike) -> list[Any]:
         """Return keys or values of each layer; for one layer the axis may be left out."""
-        tokens = as_array(tokens, name)
-        if self.num_layers == 1 and getattr(tokens, "ndim", 3) == 3:
-            return [tokens]
-        checks.check_layers(name, tokens, self.num_layers)
-        return [tokens[layer] for layer in range(self.num_layers)]
+        array = as_array(tokens, name)
+        if self.num_layers == 1 and getattr(array, "ndim", 3) == 3:
+            return [array]
+        checks.check_layers(name, array, self.num_layers)
+        return [array[layer] for layer in range(self.num_layers)]
 
-    def _check_tokens(
-        self, key: list[Any], value: list[Any], token_ids: Sequence[int] | None
-    ) -> int | Sequence[int]:
+    def _check_tokens(self, keys: list[Any], values: list[Any], token_ids: TokenIds | None) -> int | TokenIds:
         """Raise for tokens that could not be written, before any block is taken; return them for the allocator."""
-        for layer, (k, v) in enumerate(zip(key, value, strict=True)):
-            unwritten = np.full(getattr(k, "shape", (0,))[:1], -1, np.int64)
-            checks.check_write_kv(k, v, *as_nhd(*self._layer(layer), self.layout), unwritten)
-        count = int(key[0].shape[0])
+        for layer, (k, v) in enumerate(zip(keys, values, strict=True)):
+            caches = self._layer(layer)
+            checks.check_tokens(k, v, caches.key, caches.value)
+        count = int(keys[0].shape[0])
         checks.check_token_ids(token_ids, count, self.allocator.prefix_caching)
         return count if token_ids is None else token_ids
 
     def _copy(self, allocation: Allocation) -> None:
-        for layer in range(self.num_layers):
-            ops.copy_blocks(*self._layer(layer), allocation.copies, layout=self.layout, target=self.target)
+        if len(allocation.copies):
+            for layer in range(self.num_layers):
+                launches.copy(self._layer(layer), allocation.copies, self.target)
 
     def _write(self, seq_id: Hashable, allocation: Allocation, tokens: list[tuple[Any, Any]]) -> None:
-        """Write keys and values of each layer."""
+        """Write keys and values of each layer, which are adopted and checked."""
         self._copy(allocation)
         for layer, (key, value) in enumerate(tokens):
-            self.write_layer(layer, key, value, allocation.slots)
+            launches.write(key, value, self._layer(layer), allocation.slots, self.target)
         if seq_id not in self._unwritten:
             self.allocator.commit(seq_id)

@@ -10,6 +10,7 @@ import numpy as np
 
 from .allocator.allocator import BlockAllocator
 from .errors import KernelError
+from .kernels.columns import NUM_ROW_COLUMNS, ROW_END, ROW_SEQ
 from .lockstep.observe.memory import root_of
 from .lockstep.observe.observed_machine import ObservedArray, ObservedMachine
 from .lockstep.observe.observer import Observer, watch
@@ -17,9 +18,6 @@ from .lockstep.sanitizer import Findings
 from .lockstep.sanitizer.accesses import Accesses, accesses, thread_name
 from .lockstep.sanitizer.findings import Example
 from .lockstep.sanitizer.sanitizer import Sanitizer
-
-ROW_FIELDS = 5
-"""Of the rows that attention kernels of this package are given, see `paged_numba.plan.query_rows`."""
 
 
 class Place(NamedTuple):
@@ -86,9 +84,9 @@ class CacheWatch(Observer):
         given = dict(zip(inspect.signature(function).parameters, arguments, strict=False))
         if "block_tables" in given and "rows" in given:
             tables, rows = (np.asarray(given[name]) for name in ("block_tables", "rows"))
-            if tables.ndim == 2 and rows.ndim == 2 and rows.shape[1] == ROW_FIELDS:
+            if tables.ndim == 2 and rows.ndim == 2 and rows.shape[1] == NUM_ROW_COLUMNS:
                 lens = np.zeros(len(tables), np.int64)
-                np.maximum.at(lens, rows[:, 1], rows[:, 4])
+                np.maximum.at(lens, rows[:, ROW_SEQ], rows[:, ROW_END])
                 self._check_tables(machine, tables, lens)
 
     def end_launch(self, machine: ObservedMachine) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import as_array
 from .errors import TargetNameError, TargetUnavailableError
 
 TARGETS = ("auto", "cuda", "lockstep", "cudasim")
@@ -98,7 +97,8 @@ def launch(
     blocks_per_grid, threads_per_block : int or tuple of int
         The launch configuration; nothing runs for a grid without thread blocks.
     *args
-        The kernel's arguments.
+        The kernel's arguments; an array of a library other than NumPy and Numba has been through
+        `paged_numba.arrays.as_array`.
     target : str
         See `resolve`.
 
@@ -108,7 +108,6 @@ def launch(
         See `resolve`.
     """
     chosen = resolve(target)
-    args = tuple(as_array(arg, f"argument {place}") for place, arg in enumerate(args))
     if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
         return
     if chosen == "lockstep":

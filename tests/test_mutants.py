@@ -9,7 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from paged_numba import lockstep
 from paged_numba.allocator.allocator import BlockAllocator
 from paged_numba.errors import KernelError, PagedNumbaError
-from paged_numba.ops import attention, copies
+from paged_numba.ops import adopt
 from paged_numba.testing import laws, properties
 from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
 from paged_numba.testing.mutants import kernels
@@ -224,8 +224,10 @@ def test_law_notices_a_mutant(law, module, name):
 
 
 def test_law_notices_a_layout_that_is_not_heeded(monkeypatch):
-    for module in (copies, attention):
-        monkeypatch.setattr(module, "as_nhd", lambda key_cache, value_cache, layout: (key_cache, value_cache))
+    right = adopt.caches
+    monkeypatch.setattr(
+        adopt, "caches", lambda key_cache, value_cache, layout: right(key_cache, value_cache, "NHD")
+    )
     with pytest.raises((AssertionError, ValueError)):
         turn()
 

@@ -1,31 +1,61 @@
-"""Arrays as operations take them: caches in one layout, small integer arrays in one dtype."""
+"""Arrays at the door: caches of each layout seen in one, small integer arrays in the dtype that kernels take."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from numpy.typing import DTypeLike
 
 from ..arrays import as_array, reshaped, transposed
 from . import checks, layouts
 
 
-def as_nhd(key_cache: Any, value_cache: Any, layout: str) -> tuple[Any, Any]:
-    """Return caches in the shape of NHD, without a copy.
+class Caches(NamedTuple):
+    """The caches that an operation is given.
 
-    Packed ones keep the order of the numbers within a block: fit for checks, and for copies of whole blocks.
+    Attributes
+    ----------
+    key, value : float[num_blocks, block_size, num_kv_heads, head_dim]
+        Views without a copy, whatever the layout. Those of packed caches keep the order of the numbers within a block:
+        they are fit for checks, and for copies of whole blocks.
+    stored : tuple of two arrays
+        The caches themselves, in the axes of their layout.
+    layout : {"NHD", "HND", "packed"}
     """
-    key_cache, value_cache = as_array(key_cache, "key_cache"), as_array(value_cache, "value_cache")
+
+    key: Any
+    value: Any
+    stored: tuple[Any, Any]
+    layout: str
+
+    @property
+    def for_kernels(self) -> tuple[Any, Any]:
+        """Keys and values as the kernels of the layout take them: packed caches have kernels of their own."""
+        return self.stored if self.layout == "packed" else (self.key, self.value)
+
+
+def caches(key_cache: Any, value_cache: Any, layout: str) -> Caches:
+    """Adopt caches.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No layout has that name, or the caches do not have its axes.
+    """
+    stored = as_array(key_cache, "key_cache"), as_array(value_cache, "value_cache")
     if layouts.cache_layout(layout) == "NHD":
-        return key_cache, value_cache
+        return Caches(stored[0], stored[1], stored, layout)
     if layout == "packed":
-        checks.check_packed(key_cache, value_cache)
-        num_blocks, num_kv_heads, head_dim, block_size = value_cache.shape
+        checks.check_packed(*stored)
+        num_blocks, num_kv_heads, head_dim, block_size = stored[1].shape
         shape = (num_blocks, block_size, num_kv_heads, head_dim)
-        return reshaped(key_cache, shape), reshaped(value_cache, shape)
-    checks.check_four_axes(key_cache, value_cache)
-    return transposed(key_cache, (0, 2, 1, 3)), transposed(value_cache, (0, 2, 1, 3))
+        key, value = (reshaped(cache, shape) for cache in stored)
+        return Caches(key, value, stored, layout)
+    checks.check_four_axes(*stored)
+    key, value = (transposed(cache, (0, 2, 1, 3)) for cache in stored)
+    return Caches(key, value, stored, layout)
 
 
-def integers(array: Any, host: Any, dtype: Any) -> Any:
-    """Return `array` with `dtype`: itself where it has it, else its host copy converted."""
-    array = as_array(array)
-    return array if getattr(array, "dtype", None) == dtype else host.astype(dtype, copy=False)
+def integers(adopted: Any, host: Any, dtype: DTypeLike) -> Any:
+    """Return a small array for a kernel: the caller's own where it has the dtype, else its host copy, converted."""
+    return adopted if getattr(adopted, "dtype", None) == dtype else host.astype(dtype, copy=False)

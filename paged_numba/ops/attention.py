@@ -1,43 +1,61 @@
-"""Public operations on paged KV caches: validate, pick a kernel, launch."""
+"""Attention over paged caches, and the merge of attention over disjoint sets of keys."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from .. import targets
-from ..arrays import as_array, empty, to_host
-from . import checks, plan
-from .adopt import as_nhd, integers
-from .launches import Attention
+from ..arrays import ArrayLike, IntegersLike, as_array, empty, on_host, to_host
+from . import adopt, checks, launches, plan
 
 ALGORITHMS = ("auto", "naive", "block", "tile", "split", "cascade")
-"""Of attention. A thread for each query token and head; a thread block for each; one for neighbouring query tokens and
-all heads of a KV head; several for their keys; one for what sequences share and one for the rest."""
+"""What `paged_attention` takes as its algorithm.
 
-_WARP = 32
+- ``naive``: a thread for each query token and head.
+- ``block``: a thread block for each query token and head.
+- ``tile``: a thread block for neighbouring query tokens and all query heads of a KV head.
+- ``split``: several thread blocks for the keys of each tile, then a merge.
+- ``cascade``: tiles for the keys that all sequences share, tiles for the keys of each one, then a merge.
+- ``auto``: the one that `paged_numba.plan.choose` takes.
+"""
+
+
+class AttentionOptions(TypedDict, total=False):
+    """Options of `paged_attention` that `paged_numba.PagedKVCache.attend` takes, too."""
+
+    scale: float | None
+    causal: bool
+    window: int | None
+    softcap: float | None
+    alibi_slopes: ArrayLike | None
+    sinks: ArrayLike | None
+    return_lse: bool
+    out: ArrayLike | None
+    algorithm: str
+    num_splits: int | None
 
 
 def paged_attention(
-    query: Any,
-    key_cache: Any,
-    value_cache: Any,
-    block_tables: Any,
-    seq_lens: Any,
+    query: ArrayLike,
+    key_cache: ArrayLike,
+    value_cache: ArrayLike,
+    block_tables: IntegersLike,
+    seq_lens: IntegersLike,
     *,
-    cu_seqlens_q: Any = None,
+    cu_seqlens_q: IntegersLike | None = None,
     scale: float | None = None,
     causal: bool = True,
     window: int | None = None,
     softcap: float | None = None,
-    alibi_slopes: Any = None,
-    sinks: Any = None,
-    k_scale: Any = None,
-    v_scale: Any = None,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
+    k_scale: float | ArrayLike | None = None,
+    v_scale: float | ArrayLike | None = None,
     return_lse: bool = False,
-    out: Any = None,
+    out: ArrayLike | None = None,
     algorithm: str = "auto",
     num_splits: int | None = None,
     layout: str = "NHD",
@@ -91,9 +109,9 @@ def paged_attention(
     num_splits : int, optional
         Into how many parts ``split`` divides the keys of each token; chosen if None.
     layout : {"NHD", "HND", "packed"}
-        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
+        The caches' axes, see `paged_numba.ops.layouts`; those of this docstring are ``NHD``.
     target : str
-        See `paged_numba.target.resolve`.
+        See `paged_numba.targets.resolve`.
 
     Returns
     -------
@@ -107,87 +125,87 @@ def paged_attention(
     TypeError, ValueError
         A dtype, shape, block number, length or option that does not fit.
 
+    See Also
+    --------
+    PagedKVCache.attend : The same for sequences of a cache, by their ids.
+    merge_states : Puts attention over disjoint sets of keys together.
+    paged_numba.reference.attention : Dense attention in float64: the definition.
+
     References
     ----------
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention",
     SOSP 2023.
+
+    Examples
+    --------
+    A sequence of 3 tokens in the blocks 2 and 0, of 2 tokens each. All keys are equal, so each token counts a third:
+
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> key_cache, value_cache = np.zeros((2, 3, 2, 1, 1), np.float32)
+    >>> value_cache[[2, 2, 0], [0, 1, 0]] = np.array([1, 2, 6], np.float32).reshape(3, 1, 1)
+    >>> query = np.ones((1, 1, 1), np.float32)
+    >>> pn.paged_attention(query, key_cache, value_cache, [[2, 0]], [3])
+    array([[[3.]]], dtype=float32)
     """
-    stored = key_cache, value_cache
-    key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
-    given, query = query, as_array(query, "query")
-    tables, lens = to_host(block_tables, "block_tables"), to_host(seq_lens, "seq_lens")
+    adopted_query, adopted_out = as_array(query, "query"), as_array(out, "out")
+    caches = adopt.caches(key_cache, value_cache, layout)
+    block_tables = as_array(block_tables, "block_tables")
+    tables, lens = on_host(block_tables, "block_tables"), to_host(seq_lens, "seq_lens")
     starts = to_host(cu_seqlens_q, "cu_seqlens_q")
-    checks.check_paged_attention(query, key_cache, value_cache, tables, lens, starts, as_array(out, "out"))
-    num_tokens, num_q_heads, head_dim = query.shape
-    num_kv_heads = key_cache.shape[2]
     slopes, sink_scores = to_host(alibi_slopes, "alibi_slopes"), to_host(sinks, "sinks")
+
+    checks.check_paged_attention(adopted_query, caches.key, caches.value, tables, lens, starts, adopted_out)
+    num_tokens, num_q_heads, head_dim = adopted_query.shape
+    num_blocks, block_size, num_kv_heads, _ = caches.key.shape
     checks.check_attention_options(
         num_q_heads, scale, window, softcap, slopes, sink_scores, causal=causal, return_lse=return_lse
     )
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got algorithm={algorithm!r}")
-    checks.check_layout_algorithm(layout, algorithm)
-    checks.check_num_splits(num_splits, algorithm)
+    checks.check_algorithm(algorithm, ALGORITHMS, num_splits, layout)
+    k_scales = checks.cache_scale("k_scale", to_host(k_scale, "k_scale"), num_kv_heads)
+    v_scales = checks.cache_scale("v_scale", to_host(v_scale, "v_scale"), num_kv_heads)
     window, num_splits = (None if number is None else int(number) for number in (window, num_splits))
-    scales = [
-        checks.cache_scale(name, to_host(factor, name), num_kv_heads)
-        for name, factor in (("k_scale", k_scale), ("v_scale", v_scale))
-    ]
     if starts is None:
         starts = np.arange(num_tokens + 1)
     rows = plan.query_rows(lens, starts, causal, window)
-    checks.check_seen_blocks(tables, lens, rows, key_cache.shape[0], key_cache.shape[1])
-    if out is None:
-        out = empty(query.shape, query.dtype, like=given)
-    lse = empty((num_tokens, num_q_heads), np.float32, like=given)
+    checks.check_seen_blocks(tables, lens, rows, num_blocks, block_size)
     target = targets.resolve(target)
-    num_parts = num_splits or 1
-    if layout == "packed":
-        algorithm = "packed"
-    elif num_splits is None and algorithm in ("auto", "split"):
-        choice = plan.choose(
-            lens,
-            starts,
-            num_q_heads=num_q_heads,
-            num_kv_heads=num_kv_heads,
-            multiprocessors=targets.multiprocessors(target),
-            window=window,
-        )
-        algorithm = choice.algorithm if algorithm == "auto" else algorithm
-        num_parts = max(2, choice.num_splits)
-    by_head = np.zeros(num_q_heads, np.float32)
-    launched = Attention(
-        query,
-        (
-            *(stored if layout == "packed" else (key_cache, value_cache)),
-            integers(block_tables, tables, np.int32),
-        ),
-        by_head if slopes is None else slopes.astype(np.float32),
-        by_head - np.inf if sink_scores is None else sink_scores.astype(np.float32),
-        scales,
+
+    planned = plan.plan_attention(
+        rows,
+        lens,
+        starts,
+        tables,
+        block_size=block_size,
+        num_q_heads=num_q_heads,
+        num_kv_heads=num_kv_heads,
+        window=window,
+        algorithm=algorithm,
+        num_splits=num_splits,
+        layout=layout,
+        target=target,
+    )
+
+    result = empty(adopted_query.shape, adopted_query.dtype, like=query) if out is None else out
+    lse = empty((num_tokens, num_q_heads), np.float32, like=query)
+    inputs = launches.Attention(
+        adopted_query,
+        caches,
+        adopt.integers(block_tables, tables, np.int32),
+        np.zeros(num_q_heads, np.float32) if slopes is None else slopes.astype(np.float32),
+        np.full(num_q_heads, -np.inf, np.float32) if sink_scores is None else sink_scores.astype(np.float32),
+        k_scales,
+        v_scales,
         np.float32(1 / math.sqrt(head_dim) if scale is None else scale),
         np.float32(0 if softcap is None else softcap),
-        target,
     )
-    per_tile = plan.tokens_per_tile(num_q_heads // num_kv_heads)
-    if algorithm == "naive":
-        launched.naive(out, lse, rows)
-    elif algorithm == "block":
-        launched.block(out, lse, rows)
-    elif algorithm == "packed":
-        launched.packed(out, lse, rows)
-    elif algorithm == "tile":
-        launched.tiles(out, lse, rows, plan.tile_rows(rows, per_tile))
-    elif algorithm == "split":
-        splits = plan.split_rows(rows, num_parts, key_cache.shape[1])
-        launched.parts(out, lse, splits, plan.tile_rows(splits, per_tile, num_parts), num_parts)
-    else:
-        shared = plan.shared_tokens(rows, tables, key_cache.shape[1])
-        launched.parts(out, lse, *plan.cascade_rows(rows, shared, per_tile), 2)
-    return (out, lse) if return_lse else out
+    launches.attend(inputs, planned, as_array(result), as_array(lse), target)
+    return (result, lse) if return_lse else result
 
 
-def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str = "auto") -> tuple[Any, Any]:
+def merge_states(
+    out_a: ArrayLike, lse_a: ArrayLike, out_b: ArrayLike, lse_b: ArrayLike, *, target: str = "auto"
+) -> tuple[Any, Any]:
     """Combine attention over two disjoint sets of keys into attention over both.
 
     Attention to a prefix that many sequences share can so be computed once (cascade attention). Merging with
@@ -200,7 +218,7 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str 
     lse_a, lse_b : float32[num_tokens, num_q_heads]
         Natural logarithms.
     target : str
-        See `paged_numba.target.resolve`.
+        See `paged_numba.targets.resolve`.
 
     Returns
     -------
@@ -216,15 +234,27 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any, *, target: str 
     References
     ----------
     Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving", 2025.
-    """
-    given = out_a
-    out_a, lse_a = as_array(out_a, "out_a"), as_array(lse_a, "lse_a")
-    out_b, lse_b = as_array(out_b, "out_b"), as_array(lse_b, "lse_b")
-    checks.check_merge_states(out_a, lse_a, out_b, lse_b)
-    out, lse = (empty(array.shape, array.dtype, like=given) for array in (out_a, lse_a))
-    from ..kernels.merge_states import merge_states_kernel
 
-    threads = _WARP * -(-out_a.shape[2] // _WARP)
-    arguments = (out, lse, out_a, lse_a, out_b, lse_b)
-    targets.launch(merge_states_kernel, tuple(lse.shape), threads, *arguments, target=target)
+    See Also
+    --------
+    paged_attention : With ``return_lse=True`` gives the states.
+
+    Examples
+    --------
+    One part of the keys weighs 1, the other 3, as their LSE say:
+
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> four, eight = (np.full((1, 1, 1), number, np.float32) for number in (4, 8))
+    >>> light, heavy = (np.log(np.full((1, 1), weight, np.float32)) for weight in (1, 3))
+    >>> out, lse = pn.merge_states(four, light, eight, heavy)
+    >>> out.round(5).tolist(), np.exp(lse).round(5).tolist()    # (1 * 4 + 3 * 8) / 4
+    ([[[7.0]]], [[4.0]])
+    """
+    names = ("out_a", "lse_a", "out_b", "lse_b")
+    parts = [as_array(part, name) for name, part in zip(names, (out_a, lse_a, out_b, lse_b), strict=True)]
+    checks.check_merge_states(*parts)
+    target = targets.resolve(target)
+    out, lse = (empty(part.shape, part.dtype, like=out_a) for part in parts[:2])
+    launches.merge(as_array(out), as_array(lse), parts, target)
     return out, lse

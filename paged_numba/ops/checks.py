@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import integer, is_number, positive, truth
+from ..kernels.columns import ROW_END, ROW_FIRST, ROW_SEQ
 from .layouts import piece_size
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
@@ -93,24 +94,30 @@ def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_
     """Raise unless `ops.write_kv` may run; see there for the shapes."""
     _caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
-    num_blocks, block_size, num_kv_heads, head_dim = key_cache.shape
+    check_tokens(key, value, key_cache, value_cache)
+    _integers("slot_mapping", slot_mapping, (key.shape[0],))
+
+    last = key_cache.shape[0] * key_cache.shape[1] - 1
+    _within("slot_mapping", slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
+    slots = np.sort(slot_mapping[slot_mapping != -1])
+    twice = np.flatnonzero(slots[1:] == slots[:-1])
+    if twice.size:
+        slot = slots[twice[0]]
+        raise ValueError(
+            f"slot_mapping must not name a slot twice, got slot {slot} for tokens "
+            f"{np.flatnonzero(slot_mapping == slot).tolist()}"
+        )
+
+
+def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None:
+    """Raise unless keys and values have the shape and dtype of tokens of a sound cache, and do not lie in it."""
+    _, _, num_kv_heads, head_dim = key_cache.shape
     dtype = np.dtype(key_cache.dtype).name
     _array("key", key, ("num_tokens", num_kv_heads, head_dim), (dtype,))
     _array("value", value, tuple(key.shape), (dtype,))
     for name, source in (("key", key), ("value", value)):
         for cache_name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
             _apart(name, source, cache_name, cache)
-    _integers("slot_mapping", slot_mapping, (key.shape[0],))
-
-    slots = slot_mapping[slot_mapping != -1]
-    last = num_blocks * block_size - 1
-    _within("slot_mapping", slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
-    if np.unique(slots).size != slots.size:
-        seen, counts = np.unique(slots, return_counts=True)
-        raise ValueError(
-            f"slot_mapping must not name a slot twice, got slot {seen[counts > 1][0]} for tokens "
-            f"{np.flatnonzero(slot_mapping == seen[counts > 1][0]).tolist()}"
-        )
 
 
 def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len: Any) -> None:
@@ -204,11 +211,13 @@ def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: i
         From `plan.query_rows`.
     num_blocks, block_size : int
     """
-    seen = rows[rows[:, 3] < rows[:, 4]]
+    if not block_tables.size or (block_tables.min() >= 0 and block_tables.max() < num_blocks):
+        return
+    seen = rows[rows[:, ROW_FIRST] < rows[:, ROW_END]]
     first = np.full(len(seq_lens), np.iinfo(np.int32).max)
     end = np.zeros(len(seq_lens), np.int64)
-    np.minimum.at(first, seen[:, 1], seen[:, 3])
-    np.maximum.at(end, seen[:, 1], seen[:, 4])
+    np.minimum.at(first, seen[:, ROW_SEQ], seen[:, ROW_FIRST])
+    np.maximum.at(end, seen[:, ROW_SEQ], seen[:, ROW_END])
     place = np.arange(block_tables.shape[1])
     used = (place >= first[:, None] // block_size) & (place < -(-end[:, None] // block_size))
     bad = used & ((block_tables < 0) | (block_tables >= num_blocks))
@@ -282,17 +291,15 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
     return np.broadcast_to(rounded, (num_kv_heads,)).copy()
 
 
-def check_layout_algorithm(layout: str, algorithm: str) -> None:
-    """Raise for an algorithm whose kernel does not read the layout."""
+def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any, layout: str) -> None:
+    """Raise unless the algorithm is one, reads the layout, and takes the number of splits."""
+    if not isinstance(algorithm, str) or algorithm not in algorithms:
+        raise ValueError(f"algorithm must be one of {', '.join(algorithms)}, got algorithm={algorithm!r}")
     if layout == "packed" and algorithm != "auto":
         raise ValueError(
             f"algorithm must be 'auto' for layout='packed', which has a kernel of its own, "
             f"got algorithm={algorithm!r}"
         )
-
-
-def check_num_splits(num_splits: Any, algorithm: str) -> None:
-    """Raise unless a number of splits goes with the algorithm."""
     if num_splits is None:
         return
     if algorithm != "split":
@@ -380,6 +387,8 @@ def _apart(name: str, array: Any, other_name: str, other: Any) -> None:
     """Raise where two arrays of the host, one of which is written, overlap."""
     if not (isinstance(array, np.ndarray) and isinstance(other, np.ndarray)):
         return
+    if not np.may_share_memory(array, other):
+        return
     try:
         overlap = np.shares_memory(array, other, max_work=10_000)  # type: ignore[arg-type] # any number is taken
     except np.exceptions.TooHardError:  # interleaved in a way that nobody uses
@@ -431,8 +440,8 @@ def _integers(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
 
 def _within(name: str, array: Any, low: int, high: int, bounds: str) -> None:
     """Raise unless every element lies in ``low .. high``; name the first that does not."""
-    bad = (array < low) | (array > high)
-    if bad.any():
+    if array.size and not (array.min() >= low and array.max() <= high):
+        bad = (array < low) | (array > high)
         place = tuple(np.argwhere(bad)[0].tolist())
         index = ", ".join(map(str, place))
         raise ValueError(f"{name} must lie in {bounds}, got {name}[{index}]={array[place]}")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from .. import targets
-from ..arrays import as_array, empty, to_host
-from . import checks
-from .adopt import as_nhd, integers
-from .launches import copy_configuration
+from ..arrays import ArrayLike, IntegersLike, as_array, empty, on_host
+from . import adopt, checks, launches
+
+ArrayT = TypeVar("ArrayT", bound=ArrayLike)
 
 
 def write_kv(
-    key: Any,
-    value: Any,
-    key_cache: Any,
-    value_cache: Any,
-    slot_mapping: Any,
+    key: ArrayLike,
+    value: ArrayLike,
+    key_cache: ArrayLike,
+    value_cache: ArrayLike,
+    slot_mapping: IntegersLike,
     *,
     layout: str = "NHD",
     target: str = "auto",
@@ -35,40 +35,48 @@ def write_kv(
         Slot of each token, ``block * block_size + offset``; -1 skips the token. With block_size 16,
         slot 45 is offset 13 of block 2.
     layout : {"NHD", "HND", "packed"}
-        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
+        The caches' axes, see `paged_numba.ops.layouts`; those of this docstring are ``NHD``.
     target : str
-        See `paged_numba.target.resolve`.
+        See `paged_numba.targets.resolve`.
 
     Raises
     ------
     TypeError, ValueError
-        A dtype, shape or slot that does not fit; nothing was written.
-    """
-    key, value = as_array(key, "key"), as_array(value, "value")
-    stored = key_cache, value_cache
-    key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
-    slots = to_host(slot_mapping, "slot_mapping")
-    checks.check_write_kv(key, value, key_cache, value_cache, slots)
-    from ..kernels.write_kv import write_kv_kernel
-    from ..kernels.write_kv_packed import write_kv_packed_kernel
+        A dtype or shape that does not fit, a slot that the cache does not have, or a slot for two tokens; nothing was
+        written.
 
-    kernel, caches = write_kv_kernel, (key_cache, value_cache)
-    if layout == "packed":
-        kernel, caches = write_kv_packed_kernel, stored
-    over_heads, threads = copy_configuration(key_cache)
-    arguments = (key, value, *caches, integers(slot_mapping, slots, np.int64))
-    targets.launch(kernel, (key.shape[0], over_heads), threads, *arguments, target=target)
+    See Also
+    --------
+    gather_kv : Reads the tokens of a sequence back.
+    BlockAllocator.slots : Says which slots a sequence's tokens have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> key_cache, value_cache = np.zeros((2, 3, 4, 1, 2), np.float32)    # 3 blocks of 4 tokens
+    >>> key = value = np.ones((2, 1, 2), np.float32)
+    >>> pn.write_kv(key, value, key_cache, value_cache, [6, -1])    # the second token is skipped
+    >>> np.argwhere(key_cache[..., 0, 0]).tolist()    # slot 6 is offset 2 of block 1
+    [[1, 2]]
+    """
+    keys, values = as_array(key, "key"), as_array(value, "value")
+    caches = adopt.caches(key_cache, value_cache, layout)
+    slot_mapping = as_array(slot_mapping, "slot_mapping")
+    slots = on_host(slot_mapping, "slot_mapping")
+    checks.check_write_kv(keys, values, caches.key, caches.value, slots)
+    launches.write(key, value, caches, adopt.integers(slot_mapping, slots, np.int64), targets.resolve(target))
 
 
 def gather_kv(
-    key_cache: Any,
-    value_cache: Any,
-    block_table: Any,
+    key_cache: ArrayT,
+    value_cache: ArrayT,
+    block_table: IntegersLike,
     seq_len: int,
     *,
     layout: str = "NHD",
     target: str = "auto",
-) -> tuple[Any, Any]:
+) -> tuple[ArrayT, ArrayT]:
     """Gather the keys and values of one sequence into dense arrays.
 
     Parameters
@@ -79,9 +87,9 @@ def gather_kv(
     seq_len : int
         Tokens to gather.
     layout : {"NHD", "HND", "packed"}
-        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
+        The caches' axes, see `paged_numba.ops.layouts`; those of this docstring are ``NHD``.
     target : str
-        See `paged_numba.target.resolve`.
+        See `paged_numba.targets.resolve`.
 
     Returns
     -------
@@ -92,27 +100,39 @@ def gather_kv(
     ------
     TypeError, ValueError
         A dtype, shape, block number or length that does not fit.
-    """
-    stored = key_cache, value_cache
-    key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
-    blocks = to_host(block_table, "block_table")
-    checks.check_gather_kv(key_cache, value_cache, blocks, seq_len)
-    shape = (int(seq_len), *key_cache.shape[2:])
-    key, value = (empty(shape, key_cache.dtype, like=stored[0]) for _ in range(2))
-    from ..kernels.gather_kv import gather_kv_kernel
-    from ..kernels.gather_kv_packed import gather_kv_packed_kernel
 
-    kernel, caches = gather_kv_kernel, (key_cache, value_cache)
-    if layout == "packed":
-        kernel, caches = gather_kv_packed_kernel, stored
-    over_heads, threads = copy_configuration(key_cache)
-    arguments = (key, value, *caches, integers(block_table, blocks, np.int32))
-    targets.launch(kernel, (int(seq_len), over_heads), threads, *arguments, target=target)
+    See Also
+    --------
+    write_kv : Writes tokens into the cache.
+    PagedKVCache.gather : The same for a sequence of a cache, by its id.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> key_cache = np.arange(12, dtype=np.float32).reshape(3, 4, 1, 1)    # each token holds the number of its slot
+    >>> key, _ = pn.gather_kv(key_cache, key_cache.copy(), [2, 0], 5)
+    >>> key.ravel().tolist()
+    [8.0, 9.0, 10.0, 11.0, 0.0]
+    """
+    caches = adopt.caches(key_cache, value_cache, layout)
+    block_table = as_array(block_table, "block_table")
+    blocks = on_host(block_table, "block_table")
+    checks.check_gather_kv(caches.key, caches.value, blocks, seq_len)
+    shape = (int(seq_len), *caches.key.shape[2:])
+    key, value = (empty(shape, caches.key.dtype, like=key_cache) for _ in range(2))
+    outputs = as_array(key), as_array(value)
+    launches.gather(*outputs, caches, adopt.integers(block_table, blocks, np.int32), targets.resolve(target))
     return key, value
 
 
 def copy_blocks(
-    key_cache: Any, value_cache: Any, block_pairs: Any, *, layout: str = "NHD", target: str = "auto"
+    key_cache: ArrayLike,
+    value_cache: ArrayLike,
+    block_pairs: IntegersLike,
+    *,
+    layout: str = "NHD",
+    target: str = "auto",
 ) -> None:
     """Copy whole KV blocks within the cache, in place.
 
@@ -122,21 +142,30 @@ def copy_blocks(
     block_pairs : int64[num_pairs, 2]
         Rows (src, dst). No dst may occur in another pair.
     layout : {"NHD", "HND", "packed"}
-        The caches' axes, see `paged_numba.layouts`; those of this docstring are ``NHD``.
+        The caches' axes, see `paged_numba.ops.layouts`; those of this docstring are ``NHD``.
     target : str
-        See `paged_numba.target.resolve`.
+        See `paged_numba.targets.resolve`.
 
     Raises
     ------
     TypeError, ValueError
         A dtype, shape or block number that does not fit, or pairs that overlap; nothing was copied.
-    """
-    key_cache, value_cache = as_nhd(key_cache, value_cache, layout)
-    pairs = to_host(block_pairs, "block_pairs")
-    checks.check_copy_blocks(key_cache, value_cache, pairs)
-    from ..kernels.copy_blocks import copy_blocks_kernel
 
-    over_heads, threads = copy_configuration(key_cache)
-    grid = (pairs.shape[0], over_heads, key_cache.shape[1])
-    arguments = (key_cache, value_cache, integers(block_pairs, pairs, np.int64))
-    targets.launch(copy_blocks_kernel, grid, threads, *arguments, target=target)
+    See Also
+    --------
+    BlockAllocator.append : Says which blocks must be copied before a write (copy-on-write).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> key_cache = np.arange(12, dtype=np.float32).reshape(3, 4, 1, 1)
+    >>> pn.copy_blocks(key_cache, key_cache.copy(), [[2, 0]])
+    >>> key_cache[0].ravel().tolist()
+    [8.0, 9.0, 10.0, 11.0]
+    """
+    caches = adopt.caches(key_cache, value_cache, layout)
+    block_pairs = as_array(block_pairs, "block_pairs")
+    pairs = on_host(block_pairs, "block_pairs")
+    checks.check_copy_blocks(caches.key, caches.value, pairs)
+    launches.copy(caches, adopt.integers(block_pairs, pairs, np.int64), targets.resolve(target))

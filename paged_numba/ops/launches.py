@@ -1,124 +1,203 @@
-"""Attention launched: the kernels' arguments, launch configurations and workspaces."""
+"""Launches: which kernel an operation runs, with how many threads, on which arguments.
+
+Arrays are adopted and checked before they come here. Nothing is launched for no tokens or no blocks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import targets
 from ..arrays import beside, empty
+from ..kernels.columns import TILE_SIZE
 from . import plan
+from .adopt import Caches
 
 _WARP = 32
-_MAX_COPY_THREADS = 256
 _NAIVE_THREADS = 64
+_MAX_COPY_THREADS = 256
+
+
+# Kernels are imported where they are launched: importing them needs Numba.
+
+
+def write(key: Any, value: Any, caches: Caches, slots: Any, target: str) -> None:
+    """Write tokens: a thread block for each token, and for as many KV heads as it has threads for."""
+    from ..kernels.write_kv import write_kv_kernel
+    from ..kernels.write_kv_packed import write_kv_packed_kernel
+
+    num_tokens = key.shape[0]
+    if num_tokens:
+        kernel = write_kv_packed_kernel if caches.layout == "packed" else write_kv_kernel
+        over_heads, threads = _copy_configuration(caches)
+        arguments = (key, value, *caches.for_kernels, slots)
+        targets.launch(kernel, (num_tokens, over_heads), threads, *arguments, target=target)
+
+
+def gather(key: Any, value: Any, caches: Caches, block_table: Any, target: str) -> None:
+    """Gather a sequence: a thread block for each token, and for as many KV heads as it has threads for."""
+    from ..kernels.gather_kv import gather_kv_kernel
+    from ..kernels.gather_kv_packed import gather_kv_packed_kernel
+
+    num_tokens = key.shape[0]
+    if num_tokens:
+        kernel = gather_kv_packed_kernel if caches.layout == "packed" else gather_kv_kernel
+        over_heads, threads = _copy_configuration(caches)
+        arguments = (key, value, *caches.for_kernels, block_table)
+        targets.launch(kernel, (num_tokens, over_heads), threads, *arguments, target=target)
+
+
+def copy(caches: Caches, block_pairs: Any, target: str) -> None:
+    """Copy blocks: a thread block for each pair and token, and for as many KV heads as it has threads for."""
+    from ..kernels.copy_blocks import copy_blocks_kernel
+
+    num_pairs = block_pairs.shape[0]
+    if num_pairs:
+        over_heads, threads = _copy_configuration(caches)
+        blocks_per_grid = (num_pairs, over_heads, caches.key.shape[1])
+        arguments = (caches.key, caches.value, block_pairs)
+        targets.launch(copy_blocks_kernel, blocks_per_grid, threads, *arguments, target=target)
+
+
+def merge(out: Any, lse: Any, states: Sequence[Any], target: str) -> None:
+    """Merge two states: a thread block for each token and head, a thread for each number of the output."""
+    from ..kernels.merge_states import merge_states_kernel
+
+    if lse.shape[0]:
+        arguments = (out, lse, *states)
+        targets.launch(
+            merge_states_kernel, tuple(lse.shape), _whole_warps(out.shape[2]), *arguments, target=target
+        )
 
 
 class Attention(NamedTuple):
-    """What all attention kernels are given, and how each is launched.
+    """What every attention kernel is given, in the order of its parameters after the outputs.
 
     Attributes
     ----------
     query : float[num_tokens, num_q_heads, head_dim]
-    cache : tuple
-        Keys and values, float[num_blocks, block_size, num_kv_heads, head_dim], and int32 block tables; for `packed`
-        keys and values in the packed layout.
+    caches : Caches
+    block_tables : int32[num_seqs, max_blocks]
     alibi_slopes, sinks : float32[num_q_heads]
         0 and -inf for none.
-    scales : list of float32[num_kv_heads]
-        Of keys and of values.
+    k_scales, v_scales : float32[num_kv_heads]
     scale, softcap : float32
         softcap 0 for none.
-    target : str
     """
 
     query: Any
-    cache: tuple[Any, Any, Any]
+    caches: Caches
+    block_tables: Any
     alibi_slopes: Any
     sinks: Any
-    scales: list[Any]
+    k_scales: Any
+    v_scales: Any
     scale: Any
     softcap: Any
-    target: str
 
-    def naive(self, out: Any, lse: Any, rows: Any) -> None:
-        """Attend with one thread for each query token and head."""
-        from ..kernels.attention_naive import attention_naive_kernel
+    def arguments(self, *work: Any, sinks: Any = None) -> tuple[Any, ...]:
+        """Return a kernel's arguments after its outputs.
 
-        blocks = -(-len(rows) * self.query.shape[1] // _NAIVE_THREADS)
-        arguments = (*self._inputs(out, lse, rows), *self._options())
-        targets.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
-
-    def block(self, out: Any, lse: Any, rows: Any) -> None:
-        """Attend with a thread block for each query token and head."""
-        from ..kernels.attention_block import attention_block_kernel
-
-        _, num_q_heads, head_dim = self.query.shape
-        threads = _attention_threads(max(head_dim, self.cache[0].shape[1]))
-        arguments = (*self._inputs(out, lse, rows), *self._options())
-        targets.launch(
-            attention_block_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target
-        )
-
-    def packed(self, out: Any, lse: Any, rows: Any) -> None:
-        """Attend with a thread block for each query token and head, to packed caches."""
-        from ..kernels.attention_packed import attention_packed_kernel
-
-        _, num_q_heads, head_dim = self.query.shape
-        threads = _attention_threads(head_dim)
-        arguments = (*self._inputs(out, lse, rows), *self._options())
-        targets.launch(
-            attention_packed_kernel, (len(rows), num_q_heads), threads, *arguments, target=self.target
-        )
-
-    def tiles(self, out: Any, lse: Any, rows: Any, tiles: Any, row_step: int = 1, sinks: Any = None) -> None:
-        """Attend with a thread block for each tile of query tokens and KV head."""
-        from ..kernels.attention_tile import attention_tile_kernel_for
-
-        _, num_q_heads, head_dim = self.query.shape
-        num_kv_heads = self.cache[0].shape[2]
-        group = num_q_heads // num_kv_heads
-        parts = -(-group // plan.MAX_HEADS)
-        inputs, options = self._inputs(out, lse, rows), self._options(sinks)
-        # Tiles of one query token need less room than those of several.
-        one = tiles[:, 1] == 1
-        for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, 1].max(initial=0))):
-            if not len(chosen):
-                continue
-            num_rows = _power_of_two(-(-group // parts) * int(tokens))
-            threads = _attention_threads(max(head_dim, 2 * num_rows))
-            kernel = attention_tile_kernel_for(num_rows, threads)
-            arguments = (*inputs, *self._beside(chosen), row_step, *options)
-            targets.launch(
-                kernel, (len(chosen), num_kv_heads * parts), threads, *arguments, target=self.target
-            )
-
-    def parts(self, out: Any, lse: Any, rows: Any, tiles: Any, num_parts: int) -> None:
-        """Attend to parts of each token's keys, `num_parts` rows for each token, then merge them."""
-        from ..kernels.merge_splits import merge_splits_kernel
-
-        num_tokens, num_q_heads, head_dim = self.query.shape
-        split_out = empty((len(rows), num_q_heads, head_dim), np.float32, like=self.query)
-        split_lse = empty((len(rows), num_q_heads), np.float32, like=self.query)
-        # A sink counts once: the merge adds it.
-        self.tiles(split_out, split_lse, rows, tiles, num_parts, np.full_like(self.sinks, -np.inf))
-        starts = np.arange(num_tokens + 1, dtype=np.int32) * num_parts
-        arguments = (out, lse, split_out, split_lse, *self._beside(starts, self.sinks))
-        threads = _WARP * -(-head_dim // _WARP)
-        targets.launch(
-            merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=self.target
-        )
-
-    def _inputs(self, out: Any, lse: Any, rows: Any) -> tuple[Any, ...]:
-        return (out, lse, self.query, *self.cache, *self._beside(rows))
-
-    def _options(self, sinks: Any = None) -> tuple[Any, ...]:
+        Parameters
+        ----------
+        *work
+            What this kernel computes: rows, or rows, tiles and how many rows lie from one of a tile to its next.
+        sinks : float32[num_q_heads], optional
+            In place of those given.
+        """
         sinks = self.sinks if sinks is None else sinks
-        return (*self._beside(self.alibi_slopes, sinks, *self.scales), self.scale, self.softcap)
+        host = (*work, self.alibi_slopes, sinks, self.k_scales, self.v_scales)
+        beside_query = (beside(item, self.query) if isinstance(item, np.ndarray) else item for item in host)
+        return (
+            self.query,
+            *self.caches.for_kernels,
+            self.block_tables,
+            *beside_query,
+            self.scale,
+            self.softcap,
+        )
 
-    def _beside(self, *arrays: Any) -> tuple[Any, ...]:
-        return tuple(beside(array, self.query) for array in arrays)
+
+def attend(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
+    """Launch what was planned."""
+    if not planned.rows.size:
+        return
+    if planned.algorithm in ("split", "cascade"):
+        _attend_parts(inputs, planned, out, lse, target)
+    elif planned.tiles is not None:
+        _attend_tiles(inputs, planned, out, lse, target)
+    else:
+        _attend_rows(inputs, planned, out, lse, target)
+
+
+def _attend_rows(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
+    """Attend with a thread, or a thread block, for each query token and head."""
+    from ..kernels.attention_block import attention_block_kernel
+    from ..kernels.attention_naive import attention_naive_kernel
+    from ..kernels.attention_packed import attention_packed_kernel
+
+    _, num_q_heads, head_dim = inputs.query.shape
+    num_rows, block_size = len(planned.rows), inputs.caches.key.shape[1]
+    by_row_and_head = (num_rows, num_q_heads)
+    kernel, blocks_per_grid, threads = {
+        "naive": (attention_naive_kernel, -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
+        "block": (attention_block_kernel, by_row_and_head, _attention_threads(max(head_dim, block_size))),
+        "packed": (attention_packed_kernel, by_row_and_head, _attention_threads(head_dim)),
+    }[planned.algorithm]
+    arguments = inputs.arguments(planned.rows)
+    targets.launch(kernel, blocks_per_grid, threads, out, lse, *arguments, target=target)
+
+
+def _attend_tiles(
+    inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str, sinks: Any = None
+) -> None:
+    """Attend with a thread block for each tile of query tokens and each KV head."""
+    from ..kernels.attention_tile import attention_tile_kernel_for
+
+    _, num_q_heads, head_dim = inputs.query.shape
+    num_kv_heads = inputs.caches.key.shape[2]
+    group = num_q_heads // num_kv_heads
+    parts = -(-group // plan.MAX_HEADS)
+    tiles: Any = planned.tiles
+    # Tiles of one query token need less room than those of several.
+    one = tiles[:, TILE_SIZE] == 1
+    for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, TILE_SIZE].max(initial=0))):
+        if not len(chosen):
+            continue
+        num_rows = _power_of_two(-(-group // parts) * int(tokens))
+        threads = _attention_threads(max(head_dim, 2 * num_rows))
+        kernel = attention_tile_kernel_for(num_rows, threads)
+        arguments = inputs.arguments(planned.rows, chosen, planned.num_parts, sinks=sinks)
+        blocks_per_grid = (len(chosen), num_kv_heads * parts)
+        targets.launch(kernel, blocks_per_grid, threads, out, lse, *arguments, target=target)
+
+
+def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
+    """Attend to each part of a token's keys with tiles, then merge the parts of each token."""
+    from ..kernels.merge_splits import merge_splits_kernel
+
+    num_tokens, num_q_heads, head_dim = inputs.query.shape
+    part_out = empty((len(planned.rows), num_q_heads, head_dim), np.float32, like=inputs.query)
+    part_lse = empty((len(planned.rows), num_q_heads), np.float32, like=inputs.query)
+    # A sink counts once: the merge adds it.
+    no_sinks = np.full_like(inputs.sinks, -np.inf)
+    _attend_tiles(inputs, planned, part_out, part_lse, target, no_sinks)
+    starts = np.arange(num_tokens + 1, dtype=np.int32) * planned.num_parts
+    starts, sinks = (beside(array, inputs.query) for array in (starts, inputs.sinks))
+    arguments = (out, lse, part_out, part_lse, starts, sinks)
+    threads = _whole_warps(head_dim)
+    targets.launch(merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=target)
+
+
+def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:
+    """Return thread blocks over KV heads, and (threads over head_dim, KV heads of a thread block)."""
+    num_kv_heads, head_dim = caches.key.shape[2:]
+    over_dim = _whole_warps(head_dim)
+    heads = max(1, min(num_kv_heads, _MAX_COPY_THREADS // over_dim))
+    return -(-num_kv_heads // heads), (over_dim, heads)
 
 
 def _attention_threads(least: int) -> int:
@@ -126,14 +205,11 @@ def _attention_threads(least: int) -> int:
     return max(2 * _WARP, _power_of_two(least))
 
 
+def _whole_warps(threads: int) -> int:
+    """Return the smallest number of whole warps' threads that is at least `threads`."""
+    return _WARP * -(-threads // _WARP)
+
+
 def _power_of_two(count: int) -> int:
     """Return the smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
-
-
-def copy_configuration(key_cache: Any) -> tuple[int, tuple[int, int]]:
-    """Return thread blocks over KV heads, and (threads over head_dim, KV heads of a thread block)."""
-    num_kv_heads, head_dim = key_cache.shape[2:]
-    over_dim = _WARP * -(-head_dim // _WARP)
-    heads = max(1, min(num_kv_heads, _MAX_COPY_THREADS // over_dim))
-    return -(-num_kv_heads // heads), (over_dim, heads)

@@ -1,12 +1,27 @@
-"""Attention planned on the host: which keys each query token sees, and how the work is divided."""
+"""Attention planned on the host: which keys each query token sees, which algorithm runs, how the work is divided.
+
+`plan_attention` makes the plan of a call; `choose` is what ``algorithm="auto"`` decides by.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arguments import positive
+from ..kernels.columns import (
+    NUM_ROW_COLUMNS,
+    NUM_TILE_COLUMNS,
+    ROW_END,
+    ROW_FIRST,
+    ROW_POSITION,
+    ROW_SEQ,
+    ROW_TOKEN,
+    TILE_ROW,
+)
+from ..targets import multiprocessors as multiprocessors_of
 
 MIN_SPLIT_TOKENS = 256
 """Keys that a split has at least: fewer do not pay for the merge."""
@@ -22,20 +37,109 @@ MAX_HEADS = 128
 """Query heads of a KV head that a thread block can hold: a thread has a sum for each."""
 
 
+FASTEST = {"lockstep": "block", "cudasim": "naive"}
+"""Algorithms that take least time where a thread costs more than the memory that it reads."""
+
+
+class Plan(NamedTuple):
+    """What one call of attention computes, and how.
+
+    Attributes
+    ----------
+    algorithm : str
+        The one that runs, never ``auto``.
+    rows : int32[num_tokens * num_parts, 5]
+        Query tokens and the keys that each sees, part by part; columns in `paged_numba.kernels.columns`.
+    tiles : int32[num_tiles, 6] or None
+        Groups of rows, each computed by one thread block for each KV head; None for algorithms without tiles.
+    num_parts : int
+        Into how many parts the keys of a query token are divided; their results are merged.
+    why : str
+        Why this algorithm, for a reader.
+    """
+
+    algorithm: str
+    rows: NDArray[np.int32]
+    tiles: NDArray[np.int32] | None
+    num_parts: int
+    why: str
+
+
 class Choice(NamedTuple):
     """An algorithm, and why it was taken.
 
     Attributes
     ----------
     algorithm : str
-        ``tile`` or ``split``.
     num_splits : int
+        Parts of the keys; 1 for algorithms other than ``split``.
     why : str
     """
 
     algorithm: str
     num_splits: int
     why: str
+
+
+def plan_attention(
+    rows: NDArray[np.int32],
+    seq_lens: Any,
+    cu_seqlens_q: Any,
+    block_tables: Any,
+    *,
+    block_size: int,
+    num_q_heads: int,
+    num_kv_heads: int,
+    window: int | None,
+    algorithm: str,
+    num_splits: int | None,
+    layout: str,
+    target: str,
+) -> Plan:
+    """Plan a call of attention.
+
+    Parameters
+    ----------
+    rows : int32[num_tokens, 5]
+        From `query_rows`.
+    seq_lens, cu_seqlens_q, block_tables : int arrays
+    block_size, num_q_heads, num_kv_heads : int
+    window, algorithm, num_splits, layout
+        As `paged_numba.paged_attention` takes them, checked.
+    target : str
+        One that runs, from `paged_numba.targets.resolve`.
+
+    Returns
+    -------
+    Plan
+    """
+    if layout == "packed":
+        return Plan("packed", rows, None, 1, "packed caches have a kernel of their own")
+    why = f"algorithm={algorithm!r} was asked for"
+    if algorithm == "auto" or (algorithm == "split" and num_splits is None):
+        choice = choose(
+            seq_lens,
+            cu_seqlens_q,
+            num_q_heads=num_q_heads,
+            num_kv_heads=num_kv_heads,
+            multiprocessors=multiprocessors_of(target),
+            window=window,
+            target=target if algorithm == "auto" else "cuda",
+        )
+        num_splits = max(2, choice.num_splits)
+        if algorithm == "auto":
+            algorithm, why = choice.algorithm, choice.why
+    if algorithm in ("naive", "block"):
+        return Plan(algorithm, rows, None, 1, why)
+    tokens = tokens_per_tile(num_q_heads // num_kv_heads)
+    if algorithm == "tile":
+        return Plan(algorithm, rows, tile_rows(rows, tokens), 1, why)
+    if algorithm == "split":
+        num_parts = num_splits or 1
+        parts = split_rows(rows, num_parts, block_size)
+        return Plan(algorithm, parts, tile_rows(parts, tokens, num_parts), num_parts, why)
+    parts, tiles = cascade_rows(rows, shared_tokens(rows, block_tables, block_size), tokens)
+    return Plan(algorithm, parts, tiles, 2, why)
 
 
 def choose(
@@ -46,11 +150,12 @@ def choose(
     num_kv_heads: int,
     multiprocessors: int,
     window: int | None = None,
+    target: str = "cuda",
 ) -> Choice:
-    """Choose between the algorithms ``tile`` and ``split``, as ``algorithm="auto"`` of `paged_attention` does.
+    """Choose an algorithm as ``algorithm="auto"`` of `paged_numba.paged_attention` does.
 
-    Tiles load keys once for all query heads of a KV head, and for neighbouring query tokens. The keys are split where
-    tiles and KV heads alone would leave multiprocessors idle.
+    On a GPU: tiles load keys once for all query heads of a KV head, and for neighbouring query tokens. The keys are
+    split where tiles and KV heads alone would leave multiprocessors idle. Without a GPU: what takes least time there.
 
     Parameters
     ----------
@@ -61,6 +166,7 @@ def choose(
     multiprocessors : int
         Of the device.
     window : int, optional
+    target : {"cuda", "lockstep", "cudasim"}
 
     Returns
     -------
@@ -69,12 +175,19 @@ def choose(
     Raises
     ------
     TypeError, ValueError
-        A number that is no positive integer, or lengths that do not fit.
+        A number that is no positive integer, lengths that do not fit, or no such target.
+
+    See Also
+    --------
+    paged_numba.paged_attention : Takes the choice with ``algorithm="auto"``.
 
     Examples
     --------
-    >>> choose([4096], [0, 1], num_q_heads=32, num_kv_heads=8, multiprocessors=132)[:2]
+    >>> sizes = {"num_q_heads": 32, "num_kv_heads": 8, "multiprocessors": 132}
+    >>> choose([4096], [0, 1], **sizes)[:2]
     ('split', 16)
+    >>> choose([4096], [0, 1], **sizes, target="lockstep").algorithm
+    'block'
     """
     num_q_heads, num_kv_heads = positive("num_q_heads", num_q_heads), positive("num_kv_heads", num_kv_heads)
     multiprocessors = positive("multiprocessors", multiprocessors)
@@ -87,6 +200,11 @@ def choose(
         raise ValueError(
             f"cu_seqlens_q must have shape [{len(seq_lens) + 1}] (len(seq_lens) + 1), got {len(cu_seqlens_q)} numbers"
         )
+    if target in FASTEST:
+        algorithm = FASTEST[target]
+        return Choice(algorithm, 1, f"of all algorithms {algorithm} takes least time on the target {target}")
+    if target != "cuda":
+        raise ValueError(f"target must be one of cuda, {', '.join(FASTEST)}, got target={target!r}")
     chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
     per_tile = tokens_per_tile(num_q_heads // num_kv_heads)
     tiles = int((-(-chunks // per_tile)).sum())
@@ -110,11 +228,11 @@ def _count(number: int, what: str) -> str:
 
 
 def tokens_per_tile(group: int) -> int:
-    """Return how many query tokens share a tile: with `group` query heads to a KV head, each is so many rows."""
+    """Return how many query tokens fit in a tile; each contributes `group` rows, one per query head of the KV head."""
     return max(1, ROWS_PER_TILE // group)
 
 
-def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | None) -> Any:
+def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | None) -> NDArray[np.int32]:
     """Return what each query token sees.
 
     Parameters
@@ -130,7 +248,14 @@ def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | Non
     Returns
     -------
     int32[num_tokens, 5]
-        Query token, its sequence, its position, and the keys that it sees: the first and one past the last.
+        A row for each query token; columns in `paged_numba.kernels.columns`.
+
+    Examples
+    --------
+    Two tokens of a sequence of 5, and one of a sequence of 3; each sees keys from the first up to itself:
+
+    >>> query_rows([5, 3], [0, 2, 3], True, None).tolist()    # token, sequence, position, first key, one past the last
+    [[0, 0, 3, 0, 4], [1, 0, 4, 0, 5], [2, 1, 2, 0, 3]]
     """
     lens, starts = np.asarray(seq_lens, np.int64), np.asarray(cu_seqlens_q, np.int64)
     counts = np.diff(starts)
@@ -139,11 +264,17 @@ def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | Non
     # Aligned at the end: the last query token stands at the last position.
     position = token - starts[1:][seq] + lens[seq]
     end = np.maximum(position + 1, 0) if causal else lens[seq]
-    first = np.zeros_like(token) if window is None else np.maximum(position - min(window, 2**31) + 1, 0)
-    return np.stack([token, seq, position, np.minimum(first, end), end], axis=1).astype(np.int32)
+    rows = np.empty((len(token), NUM_ROW_COLUMNS), np.int32)
+    rows[:, ROW_TOKEN], rows[:, ROW_SEQ], rows[:, ROW_POSITION], rows[:, ROW_END] = token, seq, position, end
+    if window is None:
+        rows[:, ROW_FIRST] = 0
+    else:
+        first = np.maximum(position - min(window, 2**31) + 1, 0)
+        rows[:, ROW_FIRST] = np.minimum(first, end)
+    return rows
 
 
-def split_rows(rows: Any, num_splits: int, block_size: int) -> Any:
+def split_rows(rows: NDArray[np.int32], num_splits: int, block_size: int) -> NDArray[np.int32]:
     """Divide the keys of each row into splits of whole blocks.
 
     Parameters
@@ -159,17 +290,17 @@ def split_rows(rows: Any, num_splits: int, block_size: int) -> Any:
     int32[num_tokens * num_splits, 5]
         All splits of a token, then those of the next.
     """
-    first, end = rows[:, 3:4].astype(np.int64), rows[:, 4:5].astype(np.int64)
+    first, end = (rows[:, column, None].astype(np.int64) for column in (ROW_FIRST, ROW_END))
     first_block, end_block = first // block_size, -(-end // block_size)
     per_split = -(-(end_block - first_block) // num_splits)
     edges = (first_block + per_split * np.arange(num_splits + 1)) * block_size
     edges = np.clip(edges, first, np.maximum(first, end))
     splits = np.repeat(rows[:, None, :], num_splits, axis=1)
-    splits[:, :, 3], splits[:, :, 4] = edges[:, :-1], edges[:, 1:]
-    return splits.reshape(-1, 5)
+    splits[:, :, ROW_FIRST], splits[:, :, ROW_END] = edges[:, :-1], edges[:, 1:]
+    return splits.reshape(-1, NUM_ROW_COLUMNS)
 
 
-def shared_tokens(rows: Any, block_tables: Any, block_size: int) -> int:
+def shared_tokens(rows: NDArray[np.int32], block_tables: Any, block_size: int) -> int:
     """Return how many first tokens lie in the same blocks for all sequences that are attended to.
 
     Parameters
@@ -179,9 +310,9 @@ def shared_tokens(rows: Any, block_tables: Any, block_size: int) -> int:
     block_tables : int[num_seqs, max_blocks]
     block_size : int
     """
-    seen = rows[rows[:, 3] < rows[:, 4]]
+    seen = rows[rows[:, ROW_FIRST] < rows[:, ROW_END]]
     ends = np.zeros(len(block_tables), np.int64)
-    np.maximum.at(ends, seen[:, 1], seen[:, 4])
+    np.maximum.at(ends, seen[:, ROW_SEQ], seen[:, ROW_END])
     tables, ends = block_tables[ends > 0], ends[ends > 0]
     alike = (tables == tables[:1]).all(axis=0)
     num_shared = int(np.logical_and.accumulate(alike).sum()) * block_size
@@ -189,7 +320,9 @@ def shared_tokens(rows: Any, block_tables: Any, block_size: int) -> int:
     return int(min(num_shared, ends.min(initial=num_shared)))
 
 
-def cascade_rows(rows: Any, num_shared: int, tokens: int) -> tuple[Any, Any]:
+def cascade_rows(
+    rows: NDArray[np.int32], num_shared: int, tokens: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Divide the keys of each row into those that sequences share and the others (cascade attention).
 
     Parameters
@@ -212,21 +345,21 @@ def cascade_rows(rows: Any, num_shared: int, tokens: int) -> tuple[Any, Any]:
     ----------
     Ye et al., "Cascade Inference: Memory Bandwidth Efficient Shared Prefix Batch Decoding", 2024.
     """
-    seen = rows[rows[:, 3] < rows[:, 4]]
+    seen = rows[rows[:, ROW_FIRST] < rows[:, ROW_END]]
     shared, own = rows.copy(), rows.copy()
     # Any sequence's table will do.
-    shared[:, 1] = seen[0, 1] if len(seen) else 0
-    shared[:, 4] = np.minimum(rows[:, 4], num_shared)
-    shared[:, 3] = np.minimum(rows[:, 3], shared[:, 4])
-    own[:, 3] = np.minimum(np.maximum(rows[:, 3], num_shared), rows[:, 4])
+    shared[:, ROW_SEQ] = seen[0, ROW_SEQ] if len(seen) else 0
+    shared[:, ROW_END] = np.minimum(rows[:, ROW_END], num_shared)
+    shared[:, ROW_FIRST] = np.minimum(rows[:, ROW_FIRST], shared[:, ROW_END])
+    own[:, ROW_FIRST] = np.minimum(np.maximum(rows[:, ROW_FIRST], num_shared), rows[:, ROW_END])
     tiles = []
     for part, its_rows in enumerate((shared, own)):
         tiles.append(tile_rows(its_rows, tokens))
-        tiles[-1][:, 0] = 2 * tiles[-1][:, 0] + part
-    return np.stack([shared, own], axis=1).reshape(-1, 5), np.concatenate(tiles)
+        tiles[-1][:, TILE_ROW] = 2 * tiles[-1][:, TILE_ROW] + part
+    return np.stack([shared, own], axis=1).reshape(-1, NUM_ROW_COLUMNS), np.concatenate(tiles)
 
 
-def tile_rows(rows: Any, tokens: int, num_splits: int = 1) -> Any:
+def tile_rows(rows: NDArray[np.int32], tokens: int, num_splits: int = 1) -> NDArray[np.int32]:
     """Put up to `tokens` neighbouring query tokens of a sequence into a tile, split by split.
 
     Parameters
@@ -242,16 +375,16 @@ def tile_rows(rows: Any, tokens: int, num_splits: int = 1) -> Any:
         First row, from which each next one is `num_splits` rows away; number of rows; the keys that any of them
         sees, and those that all see: the first and one past the last.
     """
-    seq = rows[::num_splits, 1]
+    seq = rows[::num_splits, ROW_SEQ]
     place = np.arange(len(seq))
     new_seq = np.diff(seq, prepend=-1) != 0
     place -= np.maximum.accumulate(np.where(new_seq, place, 0))
     begins = np.flatnonzero(place % tokens == 0)
     if not begins.size:
-        return np.zeros((0, 6), np.int32)
+        return np.zeros((0, NUM_TILE_COLUMNS), np.int32)
     sizes = np.diff(begins, append=len(seq))
     # int32[num_tokens, num_splits], each reduced over the tokens of a tile.
-    first, end = (rows[:, column].reshape(-1, num_splits) for column in (3, 4))
+    first, end = (rows[:, column].reshape(-1, num_splits) for column in (ROW_FIRST, ROW_END))
     none = first >= end
     any_first = np.minimum.reduceat(np.where(none, np.iinfo(np.int32).max, first), begins, axis=0)
     any_end = np.maximum.reduceat(np.where(none, 0, end), begins, axis=0)
@@ -265,4 +398,4 @@ def tile_rows(rows: Any, tokens: int, num_splits: int = 1) -> Any:
         all_first,
         all_end,
     )
-    return np.stack(columns, axis=2).reshape(-1, 6).astype(np.int32)
+    return np.stack(columns, axis=2).reshape(-1, NUM_TILE_COLUMNS).astype(np.int32)

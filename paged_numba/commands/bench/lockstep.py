@@ -13,12 +13,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
-from ... import lockstep, ops
+from ... import lockstep, ops, targets
 from ...draw.text import table
 from ...kernels.attention_block import attention_block_kernel
+from ...kernels.columns import ROW_END
 from ...ops.plan import query_rows
 from ...progress import progress
 from .provenance import provenance, write_json
@@ -85,7 +87,7 @@ def run_numpy(case: Decode, out: Any, lse: Any) -> None:
         key, value = case.key_cache[blocks].reshape(tile), case.value_cache[blocks].reshape(tile)
         scores = np.einsum("shd,sthd->sht", query, key)
         position = first * BLOCK_SIZE + np.arange(key.shape[1])
-        scores = np.where(position < case.rows[:, 4, None, None], scores, -np.inf)
+        scores = np.where(position < case.rows[:, ROW_END, None, None], scores, -np.inf)
         new_largest = np.maximum(largest, scores.max(axis=2))
         weights = np.exp(scores - new_largest[:, :, None])
         rescale = np.exp(largest - new_largest)
@@ -99,7 +101,7 @@ def run_numpy(case: Decode, out: Any, lse: Any) -> None:
 _SIMULATOR = """
 import json, sys, time
 import numpy as np
-from paged_numba.bench import lockstep as bench
+from paged_numba.commands.bench import lockstep as bench
 from paged_numba.kernels.attention_block import attention_block_kernel
 case = bench.decode_case(2, 2, 128)
 out, lse = np.zeros_like(case.query), np.zeros(case.query.shape[:2], np.float32)
@@ -111,7 +113,7 @@ print(json.dumps({"seconds": time.perf_counter() - start, "out": out.tolist()}))
 
 def simulate() -> tuple[float, Any]:
     """Return seconds and output of one decode (2 x 2 x 128 tokens) on Numba's simulator, in its own process."""
-    package_root = str(Path(__file__).parents[2])
+    package_root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": path}
     done = subprocess.run(
@@ -225,6 +227,23 @@ def compare_rungs(found: Findings) -> None:
         found.figures.setdefault("rungs", {})[what] = {"tile_s": tile, "block_s": block, "ratio": ratio}
 
 
+def host_time(found: Findings) -> None:
+    """Decode 64 sequences of 1,024 tokens with its kernel, and with a launch that does nothing."""
+    rng = np.random.default_rng(0)
+    num_seqs, length = 64, 1024
+    blocks = rng.permutation(num_seqs * length // BLOCK_SIZE).reshape(num_seqs, -1).astype(np.int32)
+    key_cache, value_cache = rng.standard_normal((2, blocks.size, BLOCK_SIZE, 2, HEAD_DIM), np.float32)
+    query = 3 * rng.standard_normal((num_seqs, 8, HEAD_DIM), np.float32)
+    lens = np.full(num_seqs, length, np.int32)
+    decode = partial(ops.paged_attention, query, key_cache, value_cache, blocks, lens, target="lockstep")
+    with mock.patch.object(targets, "launch"):
+        host = _median_seconds(decode, 101)
+    whole = _median_seconds(decode, 3)
+    what = "host part of a decode, 64 seqs x 1,024 tokens"
+    found.beside(what, host, "with its kernel", whole, f"{host / whole:.2%} of its time")
+    found.figures["host_time"] = {"host_s": host, "whole_s": whole}
+
+
 def launch_nothing(found: Findings) -> None:
     """Launch a kernel that does nothing."""
     seconds = _median_seconds(lambda: lockstep.launch(_empty_kernel, 1, 1), 101)
@@ -279,6 +298,7 @@ def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
         *([compare_with_simulator] if simulator else []),
         compare_with_numpy,
         compare_rungs,
+        host_time,
         launch_nothing,
         partial(observe, name="2 x 2 x 128 tokens", case=decode_case(2, 2, 128)),
         partial(observe, name="16 x 8 x 1,024 tokens", case=decode_case(16, 8, 1024)),

@@ -1,4 +1,4 @@
-"""Deliberately wrong plans of attention: each is a function of `paged_numba.plan` whose result is changed."""
+"""Deliberately wrong plans of attention: each changes the result of a function of `paged_numba.plan`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 
+from ...kernels.columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, TILE_ANY_END, TILE_ROW
 from ...ops import plan
 
 
@@ -40,7 +41,7 @@ class PlanMutant:
 
 @contextmanager
 def planned_wrongly(mutant: PlanMutant) -> Iterator[None]:
-    """Have operations plan with a mutant."""
+    """Let operations plan with a mutant."""
     right = getattr(plan, mutant.function)
 
     def wrong(*args: Any, **options: Any) -> Any:
@@ -61,23 +62,28 @@ def _column(column: int, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return changed
 
 
+def _one_less(column: int) -> Callable[[Any], Any]:
+    """Return a change that makes one column smaller by one, not below 0."""
+    return _column(column, lambda rows: np.maximum(rows[:, column] - 1, 0))
+
+
 def _of_tiles(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda parts_and_tiles: (parts_and_tiles[0], change(parts_and_tiles[1]))
 
 
 PLAN_MUTANTS = (
     PlanMutant("the first key is missed", "query_rows",
-               _column(3, lambda rows: np.minimum(rows[:, 3] + 1, rows[:, 4]))),
-    PlanMutant("the window is a key too long", "query_rows", _column(3, lambda rows: np.maximum(rows[:, 3] - 1, 0))),
-    PlanMutant("a token does not see itself", "query_rows", _column(4, lambda rows: np.maximum(rows[:, 4] - 1, 0))),
-    PlanMutant("positions one too high", "query_rows", _column(2, lambda rows: rows[:, 2] + 1)),
-    PlanMutant("all tokens of the first sequence", "query_rows", _column(1, lambda rows: 0 * rows[:, 1])),
+               _column(ROW_FIRST, lambda rows: np.minimum(rows[:, ROW_FIRST] + 1, rows[:, ROW_END]))),
+    PlanMutant("the window is a key too long", "query_rows", _one_less(ROW_FIRST)),
+    PlanMutant("a token does not see itself", "query_rows", _one_less(ROW_END)),
+    PlanMutant("positions one too high", "query_rows", _column(ROW_POSITION, lambda rows: rows[:, ROW_POSITION] + 1)),
+    PlanMutant("all tokens of the first sequence", "query_rows", _column(ROW_SEQ, lambda rows: 0 * rows[:, ROW_SEQ])),
     PlanMutant("splits end a key early", "split_rows",
-               _column(4, lambda rows: np.maximum(rows[:, 4] - 1, rows[:, 3])), "split"),
-    PlanMutant("splits overlap", "split_rows", _column(3, lambda rows: np.maximum(rows[:, 3] - 1, 0)), "split"),
+               _column(ROW_END, lambda rows: np.maximum(rows[:, ROW_END] - 1, rows[:, ROW_FIRST])), "split"),
+    PlanMutant("splits overlap", "split_rows", _one_less(ROW_FIRST), "split"),
     PlanMutant("last tile left out", "tile_rows", lambda tiles: tiles[:-1]),
-    PlanMutant("keys that any sees end early", "tile_rows", _column(3, lambda tiles: np.maximum(tiles[:, 3] - 1, 0))),
-    PlanMutant("a tile begins a row late", "tile_rows", _column(0, lambda tiles: np.maximum(tiles[:, 0] - 1, 0))),
+    PlanMutant("keys that any sees end early", "tile_rows", _one_less(TILE_ANY_END)),
+    PlanMutant("a tile begins a row late", "tile_rows", _one_less(TILE_ROW)),
     PlanMutant("more is shared than is", "shared_tokens", lambda tokens: tokens + 1, "cascade"),
     PlanMutant("what is shared left out", "cascade_rows", _of_tiles(lambda tiles: tiles[len(tiles) // 2 :]), "cascade"),
 )  # fmt: skip
