@@ -14,6 +14,7 @@ from .allocator.block_table import padded
 from .arguments import truth
 from .arrays import ArrayLike, IntegersLike, as_array, beside, storage, to_host
 from .cache_debug import CacheWatch
+from .draw.svg import plural
 from .ops import adopt, checks, launches, layouts
 from .ops.attention import AttentionOptions
 
@@ -124,6 +125,20 @@ class PagedKVCache:
             caches = (*self.key_caches, *self.value_caches)
             views = [np.moveaxis(cache, layouts.TOKEN_AXES[layout], 1) for cache in caches]
             self._watch = CacheWatch(self.allocator, *views)
+
+    def __repr__(self) -> str:
+        pool, (_, value) = self.allocator, self._layer(0)[:2]
+        _, block_size, num_kv_heads, head_dim = value.shape
+        parts = [
+            f"{plural(pool.num_blocks, 'block')} of {block_size} tokens",
+            f"{plural(num_kv_heads, 'KV head')} x {head_dim}",
+            *([f"{self.num_layers} layers"] if self.num_layers > 1 else []),
+            np.dtype(value.dtype).name,
+            *([self.layout] if self.layout != "NHD" else []),
+            f"{pool.num_free_blocks} free",
+            f"target {self.target}",
+        ]
+        return f"PagedKVCache({', '.join(parts)})"
 
     @property
     def key_cache(self) -> Any:

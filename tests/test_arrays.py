@@ -118,6 +118,35 @@ def test_torch_tensors_are_read_and_written_in_place_and_give_tensors(storage, l
     assert torch.equal(into.float(), results[2].float())
 
 
+class Foreign:
+    """An array of another library, which counts how often it is asked for its memory."""
+
+    def __init__(self, array):
+        self.array, self.adopted = array, 0
+
+    @property
+    def __array_interface__(self):
+        self.adopted += 1
+        return self.array.__array_interface__
+
+
+def test_each_array_is_adopted_once():
+    query, key, value, *caches = operands("float32", "NHD")
+    operations = {
+        pn.write_kv: (key, value, *caches, np.array([5, 0, -1, 2, 3, 4])[: len(key)]),
+        pn.gather_kv: (*caches, np.array([1, 0], np.int32)),
+        pn.copy_blocks: (*caches, np.array([[0, 1]])),
+        pn.paged_attention: (query, *caches, np.array([[1, 0]], np.int32), np.array([6], np.int32)),
+        pn.merge_states: (query, np.zeros(query.shape[:2], np.float32)) * 2,
+    }
+    for operation, arrays_given in operations.items():
+        foreign = [Foreign(array) for array in arrays_given]
+        more = (6,) if operation is pn.gather_kv else ()
+        operation(*foreign, *more, target=TARGET)
+        # hasattr asks once, NumPy once.
+        assert {array.adopted for array in foreign} == {2}, operation
+
+
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
 def test_torch_tensor_that_needs_a_gradient_is_refused_by_name(storage):
     torch = pytest.importorskip("torch")

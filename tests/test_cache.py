@@ -1,6 +1,7 @@
 """The cache: allocator, kernels and dense attention in step, and failures that change nothing."""
 
 import doctest
+import inspect
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 import paged_numba as pn
 import paged_numba.cache
+from paged_numba.ops import checks
+from paged_numba.ops.attention import AttentionOptions
 from paged_numba.testing.machines import cache_machine
 from paged_numba.testing.properties import assert_same_bits
 
@@ -372,3 +375,53 @@ def test_a_sequence_that_the_allocator_swapped_out_is_refused():
     ):
         subject.swap_in("a")
     assert subject.allocator.is_swapped("a")
+
+
+def test_a_write_is_checked_once_and_nothing_is_launched_for_nothing(monkeypatch):
+    launched, checked = [], []
+
+    def launch(kernel, *_, target):
+        launched.append(kernel.py_func.__name__)
+
+    right = checks.check_tokens
+
+    def check(*tokens):
+        checked.append(tokens)
+        right(*tokens)
+
+    cache = pn.PagedKVCache(8, 4, 1, 2, num_layers=2, target="lockstep")
+    monkeypatch.setattr(pn.targets, "launch", launch)
+    monkeypatch.setattr(checks, "check_tokens", check)
+    tokens = np.ones((2, 5, 1, 2), np.float32)
+    cache.add("a", tokens, tokens)
+    assert launched == ["write_kv_kernel"] * 2
+    assert len(checked) == 2
+    launched.clear()
+    cache.add("nothing", tokens[:, :0], tokens[:, :0])
+    cache.gather("nothing")
+    pn.copy_blocks(cache.key_cache, cache.value_cache, np.zeros((0, 2), np.int64), target="lockstep")
+    cache.attend([], np.ones((0, 1, 2), np.float32))
+    assert launched == []
+    cache.fork("a", "b")
+    cache.append("b", tokens[:, :1], tokens[:, :1])
+    assert launched == ["copy_blocks_kernel"] * 2 + ["write_kv_kernel"] * 2
+
+
+def test_attend_takes_the_options_of_paged_attention():
+    options = set(inspect.signature(pn.paged_attention).parameters)
+    inputs = {"query", "key_cache", "value_cache", "block_tables", "seq_lens", "cu_seqlens_q"}
+    of_the_cache = {"k_scale", "v_scale", "layout", "target"}
+    assert set(AttentionOptions.__annotations__) == options - inputs - of_the_cache
+
+
+def test_repr_says_what_a_reader_wants():
+    cache = pn.PagedKVCache(64, 16, 2, 64, target="lockstep")
+    tokens = np.ones((40, 2, 64), np.float32)
+    cache.add("a", tokens, tokens)
+    assert repr(cache) == (
+        "PagedKVCache(64 blocks of 16 tokens, 2 KV heads x 64, float32, 61 free, target lockstep)"
+    )
+    many = pn.PagedKVCache(1, 8, 1, 32, num_layers=3, dtype="bfloat16", layout="HND", target="lockstep")
+    assert repr(many) == (
+        "PagedKVCache(1 block of 8 tokens, 1 KV head x 32, 3 layers, bfloat16, HND, 1 free, target lockstep)"
+    )

@@ -142,7 +142,7 @@ def test_a_dash_is_no_file_to_write(capsys, words):
 
 @pytest.mark.parametrize("name", ["all zeros", "last token missed"])
 def test_tour_with_a_wrong_kernel_fails(capsys, prompts, name):
-    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_tile"]
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_block"]
     with kernels.installed(mutant):
         status, out, _ = run(capsys, "tour", "--text", str(prompts))
     assert status == 1

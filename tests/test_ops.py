@@ -178,6 +178,50 @@ def test_auto_splits_long_sequences_of_small_batches_and_says_why():
     assert choose([129], 4096) == choose([1] * 33, 4096)
 
 
+def test_auto_takes_what_is_fastest_on_its_target_and_says_why():
+    sizes = {"num_q_heads": 32, "num_kv_heads": 8, "multiprocessors": 132}
+    for target, algorithm in {"lockstep": "block", "cudasim": "naive"}.items():
+        choice = pn.plan.choose([4096], [0, 1], **sizes, target=target)
+        assert choice[:2] == (algorithm, 1)
+        assert choice.why == f"of all algorithms {algorithm} takes least time on the target {target}"
+    with pytest.raises(ValueError, match="target must be one of cuda, lockstep, cudasim, got target='auto'"):
+        pn.plan.choose([4096], [0, 1], **sizes, target="auto")
+    with lockstep.profiling() as report:
+        pn.paged_attention(
+            np.ones((1, 4, 8), np.float32),
+            *np.zeros((2, 4, 4, 2, 8), np.float32),
+            [[1, 0]],
+            [6],
+            target=TARGET,
+        )
+    assert [kernel["kernel"] for kernel in report.kernels] == ["attention_block_kernel"]
+
+
+def test_a_plan_says_what_runs_and_why():
+    lens, starts, tables = np.array([300, 40]), np.array([0, 1, 18]), np.arange(40).reshape(2, 20)
+    rows = pn.plan.query_rows(lens, starts, True, None)
+
+    def plan(algorithm, num_splits=None, layout="NHD"):
+        return pn.plan.plan_attention(
+            rows, lens, starts, tables, block_size=16, num_q_heads=4, num_kv_heads=2, window=None,
+            algorithm=algorithm, num_splits=num_splits, layout=layout, target=TARGET,
+        )  # fmt: skip
+
+    block = plan("auto")
+    assert (block.algorithm, block.tiles, block.num_parts) == ("block", None, 1)
+    assert block.why == "of all algorithms block takes least time on the target lockstep"
+    assert block.rows is rows
+    tile = plan("tile")
+    # 8 tokens of 2 heads fill a tile of 16 rows: 1 token, then 17 in three tiles.
+    assert tile.tiles[:, pn.plan.TILE_ROW].tolist() == [0, 1, 9, 17]
+    assert (tile.num_parts, tile.why) == (1, "algorithm='tile' was asked for")
+    split = plan("split", 3)
+    assert (split.num_parts, len(split.rows), len(split.tiles)) == (3, 3 * 18, 3 * 4)
+    assert plan("split").num_parts == 2
+    assert plan("cascade").num_parts == 2
+    assert plan("auto", layout="packed").algorithm == "packed"
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [

@@ -13,6 +13,8 @@ from ..errors import InputError
 from ..lockstep.profiler.report import Report
 from ..ops.attention import ALGORITHMS
 from ..ops.copies import copy_blocks
+from ..ops.plan import choose
+from ..targets import multiprocessors
 from .user_function import load_function
 
 OPERATIONS = ("write_kv", "gather_kv", "copy_blocks", "paged_attention")
@@ -140,6 +142,16 @@ def _operation(name: str, sizes: dict[str, int], algorithm: str, debug: bool) ->
         targets = cache.block_tables(range(0, 2 * num_seqs, 2)).ravel()
         pairs = np.stack([blocks, targets], axis=1).astype(np.int64)
         return lambda: copy_blocks(cache.key_cache, cache.value_cache, pairs, target="lockstep")
+    if algorithm == "auto":
+        # What a GPU would run: without one, another algorithm may take less time.
+        lens, starts = np.full(num_seqs, seq_len), np.arange(num_seqs + 1)
+        algorithm = choose(
+            lens,
+            starts,
+            num_q_heads=sizes["num_q_heads"],
+            num_kv_heads=num_kv_heads,
+            multiprocessors=multiprocessors("lockstep"),
+        ).algorithm
     query = 3 * rng.standard_normal((num_seqs, sizes["num_q_heads"], head_dim), np.float32)
     return lambda: cache.attend(range(1, 2 * num_seqs, 2), query, algorithm=algorithm)
 

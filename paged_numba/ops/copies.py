@@ -65,7 +65,9 @@ def write_kv(
     slot_mapping = as_array(slot_mapping, "slot_mapping")
     slots = on_host(slot_mapping, "slot_mapping")
     checks.check_write_kv(keys, values, caches.key, caches.value, slots)
-    launches.write(key, value, caches, adopt.integers(slot_mapping, slots, np.int64), targets.resolve(target))
+    launches.write(
+        keys, values, caches, adopt.integers(slot_mapping, slots, np.int64), targets.resolve(target)
+    )
 
 
 def gather_kv(
