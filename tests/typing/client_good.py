@@ -129,11 +129,16 @@ assert_type(picture.svg(), str)
 # The lockstep machine, and `cuda` where there may be no GPU.
 
 
+@cuda.jit(device=True)
+def next_number(x: Any) -> Any:
+    return x + 1
+
+
 @cuda.jit
 def add_one(x: Any) -> None:
     i = cuda.grid(1)
     if i < x.size:
-        x[i] += 1
+        x[i] = next_number(x[i])
 
 
 host = np.zeros(100, np.float32)
