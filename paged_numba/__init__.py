@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "BlockAllocator": "allocator",
-    "DuplicateSequenceError": "errors",
-    "OutOfBlocksError": "errors",
-    "PagedKVCache": "cache",
-    "SwappedSequenceError": "errors",
-    "UnknownSequenceError": "errors",
-    "copy_blocks": "ops",
-    "gather_kv": "ops",
-    "merge_states": "ops",
-    "paged_attention": "ops",
-    "write_kv": "ops",
-}
-_MODULES = {
-    "arrays": "arrays",
-    "draw": "draw",
-    "errors": "errors",
-    "lockstep": "lockstep",
-    "plan": "ops.plan",
-    "reference": "reference",
-    "targets": "targets",
-}
+__version__ = "0.1.0"
 
-__all__ = [  # noqa: PLE0604 (names that __getattr__ finds)
-    *_HOME,
-    *_MODULES,
-    "cuda",
-]
+# Each public name stands twice: type checkers read the imports, Python the tables, which import a module only when
+# one of its names is used. tests/test_types.py compares the two.
+if TYPE_CHECKING:
+    from . import arrays as arrays
+    from . import draw as draw
+    from . import errors as errors
+    from . import lockstep as lockstep
+    from . import reference as reference
+    from . import targets as targets
+    from .allocator import BlockAllocator as BlockAllocator
+    from .cache import PagedKVCache as PagedKVCache
+    from .errors import DuplicateSequenceError as DuplicateSequenceError
+    from .errors import OutOfBlocksError as OutOfBlocksError
+    from .errors import SwappedSequenceError as SwappedSequenceError
+    from .errors import UnknownSequenceError as UnknownSequenceError
 
+    # On a GPU `cuda` is numba.cuda, which has no types; the facade has the names that run on every target.
+    from .lockstep.cuda import facade as cuda
+    from .ops import copy_blocks as copy_blocks
+    from .ops import gather_kv as gather_kv
+    from .ops import merge_states as merge_states
+    from .ops import paged_attention as paged_attention
+    from .ops import plan as plan
+    from .ops import write_kv as write_kv
+else:
+    import importlib
 
-def __getattr__(name: str) -> Any:
-    # Lazily, so that the allocator and the lockstep machine are had without importing Numba.
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    if name in _MODULES:
-        return importlib.import_module(f".{_MODULES[name]}", __name__)
-    if name == "cuda":
-        return importlib.import_module(".targets", __name__).cuda_module()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _HOME = {
+        "BlockAllocator": "allocator",
+        "DuplicateSequenceError": "errors",
+        "OutOfBlocksError": "errors",
+        "PagedKVCache": "cache",
+        "SwappedSequenceError": "errors",
+        "UnknownSequenceError": "errors",
+        "copy_blocks": "ops",
+        "gather_kv": "ops",
+        "merge_states": "ops",
+        "paged_attention": "ops",
+        "write_kv": "ops",
+    }
+    _MODULES = {
+        "arrays": "arrays",
+        "draw": "draw",
+        "errors": "errors",
+        "lockstep": "lockstep",
+        "plan": "ops.plan",
+        "reference": "reference",
+        "targets": "targets",
+    }
 
+    __all__ = [*_HOME, *_MODULES, "cuda"]  # noqa: PLE0604 (the names are strings)
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __getattr__(name):
+        if name in _HOME:
+            return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        if name in _MODULES:
+            return importlib.import_module(f".{_MODULES[name]}", __name__)
+        if name == "cuda":
+            return importlib.import_module(".targets", __name__).cuda_module()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted(__all__)

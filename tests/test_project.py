@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "replay": BELOW_COMMANDS,
     "testing": BELOW_COMMANDS,
     "commands": BELOW_COMMANDS,
-    "__init__": set(),
+    "__init__": {"allocator", "arrays", "cache", "draw", "lockstep", "ops", "reference", "targets"},
     "__main__": {"commands"},
 }
 # The same inside lockstep.
@@ -201,6 +201,11 @@ def test_public_names_exist():
     assert sorted(paged_numba.__all__) == dir(paged_numba)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = paged_numba.nothing
+
+
+def test_the_citation_names_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", text, re.M) == [paged_numba.__version__]
 
 
 def lines_of_code(text):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import update_wrapper
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -144,6 +144,12 @@ def _scalar_types(signature: Any) -> list[np.dtype[Any] | None]:
     return [scalar_type(part.strip()) for part in parts]
 
 
+@overload
+def jit(func_or_sig: Callable[..., Any], *, device: bool = False, **options: Any) -> Kernel: ...
+@overload
+def jit(
+    func_or_sig: Any = None, *, device: bool = False, **options: Any
+) -> Callable[[Callable[..., Any]], Kernel]: ...
 def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any:
     """Decorate a kernel or, with ``device=True``, a device function; bare or with arguments.
 
