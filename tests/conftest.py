@@ -1,6 +1,7 @@
 """Hypothesis profiles, what needs which package, and the reason why tests marked ``gpu`` are skipped."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,10 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {reason}"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say why tests were skipped, a line for each reason."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    for reason, count in Counter(report.longrepr[2] for report in skipped).most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")

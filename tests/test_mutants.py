@@ -132,6 +132,7 @@ def blind():
 
 
 PROPERTIES = {
+    "attend": lambda: attend("block"),
     "attend packed": attend_packed,
     "exact": exact,
     "hide": hide,
@@ -163,10 +164,9 @@ def test_plan_mutant_is_killed(mutant):
         attend(mutant.algorithm)
 
 
-def test_real_kernels_survive_the_same_hunt():
-    attend("block")
-    for run in PROPERTIES.values():
-        run()
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_real_kernels_survive_the_same_hunt(name):
+    PROPERTIES[name]()
 
 
 @hunt
