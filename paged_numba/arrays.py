@@ -1,4 +1,4 @@
-"""Arrays of any library, on the host or on the GPU, as kernels take them: with a NumPy dtype, without a copy."""
+"""Arrays of any library, on the host or on the GPU: adopted without a copy, as arrays that kernels take."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ IntegersLike: TypeAlias = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
 """A small array of integers, or a list of them."""
 
 _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
-"""Dtypes that torch cannot hand over, and those of the same size that it can."""
+"""Dtypes that torch cannot share, and dtypes of the same size that it can."""
 
 
 def as_array(array: Any, name: str = "array") -> Any:
@@ -128,7 +128,7 @@ def on_host(array: Any, name: str = "array") -> Any:
 
 
 def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
-    """Return a fresh array where `like` lies, a tensor of torch if that is one."""
+    """Return an uninitialised array on the device of `like`; a torch tensor if `like` is one."""
     if _is_tensor(like):
         return like.new_empty(shape, dtype=getattr(sys.modules["torch"], np.dtype(dtype).name))
     if hasattr(like, "__cuda_array_interface__"):
@@ -139,7 +139,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
 
 
 def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
-    """Return an array of NaN for a target's kernels to keep: on the GPU for ``cuda``."""
+    """Return an array of NaN that a target's kernels can use: on the GPU for ``cuda``."""
     if target == "lockstep":
         from .lockstep.machine.poison import fresh_array
 
@@ -156,7 +156,7 @@ def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
 
 
 def beside(array: Any, like: Any) -> Any:
-    """Return a NumPy array where `like` lies: copied to the GPU if it does."""
+    """Return a NumPy array on the device of `like`: a copy if that is the GPU."""
     if not hasattr(like, "__cuda_array_interface__"):
         return array
     from numba import cuda
@@ -165,7 +165,7 @@ def beside(array: Any, like: Any) -> Any:
 
 
 def transposed(array: Any, axes: tuple[int, ...]) -> Any:
-    """Return a view of an array with its axes in another order, on the GPU if it lies there."""
+    """Return a view of an array, on the host or on the GPU, with its axes in another order."""
     if not hasattr(array, "__cuda_array_interface__"):
         return _as_numpy(array).transpose(axes)
     array = _device_array(array)
@@ -174,22 +174,22 @@ def transposed(array: Any, axes: tuple[int, ...]) -> Any:
 
 
 def reshaped(array: Any, shape: tuple[int, ...]) -> Any:
-    """Return a view of a contiguous array in another shape, on the GPU if it lies there."""
+    """Return a view of a contiguous array, on the host or on the GPU, in another shape."""
     if not hasattr(array, "__cuda_array_interface__"):
         return _as_numpy(array).reshape(shape)
     return _device_array(array).reshape(shape)
 
 
 def _is_tensor(array: Any) -> bool:
-    # Where torch was not imported, nothing is a tensor of it.
+    # Unless torch was imported, nothing can be a tensor.
     return isinstance(array, getattr(sys.modules.get("torch"), "Tensor", ()))
 
 
 def _tensor_view(tensor: Any) -> Any:
-    """Return NumPy's or Numba's array over a tensor of torch."""
+    """Return a NumPy or Numba array over the memory of a torch tensor."""
     torch = sys.modules["torch"]
     if tensor.requires_grad and torch.is_grad_enabled():
-        raise TypeError("it needs a gradient, which nothing here computes: pass tensor.detach()")
+        raise TypeError("it needs a gradient, which no operation computes: pass tensor.detach()")
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in _BITS:
         return _device_array(tensor) if tensor.is_cuda else tensor.numpy()
@@ -204,14 +204,14 @@ def _from_dlpack(array: Any) -> Any:
     try:
         return np.from_dlpack(array)
     except (BufferError, RuntimeError):
-        # NumPy reads no bfloat16 through DLPack; some libraries hand it over themselves, read-only (JAX).
+        # NumPy reads no bfloat16 through DLPack; JAX converts it by __array__, read-only.
         if not isinstance(getattr(array, "dtype", None), np.dtype):
             raise
         return np.asarray(array)
 
 
 def _device_array(array: Any) -> Any:
-    """Return an array on the GPU as Numba's; one of Numba's as it is, since its interface knows no bfloat16."""
+    """Return an array on the GPU as a Numba array; a Numba array as it is, since its interface knows no bfloat16."""
     from numba import cuda
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
@@ -225,5 +225,5 @@ def _device_view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...], d
 
 
 def _as_numpy(array: Any) -> Any:
-    """Return an array of the host as NumPy's, without a copy where it says where it lies."""
+    """Return an array on the host as a NumPy array, without a copy where it exposes its memory."""
     return np.asarray(getattr(array, "__lockstep_array__", array))

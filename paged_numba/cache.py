@@ -1,4 +1,4 @@
-"""A paged KV cache: allocator, storage and operations together, what a user holds."""
+"""`PagedKVCache`: the allocator, the storage and the operations in one object."""
 
 from __future__ import annotations
 
@@ -38,36 +38,46 @@ class PagedKVCache:
     dtype : dtype or str
         Of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
     layout : {"NHD", "HND", "packed"}
-        Whether the tokens of a block come before its KV heads, or after them, or as the first vLLM kernels had them;
-        see `paged_numba.ops.layouts`.
+        Order of the storage's axes; see `paged_numba.ops.layouts`.
     k_scale, v_scale : float or float[num_kv_heads], optional
         Factors by which stored keys and values are multiplied when they are read, for float8_e4m3fn: callers store
         ``key / k_scale``.
     prefix_caching : bool
-        Whether `add` finds the keys and values of first tokens that another sequence has, or had.
+        Whether `add` reuses blocks that already hold the keys and values of a sequence's first tokens.
     watermark : float
-        Part of the pool that `add` leaves free for sequences to grow into, 0 to 1.
+        Part of the pool, 0 to 1, that `add` leaves free for sequences to grow into.
     target : str
-        What runs the kernels and so where the storage lies; see `paged_numba.targets.resolve`.
+        What runs the kernels, and so where the storage lies; see `paged_numba.targets.resolve`.
     debug : bool
-        Whether each launch that is given the cache's arrays, of whatever kernel, is checked against the
-        allocator. A read of a freed block, of a slot that its sequence has not written or past a
-        sequence's end, a write into a block that sequences share, and a block table that is no
-        sequence's raise KernelError when the launch ends, or are findings in
-        ``lockstep.sanitizing()``. What the host writes into the arrays itself counts as unwritten. Only on
-        the target ``lockstep``, and slow.
+        Whether to check each launch of any kernel that takes the cache's arrays against the allocator. These faults
+        raise KernelError when the launch ends, or become findings of an enclosing ``lockstep.sanitizing()``: a read of
+        a freed block, of an unwritten slot or past the end of a sequence, a write into a shared block, and a block
+        table that is not a sequence's. A slot that the host writes, past the kernels, counts as unwritten. Works on
+        the target ``lockstep`` only, and is slow.
 
     Attributes
     ----------
     allocator : BlockAllocator
-        Who owns which block.
+        Which sequence holds which block.
     key_caches, value_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
-        Of each layer; other layouts than NHD have other shapes. On the GPU for the target ``cuda``, else NumPy. Slots
-        that were never written hold NaN.
+        By layer; the shape is that of the layout NHD. Arrays on the GPU for the target ``cuda``, else NumPy arrays.
+        Slots that were never written hold NaN.
     key_cache, value_cache
         Those of the first layer.
     target : str
-        The target that runs.
+        The target that runs: ``cuda``, ``lockstep`` or ``cudasim``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A size, dtype, layout or scale that no cache can have, or ``debug=True`` on another target than ``lockstep``.
+    TargetUnavailableError
+        The target cannot run here.
+
+    See Also
+    --------
+    BlockAllocator : The bookkeeping alone.
+    write_kv, gather_kv, copy_blocks, paged_attention : The operations on arrays of your own.
 
     Examples
     --------
@@ -118,7 +128,7 @@ class PagedKVCache:
             [storage(shape, storage_type, self.target) for _ in range(num_layers)] for shape in shapes
         )
         self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
-        # Sequences that hold reserved tokens which nobody has said are written: no others may find their blocks.
+        # Sequences with reserved tokens that are not committed yet: the prefix cache must not offer their blocks.
         self._unwritten: set[Hashable] = set()
         self._watch = None
         if debug:
@@ -174,17 +184,34 @@ class PagedKVCache:
         token_ids : sequence of int, optional
             The tokens; needed with prefix_caching.
         salt : hashable, optional
-            Prefixes are shared by sequences of one salt only.
+            Sequences share prefixes only with sequences of the same salt.
 
         Returns
         -------
         int
-            How many of the first tokens were found: their rows of `key` and `value` were not used.
+            How many of the first tokens the prefix cache already held; their rows of `key` and `value` were not used.
 
         Raises
         ------
-        DuplicateSequenceError, OutOfBlocksError, TypeError, ValueError
-            Nothing was changed.
+        DuplicateSequenceError
+            A sequence has this id. Nothing was changed, here and below.
+        OutOfBlocksError
+            The pool has too few free blocks above the watermark.
+        TypeError, ValueError
+            Keys or values of another shape or dtype than the cache's, or token ids that do not fit.
+
+        See Also
+        --------
+        reserve : For a model, whose layers compute their keys and values one after the other.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import paged_numba as pn
+        >>> cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=2, prefix_caching=True)
+        >>> kv = np.ones((9, 1, 2), np.float32)
+        >>> cache.add("a", kv, kv, range(9)), cache.add("b", kv, kv, range(9))    # b shares two full blocks with a
+        (0, 8)
         """
         keys, values = self._by_layer("key", key), self._by_layer("value", value)
         tokens = self._check_tokens(keys, values, token_ids)
@@ -196,7 +223,7 @@ class PagedKVCache:
     def append(
         self, seq_id: Hashable, key: ArrayLike, value: ArrayLike, token_ids: TokenIds | None = None
     ) -> None:
-        """Append tokens to a sequence; a block that it shares with others is copied first.
+        """Append tokens to a sequence; if its last block is shared and part-filled, copy that block first.
 
         Parameters
         ----------
@@ -208,18 +235,22 @@ class PagedKVCache:
 
         Raises
         ------
-        UnknownSequenceError, OutOfBlocksError, TypeError, ValueError
-            Nothing was changed.
+        UnknownSequenceError, SwappedSequenceError
+            No sequence in the pool has this id. Nothing was changed, here and below.
+        OutOfBlocksError
+            The pool has too few free blocks.
+        TypeError, ValueError
+            No tokens, keys or values of another shape or dtype than the cache's, or token ids that do not fit.
         """
         keys, values = self._by_layer("key", key), self._by_layer("value", value)
         tokens = self._check_tokens(keys, values, token_ids)
         self._write(seq_id, self.allocator.append(seq_id, tokens), list(zip(keys, values, strict=True)))
 
     def reserve(self, seq_id: Hashable, tokens: int | TokenIds, *, salt: Hashable = None) -> Allocation:
-        """Make room for tokens whose keys and values are computed layer by layer.
+        """Make room for tokens whose keys and values a model computes layer by layer.
 
-        A model's layer needs the attention of the layer before: for each, `write_layer` and `attend`; after the last
-        one `commit`. Starts the sequence if it is new, else grows it.
+        Starts the sequence if it is new, else grows it. Then, for each layer, call `write_layer` and `attend`, since a
+        layer needs the attention of the layer before it; after the last layer call `commit`.
 
         Parameters
         ----------
@@ -227,17 +258,35 @@ class PagedKVCache:
         tokens : int or sequence of int
             How many, or the token ids; see `BlockAllocator.add` and `BlockAllocator.append`.
         salt : hashable, optional
-            Of a new sequence.
+            Of a new sequence; see `add`.
 
         Returns
         -------
         Allocation
-            Its blocks are copied already; its slots are to be written in each layer.
+            The slots to write in each layer. Blocks that had to be copied are copied already.
 
         Raises
         ------
-        OutOfBlocksError, SwappedSequenceError, TypeError, ValueError
-            Nothing was changed.
+        OutOfBlocksError
+            The pool has too few free blocks. Nothing was changed, here and below.
+        SwappedSequenceError
+            The sequence is swapped out.
+        TypeError, ValueError
+            Tokens that the allocator does not take.
+
+        Examples
+        --------
+        One step of a model with two layers and a sequence of 5 tokens:
+
+        >>> import numpy as np
+        >>> import paged_numba as pn
+        >>> cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=2, num_layers=2)
+        >>> allocation = cache.reserve("a", 5)
+        >>> query = key = value = np.ones((5, 1, 2), np.float32)
+        >>> for layer in range(cache.num_layers):
+        ...     cache.write_layer(layer, key, value, allocation.slots)
+        ...     out = cache.attend(["a"], query, layer=layer, cu_seqlens_q=[0, 5])
+        >>> cache.commit("a")
         """
         pool = self.allocator
         is_new = seq_id not in pool and not pool.is_swapped(seq_id)
@@ -255,18 +304,18 @@ class PagedKVCache:
         key, value : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype.
         slots : int64[num_tokens]
-            Of `reserve`; those of several sequences may be put together.
+            From `reserve`; the slots of several sequences may be concatenated.
 
         Raises
         ------
         TypeError, ValueError
-            Nothing was written.
+            No such layer, or a dtype, shape or slot that does not fit; nothing was written.
         """
         stored = self._layer(layer).stored
         ops.write_kv(key, value, *stored, slots, layout=self.layout, target=self.target)
 
     def commit(self, seq_id: Hashable) -> None:
-        """Say that all tokens of a sequence are written in each layer; see `BlockAllocator.commit`."""
+        """Declare that each layer of a sequence is written; see `BlockAllocator.commit`."""
         self.allocator.commit(seq_id)
         self._unwritten.discard(seq_id)
 
@@ -275,27 +324,29 @@ class PagedKVCache:
 
         Raises
         ------
-        UnknownSequenceError, DuplicateSequenceError
-            Nothing was changed.
+        UnknownSequenceError, SwappedSequenceError
+            No sequence in the pool has the id `parent_id`; nothing was changed.
+        DuplicateSequenceError
+            A sequence has the id `child_id`; nothing was changed.
         """
         self.allocator.fork(parent_id, child_id)
         if parent_id in self._unwritten:
             self._unwritten.add(child_id)
 
     def free(self, seq_id: Hashable) -> None:
-        """End a sequence, swapped out or not, and give back the blocks that no other shares.
+        """End a sequence, swapped out or not, and free the blocks that no other sequence shares.
 
         Raises
         ------
         UnknownSequenceError
-            Nothing was changed.
+            No sequence has this id; nothing was changed.
         """
         self.allocator.free(seq_id)
         self._swapped.pop(seq_id, None)
         self._unwritten.discard(seq_id)
 
     def preempt(self, seq_id: Hashable) -> None:
-        """Free a sequence that is to be added and computed again; see `BlockAllocator.preempt`.
+        """Free a sequence that the caller will add and compute again; see `BlockAllocator.preempt`.
 
         Raises
         ------
@@ -308,7 +359,7 @@ class PagedKVCache:
     def swap_out(self, seq_id: Hashable) -> None:
         """Move the keys and values of a sequence to host memory; see `BlockAllocator.swap_out`.
 
-        Until `swap_in` brings them back, bit for bit, the sequence may only be freed.
+        `swap_in` brings them back bit for bit; until then the sequence can only be freed.
 
         Raises
         ------
@@ -324,15 +375,19 @@ class PagedKVCache:
 
         Raises
         ------
-        UnknownSequenceError, OutOfBlocksError, ValueError
-            Nothing was changed.
+        UnknownSequenceError
+            No sequence has this id. Nothing was changed, here and below.
+        OutOfBlocksError
+            The pool has too few free blocks.
+        ValueError
+            The sequence is in the pool, or its allocator swapped it out without this cache.
         """
         if self.allocator.is_swapped(seq_id) and seq_id not in self._swapped:
             raise ValueError(
                 f"seq_id must be swapped out by this cache, not by its allocator alone, got {seq_id!r}"
             )
         allocation = self.allocator.swap_in(seq_id)
-        # From the end: the first tokens may have been found, or released before the others were swapped out.
+        # Counted from the end: the prefix cache may hold the first tokens, or a window may have released them.
         count = allocation.slots.size
 
         def last(part: Any) -> Any:
@@ -358,7 +413,7 @@ class PagedKVCache:
         return self.allocator.release(seq_id, window)
 
     def gather(self, seq_id: Hashable, *, layer: int = 0) -> tuple[Any, Any]:
-        """Return the keys and values of a sequence in a layer, of its tokens that are not released.
+        """Return the keys and values of a sequence's tokens in a layer, without those that were released.
 
         Returns
         -------
@@ -374,9 +429,13 @@ class PagedKVCache:
         return ops.gather_kv(*stored, blocks, count, layout=self.layout, target=self.target)
 
     def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:
-        """Return int32[num_seqs, max_blocks]: the block tables of sequences, padded with -1.
+        """Return the block tables of sequences as one array, int32[num_seqs, max_blocks].
 
-        Blocks that were released are -1 as well.
+        Tables that are shorter than the longest are padded with -1; released blocks are -1, too.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
         """
         return padded([self.allocator.block_table(seq_id) for seq_id in seq_ids])
 
@@ -397,9 +456,9 @@ class PagedKVCache:
         query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
         layer : int
         cu_seqlens_q : int32[num_seqs + 1], optional
-            Which query tokens are whose; one of each sequence if None.
+            Which query tokens belong to which sequence; one to each sequence if None.
         **options
-            Of `paged_numba.paged_attention`, but for layout, target, k_scale and v_scale, which are the cache's.
+            Options of `paged_numba.paged_attention`, except layout, target, k_scale and v_scale: the cache has its own.
 
         Returns
         -------
@@ -407,6 +466,13 @@ class PagedKVCache:
             Of the query's dtype.
         lse : float32[num_tokens, num_q_heads]
             Only with ``return_lse=True``.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            A sequence that is not in the pool.
+        TypeError, ValueError
+            A query or an option that does not fit.
         """
         if isinstance(seq_ids, str):
             raise TypeError(f"seq_ids must be a sequence of ids, got seq_ids={seq_ids!r}")

@@ -1,4 +1,4 @@
-"""What ``PagedKVCache(..., debug=True)`` adds: each slot's owner and written state, held against every access."""
+"""`CacheWatch` checks every access to a cache against its allocator: ``PagedKVCache(..., debug=True)``."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Place(NamedTuple):
 
 
 class CacheWatch(Observer):
-    """Holds accesses to a cache against its allocator.
+    """Checks accesses to a cache against its allocator.
 
-    Any lockstep launch that is given the cache's arrays is watched. What is wrong goes to the findings of an
-    enclosing ``lockstep.sanitizing()``; without one the launch raises when it ends.
+    Watches each lockstep launch that takes the cache's arrays, and keeps for each slot whether it was written. Faults
+    become findings of an enclosing ``lockstep.sanitizing()``; without one, the launch raises KernelError at its end.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class CacheWatch(Observer):
     # Ownership.
 
     def look(self) -> None:
-        """Note who owns which block now; one that was handed out anew holds nothing."""
+        """Record which sequence owns which block; a block that was handed out again counts as unwritten."""
         pool = self._allocator
         owners: dict[int, list[Place]] = {}
         self._held = np.zeros((pool.num_blocks, pool.block_size), bool)
@@ -110,21 +110,21 @@ class CacheWatch(Observer):
             return
         line = machine.line
 
-        def tell() -> None:
+        def report() -> None:
             here, machine.line = machine.line, line
             for kind, bad in (
                 ("read of a freed block", free),
                 ("read past a sequence's end", beyond),
                 ("read of an unwritten slot", unwritten),
             ):
-                self._tell(machine, array, kind, made, block, offset, bad)
+                self._report(machine, array, kind, made, block, offset, bad)
             machine.line = here
 
         # A block is copied whole, with the slots that hold nothing yet.
         if machine.line.copies and not free.any():
-            self._copied = written, made, tell
+            self._copied = written, made, report
         else:
-            tell()
+            report()
 
     def store(
         self, machine: ObservedMachine, array: ObservedArray, mask: Any, position: Any, value: Any
@@ -137,15 +137,15 @@ class CacheWatch(Observer):
         made = accesses(machine, array, mask, position)
         cache, written = self._written[id(array.memory.root)]
         block, offset = _slots(cache, made)
-        self._tell(machine, array, "write into a freed block", made, block, offset, ~self._owned[block])
-        self._tell(machine, array, "write into a shared block", made, block, offset, self._shared[block])
+        self._report(machine, array, "write into a freed block", made, block, offset, ~self._owned[block])
+        self._report(machine, array, "write into a shared block", made, block, offset, self._shared[block])
         if copied is None or not np.array_equal(copied[1].lane, made.lane):
             written[block, offset] = True
         else:
             written[block, offset] = copied[0][_slots(cache, copied[1])]
 
     def _flush(self) -> None:
-        """Tell of a load that no store followed."""
+        """Report the last load, if no store followed it."""
         if self._copied is not None:
             self._copied[2]()
             self._copied = None
@@ -153,7 +153,7 @@ class CacheWatch(Observer):
     # Findings.
 
     def _check_tables(self, machine: ObservedMachine, tables: Any, lens: Any) -> None:
-        """Tell of rows that follow no sequence's block table, or follow one too far."""
+        """Report rows of `tables` that are not a sequence's block table, or that reach past its end."""
         pool = self._allocator
         for row, length in enumerate(lens.tolist()):
             used = tables[row, : -(-length // pool.block_size)].tolist()
@@ -163,7 +163,7 @@ class CacheWatch(Observer):
             first = next((index for index, block in enumerate(used) if block >= 0), 0)
             starts = [place.seq_id for place in self._owners.get(used[first], ()) if place.number == first]
             if not starts:
-                self._tell_row(
+                self._report_row(
                     machine, row, f"begins with block {used[first]}, {self._describe(used[first])}"
                 )
                 continue
@@ -172,19 +172,19 @@ class CacheWatch(Observer):
             index, own = _common(tables_of[seq_id], used), pool.seq_len(seq_id)
             if length > own:
                 text = f"reads tokens {own} to {length - 1} of sequence {seq_id!r}, which has {own} tokens"
-                self._tell_row(machine, row, text)
+                self._report_row(machine, row, text)
             elif index < len(used):
                 text = (
                     f"has block {used[index]} for tokens from {index * pool.block_size} on of sequence {seq_id!r}, "
                     f"whose block there is {tables_of[seq_id][index]}: {self._describe(used[index])}"
                 )
-                self._tell_row(machine, row, text)
+                self._report_row(machine, row, text)
 
-    def _tell_row(self, machine: ObservedMachine, row: int, text: str) -> None:
+    def _report_row(self, machine: ObservedMachine, row: int, text: str) -> None:
         what = f"row {row} of block_tables {text}"
         self._findings.add("wrong block table", "block_tables", machine.line, None, 1, lambda: Example(what))
 
-    def _tell(
+    def _report(
         self,
         machine: ObservedMachine,
         array: ObservedArray,
@@ -209,7 +209,7 @@ class CacheWatch(Observer):
         self._findings.add(kind, array.name, machine.line, None, int(np.count_nonzero(bad)), example)
 
     def _describe(self, block: int, offset: int | None = None) -> str:
-        """Say whose a block is, or was."""
+        """Name the sequence that owns a block, or the last one that did."""
         size = self._allocator.block_size
         if block in self._owners:
             place = self._owners[block][0]
@@ -227,7 +227,7 @@ class CacheWatch(Observer):
 
 
 def _slots(cache: Any, made: Accesses) -> tuple[Any, Any]:
-    """Return block and offset of accesses."""
+    """Return the block and the offset of each access."""
     block, rest = np.divmod(made.byte, cache.strides[0])
     return block, rest // cache.strides[1] % cache.shape[1]
 

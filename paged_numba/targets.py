@@ -1,7 +1,9 @@
-"""The seam between operations and what runs their kernels: `launch`.
+"""Targets: what runs the kernels. Every operation launches through `launch`.
 
-``cuda`` is a GPU through ``numba.cuda``; ``lockstep`` is this package's machine on NumPy; ``cudasim`` is
-Numba's own simulator, chosen for a whole process by ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
+- ``cuda``: a GPU, through ``numba.cuda``.
+- ``lockstep``: this package's machine on NumPy; needs no GPU.
+- ``cudasim``: Numba's own simulator, chosen for a whole process by ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
+- ``auto``: the environment variable PAGED_NUMBA_TARGET, else ``cuda`` where there is a GPU, else ``lockstep``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from .errors import TargetNameError, TargetUnavailableError
 TARGETS = ("auto", "cuda", "lockstep", "cudasim")
 
 ENVIRONMENT = "PAGED_NUMBA_TARGET"
-"""The environment variable that says what ``auto`` means."""
+"""The environment variable that replaces ``auto``."""
 
 
 def resolve(target: str = "auto") -> str:
@@ -25,16 +27,21 @@ def resolve(target: str = "auto") -> str:
 
     Parameters
     ----------
-    target : str
-        ``auto`` takes the environment variable PAGED_NUMBA_TARGET, and without it ``cuda`` where a GPU is
-        present, ``cudasim`` where NUMBA_ENABLE_CUDASIM is set, else ``lockstep``.
+    target : {"auto", "cuda", "lockstep", "cudasim"}
+        ``auto`` takes the environment variable PAGED_NUMBA_TARGET. Without it, ``auto`` is ``cudasim`` where
+        NUMBA_ENABLE_CUDASIM is set, ``cuda`` where there is a GPU, else ``lockstep``.
 
     Raises
     ------
-    ValueError
-        `target`, or the environment variable, is none of the names.
+    TargetNameError
+        `target`, or the environment variable, is none of the names; a ValueError.
     TargetUnavailableError
-        The target that was asked for cannot run here. There is no silent fallback.
+        The target that was asked for cannot run here: there is no silent fallback.
+
+    Examples
+    --------
+    >>> resolve("lockstep")
+    'lockstep'
     """
     asked, source = target, "target"
     if target == "auto" and os.environ.get(ENVIRONMENT):
@@ -57,7 +64,7 @@ def resolve(target: str = "auto") -> str:
 
 
 def simulator_enabled() -> bool:
-    """Tell whether Numba's simulator stands in for CUDA in this process."""
+    """Return whether Numba's simulator replaces CUDA in this process."""
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 
@@ -88,14 +95,14 @@ def cuda_unavailable_reason() -> str | None:
 def launch(
     kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, target: str = "auto"
 ) -> None:
-    """Run a kernel on a target; NumPy arrays are read and written in place on each.
+    """Run a kernel on a target; it reads and writes NumPy arrays in place on each.
 
     Parameters
     ----------
     kernel : callable
         Decorated by ``numba.cuda.jit``.
     blocks_per_grid, threads_per_block : int or tuple of int
-        The launch configuration; nothing runs for a grid without thread blocks.
+        The launch configuration. A grid without thread blocks runs nothing.
     *args
         The kernel's arguments; an array of a library other than NumPy and Numba has been through
         `paged_numba.arrays.as_array`.
@@ -104,8 +111,23 @@ def launch(
 
     Raises
     ------
-    TargetUnavailableError
+    TargetNameError, TargetUnavailableError
         See `resolve`.
+    KernelError
+        On lockstep: what the kernel did wrong; see `paged_numba.lockstep.launch`.
+
+    See Also
+    --------
+    paged_numba.lockstep.launch : The same on the target ``lockstep``, with dynamic shared memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba.kernels.copy_blocks import copy_blocks_kernel
+    >>> cache = np.arange(8, dtype=np.float32).reshape(2, 4, 1, 1)    # 2 blocks of 4 tokens
+    >>> launch(copy_blocks_kernel, (1, 1, 4), (32, 1), cache, cache.copy(), np.array([[1, 0]]), target="lockstep")
+    >>> cache[0].ravel().tolist()
+    [4.0, 5.0, 6.0, 7.0]
     """
     chosen = resolve(target)
     if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
@@ -115,7 +137,7 @@ def launch(
 
         lockstep.launch(kernel, blocks_per_grid, threads_per_block, *args)
     elif chosen == "cuda":
-        _teach_numba_float8()
+        _register_float8()
         staged = [_contiguous(array) for array in args]
         kernel[blocks_per_grid, threads_per_block](*staged)
         for array, copy in zip(args, staged, strict=True):
@@ -126,15 +148,15 @@ def launch(
 
 
 def _contiguous(array: Any) -> Any:
-    """Return an argument as Numba takes it: it copies NumPy arrays to the GPU and back, but no strided ones."""
+    """Return an argument as Numba takes it: Numba copies contiguous NumPy arrays to the GPU, but no strided ones."""
     if not isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
         return array
     return np.ascontiguousarray(array)
 
 
 @functools.cache
-def _teach_numba_float8() -> None:
-    """Have Numba read ml_dtypes' float8_e4m3fn as CUDA's type of the same bits, as it does by itself for bfloat16."""
+def _register_float8() -> None:
+    """Register ml_dtypes.float8_e4m3fn with Numba as CUDA's fp8_e4m3; Numba already does this for bfloat16."""
     try:
         import ml_dtypes
         from numba.cuda._internal.cuda_fp8 import fp8_e4m3
@@ -146,7 +168,7 @@ def _teach_numba_float8() -> None:
 
 
 def cuda_module(target: str = "auto") -> Any:
-    """Return what ``from paged_numba import cuda`` gives: ``numba.cuda``, or the lockstep facade."""
+    """Return the module that ``from paged_numba import cuda`` imports: ``numba.cuda``, or the lockstep facade."""
     if resolve(target) == "lockstep":
         from .lockstep.cuda import facade
 
@@ -157,7 +179,7 @@ def cuda_module(target: str = "auto") -> Any:
 
 
 def multiprocessors(target: str) -> int:
-    """Return how many multiprocessors run a target's kernels: those of an H200 where there is no GPU."""
+    """Return the multiprocessors of a target's device; where there is no GPU, those of an H200."""
     if resolve(target) != "cuda":
         return 132
     from numba import cuda

@@ -16,10 +16,10 @@ from .layouts import piece_size
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
-"""Names of dtypes; the last two of a cache's are those of ml_dtypes."""
+"""Names of dtypes; the last two of CACHE_DTYPES come from ml_dtypes."""
 
 MAX_LENGTH = 2**31 - 1
-"""Tokens of a sequence, whose positions kernels hold as int32."""
+"""Bound of a sequence's tokens: kernels hold positions as int32."""
 
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
@@ -28,7 +28,7 @@ MAX_THREADS = 1024
 """Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
 
 _ARRAYS = ("array_interface", "cuda_array_interface", "lockstep_array", "dlpack")
-"""What marks an array: NumPy's and CUDA's interfaces, the lockstep facade's, DLPack."""
+"""Attributes that mark an array: NumPy's and CUDA's interfaces, the lockstep facade's, DLPack."""
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -110,7 +110,7 @@ def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_
 
 
 def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None:
-    """Raise unless keys and values have the shape and dtype of tokens of a sound cache, and do not lie in it."""
+    """Raise unless keys and values fit a valid cache in shape and dtype, and do not overlap it."""
     _, _, num_kv_heads, head_dim = key_cache.shape
     dtype = np.dtype(key_cache.dtype).name
     _array("key", key, ("num_tokens", num_kv_heads, head_dim), (dtype,))
@@ -199,9 +199,9 @@ def check_paged_attention(
 
 
 def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: int, block_size: int) -> None:
-    """Raise unless the blocks that query tokens see are blocks of the cache.
+    """Raise unless the cache has all blocks that query tokens see.
 
-    All other entries of a table may hold anything: those past a sequence's end, and those that a window left behind.
+    Other entries of a table may hold anything: those past a sequence's end, and those behind a window.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ def check_attention_options(
 
 
 def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
-    """Return a factor of the cache for each KV head, float32[num_kv_heads]: 1 for None, a number for all alike.
+    """Return a scale for each KV head, float32[num_kv_heads]: 1 for None, else the number or numbers given.
 
     Raises
     ------
@@ -384,21 +384,21 @@ def _writable_caches(key_cache: Any, value_cache: Any) -> None:
 
 
 def _apart(name: str, array: Any, other_name: str, other: Any) -> None:
-    """Raise where two arrays of the host, one of which is written, overlap."""
+    """Raise if two arrays on the host overlap; one of them is written."""
     if not (isinstance(array, np.ndarray) and isinstance(other, np.ndarray)):
         return
     if not np.may_share_memory(array, other):
         return
     try:
         overlap = np.shares_memory(array, other, max_work=10_000)  # type: ignore[arg-type] # any number is taken
-    except np.exceptions.TooHardError:  # interleaved in a way that nobody uses
+    except np.exceptions.TooHardError:  # interleaved in a way that no caller uses
         overlap = False
     if overlap:
         raise ValueError(f"{name} and {other_name} must not share memory, got two views that overlap")
 
 
 def _writable(name: str, array: Any) -> None:
-    """Raise where a kernel could not store into an array of the host."""
+    """Raise if a kernel could not store into an array on the host."""
     if not isinstance(array, np.ndarray):
         return
     if not array.flags.writeable:
@@ -410,9 +410,9 @@ def _writable(name: str, array: Any) -> None:
 def _array(
     name: str, array: Any, shape: tuple[int | str, ...], dtypes: tuple[str, ...] = ("float32",)
 ) -> None:
-    """Raise unless `array` has one of the dtypes and a shape that fits: a name stands for any length."""
+    """Raise unless `array` has one of the dtypes and the shape; a name in the shape stands for any length."""
     _shaped(name, array, shape)
-    # By name, so that nobody needs ml_dtypes who does not use it.
+    # By name, so that ml_dtypes is not imported without need.
     if np.dtype(array.dtype).name not in dtypes or not np.dtype(array.dtype).isnative:
         raise TypeError(f"{name} must have dtype {' or '.join(dtypes)}, got {name}.dtype={array.dtype}")
 

@@ -9,7 +9,7 @@ packed    keys ``[num_blocks, num_kv_heads, head_dim // x, block_size, x]``, whe
           then the next
 ========  ======================================================================================
 
-The packed layout is that of the first vLLM kernels (Kwon et al., SOSP 2023), here to be learned from:
+The packed layout is that of the first vLLM kernels (Kwon et al., SOSP 2023), kept as a lesson:
 `paged_numba.kernels.attention_packed` says what it saves, `paged_numba.kernels.write_kv_packed` what it costs.
 Its keys must be whole pieces of 16 bytes, its caches contiguous.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
-"""Which axis of keys and of values counts the tokens of a block, by the layout's name."""
+"""By layout, the axis of keys and of values that counts the tokens of a block."""
 
 _PIECE_BYTES = 16
 
@@ -34,7 +34,7 @@ def cache_layout(layout: Any) -> str:
 
 
 def piece_size(dtype: Any) -> int:
-    """Return x: how many numbers of a dtype the packed layout keeps together."""
+    """Return x, the numbers of a dtype in a piece of 16 bytes of the packed layout."""
     return _PIECE_BYTES // np.dtype(dtype).itemsize
 
 
@@ -46,7 +46,7 @@ def cache_shapes(
     Raises
     ------
     ValueError
-        No layout has that name, or its keys are no whole pieces.
+        No layout has that name, or head_dim is not a multiple of a piece.
     """
     axis = TOKEN_AXES[cache_layout(layout)]
     key: tuple[int, ...] = (num_blocks, num_kv_heads, head_dim)
