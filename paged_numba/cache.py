@@ -311,8 +311,7 @@ class PagedKVCache:
         TypeError, ValueError
             No such layer, or a dtype, shape or slot that does not fit; nothing was written.
         """
-        stored = self._layer(layer).stored
-        ops.write_kv(key, value, *stored, slots, layout=self.layout, target=self.target)
+        ops.write_kv(key, value, *self._stored(layer), slots, layout=self.layout, target=self.target)
 
     def commit(self, seq_id: Hashable) -> None:
         """Declare that each layer of a sequence is written; see `BlockAllocator.commit`."""
@@ -425,8 +424,7 @@ class PagedKVCache:
         """
         pool = self.allocator
         blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
-        stored = self._layer(layer).stored
-        return ops.gather_kv(*stored, blocks, count, layout=self.layout, target=self.target)
+        return ops.gather_kv(*self._stored(layer), blocks, count, layout=self.layout, target=self.target)
 
     def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:
         """Return the block tables of sequences as one array, int32[num_seqs, max_blocks].
@@ -486,7 +484,7 @@ class PagedKVCache:
             )
         return ops.paged_attention(
             query,
-            *self._layer(layer).stored,
+            *self._stored(layer),
             self.block_tables(seq_ids),
             seq_lens,
             cu_seqlens_q=cu_seqlens_q,
@@ -496,9 +494,12 @@ class PagedKVCache:
             **options,
         )
 
-    def _layer(self, layer: int) -> adopt.Caches:
+    def _stored(self, layer: int) -> tuple[Any, Any]:
         checks.check_layer(layer, self.num_layers)
-        return adopt.caches(self.key_caches[layer], self.value_caches[layer], self.layout)
+        return self.key_caches[layer], self.value_caches[layer]
+
+    def _layer(self, layer: int) -> adopt.Caches:
+        return adopt.caches(*self._stored(layer), self.layout)
 
     def _by_layer(self, name: str, tokens: ArrayLike) -> list[Any]:
         """Return keys or values of each layer; for one layer the axis may be left out."""

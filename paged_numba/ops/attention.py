@@ -186,7 +186,9 @@ def paged_attention(
         target=target,
     )
 
-    result = empty(adopted_query.shape, adopted_query.dtype, like=query) if out is None else out
+    if out is None:
+        out = empty(adopted_query.shape, adopted_query.dtype, like=query)
+        adopted_out = as_array(out)
     lse = empty((num_tokens, num_q_heads), np.float32, like=query)
     inputs = launches.Attention(
         adopted_query,
@@ -199,8 +201,8 @@ def paged_attention(
         np.float32(1 / math.sqrt(head_dim) if scale is None else scale),
         np.float32(0 if softcap is None else softcap),
     )
-    launches.attend(inputs, planned, as_array(result), as_array(lse), target)
-    return (result, lse) if return_lse else result
+    launches.attend(inputs, planned, adopted_out, as_array(lse), target)
+    return (out, lse) if return_lse else out
 
 
 def merge_states(

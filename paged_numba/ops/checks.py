@@ -418,7 +418,8 @@ def _array(
 
 
 def _shaped(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
-    if not any(hasattr(array, f"__{way}__") for way in _ARRAYS) or not isinstance(array.shape, tuple):
+    is_array = type(array) is np.ndarray or any(hasattr(array, f"__{way}__") for way in _ARRAYS)
+    if not is_array or not isinstance(array.shape, tuple):
         raise TypeError(f"{name} must be an array, got {type(array).__name__}")
     got = tuple(array.shape)
     fits = len(got) == len(shape) and all(
