@@ -128,11 +128,6 @@ def test_block_tables_lie_side_by_side_as_long_as_there_is_room():
     assert picture.places(9) == {"a": (0, 0), "bcdefghij": (0, 4), "c": (0, 6), "d": (1, 0), "e": (2, 0)}
 
 
-def test_picture_is_as_wide_as_its_legend():
-    drawing = draw.BlockTables(1, 4, {"a long name": [0]}, {"a long name": 4}).draw()
-    assert drawing.width >= 90 + 32 + 6.4 * len("a long name, 4 tokens")
-
-
 def test_pool_over_time(pool):
     history = draw.PoolHistory()
     history.record(pool)

@@ -101,12 +101,11 @@ class Drawing:
         self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{escape(text)}</text>')
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
-        """Add swatches with their meaning, side by side; the picture grows to hold them."""
+        """Add swatches with their meaning, side by side."""
         for fill, meaning in entries:
             self.rect(x, y, 14, 12, fill)
             self.text(x + 19, y + 10, meaning, "left")
             x += 32 + 6.4 * len(meaning)
-        self.width = max(self.width, x)
 
     def __str__(self) -> str:
         # The hatchings are for what colour alone would say, and for more owners than colours.
