@@ -20,6 +20,7 @@ from paged_numba import lockstep, targets
 from paged_numba.commands import main as cli
 from paged_numba.errors import UnsupportedConstructError
 from paged_numba.lockstep.language import intrinsics
+from paged_numba.ops.attention import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -166,6 +167,15 @@ def test_page_opens_with_the_question_that_it_answers(name):
     title, opening, *_ = TEXTS[name].split("\n\n")
     assert re.fullmatch("# [^\n]+", title)
     assert "?" in opening
+
+
+def test_kernels_page_names_every_kernel():
+    kernels = {path.stem for path in (ROOT / "paged_numba" / "kernels").glob("*.py")} - {"__init__"}
+    assert kernels <= set(re.findall(r"`(\w+)`", TEXTS["docs/kernels.md"]))
+
+
+def test_operations_page_explains_every_algorithm():
+    assert set(ALGORITHMS) <= set(re.findall(r"^\| `(\w+)` \|", TEXTS["docs/operations.md"], re.M))
 
 
 # What lockstep runs and what it refuses, as docs/lockstep.md lists it. Each construct that is refused, by the page's
