@@ -109,6 +109,13 @@ def pool():
     return made
 
 
+def test_block_tables_lie_side_by_side_as_long_as_there_is_room():
+    tables = {"a": [0, 1], "bcdefghij": [2], "c": [3, 4, 5], "d": [6] * 9, "e": [7]}
+    picture = draw.BlockTables(8, 4, tables, dict.fromkeys(tables, 4))
+    # Between neighbours are whole columns for the label: 2 for nine letters, 1 for one.
+    assert picture.places(9) == {"a": (0, 0), "bcdefghij": (0, 4), "c": (0, 6), "d": (1, 0), "e": (2, 0)}
+
+
 def test_block_tables(pool):
     picture = draw.BlockTables.of(pool)
     assert picture.tables == {"a": [0, 1], "b": [0, 2]}

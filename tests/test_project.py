@@ -1,4 +1,4 @@
-"""The shape of the project: import directions, light imports, public names, and what the README shows."""
+"""The shape of the project: import directions, light imports, public names."""
 
 import ast
 import io
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import paged_numba
-from paged_numba.commands import main as cli
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "paged_numba"
@@ -243,43 +242,3 @@ def test_every_module_says_what_it_is_and_is_short(path):
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)), path
     assert lines_of_code(text) <= 320, path
-
-
-def readme_blocks(language):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
-
-
-def test_readme_has_exactly_two_commands():
-    assert len(readme_blocks("sh")) == 2
-
-
-@pytest.mark.parametrize("algorithm", ["block", "tile"])
-def test_readme_shows_what_profile_prints(algorithm, capsys):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    text = readme.split(f"--algorithm {algorithm}`")[1].split("```")[1]
-    shown = [line.split("|", 1) for line in text.strip().splitlines()[1:]]
-    assert cli.main(["profile", "paged_attention", "--shape", "seq_len=256", "--algorithm", algorithm]) == 0
-    printed = [line.split("|", 1) for line in capsys.readouterr().out.splitlines() if "|" in line]
-    printed = [(counts.split(), source.strip()) for counts, source in printed]
-    assert len(shown) == 2
-    for counts, source in shown:
-        assert (counts.split(), source.strip()) in printed
-
-
-def test_readme_examples_do_what_it_says(tmp_path):
-    outputs = []
-    for i, code in enumerate(readme_blocks("python")):
-        script = tmp_path / f"example_{i}.py"
-        script.write_text(code, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, str(script)],
-            capture_output=True,
-            text=True,
-            env={"PATH": "", "PYTHONPATH": str(ROOT), "PAGED_NUMBA_TARGET": "lockstep"},
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout.strip())
-    assert outputs == ["[0 1 2] [0 1 3]", "", "load 4.0 100.0\nstore 32.0 12.5"]
-    assert "It prints `[0 1 2] [0 1 3]`." in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from .protocols import Pool
 from .svg import Drawing, Picture, owner_fill
 
+CELL, LEFT, TOP = 40, 90, 44
+"""Pixels: width of a block with the space after it; left of the first block; above the tables."""
+
 
 @dataclass(frozen=True)
 class BlockTables(Picture):
@@ -48,44 +51,59 @@ class BlockTables(Picture):
         )
         return max(inside, default=0)
 
+    def places(self, columns: int) -> dict[str, tuple[int, int]]:
+        """Return row and first column of each sequence's table: side by side as long as `columns` suffice."""
+        places: dict[str, tuple[int, int]] = {}
+        row, column = 0, 0
+        for name, table in self.tables.items():
+            label = -(-(7 * len(name) + 10) // CELL) if column else 0
+            if column and column + label + len(table) > columns:
+                row, column, label = row + 1, 0, 0
+            places[name] = row, column + label
+            column += label + len(table)
+        return places
+
     def draw(self) -> Drawing:
-        cell, left, top = 40, 90, 44
         names = list(self.tables)
         columns = min(16, self.num_blocks)
-        rows = -(-self.num_blocks // columns)
-        longest = max((len(table) for table in self.tables.values()), default=0)
-        width = left + cell * max(columns, longest) + 24
-        pool_y = top + 46 * len(names) + 90
+        pool_rows = -(-self.num_blocks // columns)
+        widest = max([columns, *map(len, self.tables.values())])
+        places = {
+            name: (LEFT + CELL * column, TOP + 46 * row)
+            for name, (row, column) in self.places(widest).items()
+        }
+        pool_y = max((y for _, y in places.values()), default=TOP) + 136
         drawing = Drawing(
-            width, pool_y + 46 * rows + 46, "Block tables: logical blocks above, the pool below"
+            LEFT + CELL * widest + 24,
+            pool_y + 46 * pool_rows + 46,
+            "Block tables: logical blocks above, the pool below",
         )
-        for row, name in enumerate(names):
+        for number, (name, (x, y)) in enumerate(places.items()):
             for logical, block in enumerate(self.tables[name]):
                 if block < 0:
                     continue
-                x = left + cell * (block % columns) + cell / 2 - 2 + 7 * (self.owners(block).index(name))
+                to_x = LEFT + CELL * (block % columns) + CELL / 2 - 2 + 7 * (self.owners(block).index(name))
                 to_y = pool_y + 46 * (block // columns)
-                y = top + 46 * row + 34
-                drawing.arrow(left + cell * logical + cell / 2 - 2, y, x, to_y, owner_fill(row % 7))
-        for row, name in enumerate(names):
-            y = top + 46 * row
-            drawing.text(16, y + 22, name, "left")
+                drawing.arrow(x + CELL * (logical + 0.5) - 2, y + 34, to_x, to_y, owner_fill(number % 7))
+        for number, (name, (x, y)) in enumerate(places.items()):
+            if x == LEFT:
+                drawing.text(16, y + 22, name, "left")
+            else:
+                drawing.text(x - 8, y + 22, name, "right")
             for logical, block in enumerate(self.tables[name]):
-                tokens = min(self.block_size, self.lens[name] - logical * self.block_size)
-                tip = (
-                    f"{name}: tokens {logical * self.block_size} to {logical * self.block_size + tokens - 1}"
-                )
-                drawing.rect(left + cell * logical, y, cell - 4, 34, owner_fill(row), tip=tip)
-                drawing.text(left + cell * logical + cell / 2 - 2, y + 15, str(logical), "on")
-                where = f"in {block}" if block >= 0 else "gone"
-                drawing.text(left + cell * logical + cell / 2 - 2, y + 29, where, "on small")
+                first = logical * self.block_size
+                tip = f"{name}: tokens {first} to {min(first + self.block_size, self.lens[name]) - 1}"
+                drawing.rect(x + CELL * logical, y, CELL - 4, 34, owner_fill(number), tip=tip)
+                middle = x + CELL * (logical + 0.5) - 2
+                drawing.text(middle, y + 15, str(logical), "on")
+                drawing.text(middle, y + 29, f"in {block}" if block >= 0 else "gone", "on small")
         drawing.text(16, pool_y + 22, "pool", "left")
         for block in range(self.num_blocks):
             self._block(
-                drawing, block, left + cell * (block % columns), pool_y + 46 * (block // columns), names
+                drawing, block, LEFT + CELL * (block % columns), pool_y + 46 * (block // columns), names
             )
         entries = [(owner_fill(row), f"{name}, {self.lens[name]} tokens") for row, name in enumerate(names)]
-        drawing.legend(left, pool_y + 46 * rows + 14, [*entries, ("none", "free")])
+        drawing.legend(LEFT, pool_y + 46 * pool_rows + 14, [*entries, ("none", "free")])
         return drawing
 
     def _block(self, drawing: Drawing, block: int, x: float, y: float, names: list[str]) -> None:

@@ -1,0 +1,303 @@
+"""README and docs: every example runs and prints what stands there, every command and link is right."""
+
+import ast
+import builtins
+import cmath
+import importlib
+import math
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paged_numba import lockstep, targets
+from paged_numba.commands import main as cli
+from paged_numba.errors import UnsupportedConstructError
+from paged_numba.lockstep.language import intrinsics
+from paged_numba.ops.attention import ALGORITHMS
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+# The README.
+
+
+def test_readme_has_exactly_two_commands():
+    commands = blocks(TEXTS["README.md"], "sh")
+    assert len(commands) == 2
+    assert all(command.count("\n") == 1 for command in commands)
+
+
+def test_readme_is_read_in_a_minute():
+    assert len(TEXTS["README.md"].split()) <= 1000
+
+
+# Examples. A block of Python is a program of its own; its first line may name its file. What it prints is in the block
+# of text after it, and the pictures that it saves are those in docs/images.
+
+EXAMPLES = [
+    pytest.param(code, printed, id=f"{name}-{place}")
+    for name, text in TEXTS.items()
+    for place, (code, printed) in enumerate(
+        re.findall(r"^```python\n(.*?)^```\n(?:\n(?:[^\n`]*:\n\n)?```text\n(.*?)^```$)?", text, re.M | re.S)
+    )
+]
+
+
+@pytest.mark.parametrize(("code", "printed"), EXAMPLES)
+def test_example_prints_what_stands_there(code, printed, tmp_path):
+    named = re.match(r"# (\w+\.py)\n", code)
+    script = tmp_path / (named[1] if named else "example.py")
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "PAGED_NUMBA_TARGET": "lockstep"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert unindented(done.stdout) == unindented(printed)
+    for picture in tmp_path.glob("*.svg"):
+        committed = IMAGES / picture.name
+        assert committed.read_text(encoding="utf-8") == picture.read_text(encoding="utf-8"), (
+            f"run docs/images/make.py: {picture.name} is not what its example draws"
+        )
+
+
+def unindented(text):
+    return [line.rstrip() for line in text.rstrip().splitlines()]
+
+
+def test_examples_are_found():
+    assert len(EXAMPLES) == sum(text.count("```python\n") for text in TEXTS.values())
+    assert sum(bool(example.values[1]) for example in EXAMPLES) == sum(
+        text.count("```text\n") for text in TEXTS.values()
+    )
+
+
+def test_every_picture_is_drawn_by_an_example():
+    drawn = {name for text in TEXTS.values() for name in re.findall(r'\.save\("([^"]+)"\)', text)}
+    assert {path.name for path in IMAGES.glob("*.svg")} == drawn
+
+
+# Commands.
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        pytest.param(*block.removeprefix("$ ").split("\n", 1), id=f"{name}-{place}")
+        for name, text in TEXTS.items()
+        for place, block in enumerate(blocks(text, "console"))
+    ],
+)
+def test_command_prints_the_lines_that_are_shown(command, shown, capsys, monkeypatch):
+    monkeypatch.setenv(targets.ENVIRONMENT, "lockstep")
+    assert cli.main(shlex.split(command)[1:]) == 0
+    # In this order, whatever the space between words; other lines may come between.
+    lines = iter([line.split() for line in capsys.readouterr().out.splitlines()])
+    for line in shown.splitlines():
+        assert line.split() in lines, f"{command!r} does not print {line!r} there"
+
+
+def test_every_command_is_one_that_the_command_line_takes(monkeypatch):
+    mentioned = {words for text in TEXTS.values() for words in re.findall(r"`(paged-numba [^`]*)`", text)}
+    assert len(mentioned) > 5
+    taken = []
+    for name in cli.COMMANDS:
+        module = importlib.import_module(f"paged_numba.commands.{name}")
+        monkeypatch.setattr(module, "run", lambda options: taken.append(options) or 0)
+    for words in sorted(mentioned):
+        assert words.split()[1] in cli.COMMANDS
+        assert cli.main(shlex.split(words)[1:]) == 0
+    assert len(taken) == len(mentioned)
+
+
+# Links.
+
+
+def anchors(text):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_somewhere(name):
+    prose = re.sub(r"^```.*?^```$|`[^`]*`", "", TEXTS[name], flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_files_that_are_named_exist(name):
+    for path in re.findall(r"`((?:paged_numba|tutorials|tests|docs)/[\w/.]*)`", TEXTS[name]):
+        assert (ROOT / path).exists(), path
+
+
+def test_index_lists_every_page():
+    listed = re.findall(r"\]\((\w+\.md)\)", TEXTS["docs/index.md"])
+    assert len(set(listed)) == len(listed)
+    assert {*listed, "index.md"} == {page.name for page in PAGES} - {"README.md"}
+
+
+@pytest.mark.parametrize("name", sorted(set(TEXTS) - {"README.md", "docs/index.md"}))
+def test_page_opens_with_the_question_that_it_answers(name):
+    title, opening, *_ = TEXTS[name].split("\n\n")
+    assert re.fullmatch("# [^\n]+", title)
+    assert "?" in opening
+
+
+def test_kernels_page_names_every_kernel():
+    kernels = {path.stem for path in (ROOT / "paged_numba" / "kernels").glob("*.py")} - {"__init__"}
+    assert kernels <= set(re.findall(r"`(\w+)`", TEXTS["docs/kernels.md"]))
+
+
+def test_operations_page_explains_every_algorithm():
+    assert set(ALGORITHMS) <= set(re.findall(r"^\| `(\w+)` \|", TEXTS["docs/operations.md"], re.M))
+
+
+# What lockstep runs and what it refuses, as docs/lockstep.md lists it. Each construct that is refused, by the page's
+# name of it: the body of a kernel, and what the error says (the same name if None).
+
+REFUSED = {
+    "a list": ("y = [1, 2]", None),
+    "a set": ("y = {1, 2}", None),
+    "a dictionary": ("y = {1: 2}", None),
+    "a list comprehension": ("y = [i for i in range(3)]", None),
+    "a set comprehension": ("y = {i for i in range(3)}", None),
+    "a dictionary comprehension": ("y = {i: i for i in range(3)}", None),
+    "a generator expression": ("y = sum(i for i in range(3))", None),
+    "an f-string": ('print(f"{x[0]}")', None),
+    "lambda": ("f = lambda y: y", None),
+    "a function inside a kernel": ("def f(y):\n    return y", None),
+    "a class": ("class C:\n    pass", None),
+    "match": ("match x[0]:\n    case 1:\n        pass", None),
+    "with": ("with x:\n    pass", None),
+    "try": ("try:\n    pass\nfinally:\n    pass", None),
+    "del": ("y = 1\ndel y", None),
+    "global": ("global y", None),
+    "nonlocal": ("nonlocal enclosed", None),
+    "import": ("import math\nfrom math import pi", None),
+    "yield": ("yield x[0]", None),
+    "async": ("async def f():\n    pass", "Async"),
+    "a starred expression": ("y, *z = (1, 2, 3)", None),
+    "a starred argument": ("y = max(*(1, 2))", None),
+    "the operator @": ("y = x @ x", "`x @ x`"),
+    "an assignment expression after and, or, or in a ternary": (
+        "y = x[0] > 0 and (z := 1)",
+        "an assignment expression after `and`, `or` or in a ternary",
+    ),
+    "break or continue in the else of a loop": (
+        "while True:\n    for i in range(2):\n        pass\n    else:\n        break",
+        None,
+    ),
+    "a kernel that returns a value": ("return x[0]", None),
+    "a call of a plain Python function": ("y = plain(x)", "a call of the plain Python function 'plain'"),
+    "a call of any other function": ("y = np.dot(x, x)", "a call of `np.dot`"),
+    "a list or another object from outside as a value": ("y = OUTSIDE", "`OUTSIDE` (a list) as a value"),
+    "an undefined name": ("y = nowhere", "the undefined name 'nowhere'"),
+}
+
+
+def section(heading):
+    return TEXTS["docs/lockstep.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("construct", REFUSED)
+def test_lockstep_refuses_what_the_page_lists(construct, tmp_path):
+    body, named = REFUSED[construct]
+    path = tmp_path / "refused.py"
+    path.write_text(
+        "import numpy as np\nOUTSIDE = [1]\ndef plain(y):\n    return y\n"
+        f"def make():\n    enclosed = 1\n    def kernel(x):\n{textwrap.indent(body, ' ' * 8)}\n    return kernel\n",
+        encoding="utf-8",
+    )
+    kernel = runpy.run_path(str(path))["make"]()
+    with pytest.raises(UnsupportedConstructError, match=re.escape(named or construct)):
+        lockstep.launch(kernel, 1, 1, np.zeros(2))
+
+
+def test_lockstep_page_lists_all_that_is_refused():
+    cells = re.findall(r"^\| ([^|]*?) \| [^|]*\|$", section("What does not run"), re.M)[1:]
+    assert sorted(name for cell in cells for name in re.split("; |, such as .*", cell) if name) == sorted(
+        REFUSED
+    )
+
+
+def test_lockstep_page_decides_on_all_syntax():
+    """Each statement and expression is in the page's kernel, which runs, or in one that is refused."""
+    asynchronous = "async with x:\n    await x\nasync for y in x:\n    yield"
+    bodies = [*(body for body, _ in REFUSED.values()), "yield from x"]
+    texts = [
+        *blocks(section("What runs"), "python"),
+        *(f"def f(x):\n{textwrap.indent(body, '    ')}" for body in bodies),
+        f"async def f(x):\n{textwrap.indent(asynchronous, '    ')}",
+    ]
+    found = {type(node) for text in texts for node in ast.walk(ast.parse(text))}
+    later_than_python_3_10 = {"TryStar", "TypeAlias", "TemplateStr", "Interpolation"}
+    for kind in (ast.stmt, ast.expr):
+        missing = {child.__name__ for child in set(kind.__subclasses__()) - found}
+        assert missing <= later_than_python_3_10
+
+
+def names_of(group):
+    """Return the names that a row of the page's table lists."""
+    (row,) = re.findall(rf"^\| {re.escape(group)} \| (.*) \|$", section("What runs"), re.M)
+    return re.findall(r"`([^`]*)`", re.sub(r"\([^)]*\)", "", row))
+
+
+def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
+    groups = (
+        *("threads", "memory", "barriers and fences", "warps"),
+        *("atomics", "cache hints", "bits and numbers", "float16"),
+    )
+    listed = [name for group in groups for name in names_of(group)]
+    vectors = names_of("vector types")
+    with_x, with_number = (
+        vectors[: vectors.index("x1")],
+        vectors[vectors.index("x4") + 1 : vectors.index("1")],
+    )
+    listed += [f"{name}x{count}" for name in with_x for count in (1, 2, 3, 4)]
+    listed += [f"{name}{count}" for name in with_number for count in (1, 2, 3, 4)]
+    for name in [*names_of("`math`"), "rsqrt", "cbrt", "fma", "fmin", "fmax"]:
+        listed += [f"libdevice.{form}" for form in (name, f"{name}f", f"fast_{name}f")]
+    assert {"rsqrt", "cbrt", "fma", "fmin", "fmax"} <= set(names_of("`libdevice`"))
+    assert len(listed) == len(set(listed))
+    runs = {*intrinsics.INTRINSICS, *intrinsics.DECLARATIONS, "cuda.warpsize"}
+    runs |= {f"cuda.{name}" for name in intrinsics.MACHINE_VALUES}
+    assert {f"cuda.{name}" for name in listed} == runs
+
+
+@pytest.mark.parametrize(("group", "module"), [("builtins", builtins), ("`math`", math), ("`cmath`", cmath)])
+def test_lockstep_page_lists_what_a_kernel_may_call_of_python(group, module):
+    runs = {
+        name
+        for name, value in vars(module).items()
+        if callable(value) and intrinsics.intrinsic_of(value) is not None
+    }
+    if module is builtins:
+        runs |= {"range", "enumerate", "zip"}
+    # Python 3.10 lacks math.exp2.
+    assert {name for name in names_of(group) if hasattr(module, name)} == runs
