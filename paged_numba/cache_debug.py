@@ -201,7 +201,7 @@ class CacheWatch(Observer):
         one = int(np.argmax(bad))
 
         def example() -> Example:
-            me = thread_name(machine, int(made.lane[one]) + machine.first * machine.threads)
+            me = thread_name(machine, int(made.lane[one]) + machine.first_thread)
             place = f"block {block[one]}, offset {offset[one]}"
             where = self._describe(int(block[one]), int(offset[one]))
             return Example(

@@ -115,34 +115,35 @@ def launch(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
     program, make_machine = _translated(function, args)
-    names = list(inspect.signature(function).parameters)
+    code = inspect.unwrap(function).__code__
+    # `inspect.signature` takes as long as the rest of an empty launch.
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     if len(names) != len(args):
         raise LaunchError(
             f"{function.__name__} takes {len(names)} arguments ({', '.join(names)}), got {len(args)}"
         )
     settings = _options.get()
-    whole = make_machine(grid_dim, block_dim, shared_bytes)
+    machine = make_machine(grid_dim, block_dim, shared_bytes)
 
     def arguments(machine: Machine) -> list[Any]:
         return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
 
     if settings.order == "together" or make_machine is not Machine:
-        run = _all_together(whole, program, arguments(whole))
+        run_batch = _all_together(machine, program, arguments(machine))
     else:
-        run = in_turns(whole, program, arguments, reverse=settings.order == "reverse")
-    # All blocks of a cooperative launch run together.
-    together = whole.num_thread_blocks if "this_grid" in function.__code__.co_names else 0
-    whole.begin_launch(function, args)
+        run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
+    machine.begin_launch(function, args)
     try:
-        _run_batches(run, whole, settings, together)
+        with np.errstate(all="ignore"):
+            _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
     finally:
-        whole.end_launch()
+        machine.end_launch()
 
 
 def _translated(
     function: Any, arguments: tuple[Any, ...]
 ) -> tuple[Callable[..., Any], Callable[..., Machine]]:
-    """Return the lane program of a kernel, and what makes the machine that it runs on."""
+    """Return the lane program of a kernel, and a function that makes the machine it runs on."""
     listeners = observers(arguments)
     if not listeners:
         return translate(function, kernel=True).function, Machine
@@ -155,26 +156,28 @@ def _all_together(
 ) -> Callable[[int, int], int]:
     """Return a function that runs a batch of thread blocks at once and returns its bytes of memory."""
 
-    def run(first: int, count: int) -> int:
+    def run_batch(first: int, count: int) -> int:
         machine.begin_batch(first, count)
-        with np.errstate(all="ignore"):
-            program(machine, True, *given)
+        program(machine, True, *given)
         return machine.local_bytes + machine.shared.nbytes
 
-    return run
+    return run_batch
 
 
-def _run_batches(run: Callable[[int, int], int], machine: Machine, settings: Options, together: int) -> None:
-    """Run the grid in batches of thread blocks; `run` returns the bytes of memory that a batch took."""
+def _run_batches(
+    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool
+) -> None:
+    """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch took."""
     by_lanes = max(1, settings.max_lanes // machine.threads)
-    count = together or min(by_lanes, _FIRST_BATCH)
+    # All thread blocks of a cooperative launch run together.
+    count = machine.num_thread_blocks if cooperative else min(by_lanes, _FIRST_BATCH)
     done = 0
     while done < machine.num_thread_blocks:
         count = min(count, machine.num_thread_blocks - done)
         first = machine.num_thread_blocks - done - count if settings.order == "reverse" else done
-        memory = run(first, count)
+        memory = run_batch(first, count)
         done += count
-        # The first batch has shown how much memory a block takes.
+        # The first batch has shown how much memory a thread block takes.
         per_thread_block = max(1, -(-memory // count))
         count = max(1, min(by_lanes, settings.memory_budget // per_thread_block))
 
@@ -183,37 +186,36 @@ _FIRST_BATCH = 256
 
 
 def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
-    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if not 1 <= len(given) <= 3 or not all(
-        isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in given
-    ):
+    """Return one of the two numbers or tuples of a launch configuration as x, y and z."""
+    given = value if isinstance(value, (tuple, list)) else (value,)
+    if not 1 <= len(given) <= 3:
         raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
-    sizes = tuple(int(n) for n in given) + (1,) * (3 - len(given))
-    for axis, (size, limit) in enumerate(zip(sizes, limits, strict=True)):
-        if not 1 <= size <= limit:
-            raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limit}, got {name}={value!r}")
+    sizes = [1, 1, 1]
+    for axis, size in enumerate(given):
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
+            raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+        if not 1 <= size <= limits[axis]:
+            raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={value!r}")
+        sizes[axis] = int(size)
     return Dim3(*sizes)
 
 
 def _argument(machine: Machine, name: str, value: Any) -> Any:
-    """Return a kernel argument as lane value."""
-    host = getattr(value, "__lockstep_array__", None)
-    if host is not None:
-        value = host
-    if isinstance(value, np.void):
-        value = np.asarray(value)
+    """Return a kernel argument as a lane value."""
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.kind in "SUMm":
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
         return machine.argument(name, value)
     if isinstance(value, np.generic):
-        return value
+        return _argument(machine, name, np.asarray(value)) if isinstance(value, np.void) else value
     if isinstance(value, (bool, int, float, complex)):
         return typed(value)
     if isinstance(value, tuple):
         return tuple(_argument(machine, f"{name}[{i}]", item) for i, item in enumerate(value))
     if value is None or isinstance(value, str):
         return value
+    if hasattr(value, "__lockstep_array__"):
+        return _argument(machine, name, value.__lockstep_array__)
     if hasattr(value, "__cuda_array_interface__"):
         raise LaunchError(f"{name} must lie in host memory for the lockstep target, got an array on a GPU")
     if hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__"):

@@ -33,7 +33,7 @@ def require_whole_blocks(lanes: Lanes, mask: Mask, what: str, line: Callable[[],
     exited = bool(masks.lanes(lanes.exited, lanes.shape)[row, missing])
     raise SynchronizationError(
         f"{what} must be reached by all threads of a block, but {int(here[row].sum())} of "
-        f"{lanes.threads} threads of blockIdx={lanes.block_coordinates(row)} reach it: "
-        f"threadIdx={lanes.thread_coordinates(missing)} "
+        f"{lanes.threads} threads of blockIdx={lanes.block_idx(row)} reach it: "
+        f"threadIdx={lanes.thread_idx(missing)} "
         f"{'has returned' if exited else 'is in another branch or has left the loop'}, {line()}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class LaneArray:
         Indices that earlier partial indexing has used up; None once a slice has moved the origin.
     """
 
-    __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins shape strides".split())
+    __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins strides".split())
 
     def __init__(
         self,
@@ -63,7 +64,6 @@ class LaneArray:
         self.dtype = buffer.dtype
         self.offset = offset
         self.lengths = shape
-        self.shape = tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in shape)
         self.strides = strides
         self.lead = lead
         self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
@@ -76,6 +76,11 @@ class LaneArray:
         return cls(machine, name, *flattened(array))
 
     # What kernels ask of an array.
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """`lengths` as lane values."""
+        return tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in self.lengths)
 
     @property
     def ndim(self) -> Any:
@@ -349,7 +354,9 @@ class LaneArray:
 
 
 def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
-    """Return a 1-D view of all the memory of an array, and its offset, shape and strides in there."""
+    """Return a 1-D view of all the memory of an array, and its offset, shape and strides in that view."""
+    if type(array) is np.ndarray and array.flags.c_contiguous:
+        return array.reshape(-1), 0, array.shape, _in_elements(array.strides, array.itemsize)
     unit = math.gcd(*array.strides) or array.itemsize
     start = array
     for axis, stride in enumerate(array.strides):
@@ -358,9 +365,15 @@ def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
     lengths = zip(start.shape, start.strides, strict=True)
     extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
     buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
-    strides = tuple(s // unit for s in array.strides)
+    strides = _in_elements(array.strides, unit)
     offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     return buffer, offset, array.shape, strides
+
+
+@lru_cache(maxsize=1024)
+def _in_elements(strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Return strides in bytes as strides in elements; cached, since each argument of a launch asks."""
+    return tuple(stride // itemsize for stride in strides)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -101,7 +101,7 @@ class Trace(Observer):
 
     def _lanes(self, machine: ObservedMachine, mask: Mask) -> Any:
         """Return the active threads of the thread block."""
-        row = self._number - machine.first
+        row = self._number - machine.first_thread_block
         if not 0 <= row < machine.batch:
             return np.zeros(0, np.int64)
         return np.flatnonzero(masks.lanes(mask, machine.shape)[row])
@@ -113,7 +113,7 @@ class Trace(Observer):
         lanes = self._lanes(machine, mask)
         if memory.space not in ("global", "shared") or not lanes.size:
             return
-        at = np.broadcast_to(position, machine.shape)[self._number - machine.first, lanes]
+        at = np.broadcast_to(position, machine.shape)[self._number - machine.first_thread_block, lanes]
         byte = at * array.unit + array.start
         if memory.space == "shared":
             byte %= memory.row

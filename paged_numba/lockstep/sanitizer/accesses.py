@@ -67,7 +67,7 @@ def element(machine: ObservedMachine, memory: Memory, byte: int) -> str:
 def thread_name(machine: ObservedMachine, thread: int) -> str:
     """Name a thread by its number in the grid."""
     block, column = divmod(thread, machine.threads)
-    place = machine.block_coordinates(block - machine.first), machine.thread_coordinates(column)
+    place = machine.block_idx(block - machine.first_thread_block), machine.thread_idx(column)
     return f"blockIdx={place[0]} threadIdx={place[1]}"
 
 

@@ -128,7 +128,7 @@ class Races:
 
     @staticmethod
     def _threads(machine: ObservedMachine, made: Accesses) -> Any:
-        return made.lane + machine.first * machine.threads
+        return made.lane + machine.first_thread
 
     # Races.
 
@@ -143,7 +143,7 @@ class Races:
         same: Callable[[Any], Any] | None = None,
     ) -> bool:
         """Tell of accesses that are not ordered after those of the stamps `before`; return whether any race."""
-        threads, first = machine.threads, machine.first * machine.threads
+        threads, first = machine.threads, machine.first_thread
         recent = self._recent if made.lane is machine.lane_numbers else self._recent[made.lane]
         # A cheap test first: few accesses come that soon after another.
         near = before >= (recent if array.memory.space == "shared" else self._since_grid << 32)
@@ -189,7 +189,7 @@ class Races:
         which = np.flatnonzero((held ^ self._threads(machine, made)) & THREAD)
         winner = held[which] & THREAD
         mine = values(machine, array, value, made.lane[which])
-        equal = _same(mine, values(machine, array, value, winner - machine.first * machine.threads))
+        equal = _same(mine, values(machine, array, value, winner - machine.first_thread))
         for kind, of_kind, what in (
             (BENIGN, equal, "the same value"),
             ("data race", ~equal, "different values"),
@@ -224,7 +224,7 @@ class Races:
     ) -> None:
         def example() -> Example:
             where = element(machine, array.memory, int(made.byte[one]))
-            me = thread_name(machine, int(made.lane[one]) + machine.first * machine.threads)
+            me = thread_name(machine, int(made.lane[one]) + machine.first_thread)
             them = thread_name(machine, other)
             return Example(f"{where}: {text.format(me, them)}", where, me, them)
 

@@ -135,6 +135,6 @@ class Sanitizer(Observer):
     def _tell(
         self, machine: ObservedMachine, lane: int, kind: str, what: str, name: str, element: str
     ) -> None:
-        me = thread_name(machine, lane + machine.first * machine.threads)
+        me = thread_name(machine, lane + machine.first_thread)
         text = what if me.split(" ")[0] in what else f"{what}, {me}"
         self.findings.add(kind, name, machine.line, None, 1, lambda: Example(text, element, me))

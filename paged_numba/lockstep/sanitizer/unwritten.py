@@ -131,7 +131,7 @@ class Unwritten:
     ) -> None:
         def example() -> Example:
             where = element(machine, array.memory, int(bad.byte[0]))
-            me = thread_name(machine, int(bad.lane[0]) + machine.first * machine.threads)
+            me = thread_name(machine, int(bad.lane[0]) + machine.first_thread)
             return Example(f"{where}: {me} reads what nothing wrote", where, me)
 
         self._findings.add(
