@@ -10,7 +10,7 @@ import numpy as np
 
 from .allocator.allocator import BlockAllocator
 from .errors import KernelError
-from .lockstep.observe.memory import root_of
+from .lockstep.observe.allocations import root_of
 from .lockstep.observe.observed_machine import ObservedArray, ObservedMachine
 from .lockstep.observe.observer import Observer, watch
 from .lockstep.sanitizer import Findings

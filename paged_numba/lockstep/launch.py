@@ -1,4 +1,4 @@
-"""Launch a kernel: check what a GPU would refuse, wrap the arguments, run the grid in batches of blocks."""
+"""`launch`: checks the launch configuration as a GPU would, wraps the arguments, runs the grid in batches."""
 
 from __future__ import annotations
 
@@ -35,18 +35,34 @@ Order = Literal["together", "forward", "reverse"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the machine. Results of a race-free kernel do not depend on them.
+    """Options of the machine. The results of a race-free kernel do not depend on them.
 
     Parameters
     ----------
     max_lanes : int
-        Threads that run together; a batch has one thread block at least.
+        Threads that run together. A batch has at least one thread block, even if that has more threads.
     memory_budget : int
-        Bytes that the shared and local memory of a batch may take.
+        Most bytes of shared and local memory that a batch may use; see `max_lanes` for the exception.
     order : {"together", "forward", "reverse"}
-        ``together`` advances all warps of a block at once. ``forward`` and ``reverse`` run one warp after
-        the other from barrier to barrier, from the first or the last, as a GPU might: slower, and a
-        kernel that lacks a barrier gives itself away. Profiled and sanitized launches run ``together``.
+        ``together`` advances all warps of a thread block at once. ``forward`` and ``reverse`` run one warp
+        after the other from barrier to barrier, beginning with the first or the last one, as a GPU might.
+        They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
+        sanitized launches always run ``together``.
+
+    Raises
+    ------
+    ValueError
+        `max_lanes` or `memory_budget` is not a positive integer, or `order` is none of the above.
+
+    See Also
+    --------
+    options : Changes the options for the launches in a ``with`` statement.
+
+    Examples
+    --------
+    >>> from paged_numba import lockstep
+    >>> lockstep.Options(order="reverse")
+    Options(max_lanes=32768, memory_budget=268435456, order='reverse')
     """
 
     max_lanes: int = 32768
@@ -67,7 +83,51 @@ _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options()
 
 @contextmanager
 def options(**changes: Any) -> Iterator[Options]:
-    """Change `Options` for the launches in a ``with`` block."""
+    """Change the machine's options for the launches in a ``with`` statement.
+
+    Parameters
+    ----------
+    **changes
+        The fields of `Options` to change; the others keep their values.
+
+    Yields
+    ------
+    Options
+
+    Raises
+    ------
+    ValueError
+        An option has an invalid value; see `Options`.
+    TypeError
+        There is no option of that name.
+
+    See Also
+    --------
+    Options : The options and their defaults.
+
+    Examples
+    --------
+    A kernel that lacks a barrier: each thread reads its neighbour's element before all are written. The result
+    depends on the order of the warps.
+
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def reverse(values):
+    ...     tile = cuda.shared.array(64, np.float32)
+    ...     tile[cuda.threadIdx.x] = values[cuda.threadIdx.x]
+    ...     # cuda.syncthreads() is missing here
+    ...     values[cuda.threadIdx.x] = tile[63 - cuda.threadIdx.x]
+    >>> def first_and_last(order):
+    ...     values = np.arange(64, dtype=np.float32)
+    ...     with lockstep.options(order=order):
+    ...         lockstep.launch(reverse, 1, 64, values)
+    ...     return float(np.nan_to_num(values[0], nan=-1)), float(np.nan_to_num(values[63], nan=-1))
+    >>> first_and_last("together")
+    (63.0, 0.0)
+    >>> first_and_last("forward")  # warp 0 reads what warp 1 has not written: poison, here -1
+    (-1.0, 0.0)
+    """
     token = _options.set(replace(_options.get(), **changes))
     try:
         yield _options.get()
@@ -83,22 +143,45 @@ def launch(
     Parameters
     ----------
     kernel : callable
-        Decorated by either ``cuda.jit``, or the plain Python function.
+        A function decorated with ``cuda.jit``, Numba's or the facade's, or the plain Python function.
     blocks_per_grid, threads_per_block : int or tuple of up to 3 int
-        The launch configuration; a thread block has 1,024 threads at most.
+        The launch configuration; a thread block has at most 1,024 threads.
     *args
-        The kernel's arguments. NumPy arrays are read and written in place.
+        The kernel's arguments. NumPy arrays, and other arrays in host memory, are read and written in place.
     shared_bytes : int
-        Dynamic shared memory of a thread block, in bytes.
+        Bytes of dynamic shared memory of a thread block.
 
     Raises
     ------
     LaunchError
-        A grid, thread block or argument that a GPU would refuse; nothing has run.
+        A GPU would refuse the grid, the thread block, the shared memory or an argument. Nothing has run, except
+        where the kernel declares too much static shared memory.
     KernelError
-        What the kernel did wrong. Stores that came before it stay, as on a GPU.
+        The kernel made an error: an index out of bounds, a barrier that some threads do not reach, a failed
+        assertion, … Earlier stores remain, as on a GPU.
     UnsupportedConstructError
-        Python that the machine does not run; nothing has run.
+        The kernel uses Python that the machine does not run, or its source cannot be read. Nothing has run.
+
+    See Also
+    --------
+    profile : Runs a kernel and counts what it does.
+    sanitize : Runs a kernel and reports its errors.
+    options : Changes the order of warps and the size of batches.
+    paged_numba.targets.launch : Runs a kernel on any target.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def add_one(values):
+    ...     i = cuda.grid(1)
+    ...     if i < values.shape[0]:
+    ...         values[i] += 1
+    >>> values = np.arange(5)
+    >>> lockstep.launch(add_one, 2, 4, values)
+    >>> values
+    array([1, 2, 3, 4, 5])
     """
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):

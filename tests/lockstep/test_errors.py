@@ -149,7 +149,7 @@ def barrier_in_a_branch(out, limit):
 @pytest.mark.parametrize("order", ["together", "forward", "reverse"])
 def test_barrier_that_some_threads_miss_is_an_error(order):
     message = (
-        r"cuda\.syncthreads\(\) must be reached by all threads of a block, but 3 of 64 threads "
+        r"cuda\.syncthreads\(\) must be reached by all threads of a thread block, but 3 of 64 threads "
         rf".* threadIdx=\(3, 0, 0\) .*, test_errors\.py:{line_of(barrier_in_a_branch, 'syncthreads')}"
     )
     with lockstep.options(order=order):

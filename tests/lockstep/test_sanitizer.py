@@ -226,7 +226,7 @@ def test_a_divergent_barrier_is_found_and_the_launch_goes_on():
     assert not lockstep.sanitize(racy.divergent_barrier, 1, 64, out, 0)
     out[:] = 0
     finding = only(lockstep.sanitize(racy.divergent_barrier, 1, 64, out, 16), "synchronization")
-    assert "cuda.syncthreads() must be reached by all threads of a block" in finding.example.what
+    assert "cuda.syncthreads() must be reached by all threads of a thread block" in finding.example.what
     np.testing.assert_array_equal(out, np.arange(64))
 
 
@@ -345,7 +345,7 @@ def test_integers_that_do_not_fit_an_array_are_found():
 
 @given(data=st.data())
 def test_elements_are_named_as_the_kernel_indexes_them(data):
-    from paged_numba.lockstep.observe.memory import Memory, root_of
+    from paged_numba.lockstep.observe.allocations import Memory, root_of
 
     lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
     slices = tuple(slice(None, None, data.draw(st.sampled_from([1, 2, -1, -2]))) for _ in lengths)

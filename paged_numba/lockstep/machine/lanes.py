@@ -20,11 +20,11 @@ from .masks import Mask
 WARP_SIZE = 32
 
 SOURCE_MARK = "__lockstep_file__"
-"""A global of every translated function: the file of the kernel's source."""
+"""Name of a global of every lane program: the file of the kernel's source."""
 
 
 class Dim3(NamedTuple):
-    """Three integers, as ``threadIdx`` and its kin are."""
+    """Three integers x, y and z, such as ``threadIdx``."""
 
     x: Any
     y: Any
@@ -71,7 +71,7 @@ class Lanes:
         self.threadIdx, self.laneid = _threads(self.columns, threads_per_block)
 
     def move_to(self, first: int, count: int) -> None:
-        """Go on to the thread blocks ``first .. first + count - 1``, with every lane alive."""
+        """Start the thread blocks ``first .. first + count - 1``, with every lane alive."""
         self.first_thread_block, self.batch = first, count
         self.shape = (count, self.threads)
         self.num_lanes = count * self.threads
@@ -108,7 +108,7 @@ class Lanes:
         return _unravel(self.columns.start + column, self.threads_per_block)
 
     def whereabouts(self, lane: int) -> str:
-        """Name a lane (its flat index) and the line that it runs, for an error."""
+        """Return the coordinates of a lane, given by flat index, and the line that it runs, for an error."""
         row, column = divmod(lane, self.threads)
         return f"blockIdx={self.block_idx(row)} threadIdx={self.thread_idx(column)}, {source_line()}"
 
@@ -118,7 +118,7 @@ class Lanes:
 
 
 def source_line() -> str:
-    """Return ``file.py:line`` of the kernel statement that runs now."""
+    """Return the kernel statement that runs now as ``file.py:line``, or ``host`` outside kernels."""
     frame: Any = sys._getframe(1)
     while frame is not None and SOURCE_MARK not in frame.f_globals:
         frame = frame.f_back

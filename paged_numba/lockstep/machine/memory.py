@@ -14,19 +14,19 @@ from .lanes import Lanes
 from .masks import Mask
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
-"""Types of the scalars that usually index."""
+"""The common types of scalar indices."""
 
 _MOST_ORIGINS = 4
-"""Positions that an array remembers."""
+"""Number of positions that an array caches."""
 
 _LARGEST = np.uint64(2**63 - 1)
 
 _VIEWS = frozenset((slice, type(Ellipsis)))
-"""Types of the indices that select a view."""
+"""Types of indices that select a view."""
 
 
 class LaneArray:
-    """An array, or a view of one whose position may differ by lane.
+    """An array, or a view of an array; the position of a view may differ by lane.
 
     Element ``[i, j]`` lies at ``buffer[offset + i * strides[0] + j * strides[1]]``.
 
@@ -37,13 +37,22 @@ class LaneArray:
     name : str
         What errors call the array: the kernel's argument.
     buffer : ndarray
-        1-D; all the memory that any lane can reach through this array.
+        1-D; all memory that any lane can reach through this array.
     offset : int or int64 array
         Position of the first element, by lane where it differs.
     shape, strides : tuple of int
         In elements; lengths may be int64 arrays where they differ by lane.
     lead : tuple
-        Indices that earlier partial indexing has used up; None once a slice has moved the origin.
+        Indices that earlier partial indexing has consumed; None once a slice has moved the origin.
+
+    Attributes
+    ----------
+    lengths : tuple
+        The parameter `shape`.
+    is_vector : bool
+        Whether the array has one axis, of a length that all lanes share, and no fields.
+    origins : dict
+        Cached positions by the ids of the indices, which are kept alive: loops repeat the same indices.
     """
 
     __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins strides".split())
@@ -67,7 +76,6 @@ class LaneArray:
         self.strides = strides
         self.lead = lead
         self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
-        # Positions that lane indices mean, by the identity of the indices, which are kept: loops repeat them.
         self.origins: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
 
     @classmethod
@@ -134,23 +142,23 @@ class LaneArray:
     # Access.
 
     def address(self, mask: Mask, index: tuple[Any, ...]) -> Any:
-        """Return the position in `buffer` of the element that each lane means.
+        """Return the position in `buffer` of the element that each lane accesses.
 
         Parameters
         ----------
         mask : bool or bool array
-            Active lanes. The others get a position inside the buffer, whatever their index.
+            Active lanes. Inactive lanes get a position inside the buffer, whatever their index.
         index : tuple of integer values
-            One index an axis; from ``-n`` to ``n - 1``, negative ones counted from the end, as in Numba.
+            One index for each axis, in ``-n .. n - 1``; negative ones count from the end, as in Numba.
 
         Raises
         ------
         KernelIndexError
-            Where an active lane's index is out of bounds.
+            If the index of an active lane is out of bounds, or not an integer.
         """
         if not self.buffer.size:
             self._out_of_bounds(mask, index, True)
-            return 0  # where a sanitizer goes on
+            return 0  # reached only if errors are collected
         fixed = 0
         by_lane: list[Any] = []
         for i, n, stride in zip(index, self.lengths, self.strides):  # noqa: B905 (each load comes here)
@@ -165,10 +173,10 @@ class LaneArray:
                 position += n
             if not 0 <= position < n:
                 self._out_of_bounds(mask, index, True)
-                position = 0  # where a sanitizer goes on
+                position = 0  # reached only if errors are collected
             fixed += position * stride
         if by_lane:
-            # Lane values never change in place: the same objects mean the same position.
+            # Lane values never change in place, so the same objects give the same position.
             known = self.origins.get(tuple(map(id, by_lane)))
             origin = self._origin(mask, index, by_lane) if known is None else known[0]
         else:
@@ -179,12 +187,12 @@ class LaneArray:
         return origin + (fixed if type(origin) is int else np.array(fixed))
 
     def _origin(self, mask: Mask, index: tuple[Any, ...], by_lane: list[Any]) -> Any:
-        """Return the position that the indices which differ by lane mean, all others taken as 0."""
+        """Return the position given by the indices that differ by lane, with all others taken as 0."""
         terms, unsafe = [], False
         for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
             if isinstance(i, np.ndarray) or isinstance(n, np.ndarray):
-                within, mended = self._within(mask, index, i, n)
-                unsafe |= mended
+                within, replaced = self._within(mask, index, i, n)
+                unsafe |= replaced
                 terms.append(within if stride == 1 else within * stride)
         # Small terms first: a value for each thread block costs less than one for each lane.
         if len(terms) > 1:
@@ -192,7 +200,7 @@ class LaneArray:
         offset = self.offset
         for term in terms:
             offset = term + offset if isinstance(offset, np.ndarray) or offset else term
-        # What was mended for inactive lanes must be looked at again when they are active.
+        # Indices replaced in inactive lanes must be checked again once those lanes are active.
         if not unsafe:
             if len(self.origins) == _MOST_ORIGINS:
                 self.origins.clear()
@@ -200,11 +208,11 @@ class LaneArray:
         return offset
 
     def _within(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> tuple[Any, bool]:
-        """Return `i` as int64 within ``0 .. n - 1`` in every lane, and whether inactive lanes were mended."""
+        """Return `i` as int64 in ``0 .. n - 1`` for every lane, and whether inactive lanes were replaced."""
         if i.dtype != np.int64:
             if i.dtype.kind not in "iub":
                 raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
-            # Numba wraps signed indices only: an unsigned one that passed below 0 is far out of bounds.
+            # Numba wraps signed indices only; an unsigned index that went below 0 is far out of bounds.
             i = (np.minimum(i, _LARGEST) if i.dtype == np.uint64 else i).astype(np.int64)
         # As uint64 a negative index is huge: one reduction tests both bounds.
         if not isinstance(n, np.ndarray) and np.maximum.reduce(i.view(np.uint64), axis=None) < n:
@@ -329,11 +337,11 @@ class LaneArray:
 
     def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
         """Raise for the first active lane that is in `bad`."""
-        lane, text = self.out_of_bounds_text(mask, index, bad)
-        raise KernelIndexError(f"{text}, {self.machine.whereabouts(lane)}")
+        lane, element, bounds = self.describe_index(mask, index, bad)
+        raise KernelIndexError(f"{element} out of bounds for {bounds}, {self.machine.whereabouts(lane)}")
 
-    def out_of_bounds_text(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> tuple[int, str]:
-        """Return the first active lane that is in `bad`, and what its index is and should be."""
+    def describe_index(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> tuple[int, str, str]:
+        """Return the first active lane in `bad`, the element that it indexes, and the shape that bounds the index."""
         machine = self.machine
         lane = int(np.argmax(masks.lanes(mask, machine.shape) & masks.lanes(bad, machine.shape)))
 
@@ -344,13 +352,13 @@ class LaneArray:
         text = ", ".join("..." if type(i) in _VIEWS else str(of_lane(i)) for i in (*lead, *index))
         lengths = tuple(of_lane(n) for n in self.lengths)
         if self.lead is None:
-            of = f"a view of {self.name} with shape {lengths}"
+            bounds = f"a view of {self.name} with shape {lengths}"
         elif lead:
             axes = "axis" if len(lengths) == 1 else f"{len(lengths)} axes"
-            of = f"its last {axes}, of shape {lengths}"
+            bounds = f"its last {axes}, of shape {lengths}"
         else:
-            of = f"shape {lengths}"
-        return lane, f"{self.name}[{text}] out of bounds for {of}"
+            bounds = f"shape {lengths}"
+        return lane, f"{self.name}[{text}]", bounds
 
 
 def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:

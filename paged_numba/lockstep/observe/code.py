@@ -1,4 +1,4 @@
-"""The source that a launch runs, for reports: functions and lines."""
+"""Functions and lines of the source that a launch runs, as reports show them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class CodeFunction:
-    """A kernel or device function, for reports.
+    """A kernel or device function in a report.
 
     Attributes
     ----------
     name, file : str
     first : int
-        Line of its first source line.
+        Line number in the file of the first source line.
     source : tuple of str
-        Its source lines.
+        The source lines.
     """
 
     name: str
@@ -56,7 +56,7 @@ class CodeLine:
     copies: bool = False
 
     def __str__(self) -> str:
-        # Before the first line of a kernel there is none.
+        # Line 0: no line of the kernel has run yet.
         return f"{self.function.short_file}:{self.number}" if self.number else ""
 
     @property
