@@ -475,7 +475,22 @@ def test_nothing_launched_is_said():
         pass
     assert "nothing was launched" in str(report)
     assert "nothing was launched" in report.html()
+    assert repr(report) == "Report(no launches)"
     assert report.work().active_lanes == 100
+
+
+def test_repr_names_launches_kernels_sectors_and_conflicts():
+    a, b, c = floats(1024), floats(1024), np.zeros(1024, np.float32)
+    with lockstep.profiling() as report:
+        lockstep.launch(kernels.vector_add, 8, 128, a, b, c)
+        # 3 arrays of 1,024 floats, 8 to a sector.
+        assert repr(report) == "Report(1 launch of vector_add, 384 sectors of global memory moved)"
+        lockstep.launch(kernels.vector_add, 8, 128, a, b, c)
+        lockstep.launch(kernels.transpose_tiled, (1, 1), (32, 8), *np.zeros((2, 32, 32), np.float32))
+    # 2 * 384 and 2 * 32 * 32 / 8 sectors; each of 32 warps reads a column, from one bank.
+    assert repr(report) == (
+        "Report(3 launches of 2 kernels, 1,024 sectors of global memory moved, 992 bank conflicts)"
+    )
 
 
 def test_profilers_nest_and_end():

@@ -373,9 +373,36 @@ def test_findings_print_and_save(tmp_path):
     assert saved[0]["kind"] == "data race"
     assert saved[0]["count"] == 3968
     assert saved[0]["example"]["element"] == "tile[1, 0]"
-    assert (
-        str(lockstep.sanitize(kernels.vector_add, 1, 32, floats(32), floats(32), zeros(32))) == "no findings"
-    )
+    assert repr(findings) == "Findings(data race: 1)"
+    html = findings._repr_html_()
+    assert "1 kind of error, 0 benign" in html
+    assert "<td>data race in tile</td><td>3,968</td>" in html
+    assert "<code>tile[y + j, x] = source" in html
+
+
+def test_findings_are_counted_by_kind_in_their_repr():
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.divergent_shuffle, 1, 32, zeros(32, dtype=np.int64), 30)
+        lockstep.launch(racy.divergent_barrier, 1, 64, zeros(64, dtype=np.int64), 16)
+        lockstep.launch(kernels.vector_add, 1, 64, floats(32), floats(64), zeros(64))
+    assert repr(findings) == "Findings(synchronization: 2, out of bounds: 1)"
+
+
+def test_no_findings_are_said():
+    findings = lockstep.sanitize(kernels.vector_add, 1, 32, floats(32), floats(32), zeros(32))
+    assert str(findings) == "no findings"
+    assert repr(findings) == "Findings(no findings)"
+    assert findings._repr_html_() == "<div>no findings</div>"
+
+
+def test_html_of_findings_is_escaped():
+    @facade.jit
+    def before(x):
+        if x[facade.grid(1) - 1] < 1:
+            x[0] = 1
+
+    html = lockstep.sanitize(before, 1, 1, zeros(1))._repr_html_()
+    assert "<code>if x[facade.grid(1) - 1] &lt; 1:</code>" in html
 
 
 def test_an_error_that_is_no_finding_is_raised():
