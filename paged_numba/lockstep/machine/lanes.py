@@ -66,8 +66,7 @@ class Lanes:
         self.columns = range(math.prod(threads_per_block)) if columns is None else columns
         self.threads = len(self.columns)
         self.num_thread_blocks = math.prod(blocks_per_grid)
-        self.gridDim = Dim3(*map(np.int32, blocks_per_grid))
-        self.blockDim = Dim3(*map(np.int32, threads_per_block))
+        self.gridDim, self.blockDim = _int32(blocks_per_grid), _int32(threads_per_block)
         self.threadIdx, self.laneid = _threads(self.columns, threads_per_block)
 
     def move_to(self, first: int, count: int) -> None:
@@ -75,8 +74,8 @@ class Lanes:
         self.first_thread_block, self.batch = first, count
         self.shape = (count, self.threads)
         self.num_lanes = count * self.threads
-        self.everyone = np.ones(self.shape, bool)
-        self.blockIdx = _coordinates(range(first, first + count), self.blocks_per_grid, (-1, 1))
+        self.everyone = _everyone(self.shape)
+        self.blockIdx = _thread_blocks(range(first, first + count), self.blocks_per_grid)
         self.exited: Mask = False
 
     @property
@@ -128,16 +127,38 @@ def source_line() -> str:
     return f"{file}:{frame.f_lineno}"
 
 
+# Launches repeat their configurations, and lane values never change in place: these are cached.
+
+
+@lru_cache(maxsize=64)
+def _int32(size: Dim3) -> Dim3:
+    return Dim3(*map(np.int32, size))
+
+
 @lru_cache(maxsize=64)
 def _threads(columns: range, threads_per_block: Dim3) -> tuple[Dim3, Any]:
-    """Return threadIdx and laneid of the threads of a thread block; cached, since lane values never change."""
-    thread = np.arange(columns.start, columns.stop, dtype=np.int32) % WARP_SIZE
-    laneid = thread.reshape(1, -1) if len(columns) > 1 else thread[0]
-    return _coordinates(columns, threads_per_block, (1, -1)), laneid
+    """Return threadIdx and laneid of the threads of a thread block."""
+    laneid = np.arange(columns.start, columns.stop, dtype=np.int32) % WARP_SIZE
+    laneid.flags.writeable = False
+    threadIdx = _coordinates(columns, threads_per_block, (1, -1))
+    return threadIdx, laneid.reshape(1, -1) if len(columns) > 1 else laneid[0]
+
+
+@lru_cache(maxsize=16)
+def _thread_blocks(numbers: range, blocks_per_grid: Dim3) -> Dim3:
+    """Return blockIdx of the thread blocks of a batch."""
+    return _coordinates(numbers, blocks_per_grid, (-1, 1))
+
+
+@lru_cache(maxsize=16)
+def _everyone(shape: tuple[int, int]) -> Any:
+    everyone = np.ones(shape, bool)
+    everyone.flags.writeable = False
+    return everyone
 
 
 def _coordinates(positions: range, size: Dim3, shape: tuple[int, int]) -> Dim3:
-    """Split linear positions into int32 x, y, z; scalars where there is one position only, or it has length 1."""
+    """Split linear positions into int32 x, y, z; scalars if there is one position only, or the axis has length 1."""
     index = np.arange(positions.start, positions.stop)
     parts: list[Any] = []
     step, last = 1, math.prod(size)
@@ -148,6 +169,7 @@ def _coordinates(positions: range, size: Dim3, shape: tuple[int, int]) -> Dim3:
         part = index if step == 1 else index // step
         step *= length
         part = (part if step == last else part % length).astype(np.int32)
+        part.flags.writeable = False
         parts.append(part.reshape(shape) if len(positions) > 1 else part[0])
     return Dim3(*parts)
 

@@ -364,7 +364,7 @@ class LaneArray:
 def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
     """Return a 1-D view of all the memory of an array, and its offset, shape and strides in that view."""
     if type(array) is np.ndarray and array.flags.c_contiguous:
-        return array.reshape(-1), 0, array.shape, _in_elements(array.strides, array.itemsize)
+        return array.ravel(), 0, array.shape, _in_elements(array.strides, array.itemsize)
     unit = math.gcd(*array.strides) or array.itemsize
     start = array
     for axis, stride in enumerate(array.strides):
