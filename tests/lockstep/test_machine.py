@@ -39,11 +39,11 @@ def block_sums(out, x):
 )
 def test_results_do_not_depend_on_batches_memory_or_order(size, max_lanes, memory_budget, order):
     x = np.random.default_rng(size).standard_normal(size)
-    blocks = -(-size // 64)
-    out = np.zeros(blocks)
+    thread_blocks = -(-size // 64)
+    out = np.zeros(thread_blocks)
     with lockstep.options(max_lanes=max_lanes, memory_budget=memory_budget, order=order):
-        lockstep.launch(block_sums, blocks, 64, out, x)
-    padded = np.zeros(blocks * 64)
+        lockstep.launch(block_sums, thread_blocks, 64, out, x)
+    padded = np.zeros(thread_blocks * 64)
     padded[:size] = x
     np.testing.assert_allclose(out, padded.reshape(-1, 64).sum(axis=1), atol=1e-12)
 
@@ -111,11 +111,11 @@ def test_arrays_of_every_layout_are_read_and_written_in_place(data, shape):
 
 
 def test_memory_does_not_grow_with_the_grid():
-    def peak(blocks):
+    def peak(thread_blocks):
         x = np.ones(64)
-        out = np.zeros(blocks)
+        out = np.zeros(thread_blocks)
         tracemalloc.start()
-        lockstep.launch(block_sums, blocks, 64, out, x)
+        lockstep.launch(block_sums, thread_blocks, 64, out, x)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

@@ -58,11 +58,11 @@ TWINS = [
 @pytest.mark.parametrize("twins", TWINS, ids=lambda twins: twins[0])
 @pytest.mark.parametrize("max_lanes", [128, 32768])
 def test_a_racy_kernel_is_caught_and_its_clean_twin_passes(twins, max_lanes):
-    clean, wrong, arrays, grid, block, make = twins
+    clean, wrong, arrays, grid, thread_block, make = twins
     with lockstep.options(max_lanes=max_lanes):
-        findings = lockstep.sanitize(getattr(kernels, clean), grid, block, *make())
+        findings = lockstep.sanitize(getattr(kernels, clean), grid, thread_block, *make())
         assert not findings, str(findings)
-        findings = lockstep.sanitize(getattr(kernels, wrong), grid, block, *make())
+        findings = lockstep.sanitize(getattr(kernels, wrong), grid, thread_block, *make())
     assert {finding.array for finding in findings} == set(arrays)
     assert {finding.kind for finding in findings.errors} == {"data race"}
     for finding in findings:
@@ -136,11 +136,11 @@ def test_a_shuffle_orders_no_memory():
     assert finding.array == "tile"
 
 
-@pytest.mark.parametrize(("shared", "blocks"), [(True, 1), (False, 1), (False, 3)])
+@pytest.mark.parametrize(("shared", "thread_blocks"), [(True, 1), (False, 1), (False, 3)])
 @given(data=st.data())
-def test_races_are_those_that_comparing_all_pairs_finds(shared, blocks, data):
+def test_races_are_those_that_comparing_all_pairs_finds(shared, thread_blocks, data):
     steps, threads = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([2, 3, 34]))
-    lanes = threads * blocks
+    lanes = threads * thread_blocks
 
     def numbers(largest):
         rows = st.lists(st.integers(0, largest), min_size=lanes, max_size=lanes)
@@ -151,7 +151,14 @@ def test_races_are_those_that_comparing_all_pairs_finds(shared, blocks, data):
     access[:, 2:] = 0 if data.draw(st.booleans()) else access[:, 2:]
     barriers = np.array(data.draw(st.lists(st.booleans(), min_size=steps, max_size=steps)))
     findings = lockstep.sanitize(
-        racy.random_accesses, blocks, threads, access, element, barriers, shared, np.full(8, -1, np.int32)
+        racy.random_accesses,
+        thread_blocks,
+        threads,
+        access,
+        element,
+        barriers,
+        shared,
+        np.full(8, -1, np.int32),
     )
     done = [
         (lane, element[step, lane], access[step, lane], lane // threads, int(barriers[:step].sum()))
@@ -163,7 +170,7 @@ def test_races_are_those_that_comparing_all_pairs_finds(shared, blocks, data):
         int(a[1])
         for i, a in enumerate(done)
         for b in done[:i]
-        # Another thread, one element, a store; other blocks, or no barrier between.
+        # Another thread, one element, a store; other thread blocks, or no barrier between.
         if a[0] != b[0] and a[1] == b[1] and 2 in (a[2], b[2]) and (a[3] != b[3] or a[4] == b[4])
     }
     assert bool(findings) == bool(racing), f"{findings}\n{racing}"
@@ -182,18 +189,18 @@ def test_threads_that_write_the_same_value_race_harmlessly():
     findings = lockstep.sanitize(racy.all_set_a_flag, 1, 64, zeros(1, dtype=np.int32), different)
     assert only(findings, "data race").count == 63
     assert findings.errors
-    # Another block, in another batch, finds the value of the first one.
+    # Another thread block, in another batch, finds the value of the first one.
     with lockstep.options(max_lanes=32):
         findings = lockstep.sanitize(racy.all_set_a_flag, 2, 32, zeros(1, dtype=np.int32), same)
     assert not findings.errors
     assert findings
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_atomics_race_with_plain_stores_only(blocks):
+@pytest.mark.parametrize("thread_blocks", [1, 2])
+def test_atomics_race_with_plain_stores_only(thread_blocks):
     def run(atomic):
         return lockstep.sanitize(
-            racy.read_then_write_at_once, blocks, 64 // blocks, zeros(1, dtype=np.int32), atomic
+            racy.read_then_write_at_once, thread_blocks, 64 // thread_blocks, zeros(1, dtype=np.int32), atomic
         )
 
     assert not run(True)
@@ -245,7 +252,7 @@ def test_unwritten_shared_memory_is_found():
     findings = lockstep.sanitize(racy.sum_shared, 1, 32, zeros(1), 31)
     finding = only(findings, "uninitialised read")
     assert (finding.example.element, finding.count) == ("tile[31]", 1)
-    assert "reads what nothing wrote" in finding.example.what
+    assert "reads memory that nothing has written" in finding.example.what
 
 
 def test_unwritten_local_memory_is_found():
@@ -364,7 +371,7 @@ def test_findings_print_and_save(tmp_path):
     )
     text = str(findings)
     assert text.startswith("1 kind of error, 0 benign")
-    # 31 of 32 rows of each column were written by other warps: 4 blocks * 32 columns * 31.
+    # 31 of 32 rows of each column were written by other warps: 4 thread blocks * 32 columns * 31.
     assert "with no barrier between (3,968 times; the first is shown)" in text
     assert "tile[x, y + j]" in text
     assert "tile[y + j, x] = source" in text

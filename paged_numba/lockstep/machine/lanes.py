@@ -140,8 +140,8 @@ def _threads(columns: range, threads_per_block: Dim3) -> tuple[Dim3, Any]:
     """Return threadIdx and laneid of the threads of a thread block."""
     laneid = np.arange(columns.start, columns.stop, dtype=np.int32) % WARP_SIZE
     laneid.flags.writeable = False
-    threadIdx = _coordinates(columns, threads_per_block, (1, -1))
-    return threadIdx, laneid.reshape(1, -1) if len(columns) > 1 else laneid[0]
+    laneid = laneid.reshape(1, -1) if len(columns) > 1 else laneid[0]
+    return _coordinates(columns, threads_per_block, (1, -1)), laneid
 
 
 @lru_cache(maxsize=16)

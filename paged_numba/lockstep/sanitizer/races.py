@@ -154,18 +154,18 @@ class Races:
         if not which.size:
             return False
         lane, other, event = made.lane[which], before[which] & THREAD, before[which] >> 32
-        one_block = other // threads == (lane + first) // threads
-        one_warp = one_block & (other % threads // WARP_SIZE == lane % threads // WARP_SIZE)
-        other_lane = np.where(one_warp, other - first, 0)
+        same_thread_block = other // threads == (lane + first) // threads
+        same_warp = same_thread_block & (other % threads // WARP_SIZE == lane % threads // WARP_SIZE)
+        other_lane = np.where(same_warp, other - first, 0)
         synced, part = self._since_warp.reshape(-1), self._since_part.reshape(-1)
         together = (synced[lane] > event) & (synced[other_lane] > event)
         together |= (part[lane] > event) & (part[lane] == part[other_lane])
-        races = ~one_block | (before[which] >= recent[which])
-        races &= ~(one_warp & together)
+        races = ~same_thread_block | (before[which] >= recent[which])
+        races &= ~(same_warp & together)
         if not races.any():
             return False
-        which, other, event, one_warp, one_block = (
-            values[races] for values in (which, other, event, one_warp, one_block)
+        which, other, event, same_warp, same_thread_block = (
+            values[races] for values in (which, other, event, same_warp, same_thread_block)
         )
         benign = np.zeros(which.size, bool) if same is None else same(which)
         for number in dict.fromkeys(event.tolist()):
@@ -174,8 +174,8 @@ class Races:
                 chosen = np.flatnonzero(of_kind & (event == number))
                 if chosen.size:
                     # A race between two warps is the clearer example.
-                    one = int(chosen[np.argmin(one_warp[chosen])])
-                    why = _WHY[int(one_block[one]) + int(one_warp[one])] + _SAME * (kind == BENIGN)
+                    one = int(chosen[np.argmin(same_warp[chosen])])
+                    why = _WHY[int(same_thread_block[one]) + int(same_warp[one])] + _SAME * (kind == BENIGN)
                     text = f"{{}} {does} what {{}} {did}, {why}"
                     self._report(
                         machine, array, made, int(which[one]), int(other[one]), kind, line, chosen.size, text

@@ -133,7 +133,7 @@ class Unwritten:
         def example() -> Example:
             where = element(machine, array.memory, int(bad.byte[0]))
             me = thread_name(machine, int(bad.lane[0]) + machine.first_thread)
-            return Example(f"{where}: {me} reads what nothing wrote", where, me)
+            return Example(f"{where}: {me} reads memory that nothing has written", where, me)
 
         self._findings.add(
             "uninitialised read", array.name, line or machine.line, None, bad.lane.size, example
