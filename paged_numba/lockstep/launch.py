@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -186,18 +185,19 @@ def launch(
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):
         raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
-    grid_dim = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
-    block_dim = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
-    if math.prod(block_dim) > MAX_THREADS_PER_BLOCK:
+    grid = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
+    thread_block = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
+    if math.prod(thread_block) > MAX_THREADS_PER_BLOCK:
         raise LaunchError(
             f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
-            f"got {math.prod(block_dim)} with threads_per_block={tuple(block_dim)}"
+            f"got {math.prod(thread_block)} with threads_per_block={tuple(thread_block)}"
         )
     if not isinstance(shared_bytes, (int, np.integer)) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
-    program, make_machine = _translated(function, args)
+    listeners = observers(args)
+    program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
     code = inspect.unwrap(function).__code__
     # `inspect.signature` takes as long as the rest of an empty launch.
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -205,13 +205,17 @@ def launch(
         raise LaunchError(
             f"{function.__name__} takes {len(names)} arguments ({', '.join(names)}), got {len(args)}"
         )
-    settings = _options.get()
-    machine = make_machine(grid_dim, block_dim, shared_bytes)
+    machine = (
+        ObservedMachine(listeners, grid, thread_block, shared_bytes)
+        if listeners
+        else Machine(grid, thread_block, shared_bytes)
+    )
 
     def arguments(machine: Machine) -> list[Any]:
         return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
 
-    if settings.order == "together" or make_machine is not Machine:
+    settings = _options.get()
+    if settings.order == "together" or listeners:
         run_batch = _all_together(machine, program, arguments(machine))
     else:
         run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
@@ -221,17 +225,6 @@ def launch(
             _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
     finally:
         machine.end_launch()
-
-
-def _translated(
-    function: Any, arguments: tuple[Any, ...]
-) -> tuple[Callable[..., Any], Callable[..., Machine]]:
-    """Return the lane program of a kernel, and a function that makes the machine it runs on."""
-    listeners = observers(arguments)
-    if not listeners:
-        return translate(function, kernel=True).function, Machine
-    program = translate(function, kernel=True, writer=ObservedWriter).function
-    return program, partial(ObservedMachine, listeners)
 
 
 def _all_together(

@@ -138,7 +138,7 @@ def _int32(size: Dim3) -> Dim3:
 @lru_cache(maxsize=64)
 def _threads(columns: range, threads_per_block: Dim3) -> tuple[Dim3, Any]:
     """Return threadIdx and laneid of the threads of a thread block."""
-    laneid = np.arange(columns.start, columns.stop, dtype=np.int32) % WARP_SIZE
+    laneid: Any = np.arange(columns.start, columns.stop, dtype=np.int32) % WARP_SIZE
     laneid.flags.writeable = False
     laneid = laneid.reshape(1, -1) if len(columns) > 1 else laneid[0]
     return _coordinates(columns, threads_per_block, (1, -1)), laneid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -24,7 +24,7 @@ class CodeFunction:
     name: str
     file: str
     first: int
-    source: tuple[str, ...]
+    source: tuple[str, ...] = field(repr=False)
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> CodeFunction:
@@ -39,7 +39,7 @@ class CodeFunction:
         return self.file.replace("\\", "/").rsplit("/", 1)[-1]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CodeLine:
     """A line of a kernel or device function; a statement counts for the line on which it begins.
 
@@ -58,6 +58,9 @@ class CodeLine:
     def __str__(self) -> str:
         # Line 0: no line of the kernel has run yet.
         return f"{self.function.short_file}:{self.number}" if self.number else ""
+
+    def __repr__(self) -> str:
+        return f"CodeLine({self})"
 
     @property
     def text(self) -> str:

@@ -155,9 +155,13 @@ class ObservedMachine(Machine):
     local_type = ObservedArray
 
     def __init__(
-        self, listeners: tuple[Observer, ...], grid_dim: Dim3, block_dim: Dim3, shared_bytes: int
+        self,
+        listeners: tuple[Observer, ...],
+        blocks_per_grid: Dim3,
+        threads_per_block: Dim3,
+        shared_bytes: int,
     ) -> None:
-        super().__init__(grid_dim, block_dim, shared_bytes)
+        super().__init__(blocks_per_grid, threads_per_block, shared_bytes)
         self.listeners = listeners
         self.collects_errors = any(listener.collects_errors for listener in listeners)
         self.line = CodeLine(CodeFunction("", "", 0, ()), 0)

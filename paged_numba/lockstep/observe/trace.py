@@ -169,6 +169,8 @@ def tracing(thread_block: tuple[int, int, int] = (0, 0, 0)) -> Iterator[list[Acc
     ...     lockstep.launch(every_other, 1, 4, np.arange(8, dtype=np.float32), np.zeros(4, np.float32))
     >>> [(access.kind, access.array, access.elements) for access in accesses]
     [('load', 'source', (0, 2, 4, 6)), ('store', 'out', (0, 1, 2, 3))]
+    >>> accesses[0].line.text
+    'out[cuda.threadIdx.x] = source[2 * cuda.threadIdx.x]'
     """
     trace = Trace(thread_block)
     with observing(trace):
