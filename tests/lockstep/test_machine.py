@@ -1,5 +1,6 @@
 """How grids run: batches, order, memory, dirty shared memory, printing, and kernels of public tutorials' kind."""
 
+import functools
 import math
 import tracemalloc
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paged_numba import lockstep
+from paged_numba.errors import LaunchError
 from paged_numba.lockstep.cuda import facade as cuda
 
 TILE = 4
@@ -108,6 +110,21 @@ def test_arrays_of_every_layout_are_read_and_written_in_place(data, shape):
     np.testing.assert_array_equal(out, source)
     out[...] = 0
     np.testing.assert_array_equal(whole, untouched)
+
+
+def test_a_wrapped_function_takes_the_arguments_of_the_one_inside():
+    def inside(out, *, value):
+        out[0] = value
+
+    @functools.wraps(inside)
+    def around(*args, **kwargs):
+        return inside(*args, **kwargs)
+
+    out = np.zeros(1)
+    lockstep.launch(around, 1, 1, out, 3.0)
+    assert out[0] == 3
+    with pytest.raises(LaunchError, match=r"inside takes 2 arguments \(out, value\), got 1"):
+        lockstep.launch(around, 1, 1, out)
 
 
 def test_memory_does_not_grow_with_the_grid():

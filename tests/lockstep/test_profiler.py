@@ -493,6 +493,12 @@ def test_repr_names_launches_kernels_sectors_and_conflicts():
     )
 
 
+def test_repr_of_a_line_is_its_place():
+    a, b, c = floats(32), floats(32), np.zeros(32, np.float32)
+    line = lockstep.profile(kernels.vector_add, 1, 32, a, b, c).code_lines[0]
+    assert repr(line) == f"CodeLine(tutorial_kernels.py:{line.number})"
+
+
 def test_profilers_nest_and_end():
     a, b, c = floats(32), floats(32), np.zeros(32, np.float32)
     with lockstep.profiling() as outer:

@@ -83,7 +83,7 @@ class LaneArray:
         """Wrap a NumPy array without a copy, whatever its strides."""
         return cls(machine, name, *flattened(array))
 
-    # What kernels ask of an array.
+    # Attributes and methods that kernels use.
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -126,11 +126,11 @@ class LaneArray:
         wanted = [int(n) for n in shape]
         size = int(self.size)
         if self.strides != contiguous_strides(self.lengths):
-            raise KernelError(f"reshape needs a contiguous array, {self.name} is strided")
+            raise KernelError(f"reshape needs a C-contiguous array, got {self.name}, which is strided")
         if wanted.count(-1) == 1:
             wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
         if math.prod(wanted) != size:
-            raise KernelError(f"cannot reshape {self.name} of {size} elements into {tuple(wanted)}")
+            raise KernelError(f"{self.name} must be reshaped to {size} elements, got shape={tuple(wanted)}")
         return self.like(self.offset, tuple(wanted), contiguous_strides(tuple(wanted)), None)
 
     def field(self, name: str) -> LaneArray:
@@ -167,7 +167,7 @@ class LaneArray:
                 by_lane.append(i)
                 continue
             if kind not in _INTEGERS and i.dtype.kind not in "iub":
-                raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
+                raise KernelIndexError(f"{self.name} must be indexed with integers, got dtype={i.dtype}")
             position = int(i)
             if position < 0:
                 position += n
@@ -211,7 +211,7 @@ class LaneArray:
         """Return `i` as int64 in ``0 .. n - 1`` for every lane, and whether inactive lanes were replaced."""
         if i.dtype != np.int64:
             if i.dtype.kind not in "iub":
-                raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
+                raise KernelIndexError(f"{self.name} must be indexed with integers, got dtype={i.dtype}")
             # Numba wraps signed indices only; an unsigned index that went below 0 is far out of bounds.
             i = (np.minimum(i, _LARGEST) if i.dtype == np.uint64 else i).astype(np.int64)
         # As uint64 a negative index is huge: one reduction tests both bounds.
@@ -294,7 +294,9 @@ class LaneArray:
     def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
         """Store a value, or an array of the same shape, into every element of a view."""
         if any(isinstance(n, np.ndarray) for n in target.lengths):
-            raise KernelError(f"a slice of {self.name} whose length differs by thread cannot be assigned to")
+            raise KernelError(
+                f"a slice of {self.name} must have the same length in all threads when it is assigned to"
+            )
         for place in np.ndindex(*target.lengths):
             where = tuple(np.int64(i) for i in place)
             if isinstance(value, LaneArray):
@@ -311,7 +313,7 @@ class LaneArray:
             index = index[:at] + (slice(None),) * fill + index[at + 1 :]
         if len(index) > len(self.lengths):
             raise KernelIndexError(
-                f"{self.name} has {len(self.lengths)} dimensions, indexed with {len(index)}"
+                f"{self.name} must be indexed with at most {len(self.lengths)} indices, got {len(index)}"
             )
         offset, shape, strides, lead = self.offset, [], [], self.lead
         for axis, i in enumerate(index):
@@ -402,7 +404,7 @@ def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
         chosen = range(*slice(start, stop, step).indices(n))
         return chosen.start, len(chosen), step
     if step < 1:
-        raise KernelError("a slice whose bounds differ by thread needs a positive step")
+        raise KernelError(f"a slice whose bounds differ by thread must have a positive step, got step={step}")
 
     def clipped(bound: Any, default: Any) -> Any:
         if bound is None:
