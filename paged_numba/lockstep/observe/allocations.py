@@ -50,8 +50,10 @@ class Memory:
         Parameters
         ----------
         byte : int
-            Position from the beginning of `root`, or, for shared memory, of the thread block's array.
+            Position from the beginning of `root`.
         """
+        if self.space == "shared":
+            byte %= self.row
         axes = list(zip(self.shape, self.strides, strict=True))
         # Count from the element with the lowest address; reverse the axes with negative strides at the end.
         rest = byte - self.start - sum((n - 1) * step for n, step in axes if step < 0)

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..machine import masks
 from ..machine.masks import Mask
-from ..observe.allocations import Memory
 from ..observe.observed_machine import ObservedArray, ObservedMachine
 
 
@@ -57,11 +56,6 @@ def accesses(
 def values(machine: ObservedMachine, array: ObservedArray, value: Any, lane: Any) -> Any:
     """Return the values that lanes store, in the array's dtype."""
     return np.broadcast_to(value, machine.shape).reshape(-1)[lane].astype(array.dtype)
-
-
-def element(machine: ObservedMachine, memory: Memory, byte: int) -> str:
-    """Return the element at a byte of an allocation as the kernel writes it, such as ``tile[3, 0]``."""
-    return memory.element(byte % memory.row if memory.space == "shared" else byte)
 
 
 def thread_name(machine: ObservedMachine, thread: int) -> str:

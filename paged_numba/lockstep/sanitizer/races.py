@@ -13,7 +13,7 @@ from ..machine.masks import Mask
 from ..observe.allocations import extent
 from ..observe.code import CodeLine
 from ..observe.observed_machine import ObservedArray, ObservedMachine
-from .accesses import Accesses, element, thread_name, values
+from .accesses import Accesses, thread_name, values
 from .findings import BENIGN, Example, Findings
 from .shadow import THREAD, Shadow, grain_of
 
@@ -223,7 +223,7 @@ class Races:
         text: str,
     ) -> None:
         def example() -> Example:
-            where = element(machine, array.memory, int(made.byte[one]))
+            where = array.memory.element(int(made.byte[one]))
             me = thread_name(machine, int(made.lane[one]) + machine.first_thread)
             them = thread_name(machine, other)
             return Example(f"{where}: {text.format(me, them)}", where, me, them)

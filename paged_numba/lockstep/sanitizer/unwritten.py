@@ -12,7 +12,7 @@ from ..machine.masks import Mask
 from ..machine.poison import POISON, is_fresh
 from ..observe.code import CodeLine
 from ..observe.observed_machine import ObservedArray, ObservedMachine
-from .accesses import Accesses, accesses, element, thread_name
+from .accesses import Accesses, accesses, thread_name
 from .findings import Example, Findings
 from .shadow import NOBODY, Shadow
 
@@ -131,7 +131,7 @@ class Unwritten:
         self, machine: ObservedMachine, array: ObservedArray, bad: Accesses, line: CodeLine | None = None
     ) -> None:
         def example() -> Example:
-            where = element(machine, array.memory, int(bad.byte[0]))
+            where = array.memory.element(int(bad.byte[0]))
             me = thread_name(machine, int(bad.lane[0]) + machine.first_thread)
             return Example(f"{where}: {me} reads memory that nothing has written", where, me)
 
