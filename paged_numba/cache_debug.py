@@ -11,7 +11,7 @@ import numpy as np
 from .allocator.allocator import BlockAllocator
 from .errors import KernelError
 from .kernels.columns import NUM_ROW_COLUMNS, ROW_END, ROW_SEQ
-from .lockstep.observe.memory import root_of
+from .lockstep.observe.allocations import root_of
 from .lockstep.observe.observed_machine import ObservedArray, ObservedMachine
 from .lockstep.observe.observer import Observer, watch
 from .lockstep.sanitizer import Findings
@@ -199,7 +199,7 @@ class CacheWatch(Observer):
         one = int(np.argmax(bad))
 
         def example() -> Example:
-            me = thread_name(machine, int(made.lane[one]) + machine.first * machine.threads)
+            me = thread_name(machine, int(made.lane[one]) + machine.first_thread)
             place = f"block {block[one]}, offset {offset[one]}"
             where = self._describe(int(block[one]), int(offset[one]))
             return Example(

@@ -1,7 +1,23 @@
 """A SIMT machine on NumPy: runs Numba CUDA kernels with all lanes of many thread blocks advancing together.
 
-Knows nothing of attention and needs no Numba. Like a GPU before Volta, it runs divergent branches one
-after the other: a lane that spins until another lane of its branch goes on waits forever.
+It contains nothing about attention, and does not need Numba. Like a GPU before Volta, it runs divergent branches
+one after the other: a lane that waits in a loop for another lane of its warp waits forever.
+
+Examples
+--------
+>>> import numpy as np
+>>> from paged_numba import cuda, lockstep
+>>> @cuda.jit
+... def double(x):
+...     x[cuda.grid(1)] *= 2
+>>> x = np.arange(4)
+>>> lockstep.launch(double, 2, 2, x)
+>>> x
+array([0, 2, 4, 6])
+>>> lockstep.profile(double, 2, 2, x)
+Report(1 launch of double, 4 sectors of global memory moved)
+>>> lockstep.sanitize(double, 2, 2, x)
+Findings(no findings)
 """
 
 from .compiler.translate import lane_program

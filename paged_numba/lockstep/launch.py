@@ -1,4 +1,4 @@
-"""Launch a kernel: check what a GPU would refuse, wrap the arguments, run the grid in batches of blocks."""
+"""`launch`: checks the launch configuration as a GPU would, wraps the arguments, runs the grid in batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -35,18 +34,34 @@ Order = Literal["together", "forward", "reverse"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the machine. Results of a race-free kernel do not depend on them.
+    """Options of the machine. The results of a race-free kernel do not depend on them.
 
     Parameters
     ----------
     max_lanes : int
-        Threads that run together; a batch has one thread block at least.
+        Threads that run together. A batch has at least one thread block, even if that has more threads.
     memory_budget : int
-        Bytes that the shared and local memory of a batch may take.
+        Most bytes of shared and local memory that a batch may use; see `max_lanes` for the exception.
     order : {"together", "forward", "reverse"}
-        ``together`` advances all warps of a block at once. ``forward`` and ``reverse`` run one warp after
-        the other from barrier to barrier, from the first or the last, as a GPU might: slower, and a
-        kernel that lacks a barrier gives itself away. Profiled and sanitized launches run ``together``.
+        ``together`` advances all warps of a thread block at once. ``forward`` and ``reverse`` run one warp
+        after the other from barrier to barrier, beginning with the first or the last one, as a GPU might.
+        They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
+        sanitized launches always run ``together``.
+
+    Raises
+    ------
+    ValueError
+        `max_lanes` or `memory_budget` is not a positive integer, or `order` is none of the above.
+
+    See Also
+    --------
+    options : Changes the options for the launches in a ``with`` statement.
+
+    Examples
+    --------
+    >>> from paged_numba import lockstep
+    >>> lockstep.Options(order="reverse")
+    Options(max_lanes=32768, memory_budget=268435456, order='reverse')
     """
 
     max_lanes: int = 32768
@@ -67,7 +82,51 @@ _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options()
 
 @contextmanager
 def options(**changes: Any) -> Iterator[Options]:
-    """Change `Options` for the launches in a ``with`` block."""
+    """Change the machine's options for the launches in a ``with`` statement.
+
+    Parameters
+    ----------
+    **changes
+        The fields of `Options` to change; the others keep their values.
+
+    Yields
+    ------
+    Options
+
+    Raises
+    ------
+    ValueError
+        An option has an invalid value; see `Options`.
+    TypeError
+        There is no option of that name.
+
+    See Also
+    --------
+    Options : The options and their defaults.
+
+    Examples
+    --------
+    A kernel that lacks a barrier: each thread reads its neighbour's element before all are written. The result
+    depends on the order of the warps.
+
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def reverse(values):
+    ...     tile = cuda.shared.array(64, np.float32)
+    ...     tile[cuda.threadIdx.x] = values[cuda.threadIdx.x]
+    ...     # cuda.syncthreads() is missing here
+    ...     values[cuda.threadIdx.x] = tile[63 - cuda.threadIdx.x]
+    >>> def first_and_last(order):
+    ...     values = np.arange(64, dtype=np.float32)
+    ...     with lockstep.options(order=order):
+    ...         lockstep.launch(reverse, 1, 64, values)
+    ...     return float(np.nan_to_num(values[0], nan=-1)), float(np.nan_to_num(values[63], nan=-1))
+    >>> first_and_last("together")
+    (63.0, 0.0)
+    >>> first_and_last("forward")  # warp 0 reads what warp 1 has not written: poison, here -1
+    (-1.0, 0.0)
+    """
     token = _options.set(replace(_options.get(), **changes))
     try:
         yield _options.get()
@@ -83,71 +142,89 @@ def launch(
     Parameters
     ----------
     kernel : callable
-        Decorated by either ``cuda.jit``, or the plain Python function.
+        A function decorated with ``cuda.jit``, Numba's or the facade's, or the plain Python function.
     blocks_per_grid, threads_per_block : int or tuple of up to 3 int
-        The launch configuration; a thread block has 1,024 threads at most.
+        The launch configuration; a thread block has at most 1,024 threads.
     *args
-        The kernel's arguments. NumPy arrays are read and written in place.
+        The kernel's arguments. NumPy arrays, and other arrays in host memory, are read and written in place.
     shared_bytes : int
-        Dynamic shared memory of a thread block, in bytes.
+        Bytes of dynamic shared memory of a thread block.
 
     Raises
     ------
     LaunchError
-        A grid, thread block or argument that a GPU would refuse; nothing has run.
+        A GPU would refuse the grid, the thread block, the shared memory or an argument. Nothing has run, except
+        where the kernel declares too much static shared memory.
     KernelError
-        What the kernel did wrong. Stores that came before it stay, as on a GPU.
+        The kernel made an error: an index out of bounds, a barrier that some threads do not reach, a failed
+        assertion, … Earlier stores remain, as on a GPU.
     UnsupportedConstructError
-        Python that the machine does not run; nothing has run.
+        The kernel uses Python that the machine does not run, or its source cannot be read. Nothing has run.
+
+    See Also
+    --------
+    profile : Runs a kernel and counts what it does.
+    sanitize : Runs a kernel and reports its errors.
+    options : Changes the order of warps and the size of batches.
+    paged_numba.targets.launch : Runs a kernel on any target.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def add_one(values):
+    ...     i = cuda.grid(1)
+    ...     if i < values.shape[0]:
+    ...         values[i] += 1
+    >>> values = np.arange(5)
+    >>> lockstep.launch(add_one, 2, 4, values)
+    >>> values
+    array([1, 2, 3, 4, 5])
     """
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):
         raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
-    grid_dim = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
-    block_dim = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
-    if math.prod(block_dim) > MAX_THREADS_PER_BLOCK:
+    grid = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
+    thread_block = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
+    if math.prod(thread_block) > MAX_THREADS_PER_BLOCK:
         raise LaunchError(
             f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
-            f"got {math.prod(block_dim)} with threads_per_block={tuple(block_dim)}"
+            f"got {math.prod(thread_block)} with threads_per_block={tuple(thread_block)}"
         )
     if not isinstance(shared_bytes, (int, np.integer)) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
-    program, make_machine = _translated(function, args)
-    names = list(inspect.signature(function).parameters)
+    listeners = observers(args)
+    program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
+    code = inspect.unwrap(function).__code__
+    # `inspect.signature` takes as long as the rest of an empty launch.
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     if len(names) != len(args):
         raise LaunchError(
             f"{function.__name__} takes {len(names)} arguments ({', '.join(names)}), got {len(args)}"
         )
-    settings = _options.get()
-    whole = make_machine(grid_dim, block_dim, shared_bytes)
+    machine = (
+        ObservedMachine(listeners, grid, thread_block, shared_bytes)
+        if listeners
+        else Machine(grid, thread_block, shared_bytes)
+    )
 
     def arguments(machine: Machine) -> list[Any]:
         return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
 
-    if settings.order == "together" or make_machine is not Machine:
-        run = _all_together(whole, program, arguments(whole))
+    settings = _options.get()
+    if settings.order == "together" or listeners:
+        run_batch = _all_together(machine, program, arguments(machine))
     else:
-        run = in_turns(whole, program, arguments, reverse=settings.order == "reverse")
-    # All blocks of a cooperative launch run together.
-    together = whole.num_thread_blocks if "this_grid" in function.__code__.co_names else 0
-    whole.begin_launch(function, args)
+        run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
+    machine.begin_launch(function, args)
     try:
-        _run_batches(run, whole, settings, together)
+        with np.errstate(all="ignore"):
+            _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
     finally:
-        whole.end_launch()
-
-
-def _translated(
-    function: Any, arguments: tuple[Any, ...]
-) -> tuple[Callable[..., Any], Callable[..., Machine]]:
-    """Return the lane program of a kernel, and what makes the machine that it runs on."""
-    listeners = observers(arguments)
-    if not listeners:
-        return translate(function, kernel=True).function, Machine
-    program = translate(function, kernel=True, writer=ObservedWriter).function
-    return program, partial(ObservedMachine, listeners)
+        machine.end_launch()
 
 
 def _all_together(
@@ -155,26 +232,28 @@ def _all_together(
 ) -> Callable[[int, int], int]:
     """Return a function that runs a batch of thread blocks at once and returns its bytes of memory."""
 
-    def run(first: int, count: int) -> int:
+    def run_batch(first: int, count: int) -> int:
         machine.begin_batch(first, count)
-        with np.errstate(all="ignore"):
-            program(machine, True, *given)
+        program(machine, True, *given)
         return machine.local_bytes + machine.shared.nbytes
 
-    return run
+    return run_batch
 
 
-def _run_batches(run: Callable[[int, int], int], machine: Machine, settings: Options, together: int) -> None:
-    """Run the grid in batches of thread blocks; `run` returns the bytes of memory that a batch took."""
+def _run_batches(
+    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool
+) -> None:
+    """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch took."""
     by_lanes = max(1, settings.max_lanes // machine.threads)
-    count = together or min(by_lanes, _FIRST_BATCH)
+    # All thread blocks of a cooperative launch run together.
+    count = machine.num_thread_blocks if cooperative else min(by_lanes, _FIRST_BATCH)
     done = 0
     while done < machine.num_thread_blocks:
         count = min(count, machine.num_thread_blocks - done)
         first = machine.num_thread_blocks - done - count if settings.order == "reverse" else done
-        memory = run(first, count)
+        memory = run_batch(first, count)
         done += count
-        # The first batch has shown how much memory a block takes.
+        # The first batch has shown how much memory a thread block takes.
         per_thread_block = max(1, -(-memory // count))
         count = max(1, min(by_lanes, settings.memory_budget // per_thread_block))
 
@@ -183,37 +262,36 @@ _FIRST_BATCH = 256
 
 
 def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
-    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if not 1 <= len(given) <= 3 or not all(
-        isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in given
-    ):
+    """Return one of the two numbers or tuples of a launch configuration as x, y and z."""
+    given = value if isinstance(value, (tuple, list)) else (value,)
+    if not 1 <= len(given) <= 3:
         raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
-    sizes = tuple(int(n) for n in given) + (1,) * (3 - len(given))
-    for axis, (size, limit) in enumerate(zip(sizes, limits, strict=True)):
-        if not 1 <= size <= limit:
-            raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limit}, got {name}={value!r}")
+    sizes = [1, 1, 1]
+    for axis, size in enumerate(given):
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
+            raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+        if not 1 <= size <= limits[axis]:
+            raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={value!r}")
+        sizes[axis] = int(size)
     return Dim3(*sizes)
 
 
 def _argument(machine: Machine, name: str, value: Any) -> Any:
-    """Return a kernel argument as lane value."""
-    host = getattr(value, "__lockstep_array__", None)
-    if host is not None:
-        value = host
-    if isinstance(value, np.void):
-        value = np.asarray(value)
+    """Return a kernel argument as a lane value."""
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.kind in "SUMm":
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
         return machine.argument(name, value)
     if isinstance(value, np.generic):
-        return value
+        return _argument(machine, name, np.asarray(value)) if isinstance(value, np.void) else value
     if isinstance(value, (bool, int, float, complex)):
         return typed(value)
     if isinstance(value, tuple):
         return tuple(_argument(machine, f"{name}[{i}]", item) for i, item in enumerate(value))
     if value is None or isinstance(value, str):
         return value
+    if hasattr(value, "__lockstep_array__"):
+        return _argument(machine, name, value.__lockstep_array__)
     if hasattr(value, "__cuda_array_interface__"):
         raise LaunchError(f"{name} must lie in host memory for the lockstep target, got an array on a GPU")
     if hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__"):

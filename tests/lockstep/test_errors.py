@@ -26,8 +26,8 @@ def line_of(kernel, text):
     return first + next(i for i, line in enumerate(lines) if text in line)
 
 
-def launch(kernel, grid, block, *args, **options):
-    lockstep.launch(kernel, grid, block, *args, **options)
+def launch(kernel, grid, thread_block, *args, **options):
+    lockstep.launch(kernel, grid, thread_block, *args, **options)
 
 
 # Bounds.
@@ -149,7 +149,7 @@ def barrier_in_a_branch(out, limit):
 @pytest.mark.parametrize("order", ["together", "forward", "reverse"])
 def test_barrier_that_some_threads_miss_is_an_error(order):
     message = (
-        r"cuda\.syncthreads\(\) must be reached by all threads of a block, but 3 of 64 threads "
+        r"cuda\.syncthreads\(\) must be reached by all threads of a thread block, but 3 of 64 threads "
         rf".* threadIdx=\(3, 0, 0\) .*, test_errors\.py:{line_of(barrier_in_a_branch, 'syncthreads')}"
     )
     with lockstep.options(order=order):
@@ -233,7 +233,7 @@ def nothing(x):
 
 
 @pytest.mark.parametrize(
-    ("grid", "block", "args", "options", "message"),
+    ("grid", "thread_block", "args", "options", "message"),
     [
         (
             1,
@@ -264,9 +264,9 @@ def nothing(x):
         (1, 1, (0,), {"shared_bytes": 2**20}, "got shared_bytes=1048576"),
     ],
 )
-def test_launch_that_a_gpu_would_refuse_is_refused(grid, block, args, options, message):
+def test_launch_that_a_gpu_would_refuse_is_refused(grid, thread_block, args, options, message):
     with pytest.raises(LaunchError, match=message):
-        launch(nothing, grid, block, *args, **options)
+        launch(nothing, grid, thread_block, *args, **options)
 
 
 @pytest.mark.parametrize("kernel", [None, "text", 5])
@@ -275,9 +275,9 @@ def test_what_is_no_function_is_refused(kernel):
         launch(kernel, 1, 1)
 
 
-@pytest.mark.parametrize("block", [1024, (32, 32), (16, 8, 8), (1, 1, 64)])
-def test_largest_blocks_run(block):
-    launch(nothing, 1, block, 0)
+@pytest.mark.parametrize("thread_block", [1024, (32, 32), (16, 8, 8), (1, 1, 64)])
+def test_largest_blocks_run(thread_block):
+    launch(nothing, 1, thread_block, 0)
 
 
 def test_kernel_is_launched_with_a_configuration():

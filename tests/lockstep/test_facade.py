@@ -194,6 +194,16 @@ def test_kernels_of_numba_and_of_the_facade_run_alike():
     assert a.any()
 
 
+def test_what_jit_returns_says_what_it_is():
+    @cuda.jit(device=True)
+    def square(x):
+        return x * x
+
+    assert repr(double) == "<Kernel double on lockstep>"
+    assert repr(square) == "<Device function square on lockstep>"
+    assert repr(cuda.to_device(np.zeros((2, 3)))) == "<DeviceArray on lockstep, shape=(2, 3), dtype=float64>"
+
+
 class Interface:
     """An array of another library: what it shows is the array interface."""
 

@@ -30,7 +30,9 @@ def keeps_one_reader(self, pieces, stamps):
 
 
 def forgets_the_inactive_lanes(threads, place, group, full):
-    return profiler_rows(threads, place, [(True, position, blocks) for _, position, blocks in group], True)
+    return profiler_rows(
+        threads, place, [(True, position, thread_blocks) for _, position, thread_blocks in group], True
+    )
 
 
 profiler_rows = profiler._rows

@@ -1,5 +1,6 @@
 """How grids run: batches, order, memory, dirty shared memory, printing, and kernels of public tutorials' kind."""
 
+import functools
 import math
 import tracemalloc
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paged_numba import lockstep
+from paged_numba.errors import LaunchError
 from paged_numba.lockstep.cuda import facade as cuda
 
 TILE = 4
@@ -39,21 +41,98 @@ def block_sums(out, x):
 )
 def test_results_do_not_depend_on_batches_memory_or_order(size, max_lanes, memory_budget, order):
     x = np.random.default_rng(size).standard_normal(size)
-    blocks = -(-size // 64)
-    out = np.zeros(blocks)
+    thread_blocks = -(-size // 64)
+    out = np.zeros(thread_blocks)
     with lockstep.options(max_lanes=max_lanes, memory_budget=memory_budget, order=order):
-        lockstep.launch(block_sums, blocks, 64, out, x)
-    padded = np.zeros(blocks * 64)
+        lockstep.launch(block_sums, thread_blocks, 64, out, x)
+    padded = np.zeros(thread_blocks * 64)
     padded[:size] = x
     np.testing.assert_allclose(out, padded.reshape(-1, 64).sum(axis=1), atol=1e-12)
 
 
+@cuda.jit
+def coordinates(out):
+    thread = cuda.threadIdx.x + cuda.blockDim.x * (cuda.threadIdx.y + cuda.blockDim.y * cuda.threadIdx.z)
+    thread_block = cuda.blockIdx.x + cuda.gridDim.x * (cuda.blockIdx.y + cuda.gridDim.y * cuda.blockIdx.z)
+    out[thread_block, thread, 0] = cuda.blockIdx.x
+    out[thread_block, thread, 1] = cuda.blockIdx.y
+    out[thread_block, thread, 2] = cuda.blockIdx.z
+    out[thread_block, thread, 3] = cuda.threadIdx.x
+    out[thread_block, thread, 4] = cuda.threadIdx.y
+    out[thread_block, thread, 5] = cuda.threadIdx.z
+    out[thread_block, thread, 6] = cuda.laneid
+
+
+@given(
+    grid=st.tuples(*[st.integers(1, 4)] * 3),
+    threads=st.tuples(*[st.integers(1, 5)] * 3),
+    max_lanes=st.sampled_from((1, 100, 1 << 15)),
+    order=st.sampled_from(("together", "forward", "reverse")),
+)
+def test_every_thread_knows_its_coordinates(grid, threads, max_lanes, order):
+    num_blocks, num_threads = math.prod(grid), math.prod(threads)
+    out = np.full((num_blocks, num_threads, 7), -1)
+    with lockstep.options(max_lanes=max_lanes, order=order):
+        lockstep.launch(coordinates, grid, threads, out)
+    thread_block, thread = np.divmod(np.arange(num_blocks * num_threads), num_threads)
+    wanted = [
+        *np.unravel_index(thread_block, grid, "F"),
+        *np.unravel_index(thread, threads, "F"),
+        thread % 32,
+    ]
+    np.testing.assert_array_equal(out.reshape(-1, 7).T, wanted)
+
+
+@cuda.jit
+def copy_2d(out, x):
+    i, j = cuda.grid(2)
+    if i < x.shape[0] and j < x.shape[1]:
+        out[i, j] = x[i, j]
+
+
+@given(data=st.data(), shape=st.tuples(st.integers(0, 5), st.integers(0, 5)))
+def test_arrays_of_every_layout_are_read_and_written_in_place(data, shape):
+    def view(values):
+        """Draw a view of a larger array that holds `values`."""
+        steps = [data.draw(st.sampled_from([1, 2, -1, -3])) for _ in values.shape]
+        slices = tuple(slice(None, None, step) for step in steps)
+        lengths = [n * abs(step) for n, step in zip(values.shape, steps, strict=True)]
+        whole = np.full(lengths, -1.0, order=data.draw(st.sampled_from("CF")))
+        chosen = whole[slices]
+        chosen[...] = values
+        return whole, chosen
+
+    source = np.arange(math.prod(shape), dtype=float).reshape(shape)
+    _, x = view(source)
+    whole, out = view(np.zeros(shape))
+    untouched = whole.copy()
+    lockstep.launch(copy_2d, (1, 1), (5, 5), out, x)
+    np.testing.assert_array_equal(out, source)
+    out[...] = 0
+    np.testing.assert_array_equal(whole, untouched)
+
+
+def test_a_wrapped_function_takes_the_arguments_of_the_one_inside():
+    def inside(out, *, value):
+        out[0] = value
+
+    @functools.wraps(inside)
+    def around(*args, **kwargs):
+        return inside(*args, **kwargs)
+
+    out = np.zeros(1)
+    lockstep.launch(around, 1, 1, out, 3.0)
+    assert out[0] == 3
+    with pytest.raises(LaunchError, match=r"inside takes 2 arguments \(out, value\), got 1"):
+        lockstep.launch(around, 1, 1, out)
+
+
 def test_memory_does_not_grow_with_the_grid():
-    def peak(blocks):
+    def peak(thread_blocks):
         x = np.ones(64)
-        out = np.zeros(blocks)
+        out = np.zeros(thread_blocks)
         tracemalloc.start()
-        lockstep.launch(block_sums, blocks, 64, out, x)
+        lockstep.launch(block_sums, thread_blocks, 64, out, x)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

@@ -86,7 +86,7 @@ def test_matmul_naive_reads_each_row_and_column_again():
     a, b, c = floats(32, 32), floats(32, 32), np.zeros((32, 32), np.float32)
     report = lockstep.profile(kernels.matmul_naive, (2, 2), (16, 16), a, b, c)
     np.testing.assert_allclose(c, a @ b, rtol=1e-4, atol=1e-4)
-    # 4 blocks of 8 warps, each 2 rows of 16 columns; 32 iterations.
+    # 4 thread blocks of 8 warps, each 2 rows of 16 columns; 32 iterations.
     # a[row, k]: two elements, 128 bytes apart, 2 sectors; b[k, col]: 16 neighbours, 64 bytes, 2 sectors.
     for array, efficiency in (("a", 100 * 8 / 64), ("b", 100)):
         traffic = report.memory("global", "load", array=array)
@@ -129,7 +129,7 @@ def test_transpose_through_a_tile_needs_padding(name, conflicts):
     np.testing.assert_array_equal(target, source.T)
     assert report.memory("global", "load").sectors_per_request == 4
     assert report.memory("global", "store").sectors_per_request == 4
-    # 4 blocks * 8 warps * 4 rounds. A column of 32 rows of 32 words lies in one bank, of 33 words in 32.
+    # 4 thread blocks * 8 warps * 4 rounds. A column of 32 rows of 32 words lies in one bank, of 33 words in 32.
     column = report.memory("shared", "load")
     assert column.requests == column.ideal_wavefronts == 128
     assert column.bank_conflicts == 128 * conflicts
@@ -169,7 +169,7 @@ def test_histogram_in_shared_memory_spares_global_atomics():
     counts = np.zeros(kernels.BINS, np.int32)
     report = lockstep.profile(kernels.histogram_shared, 8, 128, data, counts)
     np.testing.assert_array_equal(counts, np.full(kernels.BINS, 16))
-    # 64 bins are two warps of each of 8 blocks.
+    # 64 bins are two warps of each of 8 thread blocks.
     assert report.memory("global", "atomic").requests == 16
     shared = report.memory("shared", "atomic")
     assert (shared.requests, shared.turns, shared.wavefronts) == (32, 32, 32)
@@ -210,7 +210,7 @@ def test_reduction_by_shuffles_needs_five_a_warp():
     np.testing.assert_allclose(out, data.reshape(8, 128).sum(axis=1), rtol=1e-4, atol=1e-4)
     work = report.work()
     assert (work.shuffles, work.barriers, work.syncwarps) == (8 * 4 * 5, 8 * 4, 0)
-    # One lane a warp stores; one thread a block reads 4 values.
+    # One lane a warp stores; one thread a thread block reads 4 values.
     assert report.memory("shared", "store").requests == report.memory("shared", "load").requests == 32
 
 
@@ -237,10 +237,10 @@ def test_stencil_reads_the_halo_with_three_lanes():
     data, out = floats(1024), np.zeros(1024, np.float32)
     report = lockstep.profile(kernels.stencil, 8, 128, data, out)
     np.testing.assert_allclose(out, np.convolve(data, np.ones(7), "same"), rtol=1e-4, atol=1e-5)
-    # 32 whole warps; each block but the first, and each but the last, reads 3 elements of a sector beside it.
+    # 32 whole warps; each thread block but the first, and each but the last, reads 3 elements of a sector beside it.
     read = report.memory("global", "load")
     assert (read.requests, read.sectors) == (32 + 7 + 7, 32 * 4 + 7 + 7)
-    # Seven neighbours a lane; the first warp of a block also fills both halos.
+    # Seven neighbours a lane; the first warp of a thread block also fills both halos.
     assert report.memory("shared", "load").wavefronts == 7 * 32
     assert report.memory("shared", "store").wavefronts == 32 + 2 * 8
     halo = report.work(line=line_of(kernels.stencil, "last = "))
@@ -342,13 +342,13 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_counts_do_not_depend_on_batches(name):
-    grid, block, make = CASES[name]
+    grid, thread_block, make = CASES[name]
     arguments = make()
     reports = []
     for max_lanes in (1, 300, 32768):
         fresh = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
         with lockstep.options(max_lanes=max_lanes):
-            reports.append(lockstep.profile(getattr(kernels, name), grid, block, *fresh).to_dict())
+            reports.append(lockstep.profile(getattr(kernels, name), grid, thread_block, *fresh).to_dict())
     assert reports[0] == reports[1] == reports[2]
     assert reports[0]["memory"]
 
@@ -356,32 +356,32 @@ def test_counts_do_not_depend_on_batches(name):
 @given(
     data=st.data(),
     threads=st.sampled_from([1, 31, 32, 33, 96]),
-    blocks=st.integers(1, 3),
+    thread_blocks=st.integers(1, 3),
     dtype=st.sampled_from([np.int8, np.float16, np.float32, np.float64, np.complex128]),
     max_lanes=st.sampled_from([1, 64, 32768]),
 )
-def test_random_requests_cost_what_sets_say(data, threads, blocks, dtype, max_lanes):
+def test_random_requests_cost_what_sets_say(data, threads, thread_blocks, dtype, max_lanes):
     from random_access import gather, gather_shared
 
     size = 256
-    lanes = threads * blocks
+    lanes = threads * thread_blocks
     index = np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=lanes, max_size=lanes)))
     active = np.array(data.draw(st.lists(st.booleans(), min_size=lanes, max_size=lanes)))
     source, out = np.ones(size, dtype), np.zeros(lanes, dtype)
     with lockstep.options(max_lanes=max_lanes):
-        report = lockstep.profile(gather, blocks, threads, source, index, active, out)
+        report = lockstep.profile(gather, thread_blocks, threads, source, index, active, out)
         shared = lockstep.profile(
-            gather_shared, blocks, threads, source, index, active, out, shared_bytes=source.nbytes
+            gather_shared, thread_blocks, threads, source, index, active, out, shared_bytes=source.nbytes
         )
     itemsize = source.itemsize
     requests = [
         [
             int(index[lane]) * itemsize
-            for lane in range(first, min(first + 32, block + threads))
+            for lane in range(first, min(first + 32, thread_block + threads))
             if active[lane]
         ]
-        for block in range(0, lanes, threads)
-        for first in range(block, block + threads, 32)
+        for thread_block in range(0, lanes, threads)
+        for first in range(thread_block, thread_block + threads, 32)
     ]
     requests = [request for request in requests if request]
     read = report.memory("global", "load", array="source")
@@ -475,7 +475,28 @@ def test_nothing_launched_is_said():
         pass
     assert "nothing was launched" in str(report)
     assert "nothing was launched" in report.html()
+    assert repr(report) == "Report(no launches)"
     assert report.work().active_lanes == 100
+
+
+def test_repr_names_launches_kernels_sectors_and_conflicts():
+    a, b, c = floats(1024), floats(1024), np.zeros(1024, np.float32)
+    with lockstep.profiling() as report:
+        lockstep.launch(kernels.vector_add, 8, 128, a, b, c)
+        # 3 arrays of 1,024 floats, 8 to a sector.
+        assert repr(report) == "Report(1 launch of vector_add, 384 sectors of global memory moved)"
+        lockstep.launch(kernels.vector_add, 8, 128, a, b, c)
+        lockstep.launch(kernels.transpose_tiled, (1, 1), (32, 8), *np.zeros((2, 32, 32), np.float32))
+    # 2 * 384 and 2 * 32 * 32 / 8 sectors; each of 32 warps reads a column, from one bank.
+    assert repr(report) == (
+        "Report(3 launches of 2 kernels, 1,024 sectors of global memory moved, 992 bank conflicts)"
+    )
+
+
+def test_repr_of_a_line_is_its_place():
+    a, b, c = floats(32), floats(32), np.zeros(32, np.float32)
+    line = lockstep.profile(kernels.vector_add, 1, 32, a, b, c).code_lines[0]
+    assert repr(line) == f"CodeLine(tutorial_kernels.py:{line.number})"
 
 
 def test_profilers_nest_and_end():

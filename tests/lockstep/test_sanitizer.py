@@ -58,11 +58,11 @@ TWINS = [
 @pytest.mark.parametrize("twins", TWINS, ids=lambda twins: twins[0])
 @pytest.mark.parametrize("max_lanes", [128, 32768])
 def test_a_racy_kernel_is_caught_and_its_clean_twin_passes(twins, max_lanes):
-    clean, wrong, arrays, grid, block, make = twins
+    clean, wrong, arrays, grid, thread_block, make = twins
     with lockstep.options(max_lanes=max_lanes):
-        findings = lockstep.sanitize(getattr(kernels, clean), grid, block, *make())
+        findings = lockstep.sanitize(getattr(kernels, clean), grid, thread_block, *make())
         assert not findings, str(findings)
-        findings = lockstep.sanitize(getattr(kernels, wrong), grid, block, *make())
+        findings = lockstep.sanitize(getattr(kernels, wrong), grid, thread_block, *make())
     assert {finding.array for finding in findings} == set(arrays)
     assert {finding.kind for finding in findings.errors} == {"data race"}
     for finding in findings:
@@ -136,11 +136,11 @@ def test_a_shuffle_orders_no_memory():
     assert finding.array == "tile"
 
 
-@pytest.mark.parametrize(("shared", "blocks"), [(True, 1), (False, 1), (False, 3)])
+@pytest.mark.parametrize(("shared", "thread_blocks"), [(True, 1), (False, 1), (False, 3)])
 @given(data=st.data())
-def test_races_are_those_that_comparing_all_pairs_finds(shared, blocks, data):
+def test_races_are_those_that_comparing_all_pairs_finds(shared, thread_blocks, data):
     steps, threads = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([2, 3, 34]))
-    lanes = threads * blocks
+    lanes = threads * thread_blocks
 
     def numbers(largest):
         rows = st.lists(st.integers(0, largest), min_size=lanes, max_size=lanes)
@@ -151,7 +151,14 @@ def test_races_are_those_that_comparing_all_pairs_finds(shared, blocks, data):
     access[:, 2:] = 0 if data.draw(st.booleans()) else access[:, 2:]
     barriers = np.array(data.draw(st.lists(st.booleans(), min_size=steps, max_size=steps)))
     findings = lockstep.sanitize(
-        racy.random_accesses, blocks, threads, access, element, barriers, shared, np.full(8, -1, np.int32)
+        racy.random_accesses,
+        thread_blocks,
+        threads,
+        access,
+        element,
+        barriers,
+        shared,
+        np.full(8, -1, np.int32),
     )
     done = [
         (lane, element[step, lane], access[step, lane], lane // threads, int(barriers[:step].sum()))
@@ -163,7 +170,7 @@ def test_races_are_those_that_comparing_all_pairs_finds(shared, blocks, data):
         int(a[1])
         for i, a in enumerate(done)
         for b in done[:i]
-        # Another thread, one element, a store; other blocks, or no barrier between.
+        # Another thread, one element, a store; other thread blocks, or no barrier between.
         if a[0] != b[0] and a[1] == b[1] and 2 in (a[2], b[2]) and (a[3] != b[3] or a[4] == b[4])
     }
     assert bool(findings) == bool(racing), f"{findings}\n{racing}"
@@ -182,18 +189,18 @@ def test_threads_that_write_the_same_value_race_harmlessly():
     findings = lockstep.sanitize(racy.all_set_a_flag, 1, 64, zeros(1, dtype=np.int32), different)
     assert only(findings, "data race").count == 63
     assert findings.errors
-    # Another block, in another batch, finds the value of the first one.
+    # Another thread block, in another batch, finds the value of the first one.
     with lockstep.options(max_lanes=32):
         findings = lockstep.sanitize(racy.all_set_a_flag, 2, 32, zeros(1, dtype=np.int32), same)
     assert not findings.errors
     assert findings
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_atomics_race_with_plain_stores_only(blocks):
+@pytest.mark.parametrize("thread_blocks", [1, 2])
+def test_atomics_race_with_plain_stores_only(thread_blocks):
     def run(atomic):
         return lockstep.sanitize(
-            racy.read_then_write_at_once, blocks, 64 // blocks, zeros(1, dtype=np.int32), atomic
+            racy.read_then_write_at_once, thread_blocks, 64 // thread_blocks, zeros(1, dtype=np.int32), atomic
         )
 
     assert not run(True)
@@ -226,7 +233,7 @@ def test_a_divergent_barrier_is_found_and_the_launch_goes_on():
     assert not lockstep.sanitize(racy.divergent_barrier, 1, 64, out, 0)
     out[:] = 0
     finding = only(lockstep.sanitize(racy.divergent_barrier, 1, 64, out, 16), "synchronization")
-    assert "cuda.syncthreads() must be reached by all threads of a block" in finding.example.what
+    assert "cuda.syncthreads() must be reached by all threads of a thread block" in finding.example.what
     np.testing.assert_array_equal(out, np.arange(64))
 
 
@@ -245,7 +252,7 @@ def test_unwritten_shared_memory_is_found():
     findings = lockstep.sanitize(racy.sum_shared, 1, 32, zeros(1), 31)
     finding = only(findings, "uninitialised read")
     assert (finding.example.element, finding.count) == ("tile[31]", 1)
-    assert "reads what nothing wrote" in finding.example.what
+    assert "reads memory that nothing has written" in finding.example.what
 
 
 def test_unwritten_local_memory_is_found():
@@ -345,7 +352,7 @@ def test_integers_that_do_not_fit_an_array_are_found():
 
 @given(data=st.data())
 def test_elements_are_named_as_the_kernel_indexes_them(data):
-    from paged_numba.lockstep.observe.memory import Memory, root_of
+    from paged_numba.lockstep.observe.allocations import Memory, root_of
 
     lengths = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
     slices = tuple(slice(None, None, data.draw(st.sampled_from([1, 2, -1, -2]))) for _ in lengths)
@@ -364,7 +371,7 @@ def test_findings_print_and_save(tmp_path):
     )
     text = str(findings)
     assert text.startswith("1 kind of error, 0 benign")
-    # 31 of 32 rows of each column were written by other warps: 4 blocks * 32 columns * 31.
+    # 31 of 32 rows of each column were written by other warps: 4 thread blocks * 32 columns * 31.
     assert "with no barrier between (3,968 times; the first is shown)" in text
     assert "tile[x, y + j]" in text
     assert "tile[y + j, x] = source" in text
@@ -373,9 +380,36 @@ def test_findings_print_and_save(tmp_path):
     assert saved[0]["kind"] == "data race"
     assert saved[0]["count"] == 3968
     assert saved[0]["example"]["element"] == "tile[1, 0]"
-    assert (
-        str(lockstep.sanitize(kernels.vector_add, 1, 32, floats(32), floats(32), zeros(32))) == "no findings"
-    )
+    assert repr(findings) == "Findings(data race: 1)"
+    html = findings._repr_html_()
+    assert "1 kind of error, 0 benign" in html
+    assert "<td>data race in tile</td><td>3,968</td>" in html
+    assert "<code>tile[y + j, x] = source" in html
+
+
+def test_findings_are_counted_by_kind_in_their_repr():
+    with lockstep.sanitizing() as findings:
+        lockstep.launch(racy.divergent_shuffle, 1, 32, zeros(32, dtype=np.int64), 30)
+        lockstep.launch(racy.divergent_barrier, 1, 64, zeros(64, dtype=np.int64), 16)
+        lockstep.launch(kernels.vector_add, 1, 64, floats(32), floats(64), zeros(64))
+    assert repr(findings) == "Findings(synchronization: 2, out of bounds: 1)"
+
+
+def test_no_findings_are_said():
+    findings = lockstep.sanitize(kernels.vector_add, 1, 32, floats(32), floats(32), zeros(32))
+    assert str(findings) == "no findings"
+    assert repr(findings) == "Findings(no findings)"
+    assert findings._repr_html_() == "<div>no findings</div>"
+
+
+def test_html_of_findings_is_escaped():
+    @facade.jit
+    def before(x):
+        if x[facade.grid(1) - 1] < 1:
+            x[0] = 1
+
+    html = lockstep.sanitize(before, 1, 1, zeros(1))._repr_html_()
+    assert "<code>if x[facade.grid(1) - 1] &lt; 1:</code>" in html
 
 
 def test_an_error_that_is_no_finding_is_raised():

@@ -72,7 +72,22 @@ def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) ->
 
 
 def lane_program(function: Any) -> str:
-    """Return the lane program that a kernel is translated to, as text."""
+    """Return the lane program of a kernel: the Python function over lane values into which it is translated, as text.
+
+    Raises
+    ------
+    UnsupportedConstructError
+        The kernel uses Python that the machine does not run, or its source cannot be read.
+
+    Examples
+    --------
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def double(x):
+    ...     x[cuda.grid(1)] *= 2
+    >>> lockstep.lane_program(double).startswith("def double(")
+    True
+    """
     return translate(getattr(function, "py_func", function), kernel=True).text
 
 

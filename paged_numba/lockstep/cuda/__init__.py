@@ -1,1 +1,1 @@
-"""The names of ``numba.cuda`` on the lockstep machine."""
+"""The names of ``numba.cuda``, implemented on the lockstep machine."""

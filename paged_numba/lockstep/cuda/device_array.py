@@ -1,4 +1,4 @@
-"""Arrays of the facade: what ``cuda.to_device`` returns where device memory is host memory."""
+"""`DeviceArray`: device arrays of the facade, whose memory is host memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,27 @@ from ..machine.poison import fresh_array
 
 
 class DeviceArray:
-    """An array that kernels use and host code copies from, as Numba's ``DeviceNDArray``.
+    """An array in the memory of the lockstep machine, with the methods of Numba's ``DeviceNDArray``.
 
     Attributes
     ----------
     shape, strides, dtype, ndim, size, nbytes
-        As a NumPy array has them; strides in bytes.
+        As of a NumPy array; strides in bytes.
+
+    See Also
+    --------
+    to_device : Makes a device array with a copy of a host array.
+    device_array : Makes a device array with fresh memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba.lockstep.cuda import facade as cuda
+    >>> array = cuda.to_device(np.arange(6.0).reshape(2, 3))
+    >>> array
+    <DeviceArray on lockstep, shape=(2, 3), dtype=float64>
+    >>> array[1].copy_to_host()
+    array([3., 4., 5.])
     """
 
     __slots__ = ("__lockstep_array__",)
@@ -52,7 +67,13 @@ class DeviceArray:
         return DeviceArray(self.__lockstep_array__.T)
 
     def copy_to_host(self, ary: Any = None, stream: Any = 0) -> Any:
-        """Return a copy as a NumPy array; into `ary` if it is given."""
+        """Return a copy as a NumPy array; copy into `ary` if it is given.
+
+        Raises
+        ------
+        ValueError
+            `ary` has another shape or dtype.
+        """
         if ary is None:
             return self.__lockstep_array__.copy()
         _require_same(self, ary)
@@ -60,7 +81,13 @@ class DeviceArray:
         return ary
 
     def copy_to_device(self, ary: Any, stream: Any = 0) -> None:
-        """Overwrite the array with `ary`, of the same shape and dtype."""
+        """Overwrite the array with `ary`.
+
+        Raises
+        ------
+        ValueError
+            `ary` has another shape or dtype.
+        """
         source = getattr(ary, "__lockstep_array__", ary)
         _require_same(self, source)
         np.copyto(self.__lockstep_array__, source)
@@ -83,7 +110,7 @@ class DeviceArray:
         self[index] = value
 
     def getitem(self, index: Any, stream: Any = 0) -> Any:
-        """Return what lies at `index`."""
+        """Return the element or view at `index`."""
         return self[index]
 
     def reshape(self, *shape: Any, **order: Any) -> DeviceArray:
@@ -95,11 +122,11 @@ class DeviceArray:
         return DeviceArray(self.__lockstep_array__.ravel(order))
 
     def transpose(self, axes: Any = None) -> DeviceArray:
-        """Return a view with its axes permuted."""
+        """Return a view with permuted axes."""
         return DeviceArray(self.__lockstep_array__.transpose(axes))
 
     def view(self, dtype: Any) -> DeviceArray:
-        """Return the same memory seen as another dtype."""
+        """Return a view of the same memory with another dtype."""
         return DeviceArray(self.__lockstep_array__.view(dtype))
 
     def is_c_contiguous(self) -> bool:
@@ -117,13 +144,39 @@ class DeviceArray:
 def _require_same(device: DeviceArray, host: Any) -> None:
     if host.shape != device.shape or host.dtype != device.dtype:
         raise ValueError(
-            f"a copy needs equal shapes and dtypes, got {device.shape} {device.dtype} on the device and "
-            f"{host.shape} {host.dtype} on the host"
+            f"the arrays of a copy must have equal shapes and dtypes, got {device.shape} {device.dtype} on the device "
+            f"and {host.shape} {host.dtype} on the host"
         )
 
 
 def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | None = None) -> DeviceArray:
-    """Return a device array with a copy of `obj`; into `to` if it is given."""
+    """Return a device array with a copy of `obj`; copy into `to` if it is given.
+
+    Parameters
+    ----------
+    obj : array_like
+    stream
+        Ignored: every copy is done when the call returns.
+    copy : bool
+        If False, the device array uses the memory of `obj`.
+    to : DeviceArray, optional
+
+    Raises
+    ------
+    ValueError
+        `to` has another shape or dtype than `obj`.
+
+    See Also
+    --------
+    device_array : Makes a device array with fresh memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba.lockstep.cuda import facade as cuda
+    >>> cuda.to_device(np.ones(4, np.float32))
+    <DeviceArray on lockstep, shape=(4,), dtype=float32>
+    """
     source = getattr(obj, "__lockstep_array__", obj)
     if to is not None:
         to.copy_to_device(np.asarray(source))
@@ -134,20 +187,32 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
 def device_array(
     shape: Any, dtype: Any = np.float64, strides: Any = None, order: str = "C", stream: Any = 0
 ) -> DeviceArray:
-    """Return a fresh device array; its memory is dirty (poisoned), as real memory is."""
+    """Return a fresh device array, whose memory is poisoned: fresh memory of a GPU holds arbitrary values too.
+
+    See Also
+    --------
+    to_device : Makes a device array with a copy of a host array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba.lockstep.cuda import facade as cuda
+    >>> cuda.device_array(3, np.float32).copy_to_host()
+    array([nan, nan, nan], dtype=float32)
+    """
     dtype = np.dtype(dtype)
     lengths = (shape,) if isinstance(shape, int) else tuple(shape)
     return DeviceArray(fresh_array(lengths, dtype, order))
 
 
 def device_array_like(ary: Any, stream: Any = 0) -> DeviceArray:
-    """Return a fresh device array of the shape and dtype of `ary`."""
+    """Return a fresh device array with the shape and dtype of `ary`."""
     order = "F" if ary.ndim > 1 and ary.strides[0] == ary.dtype.itemsize else "C"
     return device_array(ary.shape, ary.dtype, order=order)
 
 
 def as_cuda_array(obj: Any, sync: bool = True) -> DeviceArray:
-    """Return `obj`, an array in host memory, as a device array without a copy."""
+    """Return a device array that uses the memory of `obj`, an array in host memory."""
     return DeviceArray(getattr(obj, "__lockstep_array__", np.asarray(obj)))
 
 

@@ -1,7 +1,21 @@
-"""``cuda`` for a machine with no GPU: the names of ``numba.cuda`` that kernels and host code use.
+"""``cuda`` without a GPU: the names of ``numba.cuda`` that kernels and host code use.
 
-``from paged_numba import cuda`` is this module where there is no GPU. Kernels run on the lockstep
-machine at once, so that streams and events have nothing to wait for.
+``from paged_numba import cuda`` imports this module where there is no GPU. A launch has finished when its call
+returns, so that streams and events have nothing to wait for.
+
+Examples
+--------
+>>> import numpy as np
+>>> from paged_numba.lockstep.cuda import facade as cuda
+>>> @cuda.jit
+... def double(x):
+...     i = cuda.grid(1)
+...     if i < x.size:
+...         x[i] *= 2
+>>> x = cuda.to_device(np.arange(5))
+>>> double[2, 4](x)
+>>> x.copy_to_host()
+array([0, 2, 4, 6, 8])
 """
 
 from __future__ import annotations
@@ -33,7 +47,7 @@ from .device_array import (
 
 
 class DeviceName:
-    """A name that means something inside a kernel only, such as ``cuda.threadIdx``."""
+    """A name that has a meaning only inside kernels, such as ``cuda.threadIdx``."""
 
     def __init__(self, path: str) -> None:
         self.__lockstep_path__ = path
@@ -65,12 +79,39 @@ complex64, complex128 = np.complex64, np.complex128
 
 
 class Kernel:
-    """What `jit` returns: ``kernel[blocks_per_grid, threads_per_block](*args)``.
+    """A kernel, as returned by `jit`; ``kernel[blocks_per_grid, threads_per_block](*args)`` launches it.
 
     Attributes
     ----------
     py_func : function
         The Python function.
+    device : bool
+        Whether it is a device function, which only kernels call.
+
+    Raises
+    ------
+    LaunchError
+        At a launch: the configuration has too few or too many parts, the kernel is a device function, or for a
+        reason given in `paged_numba.lockstep.launch`.
+
+    See Also
+    --------
+    jit : Makes kernels.
+    paged_numba.lockstep.launch : Launches any kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba.lockstep.cuda import facade as cuda
+    >>> @cuda.jit
+    ... def fill(x, value):
+    ...     x[cuda.grid(1)] = value
+    >>> fill
+    <Kernel fill on lockstep>
+    >>> x = np.zeros(6)
+    >>> fill[2, 3](x, 1.5)
+    >>> x
+    array([1.5, 1.5, 1.5, 1.5, 1.5, 1.5])
     """
 
     def __init__(self, function: Callable[..., Any], signature: Any = None, device: bool = False) -> None:
@@ -82,12 +123,12 @@ class Kernel:
     def __getitem__(self, configuration: Any) -> Callable[..., None]:
         if not isinstance(configuration, tuple) or not 2 <= len(configuration) <= 4:
             raise LaunchError(
-                "a launch needs kernel[blocks_per_grid, threads_per_block(, stream, shared_bytes)], "
+                "a launch must read kernel[blocks_per_grid, threads_per_block(, stream, shared_bytes)](...), "
                 f"got kernel[{configuration!r}]"
             )
         if self.device:
-            raise LaunchError(f"{self.py_func.__name__} is a device function, only kernels call it")
-        grid, block, *rest = configuration
+            raise LaunchError(f"{self.py_func.__name__} must be called by a kernel: it is a device function")
+        blocks_per_grid, threads_per_block, *rest = configuration
         shared_bytes = rest[1] if len(rest) == 2 else 0
 
         def call(*args: Any) -> None:
@@ -95,7 +136,7 @@ class Kernel:
                 dtype.type(value) if dtype is not None and np.isscalar(value) else _unwrapped(value)
                 for value, dtype in zip(args, [*self._scalars, *[None] * len(args)], strict=False)
             ]
-            launch(self.py_func, grid, block, *typed, shared_bytes=shared_bytes)
+            launch(self.py_func, blocks_per_grid, threads_per_block, *typed, shared_bytes=shared_bytes)
 
         return call
 
@@ -114,8 +155,11 @@ class Kernel:
         return self[-(-ntasks // threads), threads, stream, sharedmem]
 
     def specialize(self, *args: Any) -> Kernel:
-        """Return the kernel: the lockstep machine compiles nothing for its arguments."""
+        """Return the kernel itself: the lockstep machine does not compile for given arguments."""
         return self
+
+    def __repr__(self) -> str:
+        return f"<{'Device function' if self.device else 'Kernel'} {self.py_func.__name__} on lockstep>"
 
 
 def _unwrapped(value: Any) -> Any:
@@ -123,14 +167,16 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _scalar_types(signature: Any) -> list[np.dtype[Any] | None]:
-    """Return the dtypes that a signature gives scalar arguments, None for arrays and the like."""
+    """Return the dtypes that a signature gives to scalar arguments, and None for arrays and other types."""
     if isinstance(signature, (list, tuple)):
         return _scalar_types(signature[0]) if len(signature) == 1 else []
     if not isinstance(signature, str):
         return [as_dtype(argument) for argument in getattr(signature, "args", ())]
     inside = re.fullmatch(r"\s*\w*\s*\((.*)\)\s*", signature, re.DOTALL)
     if inside is None:
-        raise LaunchError(f"a signature must read like 'void(float32[:], int32)', got {signature!r}")
+        raise LaunchError(
+            f"a signature must read like 'void(float32[:], int32)', got signature={signature!r}"
+        )
     # A comma between brackets belongs to an array type.
     parts = re.findall(r"[^,\[]+(?:\[[^\]]*\])?", inside.group(1))
     aliases = {"boolean": "bool", "b1": "bool"}
@@ -151,10 +197,44 @@ def jit(
     func_or_sig: Any = None, *, device: bool = False, **options: Any
 ) -> Callable[[Callable[..., Any]], Kernel]: ...
 def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any:
-    """Decorate a kernel or, with ``device=True``, a device function; bare or with arguments.
+    """Decorate a kernel or device function, as ``@jit`` or as ``@jit(...)``.
 
-    Options of the compiler (``fastmath``, ``max_registers``, ``lineinfo``, …) are accepted and have no
-    effect here.
+    Parameters
+    ----------
+    func_or_sig : function, str or Numba signature, optional
+        With a signature, scalar arguments are converted to its types.
+    device : bool
+        Whether the function is a device function.
+    **options
+        Options of the compiler (``fastmath``, ``max_registers``, ``lineinfo``, …), which have no effect here.
+
+    Returns
+    -------
+    Kernel, or a decorator
+
+    Raises
+    ------
+    LaunchError
+        The signature cannot be read.
+
+    See Also
+    --------
+    Kernel : How to launch a kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba.lockstep.cuda import facade as cuda
+    >>> @cuda.jit(device=True)
+    ... def square(value):
+    ...     return value * value
+    >>> @cuda.jit("void(float32[:], float32[:])")
+    ... def squares(source, out):
+    ...     out[cuda.grid(1)] = square(source[cuda.grid(1)])
+    >>> out = np.zeros(4, np.float32)
+    >>> squares[1, 4](np.arange(4, dtype=np.float32), out)
+    >>> out
+    array([0., 1., 4., 9.], dtype=float32)
     """
     if inspect.isfunction(func_or_sig):
         return Kernel(func_or_sig, device=device)
@@ -165,7 +245,7 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
 
 
 class HostArgument:
-    """A host array given to a kernel with `In`, `Out` or `InOut`."""
+    """A host array passed to a kernel as `In`, `Out` or `InOut`."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -175,7 +255,7 @@ In = Out = InOut = HostArgument
 
 
 def pinned_array(shape: Any, dtype: Any = np.float64, strides: Any = None, order: str = "C") -> Any:
-    """Return a host array, poisoned as fresh memory is."""
+    """Return a fresh host array, whose memory is poisoned."""
     return device_array(shape, dtype, order=order).__lockstep_array__
 
 
@@ -183,7 +263,7 @@ mapped_array = managed_array = pinned_array
 
 
 def pinned_array_like(ary: Any) -> Any:
-    """Return a host array of the shape and dtype of `ary`."""
+    """Return a fresh host array with the shape and dtype of `ary`."""
     return pinned_array(ary.shape, ary.dtype)
 
 
@@ -192,13 +272,13 @@ mapped_array_like = pinned_array_like
 
 @contextmanager
 def pinned(*arrays: Any) -> Iterator[None]:
-    """Do nothing: host memory is all there is."""
+    """Do nothing: all memory is host memory."""
     yield
 
 
 @contextmanager
 def defer_cleanup() -> Iterator[None]:
-    """Do nothing: nothing waits to be freed."""
+    """Do nothing: no cleanup is pending."""
     yield
 
 
@@ -206,7 +286,7 @@ def defer_cleanup() -> Iterator[None]:
 
 
 class Stream:
-    """A stream; work on it is done when the call returns."""
+    """A stream, whose work is done when the call that adds it returns."""
 
     def synchronize(self) -> None:
         """Return at once."""
@@ -261,7 +341,7 @@ def event_elapsed_time(start: Event, end: Event) -> float:
 
 
 class Device:
-    """The machine's stand-in for a GPU, with the limits that `launch` enforces."""
+    """The lockstep machine as a device, with the limits that `launch` enforces."""
 
     id = 0
     name = b"paged_numba lockstep"
@@ -281,7 +361,7 @@ class Device:
 
 
 class Context:
-    """The one context."""
+    """The only context."""
 
     device = Device()
 
@@ -297,34 +377,40 @@ _context = Context()
 
 
 def list_devices() -> Sequence[Device]:
-    """Return the one stand-in device."""
+    """Return the only device, the lockstep machine."""
     return gpus
 
 
 def current_context(devnum: int | None = None) -> Context:
-    """Return the one context."""
+    """Return the only context."""
     return _context
 
 
 def get_current_device() -> Device:
-    """Return the one stand-in device."""
+    """Return the only device, the lockstep machine."""
     return Context.device
 
 
 def select_device(device_id: int) -> Device:
-    """Return the one stand-in device; there is no other."""
+    """Return the only device.
+
+    Raises
+    ------
+    ValueError
+        `device_id` is not 0.
+    """
     if device_id != 0:
         raise ValueError(f"device_id must be 0 on the lockstep machine, got device_id={device_id}")
     return Context.device
 
 
 def is_available() -> bool:
-    """Return True: kernels run here, without a GPU."""
+    """Return True: kernels run on the lockstep machine."""
     return True
 
 
 def detect() -> bool:
-    """Say what kernels run on, and return True."""
+    """Print that kernels run on the lockstep machine, and return True."""
     print("No GPU: kernels run on the lockstep machine")
     return True
 
@@ -351,7 +437,7 @@ def profiling() -> Iterator[None]:
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(f"cuda.{name} is not part of the lockstep facade; it needs numba.cuda and a GPU")
+    raise AttributeError(f"cuda.{name} is not part of the lockstep facade, it needs numba.cuda and a GPU")
 
 
 __all__ = ["Device", "DeviceArray", "Event", "Kernel", "Stream", "as_cuda_array", "device_array"]

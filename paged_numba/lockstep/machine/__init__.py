@@ -1,1 +1,1 @@
-"""What runs: lanes, their masks, their memory, arithmetic between them, and the order of warps."""
+"""The SIMT machine: lanes, their masks, memory and arithmetic, and the order in which warps run."""

@@ -83,7 +83,7 @@ def _require_integers(*dtypes: np.dtype[Any]) -> None:
 def _binary(
     ufunc: np.ufunc, native: Callable[[Any, Any], Any], result: Callable[[Any, Any], np.dtype[Any]]
 ) -> Callable[[Value, Value], Value]:
-    """Make an operator: plain NumPy where its rules agree with Numba's, else with the result dtype given."""
+    """Make an operator that uses NumPy's own result dtype where it agrees with Numba's, else the dtype of `result`."""
     plans: dict[tuple[int, int], np.dtype[Any] | None] = {}
 
     def plan(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
@@ -122,7 +122,7 @@ mod_unchecked = _binary(np.remainder, operator.mod, floor_result)
 
 
 def power(a: Value, b: Value) -> Value:
-    """``a ** b``; an integer to a negative integer power is 0, or 1 or -1 where the base is."""
+    """``a ** b``; integers with a negative exponent give 0 unless the base is 1 or -1."""
     dtype = power_result(a.dtype, b.dtype)
     if dtype.kind in "iu":
         a, b = a.astype(dtype), b.astype(dtype)

@@ -1,4 +1,4 @@
-"""Barriers of a thread block: the check that all of its threads are there, and the rendezvous of warps in turns."""
+"""Barriers: the check that all threads of a thread block reach one, and the interface by which warps wait."""
 
 from __future__ import annotations
 
@@ -14,14 +14,35 @@ from .masks import Mask
 
 
 class Rendezvous(Protocol):
-    """Where a warp that runs by itself waits for the other warps of its thread block."""
+    """The meeting point of warps that run one at a time; see `schedule.Turns`."""
 
-    def arrive(self, lanes: Any, mask: Mask, what: str, predicate: Any) -> Any:
-        """Wait at a barrier; return how many lanes of each thread block hold `predicate`."""
+    def arrive(self, lanes: Lanes, mask: Mask, what: str, predicate: Any) -> Any:
+        """Wait for the other warps at the barrier `what`; return the threads for which `predicate` holds.
+
+        Parameters
+        ----------
+        lanes : Lanes
+            The warp that arrives, in each thread block of the batch.
+        mask, predicate : bool or bool array
+            By lane.
+
+        Returns
+        -------
+        int32[thread blocks, 1]
+            Threads of each thread block for which `predicate` holds.
+        """
 
 
 def require_whole_blocks(lanes: Lanes, mask: Mask, what: str, line: Callable[[], str]) -> None:
-    """Raise where some threads of a thread block are at a barrier and others are not."""
+    """Raise SynchronizationError if some threads of a thread block, but not all, are in `mask`.
+
+    Parameters
+    ----------
+    what : str
+        The barrier, for the message.
+    line : callable
+        Returns the line of the barrier, for the message.
+    """
     if mask is True or lanes.threads == 1 or mask.shape[1] == 1:
         return
     here = masks.lanes(mask, lanes.shape)
@@ -32,8 +53,8 @@ def require_whole_blocks(lanes: Lanes, mask: Mask, what: str, line: Callable[[],
     missing = int(np.argmin(here[row]))
     exited = bool(masks.lanes(lanes.exited, lanes.shape)[row, missing])
     raise SynchronizationError(
-        f"{what} must be reached by all threads of a block, but {int(here[row].sum())} of "
-        f"{lanes.threads} threads of blockIdx={lanes.block_coordinates(row)} reach it: "
-        f"threadIdx={lanes.thread_coordinates(missing)} "
+        f"{what} must be reached by all threads of a thread block, but {int(here[row].sum())} of "
+        f"{lanes.threads} threads of blockIdx={lanes.block_idx(row)} reach it: "
+        f"threadIdx={lanes.thread_idx(missing)} "
         f"{'has returned' if exited else 'is in another branch or has left the loop'}, {line()}"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +20,11 @@ from .masks import Mask
 WARP_SIZE = 32
 
 SOURCE_MARK = "__lockstep_file__"
-"""A global of every translated function: the file of the kernel's source."""
+"""Name of a global of every lane program: the file of the kernel's source."""
 
 
 class Dim3(NamedTuple):
-    """Three integers, as ``threadIdx`` and its kin are."""
+    """Three integers x, y and z, such as ``threadIdx``."""
 
     x: Any
     y: Any
@@ -44,13 +45,19 @@ class Lanes:
     threads : int
         Lanes of a thread block: the length of `columns`.
     num_thread_blocks : int
-        Of the grid.
-    first, batch : int
-        The first thread block of the batch, and how many the batch has.
+        Thread blocks in the grid.
+    first_thread_block, batch : int
+        The number in the grid of the batch's first thread block, and how many thread blocks the batch has.
     shape : tuple of int
         ``(batch, threads)``.
+    num_lanes : int
+        ``batch * threads``.
+    everyone : bool array of `shape`
+        The mask of all lanes as an array.
     exited : mask
         Lanes that have returned from the kernel.
+    threadIdx, blockIdx, blockDim, gridDim, laneid
+        As on ``cuda``, by lane: int32 scalars or arrays.
     """
 
     def __init__(self, blocks_per_grid: Dim3, threads_per_block: Dim3, columns: range | None = None) -> None:
@@ -59,21 +66,22 @@ class Lanes:
         self.columns = range(math.prod(threads_per_block)) if columns is None else columns
         self.threads = len(self.columns)
         self.num_thread_blocks = math.prod(blocks_per_grid)
-        self.gridDim = Dim3(*map(np.int32, blocks_per_grid))
-        self.blockDim = Dim3(*map(np.int32, threads_per_block))
-        thread = np.arange(self.columns.start, self.columns.stop, dtype=np.int32)
-        self.threadIdx = _coordinates(thread, threads_per_block, self.threads, (1, -1))
-        self.laneid = (thread % WARP_SIZE).reshape(1, -1) if self.threads > 1 else thread[0] % WARP_SIZE
+        self.gridDim, self.blockDim = _int32(blocks_per_grid), _int32(threads_per_block)
+        self.threadIdx, self.laneid = _threads(self.columns, threads_per_block)
 
     def move_to(self, first: int, count: int) -> None:
-        """Go on to the thread blocks ``first .. first + count - 1``, with every lane alive."""
-        self.first, self.batch = first, count
+        """Start the thread blocks ``first .. first + count - 1``, with every lane alive."""
+        self.first_thread_block, self.batch = first, count
         self.shape = (count, self.threads)
         self.num_lanes = count * self.threads
-        self.everyone = np.ones(self.shape, bool)
-        thread_block = np.arange(first, first + count, dtype=np.int64)
-        self.blockIdx = _coordinates(thread_block, self.blocks_per_grid, count, (-1, 1))
+        self.everyone = _everyone(self.shape)
+        self.blockIdx = _thread_blocks(range(first, first + count), self.blocks_per_grid)
         self.exited: Mask = False
+
+    @property
+    def first_thread(self) -> int:
+        """The number in the grid of the batch's first thread."""
+        return self.first_thread_block * self.threads
 
     def grid(self, ndim: int) -> Any:
         """``cuda.grid(ndim)``: the thread's position in the whole grid, int64."""
@@ -90,21 +98,18 @@ class Lanes:
         )
         return sizes[0] if ndim == 1 else sizes
 
-    def block_coordinates(self, row: int) -> tuple[int, int, int]:
+    def block_idx(self, row: int) -> tuple[int, int, int]:
         """Return blockIdx of the thread block at a row of the lanes."""
-        return _unravel(self.first + row, self.blocks_per_grid)
+        return _unravel(self.first_thread_block + row, self.blocks_per_grid)
 
-    def thread_coordinates(self, column: int) -> tuple[int, int, int]:
+    def thread_idx(self, column: int) -> tuple[int, int, int]:
         """Return threadIdx of the thread at a column of the lanes."""
         return _unravel(self.columns.start + column, self.threads_per_block)
 
     def whereabouts(self, lane: int) -> str:
-        """Name a lane (its flat index) and the line that it runs, for an error."""
+        """Return the coordinates of a lane, given by flat index, and the line that it runs, for an error."""
         row, column = divmod(lane, self.threads)
-        return (
-            f"blockIdx={self.block_coordinates(row)} threadIdx={self.thread_coordinates(column)}, "
-            f"{source_line()}"
-        )
+        return f"blockIdx={self.block_idx(row)} threadIdx={self.thread_idx(column)}, {source_line()}"
 
     def first_lane(self, mask: Mask) -> int:
         """Return the flat index of the first lane in `mask`."""
@@ -112,7 +117,7 @@ class Lanes:
 
 
 def source_line() -> str:
-    """Return ``file.py:line`` of the kernel statement that runs now."""
+    """Return the kernel statement that runs now as ``file.py:line``, or ``host`` outside kernels."""
     frame: Any = sys._getframe(1)
     while frame is not None and SOURCE_MARK not in frame.f_globals:
         frame = frame.f_back
@@ -122,12 +127,50 @@ def source_line() -> str:
     return f"{file}:{frame.f_lineno}"
 
 
-def _coordinates(index: Any, size: tuple[int, ...], count: int, shape: tuple[int, int]) -> Dim3:
-    """Split linear positions into x, y, z; scalars where the axis has one position only."""
-    parts = []
-    for axis in range(3):
-        part = (index // math.prod(size[:axis]) % size[axis]).astype(np.int32)
-        parts.append(part[0] if count == 1 or size[axis] == 1 else part.reshape(shape))
+# Launches repeat their configurations, and lane values never change in place: these are cached.
+
+
+@lru_cache(maxsize=64)
+def _int32(size: Dim3) -> Dim3:
+    return Dim3(*map(np.int32, size))
+
+
+@lru_cache(maxsize=64)
+def _threads(columns: range, threads_per_block: Dim3) -> tuple[Dim3, Any]:
+    """Return threadIdx and laneid of the threads of a thread block."""
+    laneid: Any = np.arange(columns.start, columns.stop, dtype=np.int32) % WARP_SIZE
+    laneid.flags.writeable = False
+    laneid = laneid.reshape(1, -1) if len(columns) > 1 else laneid[0]
+    return _coordinates(columns, threads_per_block, (1, -1)), laneid
+
+
+@lru_cache(maxsize=16)
+def _thread_blocks(numbers: range, blocks_per_grid: Dim3) -> Dim3:
+    """Return blockIdx of the thread blocks of a batch."""
+    return _coordinates(numbers, blocks_per_grid, (-1, 1))
+
+
+@lru_cache(maxsize=16)
+def _everyone(shape: tuple[int, int]) -> Any:
+    everyone = np.ones(shape, bool)
+    everyone.flags.writeable = False
+    return everyone
+
+
+def _coordinates(positions: range, size: Dim3, shape: tuple[int, int]) -> Dim3:
+    """Split linear positions into int32 x, y, z; scalars if there is one position only, or the axis has length 1."""
+    index = np.arange(positions.start, positions.stop)
+    parts: list[Any] = []
+    step, last = 1, math.prod(size)
+    for length in size:
+        if length == 1:
+            parts.append(np.int32(0))
+            continue
+        part = index if step == 1 else index // step
+        step *= length
+        part = (part if step == last else part % length).astype(np.int32)
+        part.flags.writeable = False
+        parts.append(part.reshape(shape) if len(positions) > 1 else part[0])
     return Dim3(*parts)
 
 

@@ -11,10 +11,10 @@ from .memory import LaneArray
 
 
 class LocalArray(LaneArray):
-    """One array for each lane, element by element side by side.
+    """One array for each lane; element ``i`` of all lanes is contiguous in the buffer.
 
-    What was last stored into an element that all lanes mean is kept as it is, since lane values never change
-    in place; the buffer gets it before anything else looks there.
+    Where all lanes access the same element, the value that they last stored is kept as it is, since lane values
+    never change in place. `settle` writes the kept values into the buffer before any other access.
     """
 
     __slots__ = ("_has_views", "_kept")
@@ -53,13 +53,13 @@ class LocalArray(LaneArray):
         return super().view(mask, index)
 
     def settle(self) -> None:
-        """Put what is kept into the buffer."""
+        """Write the kept values into the buffer."""
         for start, value in self._kept.items():
             self.buffer[start : start + self.machine.num_lanes].reshape(self.machine.shape)[:] = value
         self._kept.clear()
 
     def _element(self, index: Any) -> int | None:
-        """Return where the element begins that all lanes mean, or None where they differ or it is not there."""
+        """Return the position of the element that all lanes access; None if they differ or are out of bounds."""
         if type(index) is not tuple:
             index = (index,)
         if self._selects_view(index):

@@ -1,4 +1,4 @@
-"""One launch: its lanes, and the memory that its kernel declares and is given."""
+"""`Machine`: one launch, with its lanes, its arguments and the memory that its kernel declares."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SharedMemory:
     Attributes
     ----------
     buffers : dict
-        By place of declaration, the arrays of all blocks end to end.
+        By place of declaration, the arrays of all thread blocks end to end.
     static_bytes : int
-        Bytes of a block that are declared so far, dynamic memory apart.
+        Bytes that a thread block has declared so far, without dynamic memory.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class SharedMemory:
 
 
 class Machine(Lanes):
-    """One launch.
+    """The machine that runs one launch.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Machine(Lanes):
     Attributes
     ----------
     rendezvous : Rendezvous or None
-        Where this machine waits at a barrier; None where all threads of a thread block advance together.
+        Where this machine waits at a barrier; None if all threads of a thread block advance together.
     """
 
     array_type = LaneArray
@@ -75,9 +75,9 @@ class Machine(Lanes):
         self._constants: dict[int, LaneArray] = {}
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
-        """Go on to thread blocks ``first .. first + count - 1``, with every lane alive and fresh memory.
+        """Start the thread blocks ``first .. first + count - 1``, with every lane alive and fresh memory.
 
-        Machines that run different threads of the same thread blocks are given the same shared `memory`.
+        Machines that run different warps of the same thread blocks share one `memory`.
         """
         self.move_to(first, count)
         self.local_bytes = 0
@@ -85,19 +85,19 @@ class Machine(Lanes):
         self._local: dict[Any, LaneArray] = {}
 
     def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
-        """Note that a launch begins."""
+        """Called when a launch begins; an observed machine reports it."""
 
     def end_launch(self) -> None:
-        """Note that the last thread block has run, or that an error has ended the launch."""
+        """Called when a launch ends, even by an exception; an observed machine reports it."""
 
     # Memory.
 
     def argument(self, name: str, array: Any) -> LaneArray:
-        """Return an array that the kernel is given, without a copy."""
+        """Return an array argument as lane value, without a copy."""
         return self.array_type.of(self, name, array)
 
     def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
-        """Return the shared array that is declared at `site`; ``shape=0`` asks for the dynamic memory."""
+        """Return the shared array declared at `site`; ``shape=0`` means the dynamic shared memory."""
         lengths = _lengths(shape)
         if lengths == (0,):
             return self._dynamic_shared(site.name, dtype)
@@ -126,7 +126,7 @@ class Machine(Lanes):
         return 0 if self.batch == 1 else (np.arange(self.batch, dtype=np.int64) * size)[:, None]
 
     def _dynamic_shared(self, name: str, dtype: np.dtype[Any]) -> LaneArray:
-        # Every dynamic array is the same memory, seen as its own dtype.
+        # All dynamic arrays are views of the same memory, each with its own dtype.
         row = -(-self.shared_bytes // 16) * 16
         if "dynamic" not in self.shared.buffers:
             self.shared.buffers["dynamic"] = poisoned(self.batch * row, np.dtype(np.uint8))
@@ -135,7 +135,7 @@ class Machine(Lanes):
         return self.array_type(self, name, buffer, self._row_offsets(row // dtype.itemsize), (size,), (1,))
 
     def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
-        """Return the local array that is declared at `site`, poisoned in the lanes that run the declaration."""
+        """Return the local array declared at `site`, poisoned in the lanes that run the declaration."""
         lengths = _lengths(shape)
         size = math.prod(lengths)
         if site not in self._local:
@@ -153,7 +153,7 @@ class Machine(Lanes):
         return found
 
     def constant(self, name: str, array: Any) -> LaneArray:
-        """Return the view of a host array that the kernel names as a global."""
+        """Return a read-only view of a host array that the kernel refers to as a global."""
         if id(array) not in self._constants:
             frozen = np.asarray(array).view()
             frozen.flags.writeable = False

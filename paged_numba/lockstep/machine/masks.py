@@ -1,7 +1,7 @@
-"""Which lanes are active: ``True`` (all), ``False`` (none), or a bool array with some of each.
+"""Masks of active lanes: ``True`` (all), ``False`` (none) or a bool array.
 
-An array broadcasts to ``[thread blocks, threads]`` and always has at least one active lane. Masks are
-never written to, so that ``is`` tells whether any lane was lost since a mask was saved.
+An array broadcasts to ``[thread blocks, threads]`` and has at least one active lane. Masks never change in place:
+if the current mask ``is`` the one saved earlier, no lane has left since.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def union(a: Mask, b: Mask) -> Mask:
 
 
 def join(entry: Mask, then: Mask, then_left: Mask, otherwise: Mask, otherwise_left: Mask) -> Mask:
-    """Return the lanes that go on after an ``if`` in which some may have returned or left a loop.
+    """Return the lanes that continue after an ``if`` in which some may have returned or left a loop.
 
-    `then` and `otherwise` entered the branches, `then_left` and `otherwise_left` came out of them.
+    `then` and `otherwise` entered the branches; `then_left` and `otherwise_left` reached their ends.
     """
     if then_left is then and otherwise_left is otherwise:
         return entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,19 @@ from .lanes import Lanes
 from .masks import Mask
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
-"""Types of the scalars that usually index."""
+"""The common types of scalar indices."""
 
 _MOST_ORIGINS = 4
-"""Positions that an array remembers."""
+"""Number of positions that an array caches."""
 
 _LARGEST = np.uint64(2**63 - 1)
 
 _VIEWS = frozenset((slice, type(Ellipsis)))
-"""Types of the indices that select a view."""
+"""Types of indices that select a view."""
 
 
 class LaneArray:
-    """An array, or a view of one whose position may differ by lane.
+    """An array, or a view of an array; the position of a view may differ by lane.
 
     Element ``[i, j]`` lies at ``buffer[offset + i * strides[0] + j * strides[1]]``.
 
@@ -36,16 +37,25 @@ class LaneArray:
     name : str
         What errors call the array: the kernel's argument.
     buffer : ndarray
-        1-D; all the memory that any lane can reach through this array.
+        1-D; all memory that any lane can reach through this array.
     offset : int or int64 array
         Position of the first element, by lane where it differs.
     shape, strides : tuple of int
         In elements; lengths may be int64 arrays where they differ by lane.
     lead : tuple
-        Indices that earlier partial indexing has used up; None once a slice has moved the origin.
+        Indices that earlier partial indexing has consumed; None once a slice has moved the origin.
+
+    Attributes
+    ----------
+    lengths : tuple
+        The parameter `shape`.
+    is_vector : bool
+        Whether the array has one axis, of a length that all lanes share, and no fields.
+    origins : dict
+        Cached positions by the ids of the indices, which are kept alive: loops repeat the same indices.
     """
 
-    __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins shape strides".split())
+    __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins strides".split())
 
     def __init__(
         self,
@@ -63,11 +73,9 @@ class LaneArray:
         self.dtype = buffer.dtype
         self.offset = offset
         self.lengths = shape
-        self.shape = tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in shape)
         self.strides = strides
         self.lead = lead
         self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
-        # Positions that lane indices mean, by the identity of the indices, which are kept: loops repeat them.
         self.origins: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
 
     @classmethod
@@ -75,7 +83,12 @@ class LaneArray:
         """Wrap a NumPy array without a copy, whatever its strides."""
         return cls(machine, name, *flattened(array))
 
-    # What kernels ask of an array.
+    # Attributes and methods that kernels use.
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """`lengths` as lane values."""
+        return tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in self.lengths)
 
     @property
     def ndim(self) -> Any:
@@ -113,11 +126,11 @@ class LaneArray:
         wanted = [int(n) for n in shape]
         size = int(self.size)
         if self.strides != contiguous_strides(self.lengths):
-            raise KernelError(f"reshape needs a contiguous array, {self.name} is strided")
+            raise KernelError(f"reshape needs a C-contiguous array, got {self.name}, which is strided")
         if wanted.count(-1) == 1:
             wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
         if math.prod(wanted) != size:
-            raise KernelError(f"cannot reshape {self.name} of {size} elements into {tuple(wanted)}")
+            raise KernelError(f"{self.name} must be reshaped to {size} elements, got shape={tuple(wanted)}")
         return self.like(self.offset, tuple(wanted), contiguous_strides(tuple(wanted)), None)
 
     def field(self, name: str) -> LaneArray:
@@ -129,23 +142,23 @@ class LaneArray:
     # Access.
 
     def address(self, mask: Mask, index: tuple[Any, ...]) -> Any:
-        """Return the position in `buffer` of the element that each lane means.
+        """Return the position in `buffer` of the element that each lane accesses.
 
         Parameters
         ----------
         mask : bool or bool array
-            Active lanes. The others get a position inside the buffer, whatever their index.
+            Active lanes. Inactive lanes get a position inside the buffer, whatever their index.
         index : tuple of integer values
-            One index an axis; from ``-n`` to ``n - 1``, negative ones counted from the end, as in Numba.
+            One index for each axis, in ``-n .. n - 1``; negative ones count from the end, as in Numba.
 
         Raises
         ------
         KernelIndexError
-            Where an active lane's index is out of bounds.
+            If the index of an active lane is out of bounds, or not an integer.
         """
         if not self.buffer.size:
             self._out_of_bounds(mask, index, True)
-            return 0  # where a sanitizer goes on
+            return 0  # reached only if errors are collected
         fixed = 0
         by_lane: list[Any] = []
         for i, n, stride in zip(index, self.lengths, self.strides):  # noqa: B905 (each load comes here)
@@ -154,16 +167,16 @@ class LaneArray:
                 by_lane.append(i)
                 continue
             if kind not in _INTEGERS and i.dtype.kind not in "iub":
-                raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
+                raise KernelIndexError(f"{self.name} must be indexed with integers, got dtype={i.dtype}")
             position = int(i)
             if position < 0:
                 position += n
             if not 0 <= position < n:
                 self._out_of_bounds(mask, index, True)
-                position = 0  # where a sanitizer goes on
+                position = 0  # reached only if errors are collected
             fixed += position * stride
         if by_lane:
-            # Lane values never change in place: the same objects mean the same position.
+            # Lane values never change in place, so the same objects give the same position.
             known = self.origins.get(tuple(map(id, by_lane)))
             origin = self._origin(mask, index, by_lane) if known is None else known[0]
         else:
@@ -174,12 +187,12 @@ class LaneArray:
         return origin + (fixed if type(origin) is int else np.array(fixed))
 
     def _origin(self, mask: Mask, index: tuple[Any, ...], by_lane: list[Any]) -> Any:
-        """Return the position that the indices which differ by lane mean, all others taken as 0."""
+        """Return the position given by the indices that differ by lane, with all others taken as 0."""
         terms, unsafe = [], False
         for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
             if isinstance(i, np.ndarray) or isinstance(n, np.ndarray):
-                within, mended = self._within(mask, index, i, n)
-                unsafe |= mended
+                within, replaced = self._within(mask, index, i, n)
+                unsafe |= replaced
                 terms.append(within if stride == 1 else within * stride)
         # Small terms first: a value for each thread block costs less than one for each lane.
         if len(terms) > 1:
@@ -187,7 +200,7 @@ class LaneArray:
         offset = self.offset
         for term in terms:
             offset = term + offset if isinstance(offset, np.ndarray) or offset else term
-        # What was mended for inactive lanes must be looked at again when they are active.
+        # Indices replaced in inactive lanes must be checked again once those lanes are active.
         if not unsafe:
             if len(self.origins) == _MOST_ORIGINS:
                 self.origins.clear()
@@ -195,11 +208,11 @@ class LaneArray:
         return offset
 
     def _within(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> tuple[Any, bool]:
-        """Return `i` as int64 within ``0 .. n - 1`` in every lane, and whether inactive lanes were mended."""
+        """Return `i` as int64 in ``0 .. n - 1`` for every lane, and whether inactive lanes were replaced."""
         if i.dtype != np.int64:
             if i.dtype.kind not in "iub":
-                raise KernelIndexError(f"{self.name} needs integer indices, got {i.dtype}")
-            # Numba wraps signed indices only: an unsigned one that passed below 0 is far out of bounds.
+                raise KernelIndexError(f"{self.name} must be indexed with integers, got dtype={i.dtype}")
+            # Numba wraps signed indices only; an unsigned index that went below 0 is far out of bounds.
             i = (np.minimum(i, _LARGEST) if i.dtype == np.uint64 else i).astype(np.int64)
         # As uint64 a negative index is huge: one reduction tests both bounds.
         if not isinstance(n, np.ndarray) and np.maximum.reduce(i.view(np.uint64), axis=None) < n:
@@ -281,7 +294,9 @@ class LaneArray:
     def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
         """Store a value, or an array of the same shape, into every element of a view."""
         if any(isinstance(n, np.ndarray) for n in target.lengths):
-            raise KernelError(f"a slice of {self.name} whose length differs by thread cannot be assigned to")
+            raise KernelError(
+                f"a slice of {self.name} must have the same length in all threads when it is assigned to"
+            )
         for place in np.ndindex(*target.lengths):
             where = tuple(np.int64(i) for i in place)
             if isinstance(value, LaneArray):
@@ -298,7 +313,7 @@ class LaneArray:
             index = index[:at] + (slice(None),) * fill + index[at + 1 :]
         if len(index) > len(self.lengths):
             raise KernelIndexError(
-                f"{self.name} has {len(self.lengths)} dimensions, indexed with {len(index)}"
+                f"{self.name} must be indexed with at most {len(self.lengths)} indices, got {len(index)}"
             )
         offset, shape, strides, lead = self.offset, [], [], self.lead
         for axis, i in enumerate(index):
@@ -324,11 +339,11 @@ class LaneArray:
 
     def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
         """Raise for the first active lane that is in `bad`."""
-        lane, text = self.out_of_bounds_text(mask, index, bad)
-        raise KernelIndexError(f"{text}, {self.machine.whereabouts(lane)}")
+        lane, element, bounds = self.describe_index(mask, index, bad)
+        raise KernelIndexError(f"{element} out of bounds for {bounds}, {self.machine.whereabouts(lane)}")
 
-    def out_of_bounds_text(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> tuple[int, str]:
-        """Return the first active lane that is in `bad`, and what its index is and should be."""
+    def describe_index(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> tuple[int, str, str]:
+        """Return the first active lane in `bad`, the element that it indexes, and the shape that bounds the index."""
         machine = self.machine
         lane = int(np.argmax(masks.lanes(mask, machine.shape) & masks.lanes(bad, machine.shape)))
 
@@ -339,17 +354,19 @@ class LaneArray:
         text = ", ".join("..." if type(i) in _VIEWS else str(of_lane(i)) for i in (*lead, *index))
         lengths = tuple(of_lane(n) for n in self.lengths)
         if self.lead is None:
-            of = f"a view of {self.name} with shape {lengths}"
+            bounds = f"a view of {self.name} with shape {lengths}"
         elif lead:
             axes = "axis" if len(lengths) == 1 else f"{len(lengths)} axes"
-            of = f"its last {axes}, of shape {lengths}"
+            bounds = f"its last {axes}, of shape {lengths}"
         else:
-            of = f"shape {lengths}"
-        return lane, f"{self.name}[{text}] out of bounds for {of}"
+            bounds = f"shape {lengths}"
+        return lane, f"{self.name}[{text}]", bounds
 
 
 def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
-    """Return a 1-D view of all the memory of an array, and its offset, shape and strides in there."""
+    """Return a 1-D view of all the memory of an array, and its offset, shape and strides in that view."""
+    if type(array) is np.ndarray and array.flags.c_contiguous:
+        return array.ravel(), 0, array.shape, _in_elements(array.strides, array.itemsize)
     unit = math.gcd(*array.strides) or array.itemsize
     start = array
     for axis, stride in enumerate(array.strides):
@@ -358,9 +375,15 @@ def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
     lengths = zip(start.shape, start.strides, strict=True)
     extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
     buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
-    strides = tuple(s // unit for s in array.strides)
+    strides = _in_elements(array.strides, unit)
     offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     return buffer, offset, array.shape, strides
+
+
+@lru_cache(maxsize=1024)
+def _in_elements(strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Return strides in bytes as strides in elements; cached, since each argument of a launch asks."""
+    return tuple(stride // itemsize for stride in strides)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -381,7 +404,7 @@ def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
         chosen = range(*slice(start, stop, step).indices(n))
         return chosen.start, len(chosen), step
     if step < 1:
-        raise KernelError("a slice whose bounds differ by thread needs a positive step")
+        raise KernelError(f"a slice whose bounds differ by thread must have a positive step, got step={step}")
 
     def clipped(bound: Any, default: Any) -> Any:
         if bound is None:

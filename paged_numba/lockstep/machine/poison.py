@@ -1,4 +1,4 @@
-"""Fresh memory: poisoned, so that a kernel that reads before it writes gives itself away."""
+"""Poison: fresh memory is filled with a pattern that exposes kernels which read before they write."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 
 POISON = 0xFFFDFDAD
-"""What fresh shared and local memory holds, by 4 bytes: NaN as float16, float32 and float64, loud as an integer."""
+"""Every 4 bytes of fresh memory hold this: NaN as float16, float32 and float64, and an absurd integer."""
 
 
 def poisoned(size: int, dtype: np.dtype[Any]) -> Any:
-    """Return a 1-D array of `size` elements as dirty as fresh memory on a GPU."""
+    """Return a 1-D array of `size` elements filled with `POISON`."""
     words = np.full(-(-size * dtype.itemsize // 4), POISON, np.uint32)
     return words.view(np.uint8)[: size * dtype.itemsize].view(dtype)
 
 
 _fresh: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-"""The allocations that began as dirty memory, by identity."""
+"""By id, the allocations that `fresh_array` made."""
 
 
 def fresh_array(shape: tuple[int, ...], dtype: np.dtype[Any], order: str = "C") -> Any:
-    """Return an array of dirty (poisoned) memory; a sanitizer tells of reads before writes."""
+    """Return an array of poisoned memory, in which the sanitizer finds reads before writes."""
     memory = poisoned(int(np.prod(shape, dtype=np.int64)), dtype)
     root = memory
     while isinstance(root.base, np.ndarray):
@@ -32,5 +32,5 @@ def fresh_array(shape: tuple[int, ...], dtype: np.dtype[Any], order: str = "C") 
 
 
 def is_fresh(root: Any) -> bool:
-    """Tell whether an allocation began as dirty memory."""
+    """Tell whether an allocation was made by `fresh_array`."""
     return _fresh.get(id(root)) is root

@@ -1,8 +1,8 @@
-"""Run the warps of a block one after the other from barrier to barrier, as a GPU is free to do.
+"""Schedule: runs the warps of a thread block one after the other from barrier to barrier, as a GPU is free to do.
 
-Each warp is a machine of its own, in a thread of its own, and only one runs at a time: it stops at a
-barrier, or where the kernel ends, and the next one goes on. What a kernel computes may not depend on the
-order unless it lacks a barrier.
+Each warp has a machine and a host thread of its own. One warp runs at a time, until it reaches a barrier or the
+end of the kernel; then the next one runs. The results of a kernel depend on this order only if the kernel lacks
+a barrier.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import SynchronizationError
 from . import masks
 from .barriers import require_whole_blocks
-from .lanes import WARP_SIZE, source_line
+from .lanes import WARP_SIZE, Lanes, source_line
 from .machine import Machine, SharedMemory
 from .masks import Mask
 
@@ -24,22 +24,36 @@ Program = Callable[..., Any]
 
 
 class Arrival(NamedTuple):
-    """One warp at a barrier."""
+    """A warp that waits at a barrier."""
 
     here: Any
+    """Lanes that are at the barrier."""
     held: Any
+    """Lanes at the barrier for which the predicate holds."""
     what: str
     line: str
 
 
 class _StopWarpError(Exception):
-    """Ends the thread of a warp after another one has failed."""
+    """Ends the host thread of a warp after another warp has failed."""
 
 
 def in_turns(
     whole: Machine, program: Program, arguments: Callable[[Machine], list[Any]], *, reverse: bool
 ) -> Callable[[int, int], int]:
-    """Return a function that runs a batch of thread blocks warp by warp and returns its bytes of memory."""
+    """Return a function that runs a batch of thread blocks warp by warp and returns its bytes of memory.
+
+    Parameters
+    ----------
+    whole : Machine
+        The machine of whole thread blocks.
+    program : callable
+        The lane program of the kernel.
+    arguments : callable
+        Returns the kernel's arguments as lane values of a machine.
+    reverse : bool
+        Whether the last warp runs first.
+    """
     starts = range(0, whole.threads, WARP_SIZE)
     warps = [
         Machine(
@@ -52,7 +66,7 @@ def in_turns(
     ]
     given = [arguments(warp) for warp in warps]
 
-    def run(first: int, count: int) -> int:
+    def run_batch(first: int, count: int) -> int:
         memory = SharedMemory()
         whole.begin_batch(first, count, memory)
         for warp in warps:
@@ -60,11 +74,11 @@ def in_turns(
         Turns(whole, warps, lambda w: program(warps[w], True, *given[w]), reverse).run()
         return memory.nbytes + sum(warp.local_bytes for warp in warps)
 
-    return run
+    return run_batch
 
 
 class Turns:
-    """The warps of one batch, taking turns."""
+    """The warps of one batch, which take turns; implements `barriers.Rendezvous`."""
 
     def __init__(
         self, whole: Machine, warps: list[Machine], body: Callable[[int], Any], reverse: bool
@@ -119,11 +133,11 @@ class Turns:
             self.finished.add(w)
             self.back.release()
 
-    def arrive(self, machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
-        """Wait at a barrier for the other warps; return the count by block of lanes that hold `predicate`."""
-        w = self.warps.index(machine)
-        here = masks.lanes(mask, machine.shape)
-        held = masks.lanes(predicate, machine.shape) & here
+    def arrive(self, lanes: Lanes, mask: Mask, what: str, predicate: Any) -> Any:
+        """Wait for the other warps; see `barriers.Rendezvous.arrive`."""
+        w = next(number for number, warp in enumerate(self.warps) if warp is lanes)
+        here = masks.lanes(mask, lanes.shape)
+        held = masks.lanes(predicate, lanes.shape) & here
         self.arrivals[w] = Arrival(here, held, what, source_line())
         self.back.release()
         self.turn[w].acquire()
@@ -132,7 +146,7 @@ class Turns:
         return self.count
 
     def _meet(self) -> None:
-        """Check that whole blocks are at one barrier, and let them go on."""
+        """Check that whole thread blocks wait at the same barrier, and let them continue."""
         first = self.arrivals[min(self.arrivals)]
         here, held = [], []
         for w, warp in enumerate(self.warps):
@@ -142,7 +156,7 @@ class Turns:
             held.append(nobody if arrival is None else arrival.held)
             if arrival is not None and arrival[2:] != first[2:]:
                 raise SynchronizationError(
-                    f"{first.what} must be reached by all threads of a block, but some are at {first.line} "
+                    f"{first.what} must be reached by all threads of a thread block, but some are at {first.line} "
                     f"and others at {arrival.what}, {arrival.line}"
                 )
         self.whole.exited = np.concatenate(

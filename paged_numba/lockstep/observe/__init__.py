@@ -1,1 +1,1 @@
-"""Launches that are watched: each access, barrier and statement is reported to observers."""
+"""Observed launches: the machine reports each access, barrier and statement to the observers."""

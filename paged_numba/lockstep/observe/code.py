@@ -1,30 +1,30 @@
-"""The source that a launch runs, for reports: functions and lines."""
+"""Functions and lines of the source that a launch runs, as reports show them."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True, eq=False)
 class CodeFunction:
-    """A kernel or device function, for reports.
+    """A kernel or device function in a report.
 
     Attributes
     ----------
     name, file : str
     first : int
-        Line of its first source line.
+        Line number in the file of the first source line.
     source : tuple of str
-        Its source lines.
+        The source lines.
     """
 
     name: str
     file: str
     first: int
-    source: tuple[str, ...]
+    source: tuple[str, ...] = field(repr=False)
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> CodeFunction:
@@ -39,7 +39,7 @@ class CodeFunction:
         return self.file.replace("\\", "/").rsplit("/", 1)[-1]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CodeLine:
     """A line of a kernel or device function; a statement counts for the line on which it begins.
 
@@ -56,8 +56,11 @@ class CodeLine:
     copies: bool = False
 
     def __str__(self) -> str:
-        # Before the first line of a kernel there is none.
+        # Line 0: no line of the kernel has run yet.
         return f"{self.function.short_file}:{self.number}" if self.number else ""
+
+    def __repr__(self) -> str:
+        return f"CodeLine({self})"
 
     @property
     def text(self) -> str:

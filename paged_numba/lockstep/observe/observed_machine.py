@@ -1,4 +1,4 @@
-"""The machine and its arrays where somebody listens: each access, barrier and statement is told of."""
+"""`Machine` and `LaneArray` subclasses that report every access, barrier and statement to the observers."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..machine.lanes import WARP_SIZE, Dim3
 from ..machine.machine import Machine, Site
 from ..machine.masks import Mask, minus
 from ..machine.memory import LaneArray
+from .allocations import Memory, address_of, extent, root_of
 from .code import CodeFunction, CodeLine
-from .memory import Memory, address_of, extent, root_of
 from .observer import Observer
 
 _MOST_MASKS = 64
-"""Masks whose lanes are remembered as counted."""
+"""Number of masks whose lane counts are cached."""
 
 
 class ObservedArray(LaneArray):
-    """An array whose accesses observers hear of.
+    """An array whose accesses are reported to observers.
 
     Attributes
     ----------
     memory : Memory
-        What it is, or is a view of.
+        The argument or declared array that this is, or is a view of.
     stray : mask
-        Lanes for which it is a view that was out of bounds: they access nothing through it.
+        Lanes for which this view lies out of bounds; they access nothing through it.
     start, unit : int
         Byte in ``memory.root`` of the buffer's first element, and bytes from one element to the next.
     """
@@ -37,7 +37,7 @@ class ObservedArray(LaneArray):
     machine: ObservedMachine
 
     def belongs(self, memory: Memory) -> None:
-        """Say what the array is a part of."""
+        """Set the memory of which the array is a part."""
         self.memory = memory
         self.stray: Mask = False
         self.unit = self.buffer.strides[0]
@@ -87,10 +87,10 @@ class ObservedArray(LaneArray):
         self._scatter(mask, position, value)
 
     def locate(self, mask: Mask, index: tuple[Any, ...]) -> tuple[Any, Mask]:
-        """Return the positions of elements, and the lanes of `mask` whose index is within bounds."""
+        """Return the positions of the elements, and the lanes of `mask` whose index is within bounds."""
         machine = self.machine
         if machine.collects_errors:
-            self._tell_negative(mask, index)
+            self._report_negative(mask, index)
         position = self.address(mask, index)
         if machine.strays is not False:
             mask, machine.strays = minus(mask, machine.strays), False
@@ -99,13 +99,14 @@ class ObservedArray(LaneArray):
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
         machine = self.machine
         if machine.collects_errors:
-            self._tell_negative(mask, index)
+            self._report_negative(mask, index)
         view: Any = super().view(mask, index)
         if machine.strays is not False:
             view.stray, machine.strays = masks.union(self.stray, machine.strays), False
         return view
 
-    def _tell_negative(self, mask: Mask, index: tuple[Any, ...]) -> None:
+    def _report_negative(self, mask: Mask, index: tuple[Any, ...]) -> None:
+        """Report an index that Numba silently counts from the end of the axis."""
         lengths = self.lengths
         at = next((place for place, i in enumerate(index) if i is Ellipsis), None)
         if at is not None:
@@ -117,67 +118,62 @@ class ObservedArray(LaneArray):
                 continue
             wraps = (i < 0) & (i >= -n) & mask
             if np.any(wraps):
-                lane, text = self.out_of_bounds_text(mask, index, wraps)
-                text = text.replace("out of bounds for", "is negative and counts from the end of")
-                self.machine.tell_wrong(lane, "negative index", text, self.name)
+                lane, element, bounds = self.describe_index(mask, index, wraps)
+                text = f"{element} is negative and counts from the end of {bounds}"
+                self.machine.tell_wrong(lane, "negative index", text, self.name, element)
 
     def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
         machine = self.machine
         if not machine.collects_errors:
             super()._out_of_bounds(mask, index, bad)
-        lane, text = self.out_of_bounds_text(mask, index, bad)
-        machine.tell_wrong(lane, "out of bounds", text, self.name)
+        lane, element, bounds = self.describe_index(mask, index, bad)
+        text = f"{element} out of bounds for {bounds}"
+        machine.tell_wrong(lane, "out of bounds", text, self.name, element)
         machine.strays = masks.union(machine.strays, bad)
 
 
-class ObservedLocalArray(ObservedArray):
-    """Local memory that observers hear of."""
-
-    __slots__ = ()
-
-    def load(self, mask: Mask, index: Any) -> Any:
-        if type(index) is not tuple:
-            index = (index,)
-        # A position by lane in any case: the machine lays the elements of the lanes side by side.
-        return super().load(mask, index)
-
-
 class ObservedMachine(Machine):
-    """One launch that is observed.
+    """One observed launch.
 
     Attributes
     ----------
     line : CodeLine
         The line that runs.
     collects_errors : bool
-        Whether errors of the kernel are told to observers and the launch goes on.
-    memories : dict
-        The arrays that were given or declared so far.
+        Whether errors of the kernel are reported to observers, and the launch continues.
+    memories : dict of Memory
+        The array arguments, and the arrays that have been declared so far.
     lane_numbers : int array
         Flat indices of the lanes of the batch.
     strays : mask
-        Lanes whose index was just found out of bounds.
+        Lanes whose index has just been found out of bounds.
+    warps : int
+        Warps of a thread block.
     """
 
     array_type = ObservedArray
-    local_type = ObservedLocalArray
+    local_type = ObservedArray
 
     def __init__(
-        self, listeners: tuple[Observer, ...], grid_dim: Dim3, block_dim: Dim3, shared_bytes: int
+        self,
+        listeners: tuple[Observer, ...],
+        blocks_per_grid: Dim3,
+        threads_per_block: Dim3,
+        shared_bytes: int,
     ) -> None:
-        super().__init__(grid_dim, block_dim, shared_bytes)
+        super().__init__(blocks_per_grid, threads_per_block, shared_bytes)
         self.listeners = listeners
         self.collects_errors = any(listener.collects_errors for listener in listeners)
         self.line = CodeLine(CodeFunction("", "", 0, ()), 0)
         self.strays: Mask = False
         self.warps = -(-self.threads // WARP_SIZE)
-        self.on_load, self.on_store = self._hear("load"), self._hear("store")
-        self._on_statement, self._on_compute = self._hear("statement"), self._hear("compute")
+        self.on_load, self.on_store = self._handlers("load"), self._handlers("store")
+        self._on_statement, self._on_compute = self._handlers("statement"), self._handlers("compute")
         self._counted: dict[int, tuple[Mask, int, int]] = {}
         self.memories: dict[Any, Memory] = {}
 
-    def _hear(self, event: str) -> list[Callable[..., None]]:
-        """Return the methods of the observers that care for an event."""
+    def _handlers(self, event: str) -> list[Callable[..., None]]:
+        """Return the methods of the observers that override the event's default, which does nothing."""
         return [
             getattr(listener, event)
             for listener in self.listeners
@@ -185,24 +181,26 @@ class ObservedMachine(Machine):
         ]
 
     def tell(self, event: str, *what: Any) -> None:
-        """Tell the observers of an event that is rarer than those with lists of their own."""
+        """Report an event to all observers; frequent events have lists of handlers instead."""
         for listener in self.listeners:
             getattr(listener, event)(self, *what)
 
-    def tell_wrong(self, lane: int, kind: str, what: str, name: str | None) -> None:
-        """Tell the observers that collect errors of one."""
+    def tell_wrong(
+        self, lane: int, kind: str, what: str, array: str | None = None, element: str = ""
+    ) -> None:
+        """Report an error of the kernel to the observers that collect errors; see `Observer.wrong`."""
         for listener in self.listeners:
             if listener.collects_errors:
-                listener.wrong(self, lane, kind, what, name)
+                listener.wrong(self, lane, kind, what, array or "", element)
 
     def at(self, line: CodeLine, mask: Mask) -> None:
-        """Begin a statement."""
+        """Note the line that runs, and report a statement."""
         self.line = line
         for statement in self._on_statement:
             statement(self, mask)
 
     def compute(self, mask: Mask, dtype: Any, operations: int, special: int) -> None:
-        """Tell of arithmetic if it is floating-point."""
+        """Report arithmetic if it is floating-point."""
         if dtype.kind in "fc":
             for compute in self._on_compute:
                 compute(self, mask, dtype, operations, special)
@@ -221,12 +219,12 @@ class ObservedMachine(Machine):
         self.tell("begin_batch")
 
     def count(self, mask: Mask) -> tuple[int, int]:
-        """Return how many lanes of a mask are active, and how many warps have one."""
+        """Return the number of active lanes in a mask, and of warps with an active lane."""
         found = self._counted.get(id(mask))
         if found is None:
             if len(self._counted) >= _MOST_MASKS:
                 self._counted.clear()
-            # The mask is kept, so that its identity stays its own.
+            # Keep the mask, so that no other object can get its id.
             found = self._counted[id(mask)] = (mask, *self._count(mask))
         return found[1:]
 
@@ -234,8 +232,8 @@ class ObservedMachine(Machine):
         if mask is True:
             return self.num_lanes, self.batch * self.warps
         active = np.atleast_2d(mask)
-        blocks, threads = active.shape
-        repeated = self.batch // blocks
+        rows, threads = active.shape
+        repeated = self.batch // rows
         lanes = int(np.count_nonzero(active)) * repeated * (self.threads // threads)
         if threads == 1:
             return lanes, int(np.count_nonzero(active)) * repeated * self.warps

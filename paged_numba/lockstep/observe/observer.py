@@ -1,7 +1,7 @@
-"""Watch launches: what an observer may hear of, and which observers listen.
+"""The `Observer` interface, and the registry of observers that listen to launches.
 
-A launch that nobody observes runs as if this module were not there: the observed machine and program are
-built only where an `Observer` listens.
+A launch without observers runs as if this module did not exist: the observed machine and program are built only
+where an `Observer` listens.
 """
 
 from __future__ import annotations
@@ -15,64 +15,96 @@ from typing import Any
 import numpy as np
 
 from ..machine.masks import Mask
-from .memory import root_of
+from .allocations import root_of
 
 
 class Observer:
-    """Hears what happens in launches; the defaults ignore it.
+    """Base class of observers: one method an event, each of which does nothing here.
 
-    `mask` holds the lanes that take part, ``machine.line`` the line that runs, and `position` the elements
-    of ``array.buffer``, by lane or one for all. Stores are heard of before they happen.
+    In every method `machine` is the launch's `ObservedMachine` and `array` an `ObservedArray`; both are defined in
+    ``observed_machine.py``, which imports this file, so that their annotations here are `Any`. `mask` holds the
+    lanes that take part, ``machine.line`` is the line that runs, and `position` gives the elements of
+    ``array.buffer``, one for each lane or one for all.
     """
 
     collects_errors = False
-    """Whether `wrong` is told of errors in place of an exception, and the launch goes on."""
+    """Whether errors of the kernel go to `wrong` instead of being raised; the launch then continues."""
 
     def begin_launch(self, machine: Any, function: Any, arguments: tuple[Any, ...]) -> None:
-        """Hear of a launch, before its first thread block runs."""
+        """Called before the first thread block of a launch runs."""
 
     def end_launch(self, machine: Any) -> None:
-        """Hear that a launch has ended, by an exception perhaps."""
+        """Called when a launch ends, even by an exception."""
 
     def begin_batch(self, machine: Any) -> None:
-        """Hear that other thread blocks run from here on, with fresh shared and local memory."""
+        """Called when the next batch of thread blocks starts, with fresh shared and local memory."""
 
     def statement(self, machine: Any, mask: Mask) -> None:
-        """Hear of a statement, of one iteration of a loop, or of the test of a ``while``."""
+        """Called before each statement, each iteration of a loop and each test of a ``while``."""
 
     def load(self, machine: Any, array: Any, mask: Mask, position: Any) -> None:
-        """Hear of a load."""
+        """Called before each load."""
 
     def store(self, machine: Any, array: Any, mask: Mask, position: Any, value: Any) -> None:
-        """Hear of a store."""
+        """Called before each store."""
 
     def atomic(self, machine: Any, array: Any, mask: Mask, position: Any, exchanges: bool) -> None:
-        """Hear of an atomic operation; one that `exchanges` stores whatever was there."""
+        """Called before each atomic operation; if `exchanges`, it stores whatever the old value is."""
 
     def declare(self, machine: Any, array: Any, mask: Mask) -> None:
-        """Hear that the declaration of a shared or local array runs."""
+        """Called after each declaration of a shared or local array, and each use of a constant array."""
 
     def cooperate(self, machine: Any, mask: Mask, kind: str, members: Any) -> None:
-        """Hear of a barrier (``block``, ``grid``), ``syncwarp``, ``shuffle`` or ``vote``, with its member mask."""
+        """Called after each barrier, ``syncwarp``, shuffle and vote.
+
+        Parameters
+        ----------
+        kind : {"block", "grid", "syncwarp", "shuffle", "vote"}
+            ``block`` and ``grid`` are barriers of a thread block and of the grid.
+        members : int64 value or None
+            The member mask of a warp operation.
+        """
 
     def compute(self, machine: Any, mask: Mask, dtype: Any, operations: int, special: int) -> None:
-        """Hear of floating-point arithmetic: additions and multiplications, and divisions and functions."""
+        """Called after floating-point arithmetic.
+
+        Parameters
+        ----------
+        dtype : dtype
+            The type of the result.
+        operations : int
+            Additions and multiplications of each lane.
+        special : int
+            Divisions and functions such as ``exp`` of each lane.
+        """
 
     def narrowed(self, machine: Any, mask: Mask, value: Any, dtype: Any) -> None:
-        """Hear of integers that are converted to a narrower signed type on their way to an index."""
+        """Called before integers that flow into an index are converted to a narrower signed type."""
 
-    def wrong(self, machine: Any, lane: int, kind: str, what: str, name: str | None) -> None:
-        """Hear of an error that the kernel made in a lane, with an array's name; only if `collects_errors`."""
+    def wrong(self, machine: Any, lane: int, kind: str, what: str, array: str, element: str) -> None:
+        """Called for each error of the kernel, if `collects_errors`.
+
+        Parameters
+        ----------
+        lane : int
+            Flat index of the first lane at fault.
+        kind : str
+            Such as ``out of bounds``.
+        what : str
+            The message.
+        array, element : str
+            Name of the array, and the array with its index; empty where no array is concerned.
+        """
 
 
 _observers: ContextVar[tuple[Observer, ...]] = ContextVar("lockstep_observers", default=())
 
 _watched: weakref.WeakKeyDictionary[Observer, list[weakref.ref[Any]]] = weakref.WeakKeyDictionary()
-"""By observer that lives, the allocations that it watches."""
+"""The allocations that each living observer watches."""
 
 
 def observers(arguments: tuple[Any, ...]) -> tuple[Observer, ...]:
-    """Return who listens to a launch with these arguments, outermost first."""
+    """Return the observers of a launch with these arguments, outermost first."""
     found = _observers.get()
     if not _watched:
         return found
@@ -90,13 +122,13 @@ def _host_array(argument: Any) -> Any:
 
 
 def watch(root: Any, observer: Observer) -> None:
-    """Have `observer` listen, as long as it lives, to every launch that is given an allocation or a view of it."""
+    """Let `observer` listen, as long as it lives, to each launch with an argument in the allocation `root`."""
     _watched.setdefault(observer, []).append(weakref.ref(root))
 
 
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
-    """Have `observer` listen to the launches in a ``with`` block."""
+    """Let `observer` listen to the launches in a ``with`` statement."""
     token = _observers.set((*_observers.get(), observer))
     try:
         yield

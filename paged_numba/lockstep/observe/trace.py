@@ -1,4 +1,4 @@
-"""Every access of one thread block, in order: what pictures are drawn from."""
+"""Access traces: every access of one thread block in order, from which pictures are drawn."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from ..machine import masks
 from ..machine.masks import Mask
+from .allocations import Memory
 from .code import CodeLine
-from .memory import Memory
 from .observed_machine import ObservedArray, ObservedMachine
 from .observer import Observer, observing
 
@@ -24,15 +24,16 @@ class Access(NamedTuple):
     kernel : str
     line : CodeLine
     space, array, kind : str
-        As in a profile: ``global``, the kernel's name of it, ``load``.
+        As in a profile: memory space, the kernel's name of the array, ``load``, ``store`` or ``atomic``.
     epoch : int
-        Barriers of the thread block before the access.
+        Number of barriers that the thread block has passed before the access.
     threads : tuple of int
-        The threads that take part, by number in their block.
+        The threads that take part, by number in their thread block.
     bytes : tuple of int
-        Where each one's element begins: from the beginning of the allocation, which lies at a multiple of 256,
-        or of the thread block's shared array.
+        For each thread, the byte at which its element begins, counted from the beginning of the allocation, as if
+        that were aligned to 256 bytes, or of the thread block's shared array.
     itemsize : int
+        Bytes of an element.
     """
 
     kernel: str
@@ -47,7 +48,7 @@ class Access(NamedTuple):
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """`bytes` in elements."""
+        """`bytes` as numbers of elements."""
         return tuple(byte // self.itemsize for byte in self.bytes)
 
 
@@ -57,7 +58,7 @@ class Trace(Observer):
     Parameters
     ----------
     thread_block : tuple of 3 int
-        Its blockIdx.
+        blockIdx of the thread block.
 
     Attributes
     ----------
@@ -100,8 +101,8 @@ class Trace(Observer):
         self._record(machine, array, mask, position, "atomic")
 
     def _lanes(self, machine: ObservedMachine, mask: Mask) -> Any:
-        """Return the active threads of the thread block."""
-        row = self._number - machine.first
+        """Return the active threads of the traced thread block."""
+        row = self._number - machine.first_thread_block
         if not 0 <= row < machine.batch:
             return np.zeros(0, np.int64)
         return np.flatnonzero(masks.lanes(mask, machine.shape)[row])
@@ -113,7 +114,7 @@ class Trace(Observer):
         lanes = self._lanes(machine, mask)
         if memory.space not in ("global", "shared") or not lanes.size:
             return
-        at = np.broadcast_to(position, machine.shape)[self._number - machine.first, lanes]
+        at = np.broadcast_to(position, machine.shape)[self._number - machine.first_thread_block, lanes]
         byte = at * array.unit + array.start
         if memory.space == "shared":
             byte %= memory.row
@@ -135,17 +136,41 @@ class Trace(Observer):
 
 @contextmanager
 def tracing(thread_block: tuple[int, int, int] = (0, 0, 0)) -> Iterator[list[Access]]:
-    """Record the accesses of one thread block of each lockstep launch in a ``with`` block.
+    """Record the accesses of one thread block in each lockstep launch of a ``with`` statement.
 
     Parameters
     ----------
     thread_block : tuple of 3 int
-        Its blockIdx.
+        blockIdx of the thread block.
 
     Yields
     ------
     list of Access
         Grows with each launch.
+
+    Raises
+    ------
+    ValueError
+        At a launch: its grid has no such thread block.
+
+    See Also
+    --------
+    profiling : Counts the accesses of all thread blocks.
+    paged_numba.draw.WarpAccess : Draws the accesses of one warp.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def every_other(source, out):
+    ...     out[cuda.threadIdx.x] = source[2 * cuda.threadIdx.x]
+    >>> with lockstep.tracing() as accesses:
+    ...     lockstep.launch(every_other, 1, 4, np.arange(8, dtype=np.float32), np.zeros(4, np.float32))
+    >>> [(access.kind, access.array, access.elements) for access in accesses]
+    [('load', 'source', (0, 2, 4, 6)), ('store', 'out', (0, 1, 2, 3))]
+    >>> accesses[0].line.text
+    'out[cuda.threadIdx.x] = source[2 * cuda.threadIdx.x]'
     """
     trace = Trace(thread_block)
     with observing(trace):

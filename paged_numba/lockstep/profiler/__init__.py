@@ -1,4 +1,4 @@
-"""A profiler without a GPU: the memory transactions, divergence and arithmetic of each line, counted exactly."""
+"""Profiler: counts the memory transactions, divergence and arithmetic of each line of a kernel, without a GPU."""
 
 from .gpus import GPU, GPUS
 from .report import Report

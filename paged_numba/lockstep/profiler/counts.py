@@ -1,9 +1,8 @@
-"""What is counted, by line and by array, and the Nsight Compute metric that each count answers to.
+"""Counters of memory traffic and work, and the Nsight Compute metric that corresponds to each.
 
-All counts are sums over warps: a *request* is one memory instruction of one warp. A statement of the kernel
-stands for the instructions that a compiler makes of it, and an optimising compiler may keep in registers, or
-load once, what the source loads again; so hold a number here against one measured where the source and the
-machine code do the same.
+All counts are sums over warps: a *request* is one memory instruction of one warp. The counts follow the source. An
+optimising compiler may keep in a register what the source loads again; compare a count with a measurement only where
+source and machine code perform the same accesses.
 """
 
 from __future__ import annotations
@@ -15,24 +14,24 @@ from .transactions import SECTOR
 
 @dataclass
 class Traffic:
-    """Accesses to memory. Nsight Compute's names are those of loads; stores end in ``st``.
+    """Memory traffic. The metrics named here are those of loads; those of stores end in ``st``.
 
     Attributes
     ----------
     requests : int
-        Instructions by warp: ``l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum``.
+        Memory instructions, one for each warp: ``l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum``.
     sectors : int
         32-byte sectors of global memory that the requests touch: ``l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum``.
     lines : int
         128-byte cache lines of global memory: tag lookups, ``l1tex__t_set_accesses_pipe_lsu_mem_global_op_ld.sum``.
     bytes_asked : int
-        Bytes of the elements that a request means, each once however many lanes mean it; 0 for shared memory.
+        Bytes of the distinct elements of each request, summed; 0 for shared memory.
     wavefronts : int
         Passes through shared memory: ``l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum``.
     ideal_wavefronts : int
-        What they would be with no bank conflict.
+        Wavefronts without bank conflicts.
     turns : int
-        Atomic operations: rounds in which lanes of a warp at one address are served, one lane each round.
+        Atomic operations: rounds needed to serve a warp, with one lane for each address in a round.
     """
 
     requests: int = 0
@@ -55,12 +54,12 @@ class Traffic:
 
     @property
     def bytes_moved(self) -> int:
-        """Bytes of the sectors."""
+        """Bytes of `sectors`."""
         return SECTOR * self.sectors
 
     @property
     def efficiency(self) -> float:
-        """Percent of the bytes moved that were asked for.
+        """`bytes_asked` as percentage of `bytes_moved`.
 
         ``smsp__sass_average_data_bytes_per_sector_mem_global_op_ld.pct``.
         """
@@ -68,7 +67,7 @@ class Traffic:
 
     @property
     def bank_conflicts(self) -> int:
-        """Wavefronts that a conflict cost: ``l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum``."""
+        """Wavefronts that bank conflicts add: ``l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum``."""
         return self.wavefronts - self.ideal_wavefronts
 
 
@@ -77,22 +76,22 @@ _TRAFFIC = tuple(item.name for item in fields(Traffic))
 
 @dataclass
 class Work:
-    """What warps did besides accessing memory.
+    """What warps do besides accessing memory.
 
     Attributes
     ----------
     warps : int
-        Statements by warp with an active lane, each iteration of a loop anew.
+        Statements executed, one for each warp with an active lane; an iteration of a loop is a statement.
     lanes : int
-        Active lanes, summed over those.
+        Active lanes, summed over `warps`.
     barriers, syncwarps, shuffles, votes : int
-        By warp.
+        Operations, one for each warp.
     flops : dict
-        By dtype, additions and multiplications; a fused multiply-add is two. The sum of
+        Additions and multiplications by dtype; a fused multiply-add counts as two. The sum of
         ``smsp__sass_thread_inst_executed_op_fadd_pred_on.sum`` (``fmul``, twice ``ffma``) for float32, of
         ``dadd``, ``dmul`` and ``dfma`` for float64, of ``hadd``, ``hmul`` and ``hfma`` for float16.
     special : dict
-        By dtype, divisions, powers and functions such as ``exp``: each is several instructions.
+        Divisions, powers and functions such as ``exp`` by dtype; each takes several instructions.
     """
 
     warps: int = 0
@@ -115,7 +114,7 @@ class Work:
 
     @property
     def active_lanes(self) -> float:
-        """Percent of the 32 lanes that are active when a warp runs a statement.
+        """Percentage of the 32 lanes that are active when a warp runs a statement, on average.
 
         ``smsp__thread_inst_executed_per_inst_executed.pct``.
         """

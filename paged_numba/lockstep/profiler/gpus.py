@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class GPU(NamedTuple):
-    """A GPU's peaks: bytes of device memory a second, and operations a second outside the tensor cores.
+    """Peak rates of a GPU: device memory bandwidth, and arithmetic outside the tensor cores.
 
     Attributes
     ----------
@@ -16,7 +16,15 @@ class GPU(NamedTuple):
     float16, float32, float64 : float
         Floating-point operations a second.
     source : str
-        Where the figures stand.
+        The documents that state the figures.
+
+    Examples
+    --------
+    >>> from paged_numba.lockstep.profiler import GPUS
+    >>> list(GPUS)
+    ['H200', 'H100', 'A100', 'L4', 'T4', 'RTX 4090']
+    >>> GPUS["H200"].bandwidth / 1e12
+    4.8
     """
 
     name: str
@@ -63,4 +71,4 @@ GPUS: dict[str, GPU] = {
         ),
     )
 }
-"""The GPUs that a roofline can be drawn for, by name."""
+"""By name, the GPUs for which there are rooflines."""

@@ -1,4 +1,4 @@
-"""The page of a report as HTML that needs nothing else and reads well in light and dark mode."""
+"""A report as self-contained HTML for light and dark mode."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from .page import SOURCE_HEADER, Section, headline, sections, source_lines
 from .queries import Queries
 
-# Blue of the Okabe-Ito palette, which readers with colour-vision deficiency tell from grey.
+# The blue of the Okabe-Ito palette: readers with colour-vision deficiency can tell it from grey.
 _STYLE = """
 .lockstep-report{--ink:#1a1a1a;--quiet:#666;--rule:#ccc;--bar:#0072b233;--paper:#fff;--warn:#a34700;
  color:var(--ink);background:var(--paper);font:14px/1.4 system-ui,sans-serif;padding:1em;max-width:110em}
@@ -28,13 +28,13 @@ _STYLE = """
 """
 
 _LEGEND = (
-    "The bar behind the sectors is the line's part of all of them; coloured figures mark waste: "
+    "The bar behind the sectors shows the line's share of all sectors. Coloured figures mark waste: "
     "less than half of the bytes useful, or bank conflicts."
 )
 
 
 def page_html(report: Queries, gpu: str) -> str:
-    """Return the page as one element."""
+    """Return the report as one HTML element."""
     parts = [f"<style>{_STYLE}</style>", *(f"<div>{escape(line)}</div>" for line in headline(report))]
     if not report.kernels:
         parts.append("<div>nothing was launched on the lockstep machine</div>")

@@ -1,4 +1,4 @@
-"""The page of a report: its tables, and each kernel's source with the counts beside it."""
+"""Contents of a report: its summary, its tables, and each kernel's source with the counts beside the lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .queries import Queries
 
 
 class Section(NamedTuple):
-    """A table of the page."""
+    """A table of the report."""
 
     title: str
     header: list[str]
@@ -24,20 +24,20 @@ class Section(NamedTuple):
 
 
 class SourceLine(NamedTuple):
-    """A line of source and what it did; the counts are empty where nothing ran."""
+    """A source line with its counts, which are empty if the line did not run."""
 
     number: int
     text: str
     cells: list[str]
     share: float
-    """Part of the page's global traffic that is this line's, 0 to 1."""
+    """The line's share of the report's global memory traffic, 0 to 1."""
 
 
 SOURCE_HEADER = ["requests", "sectors", "/req", "useful", "wavefr.", "conflicts", "lanes", "flops"]
 
 
 def sections(report: Queries, gpu: str) -> list[Section]:
-    """Return the tables of the page; those with nothing to say are left out."""
+    """Return the tables of the report that have rows."""
     made = [_global(report), _shared(report), _other(report), _work(report), _roofline(report, gpu)]
     return [section for section in made if section.rows]
 
@@ -46,15 +46,31 @@ def headline(report: Queries) -> list[str]:
     """Return a line for each kernel that was launched."""
     lines = []
     for k in report.kernels:
-        grid, block = k["blocks_per_grid"], k["threads_per_block"]
-        blocks = f"{_size(grid)} thread block{'' if math.prod(grid) == 1 else 's'}"
-        threads = f"{_size(block)} thread{'' if math.prod(block) == 1 else 's'}"
-        lines.append(f"{k['kernel']}: {_count(k['launches'], 'launch', 'launches')} of {blocks} of {threads}")
+        grid, thread_block = k["blocks_per_grid"], k["threads_per_block"]
+        thread_blocks = f"{_size(grid)} thread block{'' if math.prod(grid) == 1 else 's'}"
+        threads = f"{_size(thread_block)} thread{'' if math.prod(thread_block) == 1 else 's'}"
+        launches = _count(k["launches"], "launch", "launches")
+        lines.append(f"{k['kernel']}: {launches} of {thread_blocks} of {threads}")
     return lines
 
 
+def summary(report: Queries) -> str:
+    """Return the report in one line: launches, kernels, sectors moved and bank conflicts."""
+    kernels = list(dict.fromkeys(k["kernel"] for k in report.kernels))
+    if not kernels:
+        return "no launches"
+    launches = _count(sum(k["launches"] for k in report.kernels), "launch", "launches")
+    names = kernels[0] if len(kernels) == 1 else f"{len(kernels)} kernels"
+    sectors = _count(report.memory("global").sectors, "sector", "sectors")
+    conflicts = report.memory("shared").bank_conflicts
+    parts = [f"{launches} of {names}", f"{sectors} of global memory moved"]
+    if conflicts:
+        parts.append(_count(conflicts, "bank conflict", "bank conflicts"))
+    return ", ".join(parts)
+
+
 def page_text(report: Queries, gpu: str) -> str:
-    """Return the page as text."""
+    """Return the report as text."""
     parts = ["\n".join(headline(report)) or "nothing was launched on the lockstep machine"]
     for section in sections(report, gpu):
         note = f"\n{section.note}" if section.note else ""
@@ -99,7 +115,7 @@ def source_lines(report: Queries, function: CodeFunction) -> list[SourceLine]:
 
 
 def _docstring_lines(function: CodeFunction) -> range:
-    """Return the lines of the docstring after its first, which the page leaves out."""
+    """Return the lines of the docstring after the first one, which the report leaves out."""
     tree = ast.parse(textwrap.dedent("\n".join(function.source))).body[0]
     if not isinstance(tree, ast.FunctionDef) or ast.get_docstring(tree) is None:
         return range(0)
@@ -142,8 +158,8 @@ def _global(report: Queries) -> Section:
         if traffic.requests:
             rows.append(["total", f"{kind}s", *_global_cells(traffic)])
     note = (
-        "A request is one instruction of one warp; a sector 32 bytes, a line 128. 32 lanes that read\n"
-        "neighbouring 4-byte elements touch 4 sectors, scattered ones 32."
+        "A request is one instruction of one warp; a sector has 32 bytes, a line 128. 32 lanes that read\n"
+        "neighbouring 4-byte elements touch 4 sectors; scattered elements touch up to 32."
     )
     return Section("Global memory", header, rows, 2, note)
 
@@ -174,9 +190,7 @@ def _shared(report: Queries) -> Section:
                     traffic.bank_conflicts,
                 )
                 rows.append([array, f"{kind}s", *(f"{count:,}" for count in counts)])
-    note = (
-        "A wavefront is one pass through the 32 banks of 4 bytes; a conflict is a wavefront more than needed."
-    )
+    note = "A wavefront is one pass through the 32 banks of 4 bytes; a conflict is one wavefront more than needed."
     return Section("Shared memory", header, rows, 2, note)
 
 
@@ -210,7 +224,7 @@ def _work(report: Queries) -> Section:
     for space in ("global", "shared"):
         atomics = report.memory(space, "atomic")
         if atomics.requests:
-            serial = f"in {atomics.turns:,} turns: lanes at one address wait for one another"
+            serial = f"in {atomics.turns:,} turns: lanes at the same address wait for one another"
             rows.append([f"atomics, {space}", f"{atomics.requests:,}", serial])
     what = "additions and multiplications; an FMA is two"
     rows += [[f"{dtype} operations", f"{n:,}", what] for dtype, n in sorted(work.flops.items())]

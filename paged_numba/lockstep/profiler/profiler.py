@@ -1,4 +1,4 @@
-"""The observer that counts: accesses are gathered by place in the source and reckoned many requests at a time."""
+"""`Profiler`: the observer that counts; accesses are collected by source line and counted many at a time."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..machine.masks import Mask
+from ..observe.allocations import Memory, extent
 from ..observe.code import CodeLine
-from ..observe.memory import Memory, extent
 from ..observe.observed_machine import ObservedArray, ObservedMachine
 from ..observe.observer import Observer
 from .counts import Traffic, Work
 from .transactions import NOBODY, SECTOR, global_cost, shared_cost, turns
 
 _MOST_LANES = 1 << 15
-"""Lanes of one place in the source that are gathered before they are reckoned."""
+"""Lanes whose accesses by one place are collected before they are counted."""
 
 _REAL = {np.dtype(f"float{bits}"): f"float{bits}" for bits in (16, 32, 64)}
 _REAL |= {np.dtype(f"complex{2 * bits}"): f"float{bits}" for bits in (32, 64)}
-"""The real type that does the work of a dtype."""
+"""By dtype, the real type in which its arithmetic is done."""
 
 
 class Place(NamedTuple):
-    """Where accesses are gathered: all are by one line, of one kind, to one array."""
+    """Key of collected accesses: by one line, of one kind, to one array."""
 
     line: CodeLine
     memory: Memory
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What traffic is counted by."""
+    """Key of the traffic counts."""
 
     line: CodeLine
     space: str
@@ -43,7 +43,7 @@ class Key(NamedTuple):
 
 
 class Launches(NamedTuple):
-    """Launches of one kernel in one configuration."""
+    """Key of the launch counts: a kernel in one configuration."""
 
     kernel: str
     blocks_per_grid: tuple[int, ...]
@@ -51,18 +51,18 @@ class Launches(NamedTuple):
 
 
 class Profiler(Observer):
-    """Counts what launches do.
+    """Counts memory traffic and work of launches.
 
     Attributes
     ----------
     traffic : dict of Key to Traffic
     work : dict of CodeLine to Work
     launches : dict of Launches to int
-        How many there were.
+        Numbers of launches.
     arrays : dict of str to list of str
-        By memory space, the arrays that kernels were given or declared.
+        By memory space, the names of arguments and declared arrays.
     footprint : dict of str to int
-        Bytes of global memory in sectors that loads, or stores, touch at least once in a launch.
+        For ``load`` and ``store``, bytes of the global memory sectors that each launch touches, summed.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Profiler(Observer):
         self.launches: dict[Launches, int] = {}
         self.arrays: dict[str, list[str]] = {}
         self.footprint = {"load": 0, "store": 0}
-        self._gathered: dict[tuple[Any, ...], tuple[list[Any], list[int]]] = {}
+        self._collected: dict[tuple[Any, ...], tuple[list[Any], list[int]]] = {}
         self._touched: dict[tuple[int, str], tuple[Any, Any]] = {}
 
     # Events.
@@ -83,9 +83,9 @@ class Profiler(Observer):
             self._name(memory)
 
     def end_launch(self, machine: ObservedMachine) -> None:
-        for place, (events, _) in self._gathered.items():
-            self._reckon(machine, Place(*place), events)
-        self._gathered.clear()
+        for place, (events, _) in self._collected.items():
+            self._count(machine, Place(*place), events)
+        self._collected.clear()
         for (_, kind), (_, touched) in self._touched.items():
             self.footprint[kind] += SECTOR * int(np.count_nonzero(touched))
         self._touched.clear()
@@ -149,27 +149,27 @@ class Profiler(Observer):
             self._access_one(machine, array, mask, position, kind)
             return
         place = (machine.line, memory, kind, array.start, array.unit, array.dtype)
-        gathered = self._gathered.get(place)
-        if gathered is None:
-            gathered = self._gathered[place] = ([], [0])
-        events, lanes = gathered
+        collected = self._collected.get(place)
+        if collected is None:
+            collected = self._collected[place] = ([], [0])
+        events, lanes = collected
         events.append((mask, position, machine.batch))
         lanes[0] += position.size
         if lanes[0] >= _MOST_LANES:
-            self._reckon(machine, Place(*place), events)
+            self._count(machine, Place(*place), events)
             events.clear()
             lanes[0] = 0
 
     def _access_one(
         self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, kind: str
     ) -> None:
-        """Count requests all of whose lanes mean the same element, or that go to local memory."""
+        """Count requests whose lanes all access the same element, or that go to local memory."""
         memory, itemsize = array.memory, array.dtype.itemsize
         lanes, warps = machine.count(mask)
         if memory.space == "local":
             cost = Traffic(requests=warps, bytes_asked=lanes * itemsize)
         elif memory.space == "shared":
-            # 16 bytes a lane go in two halves even where all lanes mean the same.
+            # Accesses of 16 bytes take two passes even if all lanes access the same element.
             wavefronts = warps * max(1, itemsize // 8)
             cost = Traffic(warps, 0, 0, 0, wavefronts, warps)
         else:
@@ -179,15 +179,15 @@ class Profiler(Observer):
             cost.turns = lanes
         self._add(Key(machine.line, memory.space, memory.name, kind), cost)
 
-    def _reckon(self, machine: ObservedMachine, place: Place, events: list[Any]) -> None:
-        """Count gathered accesses whose lanes mean different elements."""
+    def _count(self, machine: ObservedMachine, place: Place, events: list[Any]) -> None:
+        """Count collected accesses whose lanes access different elements."""
         groups: dict[tuple[bool, int], list[Any]] = {}
         for mask, position, batch in events:
-            full, blocks = mask is True, position.shape[0]
+            full, thread_blocks = mask is True, position.shape[0]
             if not full and np.shape(mask)[0] == batch:
-                blocks = batch
-            # The same addresses in every thread block are reckoned once.
-            groups.setdefault((full, batch // blocks), []).append((mask, position, blocks))
+                thread_blocks = batch
+            # Addresses that are the same in every thread block are counted once, and multiplied.
+            groups.setdefault((full, batch // thread_blocks), []).append((mask, position, thread_blocks))
         for (full, repeated), group in groups.items():
             rows = _rows(machine.threads, place, group, full)
             if not len(rows):
@@ -222,7 +222,7 @@ class Profiler(Observer):
 
 
 def _of_active(mask: Mask, position: Any) -> Any:
-    """Return the positions, one a thread block, of the thread blocks with an active lane."""
+    """Return the positions of the thread blocks that have an active lane, one for each."""
     if mask is True or np.ndim(position) < 2 or position.shape[0] == 1:
         return position
     return np.broadcast_to(position[:, 0], np.shape(position)[:1])[
@@ -241,8 +241,8 @@ def _rows(threads: int, place: Place, group: list[Any], full: bool) -> Any:
             addresses += place.start
     else:
         parts = []
-        for mask, position, blocks in group:
-            shape = (blocks, threads)
+        for mask, position, thread_blocks in group:
+            shape = (thread_blocks, threads)
             addresses = place.start + place.unit * np.broadcast_to(position, shape)
             parts.append(np.where(np.broadcast_to(mask, shape), addresses, NOBODY))
         addresses = np.concatenate(parts)

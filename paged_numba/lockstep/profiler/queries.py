@@ -1,4 +1,4 @@
-"""Questions that a profile answers: traffic by memory space, array and line, work by line, a roofline."""
+"""`Queries`: what a profile can answer, namely traffic by space, array and line, work by line, and a roofline."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ KINDS = ("load", "store", "atomic")
 
 
 class Roofline(NamedTuple):
-    """What bounds the profiled launches on a GPU: Williams et al., "Roofline", CACM 52 (4), 2009.
+    """The least time that the profiled launches could take on a GPU: Williams et al., "Roofline", CACM 52 (4), 2009.
 
     Attributes
     ----------
     gpu : GPU
     flops : dict of str to int
-        Additions and multiplications by dtype, special functions not counted.
+        Additions and multiplications by dtype, without special functions.
     least_bytes, most_bytes : int
-        Traffic to device memory if caches kept everything of a launch, each sector moving once, and if
-        they kept nothing.
+        Traffic to device memory with perfect caches, which move each sector once a launch, and with none.
     memory_seconds, compute_seconds : float
-        `least_bytes` at peak bandwidth; `flops` at peak rate. The larger one is the least time.
+        Time of `least_bytes` at peak bandwidth, and of `flops` at peak rate.
     """
 
     gpu: GPU
@@ -37,32 +36,32 @@ class Roofline(NamedTuple):
 
     @property
     def intensity(self) -> float:
-        """Operations for each byte of `least_bytes`."""
+        """Operations per byte of `least_bytes`."""
         return sum(self.flops.values()) / self.least_bytes if self.least_bytes else 0.0
 
     @property
     def ridge(self) -> float:
-        """The intensity from which on the GPU's float32 rate, not its memory, is the bound."""
+        """The intensity above which the GPU's float32 rate, not its memory, is the bound."""
         return self.gpu.float32 / self.gpu.bandwidth
 
     @property
     def bound(self) -> str:
-        """``memory`` or ``compute``."""
+        """``memory`` or ``compute``, whichever takes longer."""
         return "memory" if self.memory_seconds >= self.compute_seconds else "compute"
 
     @property
     def seconds(self) -> float:
-        """The least time on this GPU, launch overhead and latency apart."""
+        """The least time on this GPU, without launch overhead and latency."""
         return max(self.memory_seconds, self.compute_seconds)
 
 
 class Queries:
-    """What can be asked of a profile.
+    """Queries of the counts of a profiler; `Report` adds pages to them.
 
     Parameters
     ----------
     profiler : Profiler
-        Keeps the counts; the answers grow with each launch that it observes.
+        Holds the counts, which grow with each launch that it observes.
     """
 
     def __init__(self, profiler: Profiler) -> None:
@@ -70,12 +69,12 @@ class Queries:
 
     @property
     def kernels(self) -> list[dict[str, Any]]:
-        """The launches, equal ones as one: kernel, blocks_per_grid, threads_per_block, launches."""
+        """The kernels by configuration, as dicts: kernel, blocks_per_grid, threads_per_block, launches."""
         return [{**launch._asdict(), "launches": count} for launch, count in self._profiler.launches.items()]
 
     @property
     def code_lines(self) -> list[CodeLine]:
-        """The lines that ran, by file and number."""
+        """The lines that ran, sorted by file and number."""
         return sorted(self._profiler.work, key=lambda line: (line.function.file, line.number))
 
     @property
@@ -84,7 +83,13 @@ class Queries:
         return list(dict.fromkeys(line.function for line in self.code_lines))
 
     def arrays(self, space: str) -> list[str]:
-        """Return the names of the arrays of a memory space that kernels were given or declared."""
+        """Return the names of the arguments and declared arrays in a memory space.
+
+        Raises
+        ------
+        ValueError
+            There is no such memory space.
+        """
         _require("space", space, SPACES)
         return list(self._profiler.arrays.get(space, ()))
 
@@ -96,16 +101,21 @@ class Queries:
         array: str | None = None,
         line: int | CodeLine | None = None,
     ) -> Traffic:
-        """Return the traffic to a memory space, of one kind, array or line where those are given.
+        """Return the traffic to a memory space, optionally of one kind, array or line only.
 
         Parameters
         ----------
         space : {"global", "shared", "local", "constant"}
         kind : {"load", "store", "atomic"}, optional
         array : str, optional
-            The kernel's name for it.
+            The kernel's name of the array.
         line : int or CodeLine, optional
-            Line number in the kernel's file.
+            A line number, in any file, or a line.
+
+        Raises
+        ------
+        ValueError
+            There is no such memory space, kind or array.
         """
         _require("space", space, SPACES)
         if kind is not None:
@@ -121,7 +131,7 @@ class Queries:
         return found
 
     def work(self, *, line: int | CodeLine | None = None) -> Work:
-        """Return the statements, barriers and arithmetic, of one line where it is given."""
+        """Return statements, barriers and arithmetic, optionally of one line only; `line` as in `memory`."""
         found = Work()
         for code_line, work in self._profiler.work.items():
             if line is None or line in (code_line, code_line.number):
@@ -129,12 +139,17 @@ class Queries:
         return found
 
     def roofline(self, gpu: str = "H200") -> Roofline:
-        """Estimate what bounds the launches on a GPU.
+        """Estimate the least time of the launches on a GPU, and whether memory or arithmetic bounds it.
 
         Parameters
         ----------
         gpu : str
             A name in `paged_numba.lockstep.profiler.GPUS`.
+
+        Raises
+        ------
+        ValueError
+            There is no such GPU in `GPUS`.
         """
         _require("gpu", gpu, GPUS)
         peaks = GPUS[gpu]
@@ -146,7 +161,7 @@ class Queries:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all counts as plain Python."""
+        """Return all counts as dicts, lists, numbers and strings."""
         return {
             "kernels": self.kernels,
             "memory": [

@@ -1,4 +1,4 @@
-"""A profile as text, HTML and JSON."""
+"""`Report`: a profile as text, HTML and JSON."""
 
 from __future__ import annotations
 
@@ -6,31 +6,59 @@ import json
 from pathlib import Path
 
 from .html import page_html
-from .page import page_text, source_text
+from .page import page_text, source_text, summary
 from .queries import Queries
 
 
 class Report(Queries):
-    """The counts of profiled launches. ``print`` it, let a notebook show it, save it.
+    """The counts of profiled launches: to print, to show in a notebook, to save, and to query.
+
+    `profile` and `profiling` make reports.
+
+    See Also
+    --------
+    profile : Profiles a single launch.
+    profiling : Profiles all launches in a ``with`` statement.
 
     Examples
     --------
-    ``report.memory("global", "load", array="key_cache").sectors_per_request``,
-    ``report.memory("shared").bank_conflicts``, ``report.work(line=42).active_lanes``.
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def transpose(source, out):
+    ...     tile = cuda.shared.array((32, 32), np.float32)
+    ...     tile[cuda.threadIdx.y, cuda.threadIdx.x] = source[cuda.threadIdx.y, cuda.threadIdx.x]
+    ...     cuda.syncthreads()
+    ...     out[cuda.threadIdx.y, cuda.threadIdx.x] = tile[cuda.threadIdx.x, cuda.threadIdx.y]
+    >>> source, out = np.ones((2, 32, 32), np.float32)
+    >>> report = lockstep.profile(transpose, 1, (32, 32), source, out)
+    >>> report
+    Report(1 launch of transpose, 256 sectors of global memory moved, 992 bank conflicts)
+    >>> report.memory("global", "load", array="source").sectors_per_request
+    4.0
+    >>> report.memory("shared", "load").bank_conflicts
+    992
+    >>> report.work().barriers, report.work().active_lanes
+    (32, 100.0)
+    >>> print(report.text("H100").splitlines()[0])
+    transpose: 1 launch of 1 thread block of 32 x 32 threads
     """
 
+    def __repr__(self) -> str:
+        return f"Report({summary(self)})"
+
     def text(self, gpu: str = "H200") -> str:
-        """Return the tables as text, with a roofline for `gpu`."""
+        """Return the tables as text, with a roofline for `gpu`, one of `GPUS`."""
         return page_text(self, gpu)
 
     __str__ = text
 
     def source(self) -> str:
-        """Return the source of each kernel and device function with the counts beside its lines."""
+        """Return the source of each kernel and device function, with the counts beside its lines."""
         return source_text(self)
 
     def html(self, gpu: str = "H200") -> str:
-        """Return the report as HTML that needs nothing else; it follows the reader's light or dark mode."""
+        """Return the report as self-contained HTML, in the reader's light or dark mode; `gpu` as in `text`."""
         return page_html(self, gpu)
 
     _repr_html_ = html
@@ -40,6 +68,6 @@ class Report(Queries):
         Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     def save_html(self, path: str | Path, gpu: str = "H200") -> None:
-        """Write the report as a page."""
+        """Write the report as an HTML page; `gpu` as in `text`."""
         page = f"<!doctype html>\n<meta charset=utf-8>\n<title>Profile</title>\n{self.html(gpu)}\n"
         Path(path).write_text(page, encoding="utf-8")

@@ -1,6 +1,6 @@
-"""What a warp's addresses cost: sectors and lines of global memory, wavefronts of shared memory.
+"""Memory transactions of a warp's addresses: sectors and lines of global memory, wavefronts of shared memory.
 
-Rows are requests: the byte addresses of the 32 lanes of one warp at one instruction. Inactive lanes hold
+A row is a request: the byte addresses of the 32 lanes of one warp at one instruction. Inactive lanes hold
 `NOBODY`. Global memory moves in sectors of 32 bytes, four to a cache line of 128 (Nsight Compute, Kernel
 Profiling Guide, "Memory Tables"). Shared memory has 32 banks of 4 bytes; a bank serves one word in a
 wavefront, to any number of lanes (CUDA C++ Programming Guide, "Shared Memory").
@@ -14,19 +14,19 @@ import numpy as np
 
 SECTOR, LINE, BANKS, WORD = 32, 128, 32, 4
 NOBODY = np.int64(2**62)
-"""The address of an inactive lane: past every other, so that sorting puts it last."""
+"""The address of an inactive lane: larger than every other one, so that it is sorted last."""
 _NO_WORD = NOBODY // WORD
 
 
 class GlobalCost(NamedTuple):
-    """What requests to global memory cost together."""
+    """Total cost of requests to global memory."""
 
     addresses: int
     """Distinct elements, summed over requests."""
     sectors: int
     lines: int
     touched: Any
-    """Numbers of the sectors, each at least once."""
+    """int64 array: the number of each touched sector, at least once."""
 
 
 def global_cost(rows: Any) -> GlobalCost:
@@ -40,7 +40,7 @@ def global_cost(rows: Any) -> GlobalCost:
     first, rest = rows[:, 0], rows[:, 1:]
     # Two addresses lie in the same aligned 2**k bytes if they differ below bit k only.
     differs = rest ^ rows[:, :-1]
-    # The step to the inactive lanes is none.
+    # The step from the last active lane to the inactive ones does not count.
     steps_out = int(np.count_nonzero(rows[:, -1] >= NOBODY))
     other_sector = differs >= SECTOR
     entered = rest[other_sector]
@@ -52,7 +52,7 @@ def global_cost(rows: Any) -> GlobalCost:
 
 
 def distinct(rows: Any, nobody: Any) -> Any:
-    """Tell, for sorted rows, which entries differ from the one before and are not `nobody`."""
+    """Return, for sorted rows, which entries differ from their predecessor and are not `nobody`."""
     fresh = np.empty(rows.shape, bool)
     fresh[:, 0] = True
     np.not_equal(rows[:, 1:], rows[:, :-1], out=fresh[:, 1:])
@@ -62,7 +62,7 @@ def distinct(rows: Any, nobody: Any) -> Any:
 
 
 def turns(rows: Any) -> int:
-    """Return in how many turns atomic operations are served: of each request, the most lanes at one address.
+    """Return the turns in which atomic operations are served: per request, the most lanes at one address.
 
     `rows` as in `global_cost`.
     """
@@ -73,19 +73,19 @@ def turns(rows: Any) -> int:
 
 
 class SharedCost(NamedTuple):
-    """What requests to shared memory cost together."""
+    """Total cost of requests to shared memory."""
 
     wavefronts: int
     ideal: int
-    """Wavefronts that the distinct words would take if they were spread over the banks evenly."""
+    """Wavefronts if the distinct words were spread evenly over the banks."""
 
 
 def shared_cost(rows: Any, itemsize: int) -> SharedCost:
     """Count the wavefronts of requests.
 
-    Accesses of 8 bytes go in two halves of a warp and of 16 bytes in four quarters. Two neighbouring parts
-    become one if each active lane of them means the same address as its neighbour, or as the lane two
-    further: of lanes i and i XOR 1, or of i and i XOR 2.
+    Accesses of 8 bytes are served in two halves of a warp, accesses of 16 bytes in four quarters. Two neighbouring
+    parts are served together if each of their active lanes accesses the same address as its neighbour, lane
+    i XOR 1, or if each accesses the same address as lane i XOR 2.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def shared_cost(rows: Any, itemsize: int) -> SharedCost:
     words = max(1, itemsize // WORD)
     if words == 1:
         first = rows // WORD
-        # Words that lie within 32 neighbours lie in different banks.
+        # Words within a range of 32 lie in different banks.
         last = np.where(first < _NO_WORD, first, 0).max(axis=1)
         spread = first[last - first.min(axis=1) >= BANKS]
         spread.sort(axis=1)
@@ -121,7 +121,7 @@ def _spread(first: Any, words: int) -> Any:
 
 
 def _merges(rows: Any, parts: int) -> Any:
-    """Tell which pairs of neighbouring parts are served together, [requests * parts / 2]."""
+    """Return which pairs of neighbouring parts are served together, bool[requests * parts / 2]."""
     together = np.zeros(len(rows) * parts // 2, bool)
     for other in (1, 2):
         partner = rows[:, np.arange(32) ^ other]
@@ -131,7 +131,7 @@ def _merges(rows: Any, parts: int) -> Any:
 
 
 def _phases(ordered: Any) -> tuple[Any, Any]:
-    """Return, for each row of sorted words served at once, the wavefronts and the least they could be."""
+    """Return the wavefronts, and the ideal ones, of each row of sorted words that are served together."""
     fresh = distinct(ordered, _NO_WORD)
     row = np.broadcast_to(np.arange(len(ordered))[:, None], ordered.shape)[fresh]
     bank = ordered[fresh] & (BANKS - 1)

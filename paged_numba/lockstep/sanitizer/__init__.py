@@ -1,4 +1,4 @@
-"""A sanitizer without a GPU: races, missing barriers, unwritten memory and stray indices, each with both threads."""
+"""Sanitizer: finds races, missing barriers, reads of unwritten memory and stray indices, without a GPU."""
 
 from .findings import Finding, Findings
 from .session import sanitize, sanitizing

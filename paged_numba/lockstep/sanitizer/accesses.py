@@ -1,4 +1,4 @@
-"""Which bytes which lanes access, in the form that the detectors share."""
+"""`Accesses`: the bytes that lanes access, in the form that the detectors share."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import numpy as np
 
 from ..machine import masks
 from ..machine.masks import Mask
-from ..observe.memory import Memory
 from ..observe.observed_machine import ObservedArray, ObservedMachine
 
 
 class Accesses(NamedTuple):
-    """What active lanes access at once.
+    """Accesses of the active lanes in one statement.
 
     Attributes
     ----------
     byte : int64 array
-        Where, from the beginning of the allocation.
+        The first byte of each access, from the beginning of the allocation.
     lane : intp array
-        Who, by flat index; ``machine.lane_numbers`` itself if all lanes do.
+        The lane of each access, by flat index; ``machine.lane_numbers`` itself if all lanes are active.
     """
 
     byte: Any
@@ -30,10 +29,10 @@ class Accesses(NamedTuple):
 def accesses(
     machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, *, ends: bool = False
 ) -> Accesses:
-    """Return what the active lanes access.
+    """Return the accesses of the active lanes.
 
-    With `ends` the first and the last active lane stand for a thread block all of whose lanes mean the same
-    element.
+    With `ends`, if all lanes of each thread block access the same element, its first and last active lane stand
+    for the others.
     """
     uniform = type(position) is not np.ndarray or position.ndim < 2 or position.shape[1] == 1
     if uniform and ends and machine.threads > 2:
@@ -55,24 +54,19 @@ def accesses(
 
 
 def values(machine: ObservedMachine, array: ObservedArray, value: Any, lane: Any) -> Any:
-    """Return what lanes store, as the array holds it."""
+    """Return the values that lanes store, in the array's dtype."""
     return np.broadcast_to(value, machine.shape).reshape(-1)[lane].astype(array.dtype)
 
 
-def element(machine: ObservedMachine, memory: Memory, byte: int) -> str:
-    """Name the element at a byte of an allocation."""
-    return memory.element(byte % memory.row if memory.space == "shared" else byte)
-
-
 def thread_name(machine: ObservedMachine, thread: int) -> str:
-    """Name a thread by its number in the grid."""
-    block, column = divmod(thread, machine.threads)
-    place = machine.block_coordinates(block - machine.first), machine.thread_coordinates(column)
-    return f"blockIdx={place[0]} threadIdx={place[1]}"
+    """Return the coordinates of a thread, given by its number in the grid."""
+    thread_block, column = divmod(thread, machine.threads)
+    row = thread_block - machine.first_thread_block
+    return f"blockIdx={machine.block_idx(row)} threadIdx={machine.thread_idx(column)}"
 
 
 def _ends(machine: ObservedMachine, mask: Mask) -> Any:
-    """Return the first active lanes of all blocks, then the last ones."""
+    """Return the first active lanes of all thread blocks, then the last ones."""
     threads = machine.threads
     start = np.arange(machine.batch) * threads
     if mask is True:

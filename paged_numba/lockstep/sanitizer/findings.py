@@ -1,17 +1,19 @@
-"""What a sanitizer found: equal findings as one, with a count and the first example."""
+"""`Findings`: the errors that a sanitizer has found; equal ones are one `Finding` with a count and an example."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..observe.code import CodeLine
 
 BENIGN = "benign race"
-"""The kind of finding that is no error: several threads write the same value."""
+"""The kind of finding that is not an error: several threads write the same value."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,11 @@ class Example:
     Attributes
     ----------
     what : str
-        Says what happened, to which element, by which threads.
+        A sentence: the element, the threads, and what they did.
     element : str
         The array with its index; empty where no array is concerned.
     thread, other_thread : str
-        Coordinates; `other_thread` is empty where one thread alone is at fault.
+        Coordinates; `other_thread` is empty where only one thread is at fault.
     """
 
     what: str
@@ -36,7 +38,7 @@ class Example:
 
 @dataclass
 class Finding:
-    """Occurrences of one mistake: of one kind, with one array, by one line or pair of lines.
+    """All occurrences of one error: of the same kind, array and line or pair of lines.
 
     Attributes
     ----------
@@ -45,12 +47,13 @@ class Finding:
     array : str
         Empty where no array is concerned.
     line, other_line : str
-        ``file.py:line``; `other_line` is empty where one line alone is at fault.
+        ``file.py:line``; `other_line` is empty where only one line is at fault.
     source, other_source : str
         The text of the lines.
     count : int
-        Elements and threads that were found, each anew.
+        Number of occurrences, one for each element and thread.
     example : Example
+        The first occurrence.
     """
 
     kind: str
@@ -72,9 +75,34 @@ class Finding:
 
 
 class Findings:
-    """All findings of a session, in the order of their first occurrence.
+    """The findings of some launches, in the order of their first occurrence; true if there are any.
 
-    True if there are any. ``len``, iteration and ``print`` do what one expects.
+    `sanitize` and `sanitizing` make them. ``len`` and iteration go over the `Finding` objects, ``print`` shows them
+    as text, a notebook as a table.
+
+    See Also
+    --------
+    sanitize : Sanitizes a single launch.
+    sanitizing : Sanitizes all launches in a ``with`` statement.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def reverse(values):
+    ...     tile = cuda.shared.array(64, np.float32)
+    ...     tile[cuda.threadIdx.x] = values[cuda.threadIdx.x]
+    ...     # cuda.syncthreads() is missing here
+    ...     values[cuda.threadIdx.x] = tile[63 - cuda.threadIdx.x]
+    >>> findings = lockstep.sanitize(reverse, 1, 64, np.arange(64, dtype=np.float32))
+    >>> findings
+    Findings(data race: 1)
+    >>> [race] = findings.errors
+    >>> race.array, race.count
+    ('tile', 64)
+    >>> race.example.element, race.example.thread, race.example.other_thread
+    ('tile[63]', 'blockIdx=(0, 0, 0) threadIdx=(0, 0, 0)', 'blockIdx=(0, 0, 0) threadIdx=(63, 0, 0)')
     """
 
     def __init__(self) -> None:
@@ -88,7 +116,7 @@ class Findings:
 
     @property
     def errors(self) -> list[Finding]:
-        """All findings but benign races."""
+        """The findings that are not benign races."""
         return [finding for finding in self if finding.kind != BENIGN]
 
     def add(
@@ -100,24 +128,45 @@ class Findings:
         count: int,
         example: Callable[[], Example],
     ) -> None:
-        """Count occurrences; `example` is asked for the first only."""
+        """Count occurrences; `example` is called for the first one only."""
         key = (kind, array, str(line), "" if other_line is None else str(other_line))
         if key not in self._found:
             other_source = "" if other_line is None else other_line.text
             self._found[key] = Finding(*key, line.text, other_source, 0, example())
         self._found[key].count += count
 
+    def __repr__(self) -> str:
+        kinds = Counter(finding.kind for finding in self)
+        return f"Findings({', '.join(f'{kind}: {count}' for kind, count in kinds.items()) or 'no findings'})"
+
     def __str__(self) -> str:
+        return "\n\n".join([self._headline, *map(str, self)])
+
+    def _repr_html_(self) -> str:
+        header = "".join(f"<th>{name}</th>" for name in ("finding", "times", "first occurrence", "lines"))
+        rows = "".join(f"<tr>{_cells(finding)}</tr>" for finding in self)
+        table = f"<table><tr>{header}</tr>{rows}</table>" if self else ""
+        return f"<div>{self._headline}</div>{table}"
+
+    @property
+    def _headline(self) -> str:
         if not self:
             return "no findings"
         errors = len(self.errors)
-        text = [f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"]
-        return "\n\n".join([*text, *map(str, self)])
+        return f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all findings as plain Python."""
+        """Return all findings as dicts, lists, numbers and strings."""
         return {"findings": [asdict(finding) for finding in self]}
 
     def save(self, path: str | Path) -> None:
         """Write the findings as JSON."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _cells(finding: Finding) -> str:
+    """Return the cells of a finding's row in an HTML table."""
+    kind = f"{finding.kind} in {finding.array}" if finding.array else finding.kind
+    places = ((finding.line, finding.source), (finding.other_line, finding.other_source))
+    lines = "<br>".join(f"{escape(line)} <code>{escape(source)}</code>" for line, source in places if line)
+    return f"<td>{escape(kind)}</td><td>{finding.count:,}</td><td>{escape(finding.example.what)}</td><td>{lines}</td>"

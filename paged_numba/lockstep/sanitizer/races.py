@@ -1,4 +1,4 @@
-"""Data races: accesses that nothing orders, at least one of them a plain store."""
+"""`Races`: finds data races, pairs of unordered accesses of which at least one is a plain store."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ import numpy as np
 from ..machine import masks
 from ..machine.lanes import WARP_SIZE
 from ..machine.masks import Mask
+from ..observe.allocations import extent
 from ..observe.code import CodeLine
-from ..observe.memory import extent
 from ..observe.observed_machine import ObservedArray, ObservedMachine
-from .accesses import Accesses, element, thread_name, values
+from .accesses import Accesses, thread_name, values
 from .findings import BENIGN, Example, Findings
 from .shadow import THREAD, Shadow, grain_of
 
 
 class Races:
-    """Finds races in a launch.
+    """Finds the data races of a launch.
 
     Attributes
     ----------
     tracked : set of int
-        The allocations of global memory that the kernel may store into, by identity.
+        Ids of the global memory allocations that the kernel may store into.
     """
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self.begin_launch(set())
 
-    # What orders accesses.
+    # The order of accesses.
 
     def begin_launch(self, tracked: set[int]) -> None:
-        """Forget all accesses: launches are ordered."""
+        """Forget all accesses, since launches are ordered."""
         self.tracked = tracked
         self._lines: list[CodeLine] = []
-        """By event, the line that ran."""
+        """The line of each event."""
         self._shadows: dict[int, tuple[Any, Shadow]] = {}
         self._since_grid = 0
 
     def begin_batch(self, machine: ObservedMachine) -> None:
-        """Go on to other thread blocks, with fresh shared memory."""
+        """Forget the shared memory of the previous thread blocks."""
         self._shadows = {key: kept for key, kept in self._shadows.items() if key in self.tracked}
         self._since = np.zeros((machine.batch, 1), np.int64)
-        # By lane, the last syncwarp of its whole warp, and of whatever part of it.
+        # By lane, the event of the last syncwarp of its whole warp, and of any part of its warp.
         self._since_warp = np.zeros(machine.shape, np.int64)
         self._since_part = np.zeros(machine.shape, np.int64)
         self._pass(machine, np.int64(self._event(machine)))
 
     def cooperate(self, machine: ObservedMachine, mask: Mask, kind: str) -> None:
-        """Note a barrier: what comes after is ordered after what came before."""
+        """Note a barrier or syncwarp, which orders the accesses after it after those before it."""
         if kind == "block":
             event = np.int64(self._event(machine))
             if mask is not True:
@@ -72,19 +72,19 @@ class Races:
             self._since_warp = np.where(here & whole[:, : machine.threads], event, self._since_warp)
 
     def _event(self, machine: ObservedMachine) -> int:
-        """Return the number of a new event, which is the running line's."""
+        """Return the number of a new event at the line that runs."""
         self._lines.append(machine.line)
         return len(self._lines) - 1
 
     def _pass(self, machine: ObservedMachine, since: Any) -> None:
-        """Note, by block, the event of its last barrier: stamps from there on are recent."""
+        """Note the event of each thread block's last barrier; stamps of that event or later are recent."""
         self._since = np.broadcast_to(since, self._since.shape)
         self._recent = np.broadcast_to(self._since << 32, machine.shape).ravel()
 
     # Accesses.
 
     def shadow(self, array: ObservedArray) -> Shadow | None:
-        """Return the shadow of an array's allocation, None where no race is possible."""
+        """Return the shadow of an array's allocation, or None if no race is possible."""
         root = array.memory.root
         if array.memory.space != "shared" and id(root) not in self.tracked:
             return None
@@ -93,7 +93,7 @@ class Races:
         return self._shadows[id(root)][1]
 
     def fill(self, array: ObservedArray, made: Accesses) -> None:
-        """Note that an atomic operation stored into shared memory whatever was there."""
+        """Note that an atomic operation overwrote elements of shared memory."""
         shadow = self.shadow(array)
         if shadow is not None:
             shadow.fill(shadow.pieces(made.byte, array))
@@ -128,7 +128,7 @@ class Races:
 
     @staticmethod
     def _threads(machine: ObservedMachine, made: Accesses) -> Any:
-        return made.lane + machine.first * machine.threads
+        return made.lane + machine.first_thread
 
     # Races.
 
@@ -142,10 +142,10 @@ class Races:
         did: str,
         same: Callable[[Any], Any] | None = None,
     ) -> bool:
-        """Tell of accesses that are not ordered after those of the stamps `before`; return whether any race."""
-        threads, first = machine.threads, machine.first * machine.threads
+        """Report accesses that are not ordered after those of the stamps `before`; return whether one is an error."""
+        threads, first = machine.threads, machine.first_thread
         recent = self._recent if made.lane is machine.lane_numbers else self._recent[made.lane]
-        # A cheap test first: few accesses come that soon after another.
+        # A cheap test first, which rules out most accesses.
         near = before >= (recent if array.memory.space == "shared" else self._since_grid << 32)
         if not near.any():
             return False
@@ -154,18 +154,18 @@ class Races:
         if not which.size:
             return False
         lane, other, event = made.lane[which], before[which] & THREAD, before[which] >> 32
-        one_block = other // threads == (lane + first) // threads
-        one_warp = one_block & (other % threads // WARP_SIZE == lane % threads // WARP_SIZE)
-        other_lane = np.where(one_warp, other - first, 0)
+        same_thread_block = other // threads == (lane + first) // threads
+        same_warp = same_thread_block & (other % threads // WARP_SIZE == lane % threads // WARP_SIZE)
+        other_lane = np.where(same_warp, other - first, 0)
         synced, part = self._since_warp.reshape(-1), self._since_part.reshape(-1)
         together = (synced[lane] > event) & (synced[other_lane] > event)
         together |= (part[lane] > event) & (part[lane] == part[other_lane])
-        races = ~one_block | (before[which] >= recent[which])
-        races &= ~(one_warp & together)
+        races = ~same_thread_block | (before[which] >= recent[which])
+        races &= ~(same_warp & together)
         if not races.any():
             return False
-        which, other, event, one_warp, one_block = (
-            values[races] for values in (which, other, event, one_warp, one_block)
+        which, other, event, same_warp, same_thread_block = (
+            values[races] for values in (which, other, event, same_warp, same_thread_block)
         )
         benign = np.zeros(which.size, bool) if same is None else same(which)
         for number in dict.fromkeys(event.tolist()):
@@ -173,11 +173,11 @@ class Races:
             for kind, of_kind in ((BENIGN, benign), ("data race", ~benign)):
                 chosen = np.flatnonzero(of_kind & (event == number))
                 if chosen.size:
-                    # Two warps make the plainer example.
-                    one = int(chosen[np.argmin(one_warp[chosen])])
-                    why = _WHY[int(one_block[one]) + int(one_warp[one])] + _SAME * (kind == BENIGN)
+                    # A race between two warps is the clearer example.
+                    one = int(chosen[np.argmin(same_warp[chosen])])
+                    why = _WHY[int(same_thread_block[one]) + int(same_warp[one])] + _SAME * (kind == BENIGN)
                     text = f"{{}} {does} what {{}} {did}, {why}"
-                    self._tell(
+                    self._report(
                         machine, array, made, int(which[one]), int(other[one]), kind, line, chosen.size, text
                     )
         return not benign.all()
@@ -185,11 +185,11 @@ class Races:
     def _collide(
         self, machine: ObservedMachine, array: ObservedArray, made: Accesses, held: Any, value: Any
     ) -> None:
-        """Tell of lanes that write one element in one statement."""
+        """Report lanes that write the same element in one statement."""
         which = np.flatnonzero((held ^ self._threads(machine, made)) & THREAD)
         winner = held[which] & THREAD
         mine = values(machine, array, value, made.lane[which])
-        equal = _same(mine, values(machine, array, value, winner - machine.first * machine.threads))
+        equal = _same(mine, values(machine, array, value, winner - machine.first_thread))
         for kind, of_kind, what in (
             (BENIGN, equal, "the same value"),
             ("data race", ~equal, "different values"),
@@ -198,7 +198,7 @@ class Races:
             if chosen.size:
                 one = int(chosen[0])
                 text = f"{{}} and {{}} write {what} in one statement"
-                self._tell(
+                self._report(
                     machine,
                     array,
                     made,
@@ -210,7 +210,7 @@ class Races:
                     text,
                 )
 
-    def _tell(
+    def _report(
         self,
         machine: ObservedMachine,
         array: ObservedArray,
@@ -223,8 +223,8 @@ class Races:
         text: str,
     ) -> None:
         def example() -> Example:
-            where = element(machine, array.memory, int(made.byte[one]))
-            me = thread_name(machine, int(made.lane[one]) + machine.first * machine.threads)
+            where = array.memory.element(int(made.byte[one]))
+            me = thread_name(machine, int(made.lane[one]) + machine.first_thread)
             them = thread_name(machine, other)
             return Example(f"{where}: {text.format(me, them)}", where, me, them)
 
@@ -236,5 +236,5 @@ _SAME = ", the same value"
 
 
 def _same(a: Any, b: Any) -> Any:
-    """Tell where values are equal, NaN to NaN too."""
+    """Return where values are equal; NaN equals NaN here."""
     return (a == b) | ((a != a) & (b != b))

@@ -1,4 +1,4 @@
-"""The observer that looks for mistakes: it hands each access to the detectors that it concerns."""
+"""`Sanitizer`: the observer that passes each access to the detectors of errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .unwritten import Unwritten
 
 
 class Sanitizer(Observer):
-    """Looks for mistakes in launches.
+    """Finds errors of kernels.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Sanitizer(Observer):
     def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
         stored = stored_parameters(function)
         given = [memory for memory in machine.memories.values() if memory.space == "global"]
-        # An array in a tuple is called by the tuple's name and its place.
+        # The name of an array in a tuple is that of the tuple with an index.
         self._races.begin_launch({id(m.root) for m in given if m.name.split("[")[0] in stored})
         self._unwritten.begin_launch([memory.root for memory in given])
 
@@ -69,7 +69,7 @@ class Sanitizer(Observer):
             self._unwritten.write(machine, array, mask, position)
             if array.memory.space == "shared":
                 self._races.fill(array, accesses(machine, array, mask, position))
-        # Of operations at one element every one may be the other thread of a race.
+        # Each of the operations at one element may be the other thread of a race.
         self._read(machine, array, mask, position, copies=False, ends=False)
         self._unwritten.write(machine, array, mask, position)
 
@@ -109,15 +109,15 @@ class Sanitizer(Observer):
             self._races.write(machine, array, shadow, accesses(machine, array, mask, position), value)
         self._unwritten.write(machine, array, mask, position)
 
-    # Mistakes of single threads.
+    # Errors of single threads.
 
     def narrowed(self, machine: ObservedMachine, mask: Mask, value: Any, dtype: Any) -> None:
         self._check_fit(machine, mask, value, dtype, "a cast to", "")
 
     def _check_fit(
-        self, machine: ObservedMachine, mask: Mask, value: Any, dtype: Any, by: str, name: str
+        self, machine: ObservedMachine, mask: Mask, value: Any, dtype: Any, conversion: str, array: str
     ) -> None:
-        """Tell of wide integers that do not fit a narrow type."""
+        """Report integers that do not fit the narrower type `dtype`."""
         limits = np.iinfo(dtype)
         if value.dtype.kind not in "iu" or (np.max(value) <= limits.max and np.min(value) >= limits.min):
             return
@@ -125,16 +125,13 @@ class Sanitizer(Observer):
         if lost.any():
             lane = int(np.argmax(lost))
             number = int(np.broadcast_to(value, machine.shape).flat[lane])
-            self._tell(machine, lane, "integer overflow", f"{number} does not survive {by} {dtype}", name, "")
+            what = f"{number} does not survive {conversion} {dtype}"
+            self.wrong(machine, lane, "integer overflow", what, array, "")
 
-    def wrong(self, machine: ObservedMachine, lane: int, kind: str, what: str, name: str | None) -> None:
-        # The text about an index names its element first.
-        element = what[: what.index("]") + 1] if name else ""
-        self._tell(machine, lane, kind, what, name or "", element)
-
-    def _tell(
-        self, machine: ObservedMachine, lane: int, kind: str, what: str, name: str, element: str
+    def wrong(
+        self, machine: ObservedMachine, lane: int, kind: str, what: str, array: str, element: str
     ) -> None:
-        me = thread_name(machine, lane + machine.first * machine.threads)
-        text = what if me.split(" ")[0] in what else f"{what}, {me}"
-        self.findings.add(kind, name, machine.line, None, 1, lambda: Example(text, element, me))
+        thread = thread_name(machine, lane + machine.first_thread)
+        # Messages about barriers and warp operations name a thread themselves.
+        text = what if "blockIdx=" in what else f"{what}, {thread}"
+        self.findings.add(kind, array, machine.line, None, 1, lambda: Example(text, element, thread))

@@ -1,4 +1,4 @@
-"""Where sanitizing begins and ends."""
+"""`sanitize` and `sanitizing`: run launches under the sanitizer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,36 @@ from .sanitizer import Sanitizer
 
 @contextmanager
 def sanitizing() -> Iterator[Findings]:
-    """Look for mistakes in the lockstep launches of a ``with`` block, those of whole operations too.
+    """Sanitize the lockstep launches in a ``with`` statement, including those of operations such as `write_kv`.
 
-    Mistakes of kernels that would raise (a stray index, a divergent barrier) are found like the others,
-    and the launch goes on: a load out of bounds gives 0, a store out of bounds does nothing.
+    Errors that would otherwise raise (a stray index, a divergent barrier) become findings too, and the launch
+    continues: a load out of bounds gives 0, a store out of bounds does nothing.
 
     Yields
     ------
     Findings
         Grows with each launch.
+
+    See Also
+    --------
+    sanitize : Sanitizes a single launch, and lists what is found.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def shift(source, out):
+    ...     i = cuda.grid(1)
+    ...     out[i] = source[i + 1]
+    >>> out = np.zeros(32, np.float32)
+    >>> with lockstep.sanitizing() as findings:
+    ...     lockstep.launch(shift, 1, 32, np.zeros(33, np.float32), out)
+    ...     lockstep.launch(shift, 1, 32, np.zeros(32, np.float32), out)
+    >>> findings
+    Findings(out of bounds: 1)
+    >>> [finding.example.what for finding in findings]
+    ['source[32] out of bounds for shape (32,), blockIdx=(0, 0, 0) threadIdx=(31, 0, 0)']
     """
     sanitizer = Sanitizer()
     with observing(sanitizer):
@@ -32,30 +53,30 @@ def sanitizing() -> Iterator[Findings]:
 def sanitize(
     kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, shared_bytes: int = 0
 ) -> Findings:
-    """Run a kernel as `paged_numba.lockstep.launch` does, and return what is wrong with it.
+    """Run a kernel as `launch` does, and report its errors with arrays, indices, threads and source lines.
 
-    Found, with array, index, threads and source lines, are
+    The sanitizer finds
 
-    - data races in shared and global memory: two threads of one block with no barrier between, two lanes of
-      one warp with no ``syncwarp`` between, or two blocks at all, at least one a plain store. Atomic operations
-      do not race with one another. Several threads that write the same value are a benign race. Shuffles,
-      votes and fences order no memory here, nor do locks and flags that a kernel builds from atomics. Of the
-      readers of an element two are remembered, so that a race with a third may go unseen;
+    - data races in shared and global memory: two accesses to one element, at least one of them a plain store, by
+      threads of one thread block with no barrier between, by lanes of one warp with no ``syncwarp`` between, or by
+      different thread blocks. Atomic operations do not race with each other. If all threads write the same value,
+      the race is benign. Shuffles, votes and fences do not order memory accesses here, nor do locks and flags that
+      a kernel builds from atomics. Only two readers of each element are remembered, so a race with a third may be
+      missed;
     - barriers and warp operations that some threads do not reach;
-    - reads of shared or local memory, or of a fresh ``cuda.device_array``, that nothing wrote. What is copied
-      from one global array to another is not yet used: the copy counts as unwritten too. Fresh global memory
-      is told written or unwritten by words of 4 bytes;
-    - indices out of bounds, and negative ones, which Numba takes from the end without a word;
-    - integers that do not fit where a kernel puts them: into a signed array of 32 bits or less, or through a
-      cast such as ``int32(i)`` on the way to an index of the same function. Unsigned types wrap around by
-      definition.
+    - reads of shared memory, local memory or a fresh ``cuda.device_array`` before anything is written. A copy from
+      one global array to another is not a use: the copy counts as unwritten too. Fresh global memory is tracked in
+      words of 4 bytes;
+    - indices out of bounds, and negative indices, which Numba silently counts from the end;
+    - integers that do not fit their destination: a signed array of 32 bits or less, or a cast such as ``int32(i)``
+      whose result flows into an index of the same function. Unsigned types wrap around by definition.
 
-    For each array that a kernel may store into, the sanitizer keeps 24 bytes for each element.
+    The sanitizer uses 24 bytes of memory for each element of the arrays that the kernel may store into.
 
     Parameters
     ----------
     kernel, blocks_per_grid, threads_per_block, *args, shared_bytes
-        See `paged_numba.lockstep.launch`.
+        See `launch`.
 
     Returns
     -------
@@ -63,8 +84,26 @@ def sanitize(
 
     Raises
     ------
-    LaunchError, KernelError, UnsupportedConstructError
-        See `paged_numba.lockstep.launch`; a `KernelError` for what is not listed above.
+    LaunchError, UnsupportedConstructError
+        For the reasons given in `launch`.
+    KernelError
+        The kernel made an error that is not listed above, such as a failed assertion.
+
+    See Also
+    --------
+    sanitizing : Sanitizes all launches in a ``with`` statement.
+    profile : Counts what a kernel does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def histogram(values, counts):
+    ...     counts[values[cuda.grid(1)]] += 1
+    >>> findings = lockstep.sanitize(histogram, 1, 64, np.arange(64) % 4, np.zeros(4, np.int64))
+    >>> {finding.kind for finding in findings.errors}
+    {'data race'}
     """
     with sanitizing() as findings:
         launch(kernel, blocks_per_grid, threads_per_block, *args, shared_bytes=shared_bytes)

@@ -1,11 +1,11 @@
-"""Shadow memory: who wrote and who read each piece of an array last, and when.
+"""Shadow memory: records the last writer and the last two readers of each piece of an array.
 
-A *stamp* is ``event << 32 | thread``: a number that grows with each access that is observed, and the number of
-the thread in the grid. -1 means nobody. Two accesses race if neither happens before the other; in one launch
-that order comes from a thread's own program, from barriers and from ``syncwarp`` only (CUDA C++ Programming
-Guide, "Memory Consistency Model"). Savage et al., "Eraser", and Flanagan & Freund, "FastTrack", PLDI 2009, keep
-such epochs by variable. Here two readers are kept, since a writer differs from at least one of them: a race with
-a third one that they pushed out goes unseen if both are ordered before the writer.
+A *stamp* is ``event << 32 | thread``: the number of the access, which grows with each access, and the number of
+the thread in the grid. -1 means nobody. Two accesses race if neither happens before the other. Within a launch
+only a thread's own program order, barriers and ``syncwarp`` order accesses (CUDA C++ Programming Guide, "Memory
+Consistency Model"). Savage et al., "Eraser", and Flanagan & Freund, "FastTrack", PLDI 2009, keep such epochs for
+each variable. Here two readers are kept, so that at least one of them is not the writer. A race with a third
+reader, whose stamp was overwritten, is missed if the two that remain are ordered before the writer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOBODY, ATOMIC = -1, -2
 
 
 def grain_of(array: ObservedArray) -> int:
-    """Return the largest power of two that divides size and place of every element."""
+    """Return the largest power of two that divides the size and the position of every element."""
     common = math.gcd(array.dtype.itemsize, array.start, array.unit)
     return common & -common
 
@@ -35,12 +35,12 @@ class Shadow:
     nbytes : int
         Size of the allocation.
     grain : int
-        Bytes that one stamp stands for: the smallest element that is accessed.
+        Bytes covered by one stamp: the size of the smallest element accessed so far.
 
     Attributes
     ----------
     writer, reader, other_reader : int64 arrays
-        Stamps of the last plain store and of the last two threads that loaded or did an atomic operation.
+        Stamps of the last plain store, and of the last two threads that loaded or ran an atomic operation.
     """
 
     def __init__(self, nbytes: int, grain: int) -> None:
@@ -50,7 +50,7 @@ class Shadow:
         )
 
     def refine(self, grain: int) -> None:
-        """Divide the pieces, where smaller elements come to be accessed."""
+        """Divide the pieces, because smaller elements are accessed."""
         parts = self.grain // grain
         self.writer, self.reader, self.other_reader = (
             np.repeat(stamps, parts) for stamps in (self.writer, self.reader, self.other_reader)
@@ -58,7 +58,7 @@ class Shadow:
         self.grain = grain
 
     def pieces(self, byte: Any, array: ObservedArray) -> Any:
-        """Return the pieces of elements at bytes, [elements, pieces of each]."""
+        """Return the pieces of the elements that begin at bytes, int64[elements, pieces of each]."""
         grain, itemsize = grain_of(array), array.dtype.itemsize
         if grain < self.grain:
             self.refine(grain)
@@ -66,14 +66,14 @@ class Shadow:
         return first if itemsize == self.grain else first + np.arange(itemsize // self.grain)
 
     def read(self, pieces: Any, stamps: Any) -> None:
-        """Note readers, one a piece; of several at one piece the first and the last are kept."""
+        """Record a reader for each piece; of several readers of one piece, the first and the last are kept."""
         before = self.reader[pieces]
         self.reader[pieces] = stamps
         last = self.reader[pieces] == stamps
         everyone = bool(last.all())
         place = pieces if everyone else pieces[last]
         held, mine = (before, stamps) if everyone else (before[last], stamps[last])
-        # A thread that reads again does not push out the other one.
+        # A thread that reads again does not replace the other reader.
         again = (held ^ mine) & THREAD == 0
         self.other_reader[place] = np.where(again, self.other_reader[place], held)
         if not everyone:
@@ -81,10 +81,10 @@ class Shadow:
             self.other_reader[pieces[others][::-1]] = stamps[others][::-1]
 
     def fill(self, pieces: Any) -> None:
-        """Note that an atomic operation stored what was not written before."""
+        """Mark pieces that have no writer as written by an atomic operation."""
         self.writer[pieces] = np.where(self.writer[pieces] == NOBODY, ATOMIC, self.writer[pieces])
 
     def write(self, pieces: Any, stamps: Any) -> Any:
-        """Note writers, and return the stamps that hold: others' where several write one piece at once."""
+        """Record writers, and return the stamps that remain: another's where several lanes write one piece."""
         self.writer[pieces] = stamps
         return self.writer[pieces]

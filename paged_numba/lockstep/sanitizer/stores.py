@@ -1,4 +1,4 @@
-"""Which arrays a kernel may store into, told from its source: the others cannot race."""
+"""Reads from a kernel's source which arrays it may store into; the others cannot race."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _known: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictiona
 def stored_parameters(function: Any) -> frozenset[str]:
     """Return the parameters that a kernel, or a device function that it calls, may store into.
 
-    An array that cannot be told apart counts as stored into.
+    If the source does not settle whether an array is stored into, it counts as stored into.
     """
     if function not in _known:
-        _known[function] = frozenset()  # while a recursive function is looked at
+        _known[function] = frozenset()  # the answer for recursive calls
         _known[function] = _stored(function)
     return _known[function]
 
@@ -40,7 +40,7 @@ def _stored(function: Any) -> frozenset[str]:
                         origins.append((part.id, set(_bases(value))))
         elif isinstance(node, ast.Call):
             stored |= _stored_by_call(node, names)
-    # What is stored into through a view is stored into.
+    # A store into a view is a store into its array.
     size = -1
     while len(stored) != size:
         size = len(stored)

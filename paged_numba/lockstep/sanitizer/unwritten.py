@@ -1,4 +1,4 @@
-"""Reads of memory that nothing wrote."""
+"""`Unwritten`: finds reads of memory that nothing has written."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from ..machine.masks import Mask
 from ..machine.poison import POISON, is_fresh
 from ..observe.code import CodeLine
 from ..observe.observed_machine import ObservedArray, ObservedMachine
-from .accesses import Accesses, accesses, element, thread_name
+from .accesses import Accesses, accesses, thread_name
 from .findings import Example, Findings
 from .shadow import NOBODY, Shadow
 
 _WORD = 4
-"""Bytes of fresh global memory that are told written or unwritten together."""
+"""Bytes of fresh global memory that are tracked together."""
 
 
 class Unwritten:
-    """Finds reads of unwritten memory in a launch.
+    """Finds the reads of unwritten memory in a launch.
 
-    Fresh global memory holds `POISON`: what still does when a launch begins was not written, by the host either.
+    Fresh global memory holds `POISON`. Words that still hold it when a launch begins have not been written, not by
+    the host either.
     """
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._copied: Callable[[bool], Any] | None = None
-        """What to do about a load whose value is stored next; told whether into global memory."""
+        """Called with the next store, for a load that copies: reports the load unless the store is to global memory."""
         self.begin_launch(())
 
     def begin_launch(self, roots: Any) -> None:
-        """Note which words of which allocations are unwritten."""
+        """Note which words of the allocations `roots` are unwritten."""
         self._words: dict[int, tuple[Any, Any]] = {}
         self._local: dict[int, Any] = {}
         for root in roots:
@@ -43,11 +44,11 @@ class Unwritten:
                     self._words[id(root)] = root, unwritten
 
     def begin_batch(self) -> None:
-        """Go on to other thread blocks, with fresh local memory."""
+        """Forget the local memory of the previous thread blocks."""
         self._local = {}
 
     def declare(self, machine: ObservedMachine, array: ObservedArray, mask: Mask) -> None:
-        """Note fresh local memory, of each element of each lane."""
+        """Note that a declaration makes local memory fresh in the lanes of `mask`."""
         if array.memory.space != "local":
             return
         key, elements = id(array.memory.root), array.buffer.size // machine.num_lanes
@@ -57,7 +58,7 @@ class Unwritten:
             np.copyto(self._local[key], True, where=mask)
 
     def concerns(self, array: ObservedArray) -> bool:
-        """Tell whether global memory was fresh when the launch began."""
+        """Tell whether an array lies in global memory that was fresh when the launch began."""
         return id(array.memory.root) in self._words
 
     def read_local(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
@@ -66,7 +67,7 @@ class Unwritten:
         if unwritten.any():
             lanes = np.flatnonzero(masks.lanes(unwritten, machine.shape))
             byte = np.broadcast_to(position, machine.shape).reshape(-1)[lanes] * array.unit + array.start
-            self._tell(machine, array, Accesses(byte, lanes))
+            self._report(machine, array, Accesses(byte, lanes))
 
     def read_shared(
         self, machine: ObservedMachine, array: ObservedArray, shadow: Shadow, made: Accesses, pieces: Any
@@ -75,12 +76,12 @@ class Unwritten:
         unwritten = shadow.writer[pieces] == NOBODY
         if unwritten.any():
             bad = unwritten.any(axis=1)
-            self._tell(machine, array, Accesses(made.byte[bad], made.lane[bad]))
+            self._report(machine, array, Accesses(made.byte[bad], made.lane[bad]))
 
     def read_global(
         self, machine: ObservedMachine, array: ObservedArray, made: Accesses, copies: bool
     ) -> None:
-        """Check a load from fresh memory; where it `copies`, the next store decides whether it is a mistake."""
+        """Check a load from fresh memory; if the line `copies`, the next store decides whether it is an error."""
         words = self._words[id(array.memory.root)][1]
         last = made.byte + (array.dtype.itemsize - 1)
         unwritten = words[made.byte // _WORD] | words[last // _WORD]
@@ -91,7 +92,7 @@ class Unwritten:
 
         def resolve(to_global: bool) -> Any:
             if not to_global:
-                self._tell(machine, array, bad, line)
+                self._report(machine, array, bad, line)
                 return None
             found = np.zeros(machine.num_lanes, bool)
             found[bad.lane] = True
@@ -103,7 +104,7 @@ class Unwritten:
             resolve(False)
 
     def flush(self) -> None:
-        """Tell of a load whose value was not stored next."""
+        """Report a pending load whose value is not stored by the next event."""
         if self._copied is not None:
             self._copied(False)
             self._copied = None
@@ -126,13 +127,13 @@ class Unwritten:
             for start in range(0, array.dtype.itemsize, _WORD):
                 self._words[root][1][(byte + start) // _WORD] = False
 
-    def _tell(
+    def _report(
         self, machine: ObservedMachine, array: ObservedArray, bad: Accesses, line: CodeLine | None = None
     ) -> None:
         def example() -> Example:
-            where = element(machine, array.memory, int(bad.byte[0]))
-            me = thread_name(machine, int(bad.lane[0]) + machine.first * machine.threads)
-            return Example(f"{where}: {me} reads what nothing wrote", where, me)
+            where = array.memory.element(int(bad.byte[0]))
+            me = thread_name(machine, int(bad.lane[0]) + machine.first_thread)
+            return Example(f"{where}: {me} reads memory that nothing has written", where, me)
 
         self._findings.add(
             "uninitialised read", array.name, line or machine.line, None, bad.lane.size, example
@@ -140,6 +141,6 @@ class Unwritten:
 
 
 def _words(root: Any) -> Any:
-    """Return an allocation as words, its last bytes filled up with zeros."""
+    """Return an allocation as uint32 words, padded with zeros."""
     raw = root.reshape(-1, order="A").view(np.uint8)
     return np.pad(raw, (0, -raw.size % _WORD)).view(np.uint32)

@@ -1,4 +1,4 @@
-"""Where an observed array lies: its allocation, its place in there, and its elements' names."""
+"""Allocations behind the arrays of a kernel: where an array lies in its allocation, and how its elements are named."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from numpy.lib.array_utils import byte_bounds
 
 
 class Memory:
-    """An array as the kernel's author knows it.
+    """The memory of one array argument or declared array of a kernel: its name, and its place in an allocation.
 
     Parameters
     ----------
     space : {"global", "constant", "shared", "local"}
     name : str
-        The kernel's argument, or the variable that the declaration was assigned to.
+        The kernel's parameter, or the variable to which the declaration is assigned.
     root : ndarray
-        The allocation that it lies in; for shared and local memory that of a whole batch of thread blocks.
+        The allocation. For shared and local memory, one allocation serves a whole batch of thread blocks.
     start : int
         Bytes from the beginning of `root` to the array's first element.
     shape, strides : tuple of int
-        Of the array; strides in bytes.
+        Shape and strides of the array, strides in bytes.
     row : int
-        Shared memory: bytes from one thread block's array to the next one's.
+        For shared memory, bytes from one thread block's array to the next one's.
     """
 
     def __init__(
@@ -45,9 +45,17 @@ class Memory:
         self.row = row
 
     def element(self, byte: int) -> str:
-        """Return how a kernel writes the element at a byte of `root` (shared: of the thread block's array)."""
+        """Return the element at a byte as a kernel writes it, such as ``tile[3, 0]``.
+
+        Parameters
+        ----------
+        byte : int
+            Position from the beginning of `root`.
+        """
+        if self.space == "shared":
+            byte %= self.row
         axes = list(zip(self.shape, self.strides, strict=True))
-        # Counted from the element that lies first; axes that run backwards are turned round at the end.
+        # Count from the element with the lowest address; reverse the axes with negative strides at the end.
         rest = byte - self.start - sum((n - 1) * step for n, step in axes if step < 0)
         index = [0] * len(axes)
         for axis in sorted(range(len(axes)), key=lambda axis: -abs(self.strides[axis])):
@@ -60,14 +68,14 @@ class Memory:
 
 
 def root_of(array: Any) -> Any:
-    """Return the NumPy array that owns the memory of `array`, or the outermost one that can be had."""
+    """Return the NumPy array that owns the memory of `array`, or the outermost NumPy array that can be reached."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 def extent(root: Any) -> tuple[int, int]:
-    """Return the address of the first byte of an allocation, and its bytes, gaps between elements included."""
+    """Return the address of an allocation's first byte and its size in bytes, gaps between elements included."""
     first, end = byte_bounds(root)
     return first, end - first
 
