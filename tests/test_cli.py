@@ -420,7 +420,7 @@ def test_profile_says_where_a_kernel_fails_and_sanitize_goes_on(capsys, mine):
     [
         (
             ["nothing"],
-            "must run one of write_kv, gather_kv, copy_blocks, paged_attention, or FILE.py::function",
+            "OPERATION must be one of write_kv, gather_kv, copy_blocks, paged_attention, or FILE.py::function",
         ),
         (["write_kv", "--shape", "seq_len=0"], "--shape seq_len must be a positive integer, got 'seq_len=0'"),
         (["write_kv", "--shape", "len=3"], "--shape takes num_seqs, seq_len, .*, got 'len=3'"),

@@ -206,9 +206,9 @@ def main() -> int:
     )
     say(
         f"5. The check: {checks.outputs} attention outputs were compared with dense float64 attention (the largest"
-        f" error is {checks.worst:.1%} of what float32 rounding explains), the keys and values of {len(samples)} samples"
-        " bit for bit with those written, and the number of blocks in each step with arithmetic; all blocks are free at"
-        " the end."
+        f" error is {checks.worst:.1%} of what float32 rounding explains), the keys and values of {len(samples)}"
+        " samples bit for bit with those written, and the number of blocks in each step with arithmetic; all blocks are"
+        " free at the end."
     )
     for failure in checks.failures[:10]:
         say(f"FAILED: {failure}")
@@ -223,8 +223,8 @@ def explain_fork(cache: pn.PagedKVCache) -> None:
         f"1. A prompt of {len(PROMPT)} tokens (a token is a byte), on the target {cache.target}:"
         f" {PROMPT.decode()!r}. Its keys and values are written once, into {pool.block_table('a').size} blocks of"
         f" {BLOCK_SIZE} tokens. Then `cache.fork` makes {NUM_SAMPLES} samples of it. A fork copies no keys or"
-        " values: all block tables hold the same blocks, and each block has a reference count, the number of tables that"
-        " hold it."
+        " values: all block tables hold the same blocks, and each block has a reference count, the number of tables"
+        " that hold it."
     )
     show(block_tables(pool, pool))
     show(reference_counts(pool))
@@ -236,9 +236,9 @@ def explain_first_token(cache: pn.PagedKVCache, copies: list[str]) -> None:
     say("2. Each sample draws its first token, and writes a key and a value for it.")
     if filled:
         say(
-            f"The last block of the prompt holds {filled} of {BLOCK_SIZE} tokens, and all samples share it. A sample that"
-            f" writes into a shared block first gets a copy of it (copy-on-write): {'; '.join(copies)}. There are only"
-            f" {len(copies)} copies for {NUM_SAMPLES} samples: when the last sample writes, no other uses the block."
+            f"The last block of the prompt holds {filled} of {BLOCK_SIZE} tokens, and all samples share it. A sample"
+            f" that writes into a shared block first gets a copy of it (copy-on-write): {'; '.join(copies)}. There are"
+            f" only {len(copies)} copies for {NUM_SAMPLES} samples: when the last one writes, no other uses the block."
         )
     else:
         say("The last block of the prompt is full, so each sample takes a new block, and nothing is copied.")
@@ -271,8 +271,8 @@ def explain_memory(counts: list[tuple[int, int]]) -> None:
         " 2023, section 6.3) reports 6.1 - 9.8 % for parallel sampling. The paper serves many requests of the"
         " Alpaca data set at a time with OPT-13B; this script serves one request with one layer, a prompt of"
         f" {len(PROMPT)} tokens, {NUM_SAMPLES} answers of {NEW_TOKENS} and blocks of {BLOCK_SIZE}. Only full blocks of"
-        " the prompt stay shared, so the saving depends on the length of the prompt relative to the answers. For answers"
-        f" of {NEW_TOKENS} tokens, arithmetic gives:"
+        " the prompt stay shared, so the saving depends on the length of the prompt relative to the answers. For"
+        f" answers of {NEW_TOKENS} tokens, arithmetic gives:"
     )
     numbers = 2, 4, 6
     rows = []

@@ -74,7 +74,9 @@ def prepare(options: argparse.Namespace, *, debug: bool = False) -> Callable[[],
     if options.algorithm != "auto" and what != "paged_attention":
         raise InputError(f"--algorithm is for paged_attention, got it for {what}")
     if what not in OPERATIONS:
-        raise InputError(f"must run one of {', '.join(OPERATIONS)}, or FILE.py::function, got {what!r}")
+        raise InputError(
+            f"OPERATION must be one of {', '.join(OPERATIONS)}, or FILE.py::function, got {what!r}"
+        )
     return _operation(what, _sizes(options.shape), options.algorithm, debug)
 
 
