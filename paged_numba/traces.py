@@ -12,10 +12,10 @@ The reader tells the formats apart by their content, and takes each as it is or 
   ids mean equal tokens after an equal prefix.
 
 Columns may be in any order, and there may be others. A time in a CSV file is a date and time of ISO 8601 or a
-number of seconds; digits after the nanosecond are dropped. Times with UTC offsets are compared in UTC. A CSV file
-without a column of times is read, too: the arrivals of its requests are unknown.
+number of seconds, the same kind in all lines; digits after the nanosecond are dropped. Times with UTC offsets are
+compared in UTC. A CSV file may lack the column of times: then the arrivals of its requests are unknown.
 
-Apart from failures every count must be at least 1, and times must not fall. An error names the file and the line.
+Apart from failed requests, every count must be at least 1, and times must not fall. Errors name file and line.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import csv
 import gzip
 import io
 import json
+import operator
 import re
 import reprlib
 import zlib
@@ -72,6 +73,7 @@ FORMATS = (
 )
 """What a trace file may be, for help texts and errors."""
 
+_fields = operator.itemgetter(*MOONCAKE_FIELDS)
 _BATCH = 1000  # requests between two steps of the progress bar
 
 _NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
@@ -230,6 +232,7 @@ def _text(path: Path) -> str:
 def _read_csv(path: Path, text: str) -> Trace:
     rows = _csv_rows(path, text)
     line, header = next(rows, (1, []))
+    header = [name.strip() for name in header]
     form = _csv_format(path, line, header)
     prompt_at, output_at = header.index(form.prompt_len), header.index(form.output_len)
     time_at = header.index(form.time) if form.time in header else None
@@ -242,9 +245,8 @@ def _read_csv(path: Path, text: str) -> Trace:
             if count % _BATCH == 0:
                 done(_BATCH)
             if len(row) != len(header):
-                _refuse(
-                    path, line, f"a line must have {len(header)} cells, one for each column", str(len(row))
-                )
+                what = f"a line must have {len(header)} cells, one for each column"
+                _refuse(path, line, what, str(len(row)))
             time = 0 if time_at is None else clock.read(line, row[time_at])
             output_len = _count(path, line, form.output_len, row[output_at], form.least_output_len)
             # A request that failed may have no prompt either.
@@ -278,8 +280,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_format(path: Path, line: int, header: list[str]) -> CsvFormat:
-    """Return the format whose columns a header has; strip the white space around their names."""
-    header[:] = map(str.strip, header)
+    """Return the format whose columns a header has."""
     for form in (AZURE, BURSTGPT):
         if form.prompt_len in header and form.output_len in header:
             break
@@ -348,7 +349,7 @@ def _nanoseconds(text: str) -> tuple[str, int] | None:
 
 def _count(path: Path, line: int, name: str, text: str, least: int) -> int:
     digits = text.strip()
-    count = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 20 else -1
+    count = int(digits) if digits.isdecimal() and digits.isascii() and len(digits) < 20 else -1
     if not least <= count <= MOST_TOKENS:
         what = f"{name} must be an integer in {least} .. {MOST_TOKENS}"
         _refuse(path, line, what, _shown.repr(text))
@@ -365,8 +366,7 @@ def _read_mooncake(path: Path, text: str) -> Trace:
                 done(_BATCH)
             if not line.strip():
                 continue
-            record = _record(path, number, line)
-            time, prompt_len, output_len, ids = (record[name] for name in MOONCAKE_FIELDS)
+            time, prompt_len, output_len, ids = _record(path, number, line)
             if times and time < times[-1]:
                 _refuse(path, number, "timestamp must not fall", f"timestamp={time} after {times[-1]}")
             times.append(time)
@@ -377,8 +377,8 @@ def _read_mooncake(path: Path, text: str) -> Trace:
     return Trace(path.name, seconds, prompt_lens, output_lens, hash_ids)
 
 
-def _record(path: Path, number: int, line: str) -> dict[str, Any]:
-    """Return the request of one line, each field of it valid by itself."""
+def _record(path: Path, number: int, line: str) -> tuple[float, int, int, list[int]]:
+    """Return the fields of the request in one line, each of them valid by itself."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -388,10 +388,10 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
         _refuse(path, number, "a line must be a JSON object", f"{_shown.repr(line.strip())}: {why}")
     if not isinstance(record, dict):
         _refuse(path, number, "a line must be a JSON object", _shown.repr(line.strip()))
-    missing = [name for name in MOONCAKE_FIELDS if name not in record]
-    if missing:
-        _refuse(path, number, f"a line must have {', '.join(MOONCAKE_FIELDS)}", f"no {missing[0]}")
-    time, prompt_len, output_len, ids = (record[name] for name in MOONCAKE_FIELDS)
+    try:
+        time, prompt_len, output_len, ids = _fields(record)
+    except KeyError as error:
+        _refuse(path, number, f"a line must have {', '.join(MOONCAKE_FIELDS)}", f"no {error.args[0]}")
     if type(time) not in (int, float) or not 0 <= time <= 1000 * MOST_SECONDS:
         what = f"timestamp must be milliseconds in 0 .. {1000 * MOST_SECONDS}"
         _refuse(path, number, what, f"timestamp={_shown.repr(time)}")
@@ -406,7 +406,7 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     if len(ids) != expected:
         what = f"hash_ids must hold {expected} for input_length={prompt_len}, one for each {TOKENS_PER_HASH} tokens"
         _refuse(path, number, what, str(len(ids)))
-    return record
+    return time, prompt_len, output_len, ids
 
 
 def _refuse(path: Path, line: int, requirement: str, got: str) -> NoReturn:

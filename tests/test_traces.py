@@ -556,7 +556,10 @@ def test_a_trace_without_times_is_for_the_tour_alone(capsys, tmp_path):
     assert run(capsys, "tour", "--trace", path, "--target", "lockstep")[0] == 0
     status, out, err = run(capsys, "replay", path)
     assert (status, out) == (2, "")
-    assert f"{path}: a trace to replay must have a column of times, TIMESTAMP or Timestamp, got none" in err
+    assert (
+        f"{path}: a trace to replay must have a column of times, TIMESTAMP (Azure) or Timestamp (BurstGPT), got none"
+        in err
+    )
 
 
 @pytest.mark.parametrize("words", [["tour", "--trace"], ["replay"]])

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if trace.arrivals is None:
         raise InputError(
             f"{options.file}: a trace to replay must have a column of times, "
-            f"{traces.AZURE.time} or {traces.BURSTGPT.time}, got none"
+            f"{traces.AZURE.time} (Azure) or {traces.BURSTGPT.time} (BurstGPT), got none"
         )
     if options.requests is not None:
         trace = trace.first(options.requests)
