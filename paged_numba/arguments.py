@@ -1,4 +1,4 @@
-"""Arguments that callers give, checked by name."""
+"""Checks of single arguments. Each returns the argument, or raises an error that names it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def integer(name: str, value: SupportsIndex) -> int:
-    """Return an argument as an int, or raise by its name."""
+    """Return an integer as an int; a bool is no integer."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {name}={value!r}")
     try:
@@ -20,7 +20,7 @@ def integer(name: str, value: SupportsIndex) -> int:
 
 
 def positive(name: str, value: SupportsIndex) -> int:
-    """Return an argument that is 1 or more."""
+    """Return an integer that is 1 or more."""
     number = integer(name, value)
     if number < 1:
         raise ValueError(f"{name} must be positive, got {name}={number}")
@@ -28,7 +28,7 @@ def positive(name: str, value: SupportsIndex) -> int:
 
 
 def not_negative(name: str, value: SupportsIndex) -> int:
-    """Return an argument that is 0 or more."""
+    """Return an integer that is 0 or more."""
     number = integer(name, value)
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {name}={number}")
@@ -36,12 +36,12 @@ def not_negative(name: str, value: SupportsIndex) -> int:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether an argument is a real number, and no truth value."""
+    """Tell whether a value is a real number; a bool is none."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def fraction(name: str, value: Any) -> float:
-    """Return an argument that lies in 0 .. 1."""
+    """Return a number in 0 .. 1 as a float."""
     if not is_number(value):
         raise TypeError(f"{name} must be a number, got {name}={value!r}")
     number = float(value)
@@ -51,14 +51,14 @@ def fraction(name: str, value: Any) -> float:
 
 
 def truth(name: str, value: Any) -> bool:
-    """Return an argument that is True or False."""
+    """Return True or False as a bool."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {name}={value!r}")
     return bool(value)
 
 
 def hashable(name: str, value: Any) -> Any:
-    """Return an argument that a dictionary can hold."""
+    """Return a value that can be a key of a dictionary."""
     try:
         hash(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Exceptions of paged_numba; each is a subclass of the builtin that it refines.
+"""Exceptions of paged_numba. Each is also a subclass of the builtin exception that fits it.
 
 ::
 
@@ -7,15 +7,15 @@
     +-- UnknownSequenceError (LookupError)           no sequence has this id
     +-- SwappedSequenceError (RuntimeError)          the sequence is swapped out: it has no blocks in the pool
     +-- DuplicateSequenceError (ValueError)          a sequence already has this id
-    +-- TargetUnavailableError (RuntimeError)        the target that was asked for cannot run here
-    +-- KernelError (RuntimeError)                   a kernel did what a GPU would punish
-        +-- LaunchError (ValueError)                 grid, thread block or arguments that no GPU accepts
+    +-- TargetUnavailableError (RuntimeError)        the chosen target cannot run here
+    +-- KernelError (RuntimeError)                   a kernel did something invalid on a GPU
+        +-- LaunchError (ValueError)                 a grid, thread block or arguments that no GPU accepts
         +-- KernelIndexError (IndexError)            an index outside its array
-        +-- SynchronizationError                     a barrier or warp operation that some threads miss
-        +-- UnsupportedConstructError (NotImplementedError)  Python that the lockstep machine does not run
+        +-- SynchronizationError                     a barrier or warp operation that some threads do not reach
+        +-- UnsupportedConstructError (NotImplementedError)  Python code that the lockstep machine cannot run
     ValueError
-    +-- InputError                                   a file or a command-line argument that is not what it must be
-    +-- TargetNameError                              a name that is no target's
+    +-- InputError                                   an invalid file or command-line argument
+    +-- TargetNameError                              an unknown name of a target
 
 Wrong shapes, dtypes and values in the public operations raise plain ``TypeError`` and ``ValueError``.
 """
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 
 class PagedNumbaError(Exception):
-    """Base of every exception that is this package's own."""
+    """Base class of the package's exceptions."""
 
 
 class OutOfBlocksError(PagedNumbaError, MemoryError):
@@ -55,15 +55,15 @@ class DuplicateSequenceError(PagedNumbaError, ValueError):
 
 
 class TargetUnavailableError(PagedNumbaError, RuntimeError):
-    """The target that was asked for cannot run on this machine or in this process."""
+    """The chosen target cannot run on this machine or in this process."""
 
 
 class KernelError(PagedNumbaError, RuntimeError):
-    """A kernel did what a GPU would punish, with or without telling."""
+    """A kernel did something invalid on a GPU, whether or not a GPU would report it."""
 
 
 class LaunchError(KernelError, ValueError):
-    """The grid, the thread block or the arguments are ones that no GPU accepts."""
+    """No GPU accepts the grid, the thread block or the arguments."""
 
 
 class KernelIndexError(KernelError, IndexError):
@@ -71,16 +71,16 @@ class KernelIndexError(KernelError, IndexError):
 
 
 class SynchronizationError(KernelError):
-    """A barrier or a warp operation that some of its threads do not reach."""
+    """Some threads do not reach a barrier or a warp operation that others wait at."""
 
 
 class UnsupportedConstructError(KernelError, NotImplementedError):
-    """The kernel uses Python that the lockstep machine does not run."""
+    """The kernel uses Python code that the lockstep machine cannot run."""
 
 
 class InputError(ValueError):
-    """A file or a command-line argument is not what it must be; the message names it, and the line of a file."""
+    """A file or a command-line argument is invalid; the message names it, and the line of a file."""
 
 
 class TargetNameError(ValueError):
-    """A name that is no target's."""
+    """No target has this name."""

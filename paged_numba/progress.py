@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar, on a terminal only and after a second; nothing where tqdm is missing."""
+"""Progress bars on standard error: shown on a terminal, after one second, if tqdm is installed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int], object]]:
-    """Show a bar within a ``with`` block.
+    """Show a progress bar while a ``with`` block runs.
 
     Parameters
     ----------
     total : int
-        What makes the bar full.
+        Number of units at which the bar is full.
     description, unit : str
-        What is done, and what is counted.
+        What is being done, and the name of what is counted.
 
     Yields
     ------
     callable
-        To be called with how much more is done.
+        Call it with the number of units done since the last call.
     """
     try:
         from tqdm import tqdm
@@ -33,7 +33,7 @@ def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int]
 
 
 def write(text: str) -> None:
-    """Print a text to standard output, above a bar if there is one."""
+    """Print a text to standard output, above the progress bar if there is one."""
     try:
         from tqdm import tqdm
     except ImportError:

@@ -1,10 +1,10 @@
-"""How far float32 attention may lie from the float64 oracle: rounding errors of this very input.
+"""Tolerances of attention: bounds of its rounding error, computed from the input.
 
 A sum of n rounded terms is off by about ``sqrt(n) * u`` times the sum of their magnitudes, where u is the
 unit roundoff (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci.
 Comput. 41, 2019). Attention rounds in three places: the dot product that makes a score, ``exp``, and the
-sums over the keys. Peaky logits are large, and so are their errors: a fixed tolerance would either pass a
-wrong kernel or fail a right one.
+sums over the keys. The error grows with the logits, so a fixed tolerance would either accept wrong kernels or
+reject right ones.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _EXP_ULPS = 4
 """Error of exp, log and one product, in units of the last place (CUDA Math API: expf and logf stay within 2)."""
 
 _CONFIDENCE = 4
-"""Factor of the probabilistic bound: the chance to exceed it is about 2 exp(-4**2 / 2), one in 1,500 a sum,
-and every term at its worst at once, as the bound assumes, is rarer still."""
+"""Factor of the probabilistic bound. A sum exceeds it with a probability of about 2 exp(-4**2 / 2), one in 1,500, if
+all its terms have their largest error at once, which is rarer still."""
 
 
 FIXED = {"float32": (1e-5, 1.3e-6), "float16": (1e-3, 1e-3), "bfloat16": (1.5e-2, 1e-2)}
-"""Absolute and relative errors of attention by the query's dtype, where scores have a standard deviation of 3 to 4 and
-values one of about 1. The cache's dtype plays no part: what is stored is exact."""
+"""Absolute and relative tolerances by the dtype of the query, for scores with a standard deviation of 3 to 4 and values
+with one of about 1. The dtype of the cache does not matter: the stored numbers are taken as exact."""
 
 TIMES_DENSE = 3
-"""How many times the largest error of dense attention in the same precision attention's may be."""
+"""Largest error allowed, as a multiple of the error of dense attention in the same precision."""
 
 
 class AttentionTolerance(NamedTuple):
-    """Largest absolute errors: of an output element, and of a LSE."""
+    """Largest absolute error of an output element, and of an LSE."""
 
     out: float
     lse: float
@@ -62,13 +62,13 @@ def attention_tolerance(
     scale : float, optional
         ``1 / sqrt(head_dim)`` if None.
     softcap, alibi_slopes, sinks, k_scale, v_scale, **masks
-        Options of `paged_numba.paged_attention`; what hides keys makes no error.
+        Options of `paged_numba.paged_attention`. Masks are ignored: hiding keys adds no error.
 
     Returns
     -------
     AttentionTolerance
     """
-    # NaN stands where no query looks.
+    # Keys that no query sees may be NaN.
     query, key, value = (
         np.abs(np.nan_to_num(np.asarray(array, np.float64))) for array in (query, key, value)
     )
@@ -84,7 +84,7 @@ def attention_tolerance(
     magnitude = float(np.einsum("qhgd,khd->qhgk", grouped, key).max()) * factor
     roundoff = _CONFIDENCE * UNIT_ROUNDOFF
     score = roundoff * (math.sqrt(head_dim) + 2) * magnitude
-    # tanh flattens the error of a score and adds its own; ALiBi adds a product; a sink is one more score.
+    # tanh does not increase the error of a score but adds its own; ALiBi adds a product; a sink is one more score.
     if softcap is not None:
         score += roundoff * (_EXP_ULPS + 2) * softcap
         magnitude = min(magnitude, softcap)
@@ -95,20 +95,20 @@ def attention_tolerance(
     if sinks is not None:
         magnitude = max(magnitude, float(np.abs(sinks).max()))
     sums = roundoff * (math.sqrt(seq_len) + _EXP_ULPS)
-    # Scores enter the weights and their sum: twice.
+    # Scores enter twice: in the weights and in their sum.
     out = (2 * score + 2 * sums) * float(value.max())
-    # exp is taken of a difference of scores, its rounding relative to them.
+    # The argument of exp is a difference of scores, with a rounding error relative to their size.
     return AttentionTolerance(out, score + sums + roundoff * (magnitude + math.log(seq_len) + 1))
 
 
 def storing_tolerance(result: Any, dtype: Any) -> Any:
-    """Bound the rounding error of numbers that are stored in a dtype: half a unit in the last place.
+    """Bound the rounding error of storing numbers in a dtype: half a unit in the last place.
 
     Parameters
     ----------
     result : float64 array
     dtype : dtype
-        Of ml_dtypes, too.
+        NumPy's or ml_dtypes'.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def storing_tolerance(result: Any, dtype: Any) -> Any:
 
 
 def fixed_tolerance(result: Any, dtype: Any) -> Any:
-    """Return the error that each number of a result in a dtype may have: `FIXED`.
+    """Return the largest error of each number of a result in a dtype, by `FIXED`.
 
     Parameters
     ----------
@@ -137,17 +137,17 @@ def fixed_tolerance(result: Any, dtype: Any) -> Any:
 
 
 def dense_tolerance(dense_error: float, results: Any, dtype: Any) -> float:
-    """Return the largest error that a batch may have beside dense attention: `TIMES_DENSE` times its own.
+    """Return the largest error that a batch may have: `TIMES_DENSE` times the error of dense attention.
 
     Parameters
     ----------
     dense_error : float
-        The largest of the batch. Where it is less than a unit in the last place of the largest result, by luck or
-        since one key has all weight, it counts as that.
+        The largest error of dense attention in the batch. An error below one unit in the last place of the largest
+        result, by luck or because one key has all the weight, counts as one such unit.
     results : float64 array
-        Without error, finite.
+        The exact results, all finite.
     dtype : dtype
-        In which they are stored.
+        The dtype that they are stored in.
     """
     largest = float(np.abs(results).max(initial=0.0))
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]

@@ -1,24 +1,40 @@
-"""Traces of real requests in two formats, told apart by their content; what is wrong is named by line.
+"""Traces of real requests: the class `Trace`, and one reader for the files of Azure, BurstGPT and Mooncake.
 
-Azure LLM inference trace 2023 (Patel et al., "Splitwise", ISCA 2024): CSV with the columns TIMESTAMP,
-ContextTokens and GeneratedTokens. Mooncake (Qin et al., "Mooncake", FAST 2025): JSON lines with timestamp in
-milliseconds, input_length, output_length and hash_ids, one for each 512 tokens of the prompt, the last of which
-may be fewer; equal ids mean equal tokens after an equal prefix. In both, as published, every count is at least 1
-and times do not fall; the reader requires that.
+The reader tells the formats apart by their content, and takes each as it is or compressed by gzip:
+
+- Azure LLM inference traces (2023: Patel et al., "Splitwise", ISCA 2024; 2024: Stojkovic et al., "DynamoLLM",
+  HPCA 2025): CSV with the columns TIMESTAMP, ContextTokens and GeneratedTokens.
+- BurstGPT (Wang et al., "BurstGPT: A Real-world Workload Dataset to Optimize LLM Serving Systems"): CSV with the
+  columns Timestamp, Request tokens and Response tokens. A row with 0 response tokens is a request that failed; the
+  reader leaves it out and counts it in `Trace.num_failed`.
+- Mooncake (Qin et al., "Mooncake", FAST 2025): JSON lines with timestamp (milliseconds), input_length,
+  output_length and hash_ids. Each hash id stands for 512 tokens of the prompt, the last one for the rest; equal
+  ids mean equal tokens after an equal prefix.
+
+Columns may be in any order, and there may be others. A time in a CSV file is a date and time of ISO 8601 or a
+number of seconds, the same kind in all lines; digits after the nanosecond are dropped. Times with UTC offsets are
+compared in UTC. A CSV file may lack the column of times: then the arrivals of its requests are unknown.
+
+Apart from failed requests, every count must be at least 1, and times must not fall. Errors name file and line.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import operator
 import re
 import reprlib
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import MAX_PREC, Context, Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -26,22 +42,51 @@ from .errors import InputError
 from .progress import progress
 
 TOKENS_PER_HASH = 512
-"""Prompt tokens that one of hash_ids stands for."""
+"""Prompt tokens that one of `hash_ids` stands for."""
 
 MOST_HASH_ID = 2**40
-"""Bound of hash_ids: token ids made from them stay far within int64."""
+"""Largest hash id. Token ids made from hash ids stay far within int64."""
 
-MOST_MILLISECONDS = 10**13
-"""Bound of a timestamp: three centuries."""
+MOST_SECONDS = 10**10
+"""Largest time given as a number: three centuries."""
 
 MOST_TOKENS = 10_000_000
-"""Bound of a count in a trace: more is a mistake in the file."""
+"""Largest count of tokens. A larger one is a mistake in the file."""
 
-TRACE_COLUMNS = ("ContextTokens", "GeneratedTokens")
-AZURE_FIELDS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+
+class CsvFormat(NamedTuple):
+    """Names of the columns of a CSV trace, and the smallest output length: 0 where it marks a failed request."""
+
+    time: str
+    prompt_len: str
+    output_len: str
+    least_output_len: int
+
+
+AZURE = CsvFormat("TIMESTAMP", "ContextTokens", "GeneratedTokens", 1)
+BURSTGPT = CsvFormat("Timestamp", "Request tokens", "Response tokens", 0)
 MOONCAKE_FIELDS = ("timestamp", "input_length", "output_length", "hash_ids")
-_BATCH = 1000  # lines between two steps of the progress bar
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?")
+
+FORMATS = (
+    f"CSV with {', '.join(AZURE[:3])} (Azure) or {', '.join(BURSTGPT[:3])} (BurstGPT), "
+    f"or JSON lines with {', '.join(MOONCAKE_FIELDS)} (Mooncake)"
+)
+"""What a trace file may be, for help texts and errors."""
+
+_fields = operator.itemgetter(*MOONCAKE_FIELDS)
+_BATCH = 1000  # requests between two steps of the progress bar
+
+_NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_STAMP = re.compile(
+    r"(\d{4})(-?)(\d\d)\2(\d\d)"  # year, month, day
+    r"(?:[Tt ](\d\d)(?:(:?)(\d\d)(?:\6(\d\d)(?:[.,](\d+))?)?)?"  # hour, minute, second, fraction
+    r"([Zz]|([+-])(\d\d)(?::?(\d\d)(?::?(\d\d))?)?)?)?",  # UTC offset: sign, hours, minutes, seconds
+    re.ASCII,
+)
+_EXACT = Context(prec=MAX_PREC)
+
+_shown = reprlib.Repr()  # long enough for a stamp
+_shown.maxstring = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +96,15 @@ class Trace:
     Attributes
     ----------
     name : str
-        The file's.
-    arrivals : float64[num_requests]
-        Seconds since the first request.
+        Name of the file.
+    arrivals : float64[num_requests] or None
+        Seconds since the first request; None if the file has no times.
     prompt_lens, output_lens : int64[num_requests]
         Tokens, each at least 1.
     hash_ids : list of int64[num_hash_blocks], or None
-        By request, one id for each 512 prompt tokens; None where the trace does not say what prompts share.
+        For each request, one id for each 512 prompt tokens; None if the file does not say what prompts share.
+    num_failed : int
+        Failed requests in the whole file. They are left out of all the above.
     """
 
     name: str
@@ -65,44 +112,44 @@ class Trace:
     prompt_lens: Any
     output_lens: Any
     hash_ids: list[Any] | None = None
+    num_failed: int = 0
 
     def __len__(self) -> int:
-        return len(self.arrivals)
+        return len(self.prompt_lens)
 
     @property
     def final_lens(self) -> Any:
-        """Tokens in the cache when a request ends, int64[num_requests]: its last one is never written."""
+        """Tokens in the cache when a request ends, int64[num_requests]: its last token is never written."""
         return self.prompt_lens + self.output_lens - 1
 
     def first(self, count: int) -> Trace:
-        """Return the first requests."""
-        ids = None if self.hash_ids is None else self.hash_ids[:count]
+        """Return the first `count` requests."""
         return replace(
             self,
-            arrivals=self.arrivals[:count],
+            arrivals=None if self.arrivals is None else self.arrivals[:count],
             prompt_lens=self.prompt_lens[:count],
             output_lens=self.output_lens[:count],
-            hash_ids=ids,
+            hash_ids=None if self.hash_ids is None else self.hash_ids[:count],
         )
 
     def all_at_once(self) -> Trace:
-        """Return the same requests, all there from the start."""
+        """Return the same requests, all arriving at time 0."""
         return replace(self, arrivals=np.zeros(len(self)))
 
     def unbounded_hit_rate(self, block_size: int, steps: Any) -> float:
-        """Return the share of prompt tokens that are found where nothing is ever evicted.
+        """Return the share of prompt tokens that a prefix cache finds if nothing is ever evicted.
 
         Parameters
         ----------
         block_size : int
-            Only full blocks are found.
+            Tokens of a block; only full blocks are found.
         steps : int64[num_requests]
-            In which each prompt is computed; it finds those of the steps before.
+            The step in which each prompt is computed. A prompt finds what earlier steps computed.
         """
         assert self.hash_ids is not None
-        # Prefixes by the number of the one that is a piece shorter, and the piece's id.
+        # Numbers of prefixes, by the number of the prefix that is one hash id shorter, and the last hash id.
         prefixes: dict[tuple[int, int], int] = {}
-        # Tokens up to the end of each prefix that a prompt had: the last piece may be a part of one.
+        # Tokens computed up to the end of each prefix: the last hash id may stand for fewer than 512.
         held: list[int] = []
         written: list[tuple[int, int]] = []  # in this step
         hits, last = 0, -1
@@ -121,21 +168,21 @@ class Trace:
                     held.append(0)
                 known = max(known, min(held[prefix], end))
                 written.append((prefix, end))
-            # One token is left to compute.
+            # The last token of a prompt is always computed: its output is the next token.
             hits += min(known, prompt_len - 1) // block_size * block_size
         return hits / int(self.prompt_lens.sum())
 
     def token_ids(self, request: int, start: int, stop: int) -> Any:
         """Return ids of the tokens ``start .. stop - 1`` of a request, int64[stop - start].
 
-        Prompts that begin with equal `hash_ids` begin with equal tokens; a generated token is like no other.
+        Prompts whose `hash_ids` begin alike begin with equal tokens; each generated token is unique.
         """
         assert self.hash_ids is not None
         prompt_len = int(self.prompt_lens[request])
         first = start // TOKENS_PER_HASH
-        pieces = self.hash_ids[request][first : -(-stop // TOKENS_PER_HASH), None] * TOKENS_PER_HASH
+        firsts = self.hash_ids[request][first : -(-stop // TOKENS_PER_HASH), None] * TOKENS_PER_HASH
         skipped = first * TOKENS_PER_HASH
-        prompt = (pieces + np.arange(TOKENS_PER_HASH)).ravel()[
+        prompt = (firsts + np.arange(TOKENS_PER_HASH)).ravel()[
             start - skipped : min(stop, prompt_len) - skipped
         ]
         generated = np.arange(max(start, prompt_len), stop) + (
@@ -150,72 +197,176 @@ class Trace:
 
 
 def read(path: Path) -> Trace:
-    """Read a trace of either format.
+    """Read a trace file of any format.
 
     Raises
     ------
     InputError
-        A file that is neither, or a line that is not as the format demands.
+        The file has none of the formats, a line breaks the rules of its format, or a gzip file is damaged.
     OSError
         The file cannot be read.
     """
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}, line {line}: a trace must be UTF-8 text, got byte {content[error.start]:#04x}"
-        ) from None
-    opening = text.lstrip()
-    if not opening:
+    text = _text(path)
+    start = re.search(r"\S", text)
+    if start is None:
         raise InputError(f"{path}: a trace must hold at least one request, got nothing but white space")
-    if opening[0] == "{":
-        return _read_mooncake(path, text)
-    header = opening.splitlines()[0]
-    if not any(name in header for name in AZURE_FIELDS):
-        line = text.count("\n", 0, len(text) - len(opening)) + 1
-        raise InputError(
-            f"{path}, line {line}: a trace must be JSON lines with {', '.join(MOONCAKE_FIELDS)}, "
-            f"or CSV with the columns {', '.join(AZURE_FIELDS)}, got {reprlib.repr(header)}"
-        )
-    return _read_azure(path, text)
+    return (_read_mooncake if start.group() == "{" else _read_csv)(path, text)
 
 
-def _read_azure(path: Path, text: str) -> Trace:
-    times: list[Any] = []
-    lens: list[list[int]] = []
-    last = np.datetime64(0, "us")
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error) as error:
+            raise InputError(f"{path}: a gzip file must be complete and undamaged, got: {error}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # Without the byte order mark, where the file has one.
+        before, byte = error.object[: error.start], error.object[error.start]
+        line = 1 + len(re.findall(rb"\r\n|\r|\n", before))
+        _refuse(path, line, "a trace must be UTF-8 text", f"byte {byte:#04x}")
+
+
+def _read_csv(path: Path, text: str) -> Trace:
+    rows = _csv_rows(path, text)
+    line, header = next(rows, (1, []))
+    header = [name.strip() for name in header]
+    form = _csv_format(path, line, header)
+    prompt_at, output_at = header.index(form.prompt_len), header.index(form.output_len)
+    time_at = header.index(form.time) if form.time in header else None
+    times: list[int] = []
+    lens: list[tuple[int, int]] = []
+    num_failed = 0
+    clock = _Clock(path, form.time)
     with progress(text.count("\n"), "read", "lines") as done:
-        for line, row in csv_rows(path, text, AZURE_FIELDS):
-            time = _time(path, line, row["TIMESTAMP"])
-            if times and time < last:
-                raise InputError(
-                    f"{path}, line {line}: TIMESTAMP must not fall, got {row['TIMESTAMP']!r} after {last}"
-                )
-            last = time
-            times.append(time)
-            lens.append([count_in(path, line, name, row[name]) for name in AZURE_FIELDS[1:]])
-            if len(lens) % _BATCH == 0:
+        for count, (line, row) in enumerate(rows, start=1):
+            if count % _BATCH == 0:
                 done(_BATCH)
-    seconds = (np.array(times) - times[0]) / np.timedelta64(1, "s")
+            if len(row) != len(header):
+                what = f"a line must have {len(header)} cells, one for each column"
+                _refuse(path, line, what, str(len(row)))
+            time = 0 if time_at is None else clock.read(line, row[time_at])
+            output_len = _count(path, line, form.output_len, row[output_at], form.least_output_len)
+            # A request that failed may have no prompt either.
+            prompt_len = _count(path, line, form.prompt_len, row[prompt_at], min(1, output_len))
+            if output_len == 0:
+                num_failed += 1
+                continue
+            times.append(time)
+            lens.append((prompt_len, output_len))
+    if not lens:
+        failed = f" but {num_failed} that failed" if num_failed else ""
+        raise InputError(f"{path}: a trace must hold at least one request, got none{failed}")
     prompt_lens, output_lens = np.array(lens, np.int64).T
-    return Trace(path.name, seconds, prompt_lens, output_lens)
+    arrivals = None if time_at is None else np.array([(time - times[0]) / 10**9 for time in times])
+    return Trace(path.name, arrivals, prompt_lens, output_lens, num_failed=num_failed)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not blank, with the number of its first line."""
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            _refuse(path, line, "a line must be well-formed CSV", f"an error: {error}")
+        if len(row) > 1 or (row and row[0].strip()):
+            yield line, row
+
+
+def _csv_format(path: Path, line: int, header: list[str]) -> CsvFormat:
+    """Return the format whose columns a header has."""
+    for form in (AZURE, BURSTGPT):
+        if form.prompt_len in header and form.output_len in header:
+            break
+    else:
+        _refuse(path, line, f"a trace must be {FORMATS}", _shown.repr(header))
+    if line > 1:
+        _refuse(path, 1, "the header of a CSV trace must be its first line", "a blank line")
+    for name in header:
+        if header.count(name) > 1:
+            _refuse(path, line, "columns must have different names", f"{header.count(name)} named {name!r}")
+    return form
+
+
+class _Clock:
+    """Reads the times of a trace, all of one kind, and checks their order."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self.kind, self.last, self.last_text = "", -1, ""
+
+    def read(self, line: int, text: str) -> int:
+        """Return a time in nanoseconds since an origin that is the same for all lines."""
+        found = _nanoseconds(text.strip())
+        if found is None:
+            what = f"{self.name} must be a date and time of ISO 8601, or seconds in 0 .. {MOST_SECONDS}"
+            _refuse(self.path, line, what, _shown.repr(text))
+        kind, time = found
+        if self.kind not in ("", kind):
+            got = f"{kind}, {_shown.repr(text)}, after {self.kind}, {_shown.repr(self.last_text)}"
+            _refuse(self.path, line, f"{self.name} must be of the same kind in all lines", got)
+        if time < self.last:
+            got = f"{_shown.repr(text)} after {_shown.repr(self.last_text)}"
+            _refuse(self.path, line, f"{self.name} must not fall", got)
+        self.kind, self.last, self.last_text = kind, time, text
+        return time
+
+
+def _nanoseconds(text: str) -> tuple[str, int] | None:
+    """Return the kind of a time, and nanoseconds since the origin of that kind; None if the text is no time.
+
+    `datetime.fromisoformat` would not do: before Python 3.11 it refuses Z and fractions of 7 digits.
+    """
+    if _NUMBER.fullmatch(text):
+        number = Decimal(text)
+        return ("a number of seconds", int(number.scaleb(9, _EXACT))) if number <= MOST_SECONDS else None
+    stamp = _STAMP.fullmatch(text)
+    if stamp is None:
+        return None
+    parts = stamp.groups("0")
+    year, _, month, day, hour, _, minute, second, fraction, offset = parts[:10]
+    try:
+        local = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second))
+    except ValueError:
+        return None
+    total = local.toordinal() * 86_400 + local.hour * 3600 + local.minute * 60 + local.second
+    nanoseconds = int(fraction[:9].ljust(9, "0"))
+    if offset == "0":
+        return "a time without a UTC offset", total * 10**9 + nanoseconds
+    hours, minutes, seconds = map(int, parts[11:])
+    if hours > 23 or minutes > 59 or seconds > 59:
+        return None
+    east = hours * 3600 + minutes * 60 + seconds
+    total += east if parts[10] == "-" else -east
+    return "a time with a UTC offset", total * 10**9 + nanoseconds
+
+
+def _count(path: Path, line: int, name: str, text: str, least: int) -> int:
+    digits = text.strip()
+    count = int(digits) if digits.isdecimal() and digits.isascii() and len(digits) < 20 else -1
+    if not least <= count <= MOST_TOKENS:
+        what = f"{name} must be an integer in {least} .. {MOST_TOKENS}"
+        _refuse(path, line, what, _shown.repr(text))
+    return count
 
 
 def _read_mooncake(path: Path, text: str) -> Trace:
-    lines = text.split("\n")
     times: list[float] = []
     lens: list[list[int]] = []
     hash_ids: list[Any] = []
-    with progress(len(lines), "read", "lines") as done:
-        for number, line in enumerate(lines, start=1):
+    with progress(text.count("\n"), "read", "lines") as done:
+        for number, line in enumerate(io.StringIO(text, newline=""), start=1):
             if number % _BATCH == 0:
                 done(_BATCH)
             if not line.strip():
                 continue
-            record = _record(path, number, line)
-            time, prompt_len, output_len, ids = (record[name] for name in MOONCAKE_FIELDS)
+            time, prompt_len, output_len, ids = _record(path, number, line)
             if times and time < times[-1]:
                 _refuse(path, number, "timestamp must not fall", f"timestamp={time} after {times[-1]}")
             times.append(time)
@@ -226,132 +377,37 @@ def _read_mooncake(path: Path, text: str) -> Trace:
     return Trace(path.name, seconds, prompt_lens, output_lens, hash_ids)
 
 
-def _record(path: Path, number: int, line: str) -> dict[str, Any]:
-    """Return one line's request, each field of it sound by itself."""
+def _record(path: Path, number: int, line: str) -> tuple[float, int, int, list[int]]:
+    """Return the fields of the request in one line, each of them valid by itself."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         why = (
             f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         )
-        _refuse(path, number, "a line must be a JSON object", f"{reprlib.repr(line)}: {why}")
+        _refuse(path, number, "a line must be a JSON object", f"{_shown.repr(line.strip())}: {why}")
     if not isinstance(record, dict):
-        _refuse(path, number, "a line must be a JSON object", reprlib.repr(line))
-    missing = [name for name in MOONCAKE_FIELDS if name not in record]
-    if missing:
-        _refuse(path, number, f"must have {', '.join(MOONCAKE_FIELDS)}", f"no {missing[0]}")
-    time, prompt_len, output_len, ids = (record[name] for name in MOONCAKE_FIELDS)
-    if type(time) not in (int, float) or not 0 <= time <= MOST_MILLISECONDS:
-        what = f"timestamp must be milliseconds in 0 .. {MOST_MILLISECONDS}"
-        _refuse(path, number, what, f"timestamp={reprlib.repr(time)}")
+        _refuse(path, number, "a line must be a JSON object", _shown.repr(line.strip()))
+    try:
+        time, prompt_len, output_len, ids = _fields(record)
+    except KeyError as error:
+        _refuse(path, number, f"a line must have {', '.join(MOONCAKE_FIELDS)}", f"no {error.args[0]}")
+    if type(time) not in (int, float) or not 0 <= time <= 1000 * MOST_SECONDS:
+        what = f"timestamp must be milliseconds in 0 .. {1000 * MOST_SECONDS}"
+        _refuse(path, number, what, f"timestamp={_shown.repr(time)}")
     for name, count in (("input_length", prompt_len), ("output_length", output_len)):
         if type(count) is not int or not 1 <= count <= MOST_TOKENS:
             what = f"{name} must be an integer in 1 .. {MOST_TOKENS}"
-            _refuse(path, number, what, f"{name}={reprlib.repr(count)}")
+            _refuse(path, number, what, f"{name}={_shown.repr(count)}")
     if not isinstance(ids, list) or any(type(n) is not int or not 0 <= n <= MOST_HASH_ID for n in ids):
         what = f"hash_ids must be a list of integers in 0 .. {MOST_HASH_ID}"
-        _refuse(path, number, what, f"hash_ids={reprlib.repr(ids)}")
+        _refuse(path, number, what, f"hash_ids={_shown.repr(ids)}")
     expected = -(-prompt_len // TOKENS_PER_HASH)
     if len(ids) != expected:
         what = f"hash_ids must hold {expected} for input_length={prompt_len}, one for each {TOKENS_PER_HASH} tokens"
         _refuse(path, number, what, str(len(ids)))
-    return record
+    return time, prompt_len, output_len, ids
 
 
-def _time(path: Path, line: int, text: str) -> Any:
-    try:
-        if _TIME.fullmatch(text):
-            return np.datetime64(text, "us")
-    except ValueError:
-        pass
-    what = "TIMESTAMP must be a time like 2023-11-16 18:15:46.68059"
-    raise InputError(f"{path}, line {line}: {what}, got {reprlib.repr(text)}")
-
-
-def _refuse(path: Path, number: int, requirement: str, got: str) -> NoReturn:
-    raise InputError(f"{path}, line {number}: {requirement}, got {got}") from None
-
-
-def read_trace(path: Path) -> Any:
-    """Return the lengths in a trace.
-
-    Parameters
-    ----------
-    path : Path
-        CSV with the columns ContextTokens and GeneratedTokens, as in the Azure LLM inference traces
-        (Patel et al., "Splitwise", ISCA 2024).
-
-    Returns
-    -------
-    int64[num_requests, 2]
-        Prompt and generated tokens of each request, both positive.
-
-    Raises
-    ------
-    InputError
-        A column that is missing, a line that holds no positive counts, or no line at all.
-    OSError
-        The file cannot be read.
-    """
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    if text.lstrip().startswith("{"):
-        raise InputError(
-            f"{path}: a trace must be CSV with the columns {' and '.join(TRACE_COLUMNS)}, got JSON lines, which "
-            f"`paged-numba replay` reads"
-        )
-    rows = [
-        [count_in(path, line, name, row[name]) for name in TRACE_COLUMNS]
-        for line, row in csv_rows(path, text, TRACE_COLUMNS)
-    ]
-    return np.array(rows, np.int64)
-
-
-def csv_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a CSV trace by name, each with the number of its line.
-
-    Raises
-    ------
-    InputError
-        A column that is missing, a line that is no CSV or has other cells than the columns, or no row at all.
-    """
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    if not set(columns) <= set(reader.fieldnames or ()):
-        raise InputError(
-            f"{path}: a trace must have the columns {', '.join(columns[:-1])} and {columns[-1]}, "
-            f"got {reprlib.repr(reader.fieldnames) if reader.fieldnames else 'none in its first line'}"
-        )
-    empty = True
-    try:
-        for row in reader:
-            empty = False
-            missing = [name for name, cell in row.items() if cell is None]
-            if missing or None in row:
-                # None: the reader's cell where a line ends before the column, its column where it goes on.
-                got = f"no {missing[0]}" if missing else f"{len(row[None])} more"
-                raise InputError(
-                    f"{path}, line {reader.line_num}: a line must have a cell for each column, got {got}"
-                )
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}") from None
-    if empty:
-        raise InputError(f"{path}: a trace must hold at least one request, got none")
-
-
-def count_in(path: Path, line: int, name: str, text: str) -> int:
-    """Return the count of tokens that a cell of a trace holds.
-
-    Raises
-    ------
-    InputError
-        It holds none, or one out of bounds.
-    """
-    try:
-        count = int(text)
-    except ValueError:
-        count = 0
-    if not 1 <= count <= MOST_TOKENS:
-        raise InputError(
-            f"{path}, line {line}: {name} must be an integer in 1 .. {MOST_TOKENS}, got {reprlib.repr(text)}"
-        )
-    return count
+def _refuse(path: Path, line: int, requirement: str, got: str) -> NoReturn:
+    raise InputError(f"{path}, line {line}: {requirement}, got {got}") from None

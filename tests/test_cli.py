@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paged_numba import targets
 from paged_numba.commands import main as cli
-from paged_numba.serving.requests import from_lengths, from_text
+from paged_numba.serving.requests import from_text, from_trace
 from paged_numba.testing.mutants import kernels
+from paged_numba.traces import Trace
 
 TRACE = Path(__file__).parents[2] / "shared" / "data" / "azure_llm_2023_conv.csv"
 
@@ -44,7 +46,11 @@ def prompts(tmp_path):
 @pytest.fixture
 def trace(tmp_path):
     path = tmp_path / "trace.csv"
-    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nx,40,3\nx,17,9\nx,100,1\n", encoding="utf-8")
+    stamp = "2024-05-10 00:00:00.009930+00:00"
+    path.write_text(
+        f"TIMESTAMP,ContextTokens,GeneratedTokens\n{stamp},40,3\n{stamp},17,9\n{stamp},100,1\n",
+        encoding="utf-8",
+    )
     return path
 
 
@@ -106,7 +112,7 @@ def test_tour_counts_memory(capsys, trace):
     assert kinds.count("free") == 3
 
 
-@pytest.mark.skipif(not TRACE.exists(), reason="the Azure trace is not part of the package")
+@pytest.mark.skipif(not TRACE.exists(), reason="needs the Azure trace, which is not part of the package")
 def test_tour_on_the_azure_trace(capsys):
     status, out, _ = run(capsys, "tour", "--trace", str(TRACE))
     assert status == 0
@@ -161,7 +167,11 @@ def test_tour_with_a_wrong_write_fails(capsys, prompts):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "a trace must have the columns ContextTokens and GeneratedTokens, got none in its first line"),
+        ("", "a trace must hold at least one request, got nothing but white space"),
+        (
+            "a,b\n1,2\n",
+            "line 1: a trace must be CSV with TIMESTAMP, ContextTokens, GeneratedTokens (Azure) or ",
+        ),
         ("a,b\n1,2\n", "got ['a', 'b']"),
         ("ContextTokens,GeneratedTokens\n", "a trace must hold at least one request, got none"),
         (
@@ -178,16 +188,15 @@ def test_tour_with_a_wrong_write_fails(capsys, prompts):
         ),
         (
             "ContextTokens,GeneratedTokens\n5\n",
-            "line 2: a line must have a cell for each column, got no GeneratedTokens",
+            "line 2: a line must have 2 cells, one for each column, got 1",
         ),
         (
             "ContextTokens,GeneratedTokens\n5,5\n5,5,5\n",
-            "line 3: a line must have a cell for each column, got 1 more",
+            "line 3: a line must have 2 cells, one for each column, got 3",
         ),
         (
             '\n{"timestamp": 0, "input_length": 5}',
-            "must be CSV with the columns ContextTokens and GeneratedTokens, got JSON lines, which "
-            "`paged-numba replay` reads",
+            "line 2: a line must have timestamp, input_length, output_length, hash_ids, got no output_length",
         ),
     ],
 )
@@ -296,7 +305,7 @@ def test_requests_are_paragraphs_of_bytes():
     assert requests[0].final_length == 5
     # The second is cut to 10 - 4 bytes, and so are lengths.
     assert bytes(requests[1].prompt) == b"two\nli"
-    assert len(from_lengths([(100, 50)], 4, 10)[0].prompt) == 6
+    assert len(from_trace(Trace("", None, np.array([100]), np.array([50])), 4, 10)[0].prompt) == 6
 
 
 MINE = """
@@ -411,19 +420,19 @@ def test_profile_says_where_a_kernel_fails_and_sanitize_goes_on(capsys, mine):
     [
         (
             ["nothing"],
-            "expected one of write_kv, gather_kv, copy_blocks, paged_attention or FILE.py::function",
+            "OPERATION must be one of write_kv, gather_kv, copy_blocks, paged_attention, or FILE.py::function",
         ),
         (["write_kv", "--shape", "seq_len=0"], "--shape seq_len must be a positive integer, got 'seq_len=0'"),
         (["write_kv", "--shape", "len=3"], "--shape takes num_seqs, seq_len, .*, got 'len=3'"),
         (["write_kv", "--shape", "head_dim=300"], "head_dim must lie in 1 .. 256"),
         (["write_kv", "--shape", "num_q_heads=3"], "num_q_heads must be a multiple of num_kv_heads=2, got 3"),
-        (["none.py::main"], "no file none.py"),
+        (["none.py::main"], "none.py must be a Python file, got no such file"),
         (
             ["{mine}::main"],
-            "main must be a host function of .*; functions there: right, wrong, worse, scaled",
+            "main must be a host function in .* got no function; functions in the file: right, wrong, worse, scaled",
         ),
-        (["{mine}::reverse"], "that launches kernels: it is a kernel; functions there"),
-        (["{mine}::scaled"], "scaled must take no arguments, it has .factor."),
+        (["{mine}::reverse"], "that launches kernels, got a kernel; functions in the file"),
+        (["{mine}::scaled"], "scaled must have no parameters, got scaled.factor."),
         (["{mine}::right", "--shape", "seq_len=3"], "--shape is for operations"),
     ],
 )
@@ -454,7 +463,7 @@ def test_profile_and_sanitize_need_a_launch_and_count_none_of_the_import(capsys,
     for command in ("profile", "sanitize"):
         status, out, err = run(capsys, command, f"{file}::nothing")
         assert (status, out) == (2, "")
-        assert "nothing must launch a kernel, it launched none" in err
+        assert "nothing must launch a kernel, got no launch" in err
         status, _, err = run(capsys, command, "write_kv", "--algorithm", "block")
         assert status == 2
         assert "--algorithm is for paged_attention, got it for write_kv" in err

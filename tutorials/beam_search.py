@@ -1,13 +1,13 @@
-"""Beam search: hypotheses that fork and die at each step, and the blocks that they share.
+"""Beam search: sequences that fork or are freed at each step, and share most of their blocks.
 
 ::
 
     python tutorials/beam_search.py
 
 Beam search keeps the `width` most likely continuations of a prompt, the beams. At each step every beam is
-extended by every token, and the best of all of these candidates are the next beams: some beams have several
-children, others none. With a contiguous cache, a beam that branches has its keys and values copied whole.
-With block tables a child is a fork of its parent, and takes a block of its own only where it writes.
+extended by every token, and the best of these candidates become the next beams: some beams have several
+children, others none. With a contiguous cache, all keys and values of a beam are copied for each further child.
+With block tables, a child is a fork of its parent, and gets a block of its own only where it writes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ BLOCK_SIZE = 8
 TEMPERATURE = 0.5
 
 LETTERS = np.frombuffer(b" abcdefghijklmnopqrstuvwxyz", np.uint8)
-"""What the model may write. A token is a byte, and these ones can be printed."""
+"""Tokens that the model may generate. A token is a byte, and these bytes can be printed."""
 
 
 def log_probabilities(model: ToyModel, out: Any) -> Any:
-    """Return float64[..., num_letters]: the logarithm of each letter's probability to come next.
+    """Return the logarithm of each letter's probability to come next, float64[..., num_letters].
 
     Parameters
     ----------
@@ -52,25 +52,25 @@ def log_probabilities(model: ToyModel, out: Any) -> Any:
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-# Beam search over a paged cache: fork the winners, free the generation before, write one token each.
+# Beam search on a paged cache: fork a child for each winner, free the parents, write a token for each child.
 
 
 @dataclass(frozen=True)
 class Beam:
-    """A hypothesis: what the cache needs, and where it comes from.
+    """A beam: its sequence in the cache, its text and its parent.
 
     Attributes
     ----------
     seq_id : int
-        Its id in the cache.
+        Id of the sequence in the cache.
     text : bytes
-        What it has written after the prompt.
+        Tokens generated after the prompt.
     score : float
-        Logarithm of its probability.
+        Logarithm of the probability of the text.
     query : float32[1, num_q_heads, head_dim]
-        Of its last token.
+        Query of the last token.
     parent : Beam or None
-        Whose fork it is.
+        The beam that this one was forked from.
     """
 
     seq_id: int
@@ -82,7 +82,7 @@ class Beam:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did.
+    """Result of one step.
 
     Attributes
     ----------
@@ -91,9 +91,9 @@ class Step:
     out : float32[num_parents, num_q_heads, head_dim]
         Attention output of each parent.
     copies : list of (int, int, int)
-        Beam, shared block, and the block that it was copied to.
+        Beam, shared block, and the copy that the beam wrote to.
     used, apart : int
-        Blocks that the beams take, and that they would take if they shared none.
+        Blocks that the beams use, and that they would use without sharing.
     """
 
     parents: list[Beam]
@@ -105,14 +105,14 @@ class Step:
 
     @property
     def num_children(self) -> Counter[int]:
-        """How many children each parent has, by id; a loser is not in it."""
+        """Number of children of each parent that has some, by the parent's id."""
         return Counter(beam.parent.seq_id for beam in self.beams if beam.parent)
 
 
 def search(
     cache: pn.PagedKVCache, model: ToyModel, prompt: bytes, width: int, new_tokens: int
 ) -> Iterator[Step]:
-    """Search with the keys and values in a paged cache; the last beams stay in the cache."""
+    """Search with keys and values in a paged cache; the last beams stay in the cache."""
     query, key, value = model.project(np.frombuffer(prompt, np.uint8), 0)
     cache.add(0, key, value)
     beams = [Beam(0, b"", 0.0, query[-1:])]
@@ -129,7 +129,7 @@ def search(
             cache.fork(parent.seq_id, child_id)
             child = Beam(child_id, parent.text + token.tobytes(), float(scores[row, letter]), query, parent)
             children.append((child, key, value))
-        # Blocks of a loser that nobody shares are free again; those of a parent live on in its children.
+        # The blocks of a parent stay in use by its children; blocks of a loser that no beam shares become free.
         for beam in beams:
             cache.free(beam.seq_id)
         copies = [copy for child, key, value in children for copy in append(cache, child.seq_id, key, value)]
@@ -140,26 +140,26 @@ def search(
 
 
 def append(cache: pn.PagedKVCache, seq_id: int, key: Any, value: Any) -> list[tuple[int, int, int]]:
-    """Write a token's key and value; return which block was copied to do so, if one was."""
+    """Write the key and value of a token; return the copy that was made first, if one was."""
     before = cache.allocator.block_table(seq_id)
     cache.append(seq_id, key, value)
     after = cache.allocator.block_table(seq_id)
     return [(seq_id, int(a), int(b)) for a, b in zip(before, after, strict=False) if a != b]
 
 
-# The same search without a cache: each beam has keys and values of its own, and attention is dense.
+# The same search without a paged cache: each beam has its own keys and values, and attention is dense.
 
 
 @dataclass(frozen=True)
 class DenseBeam:
-    """A hypothesis with keys and values of its own.
+    """A beam with its own keys and values.
 
     Attributes
     ----------
     text : bytes
     score : float
     query : float32[1, num_q_heads, head_dim]
-        Of its last token.
+        Query of the last token.
     key, value : float32[seq_len, num_kv_heads, head_dim]
     """
 
@@ -173,7 +173,7 @@ class DenseBeam:
 def dense_search(
     model: ToyModel, prompt: bytes, width: int, new_tokens: int
 ) -> Iterator[tuple[dict[bytes, DenseBeam], float]]:
-    """Search in float64; yield the beams by text, and how far the first loser is behind in score."""
+    """Search in float64; at each step yield the beams by text, and the margin in score before the best loser."""
     query, key, value = model.project(np.frombuffer(prompt, np.uint8), 0)
     beams = {b"": DenseBeam(b"", 0.0, query[-1:], key, value)}
     yield beams, math.inf
@@ -195,18 +195,18 @@ def dense_search(
 
 @dataclass
 class Checks:
-    """What was compared with the dense search, and what disagreed.
+    """Comparisons with the dense search, and those that failed.
 
     Attributes
     ----------
     outputs, scores, stored : int
-        How many attention outputs and scores were compared, and sequences whose keys and values were.
+        Number of attention outputs, of scores, and of sequences with keys and values that were compared.
     worst : float
-        Largest error of an output, as a share of what float32 rounding explains.
+        Largest error of an output, divided by the error that float32 rounding explains.
     score_error, score_rounding : float
-        Largest difference of two scores, and how large rounding may make it.
+        Largest difference of two scores, and the largest that rounding explains.
     margin : float
-        The closest decision of the dense search, between its last winner and first loser, in score.
+        Smallest difference in score between the last winner and the first loser of a step of the dense search.
     failures : list of str
     """
 
@@ -248,7 +248,7 @@ class Checks:
         )
 
     def require(self, holds: Any, failure: str) -> None:
-        """Record a failure unless something holds."""
+        """Record a failure unless a condition holds."""
         if not holds:
             self.failures.append(failure)
 
@@ -256,15 +256,15 @@ class Checks:
 def checked_search(
     cache: pn.PagedKVCache, model: ToyModel, prompt: bytes, width: int, new_tokens: int, checks: Checks
 ) -> Iterator[Step]:
-    """Search with the paged cache, each step held against the dense search."""
-    # What an error of an output can do to a log-probability: once through the logit, once through the sum of
-    # all. Errors of many elements, and of many steps, add up as their squares do.
+    """Search with the paged cache, and compare each step with the dense search."""
+    # Largest effect of an output's error on a log-probability: once through its logit, once through the sum of
+    # all. Errors of many elements, and of many steps, are independent, so their squares add up.
     gain = 2 * float(np.linalg.norm(model.to_logits[:, LETTERS], axis=0).max()) / TEMPERATURE
     dense = dense_search(model, prompt, width, new_tokens)
     before, _ = next(dense)
     for step in search(cache, model, prompt, width, new_tokens):
         after, margin = next(dense)
-        # A parent that the dense search does not have was reported when it was chosen.
+        # A parent that is missing from the dense search was reported when it was chosen.
         known = [(beam, out) for beam, out in zip(step.parents, step.out, strict=True) if beam.text in before]
         allowed = max((checks.output(beam, out, before[beam.text]) for beam, out in known), default=0.0)
         checks.score_rounding = math.hypot(checks.score_rounding, gain * allowed)
@@ -284,11 +284,11 @@ def checked_search(
         before = after
 
 
-# The story.
+# The explanation.
 
 
 def main() -> int:
-    """Tell it; return 0, or 1 if a check failed."""
+    """Run and explain; return 0, or 1 if a check failed."""
     model = ToyModel(NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM)
     num_blocks = WIDTH * -(-(len(PROMPT) + NEW_TOKENS) // BLOCK_SIZE)
     cache = pn.PagedKVCache(num_blocks, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM)
@@ -296,36 +296,37 @@ def main() -> int:
 
     say(
         f"1. A prompt of {len(PROMPT)} tokens (a token is a byte), on the target {cache.target}:"
-        f" {PROMPT.decode()!r}. The {WIDTH} most likely continuations of {NEW_TOKENS} letters are wanted, as far"
-        " as beam search finds them. The weights of the model are random, so what it writes means nothing; the"
-        " attention is real, one call to `cache.attend` a step for all beams."
+        f" {PROMPT.decode()!r}. Beam search looks for its {WIDTH} most likely continuations of {NEW_TOKENS} letters."
+        " The weights of the model are random, so the text means nothing; the attention is real: a step is one call to"
+        " `cache.attend` for all beams."
     )
     steps = []
     for step in checked_search(cache, model, PROMPT, WIDTH, NEW_TOKENS, checks):
         steps.append(step)
         if len(steps) <= 2:
-            tell_step(cache, step, len(steps))
+            explain_step(cache, step, len(steps))
     say(
-        "3. All steps. `children` counts those of each parent that has some; a loser has none; a copy is a shared block"
-        " that was written to; `blocks` are in use, for all beams together."
+        "3. All steps. `children` has the number of children of each parent that has some; losers are parents without"
+        " children; `copies` are shared blocks that were copied before a beam wrote to them; `blocks` are those in use"
+        " by all beams together."
     )
     show(table_of_steps(steps))
-    tell_depth(cache, steps)
-    tell_memory(steps)
+    explain_depth(cache, steps)
+    explain_memory(steps)
 
     for beam in steps[-1].beams:
         cache.free(beam.seq_id)
     cache.allocator.check()
     checks.require(
-        cache.allocator.num_free_blocks == num_blocks, "blocks are left over after all beams were freed"
+        cache.allocator.num_free_blocks == num_blocks, "blocks are still in use after all beams were freed"
     )
     say(
-        "6. The check: a plain beam search without a cache, in which every beam has dense keys and values of"
-        f" its own, in float64. Compared were the beams of each of {len(steps)} steps; {checks.outputs}"
-        f" attention outputs, the largest error {checks.worst:.1%} of what float32 rounding explains;"
-        f" {checks.scores} scores, the largest difference {checks.score_error:.1e} where the closest decision"
-        f" between a winner and a loser was {checks.margin:.1e}; keys and values of the last {checks.stored}"
-        " beams bit for bit; and all blocks are free at the end."
+        "6. The check: a beam search in float64 without a paged cache, in which every beam has its own keys and values."
+        f" These were compared: the beams of each of {len(steps)} steps; {checks.outputs} attention outputs (the"
+        f" largest error is {checks.worst:.1%} of what float32 rounding explains); {checks.scores} scores (the largest"
+        f" difference is {checks.score_error:.1e}; the closest decision between a winner and a loser was"
+        f" {checks.margin:.1e} apart); and the keys and values of the last {checks.stored} beams, bit for bit. All"
+        " blocks are free at the end."
     )
     for failure in checks.failures[:10]:
         say(f"FAILED: {failure}")
@@ -333,13 +334,13 @@ def main() -> int:
     return 1 if checks.failures else 0
 
 
-def tell_step(cache: pn.PagedKVCache, step: Step, number: int) -> None:
-    """Tell a step in detail: who won, who lost, what was shared and what was copied."""
+def explain_step(cache: pn.PagedKVCache, step: Step, number: int) -> None:
+    """Show a step in detail: winners, losers, shared blocks and copies."""
     if number == 1:
         say(
             f"2. The first steps. Every beam is extended by each of {len(LETTERS)} letters, and the best"
-            f" {WIDTH} of all these candidates win. A winner is a fork of its parent; then the parents are freed, so"
-            " that a block that no winner shares goes back to the pool."
+            f" {WIDTH} of these candidates win. A child is forked for each winner; then the parents are freed, so"
+            " blocks that no child shares return to the pool."
         )
     say(f"Step {number}: {len(step.parents) * len(LETTERS)} candidates.")
     rows = []
@@ -355,13 +356,13 @@ def tell_step(cache: pn.PagedKVCache, step: Step, number: int) -> None:
         f"Beams without a child: {', '.join(losers) or 'none'}. Copies on write: {'; '.join(copies) or 'none'}."
     )
     if number == 1 and copies:
-        say("The last beam to write finds itself alone with the shared block, and keeps it.")
+        say("When the last beam writes, no other uses the shared block any more, so it needs no copy.")
     show(block_tables(cache.allocator, [beam.seq_id for beam in step.beams]))
     show(reference_counts(cache.allocator))
 
 
 def table_of_steps(steps: list[Step]) -> str:
-    """Return a line for each step."""
+    """Return a table with a row for each step."""
     rows = []
     for number, step in enumerate(steps, start=1):
         children = sorted(step.num_children.values(), reverse=True)
@@ -373,8 +374,8 @@ def table_of_steps(steps: list[Step]) -> str:
     return table(header, rows, left=2)
 
 
-def tell_depth(cache: pn.PagedKVCache, steps: list[Step]) -> None:
-    """Follow the best beam back through its forks, and look at its blocks."""
+def explain_depth(cache: pn.PagedKVCache, steps: list[Step]) -> None:
+    """Follow the best beam back through its forks, and show its blocks."""
     best = steps[-1].beams[0]
     ancestors = []
     beam = best
@@ -386,8 +387,8 @@ def tell_depth(cache: pn.PagedKVCache, steps: list[Step]) -> None:
     )
     say(
         f"4. Depth. The best beam at the end, {best.seq_id}, is a fork of a fork: {len(ancestors)} forks lead to it"
-        f" from the prompt, and in {branched} of them its parent had other children, too. All of these ancestors"
-        " are freed; what they wrote lives on in the blocks that their descendants share:"
+        f" from the prompt, and in {branched} of them the parent had other children, too. All these ancestors"
+        " are freed; what they wrote is still in the blocks that their descendants share:"
     )
     pool = cache.allocator
     tokens = PROMPT + best.text
@@ -399,8 +400,8 @@ def tell_depth(cache: pn.PagedKVCache, steps: list[Step]) -> None:
     show(block_tables(pool, pool))
 
 
-def tell_memory(steps: list[Step]) -> None:
-    """Compare blocks, and what is copied, with beams that share nothing."""
+def explain_memory(steps: list[Step]) -> None:
+    """Compare the blocks in use, and the bytes copied, with beams that share nothing."""
     used, apart = sum(step.used for step in steps), sum(step.apart for step in steps)
     token_bytes = 2 * NUM_KV_HEADS * HEAD_DIM * np.dtype(np.float32).itemsize
     copied = sum(len(step.copies) for step in steps) * BLOCK_SIZE * token_bytes
@@ -410,14 +411,14 @@ def tell_memory(steps: list[Step]) -> None:
     )
     say(
         f"5. Memory. Over all {len(steps)} steps, sharing saves {1 - used / apart:.1%} of the blocks; at"
-        f" the end, {steps[-1].used} are in use in place of {steps[-1].apart}. The vLLM paper (Kwon et al., SOSP 2023,"
-        " section 6.3) reports 37.6 - 55.2 % for beam search. It serves OPT-13B to the requests of the Alpaca data"
-        " set, many at a time, with beam widths up to 6; here is one request to one layer with random weights,"
-        f" width {WIDTH}, blocks of {BLOCK_SIZE} tokens, and no beam ends early."
+        f" the end, {steps[-1].used} are in use instead of {steps[-1].apart}. The vLLM paper (Kwon et al., SOSP 2023,"
+        " section 6.3) reports 37.6 - 55.2 % for beam search. The paper serves many requests of the Alpaca data set at"
+        " a time with OPT-13B and beam widths up to 6; this script serves one request with one layer, random weights,"
+        f" width {WIDTH} and blocks of {BLOCK_SIZE} tokens, and no beam ends early."
     )
     say(
-        f"Copies on write moved {size(copied)} of keys and values in all steps. Beams with contiguous memory, where the"
-        f" first child takes over its parent's and each other child copies it whole, move {size(whole)}."
+        f"Copy-on-write copied {size(copied)} of keys and values in all steps. With contiguous memory, the first child"
+        f" could take over its parent's keys and values, and each other child would copy all of them: {size(whole)}."
     )
 
 

@@ -1,12 +1,12 @@
-"""Parallel sampling: several answers to one prompt, whose keys and values are stored once.
+"""Parallel sampling: several answers to one prompt, which share its keys and values.
 
 ::
 
     python tutorials/parallel_sampling.py
 
-A request may ask for several answers, to show them side by side or to pick the best. They begin with
-the same prompt, so their first keys and values are the same. With a contiguous cache each answer needs a
-copy of them; with block tables, all of the answers can name the same blocks.
+A request may ask for several answers, to show them side by side or to pick the best. All answers begin with
+the same prompt, so their first keys and values are equal. With a contiguous cache, each answer needs its own copy
+of them; with block tables, all answers can use the same blocks.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ TEMPERATURE = 0.5
 SEED = 0
 
 LETTERS = np.frombuffer(b" abcdefghijklmnopqrstuvwxyz", np.uint8)
-"""What the model may write. A token is a byte, and these ones can be printed."""
+"""Tokens that the model may generate. A token is a byte, and these bytes can be printed."""
 
 
 @dataclass
 class Sample:
-    """One of the answers, with a dense copy of its keys and values that only the check looks at.
+    """One of the answers, with a dense copy of its keys and values for the check.
 
     Attributes
     ----------
     name : str
-        Its id in the cache.
+        Id of the sequence in the cache.
     query : float32[1, num_q_heads, head_dim]
-        Of the last token.
+        Query of the last token.
     key, value : float32[seq_len, num_kv_heads, head_dim]
     text : bytes
-        What it has written so far.
+        Tokens generated so far.
     """
 
     name: str
@@ -59,14 +59,14 @@ class Sample:
 
 @dataclass
 class Checks:
-    """What was compared, and what disagreed.
+    """Comparisons with dense attention, and those that failed.
 
     Attributes
     ----------
     outputs : int
-        Attention outputs compared with dense attention.
+        Attention outputs that were compared.
     worst : float
-        Largest error of one, as a share of what float32 rounding explains.
+        Largest error of an output, divided by the error that float32 rounding explains.
     failures : list of str
     """
 
@@ -92,16 +92,16 @@ class Checks:
         self.require(same, f"{sample.name}: the keys or values in the cache are not those written")
 
     def require(self, holds: Any, failure: str) -> None:
-        """Record a failure unless something holds."""
+        """Record a failure unless a condition holds."""
         if not holds:
             self.failures.append(failure)
 
 
-# The algorithm: one prefill, forks, and then each step one call to the attention kernel for all samples.
+# The algorithm: write the prompt once, fork it, then attend for all samples in one call a step.
 
 
 def start(cache: pn.PagedKVCache, model: ToyModel, prompt: bytes, num_samples: int) -> list[Sample]:
-    """Write the prompt once and fork it into samples named a, b, c, ..."""
+    """Write the prompt once, and fork it into samples named a, b, c, ..."""
     names = [chr(ord("a") + i) for i in range(num_samples)]
     query, key, value = model.project(np.frombuffer(prompt, np.uint8), 0)
     cache.add(names[0], key, value)
@@ -113,7 +113,7 @@ def start(cache: pn.PagedKVCache, model: ToyModel, prompt: bytes, num_samples: i
 def generate(
     cache: pn.PagedKVCache, model: ToyModel, samples: list[Sample], new_tokens: int, seed: int, checks: Checks
 ) -> Iterator[list[str]]:
-    """Let each sample write tokens of its own; yield after each step which blocks were copied."""
+    """Generate tokens for each sample; after each step, yield a sentence for each block that was copied."""
     rng = np.random.default_rng(seed)
     for _ in range(new_tokens):
         out = cache.attend([sample.name for sample in samples], np.concatenate([s.query for s in samples]))
@@ -125,14 +125,14 @@ def generate(
 
 
 def draw(rng: np.random.Generator, model: ToyModel, out: Any) -> int:
-    """Draw the next token from the softmax of the logits."""
+    """Return the next token, drawn from the softmax of the logits."""
     logits = model.logits(out)[LETTERS].astype(np.float64) / TEMPERATURE
     weights = np.exp(logits - logits.max())
     return int(rng.choice(LETTERS, p=weights / weights.sum()))
 
 
 def append(cache: pn.PagedKVCache, model: ToyModel, sample: Sample, token: int) -> list[str]:
-    """Write a token's key and value; return which block was copied to do so, if one was."""
+    """Write the key and value of a token; return a sentence if a block was copied first."""
     before = cache.allocator.block_table(sample.name)
     query, key, value = model.project(np.array([token], np.uint8), len(sample.key))
     cache.append(sample.name, key, value)
@@ -148,19 +148,19 @@ def append(cache: pn.PagedKVCache, model: ToyModel, sample: Sample, token: int) 
     ]
 
 
-# Memory: what the allocator counts, and the same by hand.
+# Memory: blocks as the allocator counts them, and by arithmetic.
 
 
 def blocks_in_use(cache: pn.PagedKVCache) -> tuple[int, int]:
-    """Return how many blocks the samples take, and how many they would take if they shared none."""
+    """Return the number of blocks that the samples use, and that they would use without sharing."""
     pool = cache.allocator
     return pool.stats().num_used_blocks, sum(pool.block_table(name).size for name in pool)
 
 
 def blocks_by_hand(prompt_len: int, written: int, num_samples: int, block_size: int) -> tuple[int, int]:
-    """Return the same from lengths alone, once all samples have written tokens (1 or more).
+    """Return the same two numbers from lengths alone, after each sample has written 1 token or more.
 
-    The full blocks of the prompt are shared for good. Its part-filled block is not: each sample writes there.
+    The full blocks of the prompt stay shared. Its last block, if not full, does not: each sample writes into it.
     """
     shared = prompt_len // block_size
     each = -(-(prompt_len + written) // block_size)
@@ -168,44 +168,47 @@ def blocks_by_hand(prompt_len: int, written: int, num_samples: int, block_size: 
 
 
 def saving(counts: list[tuple[int, int]]) -> float:
-    """Return the part of the blocks that sharing saves over all steps: (used, without sharing) each."""
+    """Return the share of blocks that sharing saves, from (used, without sharing) of each step."""
     used, apart = np.sum(counts, axis=0)
     return float(1 - used / apart)
 
 
-# The story.
+# The explanation.
 
 
 def main() -> int:
-    """Tell it; return 0, or 1 if a check failed."""
+    """Run and explain; return 0, or 1 if a check failed."""
     model = ToyModel(NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM)
     num_blocks = blocks_by_hand(len(PROMPT), NEW_TOKENS, NUM_SAMPLES, BLOCK_SIZE)[1]
     cache = pn.PagedKVCache(num_blocks, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM)
     checks = Checks()
 
     samples = start(cache, model, PROMPT, NUM_SAMPLES)
-    tell_fork(cache)
+    explain_fork(cache)
     steps = generate(cache, model, samples, NEW_TOKENS, SEED, checks)
-    tell_first_token(cache, next(steps))
+    explain_first_token(cache, next(steps))
     counts = [blocks_in_use(cache)]
     later = []
     for copies in steps:
         later += copies
         counts.append(blocks_in_use(cache))
-    tell_texts(cache, samples, len(later))
-    tell_memory(counts)
+    explain_texts(cache, samples, len(later))
+    explain_memory(counts)
 
     expected = [blocks_by_hand(len(PROMPT), n, NUM_SAMPLES, BLOCK_SIZE) for n in range(1, NEW_TOKENS + 1)]
-    checks.require(counts == expected, "the allocator counts other blocks than the arithmetic")
+    checks.require(counts == expected, "the allocator's count of blocks differs from the arithmetic")
     for sample in samples:
         checks.stored(cache, sample)
         cache.free(sample.name)
     cache.allocator.check()
-    checks.require(cache.allocator.num_free_blocks == num_blocks, "blocks are left over after all are freed")
+    checks.require(
+        cache.allocator.num_free_blocks == num_blocks, "blocks are still in use after all samples were freed"
+    )
     say(
-        f"5. The check: {checks.outputs} attention outputs against dense float64 attention, the largest error"
-        f" {checks.worst:.1%} of what float32 rounding explains; keys and values of {len(samples)} samples bit for"
-        " bit; the blocks of each step against arithmetic; and that all blocks are free at the end."
+        f"5. The check: {checks.outputs} attention outputs were compared with dense float64 attention (the largest"
+        f" error is {checks.worst:.1%} of what float32 rounding explains), the keys and values of {len(samples)}"
+        " samples bit for bit with those written, and the number of blocks in each step with arithmetic; all blocks are"
+        " free at the end."
     )
     for failure in checks.failures[:10]:
         say(f"FAILED: {failure}")
@@ -213,62 +216,63 @@ def main() -> int:
     return 1 if checks.failures else 0
 
 
-def tell_fork(cache: pn.PagedKVCache) -> None:
-    """Show that a fork shares all blocks."""
+def explain_fork(cache: pn.PagedKVCache) -> None:
+    """Show that a fork shares all blocks of its parent."""
     pool = cache.allocator
     say(
         f"1. A prompt of {len(PROMPT)} tokens (a token is a byte), on the target {cache.target}:"
         f" {PROMPT.decode()!r}. Its keys and values are written once, into {pool.block_table('a').size} blocks of"
-        f" {BLOCK_SIZE} tokens. Then `cache.fork` makes {NUM_SAMPLES} samples of it. A fork copies no key and no"
-        " value: every block table names the same blocks, and each block counts the tables that it stands in."
+        f" {BLOCK_SIZE} tokens. Then `cache.fork` makes {NUM_SAMPLES} samples of it. A fork copies no keys or"
+        " values: all block tables hold the same blocks, and each block has a reference count, the number of tables"
+        " that hold it."
     )
     show(block_tables(pool, pool))
     show(reference_counts(pool))
 
 
-def tell_first_token(cache: pn.PagedKVCache, copies: list[str]) -> None:
-    """Show what is copied when the samples begin to differ."""
+def explain_first_token(cache: pn.PagedKVCache, copies: list[str]) -> None:
+    """Show which blocks are copied when the samples begin to differ."""
     filled = len(PROMPT) % BLOCK_SIZE
-    say("2. Each sample draws its first token, and has to write a key and a value of its own.")
+    say("2. Each sample draws its first token, and writes a key and a value for it.")
     if filled:
         say(
-            f"The last block of the prompt holds {filled} of {BLOCK_SIZE} tokens, and all samples share it. Who writes"
-            f" into a shared block gets a copy first (copy-on-write): {'; '.join(copies)}. These are {len(copies)}"
-            f" copies for {NUM_SAMPLES} samples: the last one is alone with the block by then, and keeps it."
+            f"The last block of the prompt holds {filled} of {BLOCK_SIZE} tokens, and all samples share it. A sample"
+            f" that writes into a shared block first gets a copy of it (copy-on-write): {'; '.join(copies)}. There are"
+            f" only {len(copies)} copies for {NUM_SAMPLES} samples: when the last one writes, no other uses the block."
         )
     else:
-        say("The prompt fills its last block: each sample takes a new one, and nothing is copied.")
-    say("The full blocks are never written again, and stay shared to the end.")
+        say("The last block of the prompt is full, so each sample takes a new block, and nothing is copied.")
+    say("The full blocks are never written again, so they stay shared.")
     show(block_tables(cache.allocator, cache.allocator))
     show(reference_counts(cache.allocator))
 
 
-def tell_texts(cache: pn.PagedKVCache, samples: list[Sample], num_copies: int) -> None:
-    """Show what was written, and where."""
+def explain_texts(cache: pn.PagedKVCache, samples: list[Sample], num_copies: int) -> None:
+    """Show the texts and the blocks that hold them."""
     say(
-        f"3. They write on, {NEW_TOKENS} tokens each; a step is one call to `cache.attend` for all samples. The"
+        f"3. Each sample goes on to {NEW_TOKENS} tokens; a step is one call to `cache.attend` for all samples. The"
         " weights of the model are random, so the text means nothing; the attention is real."
     )
     show(table(["", "text"], [[sample.name, sample.text.decode()] for sample in samples], left=2))
     show(block_tables(cache.allocator, cache.allocator))
     say(
-        f"Copies on write after the first step: {num_copies}. The pool, where + is a block that several share, a letter"
-        " one that a sample has for itself, and . a free one:"
+        f"Blocks copied after the first step: {num_copies}. In this map of the pool, each character is a block: + if"
+        " several samples share it, a letter if one sample uses it, . if it is free."
     )
     show(pool_map(cache.allocator, {sample.name: sample.name for sample in samples}))
 
 
-def tell_memory(counts: list[tuple[int, int]]) -> None:
-    """Compare blocks with samples that share nothing."""
+def explain_memory(counts: list[tuple[int, int]]) -> None:
+    """Compare the number of blocks with that of samples that share nothing."""
     used, apart = counts[-1]
     say(
-        f"4. Memory. At the end {used} blocks are in use; {NUM_SAMPLES} samples that share nothing take {apart}. Over"
+        f"4. Memory. At the end {used} blocks are in use; {NUM_SAMPLES} samples without sharing would use {apart}. Over"
         f" all {len(counts)} steps, sharing saves {saving(counts):.1%} of the blocks. The vLLM paper (Kwon et al., SOSP"
-        " 2023, section 6.3) reports 6.1 - 9.8 % for parallel sampling. It serves OPT-13B to the requests of the"
-        f" Alpaca data set, many at a time; here is one request to one layer, with a prompt of {len(PROMPT)} tokens"
-        f" and answers of {NEW_TOKENS}, {NUM_SAMPLES} samples and blocks of {BLOCK_SIZE} tokens. Only full blocks of"
-        " the prompt stay shared, so its length beside that of the answers decides. The saving for answers of"
-        f" {NEW_TOKENS} tokens, by arithmetic:"
+        " 2023, section 6.3) reports 6.1 - 9.8 % for parallel sampling. The paper serves many requests of the"
+        " Alpaca data set at a time with OPT-13B; this script serves one request with one layer, a prompt of"
+        f" {len(PROMPT)} tokens, {NUM_SAMPLES} answers of {NEW_TOKENS} and blocks of {BLOCK_SIZE}. Only full blocks of"
+        " the prompt stay shared, so the saving depends on the length of the prompt relative to the answers. For"
+        f" answers of {NEW_TOKENS} tokens, arithmetic gives:"
     )
     numbers = 2, 4, 6
     rows = []

@@ -1,1 +1,1 @@
-"""The command ``paged-numba``: a module for each of its commands."""
+"""The command line: a module for each command of ``paged-numba``."""

@@ -1,4 +1,4 @@
-"""``paged-numba doctor``: what is installed, which target runs and why, what to install for a GPU."""
+"""``paged-numba doctor``: shows what is installed, which target runs and why, and what to install for a GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+import textwrap
 from typing import Any
 
 from .. import targets
@@ -15,12 +16,12 @@ from ..draw.text import table
 from ..errors import TargetUnavailableError
 from .bench.provenance import package_versions
 
-GPU_NEEDS = """To run on a GPU (target cuda): Linux or Windows, an NVIDIA GPU of compute capability 5.0 or
-higher (7.5 or higher with CUDA 13), and its driver. Then, in a clone of
-paged_numba, by the CUDA version that nvidia-smi shows:
+GPU_NEEDS = """To run on a GPU (target cuda), you need Linux or Windows, an NVIDIA GPU of compute capability
+5.0 or higher (7.5 or higher with CUDA 13), and its driver. Then run in a clone of paged_numba,
+depending on the CUDA version that nvidia-smi shows:
   13 or higher:  pip install ".[cuda13]"
   12:            pip install ".[cuda12]"
-The extra brings the CUDA compiler; no CUDA toolkit has to be installed beside it."""
+This installs the CUDA compiler, too; you need no CUDA toolkit."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the findings; return 0, or 1 if the target that the environment asks for cannot run."""
+    """Print the findings; return 0, or 1 if the target chosen by the environment cannot run."""
     findings = diagnose()
     if options.json:
         print(json.dumps(findings, indent=1))
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def diagnose() -> dict[str, Any]:
-    """Return what is installed and which target runs."""
+    """Return what is installed and which target runs, as a record that JSON can hold."""
     try:
         target, why = targets.resolve(), reason()
     except (TargetUnavailableError, ValueError) as error:
@@ -57,7 +58,7 @@ def diagnose() -> dict[str, Any]:
 
 
 def reason() -> str:
-    """Return why ``auto`` is the target that it is."""
+    """Return why the target ``auto`` is the one that it is."""
     if os.environ.get(targets.ENVIRONMENT, "auto") not in ("", "auto"):
         return f"{targets.ENVIRONMENT}={os.environ[targets.ENVIRONMENT]} is set"
     if targets.simulator_enabled():
@@ -66,7 +67,7 @@ def reason() -> str:
 
 
 def compiler() -> str:
-    """Tell whether Numba's CUDA compiler is there; with it, kernels compile even without a GPU."""
+    """Return "found" if Numba's CUDA compiler works, which needs no GPU; otherwise, what is wrong."""
     if importlib.util.find_spec("numba_cuda") is None:
         return "missing: numba-cuda is not installed"
     if targets.simulator_enabled():
@@ -77,15 +78,15 @@ def compiler() -> str:
         x[0] = 1
 
     try:
-        # It is in several libraries: only a kernel that compiles shows that all are there.
+        # The compiler needs several libraries. Compiling a kernel shows that all are there.
         cuda.compile_ptx(store, cuda.types.void(cuda.types.float32[:]), cc=(8, 0))
-    except Exception as error:  # whatever its many versions raise
-        return f"missing: {' '.join(str(error).split())[:120]}"
+    except Exception as error:  # which one depends on the version of numba-cuda
+        return f"missing: {textwrap.shorten(str(error), 60, placeholder=' ...')}"
     return "found"
 
 
 def gpu() -> dict[str, Any] | None:
-    """Return name, compute capability and memory of the GPU, or None if none can be used."""
+    """Return name, compute capability and multiprocessors of the GPU, or None if no GPU can be used."""
     if targets.cuda_unavailable_reason() is not None:
         return None
     from numba import cuda

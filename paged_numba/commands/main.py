@@ -1,4 +1,4 @@
-"""The command ``paged-numba``; ``python -m paged_numba`` is the same."""
+"""Entry point of the command ``paged-numba`` and of ``python -m paged_numba``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from importlib import metadata
 from ..errors import InputError, KernelError, TargetNameError, TargetUnavailableError
 
 COMMANDS = {
-    "tour": "serve real requests with paged attention, explained and checked (the default)",
-    "doctor": "what is installed, which target runs and why, what a GPU needs",
-    "profile": "what a GPU would do with memory, warps and arithmetic, counted without one",
-    "sanitize": "find races, missing barriers, unwritten memory and stray indices without a GPU",
-    "replay": "replay a trace of real requests against a pool of KV blocks and contiguous reservations",
-    "bench": "measure, with both sides of each comparison in one run",
+    "tour": "serve requests with paged attention, explain each step and check it (the default)",
+    "doctor": "show what is installed, which target runs and why, and what a GPU needs",
+    "profile": "count what a GPU would do with memory, warps and arithmetic, without a GPU",
+    "sanitize": "find races, missing barriers, unwritten memory and stray indices, without a GPU",
+    "replay": "replay a trace of real requests: memory waste of paging and of contiguous reservations",
+    "bench": "run a benchmark; both sides of a comparison are measured in the same run",
 }
 
 BAD_USAGE = 2
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=_version())
-    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
+    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of the commands below")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="see: paged-numba COMMAND --help")
     chosen = parser.parse_args(words)
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except (InputError, MemoryError, OSError, TargetUnavailableError, TargetNameError) as error:
         if isinstance(error, BrokenPipeError):
-            # The reader, head for one, has seen enough; say nothing at exit either.
+            # The reader of a pipe, such as head, has closed it. Flushing at exit must not fail either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         print(f"paged-numba {chosen.command}: error: {error}", file=sys.stderr)
@@ -66,4 +66,4 @@ def _version() -> str:
     try:
         return f"paged-numba {metadata.version('paged-numba')}"
     except metadata.PackageNotFoundError:
-        return "paged-numba, a source checkout that is not installed"
+        return "paged-numba (a source checkout that is not installed)"

@@ -1,4 +1,4 @@
-"""What ``paged-numba profile`` and ``paged-numba sanitize`` run: an operation, or a function of the user's file."""
+"""What ``paged-numba profile`` and ``paged-numba sanitize`` run: an operation, or a function from the user's file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .user_function import load_function
 
 OPERATIONS = ("write_kv", "gather_kv", "copy_blocks", "paged_attention")
 
-SHAPE = {
+DEFAULT_SHAPE = {
     "num_seqs": 2,
     "seq_len": 100,
     "num_q_heads": 4,
@@ -27,73 +27,75 @@ SHAPE = {
     "head_dim": 64,
     "block_size": 16,
 }
-"""The sizes that an operation runs with where ``--shape`` says nothing else."""
+"""The sizes that ``--shape`` takes, with their defaults."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what to run."""
-    sizes = " ".join(f"{name}={size}" for name, size in SHAPE.items())
+    """Declare the arguments that say what to run."""
+    sizes = " ".join(f"{name}={size}" for name, size in DEFAULT_SHAPE.items())
     parser.add_argument(
-        "subject",
+        "what",
         metavar="OPERATION or FILE.py::function",
         help=f"one of {', '.join(OPERATIONS)}, or a function without parameters that launches kernels; "
-        "what its file imports as numba.cuda is the lockstep machine",
+        "its kernels run on lockstep, which replaces numba.cuda in that file",
     )
     parser.add_argument(
         "--shape",
         nargs="+",
         default=[],
         metavar="NAME=SIZE",
-        help=f"sizes of an operation; {sizes} by default",
+        help=f"sizes that the operation runs with (default: {sizes})",
     )
-    parser.add_argument("--algorithm", choices=ALGORITHMS, default="auto", help="kernel of paged_attention")
+    parser.add_argument(
+        "--algorithm", choices=ALGORITHMS, default="auto", help="algorithm of paged_attention"
+    )
 
 
 def prepare(options: argparse.Namespace, *, debug: bool = False) -> Callable[[], Any]:
-    """Return what to run, with its inputs made.
+    """Return a call of what is to run, its inputs made already.
 
     Parameters
     ----------
     options : argparse.Namespace
-        Of the arguments that `add_arguments` declares.
+        Values of the arguments that `add_arguments` declares.
     debug : bool
-        Whether an operation runs on a cache that watches its slots.
+        Whether an operation runs on a cache with ``debug=True``.
 
     Raises
     ------
     InputError
-        No such operation, size, file or function.
+        An operation, size, file or function does not exist, or an option does not apply to it.
     """
-    subject: str = options.subject
-    if "::" in subject:
+    what: str = options.what
+    if "::" in what:
         if options.algorithm != "auto":
-            raise InputError(
-                "--algorithm is for paged_attention, a function of a file has kernels of its own"
-            )
+            raise InputError(f"--algorithm is for paged_attention, got it for {what}")
         if options.shape:
-            raise InputError("--shape is for operations, a function of a file has its own sizes")
-        return load_function(*subject.rsplit("::", 1))
-    if options.algorithm != "auto" and subject != "paged_attention":
-        raise InputError(f"--algorithm is for paged_attention, got it for {subject}")
-    if subject not in OPERATIONS:
-        raise InputError(f"expected one of {', '.join(OPERATIONS)} or FILE.py::function, got {subject!r}")
-    return _operation(subject, _sizes(options.shape), options.algorithm, debug)
+            raise InputError(f"--shape is for operations, got it for {what}")
+        return load_function(*what.rsplit("::", 1))
+    if options.algorithm != "auto" and what != "paged_attention":
+        raise InputError(f"--algorithm is for paged_attention, got it for {what}")
+    if what not in OPERATIONS:
+        raise InputError(
+            f"OPERATION must be one of {', '.join(OPERATIONS)}, or FILE.py::function, got {what!r}"
+        )
+    return _operation(what, _sizes(options.shape), options.algorithm, debug)
 
 
 def require_launches(options: argparse.Namespace, report: Report) -> int:
-    """Return how many launches a report counted; raise InputError for none."""
+    """Return the number of launches in a report; raise InputError if there is none."""
     launches = sum(kernel["launches"] for kernel in report.kernels)
     if not launches:
-        raise InputError(f"{options.subject} must launch a kernel, it launched none")
+        raise InputError(f"{options.what} must launch a kernel, got no launch")
     return launches
 
 
 def _sizes(words: list[str]) -> dict[str, int]:
-    sizes = dict(SHAPE)
+    sizes = dict(DEFAULT_SHAPE)
     for word in words:
         name, _, text = word.partition("=")
         if name not in sizes:
-            raise InputError(f"--shape takes {', '.join(SHAPE)}, got {word!r}")
+            raise InputError(f"--shape takes {', '.join(DEFAULT_SHAPE)}, got {word!r}")
         if not text.isdecimal() or int(text) < 1:
             raise InputError(f"--shape {name} must be a positive integer, got {word!r}")
         sizes[name] = int(text)
@@ -106,7 +108,7 @@ def _sizes(words: list[str]) -> dict[str, int]:
 
 
 def _operation(name: str, sizes: dict[str, int], algorithm: str, debug: bool) -> Callable[[], Any]:
-    """Return a call of an operation on a cache whose blocks lie scattered."""
+    """Return a call of an operation on a cache with scattered block tables."""
     rng = np.random.default_rng(0)
     num_seqs, seq_len, num_kv_heads, head_dim = (
         sizes[key] for key in ("num_seqs", "seq_len", "num_kv_heads", "head_dim")
@@ -128,7 +130,7 @@ def _operation(name: str, sizes: dict[str, int], algorithm: str, debug: bool) ->
         return rng.standard_normal((2, count, num_kv_heads, head_dim), np.float32)
 
     key, value = tokens(seq_len)
-    # Every second sequence is freed again, the last ones first: the blocks that come back lie scattered.
+    # Freeing every second sequence scatters the free blocks.
     _add(cache, range(2 * num_seqs), key, value)
     for seq in range(0, 2 * num_seqs, 2):
         cache.free(seq)

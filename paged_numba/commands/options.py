@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def positive(text: str) -> int:
-    """Return a positive integer; the type of an argparse option."""
+    """Return a positive integer: a ``type`` for argparse."""
     try:
         number = int(text)
     except ValueError:
@@ -18,7 +18,7 @@ def positive(text: str) -> int:
 
 
 def file_to_write(text: str) -> Path:
-    """Return the path of a file to write; the type of an argparse option."""
+    """Return the path of a file that can be written: a ``type`` for argparse."""
     path = Path(text)
     if text == "-":
         raise argparse.ArgumentTypeError("must name a file, got -")

@@ -1,4 +1,7 @@
-"""``paged-numba profile``: what a GPU would do with memory, warps and arithmetic, counted without one."""
+"""``paged-numba profile``: counts what a GPU would do with memory, warps and arithmetic, without a GPU.
+
+What it can run, and the sizes that ``--shape`` takes, stand in `operations`.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba profile``."""
     operations.add_arguments(parser)
     parser.add_argument(
-        "--gpu", choices=GPUS, default="H200", help="whose roofline to compare with (H200 by default)"
+        "--gpu", choices=GPUS, default="H200", help="GPU of the roofline (default: %(default)s)"
     )
-    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all counts to FILE")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all counts as JSON to FILE")
     parser.add_argument(
-        "--html", type=file_to_write, metavar="FILE", help="write the report as a page to FILE"
+        "--html", type=file_to_write, metavar="FILE", help="write the report as a web page to FILE"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run, print the report and the source with its counts; return 0."""
+    """Profile, print the report and the annotated source; return 0."""
     call = operations.prepare(options)
     with lockstep.profiling() as report:
         call()

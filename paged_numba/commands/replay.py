@@ -1,4 +1,4 @@
-"""``paged-numba replay``: a trace of real requests against a pool of KV blocks, beside contiguous reservations."""
+"""``paged-numba replay``: replays a trace of real requests with paging, and with contiguous reservations."""
 
 from __future__ import annotations
 
@@ -6,54 +6,62 @@ import argparse
 import json
 from pathlib import Path
 
-from ..commands.options import file_to_write, positive
+from .. import traces
 from ..errors import InputError
+from .options import file_to_write, positive
 
 POOL_TOKENS = 819_200
-"""100 GiB of Llama 3 8B: 2 x 32 layers x 8 KV heads x 128 x 2 bytes = 128 KiB a token. An H200's 141 GB less the
-weights' 16 GB, activations and a tenth in reserve."""
+"""100 GiB of Llama 3 8B: 2 x 32 layers x 8 KV heads x 128 x 2 bytes = 128 KiB a token. An H200's 141 GB, less
+16 GB of weights, activations and a reserve of a tenth, leave about as much."""
 
 MOST_POOL_TOKENS = 100_000_000
-"""Bound of a pool: beyond it the bookkeeping alone takes gigabytes."""
+"""Largest pool. The bookkeeping of a larger one would take gigabytes."""
 
 BLOCK_SIZES = (16, 32, 128, 256)
 
 HIT_BLOCK_SIZE = 128
-"""Traces say what prompts share in pieces of 512 tokens: blocks of 128 find as much as blocks of 16, which take
-five times the time."""
+"""Tokens of a block where the prefix cache is measured. Traces say which 512 tokens prompts share, so blocks of 128
+find as much as blocks of 16, in a fifth of the time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba replay``."""
     parser.add_argument(
         "file", type=Path, metavar="FILE",
-        help="trace: CSV with TIMESTAMP, ContextTokens, GeneratedTokens (Azure), or JSON lines with timestamp, "
-        "input_length, output_length, hash_ids (Mooncake)",
+        help=f"a trace: {traces.FORMATS}; plain or gzip",
     )  # fmt: skip
     parser.add_argument(
         "--pool-tokens", type=positive, metavar="N", default=POOL_TOKENS,
-        help="tokens that the pool holds (default: %(default)s, 100 GiB of Llama 3 8B in float16)",
+        help="size of the pool in tokens (default: %(default)s, 100 GiB of Llama 3 8B in float16)",
     )  # fmt: skip
     parser.add_argument(
         "--block-sizes", type=positive, metavar="N", nargs="+", default=BLOCK_SIZES,
-        help=f"tokens of a block, to compare (default: {' '.join(map(str, BLOCK_SIZES))})",
+        help=f"block sizes to compare, in tokens (default: {' '.join(map(str, BLOCK_SIZES))})",
     )  # fmt: skip
     parser.add_argument(
         "--hit-block-size", type=positive, metavar="N", default=HIT_BLOCK_SIZE,
-        help="tokens of a block where the prefix cache is measured (default: %(default)s; smaller takes longer)",
+        help="block size for the prefix cache (default: %(default)s; a smaller one takes longer)",
     )  # fmt: skip
     parser.add_argument("--requests", type=positive, metavar="N", help="replay the first N requests")
-    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all figures to FILE")
-    parser.add_argument("--plot", type=file_to_write, metavar="FILE.svg", help="draw them to FILE.svg")
+    parser.add_argument(
+        "--json", type=file_to_write, metavar="FILE", help="write all figures as JSON to FILE"
+    )
+    parser.add_argument(
+        "--plot", type=file_to_write, metavar="FILE.svg", help="draw the figures over time to FILE.svg"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Replay, print the tables, write what was asked for; return 0."""
+    """Replay, print the tables, write the files that were asked for; return 0."""
     _check(options)
-    from .. import traces
     from ..replay import measure, report
 
     trace = traces.read(options.file)
+    if trace.arrivals is None:
+        raise InputError(
+            f"{options.file}: a trace to replay must have a column of times, "
+            f"{traces.AZURE.time} (Azure) or {traces.BURSTGPT.time} (BurstGPT), got none"
+        )
     if options.requests is not None:
         trace = trace.first(options.requests)
     shortest = int(trace.final_lens.min())
@@ -72,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse before the work what would fail after it."""
+    """Refuse options that would fail, before the work begins."""
     if options.pool_tokens > MOST_POOL_TOKENS:
         raise InputError(
             f"--pool-tokens must be at most {MOST_POOL_TOKENS}, got --pool-tokens {options.pool_tokens}"

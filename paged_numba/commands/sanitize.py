@@ -1,4 +1,7 @@
-"""``paged-numba sanitize``: races, missing barriers, unwritten memory and stray indices, found without a GPU."""
+"""``paged-numba sanitize``: finds races, missing barriers, unwritten memory and stray indices, without a GPU.
+
+What it can run, and the sizes that ``--shape`` takes, stand in `operations`.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ from .options import file_to_write
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba sanitize``."""
     operations.add_arguments(parser)
-    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the findings to FILE")
+    parser.add_argument(
+        "--json", type=file_to_write, metavar="FILE", help="write the findings as JSON to FILE"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run and print the findings; return 1 if there is any but benign races."""
+    """Run and print the findings; return 1 if one of them is an error, 0 otherwise."""
     call = operations.prepare(options, debug=True)
     with lockstep.profiling() as report, lockstep.sanitizing() as findings:
         call()

@@ -1,23 +1,24 @@
-"""``paged-numba tour``: the whole story of paged attention on real requests, checked as it is told."""
+"""``paged-numba tour``: serves real requests with paged attention, explains each step and checks it."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import targets
+from .. import targets, traces
 from ..cache import PagedKVCache
 from ..errors import InputError
 from ..progress import progress
-from ..serving.requests import from_lengths, from_text, shipped_text
-from ..serving.server import Server
+from ..serving.requests import Request, from_text, from_trace, shipped_text
+from ..serving.server import Event, Server
 from ..serving.toy_model import ToyModel
-from ..traces import read_trace
-from .narration import Story
+from ..traces import Trace
+from .narration import Narrator
 from .options import positive
 
 NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM = 8, 2, 64
@@ -26,16 +27,16 @@ BYTES_PER_TOKEN = 2 * NUM_KV_HEADS * HEAD_DIM * 4
 """K and V of one token, float32."""
 
 POOL_SHARE = 0.6
-"""Blocks of the pool, as a share of what all requests would need at once: some must wait."""
+"""Blocks of the pool, as a share of what all requests need at once: less than 1, so that some wait."""
 
 MAX_LEN = 2048
-"""What a server without paging would reserve for each sequence; longer prompts are cut."""
+"""Tokens that a server without paging would reserve for each sequence. Longer prompts are cut."""
 
 NEW_TOKENS = (24, 8, 32, 16)
-"""Tokens to generate for the prompts of a text, in turn: they end at different times, as in life."""
+"""Tokens to generate for the prompts of a text, in turn. They differ, so that sequences end at different times."""
 
 MAX_NEW_TOKENS = 32
-"""Bound of the tokens to generate for a request of a trace."""
+"""Most tokens to generate for a request of a trace."""
 
 DEFAULT_REQUESTS = 8
 
@@ -43,41 +44,60 @@ DEFAULT_REQUESTS = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba tour``."""
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--text", type=Path, metavar="FILE", help="prompts, with blank lines between them")
     source.add_argument(
-        "--trace", type=Path, metavar="FILE", help="CSV of requests: ContextTokens, GeneratedTokens"
+        "--text", type=Path, metavar="FILE", help="serve the prompts in FILE, separated by blank lines"
     )
+    source.add_argument(
+        "--trace", type=Path, metavar="FILE",
+        help=f"serve random prompts of the lengths in FILE, a trace: {traces.FORMATS}; plain or gzip",
+    )  # fmt: skip
     parser.add_argument(
         "--requests", type=positive, metavar="N", default=DEFAULT_REQUESTS,
         help="serve the first N requests (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--target", choices=targets.TARGETS, default="auto", help="what runs the kernels")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of the story")
+    parser.add_argument("--target", choices=targets.TARGETS, default="auto", help="where the kernels run")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the explanation")
 
 
-class Source:
-    """The requests, where they come from, what their answers are cut to, the lengths that memory is counted for."""
+@dataclass(frozen=True)
+class Workload:
+    """Requests to serve.
 
-    def __init__(self, text: Path | None, trace: Path | None, count: int) -> None:
-        self.is_text = trace is None
-        self.final_lengths = None
-        self.max_new_tokens = None
-        if trace is not None:
-            lengths = read_trace(trace)
-            self.name = f"the trace {trace.name}"
-            self.final_lengths = lengths.sum(axis=1)
-            found = len(lengths)
-            if (lengths[:count, 1] > MAX_NEW_TOKENS).any():
-                self.max_new_tokens = MAX_NEW_TOKENS
-            self.requests = from_lengths(lengths[:count], MAX_NEW_TOKENS, MAX_LEN)
-        else:
-            self.name = f"the text {text.name}" if text else "the text that comes with the package"
-            content = shipped_text() if text is None else _read(text)
-            requests = from_text(content, str(text or "the text"), NEW_TOKENS, MAX_LEN)
-            found = len(requests)
-            self.requests = requests[:count]
-        if found > count:
-            self.name = f"the first {count} of {found:,} in {self.name}"
+    Attributes
+    ----------
+    source : str
+        Where the requests come from, in words.
+    requests : list of Request
+    max_new_tokens : int or None
+        Length that the answers are cut to; None if none is longer.
+    trace : Trace or None
+        The whole trace; None if the requests are the prompts of a text.
+    """
+
+    source: str
+    requests: list[Request]
+    max_new_tokens: int | None = None
+    trace: Trace | None = None
+
+
+def workload(text: Path | None, trace_file: Path | None, count: int) -> Workload:
+    """Return the first `count` requests of a trace or a text; the text is the package's own by default."""
+    if trace_file is not None:
+        trace = traces.read(trace_file)
+        served = trace.first(count)
+        cut = MAX_NEW_TOKENS if (served.output_lens > MAX_NEW_TOKENS).any() else None
+        source = _first_of(count, len(trace), f"the trace {trace.name}")
+        if trace.num_failed:
+            source += f", without the {trace.num_failed:,} that failed"
+        return Workload(source, from_trace(served, MAX_NEW_TOKENS, MAX_LEN), cut, trace)
+    content = shipped_text() if text is None else _read(text)
+    requests = from_text(content, str(text or "the text"), NEW_TOKENS, MAX_LEN)
+    name = f"the text {text.name}" if text else "the text that comes with the package"
+    return Workload(_first_of(count, len(requests), name), requests[:count])
+
+
+def _first_of(count: int, found: int, name: str) -> str:
+    return f"the first {count} of {found:,} in {name}" if found > count else name
 
 
 def _read(path: Path) -> str:
@@ -90,28 +110,30 @@ def _read(path: Path) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Tell the story, or print JSON; return 0, or 1 if a check failed."""
+    """Serve and explain, or print JSON; return 0, or 1 if a check failed."""
     started = time.perf_counter()
-    source = Source(options.text, options.trace, options.requests)
+    work = workload(options.text, options.trace, options.requests)
     target = targets.resolve(options.target)
-    story = Story(quiet=options.json)
-    story.opening(target, source.name, source.requests, source.is_text, MAX_LEN, source.max_new_tokens)
+    narrator = Narrator(quiet=options.json)
+    narrator.introduce(target, work.source, work.requests, work.trace is None, MAX_LEN, work.max_new_tokens)
 
-    needs = [-(-request.final_length // BLOCK_SIZE) for request in source.requests]
-    # The first request is forked: it must fit twice.
+    needs = [-(-request.final_length // BLOCK_SIZE) for request in work.requests]
+    # The first request is forked, so the pool must hold it twice.
     least = max(int(POOL_SHARE * sum(needs)), 2 * needs[0], *needs)
     num_blocks = 16 * -(-least // 16)
     cache = PagedKVCache(num_blocks, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM, target=target)
-    server = Server(cache, ToyModel(NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM), source.requests)
-    story.pool(cache.allocator, BLOCK_SIZE * BYTES_PER_TOKEN, crowded=num_blocks < sum(needs) + needs[0])
-    memory = serve(server, story)
+    server = Server(cache, ToyModel(NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM), work.requests)
+    narrator.describe_pool(
+        cache.allocator, BLOCK_SIZE * BYTES_PER_TOKEN, crowded=num_blocks < sum(needs) + needs[0]
+    )
+    memory = serve(server, narrator)
 
     record: dict[str, Any] = {
         "target": target,
-        "source": source.name,
+        "source": work.source,
         "requests": [
             {"name": request.name, "prompt_tokens": len(request.prompt), "new_tokens": request.max_new_tokens}
-            for request in source.requests
+            for request in work.requests
         ],
         "model": {"num_q_heads": NUM_Q_HEADS, "num_kv_heads": NUM_KV_HEADS, "head_dim": HEAD_DIM},
         "pool": {
@@ -119,47 +141,47 @@ def run(options: argparse.Namespace) -> int:
             "block_size": BLOCK_SIZE,
             "bytes": num_blocks * BLOCK_SIZE * BYTES_PER_TOKEN,
         },
-        "events": [asdict(event) for event in story.events if event.kind != "decode"],
+        "events": [asdict(event) for event in narrator.events if event.kind != "decode"],
         "steps": server.step_number,
         "checks": {**asdict(server.checks), "passed": server.checks.passed},
         "memory": memory,
     }
-    if source.final_lengths is not None:
-        record["trace_memory"] = trace_memory(source.final_lengths)
+    if work.trace is not None:
+        record["trace_memory"] = trace_memory(work.trace.prompt_lens + work.trace.output_lens)
     record["seconds"] = time.perf_counter() - started
-    story.closing(record)
+    narrator.conclude(record)
     if options.json:
         print(json.dumps(record, indent=1))
     return 0 if server.checks.passed else 1
 
 
-def serve(server: Server, story: Story) -> dict[str, Any]:
-    """Serve all requests and return the memory accounts of the fullest moment."""
+def serve(server: Server, narrator: Narrator) -> dict[str, Any]:
+    """Serve all requests; return the memory in use when most blocks were."""
     fullest: dict[str, Any] = {"num_used_blocks": -1}
     first = server.waiting[0]
     total = first.max_new_tokens + sum(request.max_new_tokens for request in server.waiting)
     with progress(total, "decode", "tokens") as done:
 
-        def tell(events: Any) -> None:
+        def narrate(events: Iterator[Event]) -> None:
             for event in events:
-                story.tell(event, server)
+                narrator.narrate(event, server)
 
-        tell(server.admit(limit=1))
-        tell(server.fork(first.name, f"{first.name}'"))
-        tell(server.admit())
+        narrate(server.admit(limit=1))
+        narrate(server.fork(first.name, f"{first.name}'"))
+        narrate(server.admit())
         while server.running:
             pool = server.cache.allocator
             if pool.num_blocks - pool.num_free_blocks > fullest["num_used_blocks"]:
-                fullest = memory_accounts(server)
+                fullest = memory_in_use(server)
             running = len(server.running)
-            tell(server.step())
-            tell(server.admit())
+            narrate(server.step())
+            narrate(server.admit())
             done(running)
     return fullest
 
 
-def memory_accounts(server: Server) -> dict[str, Any]:
-    """Return what the running sequences take in blocks, and what reservations would."""
+def memory_in_use(server: Server) -> dict[str, Any]:
+    """Return the bytes that the running sequences take with paging and would take with reservations."""
     stats = server.cache.allocator.stats()
     return {
         **asdict(stats),
@@ -170,13 +192,13 @@ def memory_accounts(server: Server) -> dict[str, Any]:
     }
 
 
-def trace_memory(final_lengths: Any) -> dict[str, Any]:
-    """Return what all requests of a trace would take at their ends, with pages and with reservations."""
-    longest = int(final_lengths.max())
+def trace_memory(full_lens: Any) -> dict[str, Any]:
+    """Return the bytes that all requests of a trace take at their full lengths, with paging and with reservations."""
+    longest = int(full_lens.max())
     return {
-        "num_requests": len(final_lengths),
+        "num_requests": len(full_lens),
         "max_len": longest,
-        "stored_bytes": int(final_lengths.sum()) * BYTES_PER_TOKEN,
-        "paged_bytes": int((-(-final_lengths // BLOCK_SIZE)).sum()) * BLOCK_SIZE * BYTES_PER_TOKEN,
-        "reserved_bytes": len(final_lengths) * longest * BYTES_PER_TOKEN,
+        "stored_bytes": int(full_lens.sum()) * BYTES_PER_TOKEN,
+        "paged_bytes": int((-(-full_lens // BLOCK_SIZE)).sum()) * BLOCK_SIZE * BYTES_PER_TOKEN,
+        "reserved_bytes": len(full_lens) * longest * BYTES_PER_TOKEN,
     }

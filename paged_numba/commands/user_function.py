@@ -1,4 +1,4 @@
-"""A function of the user's Python file, run with the lockstep machine in the place of ``numba.cuda``."""
+"""Loads a function from the user's Python file and runs it with lockstep in place of ``numba.cuda``."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ def load_function(file: str, name: str) -> Callable[[], Any]:
     Raises
     ------
     InputError
-        No such file, a file that fails when it is imported, or no function of that name without parameters. The call
-        itself raises it for a function that fails.
+        The file does not exist or cannot be imported, or has no function of that name without parameters. The
+        returned call raises it, too, if the function fails.
     """
     path = Path(file)
     if not path.is_file():
-        raise InputError(f"{file} is a directory" if path.is_dir() else f"no file {file}")
+        raise InputError(
+            f"{file} must be a Python file, got {'a directory' if path.is_dir() else 'no such file'}"
+        )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{file} is no Python file")
+        raise InputError(f"{file} must be a Python file, whose name ends in .py")
     module = importlib.util.module_from_spec(spec)
     with _lockstep_as_numba_cuda(module, path), _failures_of(file):
-        # Here, so that what the file launches by itself is not counted.
+        # Imported before anything is recorded, so that launches at module level are not counted.
         spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not inspect.isfunction(function):
         found = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == path.stem]
-        kernel = ": it is a kernel" if hasattr(function, "py_func") else ""
+        got = "a kernel" if hasattr(function, "py_func") else "no function"
         raise InputError(
-            f"{name} must be a host function of {file} that launches kernels{kernel}; "
-            f"functions there: {', '.join(found) or 'none'}"
+            f"{name} must be a host function in {file} that launches kernels, got {got}; "
+            f"functions in the file: {', '.join(found) or 'none'}"
         )
     if inspect.signature(function).parameters:
-        raise InputError(f"{name} must take no arguments, it has {inspect.signature(function)}")
+        raise InputError(f"{name} must have no parameters, got {name}{inspect.signature(function)}")
 
     def run() -> Any:
         with _lockstep_as_numba_cuda(module, path), _failures_of(f"{file}::{name}"):
@@ -57,7 +59,7 @@ def load_function(file: str, name: str) -> Callable[[], Any]:
 
 @contextmanager
 def _failures_of(what: str) -> Iterator[None]:
-    """Turn an exception of the user's file, but not of a kernel, into an InputError, and print its traceback."""
+    """Turn an exception that the user's file (but not a kernel) raises into an InputError; print its traceback."""
     try:
         yield
     except KernelError:
@@ -69,7 +71,7 @@ def _failures_of(what: str) -> Iterator[None]:
 
 @contextmanager
 def _lockstep_as_numba_cuda(module: Any, path: Path) -> Iterator[None]:
-    """Give a module the lockstep facade for ``from numba import cuda``, and lockstep for operations."""
+    """Within the block, ``from numba import cuda`` gives the lockstep facade, and operations run on lockstep."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, {ENVIRONMENT: "lockstep"}))
         stack.enter_context(mock.patch.dict(sys.modules))

@@ -1,7 +1,7 @@
-"""Everything that a report says, measured: reservations beside paging, and the prefix cache by pool size.
+"""Measures everything that a report shows: each memory policy, and the prefix cache with pools of several sizes.
 
 Each policy is replayed twice: with the arrivals of the trace, for waste, waiting and preemptions over time; and
-with all requests there from the start, so that memory alone bounds how many run at once.
+with all requests arriving at once, so that memory alone limits how many run.
 """
 
 from __future__ import annotations
@@ -19,50 +19,50 @@ from .recording import SLOTS, Recording, waste
 from .simulation import STEPS_PER_SECOND, arrival_steps, simulate
 
 SHARES_OF_POOL = (0.25, 1, 4, 16)
-"""Pool sizes for the prefix cache, in times the pool that was asked for."""
+"""Pool sizes for the prefix cache, as multiples of `num_slots`."""
 
 NUM_BINS = 120
-"""Into how many pieces the time is cut for what is shown over it."""
+"""Intervals that the time is divided into for figures over time."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A way to hold sequences in memory.
+    """A way to give memory to sequences.
 
     Attributes
     ----------
     name : str
     block_size : int or None
-        Tokens of a block; None for contiguous reservations.
+        Tokens of a block; None if memory is reserved contiguously.
     """
 
     name: str
     block_size: int | None = None
 
     def pool(self, trace: Trace, num_slots: int) -> Pool:
-        """Return an empty pool for a trace."""
+        """Return an empty pool of `num_slots` slots for the requests of a trace."""
         if self.block_size is None:
             return ContiguousPool(num_slots, RESERVATIONS[self.name](trace))
         return PagedPool(trace, num_slots, self.block_size)
 
 
 def policies(block_sizes: Sequence[int]) -> list[Policy]:
-    """Return the three kinds of reservation, and paging with each block size."""
+    """Return the three reservation policies, then paging with each block size."""
     return [*map(Policy, RESERVATIONS), *(Policy(f"blocks of {size}", size) for size in block_sizes)]
 
 
 def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_size: int) -> dict[str, Any]:
-    """Replay a trace in every way and return the record of it, fit for JSON.
+    """Replay a trace with every policy; return the figures as a record that JSON can hold.
 
     Parameters
     ----------
     trace : Trace
     num_slots : int
-        Tokens that the pool holds.
+        Size of the pool in tokens.
     block_sizes : sequence of int
-        Those to compare.
+        Block sizes to compare, in tokens.
     hit_block_size : int
-        That of the pools in which the prefix cache is measured.
+        Block size of the pools in which the prefix cache is measured.
     """
     compared = policies(block_sizes)
     pools = [] if trace.hash_ids is None else [int(share * num_slots) for share in SHARES_OF_POOL]
@@ -70,7 +70,7 @@ def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_
     with progress((2 * len(compared) + len(pools)) * len(trace), "replay", "requests") as done:
         runs = [_both_runs(policy, trace, num_slots, done) for policy in compared]
         hits = [_hits(trace, slots, hit_block_size, done) for slots in pools]
-    # Over time: until the first paged replay is over. Reservations may take much longer.
+    # Figures over time end with the first paged replay. Reservations may take much longer.
     end = next(
         run.num_steps
         for policy, (run, _) in zip(compared, runs, strict=True)
@@ -81,6 +81,7 @@ def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_
         "trace": {
             "name": trace.name,
             "num_requests": len(trace),
+            "num_failed": trace.num_failed,
             "seconds": float(trace.arrivals[-1]),
             "num_prompt_tokens": int(trace.prompt_lens.sum()),
             "num_output_tokens": int(trace.output_lens.sum()),
@@ -122,7 +123,7 @@ def _summary(run: Recording, crowded: Recording, num_requests: int) -> dict[str,
     return {
         "waste": _number(waste(total)),
         "shares": {name: total[name] / taken if taken else None for name in SLOTS},
-        # None where the pool holds all at once: there is no step in which others wait.
+        # None if no request ever waits.
         "full_batch": crowd["waiting_running"] / crowd["full"] if crowd["full"] else None,
         "largest_batch": crowded.peak("running"),
         "num_preemptions": run.num_preemptions,

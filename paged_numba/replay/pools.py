@@ -1,8 +1,8 @@
-"""Memory for sequences two ways: blocks from the allocator, or one contiguous reservation for each request.
+"""Memory pools for a replay: blocks from `BlockAllocator`, or one contiguous reservation for each request.
 
 The three reservation policies are those of Kwon et al., SOSP 2023: the maximum length ("Orca (Max)"), the prompt
-and the next power of two of the output's length ("Orca (Pow2)"), and an oracle that knows the final length
-("Orca (Oracle)"). Reservations here are placed by first fit, which wastes less than that paper's buddy allocator.
+plus the next power of two of the output length ("Orca (Pow2)"), and the exact length, known to an oracle ("Orca
+(Oracle)"). Reservations are placed by first fit here, which wastes less than that paper's buddy allocator.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from ..traces import Trace
 
 
 class Pool(Protocol):
-    """What a replay needs of memory; requests are numbers, lengths are in tokens."""
+    """Memory as a replay uses it. Requests are given by number, lengths in tokens."""
 
     num_slots: int
 
     def ever_fits(self, request: int) -> bool:
-        """Tell whether a request would fit if it had the pool for itself."""
+        """Tell whether a request fits into the empty pool."""
 
     def admit(self, request: int, length: int) -> int:
-        """Take memory for the first tokens; return for how many there is room now, 0 if it does not fit."""
+        """Allocate memory for `length` tokens; return the request's capacity in tokens, 0 if they do not fit."""
 
     def commit(self, request: int, length: int) -> None:
-        """Note that the first tokens are written; there is room for them."""
+        """Record that the first `length` tokens are written; the capacity suffices for them."""
 
     def grow(self, request: int) -> int:
-        """Take memory for a token after those written; return for how many there is room, 0 if the pool is dry."""
+        """Allocate memory for one more token; return the new capacity in tokens, 0 if no memory is free."""
 
     def release(self, request: int) -> None:
-        """Give the memory back, at the end."""
+        """Free the memory of a request that ended."""
 
     def preempt(self, request: int) -> None:
-        """Give the memory back, to be admitted again later."""
+        """Free the memory of a request that will be admitted again."""
 
     @property
     def num_held_slots(self) -> int:
-        """Slots that are not free."""
+        """Slots that are allocated."""
 
     def num_stranded_slots(self, request: int) -> int:
-        """Free slots that would do for a request, were they not scattered: external fragmentation."""
+        """Free slots, if they would suffice for a request in one piece; 0 otherwise: external fragmentation."""
 
 
 class PagedPool:
-    """Blocks of a `BlockAllocator`; with `share_prefixes`, the prefix cache finds what prompts have in common.
+    """Blocks of a `BlockAllocator`; with `share_prefixes`, its prefix cache lets prompts share blocks.
 
     Attributes
     ----------
     num_prompt_tokens, num_found_tokens : int
-        Of requests when they were admitted first, and those that the prefix cache found: what a preempted request
-        finds of its own again does not count.
+        Prompt tokens, and those of them that the prefix cache found. Each request counts when it is first admitted: a
+        preempted request that finds its own blocks again does not count twice.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PagedPool:
         self._share = share_prefixes
         self._final_lens = trace.final_lens.tolist()
         self.num_prompt_tokens = self.num_found_tokens = 0
-        self._known: set[int] = set()
+        self._admitted: set[int] = set()
 
     def ever_fits(self, request: int) -> bool:
         return self._final_lens[request] <= self.num_slots
@@ -77,17 +77,17 @@ class PagedPool:
         if not self.allocator.can_allocate(tokens):
             return 0
         allocation = self.allocator.add(request, tokens)
-        if request not in self._known:
-            self._known.add(request)
+        if request not in self._admitted:
+            self._admitted.add(request)
             self.num_prompt_tokens += length
             self.num_found_tokens += allocation.num_cached_tokens
         return -(-length // self.block_size) * self.block_size
 
     def commit(self, request: int, length: int) -> None:
-        # Tokens that need no new block are appended here, not one by one: the pool is the same.
-        known = self.allocator.seq_len(request)
-        if length > known:
-            self.allocator.append(request, self._tokens(request, known, length))
+        # Tokens that need no new block are appended here, all at once: the blocks are the same.
+        stored = self.allocator.seq_len(request)
+        if length > stored:
+            self.allocator.append(request, self._tokens(request, stored, length))
         self.allocator.commit(request)
 
     def grow(self, request: int) -> int:
@@ -115,14 +115,14 @@ class PagedPool:
 
 
 class ContiguousPool:
-    """A reservation for each request, made when it is admitted and held until it ends."""
+    """One reservation for each request, made when it is admitted and freed when it ends."""
 
     def __init__(self, num_slots: int, reservations: Any) -> None:
         self.num_slots = num_slots
         self.num_held_slots = 0
         self._needs: list[int] = np.asarray(reservations).tolist()
         self._starts: dict[int, int] = {}
-        self._holes = [(0, num_slots)]  # start and stop, in order, none empty, no two adjacent
+        self._holes = [(0, num_slots)]  # (start, stop), sorted; none is empty, no two touch
 
     def ever_fits(self, request: int) -> bool:
         return self._needs[request] <= self.num_slots
@@ -156,7 +156,7 @@ class ContiguousPool:
         self._holes = holes
 
     def preempt(self, request: int) -> None:
-        raise AssertionError(f"request {request} holds all that it will ever need")
+        raise AssertionError(f"request {request} was preempted, but its reservation never grows")
 
     def num_stranded_slots(self, request: int) -> int:
         free = self.num_slots - self.num_held_slots
@@ -164,18 +164,18 @@ class ContiguousPool:
 
 
 def maximum_length(trace: Trace) -> Any:
-    """Reserve for every request what the longest of the trace needs, int64[num_requests]."""
+    """Return reservations of the longest request of the trace, int64[num_requests]."""
     return np.full(len(trace), trace.final_lens.max())
 
 
 def next_power_of_two(trace: Trace) -> Any:
-    """Reserve the prompt and the next power of two of the output, at most the maximum, int64[num_requests]."""
+    """Return reservations of prompt plus next power of two of the output, at most the maximum, int64[num_requests]."""
     outputs = np.array([1 << (count - 1).bit_length() for count in trace.output_lens.tolist()], np.int64)
     return np.minimum(trace.prompt_lens + outputs, maximum_length(trace))
 
 
 def exact(trace: Trace) -> Any:
-    """Reserve the final length, which only an oracle knows, int64[num_requests]."""
+    """Return reservations of the final length, which only an oracle knows, int64[num_requests]."""
     return trace.final_lens
 
 
@@ -184,4 +184,4 @@ RESERVATIONS = {
     "next power of two": next_power_of_two,
     "exact (oracle)": exact,
 }
-"""Contiguous policies by name."""
+"""Reservation policies by name."""

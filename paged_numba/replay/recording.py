@@ -1,13 +1,13 @@
-"""What a replay recorded, and averages of it over any part of the time.
+"""`Recording`: the quantities of a replay over time, and their sums over any interval.
 
-Waste is split as Kwon et al., SOSP 2023, figure 2, split it. Of the slots that are taken:
+Slots are divided as in Kwon et al., SOSP 2023, figure 2:
 
-- tokens: those that hold the keys and values of a token;
-- reserved: those that will hold one later in the same request;
-- internal fragmentation: those of a request that it never fills;
-- external fragmentation: free ones that would do for the next request that waits, were they in one piece.
+- tokens: slots that hold the keys and values of a token;
+- reserved: slots of a request that it will fill later;
+- internal fragmentation: slots of a request that it will never fill;
+- external fragmentation: free slots, if the next waiting request would fit into them in one piece.
 
-Waste is all but the tokens, as a share of all four. Free slots that nobody waits for are not waste.
+Waste is the share of the last three in all four. Free slots that no request waits for are not waste.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from typing import Any
 import numpy as np
 
 SLOTS = ("tokens", "reserved", "internal", "external")
-"""What a slot that is taken is taken for."""
+"""The four uses of a slot."""
 
 QUANTITIES = (*SLOTS, "running", "waiting", "waiting_running", "full")
-"""What is summed over steps: slots, requests that run, that wait, that run while others wait; 1 where any waits."""
+"""Quantities of a step: slots by use; requests that run; that wait; that run while others wait; 1 if any waits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A replay as pieces of time in each of which nothing happened but that the running requests generated.
+    """A replay as intervals of time within which the running requests only generated tokens.
 
     Attributes
     ----------
-    starts : int64[num_pieces + 1]
-        The step in which each piece begins; the last is where all is over.
-    values, slopes : int64[num_pieces, len(QUANTITIES)]
-        Each quantity in a piece's first step, and its change from step to step.
-    preemptions : int64[num_pieces]
-        In the first step of each piece.
+    starts : int64[num_intervals + 1]
+        First step of each interval; the last entry is the number of steps.
+    values, slopes : int64[num_intervals, len(QUANTITIES)]
+        Each quantity in the first step of an interval, and its change from step to step.
+    preemptions : int64[num_intervals]
+        Preemptions in the first step of each interval.
     refused : list of int
-        Requests that do not fit even into the empty pool, by their place in the trace.
+        Requests that do not fit into the empty pool, by their place in the trace.
     """
 
     starts: Any
@@ -49,14 +49,14 @@ class Recording:
 
     @classmethod
     def of(cls, rows: Sequence[tuple[int, ...]], refused: list[int]) -> Recording:
-        """Make a recording.
+        """Return the recording of a list of events.
 
         Parameters
         ----------
         rows : sequence of tuple of int
-            In time, the last where all is over: the step; slots held; the sums over running requests of the
-            slots that they hold, that they will fill, that they have filled (what they share counts for each);
-            slots stranded; requests that run, that wait, that were preempted in this step.
+            For each event, in order of time, the last being the end of the replay: step; slots allocated; sums over
+            running requests of the slots that they hold, will fill and have filled (a shared slot counts for each
+            of them); stranded slots; numbers of requests that run, that wait, that this step preempted.
         refused : list of int
         """
         table = np.array(rows, np.int64)
@@ -75,29 +75,29 @@ class Recording:
 
     @property
     def num_steps(self) -> int:
-        """Steps until all is over."""
+        """Steps of the whole replay."""
         return int(self.starts[-1])
 
     def sums(self, edges: Any) -> dict[str, Any]:
-        """Return each quantity summed over the steps between edges.
+        """Return each quantity summed over the steps between consecutive edges.
 
         Parameters
         ----------
         edges : int64[num_bins + 1]
-            Steps, rising, the first not below 0; what lies after the end counts as empty.
+            Steps, increasing, the first at least 0. Steps after the end of the replay add nothing.
 
         Returns
         -------
         dict of str to int64[num_bins]
-            By the names in `QUANTITIES`, and "preemptions".
+            One entry for each of `QUANTITIES`, and "preemptions".
         """
         edges = np.asarray(edges)
         whole = np.cumsum(_sum(self.values, self.slopes, np.diff(self.starts)), axis=0)
         before = np.concatenate([np.zeros_like(whole[:1]), whole])
         inside = np.clip(edges, self.starts[0], self.starts[-1])
-        piece = np.minimum(np.searchsorted(self.starts, inside, side="right") - 1, len(whole) - 1)
-        steps = inside - self.starts[piece]
-        upto = before[piece] + _sum(self.values[piece], self.slopes[piece], steps)
+        interval = np.minimum(np.searchsorted(self.starts, inside, side="right") - 1, len(whole) - 1)
+        steps = inside - self.starts[interval]
+        upto = before[interval] + _sum(self.values[interval], self.slopes[interval], steps)
         sums = dict(zip(QUANTITIES, np.diff(upto, axis=0).T, strict=True))
         preempted = np.concatenate([[0], np.cumsum(self.preemptions)])
         sums["preemptions"] = np.diff(preempted[np.searchsorted(self.starts[:-1], edges)])
@@ -108,18 +108,18 @@ class Recording:
         return {name: int(total[0]) for name, total in self.sums(self.starts[[0, -1]]).items()}
 
     def peak(self, quantity: str) -> int:
-        """Return the largest value of a quantity in any piece's first step."""
+        """Return the largest value of a quantity in the first step of any interval."""
         return int(self.values[:, QUANTITIES.index(quantity)].max())
 
 
 def _sum(values: Any, slopes: Any, steps: Any) -> Any:
-    """Return the sums over the first steps of pieces, int64[num_pieces, len(QUANTITIES)]."""
+    """Return sums over the first `steps` steps of each interval, int64[num_intervals, len(QUANTITIES)]."""
     steps = steps[:, None]
     return values * steps + slopes * (steps * (steps - 1) // 2)
 
 
 def waste(sums: dict[str, Any]) -> Any:
-    """Return the share of the taken slots that hold no token, NaN where none is taken."""
+    """Return the share of the slots in `SLOTS` that hold no token, NaN where there are none."""
     taken = np.asarray(sum(sums[name] for name in SLOTS), np.float64)
     with np.errstate(invalid="ignore"):
         return 1 - sums["tokens"] / taken

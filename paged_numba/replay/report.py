@@ -1,4 +1,4 @@
-"""The record of a replay as text and as a picture; both say what the record says, and no more."""
+"""The record of a replay as text and as a picture."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ..draw.lines import Chart, Line, Lines
 from ..draw.text import table
 
 TIME_ROWS = 8
-"""Rows of the table over time; record and picture are finer."""
+"""Rows of the table over time. The record and the picture have more points."""
 
 PAPER = (
-    "Kwon et al. (SOSP 2023, figure 2) found 79.6 % waste where the maximum was reserved, 73.2 % with the next power\n"
-    "of two, 61.8 % with the exact length, 3.7 % with paging; and 2 to 4 times the throughput."
+    "Kwon et al. (SOSP 2023, figure 2) measured 79.6 % waste with the maximum length reserved, 73.2 % with the next\n"
+    "power of two, 61.8 % with the exact length and 3.7 % with paging, which had 2 to 4 times the throughput."
 )
-"""What the paper reported, on other models and traces."""
+"""The figures of the paper, for other models and traces."""
 
 ALL, NOTHING = "all", "-"
 
 SECONDS_ON_AXIS = 600
-"""What takes no longer is drawn over seconds, all else over minutes."""
+"""Longest time whose axis is in seconds. Longer times are drawn in minutes."""
 
 SHORT = {"maximum length": "maximum", "next power of two": "power of two", "exact (oracle)": "exact"}
 
@@ -31,7 +31,7 @@ def text(record: dict[str, Any]) -> str:
     parts = [_opening(record), _policies(record), _over_time(record)]
     if record["prefix_cache"] is None:
         parts.append(
-            "Prefix cache: this trace does not say which prompts begin alike, so no hit rate can be told."
+            "Prefix cache: this trace does not say which prompts begin alike, so its hit rate is unknown."
         )
     else:
         parts.append(_hits(record["prefix_cache"], record["trace"]))
@@ -42,10 +42,12 @@ def text(record: dict[str, Any]) -> str:
 def _opening(record: dict[str, Any]) -> str:
     trace = record["trace"]
     count = trace["num_requests"]
+    failed = f"\nFailed requests, left out: {trace['num_failed']:,}." if trace["num_failed"] else ""
     return (
         f"{trace['name']}: {count:,} {'request' if count == 1 else 'requests'} in {trace['seconds']:,.0f} s, "
         f"{trace['num_prompt_tokens']:,} prompt tokens,\n{trace['num_output_tokens']:,} generated; the longest holds "
         f"{trace['longest']:,}. Pool of {record['num_slots']:,} tokens, {record['steps_per_second']} steps a second."
+        f"{failed}"
     )
 
 
@@ -79,15 +81,15 @@ def _policies(record: dict[str, Any]) -> str:
         if policy["num_refused"]:
             notes.append(
                 f"{policy['name']}: {policy['num_refused']:,} of {record['trace']['num_requests']:,} requests were "
-                f"refused, since the pool is too small for each of them alone"
+                f"refused: the pool is too small for each of them alone"
             )
     if any(_full_batch(policy) == ALL for policy in record["policies"]):
-        notes.append(f"{ALL}: the pool holds all requests at once: a smaller --pool-tokens compares.")
+        notes.append(f"{ALL}: the pool holds all requests at once; compare with a smaller --pool-tokens.")
     lines = [
-        "Waste is the share of slots that hold no token and yet serve no other request: reserved for later, never to",
-        "be filled (internal), or free but scattered (external). If all requests are there from the start, the full",
-        "batch is the mean number that run while others wait, the largest the most that run at once. The other",
-        "columns are those of the trace's arrivals.",
+        "Waste is the share of slots that hold no token and yet serve no other request: reserved for later tokens,",
+        "never filled (internal), or free but scattered (external). Full batch and largest are from a replay in which",
+        "all requests arrive at once: the mean number that run while others wait, and the most that run at once.",
+        "The other columns are from a replay with the arrival times of the trace.",
         "",
         table(header, rows),
         *notes,
@@ -103,7 +105,7 @@ def _full_batch(policy: dict[str, Any]) -> str:
 
 def _over_time(record: dict[str, Any]) -> str:
     seconds = record["seconds"]
-    # Some of the bins of the record, far apart alike.
+    # Evenly spaced bins of the record.
     places = sorted({round(i * (len(seconds) - 1) / (TIME_ROWS - 1)) for i in range(TIME_ROWS)})
     header = "waste at", *(SHORT.get(policy["name"], policy["name"]) for policy in record["policies"])
     digits = 0 if seconds[-1] >= 100 else 2
@@ -115,11 +117,11 @@ def _over_time(record: dict[str, Any]) -> str:
         for i in places
     ]
     shown = table(header, rows)
-    return f"{shown}\n{NOTHING}: nothing was running." if any(NOTHING in row for row in rows) else shown
+    return f"{shown}\n{NOTHING}: no request was running." if any(NOTHING in row for row in rows) else shown
 
 
 def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
-    header = "prefix cache, tokens", "hit rate", "evicted blocks", "preempted"
+    header = "pool, tokens", "hit rate", "evicted blocks", "preempted"
     rows = [
         (
             f"{pool['num_slots']:,}",
@@ -131,15 +133,15 @@ def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
     ]
     rows.append(("nothing ever evicted", _percent(hits["unbounded_hit_rate"]), "", ""))
     notes = [
-        f"{pool['num_slots']:,} tokens: {pool['num_refused']:,} of {trace['num_requests']:,} requests were refused, "
-        f"since the pool is too small for each of them alone"
+        f"{pool['num_slots']:,} tokens: {pool['num_refused']:,} of {trace['num_requests']:,} requests were refused: "
+        f"the pool is too small for each of them alone"
         for pool in hits["pools"]
         if pool["num_refused"]
     ]
     return "\n".join(
         [
-            f"Blocks of {hits['block_size']}, shared by prompts that begin alike. The hit rate is that of requests",
-            "when they first come: what a preempted one finds of its own again does not count.",
+            f"Prefix cache: prompts that begin alike share blocks of {hits['block_size']} tokens. The hit rate is the",
+            "share of prompt tokens found when requests are first admitted, not after a preemption.",
             "",
             table(header, rows),
             *notes,
@@ -148,18 +150,18 @@ def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
 
 
 def _percent(share: float | None) -> str:
-    """Return a share in per cent, small ones with more digits."""
+    """Return a share in per cent, with two decimals below 1 %."""
     if share is None:
         return NOTHING
     return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2f} %"
 
 
 def picture(record: dict[str, Any]) -> Lines:
-    """Return the charts: waste, running requests and preemptions, if any, over time; hit rate by pool size."""
+    """Return charts: waste, running requests and preemptions over time; hit rate by pool size."""
     times, unit = record["seconds"], "seconds"
     if times[-1] > SECONDS_ON_AXIS:
         times, unit = [second / 60 for second in times], "minutes"
-    axis = f"{unit}, until paging has served all"
+    axis = f"{unit}, until paging has served all requests"
 
     def line(policy: dict[str, Any], values: Iterable[float | None]) -> Line:
         return Line(

@@ -1,17 +1,18 @@
-"""Continuous batching in time, from event to event: who runs, who waits, what memory is held and for what.
+"""Simulation of continuous batching: which requests run, which wait, and how much memory each holds.
 
-Time goes in steps of equal length. In a step, in this order:
+Time passes in steps of equal length. A step does, in this order:
 
 1. Each running request, the earliest first, takes a slot for the token that it generated in the step before. If
-   the pool is dry, the latest-arrived running request is preempted: its memory is freed, and it waits, first in
-   line, to be computed again with what it generated so far.
-2. Requests that wait are admitted in the order of arrival, as long as the next one fits; in a step that preempted
-   one, none is.
-3. Each running request generates a token; one admitted in this step also has its prompt computed. A request that
+   no memory is free, the running request that arrived last is preempted: its memory is freed, and it becomes the
+   first in the queue; when it is admitted again, all its tokens so far are computed again.
+2. Waiting requests are admitted in order of arrival while the next one fits; none is admitted in a step that
+   preempted a request.
+3. Each running request generates a token; the prompts of those just admitted are computed as well. A request that
    has all its tokens ends, and its memory is free in the next step.
 
-So a prompt of p tokens with n to generate holds p, p + 1, …, p + n - 1 tokens in n steps. This is how vLLM
-schedules, without its bounds on the batch (`max_num_seqs`, `max_num_batched_tokens`): memory alone limits.
+So a request with p prompt tokens and n to generate holds p, p + 1, …, p + n - 1 tokens in n steps. vLLM schedules
+in this way, but also limits the batch (`max_num_seqs`, `max_num_batched_tokens`); here, memory alone does. Only
+the steps in which more happens than that every running request generates a token are simulated one by one.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from .pools import Pool
 from .recording import Recording
 
 STEPS_PER_SECOND = 20
-"""A step takes 50 ms. To read an H200's whole memory at 4.8 TB/s takes 29 ms; the rest is for prompts."""
+"""A step takes 50 ms: an H200 reads its whole memory in 29 ms at 4.8 TB/s; the rest is for prompts."""
 
 
 def arrival_steps(trace: Trace) -> Any:
-    """Return the first step that begins when a request has arrived, int64[num_requests]."""
-    # The tiny subtraction: what arrives at the beginning of a step is in it in spite of rounding.
+    """Return the first step that begins after each request has arrived, int64[num_requests]."""
+    # Without the subtraction, rounding could move an arrival at the start of a step into the next one.
     return np.ceil(trace.arrivals * STEPS_PER_SECOND - 1e-6).astype(np.int64)
 
 
@@ -46,7 +47,7 @@ def simulate(trace: Trace, pool: Pool, done: Callable[[int], object] = lambda co
     pool : Pool
         Empty; it is empty again at the end.
     done : callable
-        Called with the number of requests that ended, as they do.
+        Called with the number of requests that ended, each time some do.
     """
     return _Simulation(trace, pool, done).run()
 
@@ -60,18 +61,18 @@ class _Simulation:
         self.num_arrived = 0
         self.waiting: deque[int] = deque()
         self.running: dict[int, None] = {}  # in the order of arrival
-        # Whether the first that waits may fit: since it did not, memory was freed or prefixes were written.
+        # Whether the first waiting request may fit. Once it did not, only freed memory or a new prefix changes that.
         self.retry = True
-        # A running request's tokens in the cache are offsets[request] + step: they grow by one a step.
+        # The length of a running request is offsets[request] + step: it grows by one a step.
         self.offsets = [0] * num_requests
-        self.lens: list[int] = trace.prompt_lens.tolist()  # at the next admission
+        self.lens: list[int] = trace.prompt_lens.tolist()  # length at the next admission
         self.capacities = [0] * num_requests
         self.step = -1
-        # What is due at a step: requests that end, that need a block. Those preempted since are not.
+        # Requests that end at a step, and that need a block. Entries of requests preempted since are ignored.
         self.endings: dict[int, list[int]] = {}
         self.growths: dict[int, list[int]] = {}
         self.due: list[int] = []
-        # Sums over running requests: slots they hold, those that they will fill, offsets.
+        # Sums over running requests: slots that they hold, slots that they will fill, offsets.
         self.capacity = self.useful = self.offset = 0
         self.num_preemptions = 0  # in this step
         self.refused: list[int] = []
@@ -86,12 +87,12 @@ class _Simulation:
             if not self.num_preemptions:
                 self._admit()
             self._record(step)
-        if len(self.rows) == 1:  # all were refused at once: a step in which nothing happens
+        if len(self.rows) == 1:  # all requests were refused in one step; end after it
             self._record(self.step + 1)
         return Recording.of(self.rows, self.refused)
 
     def _next_step(self) -> int | None:
-        """Return the next step in which anything but generating happens, None if there is nothing left."""
+        """Return the next step in which more happens than generating; None if none is left."""
         while self.due and self.due[0] <= self.step:
             heapq.heappop(self.due)
         candidates = self.due[:1]
@@ -114,13 +115,13 @@ class _Simulation:
 
     def _end(self, requests: list[int]) -> None:
         for request in requests:
-            # One that was preempted since ends later, or waits.
+            # A request that was preempted since ends later, or waits.
             if request in self.running and self._length(request) == self.final_lens[request] + 1:
                 self._leave(request, self.final_lens[request], self.pool.release)
                 self.done(1)
 
     def _grow(self, requests: list[int]) -> None:
-        """Give room for a token to each that has none; preempt where the pool is dry."""
+        """Allocate memory for one more token of each full request; preempt while no memory is free."""
         for request in sorted(requests):
             if request not in self.running or self._length(request) != self.capacities[request] + 1:
                 continue
@@ -136,7 +137,7 @@ class _Simulation:
 
     def _preempt_latest(self) -> int:
         latest = next(reversed(self.running))
-        # What it generated so far is computed again with its prompt.
+        # The tokens that it generated so far are computed again with its prompt.
         self.lens[latest] = self._length(latest)
         self._leave(latest, self._length(latest) - 1, self.pool.preempt)
         self.waiting.appendleft(latest)
@@ -167,7 +168,7 @@ class _Simulation:
             self._expect(self.endings, self.final_lens[request] + 1, request)
             admitted.append(request)
         for request in admitted:
-            # Written at the end of the step: found from the next one on, also by the one that waits.
+            # Written at the end of this step: the waiting request can find the prefix from the next step on.
             self.pool.commit(request, self.lens[request])
             self.retry = True
 
@@ -179,7 +180,7 @@ class _Simulation:
             self._expect(self.growths, self.capacities[request] + 1, request)
 
     def _expect(self, table: dict[int, list[int]], length: int, request: int) -> None:
-        """Note what a request does when it has a length."""
+        """Enter a request into a table, at the step in which it will have the given length."""
         step = length - self.offsets[request]
         table.setdefault(step, []).append(request)
         heapq.heappush(self.due, step)

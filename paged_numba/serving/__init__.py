@@ -1,1 +1,1 @@
-"""A small serving loop over the paged cache, each step checked against dense attention."""
+"""A small server with continuous batching on the paged cache, checked against dense attention."""

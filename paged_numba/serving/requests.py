@@ -1,4 +1,4 @@
-"""What a server is asked: prompts from a text, or the lengths of real requests from a trace."""
+"""Requests to serve: the prompts of a text, or random prompts of the lengths in a trace."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..traces import Trace
 
 SHIPPED_TEXT = "prompts.txt"
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One prompt and how many tokens are to be generated.
+    """A prompt, and the number of tokens to generate after it.
 
     Attributes
     ----------
     name : str
-        A letter, or letters.
+        One letter or more.
     prompt : uint8[num_prompt_tokens]
-        Byte tokens, the first of them where it was too long.
+        Byte tokens; a prompt that is too long is cut.
     max_new_tokens : int
     """
 
@@ -34,7 +35,7 @@ class Request:
 
     @property
     def final_length(self) -> int:
-        """Tokens in the cache at the end: the last one generated is never written."""
+        """Tokens in the cache when the request ends: its last token is never written."""
         return len(self.prompt) + self.max_new_tokens - 1
 
 
@@ -49,18 +50,18 @@ def from_text(text: str, source: str, new_tokens: Sequence[int], max_len: int) -
     Parameters
     ----------
     text : str
-        Prompts, with blank lines between.
+        Prompts, with blank lines between them.
     source : str
-        Where it comes from, for the error.
+        Name of the text's source, for the error message.
     new_tokens : sequence of int
-        Tokens to generate, for one prompt after the other, then from the start again.
+        Tokens to generate for each prompt in turn; the sequence repeats if there are more prompts.
     max_len : int
-        Bound of prompt and generated tokens together: a longer prompt is cut.
+        Most tokens of a prompt and its answer together. Longer prompts are cut.
 
     Raises
     ------
     InputError
-        Nothing but white space.
+        The text is nothing but white space.
     """
     prompts = [paragraph.strip("\n") for paragraph in re.split(r"\n[ \t]*\n", text) if paragraph.strip()]
     if not prompts:
@@ -71,27 +72,28 @@ def from_text(text: str, source: str, new_tokens: Sequence[int], max_len: int) -
     ]
 
 
-def from_lengths(lengths: Any, max_new_tokens: int, max_len: int) -> list[Request]:
-    """Return requests of the given lengths, with random byte tokens from a fixed seed.
+def from_trace(trace: Trace, max_new_tokens: int, max_len: int) -> list[Request]:
+    """Return requests of the lengths in a trace, with random byte tokens from a fixed seed.
 
     Parameters
     ----------
-    lengths : int64[num_requests, 2]
-        As `read_trace` returns them.
+    trace : Trace
     max_new_tokens : int
-        Bound of the generated tokens.
+        Most tokens to generate for a request. Longer answers are cut.
     max_len : int
-        Bound of prompt and generated tokens together: a longer prompt is cut.
+        Most tokens of a prompt and its answer together. Longer prompts are cut.
     """
     rng = np.random.default_rng(0)
     return [
         _request(
             i,
-            rng.integers(0, 256, min(prompt, max_len), np.uint8),
-            min(int(generated), max_new_tokens),
+            rng.integers(0, 256, min(prompt_len, max_len), np.uint8),
+            min(output_len, max_new_tokens),
             max_len,
         )
-        for i, (prompt, generated) in enumerate(lengths)
+        for i, (prompt_len, output_len) in enumerate(
+            zip(trace.prompt_lens.tolist(), trace.output_lens.tolist(), strict=True)
+        )
     ]
 
 

@@ -1,8 +1,8 @@
-"""Continuous batching over a paged cache, every step checked against the dense oracle.
+"""`Server`: continuous batching on a paged cache, with each step checked against dense attention.
 
-A request is admitted when the pool can hold all that it may still write, so that no step runs out of
-blocks. Its blocks are taken one by one as it grows, and go back when it ends: the next request gets
-whatever blocks are free, and block tables scatter.
+The server admits the first waiting request if the pool can hold it, and every running request, at their final
+lengths (`Server.admit`), so no step runs out of blocks. A request takes blocks one by one as it grows, and frees
+them when it ends. The next request gets whatever blocks are free, so block tables become scattered.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from .toy_model import ToyModel
 
 @dataclass
 class Checks:
-    """What was compared with the oracle, and how well it agreed.
+    """Comparisons with dense attention, and their results.
 
     Attributes
     ----------
     outputs : int
-        Attention outputs compared, one a sequence and step.
+        Attention outputs that were compared, one for each sequence and step.
     gathered : int
-        Sequences whose keys and values were gathered and compared bit for bit.
+        Sequences whose keys and values were gathered from the cache and compared bit for bit.
     max_error : float
         Largest absolute error of an output element.
     max_error_over_tolerance : float
-        Largest error, of an output or its LSE, as a share of what rounding explains.
+        Largest error of an output or its LSE, divided by the error that rounding explains.
     failures : list of str
-        What disagreed; at most one entry a sequence and step.
+        Comparisons that failed; at most one entry for each sequence and step.
     """
 
     outputs: int = 0
@@ -48,13 +48,13 @@ class Checks:
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared and all of it agreed."""
+        """Whether there were comparisons, and none failed."""
         return self.outputs > 0 and not self.failures
 
 
 @dataclass
 class Running:
-    """A sequence in the batch, with the dense copy of its keys and values for the oracle."""
+    """A sequence in the batch, with a dense copy of its keys and values for the check."""
 
     request: Request
     query: Any
@@ -66,7 +66,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a step did: ``admit``, ``fork``, ``copy`` (on write), ``grow``, ``decode`` or ``free``."""
+    """Something that happened in a step; `kind` is admit, fork, copy (on write), grow, decode or free."""
 
     step: int
     kind: str
@@ -75,7 +75,7 @@ class Event:
 
 
 class Server:
-    """Serves requests with one attention layer.
+    """Serves requests with a model of one attention layer.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Server:
     Raises
     ------
     ValueError
-        The pool is too small for one of the requests by itself.
+        The pool is too small for one of the requests alone.
     """
 
     def __init__(self, cache: PagedKVCache, model: ToyModel, requests: list[Request]) -> None:
@@ -106,7 +106,7 @@ class Server:
                 )
 
     def admit(self, limit: int | None = None) -> Iterator[Event]:
-        """Add waiting requests, in order and at most `limit`, while the pool can hold them to their ends."""
+        """Admit waiting requests, in order and at most `limit`, while the pool can hold them at their final lengths."""
         admitted: list[str] = []
         while self.waiting and len(admitted) != limit and self._fits(self.waiting[0]):
             request = self.waiting.popleft()
@@ -118,7 +118,7 @@ class Server:
             yield self._event("admit", admitted, waiting=[request.name for request in self.waiting])
 
     def fork(self, parent: str, child: str) -> Iterator[Event]:
-        """Let a sequence go on in two ways: the child starts with the second most likely token."""
+        """Fork a sequence, if the pool can hold both; the child starts with the second most likely token."""
         source = self.running[parent]
         if not self._fits(source.request):
             return
@@ -130,7 +130,7 @@ class Server:
         yield self._event("fork", [parent, child], shared_blocks=table.tolist())
 
     def step(self) -> Iterator[Event]:
-        """Attend for every running sequence at once, check it, write each one's next token."""
+        """Attend for all running sequences in one call, check the outputs, and write the next token of each."""
         names = list(self.running)
         query = np.stack([self.running[name].query for name in names])
         out, lse = self.cache.attend(names, query, return_lse=True)
@@ -163,7 +163,7 @@ class Server:
             yield self._event("grow", [name], block=block)
 
     def _finish(self, name: str) -> Iterator[Event]:
-        """Compare all that the sequence stored, bit for bit, and give its blocks back."""
+        """Compare all keys and values of a sequence bit for bit, and free its blocks."""
         sequence = self.running[name]
         key, value = (to_host(array) for array in self.cache.gather(name))
         self.checks.gathered += 1
@@ -184,7 +184,7 @@ class Server:
         error = float(np.abs(out - expected[0]).max())
         share = max(error / allowed.out, float(np.abs(lse - expected_lse[0]).max()) / allowed.lse)
         self.checks.outputs += 1
-        # NaN compares false: written so that it fails.
+        # Not `share > 1`: NaN must fail, too.
         if not share <= 1:
             self.checks.failures.append(
                 f"{name}, step {self.step_number}: largest error {error:.3g} is {share:.3g} times "
@@ -197,7 +197,7 @@ class Server:
         return -(-request.final_length // self.cache.allocator.block_size)
 
     def _fits(self, request: Request) -> bool:
-        """Tell whether the pool can hold a request to its end, beside those that run."""
+        """Tell whether the pool can hold a request and all running ones at their final lengths."""
         committed = sum(self._blocks(sequence.request) for sequence in self.running.values())
         return committed + self._blocks(request) <= self.cache.allocator.num_blocks
 

@@ -1,8 +1,8 @@
-"""A one-layer stand-in for a language model: fixed, seeded weights over byte tokens.
+"""`ToyModel`: a stand-in for a language model, with one layer, random weights and bytes as tokens.
 
-The weights are random, so what it writes means nothing. Queries, keys and values are as a real layer
-makes them: different at each position, with scores peaky enough that a wrong weight shows. The tour and
-the scripts in ``tutorials/`` run on it.
+The text that it generates means nothing. Its queries, keys and values are like those of a real layer: they differ
+at each position, and scores vary enough that a wrong attention weight shows in the output. The tour and the
+scripts in ``tutorials/`` use it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MODEL_DIM = 64
 
 
 class ToyModel:
-    """Embedding, positions, and the projections around one attention layer with grouped queries.
+    """Embedding, positions, and the projections of one attention layer with grouped queries.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class ToyModel:
         self.to_logits = weights(num_q_heads * head_dim, VOCABULARY, 1)
 
     def project(self, tokens: Any, start: int) -> tuple[Any, Any, Any]:
-        """Return the queries, keys and values of byte tokens at the positions from `start` on.
+        """Return the queries, keys and values of byte tokens at the positions ``start``, ``start + 1``, ….
 
         Parameters
         ----------
@@ -57,11 +57,11 @@ class ToyModel:
         return tuple((x @ to).reshape(shape) for to in (self.to_query, self.to_key, self.to_value))
 
     def logits(self, out: Any) -> Any:
-        """Return a score for each byte, float[..., 256], for attention outputs, float[..., num_q_heads, head_dim]."""
+        """Return logits of the next byte, float[..., 256], for attention outputs float[..., num_q_heads, head_dim]."""
         return out.reshape(*out.shape[:-2], -1) @ self.to_logits
 
     def ranked_tokens(self, out: Any) -> Any:
-        """Return the bytes by falling likelihood, uint8[256], for one token's attention output."""
+        """Return all bytes, the most likely next one first, uint8[256], for the attention output of one token."""
         return np.argsort(-self.logits(out), kind="stable").astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks: ``lockstep`` and ``gpu`` print both sides of each comparison, ``allocator`` what a block costs."""
+"""``paged-numba bench``: benchmarks of lockstep, of kernels on a GPU, and of the allocator."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from ..options import file_to_write
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba bench``."""
     parser.add_argument(
-        "what", choices=("lockstep", "gpu", "allocator"), help="what to measure; allocator takes 3 GB"
+        "what",
+        choices=("lockstep", "gpu", "allocator"),
+        help="what to measure; allocator needs 3 GB of memory",
     )
     parser.add_argument(
-        "--json", type=file_to_write, metavar="FILE", help="write the figures, with provenance, to FILE"
+        "--json",
+        type=file_to_write,
+        metavar="FILE",
+        help="write the figures as JSON to FILE, with date, commit, machine and versions",
     )
-    parser.add_argument("--commit", help="commit to record, where the checkout has no git")
+    parser.add_argument("--commit", help="commit to record, if the package does not run from a git checkout")
     parser.add_argument(
         "--no-simulator",
         action="store_true",
-        help="lockstep: leave out Numba's simulator, which takes seconds, on some machines a minute",
+        help="lockstep: leave out Numba's simulator, which takes seconds, or a minute on some machines",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a benchmark; return 0, 1 if two sides disagree, 2 if it cannot run here."""
+    """Run a benchmark; return 0, 1 if results differ, or 2 if it cannot run here."""
     if options.what == "gpu":
         from .gpu import run as run_gpu
 

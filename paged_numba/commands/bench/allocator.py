@@ -1,4 +1,4 @@
-"""``paged-numba bench allocator``: what a block costs in pools of 1e3 to 1e7 blocks, in time and in memory."""
+"""``paged-numba bench allocator``: time and memory for each block, in pools of 1e3 to 1e7 blocks."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ BLOCK_SIZE = 16
 BLOCKS_PER_SEQUENCE = 100
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 SAMPLE = 2000
-"""Sequences that an operation is timed on, at most; more only where the pool is filled and emptied."""
+"""Most sequences that an operation is timed on, except to fill and to empty the pool."""
 
 LEAST_BLOCKS = 10**5
-"""A small pool is used over and over until as many blocks were timed."""
+"""Least number of blocks to time. A small pool is used repeatedly to reach it."""
 
 MEMORY_BLOCKS = 10**5
 
 
 def token_ids(seq: int) -> Any:
-    """Return ids of a sequence that no other has, int64[num_tokens]; fills its blocks."""
+    """Return token ids that no other sequence has and that fill whole blocks, int64[num_tokens]."""
     count = BLOCKS_PER_SEQUENCE * BLOCK_SIZE
     return np.arange(count * seq, count * (seq + 1))
 
 
 class Stopwatch:
-    """Seconds by operation, and the blocks that they were spent on."""
+    """Seconds for each operation, and the number of blocks that it handled."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.blocks: dict[str, int] = {}
 
     def time(self, operation: str, calls: Iterable[Callable[[], object]]) -> None:
-        """Time calls, each by itself: one is for `BLOCKS_PER_SEQUENCE` blocks."""
+        """Time each call; a call handles `BLOCKS_PER_SEQUENCE` blocks."""
         seconds, count = 0.0, 0
         for call in calls:
             start = time.perf_counter()
@@ -52,12 +52,12 @@ class Stopwatch:
         self.blocks[operation] = self.blocks.get(operation, 0) + count
 
     def microseconds(self) -> dict[str, float]:
-        """Return the time of a block by operation."""
+        """Return the microseconds for one block, by operation."""
         return {name: seconds / self.blocks[name] * 1e6 for name, seconds in self.seconds.items()}
 
 
 def use(num_blocks: int, watch: Stopwatch) -> None:
-    """Fill a pool, use it in every way, and empty it."""
+    """Fill a pool, time every operation on it, and empty it."""
     pool = BlockAllocator(num_blocks, BLOCK_SIZE, prefix_caching=True)
     everything = range(num_blocks // BLOCKS_PER_SEQUENCE)
     some = everything[-SAMPLE:]
@@ -74,7 +74,7 @@ def use(num_blocks: int, watch: Stopwatch) -> None:
     watch.time("fork", (lambda seq=seq: pool.fork(seq, -1 - seq) for seq in some))  # type: ignore[misc]
     watch.time("free of a fork", each(pool.free, (-1 - seq for seq in some)))
     watch.time("free", each(pool.free, everything))
-    # The last block of each is computed again, so that a block is given up.
+    # The last block of each sequence is always computed again, so a cached block is evicted for it.
     watch.time("add, found", map(add, some))
     for seq in some:
         pool.free(seq)
@@ -83,7 +83,7 @@ def use(num_blocks: int, watch: Stopwatch) -> None:
     for seq in others:
         pool.free(seq)
 
-    # A block at a time, as decode grows a sequence.
+    # One block at a time, as a sequence grows while it decodes.
     def grow(seq: int) -> Callable[[], object]:
         ids = token_ids(seq).reshape(-1, BLOCK_SIZE)
         pool.add(seq, ids[0, :0])
@@ -100,7 +100,7 @@ def use(num_blocks: int, watch: Stopwatch) -> None:
 
 
 def hashing() -> float:
-    """Return the microseconds that a dictionary takes to find and to enter a block's ids, without an allocator."""
+    """Return the microseconds that a plain dictionary takes to hash and enter the token ids of a block."""
     keys = [token_ids(seq).tobytes()[: BLOCK_SIZE * 8] for seq in range(MEMORY_BLOCKS)]
     start = time.perf_counter()
     known = {key: place for place, key in enumerate(keys)}
@@ -108,7 +108,7 @@ def hashing() -> float:
 
 
 def memory() -> dict[str, float]:
-    """Return the bytes of a block, measured by tracemalloc: of an empty pool, one in use, and one that is cached."""
+    """Return the bytes for each block, measured by tracemalloc, of an empty and of a full pool."""
 
     def bytes_per_block(prefix_caching: bool, fill: bool) -> float:
         tracemalloc.start()
@@ -148,12 +148,12 @@ def run(json_path: Path | None, commit: str | None) -> int:
         for name, exponent in exponents.items()
     ]
     print(
-        f"Microseconds a block of {BLOCK_SIZE} tokens, sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching."
+        f"Microseconds for a block of {BLOCK_SIZE} tokens, in sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching."
     )
     print(table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows))
     alone, bytes_per_block = hashing(), memory()
-    print(f"A dictionary alone takes {alone:.2f} microseconds to hash and enter a block's token ids.")
-    print(table(["bytes a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]))
+    print(f"A plain dictionary takes {alone:.2f} microseconds to hash and enter the token ids of a block.")
+    print(table(["bytes for a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]))
     if json_path is not None:
         figures = {
             "microseconds": {str(size): found for size, found in times.items()},

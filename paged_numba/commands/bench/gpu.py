@@ -1,7 +1,7 @@
-"""``paged-numba bench gpu``: achieved memory bandwidth of each kernel beside that of a device copy.
+"""``paged-numba bench gpu``: memory bandwidth of each kernel, compared with a device copy.
 
-Bytes are counted from the shapes: each input element that must be read, once, and each output element
-written, once. A kernel that reads K and V again for every query head is not credited for it.
+Bytes are counted from the shapes: each input element counts once, and each output element once. A kernel that
+reads K and V again for every query head gets no credit for it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def run(json_path: Path | None, commit: str | None) -> int:
     reason = targets.cuda_unavailable_reason()
     if reason is not None:
         print(f"bench gpu needs a GPU, and {reason}.", file=sys.stderr)
-        print("What to install for one: paged-numba doctor", file=sys.stderr)
+        print("`paged-numba doctor` says what to install.", file=sys.stderr)
         return 2
     from numba import cuda
 
@@ -103,7 +103,7 @@ def _driver_version() -> str:
 
 
 def _time(call: Callable[[], None], repeats: int) -> list[float]:
-    """Return the milliseconds of each of `repeats` calls that follow one another without a gap."""
+    """Return the milliseconds of each of `repeats` calls that run back to back."""
     from numba import cuda
 
     for _ in range(3):
@@ -146,7 +146,7 @@ def _copy_row() -> Row:
 
 
 def _random_device_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "float32") -> Any:
-    """Return normal numbers on the GPU: a few million drawn, repeated with an odd period."""
+    """Return normal random numbers on the GPU: a few million are drawn and repeated."""
     from numba import cuda
 
     return cuda.to_device(np.resize(rng.standard_normal(2**22 + 1, np.float32).astype(dtype), shape))
@@ -189,16 +189,15 @@ def _moving_rows(rng: np.random.Generator, ceiling: float) -> list[Row]:
 def _launcher(operation: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
     """Return a call of the kernels that `operation` launches, without its validation.
 
-    The first call goes through the operation and records what it launches; on a GPU the timed region then
-    holds nothing but those launches.
+    The operation is called once, and its launches are recorded. The returned call repeats only those launches.
     """
     recorded: list[tuple[Any, ...]] = []
     original = targets.launch
 
-    def record(kernel: Any, grid: Any, block: Any, *args: Any, target: str = "auto") -> None:
-        recorded.append((kernel[grid, block], args))
+    def record(kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, **_: Any) -> None:
+        recorded.append((kernel[blocks_per_grid, threads_per_block], args))
 
-    targets.launch = record  # type: ignore[assignment] # one that keeps the target out
+    targets.launch = record
     try:
         operation(*arguments, target="cuda")
     finally:
@@ -227,7 +226,7 @@ DECODE_CASES = (
 
 
 def _decode_rows(rng: np.random.Generator, ceiling: float) -> list[Row]:
-    """Measure decode attention, each case checked against float64 for a few sequences first."""
+    """Measure decode attention; two sequences of each case are first compared with float64 attention."""
     from numba import cuda
 
     rows = []
@@ -251,7 +250,7 @@ def _decode_rows(rng: np.random.Generator, ceiling: float) -> list[Row]:
         moved = kv_bytes + 2 * query_host.nbytes + tables_host.nbytes + lens_host.nbytes
         times = _time(decode, 5 if algorithm == "naive" else 20)
         shape = f"{num_seqs} x {num_q_heads}/{num_kv_heads} heads x {head_dim}, {seq_len} tokens, {dtype}"
-        # Outputs of float16 are rounded to 11 bits; none is beyond 4.
+        # float16 has 11 bits, and no output is larger than 4.
         allowed = 1e-4 if dtype == "float32" else 4e-3
         rows.append(_row(f"decode {algorithm}", shape, moved, times, ceiling, error, allowed))
         del key_cache, value_cache, arguments, decode
@@ -263,9 +262,9 @@ def _attention_with(algorithm: str) -> Callable[..., Any]:
 
 
 def _decode_error(out: Any, query: Any, key_cache: Any, value_cache: Any, blocks: Any) -> float:
-    """Return the largest error of one sequence's output against float64."""
+    """Return the largest error of the output of one sequence, compared with float64 attention."""
     key, value = (
-        np.concatenate([cache[int(b)].copy_to_host() for b in blocks]).astype(np.float64)
+        np.concatenate([cache[block].copy_to_host() for block in blocks.tolist()]).astype(np.float64)
         for cache in (key_cache, value_cache)
     )
     group = query.shape[0] // key.shape[1]

@@ -1,4 +1,4 @@
-"""Where and when a figure was measured."""
+"""Provenance of a benchmark's figures: date, commit, machine and versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("paged-numba", "numpy", "numba", "numba-cuda", "llvmlite")
 
 
 def provenance(commit: str | None = None) -> dict[str, Any]:
-    """Return date, commit, machine and versions."""
+    """Return date, commit, machine and versions, as a record that JSON can hold."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit or _commit(),
@@ -26,7 +26,7 @@ def provenance(commit: str | None = None) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that matter, those that are installed."""
+    """Return the versions of the packages in `PACKAGES` that are installed."""
     return {name: version for name in PACKAGES if (version := _version(name))}
 
 
@@ -38,7 +38,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str:
-    """Return the checkout's commit, with ``+`` if files differ from it; "unknown" outside git."""
+    """Return the commit of the checkout, with ``+`` if files have changed; "unknown" outside git."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -53,5 +53,5 @@ def _commit() -> str:
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a benchmark's figures."""
+    """Write the figures of a benchmark to a file."""
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
