@@ -71,7 +71,20 @@ class KernelIndexError(KernelError, IndexError):
 
 
 class SynchronizationError(KernelError):
-    """Some threads do not reach a barrier or a warp operation that others wait at."""
+    """Some threads do not reach a barrier or a warp operation that others wait at.
+
+    Attributes
+    ----------
+    what : str
+        The message without the place.
+    lane : int or None
+        Flat index of the lane at fault, if there is one.
+    """
+
+    def __init__(self, what: str, place: str, lane: int | None = None) -> None:
+        super().__init__(f"{what}, {place}")
+        self.what = what
+        self.lane = lane
 
 
 class UnsupportedConstructError(KernelError, NotImplementedError):
