@@ -76,15 +76,12 @@ class SynchronizationError(KernelError):
     Attributes
     ----------
     what : str
-        The message without the place.
-    lane : int or None
-        Flat index of the lane at fault, if there is one.
+        The message without the source line.
     """
 
-    def __init__(self, what: str, place: str, lane: int | None = None) -> None:
-        super().__init__(f"{what}, {place}")
+    def __init__(self, what: str, line: str) -> None:
+        super().__init__(f"{what}, {line}")
         self.what = what
-        self.lane = lane
 
 
 class UnsupportedConstructError(KernelError, NotImplementedError):

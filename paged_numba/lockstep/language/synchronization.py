@@ -64,9 +64,10 @@ def sync_grid(machine: Machine, mask: Mask) -> None:
     _barrier(machine, mask, "grid.sync()", np.bool_(False))
     here = masks.lanes(mask, machine.shape)
     if not here.all():
-        lane = machine.first_lane(~here)
+        missing = machine.block_idx(int(np.argmin(here.all(axis=1))))
         raise SynchronizationError(
-            "grid.sync() must be reached by every thread block", machine.whereabouts(lane), lane
+            f"grid.sync() must be reached by every thread block, blockIdx={missing} does not reach it",
+            source_line(),
         )
 
 
@@ -111,9 +112,8 @@ def require_members(machine: Machine, mask: Mask, membermask: Any, what: str) ->
         member = int(np.broadcast_to(members, machine.shape).flat[lane])
         raise SynchronizationError(
             f"{what} needs the calling lane in its mask, lane {lane % machine.threads % WARP_SIZE} is not in "
-            f"{member:#010x}",
-            machine.whereabouts(lane),
-            lane,
+            f"{member:#010x}, {machine.thread_name(lane)}",
+            source_line(),
         )
     # Lanes in the member mask of a calling lane that have not returned and do not call.
     callers = _lanes(machine, _warps(machine, here).any(axis=2))
@@ -136,9 +136,8 @@ def require_members(machine: Machine, mask: Mask, membermask: Any, what: str) ->
         lane = machine.first_lane(missing)
         raise SynchronizationError(
             f"{what} must be reached by every lane in its mask, lane "
-            f"{lane % machine.threads % WARP_SIZE} is elsewhere",
-            machine.whereabouts(lane),
-            lane,
+            f"{lane % machine.threads % WARP_SIZE} is elsewhere, {machine.thread_name(lane)}",
+            source_line(),
         )
 
 
@@ -163,9 +162,9 @@ def _shuffle(machine: Machine, mask: Mask, membermask: Any, value: Any, source: 
         lane = machine.first_lane(absent & here)
         asked = int(np.broadcast_to(source, machine.shape).flat[lane])
         raise SynchronizationError(
-            f"{what} reads from lane {asked}, which does not take part (its value would be undefined)",
-            machine.whereabouts(lane),
-            lane,
+            f"{what} reads from lane {asked}, which does not take part (its value would be undefined), "
+            f"{machine.thread_name(lane)}",
+            source_line(),
         )
     if not isinstance(value, np.ndarray) or value.shape[1] == 1:
         return value

@@ -84,8 +84,7 @@ def _cooperative(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
         except SynchronizationError as error:
             if not machine.collects_errors:
                 raise
-            lane = machine.first_lane(mask) if error.lane is None else error.lane
-            machine.tell_wrong(lane, "synchronization", error.what, None)
+            machine.tell_wrong(machine.first_lane(mask), "synchronization", error.what)
             result = arguments[1] if kind == "shuffle" else np.int32(0)
             if function is synchronization.match_all_sync:
                 result = np.int32(0), np.bool_(False)
