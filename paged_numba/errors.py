@@ -71,7 +71,17 @@ class KernelIndexError(KernelError, IndexError):
 
 
 class SynchronizationError(KernelError):
-    """Some threads do not reach a barrier or a warp operation that others wait at."""
+    """Some threads do not reach a barrier or a warp operation that others wait at.
+
+    Attributes
+    ----------
+    what : str
+        The message without the source line.
+    """
+
+    def __init__(self, what: str, line: str) -> None:
+        super().__init__(f"{what}, {line}")
+        self.what = what
 
 
 class UnsupportedConstructError(KernelError, NotImplementedError):

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import LaunchError
-from .compiler.expressions import typed
+from .compiler.names import typed
 from .compiler.translate import translate
 from .machine.lanes import Dim3
 from .machine.machine import Machine

@@ -1026,3 +1026,10 @@ def dtype_of_an_array(out, x):
     tile[t] = x[t]
     cuda.syncthreads()
     out[t] = tile[3 - t] + x.dtype.type(2.7) + t
+
+
+@feature(ints(), np.arange(64).reshape(8, 8), expected=(24 + T8) * 100 + 8 * T8 + 3)
+@cuda.jit
+def element_and_its_mirror(out, x):
+    t = cuda.threadIdx.x
+    out[t] = x[3, t] * 100 + x[t, 3]

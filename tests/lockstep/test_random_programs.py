@@ -198,6 +198,6 @@ def test_fuzz_would_notice_a_machine_that_ignores_divergence(monkeypatch):
     ])  # fmt: skip
     expected = run_one_by_one(source, 10, DATA)
     np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)
-    monkeypatch.setitem(FunctionWriter.names, "blend", lambda mask, new, old: new)
+    monkeypatch.setitem(FunctionWriter.vocabulary, "blend", lambda mask, new, old: new)
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)

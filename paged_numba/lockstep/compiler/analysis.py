@@ -1,8 +1,8 @@
-"""What a kernel's syntax tree tells before it runs: its variables, their regions, where lanes may leave.
+"""Analysis of a kernel's syntax tree: its variables and their home regions, early exits, loops that only add up.
 
-A region is the body of a function, of a loop or of a branch. Each variable has a home, the smallest
-region that holds every access to it: an assignment needs to keep the old value of inactive lanes only
-where some lane of the home region is inactive.
+A region is the body of a function, of a loop or of a branch. The home of a variable is the smallest region that
+contains every access to it. An assignment has to keep the old value of inactive lanes only if some lane that entered
+the home region is inactive: a variable that lives in one branch never needs the lanes of the other.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 Region = tuple[ast.stmt | str, ...]
-"""The statements that enclose a region, outermost first; a branch of an ``if`` also has ``body`` or ``orelse``."""
+"""The statements that enclose a region, outermost first; an ``if`` is followed by ``body`` or ``orelse``."""
 
 FUNCTION: Region = ()
 
 
 def variables(function: ast.FunctionDef) -> set[str]:
-    """Return the names that the function binds, its parameters included."""
+    """Return the names that a function binds, its parameters included."""
     bound = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -27,7 +27,7 @@ def variables(function: ast.FunctionDef) -> set[str]:
 
 
 def leaves(statements: Sequence[ast.stmt]) -> frozenset[str]:
-    """Return how lanes may leave these statements early: ``return``, ``break``, ``continue``."""
+    """Return the ways in which lanes may leave these statements early: ``return``, ``break``, ``continue``."""
     ways: set[str] = set()
     for statement in statements:
         if isinstance(statement, ast.Return):
@@ -47,8 +47,8 @@ def leaves(statements: Sequence[ast.stmt]) -> frozenset[str]:
 def homes(function: ast.FunctionDef) -> dict[str, Region]:
     """Return the home region of each variable.
 
-    A region inside a loop is entered again, by other lanes perhaps: there a variable is at home only if
-    it is assigned before anything else happens to it, so that no value of an earlier round is read.
+    A region inside a loop is entered again in the next iteration, perhaps by other lanes. It can be a variable's home
+    only if it assigns the variable before it reads it, so that no value of an earlier iteration is read.
     """
     accesses: dict[str, list[Region]] = {}
     bodies: dict[Region, Sequence[ast.stmt]] = {FUNCTION: function.body}
@@ -100,7 +100,7 @@ def _common(regions: list[Region]) -> Region:
         if any(part is not parts[0] for part in parts):
             break
         shared.append(parts[0])
-    # An `if` without its branch is not a region: the `if` itself runs in the one around it.
+    # An `if` without its branch is not a region: its test runs in the region around it.
     if shared and isinstance(shared[-1], ast.If):
         shared.pop()
     return tuple(shared)
@@ -111,7 +111,7 @@ def _enclosing(region: Region) -> Region:
 
 
 def _reentered(region: Region) -> bool:
-    """Tell whether a loop encloses the region, other than the one whose body it is."""
+    """Tell whether the region lies inside a loop, apart from a loop whose body it is."""
     around = _enclosing(region) if region else ()
     return any(isinstance(part, (ast.For, ast.While)) for part in around)
 
@@ -158,9 +158,9 @@ class Accumulation(NamedTuple):
     Attributes
     ----------
     variable : str
-        The loop's.
+        The variable of the loop.
     steps : list of (str, ast.expr, bool)
-        What the body assigns, in order: a name, an expression, and whether it is added to the name.
+        The assignments of the body, in order: a name, an expression, and whether it is added to the name.
     """
 
     variable: str
@@ -170,11 +170,18 @@ class Accumulation(NamedTuple):
 _SIMPLE = (ast.Name, ast.Constant, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Subscript, ast.Tuple, ast.Load)
 
 
-def accumulation(node: ast.For, is_cast: Callable[[str], bool]) -> Accumulation | None:
-    """Return what a loop adds up if its iterations can run at once, else None.
+def accumulation(node: ast.For, is_dtype: Callable[[ast.expr], bool]) -> Accumulation | None:
+    """Return the sums of a loop whose iterations can run at once, else None.
 
-    They can if the body stores nothing, calls nothing but casts and does not branch, and if the only names that it
-    carries from one iteration to the next are those that it adds to and reads nowhere else.
+    They can if the body stores nothing, calls nothing but casts and does not branch, and if the only variables that
+    carry a value from one iteration to the next are sums that the body does not read otherwise.
+
+    Parameters
+    ----------
+    node : ast.For
+        A loop over ``range(…)``.
+    is_dtype : callable
+        Tells whether an expression names a dtype, so that calling it is a cast.
     """
     if node.orelse or not isinstance(node.target, ast.Name):
         return None
@@ -190,7 +197,7 @@ def accumulation(node: ast.For, is_cast: Callable[[str], bool]) -> Accumulation 
             return None
         for part in ast.walk(statement.value):
             if isinstance(part, ast.Call):
-                if not isinstance(part.func, ast.Name) or part.keywords or not is_cast(part.func.id):
+                if not isinstance(part.func, ast.Name) or part.keywords or not is_dtype(part.func):
                     return None
             elif not isinstance(part, _SIMPLE):
                 return None
@@ -201,7 +208,7 @@ def accumulation(node: ast.For, is_cast: Callable[[str], bool]) -> Accumulation 
         return None
     pending = set(assigned)
     for name, value, _ in steps:
-        # A name that is read before it is assigned, or a sum that is read, is carried.
+        # A name that is read before it is assigned, or a sum that is read, carries a value over.
         read = {part.id for part in ast.walk(value) if isinstance(part, ast.Name)}
         if read & (pending | sums):
             return None
@@ -209,14 +216,21 @@ def accumulation(node: ast.For, is_cast: Callable[[str], bool]) -> Accumulation 
     return Accumulation(node.target.id, steps)
 
 
-def calls_in_indices(definition: ast.FunctionDef) -> set[ast.Call]:
-    """Return the calls whose results may become part of an index, by way of variables too."""
+def calls_in_indices(definition: ast.FunctionDef, is_atomic: Callable[[ast.expr], bool]) -> set[ast.Call]:
+    """Return the calls whose results may become part of an index, directly or through variables.
+
+    Parameters
+    ----------
+    definition : ast.FunctionDef
+    is_atomic : callable
+        Tells whether an expression names an atomic operation, whose second argument is an index.
+    """
     flows: list[ast.AST] = []
     assignments: list[tuple[set[str], ast.AST]] = []
     for node in ast.walk(definition):
         if isinstance(node, ast.Subscript):
             flows.append(node.slice)
-        elif isinstance(node, ast.Call) and ".atomic." in f".{ast.unparse(node.func)}":
+        elif isinstance(node, ast.Call) and is_atomic(node.func):
             flows += node.args[1:2]
         elif isinstance(node, ast.Assign):
             targets = {name.id for target in node.targets for name in _target_names(target)}

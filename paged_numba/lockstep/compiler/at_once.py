@@ -1,9 +1,9 @@
 """Iterations of a loop at once: in a small launch the calls of NumPy cost more than their work.
 
-A loop that only adds up (`analysis.accumulation`) runs its iterations along a third axis, in front of thread
-blocks and threads. Sums are added in the loop's order, so that the results are the same to the bit. Where
-anything is out of the ordinary, an error included, the loop runs again one iteration after the other: its body
-stores nothing.
+A loop that only adds up (`analysis.accumulation`) runs its iterations along a third axis, before those of thread
+blocks and threads. Sums are added in the loop's order, so the results are the same to the bit. If the kernel makes an
+error in some iteration, or the loop turns out not to fit, it runs again one iteration after the other, and raises the
+error there: its body stores nothing, so nothing happens twice.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ MOST_VALUES = 1 << 16
 """Values of an expression, over all lanes and iterations: more are no faster at once."""
 
 
+class NotAtOnceError(Exception):
+    """A loop whose iterations must run one by one; it never leaves the lane program."""
+
+
 def at_once(machine: Machine, mask: Mask, *bounds: Any) -> Any:
-    """Return the indices of ``range(*bounds)``, [iterations, 1, 1], or None where they go one by one."""
+    """Return the indices of ``range(*bounds)``, [iterations, 1, 1], or None if they must run one by one."""
     start, stop, step = range_bounds(bounds)
     stop = uniform(stop)
     if any(isinstance(bound, np.ndarray) for bound in (start, stop, step)) or step == 0:
@@ -35,9 +39,21 @@ def at_once(machine: Machine, mask: Mask, *bounds: Any) -> Any:
 
 
 def accumulate(total: Any, terms: Any) -> Any:
-    """Return ``total + terms[0] + terms[1] + …``, added in this order."""
-    if terms.ndim != 3 or arithmetic_result(total.dtype, terms.dtype) != total.dtype:
-        raise ValueError("the sum changes its type, or adds the same number in each iteration")
+    """Return ``total + terms[0] + terms[1] + …``, added in this order.
+
+    Raises
+    ------
+    NotAtOnceError
+        If `terms` are not numbers by iteration, or the sum changes its type.
+    """
+    if (
+        not isinstance(terms, np.ndarray)
+        or terms.ndim != 3
+        or not isinstance(total, (np.ndarray, np.generic))
+    ):
+        raise NotAtOnceError("each iteration adds the same number, or no number")
+    if arithmetic_result(total.dtype, terms.dtype) != total.dtype:
+        raise NotAtOnceError("the sum changes its type")
     shape = np.broadcast_shapes(np.shape(total), terms.shape[1:])
     values = np.empty((len(terms) + 1, *shape), total.dtype)
     values[0] = total
@@ -49,11 +65,17 @@ def accumulate(total: Any, terms: Any) -> Any:
 
 
 def latest(value: Any) -> Any:
-    """Return what a name holds after the last iteration."""
+    """Return the value of a variable after the last iteration.
+
+    Raises
+    ------
+    NotAtOnceError
+        If it is a view or a tuple.
+    """
     if isinstance(value, np.generic):
         return value
     if not isinstance(value, np.ndarray):
-        raise TypeError("views are made one by one")
+        raise NotAtOnceError("views and tuples are made one by one")
     if value.ndim < 3:
         return value
     return value[-1, 0, 0] if value.shape[1:] == (1, 1) else value[-1]

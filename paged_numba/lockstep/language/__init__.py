@@ -1,1 +1,5 @@
-"""What a kernel can say: functions, intrinsics, synchronization, atomics, access to arrays, control flow."""
+"""The language of kernels on lane values: the functions that lane programs call.
+
+`control` has assignment, short circuits and loops; `access` indexing and attributes; `functions`, `synchronization` and
+`atomics` the intrinsics, which `intrinsics` lists by the names that kernels call them by.
+"""

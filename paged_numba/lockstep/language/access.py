@@ -1,4 +1,4 @@
-"""What a kernel does with a value: index it, store into it, ask for an attribute."""
+"""Access to arrays, tuples and records: indexing, stores and attributes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def set_attribute(mask: Mask, value: Any, name: str, new: Any) -> None:
 
 
 def _kind(value: Any) -> str:
-    """Name what a kernel's author would call a value."""
+    """Return what the author of a kernel would call a value, for an error."""
     if isinstance(value, LaneArray):
         return f"the array {value.name}"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Atomic operations: several lanes at one address take turns, in lane order, and each gets the old value."""
+"""Atomic operations: lanes that address the same element take turns, in lane order, and each gets the old value."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from ...errors import KernelError
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
+from .intrinsic import Intrinsic
 
-Update = Callable[[Any, Any], Any]
+Update = Callable[..., Any]
+"""``update(old, *operands)`` returns the new values of elements."""
 
 
-def _update(array: LaneArray, mask: Mask, index: Any, operands: tuple[Any, ...], update: Update) -> Any:
-    """Replace each element addressed by ``update(old, *operands)``, a turn a lane; return the old values."""
+def _update(
+    array: LaneArray,
+    mask: Mask,
+    index: Any,
+    operands: tuple[Any, ...],
+    update: Update,
+    exchanges: bool = False,
+) -> Any:
+    """Replace each addressed element by ``update(old, *operands)``, one lane at a time; return the old values."""
     if not isinstance(array, LaneArray):
         raise KernelError(f"an atomic operation needs an array, got {type(array).__name__}")
     if not array.buffer.flags.writeable:
@@ -25,11 +34,12 @@ def _update(array: LaneArray, mask: Mask, index: Any, operands: tuple[Any, ...],
     if len(index) != len(array.lengths):
         raise KernelError(f"{array.name} has {len(array.lengths)} dimensions, indexed with {len(index)}")
     shape = array.machine.shape
+    position, mask = array.locate_atomic(mask, index, exchanges)
     chosen = np.broadcast_to(np.asarray(mask), shape)
-    position = np.broadcast_to(array.address(mask, index), shape)[chosen]
+    position = np.broadcast_to(position, shape)[chosen]
     operands = tuple(np.broadcast_to(x, shape)[chosen].astype(array.dtype) for x in operands)
     old = np.empty(position.size, array.dtype)
-    # Lanes at one address are neighbours after a stable sort; in round r each address serves its r-th lane.
+    # A stable sort makes lanes with one address neighbours; round r updates each address for its r-th lane.
     order = np.argsort(position, kind="stable")
     ordered = position[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if ordered.size else ordered
@@ -44,11 +54,12 @@ def _update(array: LaneArray, mask: Mask, index: Any, operands: tuple[Any, ...],
     return result
 
 
-def _operation(update: Callable[..., Any], doc: str) -> Callable[..., Any]:
-    def atomic(machine: Machine, mask: Mask, array: Any, index: Any, *operands: Any) -> Any:
-        return _update(array, mask, index, operands, update)
+def _operation(update: Update, exchanges: bool = False) -> Callable[..., Any]:
+    """Return ``atomic(machine, mask, array, index, *operands)``; one that `exchanges` ignores the old value."""
 
-    atomic.__doc__ = doc
+    def atomic(machine: Machine, mask: Mask, array: Any, index: Any, *operands: Any) -> Any:
+        return _update(array, mask, index, operands, update, exchanges)
+
     return atomic
 
 
@@ -60,36 +71,46 @@ def _fmin(old: Any, new: Any) -> Any:
     return np.fmin(old, new) if old.dtype.kind == "f" else np.minimum(old, new)
 
 
-add = _operation(np.add, "``old + value``.")
-sub = _operation(np.subtract, "``old - value``.")
-and_ = _operation(np.bitwise_and, "``old & value``.")
-or_ = _operation(np.bitwise_or, "``old | value``.")
-xor = _operation(np.bitwise_xor, "``old ^ value``.")
-exch = _operation(lambda old, new: new, "``value``.")
-max_ = _operation(
-    lambda old, new: np.where(new > old, new, old), "The larger; a NaN operand changes nothing."
-)
-min_ = _operation(
-    lambda old, new: np.where(new < old, new, old), "The smaller; a NaN operand changes nothing."
-)
-nanmax = _operation(_fmax, "The larger; a NaN gives way to a number.")
-nanmin = _operation(_fmin, "The smaller; a NaN gives way to a number.")
-inc = _operation(
-    lambda old, limit: np.where(old >= limit, 0, old + 1).astype(old.dtype),
-    "0 after `limit`, else ``old + 1``.",
-)
-dec = _operation(
-    lambda old, limit: np.where((old == 0) | (old > limit), limit, old - 1).astype(old.dtype),
-    "`limit` after 0, else ``old - 1``.",
-)
+def _inc(old: Any, limit: Any) -> Any:
+    return np.where(old >= limit, 0, old + 1).astype(old.dtype)
 
 
-def cas(machine: Machine, mask: Mask, array: Any, index: Any, expected: Any, new: Any) -> Any:
-    """Store `new` where the element is `expected`."""
-    operation: Any = lambda old, want, value: np.where(old == want, value, old)  # noqa: E731
-    return _update(array, mask, index, (expected, new), operation)
+def _dec(old: Any, limit: Any) -> Any:
+    return np.where((old == 0) | (old > limit), limit, old - 1).astype(old.dtype)
+
+
+def _swap(old: Any, expected: Any, new: Any) -> Any:
+    return np.where(old == expected, new, old)
 
 
 def compare_and_swap(machine: Machine, mask: Mask, array: Any, expected: Any, new: Any) -> Any:
     """Store `new` in the first element where it is `expected`."""
-    return cas(machine, mask, array, (np.int64(0),), expected, new)
+    return _update(array, mask, np.int64(0), (expected, new), _swap)
+
+
+_UPDATES: dict[str, Update] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "and_": np.bitwise_and,
+    "or_": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    # A NaN operand changes nothing.
+    "max": lambda old, new: np.where(new > old, new, old),
+    "min": lambda old, new: np.where(new < old, new, old),
+    # Of a NaN and a number, the number.
+    "nanmax": _fmax,
+    "nanmin": _fmin,
+    "inc": _inc,
+    "dec": _dec,
+    "cas": _swap,
+}
+
+ATOMICS: dict[str, Intrinsic] = {
+    **{
+        f"atomic.{name}": Intrinsic(_operation(update), masked=True, kind="atomic")
+        for name, update in _UPDATES.items()
+    },
+    "atomic.exch": Intrinsic(_operation(lambda old, new: new, exchanges=True), masked=True, kind="atomic"),
+    "atomic.compare_and_swap": Intrinsic(compare_and_swap, masked=True, kind="atomic"),
+}
+"""``cuda.atomic.*``, by path."""

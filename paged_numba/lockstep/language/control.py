@@ -1,4 +1,8 @@
-"""What translated kernels call for assignment, loops and short circuits; `NAMES` is their vocabulary."""
+"""Assignment, short circuits and loops under a mask; `NAMES` holds all functions that lane programs call by name.
+
+A lane program changes its mask in the open (see `compiler`); what a single expression or statement does under a mask is
+here. ``blend(mask, new, old)`` is an assignment, ``trips`` the rounds of a ``for`` loop.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from .intrinsics import floordiv, mod, raise_in_kernel
 
 
 class Unset:
-    """What a variable holds before its first assignment; any use of it is an error."""
+    """The value of a variable before its first assignment; any use of it raises KernelError."""
 
     __array_ufunc__ = None
 
@@ -41,7 +45,7 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
         return new
     if isinstance(new, tuple):
         if not isinstance(old, tuple) or len(new) != len(old):
-            raise KernelError(f"a variable holds tuples of different lengths, {source_line()}")
+            raise KernelError(f"a variable must hold tuples of one length in all threads, {source_line()}")
         parts = [blend(mask, n, o) for n, o in zip(new, old, strict=True)]
         return type(new)(*parts) if hasattr(new, "_fields") else tuple(parts)
     if isinstance(new, LaneArray):
@@ -49,14 +53,14 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
     if new is None or isinstance(new, (str, bool)) or old is None:
         if new == old:
             return new
-        raise KernelError(f"a variable is None in some threads and not in others, {source_line()}")
+        raise KernelError(f"a variable must be None in all threads or in none, {source_line()}")
     return np.where(mask, new, old)
 
 
 def _blend_views(mask: Mask, new: LaneArray, old: Any) -> LaneArray:
     same = isinstance(old, LaneArray) and old.buffer is new.buffer and old.strides == new.strides
     if not same:
-        raise KernelError(f"a variable holds different arrays in different threads, {source_line()}")
+        raise KernelError(f"a variable must hold the same array in all threads, {source_line()}")
     shape = tuple(
         n if n is o or (np.ndim(n) == 0 and np.ndim(o) == 0 and n == o) else np.where(mask, n, o)
         for n, o in zip(new.lengths, old.lengths, strict=True)
@@ -65,7 +69,7 @@ def _blend_views(mask: Mask, new: LaneArray, old: Any) -> LaneArray:
 
 
 def keep(mask: Mask, home: Mask, new: Any, old: Any) -> Any:
-    """Assign within an expression."""
+    """Return the value of an assignment expression, `new` in the active lanes and `old` in the others."""
     return new if mask is home else blend(mask, new, old)
 
 
@@ -79,7 +83,7 @@ def unpack(mask: Mask, value: Any, count: int) -> tuple[Any, ...]:
     return value
 
 
-# Short circuits. The second operand is a function of the mask of the lanes that evaluate it.
+# Short circuits: later operands are functions of the mask of the lanes that evaluate them.
 
 
 def _merged(condition: Any, a: Any, b: Any) -> Any:
@@ -124,7 +128,7 @@ def conditional(
 
 
 def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
-    """Go through ``range(*bounds)``: yield the index and, once some lanes are done, a mask of the others."""
+    """Iterate over ``range(*bounds)``: yield the index and, once some lanes are done, a mask of the others."""
     start, stop, step = range_bounds(bounds)
     index = start.dtype.type
     if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
@@ -159,20 +163,20 @@ def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
     typed = [bound.astype(dtype) for bound in bounds]
     if len(typed) == 1:
         return zero, typed[0], one
-    # From one start the index is a number, not an array of equal ones.
+    # If every lane starts at the same value, keep the index a scalar.
     start = uniform(typed[0])
     return start, typed[1], typed[2] if len(typed) == 3 else one
 
 
 def uniform(value: Any) -> Any:
-    """Return a scalar for an array all of whose elements are the same."""
+    """Return the scalar for an array whose elements are all the same, else `value`."""
     if isinstance(value, np.ndarray) and value.size and value.min() == value.max():
         return value.flat[0]
     return value
 
 
 def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
-    """Go through a tuple or the first axis of an array."""
+    """Iterate over a tuple or the first axis of an array; yield each item and None, as `trips` does."""
     for value in _items(mask, values):
         yield value, None
 
@@ -180,7 +184,9 @@ def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
 def _items(mask: Mask, values: Any) -> Iterator[Any]:
     if isinstance(values, LaneArray):
         if isinstance(values.lengths[0], np.ndarray):
-            raise KernelError(f"a loop over an array whose length differs by thread, {source_line()}")
+            raise KernelError(
+                f"a loop needs an array whose length is the same in all threads, {source_line()}"
+            )
         return (values.load(mask, np.int64(i)) for i in range(values.lengths[0]))
     if isinstance(values, (tuple, list)):
         return iter(values)
@@ -237,4 +243,4 @@ NAMES: dict[str, Any] = {
     "UNSET": UNSET,
     "Unset": Unset,
 }
-"""The globals of every translated kernel."""
+"""The globals of every lane program."""

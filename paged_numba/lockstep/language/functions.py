@@ -1,4 +1,4 @@
-"""Functions of one lane that kernels may call: ``math``, ``cmath``, casts, integer and float16 intrinsics."""
+"""Functions of a single lane: ``math``, ``cmath``, builtins, casts, integer and float16 intrinsics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..machine.arithmetic import FLOAT16, FLOAT32, FLOAT64, INT64, Value, add, cast, mul, select, truth
+from .intrinsic import Intrinsic
 
 Function = Callable[..., Value]
 
@@ -44,7 +45,7 @@ def _predicate(function: Callable[[Any], Any]) -> Function:
 
 
 def _elementwise(function: Callable[..., float]) -> Callable[..., Any]:
-    """Run a scalar function on each element: for what NumPy lacks."""
+    """Return a function that calls a scalar function for each element, for functions that NumPy lacks."""
 
     def safe(*values: Any) -> float:
         try:
@@ -74,29 +75,31 @@ def _remainder(a: Any, b: Any) -> Any:
     return a - b * np.rint(a / b)
 
 
-MATH: dict[str, Function] = {
-    **{
-        name: _real(getattr(np, numpy_name))
-        for name, numpy_name in {
-            **{
-                n: n
-                for n in "exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh fabs".split()
-            },
-            **{n: n for n in ["floor", "ceil", "trunc", "degrees", "radians"]},
-            **{f"a{n}": f"arc{n}" for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
-        }.items()
-    },
-    **{n: _real(_elementwise(getattr(math, n))) for n in ["erf", "erfc", "gamma", "lgamma"]},
-    **{n: _real(getattr(np, n), 2) for n in ["hypot", "copysign", "fmod", "nextafter"]},
-    "atan2": _real(np.arctan2, 2),
-    "pow": _real(np.power, 2),
-    "remainder": _real(_remainder, 2),
-    **{n: _predicate(getattr(np, n)) for n in ["isnan", "isinf", "isfinite"]},
-    "frexp": _frexp,
-    "modf": _modf,
-    "ldexp": _ldexp,
+_TRANSCENDENTAL = {
+    **{n: n for n in "exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh".split()},
+    **{f"a{n}": f"arc{n}" for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
 }
-"""``math.*`` as Numba's CUDA target has it: ``floor`` and its kin return floating-point numbers."""
+"""Names of ``math``, with NumPy's for the same functions."""
+
+MATH: dict[str, Intrinsic] = {
+    **{n: Intrinsic(_real(getattr(np, known)), special=1) for n, known in _TRANSCENDENTAL.items()},
+    **{
+        n: Intrinsic(_real(_elementwise(getattr(math, n))), special=1)
+        for n in "erf erfc gamma lgamma".split()
+    },
+    **{n: Intrinsic(_real(getattr(np, n)), operations=1) for n in ["degrees", "radians"]},
+    **{n: Intrinsic(_real(getattr(np, n))) for n in ["fabs", "floor", "ceil", "trunc"]},
+    **{n: Intrinsic(_real(getattr(np, n), 2), special=1) for n in ["hypot", "fmod"]},
+    **{n: Intrinsic(_real(getattr(np, n), 2)) for n in ["copysign", "nextafter"]},
+    **{n: Intrinsic(_predicate(getattr(np, n))) for n in ["isnan", "isinf", "isfinite"]},
+    "atan2": Intrinsic(_real(np.arctan2, 2), special=1),
+    "pow": Intrinsic(_real(np.power, 2), special=1),
+    "remainder": Intrinsic(_real(_remainder, 2), special=1),
+    "frexp": Intrinsic(_frexp),
+    "modf": Intrinsic(_modf),
+    "ldexp": Intrinsic(_ldexp),
+}
+"""``math.*`` as in Numba's CUDA target: ``floor``, ``ceil`` and ``trunc`` return floating-point numbers."""
 
 
 def _complex(function: Callable[[Any], Any]) -> Function:
@@ -106,16 +109,21 @@ def _complex(function: Callable[[Any], Any]) -> Function:
     return call
 
 
-CMATH: dict[str, Function] = {
+CMATH: dict[str, Intrinsic] = {
     **{
-        n: _complex(getattr(np, n))
+        n: Intrinsic(_complex(getattr(np, n)))
         for n in "exp log log10 sqrt sin cos tan sinh cosh tanh isnan isinf isfinite".split()
     },
-    **{f"a{n}": _complex(getattr(np, f"arc{n}")) for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
-    "phase": _complex(np.angle),
-    "polar": _complex(lambda z: (np.abs(z), np.angle(z))),
-    "rect": lambda r, phi: r * np.exp(phi * np.complex128(1j)),
+    **{
+        f"a{n}": Intrinsic(_complex(getattr(np, f"arc{n}")))
+        for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]
+    },
+    "phase": Intrinsic(_complex(np.angle)),
+    "polar": Intrinsic(_complex(lambda z: (np.abs(z), np.angle(z)))),
+    "rect": Intrinsic(lambda r, phi: r * np.exp(phi * np.complex128(1j))),
 }
+"""``cmath.*``; its cost is not counted."""
+
 assert all(hasattr(cmath, name) for name in CMATH)
 
 
@@ -123,7 +131,7 @@ assert all(hasattr(cmath, name) for name in CMATH)
 
 
 def absolute(value: Value) -> Value:
-    """``abs(x)``: keeps the type; a real number for a complex one."""
+    """``abs(x)``: keeps the type; real for a complex number."""
     return np.abs(value.astype(np.int8) if value.dtype.kind == "b" else value)
 
 
@@ -225,33 +233,42 @@ def selp(condition: Value, a: Value, b: Value) -> Value:
     return select(condition, a, b)
 
 
-INTEGER_AND_FLOAT: dict[str, Function] = {
-    "popc": popc,
-    "clz": clz,
-    "ffs": ffs,
-    "brev": brev,
-    "fma": fma,
-    "selp": selp,
-    "cbrt": _real(np.cbrt),
+INTEGER_AND_FLOAT: dict[str, Intrinsic] = {
+    "popc": Intrinsic(popc),
+    "clz": Intrinsic(clz),
+    "ffs": Intrinsic(ffs),
+    "brev": Intrinsic(brev),
+    "fma": Intrinsic(fma, operations=2),
+    "selp": Intrinsic(selp),
+    "cbrt": Intrinsic(_real(np.cbrt), special=1),
 }
+"""Functions on ``cuda`` itself."""
 
 
-def _half(function: Callable[..., Any]) -> Function:
-    """Compute in float32 and round once, as the hardware does for one operation."""
+def _half(function: Callable[..., Any], operations: int = 0, special: int = 0) -> Intrinsic:
+    """Return the intrinsic that computes in float32 and rounds once, as the hardware does for one operation."""
 
     def call(*values: Value) -> Value:
         result = function(*(value.astype(FLOAT16).astype(FLOAT32) for value in values))
         return result if result.dtype == np.bool_ else result.astype(FLOAT16)
 
-    return call
+    return Intrinsic(call, operations=operations, special=special)
 
 
-FP16: dict[str, Function] = {
-    "hadd": _half(np.add),
-    "hsub": _half(np.subtract),
-    "hmul": _half(np.multiply),
-    "hdiv": _half(np.true_divide),
-    "hfma": _half(lambda a, b, c: mul(a.astype(FLOAT64), b) + c),
+FP16: dict[str, Intrinsic] = {
+    "hadd": _half(np.add, 1),
+    "hsub": _half(np.subtract, 1),
+    "hmul": _half(np.multiply, 1),
+    "hfma": _half(lambda a, b, c: mul(a.astype(FLOAT64), b) + c, 2),
+    "hdiv": _half(np.true_divide, special=1),
+    "hrcp": _half(lambda x: np.float32(1) / x, special=1),
+    "hrsqrt": _half(lambda x: np.float32(1) / np.sqrt(x), special=1),
+    "hexp10": _half(lambda x: np.power(np.float32(10), x), special=1),
+    **{
+        f"h{n}": _half(getattr(np, n), special=1)
+        for n in ["sin", "cos", "log", "log2", "log10", "exp", "exp2", "sqrt"]
+    },
+    **{f"h{n}": _half(getattr(np, n)) for n in ["floor", "ceil", "trunc", "rint"]},
     "hneg": _half(np.negative),
     "habs": _half(np.abs),
     "hmax": _half(np.fmax),
@@ -262,14 +279,8 @@ FP16: dict[str, Function] = {
     "hgt": _half(np.greater),
     "hle": _half(np.less_equal),
     "hlt": _half(np.less),
-    "hrcp": _half(lambda x: np.float32(1) / x),
-    "hrsqrt": _half(lambda x: np.float32(1) / np.sqrt(x)),
-    "hexp10": _half(lambda x: np.power(np.float32(10), x)),
-    **{
-        f"h{n}": _half(getattr(np, n))
-        for n in "sin cos log log2 log10 exp exp2 sqrt floor ceil trunc rint".split()
-    },
 }
+"""Functions on ``cuda.fp16``."""
 
 
 # Casts.
@@ -278,7 +289,7 @@ _NUMBA_NAMES = {"boolean": "bool", "bool": "bool", "bool_": "bool"}
 
 
 def as_dtype(value: Any) -> np.dtype[Any] | None:
-    """Return the NumPy dtype that `value` names: a NumPy type, a Numba type, or None for neither."""
+    """Return the NumPy dtype that `value`, a NumPy or Numba type, stands for; None for anything else."""
     if isinstance(value, np.dtype):
         return value
     if isinstance(value, type):
@@ -298,7 +309,7 @@ def as_dtype(value: Any) -> np.dtype[Any] | None:
 
 
 def caster(dtype: np.dtype[Any]) -> Function:
-    """Return the function that ``float32(x)`` calls in a kernel."""
+    """Return the function that a cast such as ``float32(x)`` calls."""
 
     def call(value: Value) -> Value:
         if dtype.kind == "b" and value.dtype.kind != "c":

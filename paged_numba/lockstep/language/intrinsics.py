@@ -1,47 +1,29 @@
-"""What the names in a kernel mean: intrinsics of ``cuda``, functions of ``math``, casts and builtins."""
+"""Table of intrinsics: the `Intrinsic` for each path on ``cuda``, each builtin, and each function of ``math``."""
 
 from __future__ import annotations
 
-import builtins
 import cmath
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
-from ..machine.lanes import source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
-from . import atomics, functions, synchronization
-
-
-@dataclass(frozen=True)
-class Intrinsic:
-    """Something that a kernel calls.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(machine, mask, *arguments)`` if `cooperative`, else ``function(*arguments)``.
-    cooperative : bool
-        Whether it needs to know the machine and the active lanes.
-    """
-
-    function: Callable[..., Any]
-    cooperative: bool = False
-
-
-# Cooperative ones that are small enough to stand here.
+from . import functions
+from .atomics import ATOMICS
+from .intrinsic import Intrinsic
+from .synchronization import SYNCHRONIZATION
 
 
 def _nothing(machine: Machine, mask: Mask, *arguments: Any) -> None:
-    """A memory fence: lockstep makes every store visible at once."""
+    """Do nothing for a memory fence or a pause: every store is visible at once."""
 
 
 def _grid(machine: Machine, mask: Mask, ndim: Any) -> Any:
@@ -50,15 +32,6 @@ def _grid(machine: Machine, mask: Mask, ndim: Any) -> Any:
 
 def _gridsize(machine: Machine, mask: Mask, ndim: Any) -> Any:
     return machine.gridsize(int(ndim))
-
-
-class GridGroup:
-    """What ``cuda.cg.this_grid()`` returns."""
-
-    __lane_attributes__ = ("sync",)
-
-    def __init__(self, machine: Machine, mask: Mask) -> None:
-        self.sync = lambda: synchronization.sync_grid(machine, mask)
 
 
 def _load_hinted(machine: Machine, mask: Mask, array: LaneArray, index: Any) -> Any:
@@ -70,7 +43,7 @@ def _store_hinted(machine: Machine, mask: Mask, array: LaneArray, index: Any, va
 
 
 def _print(machine: Machine, mask: Mask, *values: Any) -> None:
-    """``print`` in a kernel: a line for each active thread, in the order of blocks and threads."""
+    """``print`` in a kernel: a line for each active thread, in the order of thread blocks and threads."""
     for lane in np.flatnonzero(masks.lanes(mask, machine.shape)):
         line = (
             value if isinstance(value, str) else np.broadcast_to(value, machine.shape).flat[lane]
@@ -80,13 +53,13 @@ def _print(machine: Machine, mask: Mask, *values: Any) -> None:
 
 
 def floordiv(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
-    """``a // b``; an integer divided by zero, undefined on a GPU, is an error."""
+    """``a // b``; raises KernelError if an integer is divided by zero, which is undefined on a GPU."""
     _require_divisor(machine, mask, a, b)
     return arithmetic.floordiv_unchecked(a, b)
 
 
 def mod(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
-    """``a % b``; an integer divided by zero, undefined on a GPU, is an error."""
+    """``a % b``; raises KernelError if an integer is divided by zero, which is undefined on a GPU."""
     _require_divisor(machine, mask, a, b)
     return arithmetic.mod_unchecked(a, b)
 
@@ -103,35 +76,27 @@ def _require_divisor(machine: Machine, mask: Mask, a: Any, b: Any) -> None:
         raise KernelError(f"integer division by zero, {machine.whereabouts(machine.first_lane(zero))}")
 
 
-_COOPERATIVE: dict[str, Callable[..., Any]] = {
-    "grid": _grid,
-    "gridsize": _gridsize,
-    "threadfence": _nothing,
-    "threadfence_block": _nothing,
-    "threadfence_system": _nothing,
-    "nanosleep": _nothing,
-    "cg.this_grid": GridGroup,
-    **{f"ld{hint}": _load_hinted for hint in ("ca", "cg", "cs", "lu", "cv")},
-    **{f"st{hint}": _store_hinted for hint in ("cg", "cs", "wb", "wt")},
+_MASKED: dict[str, Intrinsic] = {
     **{
-        name: getattr(synchronization, name)
-        for name in (
-            "syncthreads syncthreads_count syncthreads_and syncthreads_or syncwarp shfl_sync "
-            "shfl_up_sync shfl_down_sync shfl_xor_sync all_sync any_sync ballot_sync eq_sync "
-            "match_any_sync match_all_sync activemask lanemask_lt"
-        ).split()
+        name: Intrinsic(function, masked=True)
+        for name, function in {
+            "grid": _grid,
+            "gridsize": _gridsize,
+            "threadfence": _nothing,
+            "threadfence_block": _nothing,
+            "threadfence_system": _nothing,
+            "nanosleep": _nothing,
+            **{f"ld{hint}": _load_hinted for hint in ("ca", "cg", "cs", "lu", "cv")},
+        }.items()
     },
-    **{
-        f"atomic.{name}": getattr(atomics, name)
-        for name in "add sub and_ or_ xor exch inc dec nanmax nanmin cas compare_and_swap".split()
-    },
-    "atomic.max": atomics.max_,
-    "atomic.min": atomics.min_,
+    **{f"st{hint}": Intrinsic(_store_hinted, masked=True, kind="store") for hint in ("cg", "cs", "wb", "wt")},
+    **SYNCHRONIZATION,
+    **ATOMICS,
 }
 
 
 def _vector_types() -> dict[str, Callable[..., Any]]:
-    """``cuda.float32x4`` and its kin: tuples with fields x, y, z, w."""
+    """Return the makers of vector types such as ``cuda.float32x4``: tuples with fields x, y, z, w."""
     names = {
         "int8": "char",
         "int16": "short",
@@ -166,76 +131,80 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
     return made
 
 
-def _libdevice() -> dict[str, Callable[..., Any]]:
-    """The part of ``libdevice`` that has a counterpart in ``math``: ``expf``, ``fast_expf``, ``exp`` and others."""
+def _libdevice() -> dict[str, Intrinsic]:
+    """Return the part of ``libdevice`` that ``math`` has too: ``expf``, ``fast_expf``, ``exp`` and others."""
 
-    def typed(function: Callable[..., Any], dtype: Any) -> Callable[..., Any]:
-        return lambda *values: function(*(value.astype(dtype) for value in values))
+    def typed(known: Intrinsic, dtype: Any) -> Intrinsic:
+        return replace(
+            known, function=lambda *values: known.function(*(value.astype(dtype) for value in values))
+        )
 
-    known: dict[str, Callable[..., Any]] = {
+    known: dict[str, Intrinsic] = {
         **functions.MATH,
-        "rsqrt": lambda x: x.dtype.type(1) / np.sqrt(x),
+        "rsqrt": Intrinsic(lambda x: x.dtype.type(1) / np.sqrt(x), special=1),
         "cbrt": functions.INTEGER_AND_FLOAT["cbrt"],
-        "fma": functions.fma,
-        "fmin": arithmetic.minimum,
-        "fmax": arithmetic.maximum,
+        "fma": functions.INTEGER_AND_FLOAT["fma"],
+        "fmin": Intrinsic(arithmetic.minimum),
+        "fmax": Intrinsic(arithmetic.maximum),
     }
-    made: dict[str, Callable[..., Any]] = {}
-    for name, function in known.items():
-        made[name] = typed(function, np.float64)
-        made[f"{name}f"] = made[f"fast_{name}f"] = typed(function, np.float32)
+    made: dict[str, Intrinsic] = {}
+    for name, intrinsic in known.items():
+        made[name] = typed(intrinsic, np.float64)
+        made[f"{name}f"] = made[f"fast_{name}f"] = typed(intrinsic, np.float32)
     return made
 
 
-_PURE: dict[str, Callable[..., Any]] = {
+_PURE: dict[str, Intrinsic] = {
     **functions.INTEGER_AND_FLOAT,
-    **{f"fp16.{name}": function for name, function in functions.FP16.items()},
-    **{f"libdevice.{name}": function for name, function in _libdevice().items()},
-    **_vector_types(),
+    **{f"fp16.{name}": intrinsic for name, intrinsic in functions.FP16.items()},
+    **{f"libdevice.{name}": intrinsic for name, intrinsic in _libdevice().items()},
+    **{name: Intrinsic(make) for name, make in _vector_types().items()},
 }
 
 INTRINSICS: dict[str, Intrinsic] = {
-    **{f"cuda.{path}": Intrinsic(function, cooperative=True) for path, function in _COOPERATIVE.items()},
-    **{f"cuda.{path}": Intrinsic(function) for path, function in _PURE.items()},
+    f"cuda.{path}": intrinsic for path, intrinsic in {**_MASKED, **_PURE}.items()
 }
 """Everything that a kernel may call on ``cuda``, by its path."""
 
 MACHINE_VALUES = ("threadIdx", "blockIdx", "blockDim", "gridDim", "laneid")
-"""Names on ``cuda`` that are values of the machine."""
+"""Names on ``cuda`` that are attributes of the machine."""
 
 DECLARATIONS = ("cuda.shared.array", "cuda.local.array", "cuda.const.array_like")
-"""Calls that declare memory: the translator gives each place in the source its own array."""
+"""Calls that declare memory: each declaration in the source is an array of its own."""
 
 _PREFIXES = ("shared", "local", "const", "atomic", "fp16", "cg", "libdevice")
 
 PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 """Groups of names on ``cuda``."""
 
-_BUILTINS: dict[int, Intrinsic] = {
-    id(function): Intrinsic(lane_function, cooperative)
-    for function, lane_function, cooperative in (
-        (min, arithmetic.minimum, False),
-        (max, arithmetic.maximum, False),
-        (abs, functions.absolute, False),
-        (round, functions.round_, False),
-        (int, functions.int_, False),
-        (float, functions.float_, False),
-        (bool, arithmetic.truth, False),
-        (complex, functions.complex_, False),
-        (len, functions.length, False),
-        (sum, functions.sum_, False),
-        (pow, arithmetic.power, False),
-        (divmod, _divmod, True),
-        (print, _print, True),
-    )
+# By id, since a kernel may name an object that cannot be hashed.
+_HOST_FUNCTIONS: dict[int, Intrinsic] = {
+    **{
+        id(function): intrinsic
+        for function, intrinsic in (
+            (min, Intrinsic(arithmetic.minimum)),
+            (max, Intrinsic(arithmetic.maximum)),
+            (abs, Intrinsic(functions.absolute)),
+            (round, Intrinsic(functions.round_)),
+            (int, Intrinsic(functions.int_)),
+            (float, Intrinsic(functions.float_)),
+            (bool, Intrinsic(arithmetic.truth)),
+            (complex, Intrinsic(functions.complex_)),
+            (len, Intrinsic(functions.length)),
+            (sum, Intrinsic(functions.sum_)),
+            (pow, Intrinsic(arithmetic.power, special=1)),
+            (divmod, Intrinsic(_divmod, masked=True)),
+            (print, Intrinsic(_print, masked=True)),
+        )
+    },
+    **{
+        id(getattr(module, name)): intrinsic
+        for module, table in ((math, functions.MATH), (cmath, functions.CMATH))
+        for name, intrinsic in table.items()
+        if hasattr(module, name)
+    },
 }
-
-_MODULE_FUNCTIONS: dict[int, Intrinsic] = {
-    id(getattr(module, name)): Intrinsic(function)
-    for module, table in ((math, functions.MATH), (cmath, functions.CMATH))
-    for name, function in table.items()
-    if hasattr(module, name)
-}
+"""Builtins and functions of ``math`` and ``cmath``."""
 
 _FACADE = f"{__package__.rpartition('.')[0]}.cuda.facade"
 
@@ -261,13 +230,13 @@ _objects_of: Any = None
 
 
 def _known_objects() -> dict[int, str]:
-    """Map the objects of ``numba.cuda``, where it is imported, to their paths: for ``from numba.cuda import …``."""
+    """Map ids of the objects of ``numba.cuda``, if it is imported, to their paths: for ``from numba.cuda import …``."""
     global _objects_of
     module = sys.modules.get("numba.cuda")
     if module is not _objects_of and hasattr(module, "jit"):
         _objects_of = module
         _objects.clear()
-        for path in (*_COOPERATIVE, *_PURE, *MACHINE_VALUES, *_PREFIXES, "shared.array", "local.array"):
+        for path in (*_MASKED, *_PURE, *MACHINE_VALUES, *_PREFIXES, "shared.array", "local.array"):
             value: Any = module
             for part in path.split("."):
                 value = getattr(value, part, None)
@@ -277,41 +246,18 @@ def _known_objects() -> dict[int, str]:
 
 
 def intrinsic_of(value: Any) -> Intrinsic | None:
-    """Return what calling `value` means in a kernel, or None if it is nothing that is known."""
+    """Return the intrinsic that a kernel calls by calling `value`, or None if there is none."""
     path = path_of(value)
     if path is not None:
         return INTRINSICS.get(path)
-    if id(value) in _BUILTINS:
-        return _BUILTINS[id(value)]
-    if id(value) in _MODULE_FUNCTIONS:
-        return _MODULE_FUNCTIONS[id(value)]
+    if id(value) in _HOST_FUNCTIONS:
+        return _HOST_FUNCTIONS[id(value)]
     if isinstance(value, np.ufunc):
-        return Intrinsic(value)
+        return Intrinsic(value, special=1)
     dtype = functions.as_dtype(value)
     return None if dtype is None else Intrinsic(functions.caster(dtype))
 
 
-def is_builtin(value: Any, name: str) -> bool:
-    """Tell whether `value` is the builtin of that name."""
-    return value is getattr(builtins, name)
-
-
 def raise_in_kernel(machine: Machine, mask: Mask, what: Any) -> None:
-    """``raise`` and a failed ``assert``: name the first thread that gets there."""
+    """``raise`` and a failed ``assert``: raise KernelError for the first active thread."""
     raise KernelError(f"{what}, {machine.whereabouts(machine.first_lane(mask))}")
-
-
-__all__ = [
-    "DECLARATIONS",
-    "INTRINSICS",
-    "MACHINE_VALUES",
-    "PREFIXES",
-    "Intrinsic",
-    "floordiv",
-    "intrinsic_of",
-    "is_builtin",
-    "mod",
-    "path_of",
-    "raise_in_kernel",
-    "source_line",
-]

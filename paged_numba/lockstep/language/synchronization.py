@@ -1,7 +1,8 @@
-"""Barriers, shuffles and votes: what threads of a block or of a warp do together."""
+"""Synchronization: barriers of a thread block and of the grid, shuffles and votes of a warp."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..machine.barriers import require_whole_blocks
 from ..machine.lanes import WARP_SIZE, source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask
+from .intrinsic import Intrinsic, Kind
 
 FULL_WARP = 0xFFFFFFFF
 _FULL = np.int64(FULL_WARP)
@@ -30,9 +32,9 @@ def syncthreads(machine: Machine, mask: Mask) -> None:
 
 
 def _barrier(machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
-    """Wait for the whole block; return how many of its threads hold `predicate`, int32[blocks, 1].
+    """Wait for the whole thread block; return in how many of its threads `predicate` holds, int32[thread blocks, 1].
 
-    Lanes that advance together have nothing to wait for: only divergence is left to find.
+    Lanes that advance together need not wait; only divergence has to be found.
     """
     if machine.rendezvous is not None:
         return machine.rendezvous.arrive(machine, mask, what, predicate)
@@ -42,40 +44,45 @@ def _barrier(machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
 
 
 def syncthreads_count(machine: Machine, mask: Mask, predicate: Any) -> Any:
-    """Return how many threads of the block hold `predicate`, int32."""
+    """Return in how many threads of the thread block `predicate` holds, int32."""
     return _barrier(machine, mask, "cuda.syncthreads_count()", truth(predicate))
 
 
 def syncthreads_and(machine: Machine, mask: Mask, predicate: Any) -> Any:
-    """Return 1 where all threads of the block hold `predicate`, else 0, int32."""
+    """Return 1 if `predicate` holds in all threads of the thread block, else 0, int32."""
     fails = _barrier(machine, mask, "cuda.syncthreads_and()", logical_not(predicate))
     return (fails == 0).astype(np.int32)
 
 
 def syncthreads_or(machine: Machine, mask: Mask, predicate: Any) -> Any:
-    """Return 1 where any thread of the block holds `predicate`, else 0, int32."""
+    """Return 1 if `predicate` holds in any thread of the thread block, else 0, int32."""
     return (_barrier(machine, mask, "cuda.syncthreads_or()", truth(predicate)) > 0).astype(np.int32)
 
 
 def sync_grid(machine: Machine, mask: Mask) -> None:
-    """``grid.sync()`` of a cooperative launch, whose blocks are all in one batch."""
+    """``grid.sync()`` of a cooperative launch, whose thread blocks are all in one batch."""
     _barrier(machine, mask, "grid.sync()", np.bool_(False))
-    if mask is not True and not masks.lanes(mask, machine.shape).all():
-        raise SynchronizationError(f"grid.sync() must be reached by every thread block, {source_line()}")
+    here = masks.lanes(mask, machine.shape)
+    if not here.all():
+        missing = machine.block_idx(int(np.argmin(here.all(axis=1))))
+        raise SynchronizationError(
+            f"grid.sync() must be reached by every thread block, blockIdx={missing} does not reach it",
+            source_line(),
+        )
 
 
 # Warp.
 
 
 def _warps(machine: Machine, lanes: Any) -> Any:
-    """Return bool lanes as ``[blocks, warps, 32]``; places past the end of the block are False."""
+    """Return bool lanes as ``[thread blocks, warps, 32]``; places past the last thread are False."""
     short = -machine.threads % WARP_SIZE
     lanes = masks.lanes(lanes, machine.shape)
     return np.pad(lanes, ((0, 0), (0, short))).reshape(machine.batch, -1, WARP_SIZE)
 
 
 def _lanes(machine: Machine, by_warp: Any) -> Any:
-    """Spread values by warp ``[blocks, warps]`` over the lanes of each warp."""
+    """Spread values by warp, ``[thread blocks, warps]``, over the lanes of each warp."""
     return np.repeat(by_warp, WARP_SIZE, axis=1)[:, : machine.threads]
 
 
@@ -89,7 +96,7 @@ def _membermask(value: Any) -> Any:
 
 
 def require_members(machine: Machine, mask: Mask, membermask: Any, what: str) -> None:
-    """Raise unless each calling lane is in its member mask and every living lane in it calls too.
+    """Raise unless each calling lane is in its member mask, and every lane in the mask that has not returned calls too.
 
     Source: PTX ISA, ``shfl.sync``, ``vote.sync`` and ``bar.warp.sync``: behaviour is undefined otherwise.
     """
@@ -105,9 +112,10 @@ def require_members(machine: Machine, mask: Mask, membermask: Any, what: str) ->
         member = int(np.broadcast_to(members, machine.shape).flat[lane])
         raise SynchronizationError(
             f"{what} needs the calling lane in its mask, lane {lane % machine.threads % WARP_SIZE} is not in "
-            f"{member:#010x}, {machine.whereabouts(lane)}"
+            f"{member:#010x}, {machine.thread_name(lane)}",
+            source_line(),
         )
-    # A lane that is alive, named by a calling lane's mask, and not calling.
+    # Lanes in the member mask of a calling lane that have not returned and do not call.
     callers = _lanes(machine, _warps(machine, here).any(axis=2))
     if uniform:
         wanted = named & callers
@@ -128,7 +136,8 @@ def require_members(machine: Machine, mask: Mask, membermask: Any, what: str) ->
         lane = machine.first_lane(missing)
         raise SynchronizationError(
             f"{what} must be reached by every lane in its mask, lane "
-            f"{lane % machine.threads % WARP_SIZE} is elsewhere, {machine.whereabouts(lane)}"
+            f"{lane % machine.threads % WARP_SIZE} is elsewhere, {machine.thread_name(lane)}",
+            source_line(),
         )
 
 
@@ -154,7 +163,8 @@ def _shuffle(machine: Machine, mask: Mask, membermask: Any, value: Any, source: 
         asked = int(np.broadcast_to(source, machine.shape).flat[lane])
         raise SynchronizationError(
             f"{what} reads from lane {asked}, which does not take part (its value would be undefined), "
-            f"{machine.whereabouts(lane)}"
+            f"{machine.thread_name(lane)}",
+            source_line(),
         )
     if not isinstance(value, np.ndarray) or value.shape[1] == 1:
         return value
@@ -190,7 +200,7 @@ def shfl_xor_sync(machine: Machine, mask: Mask, membermask: Any, value: Any, lan
 
 
 def ballot_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -> Any:
-    """Return an int32 whose bit i tells whether lane i holds `predicate`."""
+    """Return an int32 whose bit i tells whether `predicate` holds in lane i."""
     require_members(machine, mask, membermask, "cuda.ballot_sync()")
     held = masks.lanes(truth(predicate), machine.shape) & masks.lanes(mask, machine.shape)
     votes = _lanes(machine, _bits(_warps(machine, held))).astype(np.int64) & _membermask(membermask)
@@ -198,12 +208,12 @@ def ballot_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -
 
 
 def any_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -> Any:
-    """Return whether any member lane holds `predicate`, bool."""
+    """Return whether `predicate` holds in any member lane, bool."""
     return ballot_sync(machine, mask, membermask, predicate) != 0
 
 
 def all_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -> Any:
-    """Return whether all member lanes hold `predicate`, bool."""
+    """Return whether `predicate` holds in all member lanes, bool."""
     return ballot_sync(machine, mask, membermask, logical_not(predicate)) == 0
 
 
@@ -213,7 +223,7 @@ def eq_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -> An
 
 
 def match_any_sync(machine: Machine, mask: Mask, membermask: Any, value: Any) -> Any:
-    """Return an int32 mask of the member lanes that hold the same `value` as this one."""
+    """Return an int32 mask of the member lanes whose `value` equals this lane's."""
     require_members(machine, mask, membermask, "cuda.match_any_sync()")
     short = -machine.threads % WARP_SIZE
     spread = np.pad(np.broadcast_to(value, machine.shape), ((0, 0), (0, short)))
@@ -225,7 +235,7 @@ def match_any_sync(machine: Machine, mask: Mask, membermask: Any, value: Any) ->
 
 
 def match_all_sync(machine: Machine, mask: Mask, membermask: Any, value: Any) -> Any:
-    """Return (the member mask, True) where all member lanes hold the same `value`, else (0, False)."""
+    """Return (the member mask, True) if `value` is the same in all member lanes, else (0, False)."""
     matches = match_any_sync(machine, mask, membermask, value)
     members = ballot_sync(machine, mask, membermask, np.bool_(True))
     same = matches == members
@@ -240,3 +250,33 @@ def activemask(machine: Machine, mask: Mask) -> Any:
 def lanemask_lt(machine: Machine, mask: Mask) -> Any:
     """Return a uint32 with the bits of the lanes below this one."""
     return ((np.int64(1) << machine.laneid.astype(np.int64)) - 1).astype(np.uint32)
+
+
+class GridGroup:
+    """The group of all threads of the grid, which ``cuda.cg.this_grid()`` returns."""
+
+    __lane_attributes__ = ("sync",)
+
+    def __init__(
+        self, machine: Machine, mask: Mask, sync: Callable[[Machine, Mask], None] = sync_grid
+    ) -> None:
+        self.sync = lambda: sync(machine, mask)
+
+
+_KINDS: dict[Kind, tuple[Callable[..., Any], ...]] = {
+    "block": (syncthreads, syncthreads_count, syncthreads_and, syncthreads_or),
+    "syncwarp": (syncwarp,),
+    "shuffle": (shfl_sync, shfl_up_sync, shfl_down_sync, shfl_xor_sync),
+    "vote": (all_sync, any_sync, ballot_sync, eq_sync, match_any_sync, match_all_sync),
+    "": (activemask, lanemask_lt),
+}
+
+SYNCHRONIZATION: dict[str, Intrinsic] = {
+    **{
+        function.__name__: Intrinsic(function, masked=True, kind=kind)
+        for kind, functions in _KINDS.items()
+        for function in functions
+    },
+    "cg.this_grid": Intrinsic(GridGroup, masked=True, kind="grid"),
+}
+"""Barriers, shuffles and votes on ``cuda``, by path."""

@@ -56,5 +56,6 @@ def require_whole_blocks(lanes: Lanes, mask: Mask, what: str, line: Callable[[],
         f"{what} must be reached by all threads of a thread block, but {int(here[row].sum())} of "
         f"{lanes.threads} threads of blockIdx={lanes.block_idx(row)} reach it: "
         f"threadIdx={lanes.thread_idx(missing)} "
-        f"{'has returned' if exited else 'is in another branch or has left the loop'}, {line()}"
+        f"{'has returned' if exited else 'is in another branch or has left the loop'}",
+        line(),
     )

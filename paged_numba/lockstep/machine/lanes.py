@@ -106,10 +106,14 @@ class Lanes:
         """Return threadIdx of the thread at a column of the lanes."""
         return _unravel(self.columns.start + column, self.threads_per_block)
 
-    def whereabouts(self, lane: int) -> str:
-        """Return the coordinates of a lane, given by flat index, and the line that it runs, for an error."""
+    def thread_name(self, lane: int) -> str:
+        """Return the coordinates of a lane, given by flat index, for an error."""
         row, column = divmod(lane, self.threads)
-        return f"blockIdx={self.block_idx(row)} threadIdx={self.thread_idx(column)}, {source_line()}"
+        return f"blockIdx={self.block_idx(row)} threadIdx={self.thread_idx(column)}"
+
+    def whereabouts(self, lane: int) -> str:
+        """Return the coordinates of a lane and the line that it runs, for an error."""
+        return f"{self.thread_name(lane)}, {source_line()}"
 
     def first_lane(self, mask: Mask) -> int:
         """Return the flat index of the first lane in `mask`."""

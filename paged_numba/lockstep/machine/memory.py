@@ -76,7 +76,7 @@ class LaneArray:
         self.strides = strides
         self.lead = lead
         self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
-        self.origins: dict[tuple[int, ...], tuple[Any, list[Any]]] = {}
+        self.origins: dict[tuple[int, ...], tuple[Any, tuple[Any, ...]]] = {}
 
     @classmethod
     def of(cls, machine: Lanes, name: str, array: Any) -> LaneArray:
@@ -160,25 +160,29 @@ class LaneArray:
             self._out_of_bounds(mask, index, True)
             return 0  # reached only if errors are collected
         fixed = 0
-        by_lane: list[Any] = []
+        ids = []
+        uniform = True
         for i, n, stride in zip(index, self.lengths, self.strides):  # noqa: B905 (each load comes here)
             kind = type(i)
             if kind is np.ndarray or type(n) is np.ndarray:
-                by_lane.append(i)
+                ids.append(id(i))
+                uniform = False
                 continue
+            ids.append(0)
             if kind not in _INTEGERS and i.dtype.kind not in "iub":
                 raise KernelIndexError(f"{self.name} must be indexed with integers, got dtype={i.dtype}")
             position = int(i)
-            if position < 0:
-                position += n
             if not 0 <= position < n:
-                self._out_of_bounds(mask, index, True)
-                position = 0  # reached only if errors are collected
+                position += n
+                if not 0 <= position < n:
+                    self._out_of_bounds(mask, index, True)
+                    position = 0  # reached only if errors are collected
             fixed += position * stride
-        if by_lane:
-            # Lane values never change in place, so the same objects give the same position.
-            known = self.origins.get(tuple(map(id, by_lane)))
-            origin = self._origin(mask, index, by_lane) if known is None else known[0]
+        if not uniform:
+            # Lane values never change in place, so the same objects on the same axes give the same position.
+            key = tuple(ids)
+            known = self.origins.get(key)
+            origin = self._origin(mask, index, key) if known is None else known[0]
         else:
             origin = self.offset
         if not fixed:
@@ -186,8 +190,12 @@ class LaneArray:
         # NumPy adds an array without dimensions in half the time of an int.
         return origin + (fixed if type(origin) is int else np.array(fixed))
 
-    def _origin(self, mask: Mask, index: tuple[Any, ...], by_lane: list[Any]) -> Any:
-        """Return the position given by the indices that differ by lane, with all others taken as 0."""
+    def locate_atomic(self, mask: Mask, index: tuple[Any, ...], exchanges: bool) -> tuple[Any, Mask]:
+        """Return the positions that an atomic operation changes, and the lanes that take part in it."""
+        return self.address(mask, index), mask
+
+    def _origin(self, mask: Mask, index: tuple[Any, ...], key: tuple[int, ...]) -> Any:
+        """Return the position that the indices which differ by lane mean, all others taken as 0."""
         terms, unsafe = [], False
         for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
             if isinstance(i, np.ndarray) or isinstance(n, np.ndarray):
@@ -204,7 +212,7 @@ class LaneArray:
         if not unsafe:
             if len(self.origins) == _MOST_ORIGINS:
                 self.origins.clear()
-            self.origins[tuple(map(id, by_lane))] = offset, by_lane
+            self.origins[key] = offset, index
         return offset
 
     def _within(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> tuple[Any, bool]:
@@ -345,6 +353,9 @@ class LaneArray:
     def describe_index(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> tuple[int, str, str]:
         """Return the first active lane in `bad`, the element that it indexes, and the shape that bounds the index."""
         machine = self.machine
+        if any(np.ndim(i) > 2 for i in (bad, *(self.lead or ()), *index)):
+            # Iterations of a loop at once: it runs again one by one, and then there is a lane to name.
+            raise KernelIndexError(f"{self.name} is indexed out of bounds in an iteration of a loop")
         lane = int(np.argmax(masks.lanes(mask, machine.shape) & masks.lanes(bad, machine.shape)))
 
         def of_lane(value: Any) -> Any:

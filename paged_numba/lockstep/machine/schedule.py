@@ -157,7 +157,8 @@ class Turns:
             if arrival is not None and arrival[2:] != first[2:]:
                 raise SynchronizationError(
                     f"{first.what} must be reached by all threads of a thread block, but some are at {first.line} "
-                    f"and others at {arrival.what}, {arrival.line}"
+                    f"and others at {arrival.what}",
+                    arrival.line,
                 )
         self.whole.exited = np.concatenate(
             [masks.lanes(warp.exited, warp.shape) for warp in self.warps], axis=1

@@ -86,6 +86,12 @@ class ObservedArray(LaneArray):
             store(self.machine, self, mask, position, value)
         self._scatter(mask, position, value)
 
+    def locate_atomic(self, mask: Mask, index: tuple[Any, ...], exchanges: bool) -> tuple[Any, Mask]:
+        position, mask = self.locate(mask, index)
+        if mask is not False:
+            self.machine.tell("atomic", self, mask, position, exchanges)
+        return position, mask
+
     def locate(self, mask: Mask, index: tuple[Any, ...]) -> tuple[Any, Mask]:
         """Return the positions of the elements, and the lanes of `mask` whose index is within bounds."""
         machine = self.machine

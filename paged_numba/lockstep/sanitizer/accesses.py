@@ -60,9 +60,7 @@ def values(machine: ObservedMachine, array: ObservedArray, value: Any, lane: Any
 
 def thread_name(machine: ObservedMachine, thread: int) -> str:
     """Return the coordinates of a thread, given by its number in the grid."""
-    thread_block, column = divmod(thread, machine.threads)
-    row = thread_block - machine.first_thread_block
-    return f"blockIdx={machine.block_idx(row)} threadIdx={machine.thread_idx(column)}"
+    return machine.thread_name(thread - machine.first_thread)
 
 
 def _ends(machine: ObservedMachine, mask: Mask) -> Any:

@@ -133,5 +133,5 @@ class Sanitizer(Observer):
     ) -> None:
         thread = thread_name(machine, lane + machine.first_thread)
         # Messages about barriers and warp operations name a thread themselves.
-        text = what if "blockIdx=" in what else f"{what}, {thread}"
+        text = what if kind == "synchronization" else f"{what}, {thread}"
         self.findings.add(kind, array, machine.line, None, 1, lambda: Example(text, element, thread))

@@ -9,6 +9,9 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from ...errors import UnsupportedConstructError
+from ..compiler.names import Names, decorated_function
+
 _known: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()
 
 
@@ -24,8 +27,8 @@ def stored_parameters(function: Any) -> frozenset[str]:
 
 
 def _stored(function: Any) -> frozenset[str]:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    names = _names(function)
+    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    names = Names(function, tree.body[0], inspect.getsourcefile(function) or "<unknown>")
     stored: set[str] = set()
     origins: list[tuple[str, set[str]]] = []
     for node in ast.walk(tree):
@@ -69,21 +72,17 @@ def _bases(node: ast.AST) -> Iterator[str]:
             yield from _bases(argument)
 
 
-def _stored_by_call(node: ast.Call, names: dict[str, Any]) -> set[str]:
-    callee = ast.unparse(node.func)
-    if ".atomic." in f".{callee}" or callee.rsplit(".", 1)[-1] in ("stcg", "stcs", "stwb", "stwt"):
+def _stored_by_call(node: ast.Call, names: Names) -> set[str]:
+    try:
+        found, intrinsic = names.static(node.func), names.intrinsic(node.func)
+    except UnsupportedConstructError:
+        return set()  # the error comes where the function is called, if it is
+    if intrinsic is not None and intrinsic.kind in ("store", "atomic"):
         return {name for argument in node.args[:1] for name in _bases(argument)}
-    value: Any = names.get(callee.split(".")[0])
-    for part in callee.split(".")[1:]:
-        value = getattr(value, part, None)
-    function = getattr(value, "py_func", None) or getattr(value, "fn", None)
-    if not inspect.isfunction(function):
+    function = None if found is None else decorated_function(found.value)
+    if function is None:
         return set()
     parameters = list(inspect.signature(function).parameters)
     passed = [*zip(parameters, node.args, strict=False), *((k.arg, k.value) for k in node.keywords)]
     inside = stored_parameters(function)
     return {name for parameter, argument in passed if parameter in inside for name in _bases(argument)}
-
-
-def _names(function: Any) -> dict[str, Any]:
-    return {**function.__globals__, **inspect.getclosurevars(function).nonlocals}

@@ -1,0 +1,238 @@
+"""Statements of a kernel, translated into lines of the lane program; `loops` adds ``for`` and ``while``.
+
+An ``if`` becomes masks: ``split`` divides the active lanes ``_m`` into those where the test holds and the others, each
+branch runs with its part as ``_m`` unless that is empty, and afterwards ``_m`` is what it was, without the lanes that
+have left. An assignment keeps the old value in the lanes that are not in ``_m``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from . import analysis
+from .analysis import FUNCTION, Region
+from .expressions import Expressions, call
+from .names import Names
+
+
+class Statements:
+    """Writer of the statements of one function, line by line.
+
+    Names in the program: ``v_x`` is the kernel's variable x, ``_m`` the mask of active lanes, ``_h`` masks of home
+    regions, ``_s`` masks saved around a statement, ``_l`` lanes still in a loop, ``_r`` lanes that have returned,
+    ``_v`` the value they return.
+
+    Parameters
+    ----------
+    names : Names
+        The names outside the function.
+    definition : ast.FunctionDef
+        The syntax tree of the function.
+    kernel : bool
+        Whether it is a kernel, rather than a device function.
+
+    Attributes
+    ----------
+    lines : list of str
+        The program so far.
+    numbers : list of int
+        The line of the kernel for each line of the program.
+    """
+
+    expressions_type: type[Expressions] = Expressions
+
+    def __init__(self, names: Names, definition: ast.FunctionDef, kernel: bool) -> None:
+        self.names = names
+        self.unsupported = names.unsupported
+        self.definition = definition
+        self.kernel = kernel
+        self.lines: list[str] = []
+        self.numbers: list[int] = []
+        self.depth = 0
+        self.counter = 0
+        self.loops: list[int] = []
+        self.homes = analysis.homes(definition)
+        self.regions: dict[Region, int] = {FUNCTION: 0}
+        self.expressions = self.expressions_type(names, definition, self.home_mask)
+        self.line = definition.lineno
+
+    # Writing.
+
+    def emit(self, text: str) -> None:
+        """Write a line."""
+        self.lines.append(" " * self.depth + text)
+        self.numbers.append(self.line)
+
+    def fresh(self) -> int:
+        """Return a number for the names of one statement."""
+        self.counter += 1
+        return self.counter
+
+    def home_mask(self, name: str) -> str:
+        """Return the name of the mask of a variable's home region."""
+        home = self.homes.get(name, FUNCTION)
+        return f"_h{self.regions[home]}"
+
+    def enter(self, region: Region) -> None:
+        """Save the mask with which a region is entered, if it is a variable's home."""
+        if region in self.homes.values():
+            self.regions.setdefault(region, len(self.regions))
+            self.emit(f"_h{self.regions[region]} = _m")
+
+    def statements(self, body: Sequence[ast.stmt], region: Region) -> None:
+        """Write a list of statements; after one that lanes may leave, the rest runs only if some lanes are left."""
+        depth = self.depth
+        for position, statement in enumerate(body):
+            self.line = statement.lineno
+            method = getattr(self, f"write_{type(statement).__name__}", None)
+            if method is None:
+                raise self.unsupported(statement)
+            self.begin(statement)
+            method(statement, region)
+            if isinstance(statement, (ast.Return, ast.Break, ast.Continue)):
+                break
+            ways = analysis.leaves([statement])
+            if ways and position + 1 < len(body):
+                self.emit("if _m is not False:")
+                self.depth += 1
+                if region in self.regions and not ("continue" in ways and _is_loop_body(region)):
+                    # The lanes that left do not come back to this region.
+                    self.emit(f"_h{self.regions[region]} = _m")
+        self.depth = depth
+
+    def begin(self, statement: ast.stmt) -> None:
+        """Write what comes before a statement: nothing, unless the program is observed."""
+
+    begin_iteration = begin
+    """Write what comes before an iteration of a loop, after its mask is set."""
+
+    # Assignments.
+
+    def write_Assign(self, node: ast.Assign, region: Region) -> None:
+        value = self.expressions.text(node.value)
+        if len(node.targets) == 1:
+            self.assign(node.targets[0], value)
+            return
+        temporary = f"_t{self.fresh()}"
+        self.emit(f"{temporary} = {value}")
+        for target in node.targets:
+            self.assign(target, temporary)
+
+    def write_AnnAssign(self, node: ast.AnnAssign, region: Region) -> None:
+        if node.value is not None:
+            self.assign(node.target, self.expressions.text(node.value))
+
+    def write_AugAssign(self, node: ast.AugAssign, region: Region) -> None:
+        value = self.expressions.text(node.value)
+        if isinstance(node.target, ast.Name):
+            old = self.expressions.text(node.target)
+            self.assign(node.target, self.expressions.operation(node, node.op, old, value))
+            return
+        # The array or record and its index are evaluated once.
+        where = self.fresh()
+        self.emit(f"_t{where} = {self.expressions.text(node.target.value)}")
+        if isinstance(node.target, ast.Subscript):
+            self.emit(f"_i{where} = {self.expressions.index(node.target.slice)}")
+            load, store, place = "load", "store", f"_i{where}"
+        else:
+            load, store, place = "attribute", "set_attribute", repr(node.target.attr)
+        old = call(load, "_m", f"_t{where}", place)
+        new = self.expressions.operation(node, node.op, old, value)
+        self.emit(call(store, "_m", f"_t{where}", place, new))
+
+    def assign(self, target: ast.expr, value: str) -> None:
+        """Write the assignment of a lane expression to a target."""
+        if isinstance(target, ast.Name):
+            home, name = self.home_mask(target.id), f"v_{target.id}"
+            # A name needs no temporary to be used twice.
+            if not value.isidentifier():
+                self.emit(f"_t = {value}")
+                value = "_t"
+            self.emit(f"{name} = {value} if _m is {home} else blend(_m, {value}, {name})")
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            temporary = f"_t{self.fresh()}"
+            parts = [f"{temporary}_{i}" for i in range(len(target.elts))]
+            self.emit(f"{', '.join(parts)}, = unpack(_m, {value}, {len(parts)})")
+            for element, part in zip(target.elts, parts, strict=True):
+                self.assign(element, part)
+        elif isinstance(target, ast.Subscript):
+            array, index = self.expressions.text(target.value), self.expressions.index(target.slice)
+            self.emit(call("store", "_m", array, index, value))
+        elif isinstance(target, ast.Attribute):
+            record = self.expressions.text(target.value)
+            self.emit(call("set_attribute", "_m", record, repr(target.attr), value))
+        else:
+            raise self.unsupported(target)
+
+    # Statements that assign nothing.
+
+    def write_Pass(self, node: ast.Pass, region: Region) -> None:
+        self.emit("pass")
+
+    def write_Expr(self, node: ast.Expr, region: Region) -> None:
+        if not isinstance(node.value, ast.Constant):
+            self.emit(self.expressions.text(node.value))
+
+    def write_Assert(self, node: ast.Assert, region: Region) -> None:
+        number = self.fresh()
+        message = ast.unparse(node.msg) if node.msg is not None else ast.unparse(node.test)
+        self.emit(f"_t{number} = narrow(_m, logical_not({self.expressions.text(node.test)}))")
+        self.emit(f"if _t{number} is not False:")
+        self.emit(f" raise_in_kernel(_rt, _t{number}, {f'assertion failed: {message}'!r})")
+
+    def write_Raise(self, node: ast.Raise, region: Region) -> None:
+        what = "raise" if node.exc is None else ast.unparse(node.exc)
+        self.emit(f"raise_in_kernel(_rt, _m, {what!r})")
+
+    # Control flow.
+
+    def write_If(self, node: ast.If, region: Region) -> None:
+        n = self.fresh()
+        test = self.expressions.text(node.test)
+        ways = analysis.leaves([node])
+        both = bool(node.orelse) or bool(ways)
+        self.emit(f"_t{n}, _e{n} = split(_m, {test})" if both else f"_t{n} = narrow(_m, {test})")
+        self.emit(f"_s{n} = _m")
+        if ways:
+            self.emit(f"_a{n}, _b{n} = _t{n}, _e{n}")
+        for branch, entered, left, part in (
+            (node.body, f"_t{n}", f"_a{n}", "body"),
+            (node.orelse, f"_e{n}", f"_b{n}", "orelse"),
+        ):
+            if not branch:
+                continue
+            self.emit(f"if {entered} is not False:")
+            self.depth += 1
+            self.emit(f"_m = {entered}")
+            inner = (*region, node, part)
+            self.enter(inner)
+            self.statements(branch, inner)
+            if ways:
+                self.emit(f"{left} = _m")
+            self.depth -= 1
+        self.emit(f"_m = join(_s{n}, _t{n}, _a{n}, _e{n}, _b{n})" if ways else f"_m = _s{n}")
+
+    def write_Break(self, node: ast.Break, region: Region) -> None:
+        n = self.loops[-1]
+        self.emit(f"_l{n} = minus(_l{n}, _m)")
+        self.emit("_m = False")
+
+    def write_Continue(self, node: ast.Continue, region: Region) -> None:
+        self.emit("_m = False")
+
+    def write_Return(self, node: ast.Return, region: Region) -> None:
+        if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            if self.kernel:
+                raise self.unsupported(node, "a kernel that returns a value")
+            self.emit(f"_v = blend(_m, {self.expressions.text(node.value)}, _v)")
+        self.emit("_r = union(_r, _m)")
+        if self.kernel:
+            self.emit("_rt.exited = union(_rt.exited, _m)")
+        for n in self.loops:
+            self.emit(f"_l{n} = minus(_l{n}, _m)")
+        self.emit("_m = False")
+
+
+def _is_loop_body(region: Region) -> bool:
+    return bool(region) and isinstance(region[-1], (ast.For, ast.While))
