@@ -73,15 +73,20 @@ class KernelIndexError(KernelError, IndexError):
 class SynchronizationError(KernelError):
     """Some threads do not reach a barrier or a warp operation that others wait at.
 
-    Attributes
+    Parameters
     ----------
     what : str
-        The message without the source line.
+        Who does not reach what.
+    line : str
+        The source line that waits.
     """
 
     def __init__(self, what: str, line: str) -> None:
-        super().__init__(f"{what}, {line}")
+        super().__init__(what, line)
         self.what = what
+
+    def __str__(self) -> str:
+        return ", ".join(self.args)
 
 
 class UnsupportedConstructError(KernelError, NotImplementedError):
