@@ -108,6 +108,9 @@ def launch(
         See `resolve`.
     """
     chosen = resolve(target)
+    kernel = getattr(
+        kernel, "numba_kernel", kernel
+    )  # those that `paged_numba.kernels` exports choose a target
     args = tuple(as_array(arg, f"argument {place}") for place, arg in enumerate(args))
     if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
         return

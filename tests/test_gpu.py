@@ -40,7 +40,7 @@ def decode_inputs(num_seqs, num_q_heads, num_kv_heads, head_dim, block_size, see
     return query, caches[0], caches[1], tables, lens.astype(np.int32)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+@pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, algorithm):
     _, keys, values, tables, lens = decode_inputs(*shape)
@@ -69,7 +69,7 @@ def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, al
             np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+@pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_attention_is_the_same_on_both_targets(shape, algorithm):
     inputs = decode_inputs(*shape)
@@ -106,7 +106,7 @@ def test_storage_of_every_dtype_and_layout_is_the_same_on_both_targets(
         caches = [np.ascontiguousarray(cache.swapaxes(1, 2)) for cache in caches]
     query = query.astype(checks.cache_dtype(query_type))
     options = {"layout": layout, "k_scale": 0.5, "v_scale": 2.0, "return_lse": True}
-    for algorithm in ("naive", "block", "tile", "split", "cascade"):
+    for algorithm in ("naive", "warp", "block", "tile", "split", "cascade"):
         expected = pn.paged_attention(
             query, *caches, tables, lens, **options, algorithm=algorithm, target="lockstep"
         )

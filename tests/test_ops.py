@@ -11,7 +11,7 @@ from paged_numba.testing import properties
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
-algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+algorithms = pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 orders = st.sampled_from(("together", "forward", "reverse"))
 
 

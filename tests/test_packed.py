@@ -112,7 +112,7 @@ def attend(key_cache, value_cache, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+@pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 def test_kernels_for_rows_are_refused(algorithm):
     caches = packed_caches(2, 4, 1, 8)
     with pytest.raises(

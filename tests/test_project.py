@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "lockstep": {"draw"},
     "arrays": {"lockstep"},
     "targets": {"arrays", "lockstep"},
-    "kernels": set(),
+    "kernels": {"targets"},
     "ops": {"arrays", "kernels", "targets"},
     "cache_debug": BELOW_CACHE,
     "cache": BELOW_CACHE | {"cache_debug"},

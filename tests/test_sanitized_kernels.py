@@ -27,7 +27,7 @@ def all_kernels():
 def use_everything(lens, block_size, heads, group, dim, seed):
     """Write, fork, copy on write, gather and attend; return the kernels that ran."""
     with lockstep.profiling() as report:
-        rows = "naive", "block", "tile", "split", "cascade"
+        rows = "naive", "warp", "block", "tile", "split", "cascade"
         use_layout("NHD", rows, lens, block_size, heads, group, dim, seed)
         # Keys of whole pieces of 16 bytes.
         use_layout("packed", ("auto",), lens, block_size, heads, group, -(-dim // 4) * 4, seed)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numba import cuda, float32
 
+from .columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, ROW_TOKEN
 from .reduce import segment_max, segment_sum
 from .score import adjusted_score, dot
 
@@ -43,8 +44,7 @@ def attention_block_kernel(
     # query                   float[num_tokens, num_q_heads, head_dim]
     # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
     # block_tables            int32[num_seqs, max_blocks]
-    # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
-    #                         it sees: the first and one past the last
+    # rows                    int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
     # k_scales, v_scales      float32[num_kv_heads]
     # scale, softcap          float32, softcap 0 for none
@@ -56,8 +56,8 @@ def attention_block_kernel(
     num_q_heads, head_dim = query.shape[1], query.shape[2]
     block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
     kv_head = q_head // (num_q_heads // num_kv_heads)
-    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
-    first_key, end_key = rows[row, 3], rows[row, 4]
+    token, seq, query_position = rows[row, ROW_TOKEN], rows[row, ROW_SEQ], rows[row, ROW_POSITION]
+    first_key, end_key = rows[row, ROW_FIRST], rows[row, ROW_END]
     end_block = (end_key + block_size - 1) // block_size
     blocks_per_tile = threads // block_size
     slope, sink = alibi_slopes[q_head], sinks[q_head]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numba import cuda, float32
 
+from .columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, ROW_TOKEN
 from .score import adjusted_score, dot
 
 MAX_HEAD_DIM = 256
@@ -31,8 +32,7 @@ def attention_naive_kernel(
     # query                   float[num_tokens, num_q_heads, head_dim]
     # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
     # block_tables            int32[num_seqs, max_blocks]
-    # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
-    #                         it sees: the first and one past the last
+    # rows                    int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
     # k_scales, v_scales      float32[num_kv_heads]
     # scale, softcap          float32, softcap 0 for none
@@ -44,8 +44,8 @@ def attention_naive_kernel(
     q_head = thread % num_q_heads
     kv_head = q_head // (num_q_heads // key_cache.shape[2])
     block_size = key_cache.shape[1]
-    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
-    first_key, end_key = rows[row, 3], rows[row, 4]
+    token, seq, query_position = rows[row, ROW_TOKEN], rows[row, ROW_SEQ], rows[row, ROW_POSITION]
+    first_key, end_key = rows[row, ROW_FIRST], rows[row, ROW_END]
     slope, sink = alibi_slopes[q_head], sinks[q_head]
     scale *= k_scales[kv_head]
 
@@ -59,7 +59,9 @@ def attention_naive_kernel(
         largest = max(largest, score)
 
     # Pass 2: weights, their sum, and the weighted sum of the values.
-    total = math.exp(sink - largest) if sink > NEG_INF else float32(0)
+    # Where no score is finite: -inf less -inf would be NaN.
+    shift = largest if largest > NEG_INF else float32(0)
+    total = math.exp(sink - shift)
     weighted = cuda.local.array(MAX_HEAD_DIM, float32)
     for dim in range(head_dim):
         weighted[dim] = 0
@@ -68,7 +70,7 @@ def attention_naive_kernel(
         offset = position % block_size
         score = dot(query[token, q_head], key_cache[kv_block, offset, kv_head], head_dim)
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
-        weight = math.exp(score - largest)
+        weight = math.exp(score - shift)
         total += weight
         for dim in range(head_dim):
             weighted[dim] += weight * float32(value_cache[kv_block, offset, kv_head, dim])

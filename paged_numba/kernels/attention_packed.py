@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numba import cuda, float32
 
+from .columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, ROW_TOKEN
 from .reduce import segment_max, segment_sum
 from .score import adjusted_score
 
@@ -59,8 +60,7 @@ def attention_packed_kernel(
     # key_cache     float[num_blocks, num_kv_heads, head_dim // x, block_size, x], x numbers are 16 bytes
     # value_cache   float[num_blocks, num_kv_heads, head_dim, block_size]
     # block_tables  int32[num_seqs, max_blocks]
-    # rows          int32[num_rows, 5]: query token, its sequence, its position, and the keys that it sees: the
-    #               first and one past the last
+    # rows          int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks  float32[num_q_heads], 0 and -inf for none
     # k_scales, v_scales   float32[num_kv_heads]
     # scale, softcap       float32, softcap 0 for none
@@ -73,8 +73,8 @@ def attention_packed_kernel(
     num_kv_heads, num_pieces = key_cache.shape[1], key_cache.shape[2]
     block_size, piece_size = key_cache.shape[3], key_cache.shape[4]
     kv_head = q_head // (num_q_heads // num_kv_heads)
-    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
-    first_key, end_key = rows[row, 3], rows[row, 4]
+    token, seq, query_position = rows[row, ROW_TOKEN], rows[row, ROW_SEQ], rows[row, ROW_POSITION]
+    first_key, end_key = rows[row, ROW_FIRST], rows[row, ROW_END]
     slope, sink = alibi_slopes[q_head], sinks[q_head]
 
     query_shared = cuda.shared.array(MAX_HEAD_DIM, float32)

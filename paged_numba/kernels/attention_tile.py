@@ -6,6 +6,19 @@ import math
 import numpy as np
 from numba import cuda, float32, int32
 
+from .columns import (
+    ROW_END,
+    ROW_FIRST,
+    ROW_POSITION,
+    ROW_SEQ,
+    ROW_TOKEN,
+    TILE_ALL_END,
+    TILE_ALL_FIRST,
+    TILE_ANY_END,
+    TILE_ANY_FIRST,
+    TILE_ROW,
+    TILE_SIZE,
+)
 from .reduce import segment_max, segment_sum
 from .score import adjusted_score
 
@@ -66,10 +79,8 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         # query                   float[num_tokens, num_q_heads, head_dim]
         # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
         # block_tables            int32[num_seqs, max_blocks]
-        # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
-        #                         it sees: the first and one past the last
-        # tiles                   int32[num_tiles, 6]: first row, number of rows; keys that any of them sees, and
-        #                         keys that all see: the first and one past the last
+        # rows                    int32[num_rows, 5], see columns.py
+        # tiles                   int32[num_tiles, 6], see columns.py
         # row_step                from a row of a tile to its next
         # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
         # k_scales, v_scales      float32[num_kv_heads]
@@ -86,10 +97,10 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         first_head = kv_head * group + part * heads
         heads_here = min(heads, group - part * heads)
 
-        first_row, num_tokens = tiles[tile, 0], tiles[tile, 1]
-        first_key, end_key = tiles[tile, 2], tiles[tile, 3]
-        first_common, end_common = tiles[tile, 4], tiles[tile, 5]
-        seq = rows[first_row, 1]
+        first_row, num_tokens = tiles[tile, TILE_ROW], tiles[tile, TILE_SIZE]
+        first_key, end_key = tiles[tile, TILE_ANY_FIRST], tiles[tile, TILE_ANY_END]
+        first_common, end_common = tiles[tile, TILE_ALL_FIRST], tiles[tile, TILE_ALL_END]
+        seq = rows[first_row, ROW_SEQ]
 
         row_indices = cuda.shared.array(rows_per_tile, int32)  # in `rows`; -1 for none
         row_tokens = cuda.shared.array(rows_per_tile, int32)
@@ -110,7 +121,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
             row_indices[thread] = -1
             if token < num_tokens and head < heads_here:
                 row_indices[thread] = first_row + token * row_step
-                row_tokens[thread] = rows[first_row + token * row_step, 0]
+                row_tokens[thread] = rows[first_row + token * row_step, ROW_TOKEN]
                 row_heads[thread] = first_head + head
         for row in range(rows_per_tile):
             weighted[row] = float32(0)
@@ -126,7 +137,8 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         position, first_seen, end_seen, slope, largest = 0, 0, 0, float32(0), NEG_INF
         if my_index >= 0:
             my_head = row_heads[my_row]
-            position, first_seen, end_seen = rows[my_index, 2], rows[my_index, 3], rows[my_index, 4]
+            position = rows[my_index, ROW_POSITION]
+            first_seen, end_seen = rows[my_index, ROW_FIRST], rows[my_index, ROW_END]
             slope, largest = alibi_slopes[my_head], sinks[my_head]
         total = float32(1) if largest > NEG_INF else float32(0)
 

@@ -13,9 +13,9 @@ from . import checks, plan
 from .adopt import as_nhd, integers
 from .launches import Attention
 
-ALGORITHMS = ("auto", "naive", "block", "tile", "split", "cascade")
-"""Of attention. A thread for each query token and head; a thread block for each; one for neighbouring query tokens and
-all heads of a KV head; several for their keys; one for what sequences share and one for the rest."""
+ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
+"""Of attention. A thread for each query token and head; a warp for each; a thread block for each; one for neighbouring
+query tokens and all heads of a KV head; several for their keys; one for what sequences share and one for the rest."""
 
 _WARP = 32
 
@@ -82,7 +82,7 @@ def paged_attention(
         Whether to return the LSE as well.
     out : [num_tokens, num_q_heads, head_dim], optional
         Where to put the result, of the query's dtype.
-    algorithm : {"auto", "naive", "block", "tile", "split", "cascade"}
+    algorithm : {"auto", "naive", "warp", "block", "tile", "split", "cascade"}
         How; `paged_numba.plan.choose` says what ``auto`` takes, and why. ``tile`` loads each element of K and V once
         for up to 128 heads of a KV head, and for neighbouring tokens up to 16 query rows in all. ``cascade`` attends
         to the first blocks that all sequences share once for tokens of several sequences, then to each one's own, and
@@ -172,6 +172,8 @@ def paged_attention(
     per_tile = plan.tokens_per_tile(num_q_heads // num_kv_heads)
     if algorithm == "naive":
         launched.naive(out, lse, rows)
+    elif algorithm == "warp":
+        launched.warp(out, lse, rows)
     elif algorithm == "block":
         launched.block(out, lse, rows)
     elif algorithm == "packed":

@@ -50,6 +50,14 @@ class Attention(NamedTuple):
         arguments = (*self._inputs(out, lse, rows), *self._options())
         targets.launch(attention_naive_kernel, blocks, _NAIVE_THREADS, *arguments, target=self.target)
 
+    def warp(self, out: Any, lse: Any, rows: Any) -> None:
+        """Attend with a warp for each query token and head."""
+        from ..kernels.attention_warp import attention_warp_kernel
+
+        arguments = (*self._inputs(out, lse, rows), *self._options())
+        grid = len(rows), self.query.shape[1]
+        targets.launch(attention_warp_kernel, grid, _WARP, *arguments, target=self.target)
+
     def block(self, out: Any, lse: Any, rows: Any) -> None:
         """Attend with a thread block for each query token and head."""
         from ..kernels.attention_block import attention_block_kernel
