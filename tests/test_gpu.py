@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
+from paged_numba import targets
+from paged_numba.kernels import attention_textbook_kernel
 from paged_numba.ops import checks
 
 pytestmark = pytest.mark.gpu
@@ -80,6 +82,26 @@ def test_attention_is_the_same_on_both_targets(shape, algorithm):
     # Both sum in float32, in the same order but for fused multiply-add: weights of peaky logits differ by ulps.
     np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(lse, expected_lse, rtol=2e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_textbook_kernel_launched_by_hand_is_the_same_on_both_targets(shape, on_device, monkeypatch):
+    from numba import cuda
+
+    inputs = decode_inputs(*shape)
+    query = inputs[0]
+    scale = np.float32(1 / np.sqrt(query.shape[2]))
+    results = {}
+    for target in ("cuda", "lockstep"):
+        monkeypatch.setenv(targets.ENVIRONMENT, target)
+        arrays = [np.full_like(query, np.nan), *inputs]
+        if target == "cuda" and on_device:
+            arrays = [cuda.to_device(array) for array in arrays]
+        attention_textbook_kernel[query.shape[:2]](*arrays, scale)
+        out = arrays[0]
+        results[target] = out.copy_to_host() if hasattr(out, "copy_to_host") else out
+    np.testing.assert_allclose(results["cuda"], results["lockstep"], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("layout", ["NHD", "HND"])

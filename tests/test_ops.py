@@ -23,6 +23,17 @@ def test_attention_agrees_with_the_oracle(batch, order, algorithm):
 
 
 @algorithms
+@given(batch=paged_batches(infinite_keys=True))
+def test_scores_of_minus_infinity_weigh_nothing(batch, algorithm):
+    properties.attention_agrees_with_the_oracle(batch, algorithm, TARGET)
+
+
+@given(batch=paged_batches(plain=True, infinite_keys=True), cut=st.floats(0, 1))
+def test_merging_parts_of_scores_of_minus_infinity_is_attention_to_the_whole(batch, cut):
+    properties.merging_parts_is_attention_to_the_whole(batch, cut, TARGET)
+
+
+@algorithms
 @given(batch=paged_batches(), positions=st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_no_token_notices_what_it_does_not_see(batch, positions, algorithm):
     places = positions[: len(batch.seq_lens)]

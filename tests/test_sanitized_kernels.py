@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import paged_numba as pn
 from paged_numba import lockstep
+from paged_numba.kernels import attention_textbook_kernel
 
 KERNELS = Path(pn.__file__).parent / "kernels"
 
@@ -64,6 +65,13 @@ def use_layout(layout, algorithms, lens, block_size, heads, group, dim, seed):
             algorithm=algorithm,
         )
     pn.merge_states(*parts, *parts, target="lockstep")
+    if layout == "NHD":
+        out, lens = (
+            np.empty_like(query),
+            np.array([cache.allocator.seq_len(name) for name in everyone], np.int32),
+        )
+        arguments = cache.key_cache, cache.value_cache, cache.block_tables(everyone), lens, np.float32(0.5)
+        lockstep.launch(attention_textbook_kernel, len(everyone), heads * group, out, query, *arguments)
 
 
 @settings(max_examples=25)

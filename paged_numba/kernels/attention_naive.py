@@ -1,4 +1,4 @@
-"""Attention, first rung: one thread does all the work of one query token and one query head."""
+"""Attention, second rung: the textbook kernel for prompts and decode alike, with the options that models use."""
 
 import math
 
@@ -17,15 +17,18 @@ def attention_naive_kernel(
     out, lse, query, key_cache, value_cache, block_tables, rows,
     alibi_slopes, sinks, k_scales, v_scales, scale, softcap,
 ):  # fmt: skip
-    """Softmax attention as the textbook has it.
+    """Attend from any query tokens of each sequence, one thread per query token and head, in two passes over the keys.
 
-    A first pass over the keys finds the largest score, a second computes the weights and adds up the
-    values; ``exp(score - largest)`` cannot overflow. The accumulators live in local memory. A sink is a key
-    with a score of its own and a value of 0 (Xiao et al., 2023).
+    A row describes a query token: its sequence, its position there, and the range of keys that it sees. Causality,
+    chunks and windows are in that range, so the kernel only walks through it. Options act on a score in this order:
+    scale, soft cap, ALiBi. A sink is a key with a score of its own and a value of 0 (Xiao et al., 2023). The LSE is
+    the logarithm of the sum of ``exp(score)``; `merge_states_kernel` needs it.
 
-    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Slow, and here to say why: the
-    threads of a warp read far apart, K is read twice, and a batch of 16 x 8 fills 128 threads of a GPU
-    that has room for 270,000.
+    The weighted sum is in local memory, which is a thread's own part of global memory.
+
+    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Bytes read: K twice and V once, for each query
+    head. Operations: 6 head_dim for each key that a head sees. Slow, as the textbook kernel is: the threads of a warp
+    read far apart, and decode of 16 sequences with 8 query heads keeps 128 threads busy.
     """
     # out                     float[num_rows, num_q_heads, head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
@@ -57,10 +60,10 @@ def attention_naive_kernel(
         score = dot(query[token, q_head], key_cache[kv_block, offset, kv_head], head_dim)
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
         largest = max(largest, score)
+    # If every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
+    shift = largest if largest > NEG_INF else float32(0)
 
     # Pass 2: weights, their sum, and the weighted sum of the values.
-    # Where no score is finite: -inf less -inf would be NaN.
-    shift = largest if largest > NEG_INF else float32(0)
     total = math.exp(sink - shift)
     weighted = cuda.local.array(MAX_HEAD_DIM, float32)
     for dim in range(head_dim):
@@ -75,7 +78,7 @@ def attention_naive_kernel(
         for dim in range(head_dim):
             weighted[dim] += weight * float32(value_cache[kv_block, offset, kv_head, dim])
 
-    if total == 0:  # sees no key: the identity of merging
+    if total == 0:  # no key has weight: merging with this result changes nothing
         lse[row, q_head] = NEG_INF
         for dim in range(head_dim):
             out[row, q_head, dim] = float32(0)

@@ -36,8 +36,9 @@ def attention_textbook_kernel(out, query, key_cache, value_cache, block_tables, 
     Launch: ``[num_seqs, num_q_heads]``. A thread block works on a sequence, a thread on a query head. With 8 query
     heads and 2 KV heads, query heads 0 to 3 attend to KV head 0, and 4 to 7 to KV head 1 (grouped queries).
 
-    Bytes read: K twice and V once, for each query head. Slow, and the next rungs say why: neighbouring threads read
-    far apart, and 16 sequences with 8 query heads keep 128 threads busy on a GPU that has room for 270,000.
+    Bytes read: K twice and V once, for each query head. Operations: 6 head_dim for each token and query head. Slow,
+    and the next rungs say why: neighbouring threads read far apart, and 16 sequences with 8 query heads keep 128
+    threads busy on a GPU that has room for 270,000.
     """
     # out                     float32[num_seqs, num_q_heads, head_dim]
     # query                   float[num_seqs, num_q_heads, head_dim]

@@ -26,8 +26,8 @@ def attention_warp_kernel(
 
     1. each lane multiplies its dimensions of the query and the key, and `warp_sum` adds up the 32 products: now each
        lane has the score;
-    2. if the score is the largest so far, what was added up before is rescaled by
-       ``exp(old largest - new largest)``, so that all weights are relative to the same score;
+    2. if the score is the largest so far, the sums so far are rescaled by ``exp(old largest - new largest)``, so that
+       all weights are relative to the same score;
     3. each lane adds its dimensions of the value, weighted.
 
     A sink (Xiao et al., 2023) is what was added up before the first token.
@@ -37,7 +37,7 @@ def attention_warp_kernel(
     tile of tokens.
 
     Launch: ``[(num_rows, num_q_heads), 32]``. Bytes read: K and V of every token, once for each query head, a warp 32
-    neighbouring numbers at a time.
+    neighbouring numbers at a time. Operations: 4 head_dim for each key that a head sees.
     """
     # out                     float[num_rows, num_q_heads, head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
@@ -83,7 +83,7 @@ def attention_warp_kernel(
 
         # 2. Largest score so far, weight relative to it, sum of the weights.
         new_largest = max(largest, score)
-        # Where no score is finite yet: -inf less -inf would be NaN.
+        # As long as every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
         shift = new_largest if new_largest > NEG_INF else float32(0)
         weight = math.exp(score - shift)
         rescale = math.exp(largest - shift)

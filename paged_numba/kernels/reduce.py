@@ -15,8 +15,8 @@ def segment_max(value, scratch, width):
         |---+   | |---+       stride 2: max(a, c) ...
         |-+     | |-+         stride 1: the first of each segment holds the result
 
-    ``scratch`` is shared memory with one element a thread; `width` is a power of two that divides the number
-    of threads, and all threads of the block call.
+    `scratch` is shared memory with one element a thread; `width` is a power of two that divides the number of
+    threads. All threads of the thread block must call.
     """
     thread = cuda.threadIdx.x
     lane = thread % width

@@ -27,14 +27,15 @@ class KernelMutant:
     name : str
         What is wrong.
     module : str
-        Module of ``paged_numba.kernels`` that holds the kernel; `helper` the one that is changed, if another.
+        Module of ``paged_numba.kernels`` that holds the kernel.
     old, new : str
         Text of the source that is replaced, and what replaces it; `old` occurs once.
     operation : str
-        The property that must notice, see tests/test_mutants.py: ``attend``, ``exact``, ``hide``, ``blind``,
-        ``sanitize``,
-        ``many heads``, ``sanitize many heads``, ``merge``, ``write``, ``gather`` or ``copy``;
-        ``attend packed``, ``hide packed`` or ``gather packed`` for caches in that layout alone.
+        The property that must notice, see tests/test_mutants.py: ``attend``, ``attend infinite``, ``attend textbook``,
+        ``exact``, ``hide``, ``blind``, ``sanitize``, ``many heads``, ``sanitize many heads``, ``merge``, ``write``,
+        ``gather`` or ``copy``; ``attend packed``, ``hide packed`` or ``gather packed`` for caches in that layout alone.
+    algorithm : str
+        Of `paged_attention`, for ``attend`` and ``attend infinite``.
     """
 
     name: str
@@ -60,11 +61,68 @@ def _attention_naive(name: str, old: str, new: str) -> KernelMutant:
     return KernelMutant(name, "attention_naive", old, new, "attend", "naive")
 
 
+def _attention_textbook(name: str, old: str, new: str) -> KernelMutant:
+    return KernelMutant(name, "attention_textbook", old, new, "attend textbook")
+
+
+def _attention_warp(name: str, old: str, new: str, operation: str = "attend") -> KernelMutant:
+    return KernelMutant(name, "attention_warp", old, new, operation, "warp")
+
+
 def _attention_packed(name: str, old: str, new: str, operation: str = "attend packed") -> KernelMutant:
     return KernelMutant(name, "attention_packed", old, new, operation)
 
 
+_PASS_2 = "dim] = float32(0)\n    for token in range(seq_lens[seq]):"
+_LOOKUP = f"{_PASS_2}\n        kv_block = block_tables[seq, token // block_size]"
+
 KERNEL_MUTANTS = (
+    _attention_textbook("block table not followed", _LOOKUP, f"{_PASS_2}\n        kv_block = token // block_size"),
+    _attention_textbook("table of the first sequence", _LOOKUP, _LOOKUP.replace("[seq, token", "[0, token")),
+    _attention_textbook("token looked up in place of its block", _LOOKUP,
+                        _LOOKUP.replace("token // block_size", "min(token, block_tables.shape[1] - 1)")),
+    _attention_textbook("place in the sequence taken for the offset",
+                        f"{_LOOKUP}\n        offset = token % block_size",
+                        f"{_LOOKUP}\n        offset = min(token, block_size - 1)"),
+    _attention_textbook("last block read to its end", _PASS_2, _PASS_2.replace(
+                        "seq_lens[seq]", "(seq_lens[seq] + block_size - 1) // block_size * block_size")),
+    _attention_textbook("last token missed", _PASS_2, _PASS_2.replace("seq_lens[seq]", "seq_lens[seq] - 1")),
+    _attention_textbook("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
+                        "q_head % num_kv_heads"),
+    _attention_textbook("scale forgotten", "math.exp(score * scale", "math.exp(score"),
+    _attention_textbook("largest score not subtracted", "score * scale - largest", "score * scale"),
+    _attention_textbook("score of the last token for the largest", "max(largest, score * scale)", "score * scale"),
+    _attention_textbook("-inf less -inf", "np.finfo(np.float32).min", "np.float32(-np.inf)"),
+    _attention_textbook("mean of V: every weight is the same", "weight = math.exp(score * scale - largest)",
+                        "weight = float32(1)"),
+    _attention_textbook("not divided by the sum", "/= total", "/= float32(1)"),
+    _attention_textbook("empty sequence divides 0 by 0", "if total > 0:", "if total > -1:"),
+    _attention_warp("mean of V: every weight is the same", "weight = math.exp(score - shift)",
+                    "weight = float32(1) if score > NEG_INF else float32(0)"),
+    _attention_warp("score of one lane", "warp_sum(product)", "product"),
+    _attention_warp("score of two lanes", "warp_sum(product)", "product + cuda.shfl_xor_sync(-1, product, 1)"),
+    _attention_warp("-inf less -inf", "new_largest if new_largest > NEG_INF else float32(0)", "new_largest",
+                    "attend infinite"),
+    _attention_warp("last token missed", "rows[row, ROW_END]):", "rows[row, ROW_END] - 1):"),
+    _attention_warp("one token too many at the end", "rows[row, ROW_END]):", "rows[row, ROW_END] + 1):"),
+    _attention_warp("window ends a token late", "range(rows[row, ROW_FIRST]", "range(rows[row, ROW_FIRST] + 1"),
+    _attention_warp("no rescale of the values", "weighted[i] * rescale", "weighted[i]"),
+    _attention_warp("no rescale of the sum", "total * rescale", "total"),
+    _attention_warp("largest score of this token only", "max(largest, score)", "score"),
+    _attention_warp("scale forgotten", "(scale * k_scales[kv_head])", "k_scales[kv_head]"),
+    _attention_warp("scale of the keys forgotten", "(scale * k_scales[kv_head])", "scale"),
+    _attention_warp("scale of the values forgotten", "/ total * v_scales[kv_head]", "/ total"),
+    _attention_warp("block table not followed", "block_tables[seq, position // block_size]", "position // block_size"),
+    _attention_warp("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
+                    "q_head % num_kv_heads"),
+    _attention_warp("dimensions past the first 32 left out of the score",
+                    "dim < head_dim:\n                product", "dim < min(WARP, head_dim):\n                product"),
+    _attention_warp("ALiBi off by one", "position - query_position)", "position - query_position + 1)"),
+    _attention_warp("sink forgotten", "total = float32(1) if sink > NEG_INF else float32(0)", "total = float32(0)"),
+    _attention_warp("another token's query", "query[token, q_head, dim]", "query[min(row, seq), q_head, dim]"),
+    _attention_warp("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
+    _attention_warp("empty sequence divides 0 by 0",
+                    "weighted[i] / total * v_scales[kv_head] if total != 0 else float32(0)", "weighted[i] / total"),
     _attention_tile("mean of V: every weight is the same", "weight = math.exp(weights[my_row, token] - shift)",
                      "weight = float32(1) if weights[my_row, token] > NEG_INF else float32(0)"),
     _attention_tile("all zeros", "weighted[row] * factors[row]", "float32(0)"),
@@ -73,8 +131,8 @@ KERNEL_MUTANTS = (
     _attention_tile("last values skipped", "UNROLLED, end, UNROLLED)", "UNROLLED, end - 1, UNROLLED)"),
     _attention_tile("one key too many at the end", "first + token < end_seen", "first + token <= end_seen"),
     _attention_tile("last token missed", "first + token < end_seen", "first + token < end_seen - 1"),
-    _attention_tile("keys past the end loaded", "if token < count:\n                        source",
-                    "if token < num_keys:\n                        source"),
+    _attention_tile("keys past the end loaded", "if token < count:\n            source",
+                    "if token < keys.shape[0]:\n            source"),
     _attention_tile("no rescale of the values", "weighted[row] *= factors[row]", "weighted[row] *= float32(1)"),
     _attention_tile("no rescale of the sum", "total * rescale", "total"),
     _attention_tile("largest score of this tile only",
@@ -94,8 +152,8 @@ KERNEL_MUTANTS = (
     _attention_tile("last head of a group left out", "heads_here = min(heads, group - part * heads)",
                      "heads_here = max(1, min(heads, group - part * heads) - 1)"),
     _attention_tile("last dimension left out of the score",
-                    "and first_dim + dim < head_dim:\n                            element",
-                     "and first_dim + dim < max(1, head_dim - 1):\n                            element"),
+                    "and first_dim + dim < query.shape[2]:",
+                     "and first_dim + dim < max(1, query.shape[2] - 1):"),
     _attention_tile("first chunk of dimensions only", "range(0, head_dim, chunk)",
                     "range(0, min(chunk, head_dim), chunk)"),
     _attention_tile("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
@@ -106,7 +164,7 @@ KERNEL_MUTANTS = (
     KernelMutant("row that sees no key of a tile", "attention_tile",
                  "new_largest if new_largest > NEG_INF else float32(0)", "new_largest", "blind"),
     KernelMutant("missing barrier after the rows are looked up", "attention_tile",
-                 "cuda.syncthreads()  # what each row is stands in shared memory", "pass", "sanitize"),
+                 "cuda.syncthreads()  # the rows are looked up in shared memory", "pass", "sanitize"),
     KernelMutant("missing barrier after the places are looked up", "attention_tile",
                  "cuda.syncthreads()  # the places of the keys are in shared memory", "pass",
                  "sanitize"),
@@ -122,10 +180,11 @@ KERNEL_MUTANTS = (
     KernelMutant("values that a row must not see multiplied", "attention_tile",
                  "end = max(min(end_common - first, count), lead)", "end = count", "hide"),
     _attention_tile("ALiBi off by one", "first + token - position)", "first + token - position + 1)"),
-    _attention_tile("position of the tile's first token", "position, first_seen, end_seen = rows[my_index, 2]",
-                     "position, first_seen, end_seen = rows[first_row, 2]"),
+    _attention_tile("position of the tile's first token", "rows[my_index, ROW_POSITION]",
+                    "rows[first_row, ROW_POSITION]"),
     _attention_tile("sink forgotten", "total = float32(1) if largest > NEG_INF else float32(0)", "total = float32(0)"),
-    _attention_tile("another token's query", "= rows[first_row + token * row_step, 0]", "= rows[first_row, 1]"),
+    _attention_tile("another token's query", "= rows[first_row + token * row_step, ROW_TOKEN]",
+                    "= rows[first_row, ROW_SEQ]"),
     _attention_tile("rows of a tile taken for neighbours", "row_indices[thread] = first_row + token * row_step",
                      "row_indices[thread] = first_row + token", "split"),
     KernelMutant("same rows for all threads of a key", "attention_tile", "thread // num_keys * rows_per_thread",
@@ -134,8 +193,8 @@ KERNEL_MUTANTS = (
                  "place = i", "many heads"),
     KernelMutant("missing barrier between tiles of keys for many heads", "attention_tile",
                  "cuda.syncthreads()  # scores are in shared memory", "pass", "sanitize many heads"),
-    _attention_tile("table of the tile's sequence for all parts", "seq = rows[first_row, 1]",
-                    "seq = rows[first_row // row_step * row_step, 1]", "cascade"),
+    _attention_tile("table of the tile's sequence for all parts", "seq = rows[first_row, ROW_SEQ]",
+                    "seq = rows[first_row // row_step * row_step, ROW_SEQ]", "cascade"),
     _attention_block(
         "mean of V: every weight is the same", "weight = math.exp(score - shift)",
         "weight = float32(1) if score > NEG_INF else float32(0)",
@@ -196,8 +255,9 @@ KERNEL_MUTANTS = (
                   "weight * float32(value_cache[kv_block, offset, 0, dim])"),
     _attention_naive("accumulators not cleared", "weighted[dim] = 0", "pass"),
     _attention_naive("scale of the values forgotten", "/ total * v_scales[kv_head]", "/ total"),
-    _attention_naive("sink in no denominator", "total = math.exp(sink - largest) if sink > NEG_INF else float32(0)",
-                     "total = float32(0)"),
+    _attention_naive("sink in no denominator", "total = math.exp(sink - shift)", "total = float32(0)"),
+    KernelMutant("-inf less -inf", "attention_naive", "largest if largest > NEG_INF else float32(0)", "largest",
+                 "attend infinite", "naive"),
     _attention_naive("ALiBi forgotten in pass 2",
                      "score = adjusted_score(score * scale, softcap, slope, position - query_position)\n        weight",
                      "score = adjusted_score(score * scale, softcap, float32(0), 0)\n        weight"),
