@@ -56,8 +56,8 @@ __all__ = ["Kernel", *_HOME]  # noqa: PLE0604 (names that __getattr__ finds)
 class Kernel:
     """A kernel that launches on the target of the process: ``kernel[blocks_per_grid, threads_per_block](*args)``.
 
-    With a GPU it is Numba's kernel, and so it is on Numba's simulator; on lockstep it is what
-    `paged_numba.lockstep.facade.jit` makes of the function. `paged_numba.targets.resolve` chooses, at each launch.
+    On a GPU and on Numba's simulator it behaves as Numba's own kernel, on lockstep as a kernel that the lockstep facade
+    decorated. `paged_numba.targets.resolve` chooses the target at each launch.
 
     Attributes
     ----------
