@@ -130,6 +130,8 @@ def launch(
     [4.0, 5.0, 6.0, 7.0]
     """
     chosen = resolve(target)
+    # The kernels that `paged_numba.kernels` exports would choose a target themselves.
+    kernel = getattr(kernel, "numba_kernel", kernel)
     if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
         return
     if chosen == "lockstep":

@@ -11,6 +11,7 @@ import numpy as np
 import paged_numba as pn
 from paged_numba.ops import layouts
 
+# Without "warp": Numba's simulator has no shuffles.
 ALGORITHMS = ("naive", "block", "tile", "split", "cascade")
 DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn))
 STORAGE = [(dtype, layout) for dtype in DTYPES for layout in ("NHD", "HND")] + [

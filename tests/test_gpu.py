@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
+from paged_numba import targets
+from paged_numba.kernels import attention_textbook_kernel
 from paged_numba.ops import checks
 
 pytestmark = pytest.mark.gpu
@@ -40,7 +42,7 @@ def decode_inputs(num_seqs, num_q_heads, num_kv_heads, head_dim, block_size, see
     return query, caches[0], caches[1], tables, lens.astype(np.int32)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+@pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, algorithm):
     _, keys, values, tables, lens = decode_inputs(*shape)
@@ -69,7 +71,7 @@ def test_ragged_attention_with_all_options_is_the_same_on_both_targets(shape, al
             np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+@pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_attention_is_the_same_on_both_targets(shape, algorithm):
     inputs = decode_inputs(*shape)
@@ -80,6 +82,26 @@ def test_attention_is_the_same_on_both_targets(shape, algorithm):
     # Both sum in float32, in the same order but for fused multiply-add: weights of peaky logits differ by ulps.
     np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(lse, expected_lse, rtol=2e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_textbook_kernel_launched_by_hand_is_the_same_on_both_targets(shape, on_device, monkeypatch):
+    from numba import cuda
+
+    inputs = decode_inputs(*shape)
+    query = inputs[0]
+    scale = np.float32(1 / np.sqrt(query.shape[2]))
+    results = {}
+    for target in ("cuda", "lockstep"):
+        monkeypatch.setenv(targets.ENVIRONMENT, target)
+        arrays = [np.full_like(query, np.nan), *inputs]
+        if target == "cuda" and on_device:
+            arrays = [cuda.to_device(array) for array in arrays]
+        attention_textbook_kernel[query.shape[:2]](*arrays, scale)
+        out = arrays[0]
+        results[target] = out.copy_to_host() if hasattr(out, "copy_to_host") else out
+    np.testing.assert_allclose(results["cuda"], results["lockstep"], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("layout", ["NHD", "HND"])
@@ -106,7 +128,7 @@ def test_storage_of_every_dtype_and_layout_is_the_same_on_both_targets(
         caches = [np.ascontiguousarray(cache.swapaxes(1, 2)) for cache in caches]
     query = query.astype(checks.cache_dtype(query_type))
     options = {"layout": layout, "k_scale": 0.5, "v_scale": 2.0, "return_lse": True}
-    for algorithm in ("naive", "block", "tile", "split", "cascade"):
+    for algorithm in ("naive", "warp", "block", "tile", "split", "cascade"):
         expected = pn.paged_attention(
             query, *caches, tables, lens, **options, algorithm=algorithm, target="lockstep"
         )

@@ -34,7 +34,7 @@ def cell_name(places):
 
 def every_algorithm(data):
     splits = data.draw(st.integers(1, 5), label="num_splits")
-    return [("naive", None), ("block", None), ("tile", None), ("split", splits), ("cascade", None)]
+    return [*((name, None) for name in ("naive", "warp", "block", "tile", "cascade")), ("split", splits)]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def signatures(query, cache, order="C"):
         "attention_tile_kernel": (*given, INT32[:, ::1], INT64, *options),
         "attention_block_kernel": (*given, *options),
         "attention_naive_kernel": (*given, *options),
+        "attention_warp_kernel": (*given, *options),
+        "attention_textbook_kernel": (parts, outputs, pool, pool, INT32[:, ::1], INT32[::1], FLOAT),
         "attention_packed_kernel": (*given[:3], packed, *given[4:], *options),
         "merge_splits_kernel": (outputs, MATRIX, parts, MATRIX, INT32[::1], VECTOR),
         "merge_states_kernel": (outputs, MATRIX, outputs, MATRIX, outputs, MATRIX),
@@ -112,11 +114,19 @@ def test_attention_tile_fits_shared_memory_and_keeps_sums_of_up_to_16_rows_in_re
     assert len(re.findall(r"[sl][td]\.local", ptx)) <= 14 or rows > 16
 
 
-def test_attention_packed_keeps_its_sums_in_registers():
-    from paged_numba.kernels.attention_packed import attention_packed_kernel
-
-    ptx = compiled(attention_packed_kernel, signatures("float32", "float32")["attention_packed_kernel"])
+@pytest.mark.parametrize("name", ["attention_packed_kernel", "attention_warp_kernel"])
+def test_sums_are_kept_in_registers(name):
+    ptx = compiled(kernels()[name], signatures("float32", "float32")[name])
     assert not re.findall(r"[sl][td]\.local", ptx)
+
+
+def test_attention_warp_has_no_shared_memory_and_no_barrier():
+    ptx = compiled(
+        kernels()["attention_warp_kernel"], signatures("float32", "float32")["attention_warp_kernel"]
+    )
+    assert ptx.count("shfl.sync.bfly") == 5
+    assert ".shared" not in ptx
+    assert "bar.sync" not in ptx
 
 
 def test_kernel_that_numba_cannot_type_does_not_compile():

@@ -13,7 +13,7 @@ from paged_numba.testing import laws, properties
 from paged_numba.testing.strategies import merge_parts, paged_batches, seeds
 
 TARGET = "lockstep"
-algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+algorithms = pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 
 
 # Packed caches have a kernel of their own.

@@ -50,6 +50,21 @@ def attend(algorithm):
     run()
 
 
+def attend_infinite(algorithm):
+    @hunt
+    @given(batch=paged_batches(infinite_keys=True))
+    def run(batch):
+        properties.attention_agrees_with_the_oracle(batch, algorithm, TARGET)
+
+    run()
+
+
+@hunt
+@given(batch=st.booleans().flatmap(lambda infinite: paged_batches(plain=True, infinite_keys=infinite)))
+def attend_textbook(batch):
+    properties.textbook_attention_agrees_with_the_oracle(batch, TARGET)
+
+
 @hunt
 @given(batch=paged_batches(layout="packed"), order=orders)
 def attend_packed(batch, order):
@@ -133,6 +148,7 @@ def blind():
 
 PROPERTIES = {
     "attend": lambda: attend("block"),
+    "attend textbook": attend_textbook,
     "attend packed": attend_packed,
     "exact": exact,
     "hide": hide,
@@ -154,6 +170,8 @@ def test_kernel_mutant_is_killed(mutant):
     with kernels.installed(mutant), pytest.raises((AssertionError, KernelError)):  # noqa: PT012 (one call)
         if mutant.operation == "attend":
             attend(mutant.algorithm)
+        elif mutant.operation == "attend infinite":
+            attend_infinite(mutant.algorithm)
         else:
             PROPERTIES[mutant.operation]()
 

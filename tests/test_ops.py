@@ -11,7 +11,7 @@ from paged_numba.testing import properties
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
-algorithms = pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+algorithms = pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 orders = st.sampled_from(("together", "forward", "reverse"))
 
 
@@ -20,6 +20,17 @@ orders = st.sampled_from(("together", "forward", "reverse"))
 def test_attention_agrees_with_the_oracle(batch, order, algorithm):
     with lockstep.options(order=order):
         properties.attention_agrees_with_the_oracle(batch, algorithm, TARGET)
+
+
+@algorithms
+@given(batch=paged_batches(infinite_keys=True))
+def test_scores_of_minus_infinity_weigh_nothing(batch, algorithm):
+    properties.attention_agrees_with_the_oracle(batch, algorithm, TARGET)
+
+
+@given(batch=paged_batches(plain=True, infinite_keys=True), cut=st.floats(0, 1))
+def test_merging_parts_of_scores_of_minus_infinity_is_attention_to_the_whole(batch, cut):
+    properties.merging_parts_is_attention_to_the_whole(batch, cut, TARGET)
 
 
 @algorithms

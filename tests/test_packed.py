@@ -23,6 +23,11 @@ def test_attention_agrees_with_the_oracle(batch, order):
         properties.attention_agrees_with_the_oracle(batch, "auto", TARGET)
 
 
+@given(batch=paged_batches(layout="packed", infinite_keys=True))
+def test_scores_of_minus_infinity_weigh_nothing(batch):
+    properties.attention_agrees_with_the_oracle(batch, "auto", TARGET)
+
+
 @given(data=st.data())
 def test_attention_is_as_exact_as_dense_attention(data):
     storage = data.draw(st.sampled_from(STORAGE), label="dtype of the cache")
@@ -112,7 +117,7 @@ def attend(key_cache, value_cache, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+@pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 def test_kernels_for_rows_are_refused(algorithm):
     caches = packed_caches(2, 4, 1, 8)
     with pytest.raises(

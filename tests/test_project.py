@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "lockstep": {"draw"},
     "arrays": {"lockstep"},
     "targets": {"lockstep"},
-    "kernels": set(),
+    "kernels": {"targets"},
     "ops": {"arrays", "kernels", "targets"},
     # Which columns of the kernels' arguments it reads.
     "cache_debug": BELOW_CACHE | {"kernels"},

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import paged_numba as pn
 from paged_numba import lockstep
+from paged_numba.kernels import attention_textbook_kernel
 
 KERNELS = Path(pn.__file__).parent / "kernels"
 
@@ -27,7 +28,7 @@ def all_kernels():
 def use_everything(lens, block_size, heads, group, dim, seed):
     """Write, fork, copy on write, gather and attend; return the kernels that ran."""
     with lockstep.profiling() as report:
-        rows = "naive", "block", "tile", "split", "cascade"
+        rows = "naive", "warp", "block", "tile", "split", "cascade"
         use_layout("NHD", rows, lens, block_size, heads, group, dim, seed)
         # Keys of whole pieces of 16 bytes.
         use_layout("packed", ("auto",), lens, block_size, heads, group, -(-dim // 4) * 4, seed)
@@ -64,6 +65,13 @@ def use_layout(layout, algorithms, lens, block_size, heads, group, dim, seed):
             algorithm=algorithm,
         )
     pn.merge_states(*parts, *parts, target="lockstep")
+    if layout == "NHD":
+        out, lens = (
+            np.empty_like(query),
+            np.array([cache.allocator.seq_len(name) for name in everyone], np.int32),
+        )
+        arguments = cache.key_cache, cache.value_cache, cache.block_tables(everyone), lens, np.float32(0.5)
+        lockstep.launch(attention_textbook_kernel, len(everyone), heads * group, out, query, *arguments)
 
 
 @settings(max_examples=25)

@@ -11,8 +11,8 @@ STORED = LENGTH * NUM_KV_HEADS * HEAD_DIM * 4
 """Bytes of all keys, or of all values."""
 
 
-def loads(algorithm, group, num_tokens=1, length=LENGTH, **options):
-    """Return the bytes of keys and of values that a launch asks for."""
+def memory(algorithm, group, num_tokens=1, length=LENGTH, **options):
+    """Return what a launch loads of keys, and of values."""
     rng = np.random.default_rng(0)
     caches = rng.standard_normal((2, 9, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM), np.float32)
     query = rng.standard_normal((num_tokens, group * NUM_KV_HEADS, HEAD_DIM), np.float32)
@@ -22,9 +22,12 @@ def loads(algorithm, group, num_tokens=1, length=LENGTH, **options):
             query, *caches, table, np.array([length]), cu_seqlens_q=np.array([0, num_tokens]),
             algorithm=algorithm, target="lockstep", **options,
         )  # fmt: skip
-    return tuple(
-        report.memory("global", "load", array=array).bytes_asked for array in ("key_cache", "value_cache")
-    )
+    return [report.memory("global", "load", array=array) for array in ("key_cache", "value_cache")]
+
+
+def loads(*args, **options):
+    """Return the bytes of keys and of values that a launch asks for."""
+    return tuple(loaded.bytes_asked for loaded in memory(*args, **options))
 
 
 @pytest.mark.parametrize("group", [1, 2, 4, 5, 8, 16, 17, 64, 71, 128])
@@ -32,8 +35,16 @@ def test_keys_and_values_are_loaded_once_for_all_heads_that_share_them(group):
     assert loads("tile", group) == (STORED, STORED)
     # Of two splits each loads its half.
     assert loads("split", group, num_splits=2) == (STORED, STORED)
-    # A thread block for each head loads them for each head.
+    # A thread block or a warp for each head loads them for each head.
     assert loads("block", group) == (group * STORED, group * STORED)
+    assert loads("warp", group) == (group * STORED, group * STORED)
+
+
+def test_a_warp_loads_32_neighbouring_numbers_at_once():
+    for loaded in memory("warp", 1):
+        # 128 bytes, 4 sectors, all of them used; a thread block whose threads have a row of K each takes 32.
+        assert (loaded.requests, loaded.sectors_per_request, loaded.efficiency) == (STORED / 128, 4, 100)
+    assert memory("block", 1)[0].sectors_per_request == 32
 
 
 def test_a_thread_block_holds_128_heads_and_more_of_them_load_again():

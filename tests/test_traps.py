@@ -11,7 +11,7 @@ from paged_numba import reference
 from paged_numba.ops import layouts
 
 TARGET = "lockstep"
-ALGORITHMS = ("naive", "block", "tile", "split", "cascade")
+ALGORITHMS = ("naive", "warp", "block", "tile", "split", "cascade")
 algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
 RNG = np.random.default_rng(0)
 
@@ -299,7 +299,7 @@ def test_overlapping_block_copies(pairs):
         pn.copy_blocks(*np.zeros((2, 3, 4, 1, 2), np.float32), np.array(pairs), target=TARGET)
 
 
-@pytest.mark.parametrize("algorithm", ["naive", "block", "tile", "split", "cascade"])
+@pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dim", [5, 32])
 def test_a_visible_key_that_is_no_number_hidden(bad, dim, algorithm):

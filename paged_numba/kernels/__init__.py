@@ -1,8 +1,127 @@
 """Device code: plain Numba CUDA kernels, one idea a file, fit to copy into any project.
 
-Ladder of attention: `attention_naive` (one thread per query token and head), `attention_block` (one thread block
-for each), `attention_tile` (one for neighbouring query tokens and all heads of a KV head: each key and value is loaded
-once for all), then several thread blocks for the keys of each tile, put together by `merge_splits`. Attention over
-disjoint sets of keys: `merge_states`. Moving data: `write_kv`, `gather_kv`, `copy_blocks`. For caches in the layout of
-the first vLLM kernels: `attention_packed`, `write_kv_packed`, `gather_kv_packed`.
+Attention, a ladder in reading order; each rung adds one idea:
+
+- `attention_textbook`: the block table. One thread for each sequence and query head, decode only, no options.
+- `attention_naive`: everything that models ask for: prefill and chunks, windows, soft caps, ALiBi, sinks, LSEs.
+- `attention_warp`: a warp for each query token and head; threads talk by shuffles. Online softmax: one pass.
+- `attention_block`: a thread block for each; threads talk through shared memory, a tile of tokens at a time.
+- `attention_tile`: a thread block for all heads of a KV head and neighbouring query tokens, which share each load.
+- `merge_splits`: several thread blocks divide the keys of a tile; their results are merged.
+- `attention_packed`: as `attention_block`, for caches in the layout of the first vLLM kernels.
+
+`columns` names the columns of the arrays that say what to compute, `score` and `reduce` hold what the rungs share.
+`merge_states` merges attention over two disjoint sets of keys. `write_kv`, `gather_kv` and `copy_blocks` move tokens
+and blocks; `write_kv_packed` and `gather_kv_packed` do so for packed caches.
+
+Each kernel can be imported from here by the name of its function, and launched by hand, with a GPU or without::
+
+    from paged_numba.kernels import attention_textbook_kernel
+
+    attention_textbook_kernel[num_seqs, num_q_heads](out, query, key_cache, value_cache, block_tables, seq_lens, scale)
 """
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from typing import Any
+
+from .. import targets
+
+_FILES = (
+    "attention_textbook",
+    "attention_naive",
+    "attention_warp",
+    "attention_block",
+    "attention_tile",
+    "merge_splits",
+    "attention_packed",
+    "merge_states",
+    "write_kv",
+    "gather_kv",
+    "copy_blocks",
+    "write_kv_packed",
+    "gather_kv_packed",
+)
+_MADE = ("attention_tile",)
+"""Files whose kernel is made for the sizes of a launch, by a function."""
+
+_HOME = {f"{file}_kernel_for" if file in _MADE else f"{file}_kernel": file for file in _FILES}
+
+__all__ = ["Kernel", *_HOME]  # noqa: PLE0604 (names that __getattr__ finds)
+
+
+class Kernel:
+    """A kernel that launches on the target of the process: ``kernel[blocks_per_grid, threads_per_block](*args)``.
+
+    On a GPU and on Numba's simulator it behaves as Numba's own kernel, on lockstep as a kernel that the lockstep facade
+    decorated. `paged_numba.targets.resolve` chooses the target at each launch.
+
+    Attributes
+    ----------
+    numba_kernel : callable
+        The function decorated by ``numba.cuda.jit``.
+    py_func : function
+        The Python function.
+    """
+
+    def __init__(self, numba_kernel: Any) -> None:
+        self.numba_kernel = numba_kernel
+        self.py_func = (
+            getattr(numba_kernel, "py_func", None) or numba_kernel.fn
+        )  # the simulator's name for it
+        functools.update_wrapper(self, self.py_func)
+
+    def __getitem__(self, configuration: Any) -> Any:
+        return self._on_target()[configuration]
+
+    def __call__(self, *args: Any) -> Any:
+        """Refuse a call without a launch configuration, as the target does."""
+        return self._on_target()(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._on_target(), name)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.py_func.__name__}{inspect.signature(self.py_func)}>"
+
+    def _on_target(self) -> Any:
+        target = targets.resolve()
+        return targets.cuda_module(target).jit(self.py_func) if target == "lockstep" else self.numba_kernel
+
+
+@functools.cache
+def _launchable(numba_kernel: Any) -> Kernel:
+    return Kernel(numba_kernel)
+
+
+@functools.cache
+def _maker(make: Any) -> Any:
+    @functools.wraps(make)
+    def make_launchable(*args: Any, **kwargs: Any) -> Kernel:
+        return _launchable(make(*args, **kwargs))
+
+    return make_launchable
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, so that the package can be imported without Numba.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "numba":
+            raise
+        raise ImportError(
+            f"{name} needs numba.cuda, which cannot be imported: {error}", name=error.name
+        ) from error
+    return _maker(found) if _HOME[name] in _MADE else _launchable(found)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,10 +1,11 @@
-"""Attention, second rung: one thread block works on one query token and one query head."""
+"""Attention, fourth rung: a thread block works on one query token and one query head, a tile of tokens at a time."""
 
 import math
 
 import numpy as np
 from numba import cuda, float32
 
+from .columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, ROW_TOKEN
 from .reduce import segment_max, segment_sum
 from .score import adjusted_score, dot
 
@@ -20,31 +21,27 @@ def attention_block_kernel(
 ):  # fmt: skip
     """Online softmax over tiles of tokens (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
 
-    A tile is as many whole KV blocks as the thread block has threads for. For each tile
+    A tile is as many whole KV blocks as there are threads for their tokens. Threads change roles within a tile: a
+    token each for the scores, a dimension each for the values. For each tile
 
     1. thread t computes the score of token t: a dot product with the query, which is in shared memory;
     2. two tree reductions give the tile's largest score and the sum of its weights;
     3. thread d adds the tile's values of dimension d to its accumulator: neighbouring threads read
        neighbouring floats.
 
-    When a tile raises the largest score, what was added up before is rescaled by
-    ``exp(old largest - new largest)``, so K and V are read once. A sink (Xiao et al., 2023) is what was added
-    up before the first tile.
-
-    A row is a query token and a range of the keys that it sees: all of them, or one split of several that
-    `merge_splits_kernel` puts together. Blocks outside the range are not read.
+    When a tile raises the largest score, the sums so far are rescaled by ``exp(old largest - new largest)``, so K and
+    V are read once. A sink (Xiao et al., 2023) is what was added up before the first tile.
 
     Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, at least head_dim and
-    block_size, at most 256. Bytes read: K and V of every token, once for each query head, and K in small pieces:
-    neighbouring threads read from different rows.
+    block_size, at most 256. Bytes read: K and V of every token, once for each query head; K in small pieces, since
+    neighbouring threads read different rows. Operations: 4 head_dim for each key that a head sees.
     """
     # out                     float[num_rows, num_q_heads, head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
     # query                   float[num_tokens, num_q_heads, head_dim]
     # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
     # block_tables            int32[num_seqs, max_blocks]
-    # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
-    #                         it sees: the first and one past the last
+    # rows                    int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
     # k_scales, v_scales      float32[num_kv_heads]
     # scale, softcap          float32, softcap 0 for none
@@ -56,8 +53,8 @@ def attention_block_kernel(
     num_q_heads, head_dim = query.shape[1], query.shape[2]
     block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
     kv_head = q_head // (num_q_heads // num_kv_heads)
-    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
-    first_key, end_key = rows[row, 3], rows[row, 4]
+    token, seq, query_position = rows[row, ROW_TOKEN], rows[row, ROW_SEQ], rows[row, ROW_POSITION]
+    first_key, end_key = rows[row, ROW_FIRST], rows[row, ROW_END]
     end_block = (end_key + block_size - 1) // block_size
     blocks_per_tile = threads // block_size
     slope, sink = alibi_slopes[q_head], sinks[q_head]
@@ -70,7 +67,7 @@ def attention_block_kernel(
         query_shared[thread] = float32(query[token, q_head, thread]) * (scale * k_scales[kv_head])
     cuda.syncthreads()  # the query is in shared memory
 
-    # Which token of a tile is this thread's, in whole blocks and the rest.
+    # This thread's token of a tile: the block within the tile, and the offset within the block.
     thread_block = thread // block_size
     offset = thread % block_size
 
@@ -89,14 +86,13 @@ def attention_block_kernel(
 
         # 2. Largest score so far, weights relative to it, their sum.
         new_largest = max(largest, segment_max(score, scratch, threads))
-        # Where no score is finite yet: -inf less -inf would be NaN.
+        # As long as every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
         shift = new_largest if new_largest > NEG_INF else float32(0)
         weight = math.exp(score - shift)
         weights[thread] = weight
         rescale = math.exp(largest - shift)
-        total = total * rescale + segment_sum(
-            weight, scratch, threads
-        )  # its barriers publish the weights, too
+        # Its barriers publish the weights, too.
+        total = total * rescale + segment_sum(weight, scratch, threads)
         largest = new_largest
 
         # 3. One dimension a thread.
@@ -110,7 +106,7 @@ def attention_block_kernel(
                 for slot in range(first_slot, min(block_size, end_key - seq_block * block_size)):
                     value = float32(value_cache[kv_block, slot, kv_head, thread])
                     weighted += weights[tile_block * block_size + slot] * value
-        # No barrier here: the next tile writes its weights after those of segment_max, when all have read these.
+        # No barrier here: the next tile writes its weights after the barriers of segment_max.
 
     if thread < head_dim:
         out[row, q_head, thread] = weighted / total * v_scales[kv_head] if total != 0 else float32(0)

@@ -1,10 +1,11 @@
-"""Attention, first rung: one thread does all the work of one query token and one query head."""
+"""Attention, second rung: the textbook kernel for prompts and decode alike, with the options that models use."""
 
 import math
 
 import numpy as np
 from numba import cuda, float32
 
+from .columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, ROW_TOKEN
 from .score import adjusted_score, dot
 
 MAX_HEAD_DIM = 256
@@ -16,23 +17,25 @@ def attention_naive_kernel(
     out, lse, query, key_cache, value_cache, block_tables, rows,
     alibi_slopes, sinks, k_scales, v_scales, scale, softcap,
 ):  # fmt: skip
-    """Softmax attention as the textbook has it.
+    """Attend from any query tokens of each sequence, one thread per query token and head, in two passes over the keys.
 
-    A first pass over the keys finds the largest score, a second computes the weights and adds up the
-    values; ``exp(score - largest)`` cannot overflow. The accumulators live in local memory. A sink is a key
-    with a score of its own and a value of 0 (Xiao et al., 2023).
+    A row describes a query token: its sequence, its position there, and the range of keys that it sees. Causality,
+    chunks and windows are in that range, so the kernel only walks through it. Options act on a score in this order:
+    scale, soft cap, ALiBi. A sink is a key with a score of its own and a value of 0 (Xiao et al., 2023). The LSE is
+    the logarithm of the sum of ``exp(score)``; `merge_states_kernel` needs it.
 
-    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Slow, and here to say why: the
-    threads of a warp read far apart, K is read twice, and a batch of 16 x 8 fills 128 threads of a GPU
-    that has room for 270,000.
+    The weighted sum is in local memory, which is a thread's own part of global memory.
+
+    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Bytes read: K twice and V once, for each query
+    head. Operations: 6 head_dim for each key that a head sees. Slow, as the textbook kernel is: the threads of a warp
+    read far apart, and decode of 16 sequences with 8 query heads keeps 128 threads busy.
     """
     # out                     float[num_rows, num_q_heads, head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
     # query                   float[num_tokens, num_q_heads, head_dim]
     # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
     # block_tables            int32[num_seqs, max_blocks]
-    # rows                    int32[num_rows, 5]: query token, its sequence, its position, and the keys that
-    #                         it sees: the first and one past the last
+    # rows                    int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
     # k_scales, v_scales      float32[num_kv_heads]
     # scale, softcap          float32, softcap 0 for none
@@ -44,8 +47,8 @@ def attention_naive_kernel(
     q_head = thread % num_q_heads
     kv_head = q_head // (num_q_heads // key_cache.shape[2])
     block_size = key_cache.shape[1]
-    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
-    first_key, end_key = rows[row, 3], rows[row, 4]
+    token, seq, query_position = rows[row, ROW_TOKEN], rows[row, ROW_SEQ], rows[row, ROW_POSITION]
+    first_key, end_key = rows[row, ROW_FIRST], rows[row, ROW_END]
     slope, sink = alibi_slopes[q_head], sinks[q_head]
     scale *= k_scales[kv_head]
 
@@ -57,9 +60,11 @@ def attention_naive_kernel(
         score = dot(query[token, q_head], key_cache[kv_block, offset, kv_head], head_dim)
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
         largest = max(largest, score)
+    # If every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
+    shift = largest if largest > NEG_INF else float32(0)
 
     # Pass 2: weights, their sum, and the weighted sum of the values.
-    total = math.exp(sink - largest) if sink > NEG_INF else float32(0)
+    total = math.exp(sink - shift)
     weighted = cuda.local.array(MAX_HEAD_DIM, float32)
     for dim in range(head_dim):
         weighted[dim] = 0
@@ -68,12 +73,12 @@ def attention_naive_kernel(
         offset = position % block_size
         score = dot(query[token, q_head], key_cache[kv_block, offset, kv_head], head_dim)
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
-        weight = math.exp(score - largest)
+        weight = math.exp(score - shift)
         total += weight
         for dim in range(head_dim):
             weighted[dim] += weight * float32(value_cache[kv_block, offset, kv_head, dim])
 
-    if total == 0:  # sees no key: the identity of merging
+    if total == 0:  # no key has weight: merging with this result changes nothing
         lse[row, q_head] = NEG_INF
         for dim in range(head_dim):
             out[row, q_head, dim] = float32(0)

@@ -1,10 +1,11 @@
-"""Attention over packed caches: the layout of the first vLLM kernels, made for threads that take a token each."""
+"""Attention over packed caches: the layout of the first vLLM kernels, made for threads that compute a score each."""
 
 import math
 
 import numpy as np
 from numba import cuda, float32
 
+from .columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, ROW_TOKEN
 from .reduce import segment_max, segment_sum
 from .score import adjusted_score
 
@@ -21,9 +22,9 @@ def attention_packed_kernel(
 ):  # fmt: skip
     """Online softmax as in `attention_block_kernel`, with K and V laid out for the threads that read them.
 
-    There thread t reads row t of K, so the 32 numbers that a warp asks for at once lie in 32 rows: 32 sectors of
-    32 bytes. Here K is cut into pieces of 16 bytes, x numbers each, and in a block the same piece of all tokens
-    lies side by side; V lies by dimension, again with the tokens of a block side by side::
+    In `attention_block_kernel` thread t reads row t of K, so the 32 numbers that a warp asks for at once lie in 32
+    rows: 32 sectors of 32 bytes. In this layout K is cut into pieces of 16 bytes, x numbers each, and in a block the
+    same piece of all tokens lies side by side; V lies by dimension, again with the tokens of a block side by side::
 
         K, NHD     token 0  [ piece 0 | piece 1 | ... ]     thread 0
                    token 1  [ piece 0 | piece 1 | ... ]     thread 1
@@ -43,15 +44,16 @@ def attention_packed_kernel(
 
     After the last tile, the 16 shares of each dimension are summed.
 
-    What is coalesced: V. In float32 the 32 numbers of a warp lie in 4 sectors, all of them used, if block_size is
-    a multiple of 8; a thread for each dimension, as in `attention_block_kernel`, would touch 32 here. K only
-    as far as a load goes: 32 pieces lie in 16 sectors, half of what rows take, but a thread asks for one number of
-    its piece at a time, and so the warp x times for the same 16, which the L1 cache has to keep meanwhile. vLLM's
-    threads load all 16 bytes at once; Numba has no such load. `attention_tile_kernel` gets whole sectors out
-    of NHD rows, through shared memory: no layout has to suit one kernel's threads.
+    Loads of V are coalesced: in float32 the 32 numbers of a warp lie in 4 sectors, all of them used, if block_size is
+    a multiple of 8. A thread for each dimension, as in `attention_block_kernel`, would touch 32 sectors. Loads of K
+    are coalesced in part: 32 pieces lie in 16 sectors, half as many as 32 rows, but a thread loads one number of its
+    piece at a time, so the warp asks x times for the same 16 sectors, and relies on the L1 cache to keep them. vLLM's
+    threads load all 16 bytes at once; Numba has no such load. `attention_tile_kernel` reads whole sectors of NHD
+    rows through shared memory, so no layout has to suit one kernel's threads.
 
     Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, 64 at least, at least head_dim, at
-    most 256. Bytes read: K and V of every token, once for each query head.
+    most 256. Bytes read: K and V of every token, once for each query head. Operations: 4 head_dim for each key that a
+    head sees.
     """
     # out           float[num_rows, num_q_heads, head_dim]
     # lse           float32[num_rows, num_q_heads], natural logarithm
@@ -59,8 +61,7 @@ def attention_packed_kernel(
     # key_cache     float[num_blocks, num_kv_heads, head_dim // x, block_size, x], x numbers are 16 bytes
     # value_cache   float[num_blocks, num_kv_heads, head_dim, block_size]
     # block_tables  int32[num_seqs, max_blocks]
-    # rows          int32[num_rows, 5]: query token, its sequence, its position, and the keys that it sees: the
-    #               first and one past the last
+    # rows          int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks  float32[num_q_heads], 0 and -inf for none
     # k_scales, v_scales   float32[num_kv_heads]
     # scale, softcap       float32, softcap 0 for none
@@ -73,8 +74,8 @@ def attention_packed_kernel(
     num_kv_heads, num_pieces = key_cache.shape[1], key_cache.shape[2]
     block_size, piece_size = key_cache.shape[3], key_cache.shape[4]
     kv_head = q_head // (num_q_heads // num_kv_heads)
-    token, seq, query_position = rows[row, 0], rows[row, 1], rows[row, 2]
-    first_key, end_key = rows[row, 3], rows[row, 4]
+    token, seq, query_position = rows[row, ROW_TOKEN], rows[row, ROW_SEQ], rows[row, ROW_POSITION]
+    first_key, end_key = rows[row, ROW_FIRST], rows[row, ROW_END]
     slope, sink = alibi_slopes[q_head], sinks[q_head]
 
     query_shared = cuda.shared.array(MAX_HEAD_DIM, float32)
@@ -83,7 +84,7 @@ def attention_packed_kernel(
     if thread < head_dim:
         query_shared[thread] = float32(query[token, q_head, thread]) * (scale * k_scales[kv_head])
 
-    # Of the values this thread adds up every 16th token, in every `dim_step`-th dimension.
+    # This thread adds up the values of every 16th token, in every `dim_step`-th dimension.
     lane, first_dim = thread % LANES, thread // LANES
     dim_step = threads // LANES
     weighted = cuda.local.array(LANES, float32)
@@ -113,7 +114,7 @@ def attention_packed_kernel(
 
         # 2. Largest score so far, weights relative to it, their sum.
         new_largest = max(largest, segment_max(score, scratch, threads))
-        # Where no score is finite yet: -inf less -inf would be NaN.
+        # As long as every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
         shift = new_largest if new_largest > NEG_INF else float32(0)
         weight = math.exp(score - shift)
         weights[thread] = weight
@@ -135,7 +136,7 @@ def attention_packed_kernel(
                     if dim < head_dim:
                         value = float32(value_cache[kv_block, kv_head, dim, offset])
                         weighted[i] += weights[tile_token] * value
-        # No barrier here: the next tile writes its weights after those of segment_max, when all have read these.
+        # No barrier here: the next tile writes its weights after the barriers of segment_max.
 
     for i in range(LANES):
         dim = first_dim + i * dim_step

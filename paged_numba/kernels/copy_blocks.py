@@ -1,4 +1,4 @@
-"""Copy whole KV blocks within the cache: what copy-on-write asks for."""
+"""Copy whole KV blocks within the cache, for copy-on-write."""
 
 from numba import cuda
 
@@ -7,8 +7,8 @@ from numba import cuda
 def copy_blocks_kernel(key_cache, value_cache, block_pairs):
     """Copy block ``src`` over block ``dst`` for each pair; no ``dst`` may be in another pair.
 
-    A thread copies one element of K and one of V, laid out as in `write_kv_kernel`; ``blockIdx.z`` is the
-    offset in the block.
+    A thread copies one element of K and one of V. Threads are mapped to dimensions and KV heads as in
+    `write_kv_kernel`; ``blockIdx.z`` is the offset in the block.
 
     Launch: ``[(num_pairs, thread blocks over KV heads, block_size), (at least head_dim, KV heads at
     once)]``. Bytes moved: each element of the source blocks is read once and written once.

@@ -5,9 +5,10 @@ from numba import cuda
 
 @cuda.jit
 def gather_kv_kernel(key, value, key_cache, value_cache, block_table):
-    """Follow the block table token by token: the inverse of the slot-mapped write.
+    """Copy each token from the block that the block table names: the inverse of `write_kv_kernel`.
 
-    A thread copies one element of K and one of V, laid out as in `write_kv_kernel`.
+    A thread copies one element of K and one of V. Threads are mapped to dimensions and KV heads as in
+    `write_kv_kernel`.
 
     Launch: ``[(seq_len, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
     moved: each element of `key` and `value` is read once from the cache and written once.

@@ -5,10 +5,10 @@ from numba import cuda
 
 @cuda.jit
 def gather_kv_packed_kernel(key, value, key_cache, value_cache, block_table):
-    """Follow the block table token by token: the inverse of `write_kv_packed_kernel`, laid out as that is.
+    """Copy each token from the block that the block table names: the inverse of `write_kv_packed_kernel`.
 
-    Stores are coalesced. The loads of a warp are pieces of 16 bytes from K and single numbers from V, as its stores
-    are there.
+    Threads are mapped to dimensions and KV heads as there. Stores are coalesced; a warp loads pieces of 16 bytes from
+    K and single numbers from V.
 
     Launch: ``[(seq_len, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
     moved: each element of `key` and `value` is read once from the cache and written once.

@@ -1,4 +1,4 @@
-"""Split-KV: put together what the splits of each query token computed."""
+"""Split-KV: several thread blocks divide the keys of a query token, and this kernel merges their results."""
 
 import math
 
@@ -10,12 +10,15 @@ NEG_INF = np.float32(-np.inf)
 
 @cuda.jit
 def merge_splits_kernel(out, lse, split_out, split_lse, split_starts, sinks):
-    """Merge the splits of a query token (Flash-Decoding, Dao et al., 2023), as `merge_states_kernel` does two.
+    """Merge the splits of each query token as `merge_states_kernel` merges two (Flash-Decoding, Dao et al., 2023).
 
-    The sink is one more split, with a value of 0: it must count once, however many splits there are. Weights
-    are as exact as the LSEs: a float32 near 1e6 tells steps of 0.06 apart.
+    One thread block for each tile leaves most of a GPU idle when a small batch has long sequences. So the keys of each
+    row are divided into splits, the kernel of `attention_tile` attends to each on its own, and the weight of a split
+    is ``exp(its LSE - largest LSE)``. The sink is one more split, with a value of 0: it must count once, however many
+    splits there are. Weights are as exact as the LSEs: neighbouring float32 numbers near 1e6 are 0.06 apart.
 
-    Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread does one dimension of all splits.
+    Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread computes one dimension. Bytes read: the
+    output of every split, once.
     """
     # out           float[num_tokens, num_q_heads, head_dim]
     # lse           float32[num_tokens, num_q_heads], natural logarithm
@@ -35,7 +38,7 @@ def merge_splits_kernel(out, lse, split_out, split_lse, split_starts, sinks):
     total = math.exp(sink - largest) if sink > NEG_INF else float32(0)
     weighted = float32(0)
     for row in range(first, end):
-        if split_lse[row, q_head] != NEG_INF:  # an empty split counts for nothing
+        if split_lse[row, q_head] != NEG_INF:  # an empty split has no weight
             weight = math.exp(split_lse[row, q_head] - largest)
             total += weight
             if dim < out.shape[2]:

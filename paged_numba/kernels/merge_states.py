@@ -10,12 +10,13 @@ NEG_INF = np.float32(-np.inf)
 
 @cuda.jit
 def merge_states_kernel(out, lse, out_a, lse_a, out_b, lse_b):
-    """Weigh two outputs by the share that their keys have of all weights (FlashAttention; FlashInfer, 2024).
+    """Average two outputs, each weighted by ``exp`` of its LSE (FlashAttention; FlashInfer, 2024).
 
-    ``lse = log(exp(lse_a) + exp(lse_b))``, computed relative to the larger: a set without keys has -inf, and
-    -inf less -inf, which is NaN, never occurs. A thread does one element.
+    ``lse = log(exp(lse_a) + exp(lse_b))``, computed relative to the larger of the two. A set without keys has LSE
+    -inf and weight 0; -inf less -inf, which is NaN, is never computed.
 
-    Launch: ``[(num_tokens, num_q_heads), at least head_dim]``.
+    Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread computes one dimension. Bytes moved: each
+    element of both outputs is read once, each of the result written once.
     """
     # out, out_a, out_b  float[num_tokens, num_q_heads, head_dim]
     # lse, lse_a, lse_b  float32[num_tokens, num_q_heads], natural logarithm
@@ -30,7 +31,7 @@ def merge_states_kernel(out, lse, out_a, lse_a, out_b, lse_b):
     total = weight_a + weight_b
     if dim < out.shape[2]:
         weighted = float32(0)
-        # What a set without keys has as output counts for nothing, NaN included.
+        # The output of a set without keys may be NaN, and 0 * NaN is NaN.
         if weight_a != 0:
             weighted += weight_a * float32(out_a[token, q_head, dim])
         if weight_b != 0:

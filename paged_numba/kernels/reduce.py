@@ -1,6 +1,8 @@
-"""Reductions over threads through shared memory."""
+"""Reductions over threads: through shared memory, or within a warp by shuffles."""
 
 from numba import cuda
+
+ALL_LANES = 0xFFFFFFFF
 
 
 @cuda.jit(device=True, inline="always")  # inlined before typing: compiles with no GPU too
@@ -13,8 +15,8 @@ def segment_max(value, scratch, width):
         |---+   | |---+       stride 2: max(a, c) ...
         |-+     | |-+         stride 1: the first of each segment holds the result
 
-    ``scratch`` is shared memory with one element a thread; `width` is a power of two that divides the number
-    of threads, and all threads of the block call.
+    `scratch` is shared memory with one element a thread; `width` is a power of two that divides the number of
+    threads. All threads of the thread block must call.
     """
     thread = cuda.threadIdx.x
     lane = thread % width
@@ -47,3 +49,23 @@ def segment_sum(value, scratch, width):
     result = scratch[thread - lane]
     cuda.syncthreads()  # all have read the result: scratch may be used again
     return result
+
+
+@cuda.jit(device=True, inline="always")  # inlined before typing: compiles with no GPU too
+def warp_sum(value):
+    """Return the sum of `value` over the 32 lanes of a warp, in each of them; all of them call.
+
+    A butterfly, here with 4 lanes and distances 2 and 1. In a shuffle each lane reads a register of another, the one
+    whose number differs in one bit::
+
+        a       b       c       d
+        a+c     b+d     c+a     d+b         distance 2: lanes 0 and 2, 1 and 3
+        a+c+b+d b+d+a+c c+a+d+b d+b+c+a     distance 1: lanes 0 and 1, 2 and 3
+
+    No memory and no barrier. Both lanes of a pair add the same two numbers, so all lanes end with the same bits.
+    """
+    distance = 16
+    while distance > 0:
+        value += cuda.shfl_xor_sync(ALL_LANES, value, distance)
+        distance //= 2
+    return value

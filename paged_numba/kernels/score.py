@@ -1,4 +1,4 @@
-"""A score: the dot product of a query and a key, and what becomes of it before softmax."""
+"""Scores: the dot product of a query and a key, and the options that act on it before softmax."""
 
 import math
 
@@ -11,8 +11,8 @@ PART = 16
 def dot(query, key, head_dim):
     """Return the dot product of a query and a key, a sum of sums of 16 products.
 
-    Rounding errors grow with the additions in a row (Higham, "The accuracy of floating point summation", 1993):
-    here at most 32 for 256 dimensions, which makes them about a fourth of those of one long sum.
+    Rounding errors grow with the number of additions in a row (Higham, "The accuracy of floating point summation",
+    1993): at most 32 for 256 dimensions, so errors are about a fourth of those of one long sum.
     """
     score = float32(0)
     for first_dim in range(0, head_dim, PART):
@@ -25,10 +25,10 @@ def dot(query, key, head_dim):
 
 @cuda.jit(device=True, inline="always")
 def adjusted_score(score, softcap, slope, distance):
-    """Return the score with logit soft capping (Gemma 2, 2024) and ALiBi (Press et al., 2022), in this order.
+    """Return the score after soft capping (Gemma 2, 2024) and ALiBi (Press et al., 2022), in this order.
 
     A `softcap` of 0 caps nothing; a `slope` of 0 adds nothing. `distance` is the key's position less the
-    query's: 0 for a token's own key, negative before it.
+    query's: 0 for the token's own key, negative for keys before it.
     """
     if softcap > 0:
         score = softcap * math.tanh(score / softcap)

@@ -5,10 +5,10 @@ from numba import cuda
 
 @cuda.jit
 def write_kv_kernel(key, value, key_cache, value_cache, slot_mapping):
-    """Copy token by token into scattered slots.
+    """Copy each token to the slot that the slot mapping names.
 
-    A thread copies one element of K and one of V: ``threadIdx.x`` is the dimension, so that a warp reads
-    and writes 32 neighbouring numbers, ``threadIdx.y`` counts KV heads::
+    A thread copies one element of K and one of V. ``threadIdx.x`` is the dimension, so a warp reads and writes 32
+    neighbouring numbers; ``threadIdx.y`` counts KV heads::
 
         slot_mapping   45                          block_size 16: slot 45 = block 2, offset 13
         key[token]     [ head 0 | head 1 | ... ]

@@ -5,10 +5,10 @@ from numba import cuda
 
 @cuda.jit
 def write_kv_packed_kernel(key, value, key_cache, value_cache, slot_mapping):
-    """Copy token by token into scattered slots, a thread one element of K and one of V as in `write_kv_kernel`.
+    """Copy each token to the slot that the slot mapping names; a thread copies one element of K and one of V.
 
-    A layout that suits its readers must be paid for here: a token's numbers do not lie together. In float32 with
-    block_size 16, where x is 4::
+    Threads are mapped to dimensions and KV heads as in `write_kv_kernel`. The layout suits the kernel that reads it,
+    and the write pays: a token's numbers do not lie together. In float32 with block_size 16, where x is 4::
 
         slot_mapping   45                          slot 45 = block 2, offset 13
         key[token]     [ 0 1 2 3 | 4 5 6 7 | ... ]
@@ -16,8 +16,8 @@ def write_kv_packed_kernel(key, value, key_cache, value_cache, slot_mapping):
         key_cache[2]   [ piece 0 of 16 tokens | piece 1 of 16 tokens | ... ]      at 13 * 4, (16 + 13) * 4, ...
         value_cache[2] [ dim 0 of 16 tokens | dim 1 of 16 tokens | ... ]          at 13, 16 + 13, ...
 
-    The loads of a warp are coalesced. Its 32 stores into K are pieces of 16 bytes, half a sector each; those into V
-    single numbers, each in a sector of its own.
+    The loads of a warp are coalesced. Its 32 stores into K make pieces of 16 bytes, half a sector each; its 32 stores
+    into V go to 32 sectors.
 
     Launch: ``[(num_tokens, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
     moved: each element of `key` and `value` is read once and written once.

@@ -11,10 +11,11 @@ from .. import targets
 from ..arrays import ArrayLike, IntegersLike, as_array, empty, on_host, to_host
 from . import adopt, checks, launches, plan
 
-ALGORITHMS = ("auto", "naive", "block", "tile", "split", "cascade")
+ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
 """What `paged_attention` takes as its algorithm.
 
 - ``naive``: a thread for each query token and head.
+- ``warp``: a warp for each query token and head, whose lanes talk by shuffles.
 - ``block``: a thread block for each query token and head.
 - ``tile``: a thread block for neighbouring query tokens and all query heads of a KV head.
 - ``split``: several thread blocks for the keys of each tile, then a merge.
@@ -100,7 +101,7 @@ def paged_attention(
         Whether to return the LSE as well.
     out : [num_tokens, num_q_heads, head_dim], optional
         Where to put the result, of the query's dtype.
-    algorithm : {"auto", "naive", "block", "tile", "split", "cascade"}
+    algorithm : {"auto", "naive", "warp", "block", "tile", "split", "cascade"}
         How; `paged_numba.plan.choose` says what ``auto`` takes, and why. ``tile`` loads each element of K and V once
         for up to 128 heads of a KV head, and for neighbouring tokens up to 16 query rows in all. ``cascade`` attends
         to the first blocks that all sequences share once for tokens of several sequences, then to each one's own, and

@@ -134,16 +134,18 @@ def attend(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: st
 
 
 def _attend_rows(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
-    """Attend with a thread, or a thread block, for each query token and head."""
+    """Attend with a thread, a warp or a thread block for each query token and head."""
     from ..kernels.attention_block import attention_block_kernel
     from ..kernels.attention_naive import attention_naive_kernel
     from ..kernels.attention_packed import attention_packed_kernel
+    from ..kernels.attention_warp import attention_warp_kernel
 
     _, num_q_heads, head_dim = inputs.query.shape
     num_rows, block_size = len(planned.rows), inputs.caches.key.shape[1]
     by_row_and_head = (num_rows, num_q_heads)
     kernel, blocks_per_grid, threads = {
         "naive": (attention_naive_kernel, -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
+        "warp": (attention_warp_kernel, by_row_and_head, _WARP),
         "block": (attention_block_kernel, by_row_and_head, _attention_threads(max(head_dim, block_size))),
         "packed": (attention_packed_kernel, by_row_and_head, _attention_threads(head_dim)),
     }[planned.algorithm]

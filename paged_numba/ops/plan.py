@@ -129,7 +129,7 @@ def plan_attention(
         num_splits = max(2, choice.num_splits)
         if algorithm == "auto":
             algorithm, why = choice.algorithm, choice.why
-    if algorithm in ("naive", "block"):
+    if algorithm in ("naive", "warp", "block"):
         return Plan(algorithm, rows, None, 1, why)
     tokens = tokens_per_tile(num_q_heads // num_kv_heads)
     if algorithm == "tile":

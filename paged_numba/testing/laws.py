@@ -50,12 +50,12 @@ def layout(batch: PagedBatch, algorithm: str, target: str) -> None:
 
 
 def block_size(batch: PagedBatch, size: int, seed: int, algorithm: str, target: str) -> None:
-    """Blocks of another size change no bit of ``naive`` and ``tile``, whose sums know no blocks."""
+    """Blocks of another size change no bit of ``naive``, ``warp`` and ``tile``, whose sums know no blocks."""
     dense = [np.stack(pair) for pair in zip(batch.keys, batch.values, strict=True)]
     caches, tables = scattered(np.random.default_rng(seed), dense, 1, size)
     other = replace(batch, key_cache=caches[0], value_cache=caches[1], block_tables=tables, layout="NHD")
     results = _attend(batch, algorithm, target), _attend(other, algorithm, target)
-    if algorithm in ("naive", "tile"):
+    if algorithm in ("naive", "warp", "tile"):
         _assert_same(*results)
     else:
         _assert_close(batch, *results)
@@ -72,8 +72,8 @@ def number_of_splits(batch: PagedBatch, num_splits: int, target: str) -> None:
 def chunking(batch: PagedBatch, cuts: Any, seed: int, algorithm: str, target: str) -> None:
     """A prompt in chunks, each after it was written, is the prompt at once.
 
-    In ``naive`` and ``block`` no token knows its neighbours: the same bits. A tile of several tokens divides each
-    row's sum among fewer threads than one of one token.
+    In ``naive``, ``warp`` and ``block`` no token knows its neighbours: the same bits. A tile of several tokens divides
+    each row's sum among fewer threads than a tile of one token.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def chunking(batch: PagedBatch, cuts: Any, seed: int, algorithm: str, target: st
     whole = attend(0, length)
     parts = [attend(start, stop) for start, stop in pairwise(edges)] or [whole]
     chunked = tuple(np.concatenate(results) for results in zip(*parts, strict=True))
-    if algorithm in ("naive", "block"):
+    if algorithm in ("naive", "warp", "block"):
         _assert_same(whole, chunked)
     else:
         first = replace(

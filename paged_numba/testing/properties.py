@@ -5,11 +5,12 @@ Each function raises AssertionError where the property does not hold.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from .. import lockstep, ops, reference
+from .. import kernels, lockstep, ops, reference, targets
 from ..tolerances import attention_tolerance, dense_tolerance, fixed_tolerance, storing_tolerance
 from . import dense
 from .strategies import TOKEN_AXES, PagedBatch, Tokens, laid_out
@@ -28,6 +29,27 @@ def attention_agrees_with_the_oracle(
         target=target,
         **options,
     )
+    _agrees_with_the_oracle(batch, out, lse)
+
+
+def textbook_attention_agrees_with_the_oracle(batch: PagedBatch, target: str) -> None:
+    """`attention_textbook_kernel` is dense attention in float64, but for the rounding of float32.
+
+    Parameters
+    ----------
+    batch : PagedBatch
+        Plain.
+    target : str
+    """
+    out = np.full_like(batch.query, np.nan)
+    num_seqs, num_q_heads, head_dim = batch.query.shape
+    scale = np.float32(1 / math.sqrt(head_dim) if batch.scale is None else batch.scale)
+    arguments = (out, *attention_arguments(batch), scale)
+    targets.launch(kernels.attention_textbook_kernel, num_seqs, num_q_heads, *arguments, target=target)
+    _agrees_with_the_oracle(batch, out)
+
+
+def _agrees_with_the_oracle(batch: PagedBatch, out: Any, lse: Any = None) -> None:
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
         rows = batch.query_of(seq)
         dense = batch.query[rows], key, value
@@ -43,7 +65,9 @@ def attention_agrees_with_the_oracle(
         assert (error <= most).all(), (
             f"out of {seq} is off by {error.max()}, {(error / most).max()} times the bound"
         )
-        np.testing.assert_allclose(lse[rows], expected_lse, rtol=0, atol=allowed.lse, err_msg=f"lse of {seq}")
+        if lse is not None:
+            message = f"lse of {seq}"
+            np.testing.assert_allclose(lse[rows], expected_lse, rtol=0, atol=allowed.lse, err_msg=message)
 
 
 def attention_is_as_exact_as_dense_attention(

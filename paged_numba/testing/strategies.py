@@ -214,11 +214,14 @@ def _batch(
 
 
 @st.composite
-def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = None) -> PagedBatch:
+def paged_batches(
+    draw: st.DrawFn, plain: bool = False, layout: str | None = None, infinite_keys: bool = False
+) -> PagedBatch:
     """Draw a batch: scores from flat to very peaky, all blocks scattered.
 
     Half of them are decode batches without options, in float32, as all are if `plain`; the others mix decode, chunks
-    and whole prompts, dtypes and layouts; `layout` makes all of them of one.
+    and whole prompts, dtypes and layouts; `layout` makes all of them of one. With `infinite_keys`, all or half of the
+    scores are -inf, since the first dimension of their keys is.
     """
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
     head_dims = [n for n in HEAD_DIMS if layout is None or layout in layouts(n, STORAGE[0])]
@@ -235,6 +238,11 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
     most = min((n // block_size for n in seq_lens if n), default=0)
     shared = 0 if plain else draw(st.one_of(st.just(0), st.integers(0, most)), label="shared blocks")
     dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
+    if infinite_keys:
+        share = draw(st.sampled_from((1.0, 0.5)), label="share of keys of -inf")
+        infinite = rng.random((max(seq_lens), num_kv_heads)) < share
+        for tokens in dense:
+            tokens[0, infinite[: tokens.shape[1]], 0] = -np.inf
     caches, block_tables = scattered(rng, dense, spare, block_size, shared)
     cu_seqlens_q, options = None, {}
     if not plain and draw(st.booleans(), label="with options"):
@@ -256,9 +264,13 @@ def paged_batches(draw: st.DrawFn, plain: bool = False, layout: str | None = Non
     query = rng.standard_normal((num_tokens, num_kv_heads * group, head_dim)) * peak
     if scale is not None:
         query /= abs(scale) * np.sqrt(head_dim)
+    if infinite_keys:  # 0 times -inf would be NaN, and the other sign a score of inf
+        query[..., 0] = np.copysign(np.abs(query[..., 0]) + 1, 1 if scale is None else scale)
     storage, query_type, chosen = STORAGE[0], STORAGE[0], layout or "NHD"
     if cu_seqlens_q is not None:
         allowed = [dtype for dtype in STORAGE if layout is None or layout in layouts(head_dim, dtype)]
+        if infinite_keys:
+            allowed = [dtype for dtype in allowed if dtype.itemsize > 1]  # float8_e4m3fn has no infinity
         storage = draw(st.sampled_from(allowed), label="dtype of the cache")
         query_type = draw(st.sampled_from(STORAGE[:3]), label="dtype of the query")
         chosen = layout or draw(st.sampled_from(layouts(head_dim, storage)), label="layout")

@@ -1,0 +1,92 @@
+"""A deliberately wrong kernel: a kernel of this package with one place of its source changed.
+
+`installed` puts it in the place of the real kernel, so that operations use it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class KernelMutant:
+    """One fault.
+
+    Parameters
+    ----------
+    name : str
+        What is wrong.
+    module : str
+        Module of ``paged_numba.kernels`` that holds the kernel.
+    old, new : str
+        Text of the source that is replaced, and what replaces it; `old` occurs once.
+    operation : str
+        The property that must notice, see tests/test_mutants.py: ``attend``, ``attend infinite``, ``attend textbook``,
+        ``exact``, ``hide``, ``blind``, ``sanitize``, ``many heads``, ``sanitize many heads``, ``merge``, ``write``,
+        ``gather`` or ``copy``; ``attend packed``, ``hide packed`` or ``gather packed`` for caches in that layout alone.
+    algorithm : str
+        Of `paged_attention`, for ``attend`` and ``attend infinite``.
+    """
+
+    name: str
+    module: str
+    old: str
+    new: str
+    operation: str
+    algorithm: str = "block"
+
+    def __str__(self) -> str:
+        return f"{self.module}: {self.name}"
+
+
+def build(mutant: KernelMutant, folder: Path) -> Any:
+    """Return the mutated kernel, or what makes it, from the changed source of its module, put into `folder`."""
+    original = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
+    source = inspect.getsource(original)
+    if source.count(mutant.old) != 1:
+        raise ValueError(
+            f"{mutant}: {mutant.old!r} must occur once in the source, got {source.count(mutant.old)}"
+        )
+    # A real file: both targets read a kernel's source to translate it or to name its lines.
+    path = folder / f"{mutant.module}.py"
+    path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+    name = f"paged_numba.kernels._mutant_{mutant.module}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[name]
+    return getattr(module, _attribute(module, mutant))
+
+
+def _attribute(module: Any, mutant: KernelMutant) -> str:
+    """Return the name of a module's kernel, or of what makes it for the sizes of a launch."""
+    name = f"{mutant.module}_kernel"
+    return name if hasattr(module, name) else f"{name}_for"
+
+
+@contextmanager
+def installed(mutant: KernelMutant) -> Iterator[None]:
+    """Use the mutant in place of the real kernel within a ``with`` block."""
+    module = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
+    attribute = _attribute(module, mutant)
+    original = getattr(module, attribute)
+    with tempfile.TemporaryDirectory() as folder:
+        setattr(module, attribute, build(mutant, Path(folder)))
+        try:
+            yield
+        finally:
+            setattr(module, attribute, original)
