@@ -31,7 +31,7 @@ def test_docstring_example():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda c: c.add("a", *tokens(1)), pn.DuplicateSequenceError, "'a' already"),
+        (lambda c: c.add("a", *tokens(1)), pn.DuplicateSequenceError, "already has the id 'a'"),
         (lambda c: c.add("b", *tokens(5)), pn.OutOfBlocksError, "needs 2 blocks, 1 are free"),
         (lambda c: c.append("b", *tokens(1)), pn.UnknownSequenceError, "no sequence has the id 'b'"),
         (lambda c: c.append("a", *tokens(0)), ValueError, "tokens must be positive"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -12,12 +12,13 @@ from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
 from ...allocator.prefix_cache import ROOT
 from ...allocator.sequence import SequenceState
+from ...allocator.token_ids import TokenIds
 
 
 class CopyOnWriteForgotten(BlockAllocator):
     """Appends in place to a block that others share."""
 
-    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         table = self._sequences[seq_id].table if seq_id in self else []
         refs = [self._pool.refs[block] for block in table]
         for block in table:
@@ -32,7 +33,7 @@ class CopyOnWriteForgotten(BlockAllocator):
 class CopyNotReported(BlockAllocator):
     """Replaces the shared block, but does not say that it must be copied."""
 
-    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         allocation = super().append(seq_id, tokens)
         return Allocation(allocation.copies[:0], allocation.slots)
 
@@ -40,7 +41,7 @@ class CopyNotReported(BlockAllocator):
 class CopiesTheWrongWay(BlockAllocator):
     """Names the new block as the source of the copy."""
 
-    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         allocation = super().append(seq_id, tokens)
         return Allocation(allocation.copies[:, ::-1], allocation.slots)
 
@@ -101,7 +102,7 @@ class FailureTakesBlocks(BlockAllocator):
 class FailureLeavesTheSequence(BlockAllocator):
     """Enters the new sequence before it looks for blocks."""
 
-    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         try:
             return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
@@ -198,14 +199,14 @@ class SwappedNeverFreed(BlockAllocator):
 class ReleasesTooMuch(BlockAllocator):
     """Takes the window for one token shorter."""
 
-    def release(self, seq_id: Hashable, window: int) -> int:
-        return super().release(seq_id, max(1, window - 1))
+    def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
+        return super().release(seq_id, max(1, int(window) - 1))
 
 
 class ReleaseIgnoresOtherOwners(BlockAllocator):
     """Gives released blocks back although a fork holds them."""
 
-    def release(self, seq_id: Hashable, window: int) -> int:
+    def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
         before = self.held_blocks(seq_id).tolist()
         gone = super().release(seq_id, window)
         self._pool._free.extend(block for block in before[:gone] if self._pool.refs[block])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, SupportsIndex
 
 from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
-from ...allocator.token_ids import split
+from ...allocator.token_ids import TokenIds, split
 
 
 def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
@@ -93,9 +93,9 @@ class MostRecentGoesFirst(PrefixCache):
     """Gives up the block that was used last."""
 
     def evict(self, count: int) -> list[int]:
-        last = self.idle()[-1 : -1 - count : -1]
+        last = self.idle_blocks()[-1 : -1 - count : -1]
         for block in last:
-            self.wake(block)
+            self.remove_idle(block)
             self._forget(block)
         self.num_evictions += count
         return last
@@ -104,7 +104,7 @@ class MostRecentGoesFirst(PrefixCache):
 class HeadsGoFirst(PrefixCache):
     """Gives up a prefix's head before its tail."""
 
-    def rest(self, blocks: Iterable[int]) -> None:
+    def add_idle(self, blocks: Iterable[int]) -> None:
         for block in blocks:
             self._insert(block, len(self._nodes))
 
@@ -129,7 +129,7 @@ class TwinsForgotten(PrefixCache):
 class TwinsStay(PrefixCache):
     """Keeps a block that no sequence has any more although another holds the same."""
 
-    def keep(self, block: int, findable: bool) -> bool:
+    def keep_or_forget(self, block: int, findable: bool) -> bool:
         return block in self
 
 
@@ -158,7 +158,7 @@ class WholePromptServed(BlockAllocator):
 class ServedBeforeItIsWritten(BlockAllocator):
     """Makes blocks findable when they are handed out."""
 
-    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         allocation = super().add(seq_id, tokens, salt=salt)
         self.commit(seq_id)
         return allocation
@@ -219,8 +219,8 @@ class ResetForgetsWhereSequencesAre(BlockAllocator):
 class PromisesTooMuch(BlockAllocator):
     """Counts blocks that were found as free, too."""
 
-    def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
-        count, ids = self._tokens(tokens)
+    def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
+        count, ids = self._count_and_ids(tokens)
         hits, _ = self._find(split(ids, self.block_size), salt)
         return self._blocks_for(count) - len(hits) <= self._pool.num_free
 
