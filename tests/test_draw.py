@@ -132,7 +132,7 @@ def test_block_tables_name_released_blocks_and_ids_of_the_same_text():
     picture = draw.BlockTables.of(pool)
     assert picture.tables == {"1": [-1, 1], "'1'": [2, 3]}
     assert [picture.owners(block) for block in range(4)] == [[], ["1"], ["'1'"], ["'1'"]]
-    assert {"freed", "in 1", "in 2", "in 3"} <= set(texts(picture))
+    assert {"gone", "in 1", "in 2", "in 3"} <= set(texts(picture))
 
 
 def test_a_legend_takes_as_many_rows_as_it_needs():

@@ -115,13 +115,10 @@ class BlockTables(Picture):
                 tip = (
                     f"{name}: tokens {logical * self.block_size} to {logical * self.block_size + tokens - 1}"
                 )
-                # A released block has no colour: it is nowhere in the pool.
-                fill, css, where = (
-                    (owner_fill(row), "on", f"in {block}") if block >= 0 else ("none", "q", "freed")
-                )
-                drawing.rect(left + cell * logical, y, cell - 4, 34, fill, tip=tip)
-                drawing.text(left + cell * logical + cell / 2 - 2, y + 15, str(logical), css)
-                drawing.text(left + cell * logical + cell / 2 - 2, y + 29, where, f"{css} small")
+                drawing.rect(left + cell * logical, y, cell - 4, 34, owner_fill(row), tip=tip)
+                drawing.text(left + cell * logical + cell / 2 - 2, y + 15, str(logical), "on")
+                where = f"in {block}" if block >= 0 else "gone"
+                drawing.text(left + cell * logical + cell / 2 - 2, y + 29, where, "on small")
         drawing.text(16, pool_y + 22, "pool", "left")
         for block in range(self.num_blocks):
             self._block(

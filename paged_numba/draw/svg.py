@@ -101,7 +101,7 @@ class Drawing:
         self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{escape(text)}</text>')
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
-        """Add swatches (fill, meaning) side by side, in more rows if need be; the drawing grows to hold them."""
+        """Add swatches (fill, meaning) in rows as wide as the drawing, which grows if it cannot hold them."""
         left = x
         for fill, meaning in entries:
             width = 32 + 6.4 * len(meaning)
@@ -110,6 +110,7 @@ class Drawing:
             self.rect(x, y, 14, 12, fill)
             self.text(x + 19, y + 10, meaning, "left")
             x += width
+            self.width = max(self.width, x)
         self.height = max(self.height, y + 24)
 
     def __str__(self) -> str:
