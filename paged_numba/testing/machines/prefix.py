@@ -1,4 +1,4 @@
-"""The allocator with its prefix cache, in step with a memory that tells which prefix a slot holds."""
+"""State machine: the allocator with its prefix cache, compared with a memory that records the prefix in each slot."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .pick import needs_a_sequence, needs_a_swapped_sequence, pick
 
 NUM_BLOCKS, BLOCK_SIZE = 7, 2
 salts = st.sampled_from((None, "x"))
-# Few tokens, so that prefixes meet.
+# Few different tokens, so that sequences share prefixes.
 texts = st.lists(st.integers(0, 1), max_size=4 * BLOCK_SIZE)
 
 
 def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) -> type[RuleBasedStateMachine]:
-    """Return a machine that drives an allocator with a prefix cache, and memory, in step.
+    """Return a machine that applies each change to an allocator with a prefix cache and to a memory.
 
-    What a slot holds of a token is the salt and all tokens up to it, as keys and values do. A block that is
-    served and holds anything else is noticed, one that nobody has written yet included.
+    A slot of the memory holds the salt and all tokens up to its own, on which keys and values depend. The machine
+    fails if the prefix cache serves a block that holds anything else, or that was not written yet.
     """
 
     class PrefixMachine(RuleBasedStateMachine):
@@ -32,9 +32,9 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             self.pool = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
             self.model: dict[int, tuple[Any, list[int]]] = {}
             self.swapped: dict[int, tuple[Any, list[int]]] = {}
-            # The first position that is not written yet.
+            # By sequence, the first position that is not written yet.
             self.unwritten: dict[int, int] = {}
-            # Sequences that began before the prefix cache was reset.
+            # Sequences that were added before the last reset of the prefix cache.
             self.hidden: set[int] = set()
             self.memory: dict[int, Any] = {}
             self.names = itertools.count()
@@ -45,13 +45,13 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             return salt, tuple(tokens[: position + 1])
 
         def must_write(self, name: int, slots: list[int], first: int) -> None:
-            """Note that slots hold nothing of use, those of the tokens from a position on."""
+            """Record that the slots of the tokens from a position on hold nothing of use."""
             for slot in slots:
                 self.memory.pop(slot, None)
             self.unwritten[name] = min(first, self.unwritten.get(name, first))
 
         def require_held(self, name: int, stop: int) -> None:
-            """Hold the first tokens, those released left out, against memory."""
+            """Require that memory holds the first tokens, except the released ones."""
             start = self.pool.num_released_tokens(name)
             stop = max(start, stop)
             slots = self.pool.slots(name, start, stop).tolist()
@@ -60,7 +60,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             ], "a block was served that does not hold the prefix"
 
         def findable(self, name: int, count: int) -> int:
-            """Return how many of a sequence's first blocks are known."""
+            """Return how many of a sequence's first blocks the prefix cache knows."""
             table = self.pool.block_table(name).tolist()[:count]
             return next(
                 (i for i, block in enumerate(table) if block < 0 or not self.pool.is_cached(block)),
@@ -80,7 +80,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
 
         @rule()
         def crowd_out(self) -> None:
-            """Have every idle block given up."""
+            """Evict every idle block."""
             name = next(self.names)
             self.start(name, [2] * self.pool.num_free_blocks * BLOCK_SIZE, None, False)
             self.end(name)
@@ -242,7 +242,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
 
 
 def _common_blocks(tokens: list[int], other: list[int]) -> int:
-    """Return how many full blocks two token lists begin with in common, one token of `tokens` left out."""
+    """Return how many full blocks two token lists share at the beginning; the last of `tokens` does not count."""
     most = min(len(tokens) - 1, len(other)) // BLOCK_SIZE
     same = (tokens[: BLOCK_SIZE * (place + 1)] == other[: BLOCK_SIZE * (place + 1)] for place in range(most))
     return sum(same)
