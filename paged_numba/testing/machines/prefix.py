@@ -86,8 +86,9 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             self.end(name)
             assert self.pool.stats().num_cached_blocks == 0
 
-        def start(self, name: int, tokens: list[int], salt: Any, written: bool) -> None:
-            least = max(
+        def least_found(self, tokens: list[int], salt: Any) -> int:
+            """Return how many of the first blocks must be found, since a sequence in the pool has them."""
+            return max(
                 (
                     self.findable(seq, _common_blocks(tokens, other))
                     for seq, (other_salt, other) in self.model.items()
@@ -95,6 +96,9 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 ),
                 default=0,
             )
+
+        def start(self, name: int, tokens: list[int], salt: Any, written: bool) -> None:
+            least = self.least_found(tokens, salt)
             could = self.pool.can_allocate(tokens, salt=salt)
             free = self.pool.num_free_blocks
             try:
@@ -184,15 +188,29 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
         @needs_a_sequence
         @rule(data=st.data())
         def swap_out(self, data: Any) -> None:
-            name = pick(data, self.model)
-            self.pool.swap_out(name)
-            self.swapped[name] = self.model.pop(name)
-            self.unwritten.pop(name, None)
+            self.leave(pick(data, self.model))
 
         @needs_a_swapped_sequence
         @rule(data=st.data())
         def swap_in(self, data: Any) -> None:
             name = pick(data, self.swapped)
+            salt, tokens = self.swapped[name]
+            self.come_back(name, 0 if name in self.hidden else self.least_found(tokens, salt))
+
+        @needs_a_sequence
+        @rule(data=st.data())
+        def swap_out_and_in(self, data: Any) -> None:
+            name = pick(data, self.model)
+            least = self.findable(name, len(self.model[name][1]) // BLOCK_SIZE)
+            self.leave(name)
+            self.come_back(name, least)
+
+        def leave(self, name: int) -> None:
+            self.pool.swap_out(name)
+            self.swapped[name] = self.model.pop(name)
+            self.unwritten.pop(name, None)
+
+        def come_back(self, name: int, least: int) -> None:
             free = self.pool.num_free_blocks
             try:
                 allocation = self.pool.swap_in(name)
@@ -201,6 +219,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 return
             self.model[name] = self.swapped.pop(name)
             length, cached = len(self.model[name][1]), allocation.num_cached_tokens
+            assert cached >= BLOCK_SIZE * least
             self.require_held(name, cached)
             assert allocation.slots.tolist() == self.pool.slots(name, cached, length).tolist()
             self.must_write(name, allocation.slots.tolist(), cached)
@@ -229,6 +248,11 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 if name not in self.unwritten and name not in self.hidden:
                     full = self.pool.block_table(name).tolist()[: len(tokens) // BLOCK_SIZE]
                     assert all(block < 0 or self.pool.is_cached(block) for block in full)
+
+        @invariant()
+        def what_was_there_at_a_reset_is_not_findable(self) -> None:
+            for name in self.hidden & self.model.keys():
+                assert not any(map(self.pool.is_cached, self.pool.held_blocks(name).tolist()))
 
         @invariant()
         def the_counts_agree(self) -> None:
