@@ -22,7 +22,7 @@ from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceEr
 from . import invariants
 from .allocation import Allocation, AllocatorStats
 from .block_pool import BlockPool, check_pool_size
-from .block_table import slots
+from .block_table import slots_of
 from .prefix_cache import NONE, ROOT, PrefixCache
 from .sequence import SequenceState
 from .token_ids import TokenIds, as_bytes, split
@@ -274,7 +274,7 @@ class BlockAllocator:
                 f"start and stop must lie in order in {first} .. {sequence.length} (the tokens of {seq_id!r} that "
                 f"are not released), got start={start} stop={stop}"
             )
-        return self._slots(sequence.table, start, stop)
+        return slots_of(sequence.table, self.block_size, start, stop)
 
     def num_released_tokens(self, seq_id: Hashable) -> int:
         """Return how many of a sequence's first tokens were released.
@@ -562,7 +562,7 @@ class BlockAllocator:
             self._prefixes.use(node)
             self._num_queried += count
             self._num_hit += cached
-        return Allocation(_NO_COPIES, self._slots(table, cached, count), cached)
+        return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, count), cached)
 
     def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         """Grow a sequence; if its last block is part-filled and shared, replace it by a copy first.
@@ -630,7 +630,7 @@ class BlockAllocator:
         self._num_tokens += count
         self._num_empty_slots += -stop % self.block_size
         sequence.extend(ids, self.block_size)
-        return Allocation(copies, self._slots(table, start, stop))
+        return Allocation(copies, slots_of(table, self.block_size, start, stop))
 
     def commit(self, seq_id: Hashable) -> None:
         """Record that all tokens of a sequence are written: from now on `add` may find its full blocks.
@@ -903,7 +903,9 @@ class BlockAllocator:
         self._num_empty_slots += -sequence.length % self.block_size
         self._enter(seq_id, sequence)
         cached = kept * self.block_size
-        return Allocation(_NO_COPIES, self._slots(sequence.table, cached, sequence.length), cached)
+        return Allocation(
+            _NO_COPIES, slots_of(sequence.table, self.block_size, cached, sequence.length), cached
+        )
 
     def reset_prefix_cache(self) -> None:
         """Forget all prefixes.
@@ -933,9 +935,6 @@ class BlockAllocator:
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_size)
-
-    def _slots(self, table: array[int], start: int, stop: int) -> NDArray[np.int64]:
-        return slots(table, self.block_size, start, stop)
 
     def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
         """Return the cached blocks of the first tokens, and the node of the last; leave one token to compute."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def slots(table: array[int], block_size: int, start: int, stop: int) -> NDArray[np.int64]:
+def slots_of(table: array[int], block_size: int, start: int, stop: int) -> NDArray[np.int64]:
     """Return the slots of the tokens ``start .. stop - 1`` of a sequence.
 
     Parameters
@@ -37,7 +37,7 @@ def slots(table: array[int], block_size: int, start: int, stop: int) -> NDArray[
     Tokens 3, 4 and 5 are the last of block 7 and the first two of block 2.
 
     >>> from array import array
-    >>> slots(array("i", [7, 2]), 4, 3, 6).tolist()
+    >>> slots_of(array("i", [7, 2]), 4, 3, 6).tolist()
     [31, 8, 9]
     """
     first, last = start // block_size, (stop - 1) // block_size

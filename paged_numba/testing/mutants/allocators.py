@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
+from ...allocator.block_table import slots_of
 from ...allocator.prefix_cache import ROOT
 from ...allocator.sequence import SequenceState
 from ...allocator.token_ids import TokenIds
@@ -117,19 +119,35 @@ class DuplicateReplaces(BlockAllocator):
         pass
 
 
-class SlotsInPhysicalOrder(BlockAllocator):
-    """Takes a sequence's blocks as contiguous instead of following its table."""
+class WrongSlots(BlockAllocator):
+    """Base of mutants that return wrong slots."""
 
-    def _slots(self, table: array[int], start: int, stop: int) -> Any:
-        first = table[0] * self.block_size if table else 0
-        return np.arange(first + start, first + stop, dtype=np.int64)
+    def wrong(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        raise NotImplementedError
+
+    def slots(self, seq_id: Hashable, start: SupportsIndex, stop: SupportsIndex) -> NDArray[np.int64]:
+        return self.wrong(super().slots(seq_id, start, stop))
+
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
+        allocation = super().add(seq_id, tokens, salt=salt)
+        return allocation._replace(slots=self.wrong(allocation.slots))
+
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
+        allocation = super().append(seq_id, tokens)
+        return allocation._replace(slots=self.wrong(allocation.slots))
 
 
-class SlotOffByOne(BlockAllocator):
+class SlotsAreContiguous(WrongSlots):
+    """Counts on from the first slot instead of following the block table."""
+
+    def wrong(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        return slots[:1] + np.arange(slots.size)
+
+
+class SlotOffByOne(WrongSlots):
     """Returns the next slot in the block of each token."""
 
-    def _slots(self, table: array[int], start: int, stop: int) -> Any:
-        slots = super()._slots(table, start, stop)
+    def wrong(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return slots // self.block_size * self.block_size + (slots + 1) % self.block_size
 
 
@@ -166,7 +184,9 @@ class SwapInTakesTheOldBlocks(BlockAllocator):
         sequence = self._sequence(seq_id)
         sequence.table = table
         first = sequence.num_released * self.block_size
-        return Allocation(np.empty((0, 2), np.int64), self._slots(table, first, sequence.length), first)
+        return Allocation(
+            np.empty((0, 2), np.int64), slots_of(table, self.block_size, first, sequence.length), first
+        )
 
 
 class SwapInForgetsTheRelease(BlockAllocator):
@@ -233,7 +253,7 @@ ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     FailureTakesBlocks,
     FailureLeavesTheSequence,
     DuplicateReplaces,
-    SlotsInPhysicalOrder,
+    SlotsAreContiguous,
     SlotOffByOne,
     PreemptionNotCounted,
     CountsStaleAfterPreemption,
