@@ -271,8 +271,8 @@ class BlockAllocator:
         first = sequence.num_released * self.block_size
         if not first <= start <= stop <= sequence.length:
             raise ValueError(
-                f"start and stop must lie in order in {first} .. {sequence.length} (the tokens of {seq_id!r} that "
-                f"are not released), got start={start} stop={stop}"
+                f"start and stop must satisfy {first} <= start <= stop <= {sequence.length} (the tokens of {seq_id!r} "
+                f"that are not released), got start={start} stop={stop}"
             )
         return slots_of(sequence.table, self.block_size, start, stop)
 
@@ -622,7 +622,7 @@ class BlockAllocator:
             self._pool.drop(source)
             copies = np.array([(source[0], table[-1])], np.int64)
         else:
-            # The empty slots of the last block are counted anew below; those of a copied block stay empty.
+            # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
             self._num_empty_slots -= -start % self.block_size
         if new:
             table.extend(self._pool.take(new))
@@ -883,7 +883,7 @@ class BlockAllocator:
         """
         if not self.is_swapped(seq_id):
             self._sequence(seq_id)
-            raise ValueError(f"seq_id must be that of a sequence that is swapped out, got seq_id={seq_id!r}")
+            raise ValueError(f"seq_id must name a sequence that is swapped out, got seq_id={seq_id!r}")
         sequence = self._swapped[seq_id]
         found: list[int] = []
         node = sequence.node
