@@ -50,7 +50,7 @@ def layout(batch: PagedBatch, algorithm: str, target: str) -> None:
 
 
 def block_size(batch: PagedBatch, size: int, seed: int, algorithm: str, target: str) -> None:
-    """Another block size changes no bit of ``naive`` and ``tile``, whose order of summing does not depend on blocks."""
+    """Blocks of another size change no bit of ``naive`` and ``tile``, whose sums know no blocks."""
     dense = [np.stack(pair) for pair in zip(batch.keys, batch.values, strict=True)]
     caches, tables = scattered(np.random.default_rng(seed), dense, 1, size)
     other = replace(batch, key_cache=caches[0], value_cache=caches[1], block_tables=tables, layout="NHD")
@@ -70,10 +70,10 @@ def number_of_splits(batch: PagedBatch, num_splits: int, target: str) -> None:
 
 
 def chunking(batch: PagedBatch, cuts: Any, seed: int, algorithm: str, target: str) -> None:
-    """Attention of a prompt in chunks is attention of the whole prompt.
+    """A prompt in chunks, each after it was written, is the prompt at once.
 
-    In ``naive`` and ``block`` a query token does not depend on its neighbours: the bits are the same. A tile of several
-    tokens divides the sum of each row among fewer threads than a tile of one token.
+    In ``naive`` and ``block`` no token knows its neighbours: the same bits. A tile of several tokens divides each
+    row's sum among fewer threads than one of one token.
 
     Parameters
     ----------
