@@ -34,6 +34,19 @@ class OutOfBlocksError(PagedNumbaError, MemoryError):
     ----------
     needed, free : int
         Blocks that the call needed, and blocks that were free.
+
+    See Also
+    --------
+    paged_numba.BlockAllocator.can_allocate : Tells whether a sequence can be added.
+    paged_numba.BlockAllocator.preempt, paged_numba.BlockAllocator.swap_out : Make room.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=2, block_size=16)
+    >>> pool.add("a", 33)
+    Traceback (most recent call last):
+    paged_numba.errors.OutOfBlocksError: add of 33 tokens needs 3 blocks, 2 are free
     """
 
     def __init__(self, needed: int, free: int, why: str) -> None:
@@ -43,15 +56,56 @@ class OutOfBlocksError(PagedNumbaError, MemoryError):
 
 
 class UnknownSequenceError(PagedNumbaError, LookupError):
-    """No sequence has this id; nothing was changed."""
+    """No sequence has this id; nothing was changed.
+
+    See Also
+    --------
+    DuplicateSequenceError : A sequence already has the id.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pn.BlockAllocator(num_blocks=2, block_size=16).free("a")
+    Traceback (most recent call last):
+    paged_numba.errors.UnknownSequenceError: no sequence has the id 'a'
+    """
 
 
 class SwappedSequenceError(PagedNumbaError, RuntimeError):
-    """The sequence is swapped out: it has no blocks in the pool; nothing was changed."""
+    """The sequence is swapped out: it has no blocks in the pool; nothing was changed.
+
+    See Also
+    --------
+    paged_numba.BlockAllocator.swap_in : Gives it blocks again.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=2, block_size=16)
+    >>> _ = pool.add("a", 3)
+    >>> pool.swap_out("a")
+    >>> pool.append("a")
+    Traceback (most recent call last):
+    paged_numba.errors.SwappedSequenceError: the sequence 'a' is swapped out
+    """
 
 
 class DuplicateSequenceError(PagedNumbaError, ValueError):
-    """A sequence already has this id; nothing was changed."""
+    """A sequence already has this id; nothing was changed.
+
+    See Also
+    --------
+    UnknownSequenceError : No sequence has the id.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=2, block_size=16)
+    >>> _ = pool.add("a", 3)
+    >>> pool.fork("a", "a")
+    Traceback (most recent call last):
+    paged_numba.errors.DuplicateSequenceError: a sequence already has the id 'a'
+    """
 
 
 class TargetUnavailableError(PagedNumbaError, RuntimeError):

@@ -1,6 +1,6 @@
-"""Dense attention in float64 NumPy: the specification that every kernel is held against.
+"""Oracle: dense attention in float64 NumPy, which every kernel is compared with.
 
-Knows nothing of blocks. One sequence at a time; options in the order in which they act on a score::
+It knows nothing of blocks and takes one sequence at a time. The options act on a score in this order::
 
     score  = scale * (query . key)          scaled dot product, Vaswani et al., 2017
     score  = softcap * tanh(score/softcap)  logit soft capping, Gemma 2, 2024
@@ -15,21 +15,22 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 
 def attention(
-    query: Any,
-    key: Any,
-    value: Any,
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
     *,
     scale: float | None = None,
     causal: bool = True,
     window: int | None = None,
     softcap: float | None = None,
-    alibi_slopes: Any = None,
-    sinks: Any = None,
-    k_scale: Any = None,
-    v_scale: Any = None,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
+    k_scale: ArrayLike | None = None,
+    v_scale: ArrayLike | None = None,
     return_lse: bool = False,
 ) -> Any:
     """Attend from the last tokens of a sequence to all of it.
@@ -37,7 +38,7 @@ def attention(
     Parameters
     ----------
     query : float[num_queries, num_q_heads, head_dim]
-        Of the last tokens: query i stands at position ``seq_len - num_queries + i``.
+        Queries of the last tokens: query i stands at position ``seq_len - num_queries + i``.
     key, value : float[seq_len, num_kv_heads, head_dim]
         Query head h uses KV head ``h // (num_q_heads // num_kv_heads)``.
     scale : float, optional
@@ -50,12 +51,13 @@ def attention(
     softcap : float, optional
         Bound of the scores.
     alibi_slopes : float[num_q_heads], optional
+        Slope of the bias of each head.
     sinks : float[num_q_heads], optional
-        A score for each head that adds to the denominator, with no value; the LSE includes it.
+        A score for each head that is added to the denominator and has no value; the LSE includes it.
     k_scale, v_scale : float or float[num_kv_heads], optional
-        Factors of keys and values as stored (fp8).
+        Factors that keys and values are multiplied by, as those of fp8 caches.
     return_lse : bool
-        Whether to return the LSE as well.
+        Whether to return the LSE (log-sum-exp of the scores) as well.
 
     Returns
     -------
@@ -67,7 +69,24 @@ def attention(
     Raises
     ------
     ValueError
-        Shapes that do not fit, or a window or softcap that is not positive.
+        Shapes do not match, head_dim is 0, or `window` or `softcap` is not positive.
+
+    See Also
+    --------
+    merge_states : Combines attention to parts of the keys.
+    paged_numba.paged_attention : The same on a paged cache, by a kernel.
+
+    Examples
+    --------
+    Two queries and two keys: the first query sees one key, the second sees both, with equal scores.
+
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> query, key = np.zeros((2, 1, 4)), np.zeros((2, 1, 4))
+    >>> value = np.array([[[1.0, 0, 0, 0]], [[3.0, 0, 0, 0]]])
+    >>> out, lse = pn.reference.attention(query, key, value, return_lse=True)
+    >>> out[:, 0, 0], np.exp(lse[:, 0])
+    (array([1., 2.]), array([1., 2.]))
     """
     query, key, value = (np.asarray(array, np.float64) for array in (query, key, value))
     if query.ndim != 3 or key.ndim != 3 or key.shape != value.shape or query.shape[2] != key.shape[2]:
@@ -101,7 +120,7 @@ def attention(
     group = num_q_heads // num_kv_heads
     key, value = np.repeat(key, group, axis=1), np.repeat(value, group, axis=1)
 
-    # Which key each query sees; the ends of both are aligned.
+    # Which keys each query sees: the last query stands at the last key.
     query_pos = np.arange(seq_len - num_queries, seq_len)[:, None]
     key_pos = np.arange(seq_len)[None, :]
     seen = np.ones((num_queries, seq_len), bool)
@@ -110,7 +129,7 @@ def attention(
     if window is not None:
         seen &= key_pos > query_pos - window
 
-    # Masked by selection: a NaN in a key or value that nobody sees must not come through.
+    # The mask selects and does not multiply: a NaN in a hidden key or value must not reach the result.
     with np.errstate(invalid="ignore", over="ignore"):
         score = np.einsum("qhd,khd->qhk", query, key) * (1 / math.sqrt(head_dim) if scale is None else scale)
         if softcap is not None:
@@ -122,7 +141,7 @@ def attention(
 
     largest = np.maximum(score.max(axis=2, initial=-np.inf), sink)
     shift = np.where(np.isneginf(largest), 0.0, largest)
-    with np.errstate(invalid="ignore"):  # an infinite score makes NaN
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN
         weight = np.exp(score - shift[:, :, None])
         total = weight.sum(axis=2) + np.exp(sink - shift)
     out = np.zeros((num_queries, num_q_heads, head_dim))
@@ -136,8 +155,10 @@ def attention(
         return out, shift + np.log(total)
 
 
-def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, Any]:
-    """Combine attention over two disjoint sets of keys into attention over both.
+def merge_states(
+    out_a: ArrayLike, lse_a: ArrayLike, out_b: ArrayLike, lse_b: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Combine attention to two disjoint sets of keys into attention to both.
 
     Parameters
     ----------
@@ -149,6 +170,21 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, A
     -------
     out : float64[..., head_dim]
     lse : float64[...]
+
+    See Also
+    --------
+    attention : Returns the outputs and LSEs.
+    paged_numba.merge_states : The same by a kernel.
+
+    Examples
+    --------
+    Three keys with equal scores, one of value 1 and two of value 4: the mean is 3, the sum of weights 3.
+
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> out, lse = pn.reference.merge_states(np.array([[1.0]]), np.log([1.0]), np.array([[4.0]]), np.log([2.0]))
+    >>> out, np.exp(lse)
+    (array([[3.]]), array([3.]))
     """
     out_a, lse_a, out_b, lse_b = (np.asarray(array, np.float64) for array in (out_a, lse_a, out_b, lse_b))
     largest = np.maximum(lse_a, lse_b)
@@ -156,7 +192,7 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, A
     weight_a, weight_b = np.exp(lse_a - shift), np.exp(lse_b - shift)
     total = weight_a + weight_b
     divisor = np.where(total == 0, 1.0, total)
-    # What a set without keys has as output counts for nothing, NaN included.
+    # The output of a set without keys may be NaN and must not count.
     parts = [
         np.where(weight[..., None] != 0, out * weight[..., None], 0.0)
         for out, weight in ((out_a, weight_a), (out_b, weight_b))
@@ -166,6 +202,6 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, A
         return out, shift + np.log(total)
 
 
-def _scaled(array: Any, factor: Any) -> Any:
-    """Multiply by one factor, or by one for each KV head."""
+def _scaled(array: NDArray[np.float64], factor: ArrayLike | None) -> NDArray[np.float64]:
+    """Return an array multiplied by one factor, or by one for each KV head."""
     return array if factor is None else array * np.asarray(factor, np.float64).reshape(-1, 1)

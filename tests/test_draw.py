@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import paged_numba as pn
 from paged_numba import draw, lockstep
-from paged_numba.draw.svg import COLOURS, owner_fill
+from paged_numba.draw import text
+from paged_numba.draw.svg import COLOURS, Drawing, owner_fill
 from paged_numba.draw.tree import Step
 
 sys.path.insert(0, str(Path(__file__).parent / "lockstep"))
@@ -95,7 +96,9 @@ def test_tree_of_a_reduction(kernels):
     assert tree.steps == expected
     assert tree.epochs == list(range(8))
     assert {"start", "barrier 7", "64 threads", "1 thread"} <= set(texts(tree))
-    with pytest.raises(ValueError, match="nothing was stored into a shared array data"):
+    with pytest.raises(
+        ValueError, match="array must name a shared array that was stored to, got array='data'"
+    ):
         draw.Tree.of(accesses, "data")
 
 
@@ -126,6 +129,46 @@ def test_block_tables(pool):
     assert draw.BlockTables.of(pool, ["b"]).tables == {"b": [0, 2]}
     # Four arrows, each with a head.
     assert picture.svg().count('<path d="M') == 2 * 4 + 7
+
+
+def test_block_tables_name_released_blocks_and_ids_of_the_same_text():
+    pool = pn.BlockAllocator(4, 4)
+    pool.add(1, 6)
+    pool.add("1", 5)
+    pool.release(1, 2)
+    picture = draw.BlockTables.of(pool)
+    assert picture.tables == {"1": [-1, 1], "'1'": [2, 3]}
+    assert [picture.owners(block) for block in range(4)] == [[], ["1"], ["'1'"], ["'1'"]]
+    assert {"gone", "in 1", "in 2", "in 3"} <= set(texts(picture))
+
+
+def test_a_legend_takes_as_many_rows_as_it_needs():
+    drawing = Drawing(200, 50, "T")
+    drawing.legend(10, 30, [("none", f"{number} characters") for number in (10, 11, 12)])
+    places = [
+        (float(element.get("x")), float(element.get("y")))
+        for element in ET.fromstring(str(drawing)).iter()
+        if element.get("class") == "edge"
+    ]
+    # An entry is 32 + 13 * 6.4 = 115.2 wide: no two fit in 200.
+    assert places == [(10, 30), (10, 48), (10, 66)]
+    assert drawing.height == 66 + 24
+
+
+def test_pools_as_text():
+    pool = pn.BlockAllocator(64 * 16 + 3, 4)
+    pool.add("a", 9)
+    pool.fork("a", "b")
+    pool.release("a", 1)
+    lines = text.pool_map(pool, {"a": "a", "b": "b"}).splitlines()
+    # a gave up blocks 0 and 1, and shares block 2.
+    assert lines[0] == f"   0 |bb+{'.' * 61}|"
+    assert lines[-2:] == [f" 960 |{'.' * 64}|", "     ... and 3 more blocks"]
+    assert text.block_tables(pool, ["a"]).splitlines()[2].split() == ["a", "-1", "-1", "2", "9", "3"]
+    assert [line.split() for line in text.reference_counts(pool).splitlines()[::2]] == [
+        ["block", "0", "1", "2"],
+        ["references", "1", "1", "2"],
+    ]
 
 
 def test_pool_over_time(pool):

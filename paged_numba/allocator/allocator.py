@@ -1,74 +1,102 @@
-"""Host-side bookkeeping of KV blocks: who owns which block, who shares it, which are free.
+"""Block allocator: which sequence holds which KV blocks, which blocks are shared, which are free.
 
-Nothing here touches keys or values: `add` and `append` say which slots the caller must write, and which
-blocks it must copy first. Source: Kwon et al., "Efficient Memory Management for Large Language Model
-Serving with PagedAttention", SOSP 2023.
+It never touches keys or values: `add` and `append` return the slots that the caller must write, and the blocks that the
+caller must copy first. Source: Kwon et al., "Efficient Memory Management for Large Language Model Serving with
+PagedAttention", SOSP 2023.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterator
+from html import escape
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import fraction, hashable, integer, not_negative, positive, truth
+from ..draw.block_tables import BlockTables
+from ..draw.svg import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
 from . import invariants
 from .allocation import Allocation, AllocatorStats
 from .block_pool import BlockPool, check_pool_size
-from .block_table import slots
+from .block_table import slots_of
 from .prefix_cache import NONE, ROOT, PrefixCache
 from .sequence import SequenceState
-from .token_ids import as_bytes, split
+from .token_ids import TokenIds, as_bytes, split
+
+DRAWN_BLOCKS, DRAWN_SEQUENCES, DRAWN_TABLE_BLOCKS = 256, 16, 32
+"""Most blocks, sequences and blocks of a sequence in the picture that a notebook shows of a pool."""
 
 _NO_COPIES = np.empty((0, 2), np.int64)
 
 
 class BlockAllocator:
-    """A pool of KV blocks with a block table for each sequence.
+    """A pool of KV blocks, and a block table for each sequence.
 
     Parameters
     ----------
     num_blocks : int
         Blocks in the pool.
     block_size : int
-        Tokens of a block.
+        Tokens in a block.
     prefix_caching : bool
-        Whether `add` finds blocks that hold the first tokens already. Sequences are then given as token ids, and
-        `commit` says when they are written. Freed blocks stay findable until they are needed, those that were
-        used least recently go first, and a chain's tail before its head.
+        Whether `add` looks for blocks that already hold the first tokens. Tokens are then given as token ids, and
+        `commit` must be called once they are written. Freed blocks stay in the prefix cache until they are needed: the
+        least recently used is evicted first, and the end of a prefix before its beginning.
     watermark : float
-        Part of the pool that `add` leaves free for sequences to grow into, 0 to 1.
+        Share of the pool, 0 to 1, that `add` leaves free for running sequences to grow into.
 
-    Notes
-    -----
-    Every change takes time in proportion to the blocks that it touches, whatever the size of the pool or, for
-    `append`, of the sequence; `stats` takes the same time always. A block takes 8 bytes, and about 15 in a table;
-    with the prefix cache 21, and about 300 while it holds a prefix of 16 tokens, of which 8 for each token's id.
-    ``paged-numba bench allocator`` measures both.
+    Attributes
+    ----------
+    num_blocks, block_size : int
 
     Raises
     ------
-    TypeError, ValueError
-        A size that is no positive integer, or a watermark out of range.
+    TypeError
+        A size is not an integer, `prefix_caching` not a bool, or `watermark` not a number.
+    ValueError
+        A size is not positive, the pool is too large, or `watermark` does not lie in 0 .. 1.
+
+    See Also
+    --------
+    paged_numba.PagedKVCache : The allocator together with the storage and the operations on it.
+    paged_numba.draw.BlockTables, paged_numba.draw.PoolHistory : Pictures of a pool.
+
+    Notes
+    -----
+    ``len(pool)`` is the number of sequences, iteration gives their ids, and ``seq_id in pool`` tells whether there is
+    one; sequences that are swapped out do not count.
+
+    A call takes time proportional to the blocks that it touches, whatever the size of the pool and, for `append`, of
+    the sequence; `stats` takes constant time. A block takes 8 bytes, and about 15 when it is in a block table; with the
+    prefix cache 21, and about 300 when it holds a prefix of 16 tokens, 8 of them for each token id.
+    ``paged-numba bench allocator`` measures both.
 
     Examples
     --------
-    >>> pool = BlockAllocator(num_blocks=4, block_size=16)
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
     >>> pool.add("a", 18).slots[[0, 15, 16, 17]].tolist()
     [0, 15, 16, 17]
     >>> pool.fork("a", "b")
-    >>> pool.append("b").copies.tolist()    # the half-filled block 1 is shared: b gets its own
+    >>> pool.append("b").copies.tolist()    # a and b share block 1, which is part-filled: b gets a copy, block 2
     [[1, 2]]
     >>> pool.block_table("b").tolist()
     [0, 2]
+    >>> pool
+    BlockAllocator(4 blocks of 16 tokens, 2 sequences, 1 free)
     """
 
     def __init__(
-        self, num_blocks: int, block_size: int, *, prefix_caching: bool = False, watermark: float = 0.0
+        self,
+        num_blocks: SupportsIndex,
+        block_size: SupportsIndex,
+        *,
+        prefix_caching: bool = False,
+        watermark: float = 0.0,
     ) -> None:
         watermark = fraction("watermark", watermark)
         self.num_blocks = positive("num_blocks", num_blocks)
@@ -76,14 +104,32 @@ class BlockAllocator:
         check_pool_size(self.num_blocks, self.block_size)
         self._prefixes = PrefixCache(self.num_blocks) if truth("prefix_caching", prefix_caching) else None
         self._pool = BlockPool(self.num_blocks, self._prefixes)
-        # 0.29 * 100 is a little below 29 in binary.
+        # Rounded first: 0.29 * 100 is a little below 29 in binary.
         self._reserve = int(round(watermark * self.num_blocks, 9))
         self._sequences: dict[Hashable, SequenceState] = {}
         self._swapped: dict[Hashable, SequenceState] = {}
         self._num_recomputes = self._num_swaps = 0
         self._num_tokens = self._num_empty_slots = self._num_queried = self._num_hit = 0
 
-    # Questions.
+    def __repr__(self) -> str:
+        facts = [
+            f"{plural(self.num_blocks, 'block')} of {plural(self.block_size, 'token')}",
+            plural(len(self), "sequence"),
+            *([f"{len(self._swapped)} swapped out"] if self._swapped else []),
+            f"{self.num_free_blocks} free",
+            *(["prefix caching"] if self.prefix_caching else []),
+        ]
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+    def _repr_html_(self) -> str | None:
+        """Return the text and a picture of the block tables; None, for the text alone, if that would be too large."""
+        if self.num_blocks > DRAWN_BLOCKS or len(self) > DRAWN_SEQUENCES:
+            return None
+        if any(len(sequence.table) > DRAWN_TABLE_BLOCKS for sequence in self._sequences.values()):
+            return None
+        return f"<div><code>{escape(repr(self))}</code><br/>{BlockTables.of(self).svg()}</div>"
+
+    # Queries.
 
     def __contains__(self, seq_id: Hashable) -> bool:
         return seq_id in self._sequences
@@ -101,81 +147,277 @@ class BlockAllocator:
 
     @property
     def num_free_blocks(self) -> int:
-        """Blocks that no sequence owns; some may hold a prefix still."""
+        """Blocks that no sequence holds; some may still hold a prefix."""
         return self._pool.num_free
 
-    def is_cached(self, block: int) -> bool:
-        """Tell whether a block holds a part of a prefix that the prefix cache knows."""
-        block = self._block(block)
-        return self._prefixes is not None and block in self._prefixes
-
-    def generation(self, block: int) -> int:
-        """Return how often a block was handed out to be written anew."""
-        return self._pool.generations[self._block(block)]
-
-    def is_swapped(self, seq_id: Hashable) -> bool:
-        """Tell whether a sequence is swapped out."""
-        return hashable("seq_id", seq_id) in self._swapped
-
     def seq_len(self, seq_id: Hashable) -> int:
-        """Return the number of tokens of a sequence, also of one that is swapped out.
+        """Return the number of tokens of a sequence, which may be swapped out.
 
         Raises
         ------
         UnknownSequenceError
+            No sequence has this id.
+
+        See Also
+        --------
+        num_released_tokens : How many of these tokens were released.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.seq_len("a")
+        18
         """
         return self._swapped[seq_id].length if self.is_swapped(seq_id) else self._sequence(seq_id).length
 
-    def num_released_tokens(self, seq_id: Hashable) -> int:
-        """Return how many of a sequence's first tokens `release` gave up.
+    def block_table(self, seq_id: Hashable) -> NDArray[np.int32]:
+        """Return the blocks of a sequence in logical order.
+
+        Returns
+        -------
+        int32[num_seq_blocks]
+            -1 in the places of released blocks.
 
         Raises
         ------
-        UnknownSequenceError, SwappedSequenceError
-        """
-        return self._sequence(seq_id).num_released * self.block_size
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
 
-    def block_table(self, seq_id: Hashable) -> Any:
-        """Return the blocks of a sequence in logical order, int32[num_seq_blocks]; -1 for those released.
+        See Also
+        --------
+        held_blocks : The table without the places of released blocks.
+        PagedKVCache.block_tables : The tables of several sequences as one padded array.
 
-        Raises
-        ------
-        UnknownSequenceError, SwappedSequenceError
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.block_table("a")
+        array([0, 1], dtype=int32)
         """
         return np.array(self._sequence(seq_id).table, np.int32)
 
-    def held_blocks(self, seq_id: Hashable) -> Any:
-        """Return the block table without the places that were released, int32[num_held_blocks].
+    def held_blocks(self, seq_id: Hashable) -> NDArray[np.int32]:
+        """Return the block table of a sequence without the places of released blocks.
+
+        Returns
+        -------
+        int32[num_held_blocks]
 
         Raises
         ------
-        UnknownSequenceError, SwappedSequenceError
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
+
+        See Also
+        --------
+        block_table : The whole table.
+        release : Releases blocks that slid out of a window.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 40)
+        >>> pool.release("a", window=16)
+        1
+        >>> pool.block_table("a").tolist(), pool.held_blocks("a").tolist()
+        ([-1, 1, 2], [1, 2])
         """
         return np.array(self._sequence(seq_id).held(), np.int32)
 
-    def slots(self, seq_id: Hashable, start: int, stop: int) -> Any:
-        """Return the slots of the tokens ``start .. stop - 1`` of a sequence, int64[stop - start].
+    def slots(self, seq_id: Hashable, start: SupportsIndex, stop: SupportsIndex) -> NDArray[np.int64]:
+        """Return the slots of the tokens ``start .. stop - 1`` of a sequence.
+
+        Returns
+        -------
+        int64[stop - start]
+            ``block * block_size + offset`` of each token.
 
         Raises
         ------
-        UnknownSequenceError, SwappedSequenceError, ValueError
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
+        TypeError
+            `start` or `stop` is not an integer.
+        ValueError
+            The sequence does not hold all of these tokens.
+
+        See Also
+        --------
+        add, append : Return the slots of the new tokens.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 16), pool.add("b", 16), pool.append("a", 2)
+        >>> pool.block_table("a").tolist()
+        [0, 2]
+        >>> pool.slots("a", 14, 18).tolist()
+        [14, 15, 32, 33]
         """
         sequence = self._sequence(seq_id)
         start, stop = not_negative("start", start), not_negative("stop", stop)
         first = sequence.num_released * self.block_size
         if not first <= start <= stop <= sequence.length:
             raise ValueError(
-                f"start and stop must lie in order in {first} .. {sequence.length} (the tokens of {seq_id!r} that "
-                f"are not released), got start={start} stop={stop}"
+                f"start and stop must satisfy {first} <= start <= stop <= {sequence.length} (the tokens of {seq_id!r} "
+                f"that are not released), got start={start} stop={stop}"
             )
-        return self._slots(sequence.table, start, stop)
+        return slots_of(sequence.table, self.block_size, start, stop)
 
-    def ref_count(self, block: int) -> int:
-        """Return how many sequences hold a block."""
-        return self._pool.refs[self._block(block)]
+    def num_released_tokens(self, seq_id: Hashable) -> int:
+        """Return how many of a sequence's first tokens were released.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
+
+        See Also
+        --------
+        release : Releases blocks that slid out of a window.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 40)
+        >>> _ = pool.release("a", window=16)
+        >>> pool.num_released_tokens("a")
+        16
+        """
+        return self._sequence(seq_id).num_released * self.block_size
+
+    def is_swapped(self, seq_id: Hashable) -> bool:
+        """Tell whether a sequence is swapped out.
+
+        Raises
+        ------
+        TypeError
+            `seq_id` is not hashable.
+
+        See Also
+        --------
+        swap_out, swap_in : Swap a sequence out and in.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.swap_out("a")
+        >>> pool.is_swapped("a"), "a" in pool
+        (True, False)
+        """
+        return hashable("seq_id", seq_id) in self._swapped
+
+    def ref_count(self, block: SupportsIndex) -> int:
+        """Return how many sequences hold a block.
+
+        Raises
+        ------
+        TypeError
+            `block` is not an integer.
+        ValueError
+            `block` does not lie in the pool.
+
+        See Also
+        --------
+        fork : Shares the blocks of a sequence.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.fork("a", "b")
+        >>> [pool.ref_count(block) for block in range(4)]
+        [2, 2, 0, 0]
+        """
+        return self._pool.refs[self._checked_block(block)]
+
+    def is_cached(self, block: SupportsIndex) -> bool:
+        """Tell whether the prefix cache knows what a block holds; False without a prefix cache.
+
+        Raises
+        ------
+        TypeError
+            `block` is not an integer.
+        ValueError
+            `block` does not lie in the pool.
+
+        See Also
+        --------
+        commit : Makes the full blocks of a sequence known.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=2, prefix_caching=True)
+        >>> _ = pool.add("a", [7, 8, 9])
+        >>> pool.commit("a")
+        >>> pool.is_cached(0), pool.is_cached(1)    # block 1 is part-filled
+        (True, False)
+        """
+        block = self._checked_block(block)
+        return self._prefixes is not None and block in self._prefixes
+
+    def generation(self, block: SupportsIndex) -> int:
+        """Return how often a block was handed out to be written anew.
+
+        Raises
+        ------
+        TypeError
+            `block` is not an integer.
+        ValueError
+            `block` does not lie in the pool.
+
+        See Also
+        --------
+        ref_count : How many sequences hold a block now.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 1)
+        >>> pool.free("a")
+        >>> _ = pool.add("b", 1)
+        >>> pool.generation(0)
+        2
+        """
+        return self._pool.generations[self._checked_block(block)]
 
     def stats(self) -> AllocatorStats:
-        """Return the counts of the moment, in constant time."""
+        """Return the counts of the pool as they are now; takes constant time.
+
+        See Also
+        --------
+        AllocatorStats : Says what each count means.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.fork("a", "b")
+        >>> stats = pool.stats()
+        >>> stats.num_tokens, stats.num_stored_tokens, stats.num_shared_blocks
+        (36, 18, 2)
+        """
         free, prefixes = self._pool.num_free, self._prefixes
         used = self.num_blocks - free
         return AllocatorStats(
@@ -196,19 +438,24 @@ class BlockAllocator:
             num_swap_preemptions=self._num_swaps,
         )
 
-    def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
-        """Tell whether `add` would find blocks for a sequence; see there."""
-        count, ids = self._tokens(tokens)
-        hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
-        return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
-
     def check(self) -> None:
-        """Verify every invariant and count; costs time in proportion to the pool and all tables.
+        """Verify every invariant and count; takes time proportional to the pool and all block tables.
 
         Raises
         ------
         AssertionError
-            Says which invariant is broken, and where.
+            An invariant is broken; the message says which, and where.
+
+        See Also
+        --------
+        stats : Returns the counts.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.check()
         """
         sequences = self._sequences
         held = invariants.check_sequences(sequences, self.num_blocks, self.block_size)
@@ -219,38 +466,92 @@ class BlockAllocator:
         if self._prefixes is not None:
             invariants.check_prefixes(self._prefixes, [s.node for s in sequences.values() if s.node != NONE])
 
+    def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
+        """Tell whether `add` would find enough free blocks for a sequence.
+
+        Parameters
+        ----------
+        tokens, salt
+            As for `add`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As of `add`.
+
+        See Also
+        --------
+        add : Starts the sequence.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> pool.can_allocate(64), pool.can_allocate(65)
+        (True, False)
+        """
+        count, ids = self._count_and_ids(tokens)
+        hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
+        return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
+
     # Changes. Each checks all that can fail before it changes anything.
 
-    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
-        """Start a sequence with its first tokens, none included.
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
+        """Start a sequence with its first tokens.
 
         Parameters
         ----------
         seq_id : hashable
         tokens : int, integer[num_tokens] or sequence of int
-            How many, 0 or more; or the token ids, which the prefix cache needs. They must fit int64; a NumPy
-            array is fastest.
+            The number of tokens, 0 or more; or the token ids, which the prefix cache needs. They must fit int64; a
+            NumPy array is fastest.
         salt : hashable, optional
-            Prefixes are shared by sequences of one salt only.
+            Sequences share prefixes only if their salts are equal.
 
         Returns
         -------
         Allocation
-            Even of a prompt that is found whole, the last block is left to compute, so at least one token.
+            At least the last token is left to compute, even if the prefix cache holds all of them.
 
         Raises
         ------
-        DuplicateSequenceError, OutOfBlocksError, TypeError, ValueError
-            Nothing was changed.
+        DuplicateSequenceError
+            A sequence already has this id; nothing was changed.
+        OutOfBlocksError
+            The pool has fewer free blocks above its watermark than needed; nothing was changed.
+        TypeError
+            `tokens` is neither a number of tokens nor token ids, or not token ids though there is a prefix cache; or
+            `seq_id` or `salt` is not hashable.
+        ValueError
+            The number of tokens is negative, or a token id does not fit int64.
+
+        See Also
+        --------
+        can_allocate : Tells whether there are enough free blocks.
+        append : Grows the sequence.
+        commit : Must follow the writing of the tokens if there is a prefix cache.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=8, block_size=2, prefix_caching=True)
+        >>> pool.add("a", [1, 2, 3, 4]).num_cached_tokens
+        0
+        >>> pool.commit("a")
+        >>> allocation = pool.add("b", [1, 2, 3, 5])
+        >>> allocation.num_cached_tokens, allocation.slots.tolist()
+        (2, [4, 5])
+        >>> pool.block_table("a").tolist(), pool.block_table("b").tolist()
+        ([0, 1], [0, 2])
         """
-        count, ids = self._tokens(tokens)
+        count, ids = self._count_and_ids(tokens)
         hashable("salt", salt)
         self._require_new(seq_id)
         unwritten, part = split(ids, self.block_size)
         hits, node = self._find((unwritten, part), salt)
         new = self._blocks_for(count) - len(hits)
         self._require_free("add", count, new, self._pool.num_free_beside(hits), self._reserve)
-        # Hits are held first: what they need may not be given up for the others.
+        # Hold the hits before taking other blocks, which may evict prefixes.
         self._pool.hold(hits)
         table = array("i", hits)
         table.extend(self._pool.take(new))
@@ -261,23 +562,51 @@ class BlockAllocator:
             self._prefixes.use(node)
             self._num_queried += count
             self._num_hit += cached
-        return Allocation(_NO_COPIES, self._slots(table, cached, count), cached)
+        return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, count), cached)
 
-    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
-        """Grow a sequence; its last block, if part-filled and shared, is replaced by a copy of its own.
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
+        """Grow a sequence; if its last block is part-filled and shared, replace it by a copy first.
 
         Parameters
         ----------
         seq_id : hashable
         tokens : int, integer[num_tokens] or sequence of int
-            How many, 1 or more; or the token ids, which the prefix cache needs.
+            The number of tokens, 1 or more; or the token ids, which the prefix cache needs.
+
+        Returns
+        -------
+        Allocation
+            `copies` has one row if the last block is replaced (copy on write), else none.
 
         Raises
         ------
-        UnknownSequenceError, SwappedSequenceError, OutOfBlocksError, TypeError, ValueError
-            Nothing was changed.
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
+        OutOfBlocksError
+            The pool has fewer free blocks than needed; nothing was changed.
+        TypeError
+            `tokens` is neither a number of tokens nor token ids, or not token ids though there is a prefix cache.
+        ValueError
+            There are no tokens, or a token id does not fit int64.
+
+        See Also
+        --------
+        add : Starts a sequence.
+        fork : Shares the blocks of a sequence.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.fork("a", "b")
+        >>> allocation = pool.append("b")
+        >>> allocation.copies.tolist(), allocation.slots.tolist()    # slot 34 = block 2 * 16 + offset 2
+        ([[1, 2]], [34])
         """
-        count, ids = self._tokens(tokens)
+        count, ids = self._count_and_ids(tokens)
         if count == 0:
             raise ValueError(f"tokens must be positive, got tokens={tokens!r}")
         sequence = self._sequence(seq_id)
@@ -293,7 +622,7 @@ class BlockAllocator:
             self._pool.drop(source)
             copies = np.array([(source[0], table[-1])], np.int64)
         else:
-            # The empty slots of its last block; those of a block that others keep stay empty.
+            # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
             self._num_empty_slots -= -start % self.block_size
         if new:
             table.extend(self._pool.take(new))
@@ -301,146 +630,35 @@ class BlockAllocator:
         self._num_tokens += count
         self._num_empty_slots += -stop % self.block_size
         sequence.extend(ids, self.block_size)
-        return Allocation(copies, self._slots(table, start, stop))
+        return Allocation(copies, slots_of(table, self.block_size, start, stop))
 
-    def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
-        """Start a sequence that shares every block of another.
+    def commit(self, seq_id: Hashable) -> None:
+        """Record that all tokens of a sequence are written: from now on `add` may find its full blocks.
 
-        Raises
-        ------
-        UnknownSequenceError, SwappedSequenceError, DuplicateSequenceError
-            Nothing was changed.
-        """
-        parent = self._sequence(parent_id)
-        self._require_new(child_id)
-        child = parent.fork()
-        self._pool.hold(child.held())
-        if self._prefixes is not None:
-            self._prefixes.use(child.node)
-        self._enter(child_id, child)
-
-    def free(self, seq_id: Hashable) -> None:
-        """End a sequence, swapped out or not; blocks that no other shares are free again.
+        Does nothing without a prefix cache.
 
         Raises
         ------
         UnknownSequenceError
-            Also for a sequence that was freed before; nothing was changed.
-        """
-        if self.is_swapped(seq_id):
-            del self._swapped[seq_id]
-        else:
-            self._leave(seq_id)
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
 
-    def preempt(self, seq_id: Hashable) -> None:
-        """Free a sequence to make room; the caller adds it again later, and has it computed again.
+        See Also
+        --------
+        is_cached : Tells whether the prefix cache knows what a block holds.
+        reset_prefix_cache : Forgets all prefixes.
 
-        What it wrote stays findable by the prefix cache until the blocks are needed.
-
-        Raises
-        ------
-        UnknownSequenceError, SwappedSequenceError
-            Nothing was changed.
-        """
-        self._leave(seq_id)
-        self._num_recomputes += 1
-
-    def swap_out(self, seq_id: Hashable) -> None:
-        """Give up the blocks of a sequence whose tokens the caller has copied to host memory.
-
-        Sequences that share blocks with it keep them, and the prefix cache may keep the others, until they are
-        needed. The sequence keeps its id and its length. It is not iterated over, and until `swap_in` it may only
-        be freed.
-
-        Raises
-        ------
-        UnknownSequenceError, SwappedSequenceError
-            Nothing was changed.
-        """
-        ids = [] if self._prefixes is None else self._prefixes.ids(self._sequence(seq_id).node)
-        sequence = self._leave(seq_id)
-        if sequence.node != NONE:
-            sequence.node, sequence.unwritten = ROOT, ids + sequence.unwritten
-        self._swapped[seq_id] = sequence
-        self._num_swaps += 1
-
-    def swap_in(self, seq_id: Hashable) -> Allocation:
-        """Give a sequence that was swapped out blocks again.
-
-        The watermark does not bind it. Blocks that it shared with a fork are its own from here on; those that the
-        prefix cache holds are shared.
-
-        Returns
-        -------
-        Allocation
-            The slots to copy tokens back to, those after the first `num_cached_tokens`; then comes `commit`.
-
-        Raises
-        ------
-        UnknownSequenceError, ValueError
-            No sequence is swapped out with this id; nothing was changed.
-        OutOfBlocksError
-            Nothing was changed.
-        """
-        if not self.is_swapped(seq_id):
-            self._sequence(seq_id)
-            raise ValueError(f"seq_id must be that of a sequence that is swapped out, got seq_id={seq_id!r}")
-        sequence = self._swapped[seq_id]
-        found: list[int] = []
-        node = sequence.node
-        if self._prefixes is not None and node != NONE:
-            found, node = self._prefixes.find(sequence.unwritten, sequence.salt)
-        hits = found[sequence.num_released :]
-        kept = sequence.num_released + len(hits)
-        new = len(sequence.table) - kept
-        self._require_free("swap_in", sequence.length, new, self._pool.num_free_beside(hits))
-        if self._prefixes is not None:
-            # Before blocks are taken: those found in released places are not held, and may be given up.
-            self._prefixes.use(node)
-        self._pool.hold(hits)
-        sequence.table[sequence.num_released :] = array("i", hits) + self._pool.take(new)
-        sequence.node = node
-        del sequence.unwritten[: len(found)], self._swapped[seq_id]
-        self._num_empty_slots += -sequence.length % self.block_size
-        self._enter(seq_id, sequence)
-        cached = kept * self.block_size
-        return Allocation(_NO_COPIES, self._slots(sequence.table, cached, sequence.length), cached)
-
-    def release(self, seq_id: Hashable, window: int) -> int:
-        """Give up the blocks that no token from the last one on sees through a sliding window.
-
-        Call it after the step's attention: the tokens before the last see further back. The block table keeps its
-        length, with -1 in the released places. Sequences that share a block keep it, and the prefix cache may.
-
-        Parameters
-        ----------
-        seq_id : hashable
-        window : int
-            As of attention: a token sees no key at `window` or more positions before its own.
-
-        Returns
-        -------
-        int
-            How many blocks this sequence gave up.
-
-        Raises
-        ------
-        UnknownSequenceError, SwappedSequenceError, TypeError, ValueError
-            Nothing was changed.
-        """
-        sequence = self._sequence(seq_id)
-        gone = sequence.release(max(0, sequence.length - positive("window", window)) // self.block_size)
-        self._pool.drop(gone)
-        return len(gone)
-
-    def commit(self, seq_id: Hashable) -> None:
-        """Say that all tokens of a sequence are written: from here on its full blocks may be found.
-
-        Does nothing without the prefix cache.
-
-        Raises
-        ------
-        UnknownSequenceError, SwappedSequenceError
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=8, block_size=2, prefix_caching=True)
+        >>> _ = pool.add("a", [1, 2, 3])
+        >>> pool.add("b", [1, 2, 4]).num_cached_tokens    # a is not written yet
+        0
+        >>> pool.commit("a")
+        >>> pool.add("c", [1, 2, 4]).num_cached_tokens
+        2
         """
         sequence = self._sequence(seq_id)
         if self._prefixes is None or not sequence.unwritten:
@@ -453,27 +671,285 @@ class BlockAllocator:
         self._prefixes.drop(sequence.node)
         sequence.node, sequence.unwritten = node, []
 
+    def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
+        """Start a sequence that shares every block of another.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has the id `parent_id`.
+        SwappedSequenceError
+            The parent is swapped out.
+        DuplicateSequenceError
+            A sequence already has the id `child_id`.
+
+        See Also
+        --------
+        append : Copies the shared, part-filled last block on the first write to it.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.fork("a", "b")
+        >>> pool.block_table("b").tolist(), pool.num_free_blocks
+        ([0, 1], 2)
+        """
+        parent = self._sequence(parent_id)
+        self._require_new(child_id)
+        child = parent.fork()
+        self._pool.hold(child.held())
+        if self._prefixes is not None:
+            self._prefixes.use(child.node)
+        self._enter(child_id, child)
+
+    def free(self, seq_id: Hashable) -> None:
+        """End a sequence, which may be swapped out; blocks that no other sequence holds are free again.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id, or it was freed before.
+
+        See Also
+        --------
+        preempt : Frees a sequence that is added again later.
+        release : Frees only the blocks that slid out of a window.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.fork("a", "b")
+        >>> _ = pool.append("b", 16)
+        >>> pool.free("b")
+        >>> pool
+        BlockAllocator(4 blocks of 16 tokens, 1 sequence, 2 free)
+        """
+        if self.is_swapped(seq_id):
+            del self._swapped[seq_id]
+        else:
+            self._leave(seq_id)
+
+    def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
+        """Release the blocks that no token from the last one on sees through a sliding window.
+
+        Call it after the attention of a step: the tokens before the last see further back. The block table keeps its
+        length, with -1 in the released places. Other sequences that share a released block keep it, and the prefix
+        cache may keep it.
+
+        Parameters
+        ----------
+        seq_id : hashable
+        window : int
+            As of attention: a token sees no key at `window` or more positions before its own.
+
+        Returns
+        -------
+        int
+            How many blocks were released.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
+        TypeError
+            `window` is not an integer.
+        ValueError
+            `window` is not positive.
+
+        See Also
+        --------
+        held_blocks : The blocks that are left.
+        num_released_tokens : How many tokens were released so far.
+
+        Examples
+        --------
+        The last of 40 tokens, at position 39, sees positions 24 to 39: block 0 is not needed any more.
+
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 40)
+        >>> pool.release("a", window=16)
+        1
+        >>> pool.block_table("a").tolist()
+        [-1, 1, 2]
+        """
+        sequence = self._sequence(seq_id)
+        released = sequence.release(max(0, sequence.length - positive("window", window)) // self.block_size)
+        self._pool.drop(released)
+        return len(released)
+
+    def preempt(self, seq_id: Hashable) -> None:
+        """Free a sequence to make room; the caller adds it again later and computes its tokens again.
+
+        The prefix cache may find what it committed until the blocks are needed.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
+
+        See Also
+        --------
+        swap_out : Makes room too, but saves the computed tokens.
+        free : Ends a sequence for good; a preemption is counted.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.preempt("a")
+        >>> pool.num_free_blocks, pool.stats().num_recompute_preemptions
+        (4, 1)
+        """
+        self._leave(seq_id)
+        self._num_recomputes += 1
+
+    def swap_out(self, seq_id: Hashable) -> None:
+        """Free the blocks of a sequence whose tokens the caller has copied to host memory.
+
+        Other sequences that share its blocks keep them, and the prefix cache may keep the rest until they are needed.
+        The sequence keeps its id and its length, iteration leaves it out, and until `swap_in` it may only be freed.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is already swapped out.
+
+        See Also
+        --------
+        swap_in : Gives it blocks again.
+        preempt : Makes room by computing the tokens again later.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
+        >>> _ = pool.add("a", 18)
+        >>> pool.swap_out("a")
+        >>> pool
+        BlockAllocator(4 blocks of 16 tokens, 0 sequences, 1 swapped out, 4 free)
+        """
+        ids = [] if self._prefixes is None else self._prefixes.ids(self._sequence(seq_id).node)
+        sequence = self._leave(seq_id)
+        if sequence.node != NONE:
+            sequence.node, sequence.unwritten = ROOT, ids + sequence.unwritten
+        self._swapped[seq_id] = sequence
+        self._num_swaps += 1
+
+    def swap_in(self, seq_id: Hashable) -> Allocation:
+        """Give blocks to a sequence that was swapped out.
+
+        It may use the blocks below the watermark. It no longer shares blocks with its forks, only with the sequences
+        whose blocks the prefix cache finds.
+
+        Returns
+        -------
+        Allocation
+            The slots to copy the tokens back to, from token `num_cached_tokens` on. Call `commit` afterwards.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        ValueError
+            The sequence is not swapped out.
+        OutOfBlocksError
+            The pool has fewer free blocks than needed; nothing was changed.
+
+        See Also
+        --------
+        swap_out : Frees its blocks.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=2)
+        >>> _ = pool.add("a", 3)
+        >>> pool.swap_out("a")
+        >>> _ = pool.add("b", 1)
+        >>> pool.swap_in("a").slots.tolist()
+        [2, 3, 4]
+        """
+        if not self.is_swapped(seq_id):
+            self._sequence(seq_id)
+            raise ValueError(f"seq_id must name a sequence that is swapped out, got seq_id={seq_id!r}")
+        sequence = self._swapped[seq_id]
+        found: list[int] = []
+        node = sequence.node
+        if self._prefixes is not None and node != NONE:
+            found, node = self._prefixes.find(sequence.unwritten, sequence.salt)
+        hits = found[sequence.num_released :]
+        kept = sequence.num_released + len(hits)
+        new = len(sequence.table) - kept
+        self._require_free("swap_in", sequence.length, new, self._pool.num_free_beside(hits))
+        if self._prefixes is not None:
+            # Before blocks are taken, which may evict those that were found in released places: they are not held.
+            self._prefixes.use(node)
+        self._pool.hold(hits)
+        sequence.table[sequence.num_released :] = array("i", hits) + self._pool.take(new)
+        sequence.node = node
+        del sequence.unwritten[: len(found)], self._swapped[seq_id]
+        self._num_empty_slots += -sequence.length % self.block_size
+        self._enter(seq_id, sequence)
+        cached = kept * self.block_size
+        return Allocation(
+            _NO_COPIES, slots_of(sequence.table, self.block_size, cached, sequence.length), cached
+        )
+
     def reset_prefix_cache(self) -> None:
-        """Forget all prefixes; sequences keep their blocks, and none of theirs is found from here on."""
+        """Forget all prefixes.
+
+        Sequences keep their blocks, but `add` never finds a block of a sequence that was added before the reset.
+
+        See Also
+        --------
+        commit : Makes the blocks of a sequence known to the prefix cache.
+
+        Examples
+        --------
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=8, block_size=2, prefix_caching=True)
+        >>> _ = pool.add("a", [1, 2, 3])
+        >>> pool.commit("a")
+        >>> pool.reset_prefix_cache()
+        >>> pool.add("b", [1, 2, 3]).num_cached_tokens
+        0
+        """
         if self._prefixes is not None:
             self._pool.reclaim(self._prefixes.clear())
             for sequence in (*self._sequences.values(), *self._swapped.values()):
                 sequence.hide()
 
-    # Pieces.
+    # Helpers.
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_size)
 
-    def _slots(self, table: array[int], start: int, stop: int) -> NDArray[np.int64]:
-        return slots(table, self.block_size, start, stop)
+    def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
+        """Return the cached blocks of the first tokens, and the node of the last; leave one token to compute."""
+        full, part = ids
+        if self._prefixes is None or not full:
+            return [], ROOT
+        return self._prefixes.find(full if part else full[:-1], salt)
 
     def _enter(self, seq_id: Hashable, sequence: SequenceState) -> None:
+        """Enter a sequence into the pool."""
         self._sequences[seq_id] = sequence
         self._num_tokens += sequence.length
 
     def _leave(self, seq_id: Hashable) -> SequenceState:
-        """Give back what a sequence holds."""
+        """Remove a sequence from the pool, free its blocks, and return it."""
         sequence = self._sequence(seq_id)
         del self._sequences[seq_id]
         self._num_tokens -= sequence.length
@@ -482,7 +958,7 @@ class BlockAllocator:
         self._pool.drop(sequence.held())
         if self._prefixes is not None:
             if sequence.num_released:
-                # Those that it released before are the head of what it gives back now.
+                # The blocks that it released earlier come before those in the prefix: they must not be evicted first.
                 self._prefixes.renew(sequence.node)
             self._prefixes.drop(sequence.node)
         return sequence
@@ -497,23 +973,21 @@ class BlockAllocator:
 
     def _require_new(self, seq_id: Hashable) -> None:
         if hashable("seq_id", seq_id) in self._sequences or seq_id in self._swapped:
-            raise DuplicateSequenceError(f"a sequence has the id {seq_id!r} already")
+            raise DuplicateSequenceError(f"a sequence already has the id {seq_id!r}")
 
-    def _block(self, block: int) -> int:
+    def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
+        if needed + watermark > free:
+            above = f" above a watermark of {watermark} blocks" if watermark else ""
+            raise OutOfBlocksError(needed + watermark, free, f"{what} of {tokens} tokens{above}")
+
+    def _checked_block(self, block: SupportsIndex) -> int:
         block = integer("block", block)
         if not 0 <= block < self.num_blocks:
             raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
         return block
 
-    def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
-        """Return the blocks that hold the first tokens, and the last one's node; one token stays to compute."""
-        full, part = ids
-        if self._prefixes is None or not full:
-            return [], ROOT
-        return self._prefixes.find(full if part else full[:-1], salt)
-
-    def _tokens(self, tokens: Any) -> tuple[int, bytes]:
-        """Return the number of tokens, and their ids where the prefix cache needs them."""
+    def _count_and_ids(self, tokens: Any) -> tuple[int, bytes]:
+        """Return the number of tokens; and their ids if the prefix cache needs them, else none."""
         if isinstance(tokens, (set, frozenset, dict)):
             raise TypeError(f"tokens must be a count, or token ids in order, got {type(tokens).__name__}")
         if isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0:
@@ -527,8 +1001,3 @@ class BlockAllocator:
             tokens = np.asarray(tokens)
         ids = as_bytes(tokens) if self._prefixes is not None or isinstance(tokens, np.ndarray) else b""
         return len(tokens), b"" if self._prefixes is None else ids
-
-    def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
-        if needed + watermark > free:
-            above = f" above a watermark of {watermark} blocks" if watermark else ""
-            raise OutOfBlocksError(needed + watermark, free, f"{what} of {tokens} tokens{above}")

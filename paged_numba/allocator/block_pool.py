@@ -1,4 +1,4 @@
-"""Blocks by how many sequences hold them: which are free, and which one is handed out next."""
+"""Block pool: reference counts, the list of free blocks, and the bounds of a pool's size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from .prefix_cache import PrefixCache
 
 MAX_BLOCKS = 2**31 - 1
-"""Bound of the blocks of a pool: block tables are int32."""
+"""Most blocks of a pool: block tables are int32."""
 
 MAX_SLOTS = 2**48
-"""Bound of the slots of a pool: far beyond any memory, far within int64."""
+"""Most slots of a pool: far more than any memory holds, and far from overflow in int64."""
 
 
 def check_pool_size(num_blocks: int, block_size: int) -> None:
@@ -26,7 +26,7 @@ def check_pool_size(num_blocks: int, block_size: int) -> None:
 
 
 class BlockPool:
-    """Reference counts, and the free blocks: those that hold nothing, and idle ones of the prefix cache.
+    """Reference counts of all blocks, and the free blocks: empty ones, and idle ones of the prefix cache.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class BlockPool:
         self.refs = array("i", [0]) * num_blocks
         self.generations = array("i", [0]) * num_blocks
         self._prefixes = prefixes
-        # A stack of blocks that came back; blocks from `_fresh` on were never handed out.
+        # A stack of blocks that were given back; blocks from `_fresh` on were never handed out.
         self._free = array("i")
         self._fresh = 0
 
@@ -59,7 +59,7 @@ class BlockPool:
         return self.num_empty + (0 if self._prefixes is None else self._prefixes.num_idle)
 
     def num_free_beside(self, hits: Iterable[int]) -> int:
-        """Return how many blocks can be handed out while `hits` are held."""
+        """Return how many blocks are free once `hits`, which the prefix cache found, are held."""
         refs = self.refs
         return self.num_free - sum(not refs[block] for block in hits)
 
@@ -68,7 +68,7 @@ class BlockPool:
         return [*self._free, *range(self._fresh, self.num_blocks)]
 
     def take(self, count: int) -> array[int]:
-        """Hand out free blocks, those that hold a prefix only if there are no others."""
+        """Hand out free blocks, evicting prefixes only if there are too few empty blocks."""
         free = self._free
         again = min(count, len(free))
         blocks = free[len(free) - again :]
@@ -86,27 +86,27 @@ class BlockPool:
         return blocks
 
     def hold(self, blocks: Iterable[int]) -> None:
-        """Count one more holder of each block."""
+        """Increment the reference counts of blocks."""
         refs, shared = self.refs, 0
         for block in blocks:
             count = refs[block]
             if count == 0 and self._prefixes is not None:
-                self._prefixes.wake(block)
+                self._prefixes.remove_idle(block)
             shared += count == 1
             refs[block] = count + 1
         self.num_shared += shared
 
     def drop(self, blocks: Sequence[int]) -> None:
-        """Count one holder less of blocks that follow one another in a sequence."""
+        """Decrement the reference counts of a run of a sequence's blocks; free those that reach 0."""
         refs, free, prefixes, shared = self.refs, self._free, self._prefixes, 0
         idle = []
         findable = prefixes is not None and len(blocks) > 0 and prefixes.is_below_a_block(blocks[0])
-        # The last first, so that the next sequence gets them in the old order.
+        # The last block first: the next sequence then gets them in the old order.
         for block in reversed(blocks):
             count = refs[block] - 1
             refs[block] = count
             if count == 0:
-                if prefixes is not None and prefixes.keep(block, findable):
+                if prefixes is not None and prefixes.keep_or_forget(block, findable):
                     idle.append(block)
                 else:
                     free.append(block)
@@ -114,8 +114,8 @@ class BlockPool:
                 shared += 1
         self.num_shared -= shared
         if prefixes is not None:
-            prefixes.rest(reversed(idle))
+            prefixes.add_idle(reversed(idle))
 
     def reclaim(self, blocks: Iterable[int]) -> None:
-        """Note that free blocks hold no prefix any more."""
+        """Return blocks that the prefix cache gave up to the list of empty blocks."""
         self._free.extend(blocks)

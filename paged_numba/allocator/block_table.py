@@ -1,7 +1,7 @@
-"""Block tables: from a token's position in its sequence to its slot, and from tables to a batch's array.
+"""Block tables: from a token's position in its sequence to its slot, and from many tables to one padded array.
 
-With ``block_size`` 16, token 45 of a sequence lies in the block ``table[45 // 16]`` at the offset 45 % 16 = 13; its
-slot is ``table[2] * 16 + 13``.
+With ``block_size`` 16, token 45 of a sequence lies in block ``table[45 // 16]``, at offset 45 % 16 = 13; its slot is
+``table[2] * 16 + 13``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def slots(table: array[int], block_size: int, start: int, stop: int) -> NDArray[np.int64]:
-    """Return the slots of the tokens ``start .. stop - 1``, int64[stop - start].
+def slots_of(table: array[int], block_size: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Return the slots of the tokens ``start .. stop - 1`` of a sequence.
 
     Parameters
     ----------
     table : array of int32
-        The sequence's blocks in logical order.
+        Block table of the sequence.
     block_size, start, stop : int
+        In tokens.
+
+    Returns
+    -------
+    int64[stop - start]
+
+    See Also
+    --------
+    paged_numba.BlockAllocator.slots : The same for a sequence of a pool, with its arguments checked.
 
     Examples
     --------
-    >>> slots(array("i", [7, 2]), 4, 3, 6).tolist()
+    Tokens 3, 4 and 5 are the last of block 7 and the first two of block 2.
+
+    >>> from array import array
+    >>> slots_of(array("i", [7, 2]), 4, 3, 6).tolist()
     [31, 8, 9]
     """
     first, last = start // block_size, (stop - 1) // block_size
@@ -38,10 +50,23 @@ def slots(table: array[int], block_size: int, start: int, stop: int) -> NDArray[
 
 
 def padded(tables: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return block tables as one array for a batch, padded with -1, int32[num_seqs, max_blocks].
+    """Return the block tables of a batch as one array, padded with -1.
+
+    Parameters
+    ----------
+    tables : sequence of int32[num_seq_blocks]
+
+    Returns
+    -------
+    int32[num_seqs, max_blocks]
+
+    See Also
+    --------
+    paged_numba.BlockAllocator.block_table : Returns the table of one sequence.
 
     Examples
     --------
+    >>> import numpy as np
     >>> padded([np.array([7, 2], np.int32), np.array([5], np.int32)]).tolist()
     [[7, 2], [5, -1]]
     """

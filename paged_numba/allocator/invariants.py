@@ -1,6 +1,7 @@
 """Invariants of a pool, its sequences and its prefix cache: what `BlockAllocator.check` verifies.
 
-Each function raises AssertionError, which says which invariant is broken, and where.
+Each function raises AssertionError, which says which invariant is broken, and where. `check_prefixes` reads the private
+arrays of `PrefixCache`: they are what it verifies.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from .sequence import SequenceState
 def check_sequences(
     sequences: Mapping[Hashable, SequenceState], num_blocks: int, block_size: int
 ) -> list[int]:
-    """Verify block tables: as long as the sequence needs, blocks of the pool, none twice in one table.
+    """Verify that each block table is as long as its sequence needs, and holds blocks of the pool, none of them twice.
 
     Returns
     -------
     list of int
-        By block, in how many tables it is.
+        By block, how many tables hold it.
     """
     held = [0] * num_blocks
     for seq_id, sequence in sequences.items():
@@ -46,15 +47,15 @@ def check_counts(
     num_tokens: int,
     num_empty_slots: int,
 ) -> None:
-    """Verify that sharers of a block agree on its tokens, and that tokens and empty slots are counted right."""
+    """Verify that the sequences that share a block fill it alike, and that tokens and empty slots are counted right."""
     both = sequences.keys() & swapped.keys()
-    assert not both, f"sequences {both} are in the pool and swapped out"
+    assert not both, f"sequences {both} are both in the pool and swapped out"
     filled: dict[int, int] = {}
     for sequence in sequences.values():
         for place, block in enumerate(sequence.held(), sequence.num_released):
             inside = min(block_size, sequence.length - place * block_size)
             assert filled.setdefault(block, inside) == inside, (
-                f"block {block} holds {inside} tokens for one of its owners"
+                f"block {block} holds {inside} tokens of one sequence and {filled[block]} of another"
             )
     tokens = sum(sequence.length for sequence in sequences.values())
     assert tokens == num_tokens, f"sequences have {tokens} tokens, {num_tokens} are counted"
@@ -63,14 +64,14 @@ def check_counts(
 
 
 def check_pool(pool: BlockPool, prefixes: PrefixCache | None, held: Sequence[int]) -> None:
-    """Verify reference counts, and that each block is used, free or cached.
+    """Verify reference counts, and that each block is either used, empty or idle.
 
     Parameters
     ----------
     pool : BlockPool
     prefixes : PrefixCache or None
     held : sequence of int
-        By block, in how many tables it is.
+        By block, how many tables hold it.
     """
     for block, (count, refs) in enumerate(zip(held, pool.refs, strict=True)):
         assert count == refs, f"block {block} is in {count} tables, its reference count is {refs}"
@@ -78,13 +79,13 @@ def check_pool(pool: BlockPool, prefixes: PrefixCache | None, held: Sequence[int
     assert len(set(free)) == len(free), f"a block is free twice: {sorted(free)}"
     for block in free:
         assert held[block] == 0, f"block {block} is free and in {held[block]} tables"
-    idle = [] if prefixes is None else prefixes.idle()
+    idle = [] if prefixes is None else prefixes.idle_blocks()
     for block in idle:
         assert held[block] == 0, f"block {block} is idle and in {held[block]} tables"
-    assert not set(free) & set(idle), f"blocks {set(free) & set(idle)} are free and hold a prefix"
+    assert not set(free) & set(idle), f"blocks {set(free) & set(idle)} are empty and idle"
     used = sum(count > 0 for count in held)
     assert used + len(free) + len(idle) == pool.num_blocks, (
-        f"{used} used, {len(idle)} cached and {len(free)} free blocks do not make {pool.num_blocks}"
+        f"{used} used, {len(idle)} idle and {len(free)} empty blocks do not make {pool.num_blocks}"
     )
     shared = sum(count > 1 for count in held)
     assert shared == pool.num_shared, f"{shared} blocks are shared, {pool.num_shared} are counted"
@@ -97,38 +98,46 @@ def check_prefixes(prefixes: PrefixCache, in_use: Iterable[int]) -> None:
     ----------
     prefixes : PrefixCache
     in_use : iterable of int
-        The nodes that sequences go on from.
+        Nodes that sequences continue from, one for each sequence.
     """
     nodes, blocks, uses = prefixes._nodes, prefixes._blocks, [0] * len(prefixes._keys)
     uses[ROOT] = 1
     for node in in_use:
         assert node == ROOT or prefixes._keys[node] is not None, (
-            f"a sequence goes on from node {node}, which is gone"
+            f"a sequence continues from node {node}, which was removed"
         )
         uses[node] += 1
     for key, node in prefixes._found.items():
-        assert prefixes._keys[node] == key, f"node {node} is found by what it does not hold"
+        assert prefixes._keys[node] == key, f"node {node} is found by a key that is not its own"
         uses[prefixes._parents[node]] += 1
     for node, block in enumerate(blocks):
-        assert block == NONE or nodes[block] == node, f"block {block} is that of two nodes"
+        assert block == NONE or nodes[block] == node, (
+            f"node {node} has block {block}, which has node {nodes[block]}"
+        )
     twins = {block for same in prefixes._twins.values() for block in same}
     for block, node in enumerate(nodes):
         if node != NONE:
-            assert block in twins or blocks[node] == block, f"block {block} has another's node"
-            assert block not in twins or block in prefixes._twins[node], f"block {block} has another's twins"
+            assert block in twins or blocks[node] == block, (
+                f"block {block} has node {node}, which has block {blocks[node]}"
+            )
+            assert block not in twins or block in prefixes._twins.get(node, ()), (
+                f"block {block} has node {node}, but is a twin of another node's block"
+            )
             uses[node] += 1
-        assert block not in twins or not prefixes.is_idle(block), (
-            f"block {block} is idle beside another like it"
-        )
+        assert block not in twins or not prefixes.is_idle(block), f"block {block} is idle and a twin"
     for node, count in enumerate(uses):
         assert prefixes._uses[node] == count, (
             f"node {node} has {count} uses, {prefixes._uses[node]} are counted"
         )
-    assert len(prefixes._found) + len(prefixes._vacant) + 1 == len(uses), "a node is lost"
-    idle = prefixes.idle()
+    assert len(prefixes._found) + len(prefixes._vacant) + 1 == len(uses), (
+        "a node is neither found, nor vacant, nor the root"
+    )
+    idle = prefixes.idle_blocks()
     assert len(idle) == prefixes.num_idle, f"{len(idle)} blocks are idle, {prefixes.num_idle} are counted"
     places = {block: place for place, block in enumerate(idle)}
     for block, place in places.items():
         assert nodes[block] != NONE, f"block {block} is idle and holds no prefix"
         head = blocks[prefixes._parents[nodes[block]]]
-        assert places.get(head, place) >= place, f"block {head} goes before its tail {block}"
+        assert places.get(head, place) >= place, (
+            f"block {head} is evicted before block {block}, which comes after it in a prefix"
+        )

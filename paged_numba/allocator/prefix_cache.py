@@ -1,10 +1,15 @@
-"""Which blocks hold which prefix: what the allocator serves again instead of having it computed.
+"""Prefix cache: finds blocks that already hold the keys and values of a prompt's first tokens.
 
-A tree: a node is a full block of tokens after those of its parent. It is found in one dictionary, by its parent
-and the bytes of its token ids (by the salt, for the first block). Equal hashes are not enough there, the bytes
-themselves are compared, and a parent's number stands for one prefix as long as anything is below it: no collision
-can serve other keys. A node may outlive its block, so that what is below it is found again once the block is
-written again. Sequences computed side by side may hold equal blocks: one of them is found, and when it goes, the next.
+The cache is a tree. A node stands for a full block of tokens that follows those of its parent, and one dictionary finds
+it by its parent's number and the bytes of its token ids (a first block: by the salt and the bytes). The
+dictionary compares the bytes, not only their hashes, and a parent's number stands for one prefix as long as anything is
+below it: a hash collision cannot serve the keys of other tokens. A node may outlive its block: the nodes below it are
+found again once the block is written again. Sequences that are computed side by side may hold equal blocks: the node
+keeps one of them, and its twins are ready to replace it.
+
+A cached block that no sequence holds is idle. The least recently used idle block is evicted first, except that the end
+of a prefix goes before its beginning: a block is found only through the blocks before it.
+
 Source: vLLM, "Automatic Prefix Caching"; Zheng et al., "SGLang: Efficient Execution of Structured
 Language Model Programs" (RadixAttention), 2024.
 """
@@ -16,37 +21,43 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 ROOT = 0
+"""Number of the tree's root."""
+
 NONE = -1
+"""No node; no block."""
+
 NODE_BYTES = 4
+"""Bytes of a node's number in its children's keys."""
 
 
 class PrefixCache:
-    """Blocks by what they hold, and those that nobody holds by when they were last used.
+    """A tree of full blocks keyed by their token ids, and an LRU list of the blocks that no sequence holds.
 
     Attributes
     ----------
     num_idle : int
-        Blocks that hold a prefix and belong to no sequence.
+        Blocks that hold a prefix and that no sequence holds.
     num_evictions : int
-        Blocks that were given up for other tokens so far.
+        Blocks that were evicted so far.
     """
 
     def __init__(self, num_blocks: int) -> None:
         self.num_evictions = 0
-        self._start(num_blocks)
+        self._reset(num_blocks)
 
-    def _start(self, num_blocks: int) -> None:
+    def _reset(self, num_blocks: int) -> None:
         self.num_idle = 0
         self._found: dict[Hashable, int] = {}
-        # By node. Uses: its children, its block, and the sequences whose last known node it is.
+        # By node; `_vacant` holds the numbers of removed nodes. `_uses` counts a node's children, its blocks, and the
+        # sequences whose last committed block it stands for.
         self._keys: list[Any] = [None]
         self._parents = array("i", [NONE])
         self._blocks = array("i", [NONE])
         self._uses = array("i", [1])
         self._vacant = array("i")
-        # Blocks in use that hold the same tokens as a node's block: one of them takes its place when it goes.
+        # By node, blocks in use that hold the same tokens as its block; one of them replaces it when it goes.
         self._twins: dict[int, dict[int, None]] = {}
-        # By block; and idle blocks as a ring, the least recently used after the sentinel `num_blocks`.
+        # By block, its node; and a ring of idle blocks: after the sentinel `num_blocks`, the next to be evicted first.
         self._nodes = array("i", [NONE]) * num_blocks
         self._next = array("i", [NONE]) * num_blocks
         self._before = array("i", [NONE]) * num_blocks
@@ -57,7 +68,7 @@ class PrefixCache:
         return self._nodes[block] != NONE
 
     def find(self, blocks_of_ids: Iterable[bytes], salt: Hashable) -> tuple[list[int], int]:
-        """Return the blocks of the longest prefix that is here, and the node of the last."""
+        """Return the blocks of the longest cached prefix, and the node of the last of them."""
         node, blocks = ROOT, []
         found, block_of, key = self._found, self._blocks, self._key
         for ids in blocks_of_ids:
@@ -71,22 +82,23 @@ class PrefixCache:
     def insert(
         self, node: int, blocks_of_ids: Iterable[bytes], blocks: Sequence[int], salt: Hashable
     ) -> tuple[int, list[int]]:
-        """Make written blocks of a sequence findable below a node.
+        """Insert written blocks of a sequence below a node, so that `find` returns them.
 
         Parameters
         ----------
         node : int
         blocks_of_ids : iterable of bytes
+            Token ids of each block.
         blocks : sequence of int
-            NONE for one that is no more.
+            The blocks; NONE for a block that was released.
         salt : hashable
 
         Returns
         -------
         node : int
-            Of the last.
+            Node of the last block.
         replaced : list of int
-            Idle blocks that held the same tokens.
+            Idle blocks that held the same tokens; the cache no longer knows them.
         """
         replaced = []
         found, block_of, node_of, uses, key_of = (
@@ -106,7 +118,7 @@ class PrefixCache:
                     self._twins.setdefault(child, {})[block] = None
                 else:
                     if known != NONE:
-                        self.wake(known)
+                        self.remove_idle(known)
                         self._forget(known)
                         replaced.append(known)
                     block_of[child] = block
@@ -114,7 +126,7 @@ class PrefixCache:
         return node, replaced
 
     def ids(self, node: int) -> list[bytes]:
-        """Return the token ids of the blocks down to a node."""
+        """Return the token ids of each block on the path from the root to a node."""
         blocks_of_ids = []
         while node not in (ROOT, NONE):
             key = self._keys[node]
@@ -123,12 +135,12 @@ class PrefixCache:
         return blocks_of_ids[::-1]
 
     def use(self, node: int) -> None:
-        """Keep a node, for a sequence that goes on from it; NONE is no node."""
+        """Increment the uses of a node, for a sequence that continues from it; ignore NONE."""
         if node != NONE:
             self._uses[node] += 1
 
     def drop(self, node: int) -> None:
-        """Take back a use; a node that has none goes, and so may its parent."""
+        """Decrement the uses of a node; remove it if they reach 0, and then its parent likewise."""
         if node == NONE:
             return
         uses = self._uses
@@ -140,21 +152,24 @@ class PrefixCache:
             node = self._parents[node]
             uses[node] -= 1
 
-    # Idle blocks, in the order in which they were freed, but a chain's tail always before its head, without which it
-    # could not be found.
+    # Idle blocks, from the next to be evicted to the last: in the order in which they were freed, but a chain's tail
+    # always before its head.
 
     def is_idle(self, block: int) -> bool:
-        """Tell whether a block holds a prefix and belongs to no sequence."""
+        """Tell whether a block holds a prefix and no sequence holds it."""
         return self._next[block] != NONE
 
     def is_below_a_block(self, block: int) -> bool:
-        """Tell whether the block before one of a prefix is there; what comes after one that is gone is not found."""
+        """Tell whether `find` can get to a block: whether the block before it is cached, or it is a first block."""
         node = self._nodes[block]
         parent = NONE if node == NONE else self._parents[node]
         return parent == ROOT or (parent != NONE and self._blocks[parent] != NONE)
 
-    def keep(self, block: int, findable: bool) -> bool:
-        """Tell whether a block that no sequence has any more is kept; another that holds the same will do, too."""
+    def keep_or_forget(self, block: int, findable: bool) -> bool:
+        """Decide whether a block whose last owner left stays cached, and forget it if not; return the decision.
+
+        A block is not worth keeping if `find` cannot get to it, or if a twin holds the same tokens.
+        """
         node = self._nodes[block]
         if node == NONE:
             return False
@@ -163,8 +178,8 @@ class PrefixCache:
         self._forget(block)
         return False
 
-    def rest(self, blocks: Iterable[int]) -> None:
-        """Note that no sequence has some blocks of a chain any more, given from its head on."""
+    def add_idle(self, blocks: Iterable[int]) -> None:
+        """Add blocks of a chain, in order from its head, to the idle ones."""
         nodes, parents, block_of, following = self._nodes, self._parents, self._blocks, self._next
         right = len(nodes)
         for block in blocks:
@@ -174,8 +189,8 @@ class PrefixCache:
             self._insert(block, right)
             right = block
 
-    def wake(self, block: int) -> None:
-        """Note that a sequence has an idle block."""
+    def remove_idle(self, block: int) -> None:
+        """Remove a block from the idle ones."""
         following, before = self._next, self._before
         left, right = before[block], following[block]
         following[left], before[right] = right, left
@@ -183,7 +198,7 @@ class PrefixCache:
         self.num_idle -= 1
 
     def renew(self, node: int) -> None:
-        """Have the idle blocks down to a node that can be found given up after all others."""
+        """Mark the idle blocks on the path to a node that can be found as most recently used."""
         idle: list[int] = []
         while node not in (ROOT, NONE):
             block = self._blocks[node]
@@ -193,28 +208,28 @@ class PrefixCache:
                 idle.append(block)
             node = self._parents[node]
         for block in idle:
-            self.wake(block)
+            self.remove_idle(block)
             self._insert(block, len(self._nodes))
 
     def evict(self, count: int) -> list[int]:
-        """Forget the idle blocks that were used least recently, and return them."""
+        """Evict the least recently used idle blocks, and return them."""
         end, freed = len(self._nodes), []
         for _ in range(count):
             block = self._next[end]
-            self.wake(block)
+            self.remove_idle(block)
             self._forget(block)
             freed.append(block)
         self.num_evictions += count
         return freed
 
     def clear(self) -> list[int]:
-        """Forget everything; return the blocks that were idle. No sequence may go on from a node."""
-        idle = self.idle()
-        self._start(len(self._nodes))
+        """Forget everything; return the blocks that were idle. No sequence may continue from a node afterwards."""
+        idle = self.idle_blocks()
+        self._reset(len(self._nodes))
         return idle
 
-    def idle(self) -> list[int]:
-        """Return the idle blocks, the least recently used first."""
+    def idle_blocks(self) -> list[int]:
+        """Return the idle blocks, the next to be evicted first."""
         end = len(self._nodes)
         block, blocks = self._next[end], []
         while block != end:
@@ -222,10 +237,10 @@ class PrefixCache:
             block = self._next[block]
         return blocks
 
-    # Pieces.
+    # Helpers.
 
     def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
-        """Return what a node is found by."""
+        """Return the key of a node in the dictionary."""
         return (salt, ids) if parent == ROOT else parent.to_bytes(NODE_BYTES, "little") + ids
 
     def _new_node(self, key: Hashable, parent: int) -> int:
@@ -240,7 +255,7 @@ class PrefixCache:
         return len(self._keys) - 1
 
     def _insert(self, block: int, right: int) -> None:
-        """Put a block into the ring, before another."""
+        """Insert a block into the ring of idle blocks, before another."""
         left = self._before[right]
         self._next[left] = self._before[right] = block
         self._before[block], self._next[block] = left, right

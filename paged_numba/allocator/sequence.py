@@ -1,4 +1,4 @@
-"""What the allocator knows of a sequence: its block table, and what the prefix cache must still be told."""
+"""State of one sequence in a pool: its block table, its length, and its place in the prefix cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .token_ids import split
 
 @dataclass(slots=True, eq=False)
 class SequenceState:
-    """A sequence.
+    """A sequence of a pool.
 
     Attributes
     ----------
@@ -21,14 +21,16 @@ class SequenceState:
     length : int
         Its tokens.
     salt : hashable
+        Sequences share prefixes only if their salts are equal.
     node : int
-        The prefix cache's, of the last full block that was written; NONE if it shall not be found any more.
+        Node of the prefix cache for its last committed full block, ROOT if there is none; NONE if its blocks are no
+        longer offered to the prefix cache.
     unwritten : list of bytes
-        Token ids of the full blocks after that one.
+        Token ids of each full block after that one.
     part : bytes
-        Token ids of the part-filled block.
+        Token ids of the part-filled last block.
     num_released : int
-        Blocks that slid out of its window.
+        Blocks that it released because they slid out of its window.
     """
 
     table: array[int]
@@ -40,28 +42,28 @@ class SequenceState:
     num_released: int = 0
 
     def fork(self) -> SequenceState:
-        """Return another that goes on from here."""
+        """Return a copy for a forked sequence."""
         return SequenceState(
             self.table[:], self.length, self.salt, self.node, self.unwritten[:], self.part, self.num_released
         )
 
     def held(self) -> array[int]:
-        """Return the blocks that it holds."""
+        """Return the block table without its released places."""
         return self.table[self.num_released :]
 
     def extend(self, ids: bytes, block_size: int) -> None:
-        """Note the ids of new tokens."""
+        """Record the ids of appended tokens."""
         if ids and self.node != NONE:
             full, self.part = split(self.part + ids, block_size)
             self.unwritten += full
 
     def release(self, num_blocks: int) -> array[int]:
-        """Give up the first blocks; return those that it held until now."""
-        gone = self.table[self.num_released : num_blocks]
-        self.table[self.num_released : num_blocks] = array("i", [NONE]) * len(gone)
-        self.num_released += len(gone)
-        return gone
+        """Release the first blocks; return those that the sequence held until now."""
+        released = self.table[self.num_released : num_blocks]
+        self.table[self.num_released : num_blocks] = array("i", [NONE]) * len(released)
+        self.num_released += len(released)
+        return released
 
     def hide(self) -> None:
-        """Have nothing of this sequence found any more."""
+        """Stop offering this sequence's blocks to the prefix cache."""
         self.node, self.unwritten, self.part = NONE, [], b""

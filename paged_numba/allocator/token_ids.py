@@ -1,31 +1,42 @@
-"""Token ids as bytes, int64 each: compact, and compared and hashed a block at a time, with no number a token."""
+"""Token ids as bytes, int64 each: compact, and hashed and compared a block at a time instead of a token at a time."""
 
 from __future__ import annotations
 
 import operator
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arguments import integer
+
+TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
+"""Token ids in order: a sequence of int, or a one-dimensional array of any integer dtype."""
 
 BYTES_PER_ID = 8
 
 
-def as_bytes(tokens: Sequence[int] | Any) -> bytes:
+def as_bytes(tokens: TokenIds) -> bytes:
     """Return token ids as the bytes of int64.
 
     Parameters
     ----------
     tokens : integer[num_tokens] or sequence of int
-        A NumPy array costs no Python number a token.
+        A NumPy array is converted without creating a Python int for each token.
 
     Raises
     ------
-    TypeError, ValueError
-        An id that is no integer, or does not fit int64.
+    TypeError
+        An id is not an integer, or an array has another dtype or more than one dimension.
+    ValueError
+        An id does not fit int64.
+
+    Examples
+    --------
+    >>> as_bytes([1, 258]).hex(" ", 8)
+    '0100000000000000 0201000000000000'
     """
     if isinstance(tokens, np.ndarray):
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
@@ -38,7 +49,7 @@ def as_bytes(tokens: Sequence[int] | Any) -> bytes:
         return tokens.astype(np.int64, copy=False).tobytes()
     try:
         if bool not in set(map(type, tokens)):
-            # Through an iterator: an array would take the bytes of `bytes` for those of numbers.
+            # Through an iterator: `array` would take a `bytes` object as raw memory, not as numbers.
             return array("q", iter(tokens)).tobytes()
     except (OverflowError, TypeError):
         pass
@@ -49,7 +60,14 @@ def as_bytes(tokens: Sequence[int] | Any) -> bytes:
 
 
 def split(ids: bytes, block_size: int) -> tuple[list[bytes], bytes]:
-    """Cut ids into those of each full block, and the rest."""
+    """Split ids into those of each full block, and the rest.
+
+    Examples
+    --------
+    >>> full, part = split(as_bytes([1, 2, 3, 4, 5]), block_size=2)
+    >>> len(full), part == as_bytes([5])
+    (2, True)
+    """
     width = block_size * BYTES_PER_ID
     full = len(ids) // width * width
     return [ids[start : start + width] for start in range(0, full, width)], ids[full:]

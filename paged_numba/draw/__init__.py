@@ -1,4 +1,8 @@
-"""Pictures drawn from recorded data: warps' addresses, block tables, pools over time, trees by barriers, lines."""
+"""Pictures of recorded data as SVG: block tables, pools over time, warps' addresses, reductions, line charts.
+
+A picture has a method ``svg()``, a method ``save(path)``, and shows itself in a notebook. The data behind it are its
+attributes. `paged_numba.draw.text` draws the same pools as plain text for terminals.
+"""
 
 from .block_tables import BlockTables
 from .lines import Chart, Line, Lines

@@ -1,4 +1,4 @@
-"""Block tables: from each sequence's logical blocks to where they lie in the pool."""
+"""Picture of block tables: arrows from each sequence's logical blocks to its blocks in the pool."""
 
 from __future__ import annotations
 
@@ -14,15 +14,34 @@ CELL, LEFT, TOP = 40, 90, 44
 
 @dataclass(frozen=True)
 class BlockTables(Picture):
-    """Who owns which block of a pool.
+    """The block tables of a pool's sequences, and the blocks of the pool with their owners.
 
     Attributes
     ----------
     num_blocks, block_size : int
     tables : dict of str to list of int
-        By sequence, its blocks in order; -1 for one that was released.
+        By sequence, its blocks in logical order; -1 in the places of released blocks.
     lens : dict of str to int
-        By sequence, its tokens.
+        By sequence, its number of tokens.
+
+    See Also
+    --------
+    PoolHistory : The owners of blocks over time.
+    paged_numba.draw.text.block_tables : The same as plain text.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=4, block_size=4)
+    >>> _ = pool.add("a", 6)
+    >>> pool.fork("a", "b")
+    >>> picture = pn.draw.BlockTables.of(pool)
+    >>> picture.tables
+    {'a': [0, 1], 'b': [0, 1]}
+    >>> picture.owners(1), picture.filled(1)
+    (['a', 'b'], 2)
+    >>> picture.svg()[:4]
+    '<svg'
     """
 
     num_blocks: int
@@ -32,18 +51,39 @@ class BlockTables(Picture):
 
     @classmethod
     def of(cls, pool: Pool, seq_ids: Sequence[Hashable] | None = None) -> BlockTables:
-        """Look at a pool; at all its sequences if `seq_ids` is None."""
+        """Return the picture of a pool.
+
+        Parameters
+        ----------
+        pool : Pool
+            A `paged_numba.BlockAllocator`, or the allocator of a cache.
+        seq_ids : sequence of hashable, optional
+            The sequences to show; all if None.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            As of `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
+        """
         chosen = list(pool) if seq_ids is None else list(seq_ids)
-        tables = {str(seq_id): pool.block_table(seq_id).tolist() for seq_id in chosen}
-        lens = {str(seq_id): pool.seq_len(seq_id) for seq_id in chosen}
-        return cls(pool.num_blocks, pool.block_size, tables, lens)
+        names = [str(seq_id) for seq_id in chosen]
+        if len(set(names)) < len(names):  # as of 1 and "1"
+            names = [repr(seq_id) for seq_id in chosen]
+        tables = [pool.block_table(seq_id).tolist() for seq_id in chosen]
+        lens = [pool.seq_len(seq_id) for seq_id in chosen]
+        return cls(
+            pool.num_blocks,
+            pool.block_size,
+            dict(zip(names, tables, strict=True)),
+            dict(zip(names, lens, strict=True)),
+        )
 
     def owners(self, block: int) -> list[str]:
-        """Return the sequences that share a block."""
+        """Return the sequences that hold a block."""
         return [name for name, table in self.tables.items() if block in table]
 
     def filled(self, block: int) -> int:
-        """Return the tokens in a block."""
+        """Return how many tokens a block holds."""
         inside = (
             min(self.block_size, self.lens[name] - table.index(block) * self.block_size)
             for name, table in self.tables.items()
@@ -107,7 +147,7 @@ class BlockTables(Picture):
         return drawing
 
     def _block(self, drawing: Drawing, block: int, x: float, y: float, names: list[str]) -> None:
-        """Draw a block of the pool, filled from below as far as it holds tokens, in strips by owner."""
+        """Draw a block of the pool, filled from below in proportion to its tokens, with a strip for each owner."""
         owners, width, height = self.owners(block), 36, 34
         level = height * self.filled(block) / self.block_size
         for place, name in enumerate(owners):

@@ -1,4 +1,4 @@
-"""Line charts, one under the other: quantities over time, or over a size."""
+"""Line charts, one below the other: quantities over time, or over a size."""
 
 from __future__ import annotations
 
@@ -8,26 +8,40 @@ from dataclasses import dataclass
 
 from .svg import COLOURS, Drawing, Picture
 
-# Yellow is too faint for a line.
+# Without yellow, which is too faint for a line.
 LINE_COLOURS = ("var(--ink)", *(colour for colour in COLOURS if colour != "#f0e442"))
 DASHES = ("6 3", "2 3", "9 3 2 3")
 
 LEFT, TOP, WIDTH, HEIGHT, GAP, LEGEND = 64, 64, 560, 200, 84, 170
 
 ZERO_GAP = 0.1
-"""Share of a logarithmic y axis below its lowest power of ten, where there are zeros to show."""
+"""Share of a logarithmic y axis that lies below its lowest power of ten, if there are zeros to show."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points in the order of x; y is None where there is nothing to show.
+    """A line of a chart.
 
     Attributes
     ----------
     name : str
+        Its text in the legend.
     points : sequence of (float, float or None)
-    dashed, marks : bool
-        Drawn with dashes; with a dot at each point.
+        Pairs (x, y) in ascending order of x; y is None where the line has a gap.
+    dashed : bool
+        Whether the line is dashed.
+    marks : bool
+        Whether each point has a dot.
+
+    See Also
+    --------
+    Chart : Lines over one pair of axes.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pn.draw.Line("free blocks", [(0, 64), (1, 60), (2, None)]).name
+    'free blocks'
     """
 
     name: str
@@ -38,17 +52,28 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over one pair of axes; of lines that are exactly alike, one is drawn and the legend names all.
+    """Lines over one pair of axes; of identical lines one is drawn, and the legend names all.
 
     Attributes
     ----------
     title, x_label : str
     lines : sequence of Line
     log_x, log_y : bool
-        Logarithmic, and labelled so. On x, positive values only; on y, zeros lie on a line of their own below the
-        lowest power of ten, and negative values are left out.
+        Whether the axis is logarithmic, and labelled so. A logarithmic x axis takes positive values only; on a
+        logarithmic y axis zeros lie below the lowest power of ten, and negative values are left out.
     counts : bool
-        y counts something: its ticks are whole numbers.
+        Whether y counts something, so that its ticks are whole numbers.
+
+    See Also
+    --------
+    Lines : The picture of one or more charts.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> line = pn.draw.Line("free blocks", [(0, 64), (1, 60), (2, 61)])
+    >>> pn.draw.Chart("Pool", "step", [line], counts=True).title
+    'Pool'
     """
 
     title: str
@@ -61,7 +86,17 @@ class Chart:
 
 @dataclass(frozen=True)
 class Lines(Picture):
-    """Charts, one under the other.
+    """Charts, one below the other.
+
+    Attributes
+    ----------
+    title : str
+    charts : sequence of Chart
+
+    See Also
+    --------
+    Chart : Lines over one pair of axes.
+    Line : A line of a chart.
 
     Examples
     --------
@@ -84,7 +119,7 @@ class Lines(Picture):
 
 
 class _Axis:
-    """Where values lie between 0 and 1 along an axis, and its ticks."""
+    """An axis: its ticks, and the place of a value on it, 0 to 1."""
 
     def __init__(self, values: Sequence[float], log: bool, from_zero: bool, least_step: float = 0.0) -> None:
         self.log = log
@@ -99,7 +134,7 @@ class _Axis:
             low = min(low, 0.0) if from_zero else low
             self.ticks = _ticks(low, high if high > low else low + 1, least_step)
             if not from_zero:
-                # Time ends where it ends, not at a round number.
+                # The x axis ends at the last value, not at a round number.
                 self.ticks = [tick for tick in self.ticks if low <= tick <= high] or [low]
         self.low = self.ticks[0] if log or from_zero else low
         self.high = self.ticks[-1] if log or from_zero else max(high, low + 1e-9)
@@ -119,7 +154,7 @@ class _Axis:
 
 
 def _ticks(low: float, high: float, least_step: float) -> list[float]:
-    """Return round numbers, 8 at most, from one not above `low` to one not below `high`."""
+    """Return at most 8 round numbers, the first at or below `low`, the last at or above `high`."""
     rough = max((high - low) / 5, least_step)
     unit = 10 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
@@ -127,7 +162,7 @@ def _ticks(low: float, high: float, least_step: float) -> list[float]:
 
 
 def _number(value: float) -> str:
-    """Return a tick's label.
+    """Return the label of a tick.
 
     >>> _number(0.01), _number(250.0), _number(13_107_200.0)
     ('0.01', '250', '13.1 M')
@@ -185,7 +220,7 @@ def _label(text: str, log: bool) -> str:
 def _runs(
     points: Sequence[tuple[float, float | None]], x_axis: _Axis, y_axis: _Axis
 ) -> list[list[tuple[float, float]]]:
-    """Return the stretches of points without a gap."""
+    """Return the runs of points between gaps."""
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in points:
         if y is not None and x_axis.shows(x) and y_axis.shows(y):

@@ -1,4 +1,4 @@
-"""A pool over time: which sequence held which block at each step."""
+"""Picture of a pool over time: which sequence held which block at each step."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ FREE, SHARED = "", "+"
 
 
 class PoolHistory(Picture):
-    """Owners of the blocks, step by step.
+    """The owner of each block of a pool, step by step.
 
     Attributes
     ----------
     steps : list of list of str
-        By step and block: the owning sequence, ``+`` if several share the block, empty if it is free.
+        By step and block: the sequence that holds the block, ``+`` if several do, empty if the block is free.
+
+    See Also
+    --------
+    BlockTables : The block tables at one step.
+    paged_numba.draw.text.pool_map : The owners at one step as plain text.
 
     Examples
     --------
@@ -35,7 +40,7 @@ class PoolHistory(Picture):
         self.steps: list[list[str]] = []
 
     def record(self, pool: Pool) -> None:
-        """Note the owners now, as the next step."""
+        """Append the owners as they are now, as the next step."""
         owners = [FREE] * pool.num_blocks
         seq_id: Hashable
         for seq_id in pool:
@@ -45,12 +50,12 @@ class PoolHistory(Picture):
 
     @property
     def sequences(self) -> list[str]:
-        """The sequences, in the order in which they came."""
+        """The sequences, in the order in which they first held a block."""
         return list(dict.fromkeys(name for step in self.steps for name in step if name not in (FREE, SHARED)))
 
     @property
     def used(self) -> list[int]:
-        """By step, the blocks that are not free."""
+        """By step, how many blocks are not free."""
         return [sum(name != FREE for name in step) for step in self.steps]
 
     def draw(self) -> Drawing:

@@ -1,25 +1,28 @@
-"""What pictures are drawn from: any object that answers these questions."""
+"""Protocols of the objects that pictures are drawn from."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Pool(Protocol):
-    """A pool of KV blocks and its sequences, as `paged_numba.BlockAllocator` is."""
+    """A pool of KV blocks and its sequences, such as a `paged_numba.BlockAllocator`."""
 
     num_blocks: int
     block_size: int
 
     def __iter__(self) -> Iterator[Hashable]:
-        """Iterate over the sequences."""
+        """Iterate over the ids of the sequences."""
 
-    def block_table(self, seq_id: Hashable) -> Any:
-        """Return the blocks of a sequence in logical order; -1 for those released."""
+    def block_table(self, seq_id: Hashable) -> NDArray[np.int32]:
+        """Return the blocks of a sequence in logical order; -1 in the places of released blocks."""
 
-    def held_blocks(self, seq_id: Hashable) -> Any:
-        """Return the block table without the places that were released."""
+    def held_blocks(self, seq_id: Hashable) -> NDArray[np.int32]:
+        """Return the block table of a sequence without the places of released blocks."""
 
     def seq_len(self, seq_id: Hashable) -> int:
         """Return the number of tokens of a sequence."""
@@ -28,16 +31,28 @@ class Pool(Protocol):
         """Return how many sequences hold a block."""
 
 
+class SourceLine(Protocol):
+    """A line of a kernel."""
+
+    @property
+    def number(self) -> int:
+        """Its number in the file."""
+
+    @property
+    def text(self) -> str:
+        """The line, without indentation."""
+
+
 class Access(Protocol):
-    """One statement's access to one array, as `paged_numba.lockstep.tracing` records it."""
+    """Access of one statement to one array, as `paged_numba.lockstep.tracing` records it."""
 
     @property
     def kernel(self) -> str:
         """The kernel's name."""
 
     @property
-    def line(self) -> Any:
-        """The source line; its text is ``str(line)``."""
+    def line(self) -> SourceLine:
+        """The source line."""
 
     @property
     def space(self) -> str:
@@ -45,7 +60,7 @@ class Access(Protocol):
 
     @property
     def array(self) -> str:
-        """The kernel's name of the array."""
+        """Name of the array in the kernel."""
 
     @property
     def kind(self) -> str:
@@ -53,15 +68,15 @@ class Access(Protocol):
 
     @property
     def epoch(self) -> int:
-        """Barriers of the thread block before the access."""
+        """How many barriers the thread block passed before the access."""
 
     @property
     def threads(self) -> tuple[int, ...]:
-        """The threads that take part, by number in their thread block."""
+        """Numbers in their thread block of the threads that take part."""
 
     @property
     def bytes(self) -> tuple[int, ...]:
-        """By thread, where its element begins."""
+        """By thread, the byte at which its element begins."""
 
     @property
     def itemsize(self) -> int:
@@ -69,4 +84,4 @@ class Access(Protocol):
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """By thread, the number of its element."""
+        """By thread, the index of its element in the flattened array."""

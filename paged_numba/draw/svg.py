@@ -1,4 +1,4 @@
-"""SVG by the piece: a picture that stands alone and follows the reader's light or dark mode."""
+"""SVG text: a `Drawing` of shapes, self-contained, that follows the reader's light or dark mode."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-# Okabe & Ito, "Color Universal Design", 2008: told apart with any colour vision.
+# Okabe & Ito, "Color Universal Design", 2008: distinct in any kind of colour vision.
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
-"""Fills of owners, in turn; each also has a label or a hatching of its own."""
+"""Fills of owners, in order. What a colour says, a label or a hatching says too."""
 
 _STYLE = """
 .pn{--ink:#1a1a1a;--quiet:#767676;--paper:#fff;font:12px system-ui,sans-serif}
@@ -21,11 +21,11 @@ _STYLE = """
 """
 
 HATCHINGS = 7
-"""How many there are: as many as colours."""
+"""How many hatchings there are: one for each colour."""
 
 
 def owner_fill(number: int) -> str:
-    """Return the fill of the owner with a number; hatched from the eighth on."""
+    """Return the fill of owner `number`: a colour for the first seven, then a hatching."""
     if number < len(COLOURS):
         return COLOURS[number]
     return f"url(#hatch{number % HATCHINGS})"
@@ -37,7 +37,7 @@ def plural(count: int, noun: str) -> str:
 
 
 class Drawing:
-    """A picture in pixels; x to the right, y downwards."""
+    """Shapes on a page, in pixels; x grows to the right, y downwards."""
 
     def __init__(self, width: float, height: float, title: str) -> None:
         self.width, self.height, self.title = width, height, title
@@ -54,7 +54,7 @@ class Drawing:
         css: str = "edge",
         tip: str = "",
     ) -> None:
-        """Add a rectangle; `tip` shows where the pointer rests."""
+        """Add a rectangle; `tip` is its tooltip."""
         style = f' style="fill:{fill}"' if fill != "none" else ""
         inside = f"<title>{escape(tip)}</title>" if tip else ""
         place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
@@ -70,7 +70,7 @@ class Drawing:
         )
 
     def path(self, points: Sequence[tuple[float, float]], colour: str, dash: str = "") -> None:
-        """Add straight lines from point to point; `dash` is SVG's stroke-dasharray."""
+        """Add straight lines from point to point; `dash` is an SVG stroke-dasharray."""
         places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         self._parts.append(
@@ -79,7 +79,7 @@ class Drawing:
         )
 
     def arrow(self, x1: float, y1: float, x2: float, y2: float, colour: str) -> None:
-        """Add a curve from one point down to another, with a head."""
+        """Add a curved arrow from one point down to another."""
         middle = (y1 + y2) / 2
         path = f"M{x1:.1f},{y1:.1f} C{x1:.1f},{middle:.1f} {x2:.1f},{middle:.1f} {x2:.1f},{y2 - 5:.1f}"
         head = f"M{x2 - 3.5:.1f},{y2 - 6:.1f} L{x2 + 3.5:.1f},{y2 - 6:.1f} L{x2:.1f},{y2:.1f} Z"
@@ -89,7 +89,7 @@ class Drawing:
     def circle(
         self, x: float, y: float, radius: float, fill: str, *, css: str = "edge", tip: str = ""
     ) -> None:
-        """Add a circle."""
+        """Add a circle; `tip` is its tooltip."""
         inside = f"<title>{escape(tip)}</title>" if tip else ""
         style = f' style="fill:{fill}"' if fill else ""
         self._parts.append(
@@ -97,18 +97,24 @@ class Drawing:
         )
 
     def text(self, x: float, y: float, text: str, css: str = "") -> None:
-        """Add a line of text, centred at `x` unless its class says ``left`` or ``right``."""
+        """Add a line of text, centred at `x` unless `css` says ``left`` or ``right``."""
         self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{escape(text)}</text>')
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
-        """Add swatches with their meaning, side by side."""
+        """Add swatches (fill, meaning) in rows as wide as the drawing, which grows if it cannot hold them."""
+        left = x
         for fill, meaning in entries:
+            width = 32 + 6.4 * len(meaning)
+            if x > left and x + width > self.width:
+                x, y = left, y + 18
             self.rect(x, y, 14, 12, fill)
             self.text(x + 19, y + 10, meaning, "left")
-            x += 32 + 6.4 * len(meaning)
+            x += width
+            self.width = max(self.width, x)
+        self.height = max(self.height, y + 24)
 
     def __str__(self) -> str:
-        # The hatchings are for what colour alone would say, and for more owners than colours.
+        # Hatchings for what a colour alone would say, and for more owners than colours.
         hatches = "".join(
             f'<pattern id="hatch{i}" width="6" height="6" patternUnits="userSpaceOnUse" '
             f'patternTransform="rotate({angle})"><rect width="6" height="6" style="fill:{COLOURS[i]}"/>'
@@ -125,10 +131,13 @@ class Drawing:
 
 
 class Picture:
-    """Recorded data that can be drawn; a notebook shows it."""
+    """Base class of pictures: recorded data with a method `draw`.
+
+    A notebook shows the picture where it is the last value of a cell.
+    """
 
     def draw(self) -> Drawing:
-        """Return the picture."""
+        """Return the shapes of the picture."""
         raise NotImplementedError
 
     def svg(self) -> str:

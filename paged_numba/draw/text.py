@@ -13,13 +13,25 @@ MAP_WIDTH, MAP_LINES = 64, 16
 
 
 def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
-    """Return a character for each block of a pool: its owner's label, ``+`` if shared, ``.`` if free.
+    """Return the blocks of a pool, one character each: the label of its owner, ``+`` if shared, ``.`` if free.
 
     Parameters
     ----------
     pool : Pool
-    labels : dict
-        One character for each sequence.
+    labels : dict of hashable to str
+        By sequence, its label of one character.
+
+    See Also
+    --------
+    paged_numba.draw.PoolHistory : A picture of the owners over time.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=8, block_size=4)
+    >>> _ = pool.add("first", 6), pool.add("second", 9)
+    >>> print(pool_map(pool, {"first": "a", "second": "b"}))
+    0 |aabbb...|
     """
     cells = ["."] * pool.num_blocks
     for seq_id in pool:
@@ -32,12 +44,28 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     ]
     if len(lines) > MAP_LINES:
         left_out = pool.num_blocks - MAP_LINES * MAP_WIDTH
-        lines[MAP_LINES:] = [f"{' ' * digits} ... and {left_out} blocks more"]
+        lines[MAP_LINES:] = [f"{' ' * digits} ... and {left_out} more blocks"]
     return "\n".join(lines)
 
 
 def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
-    """Return a line for each sequence: its blocks in logical order, and how many tokens they hold."""
+    """Return a line for each sequence: its block table, its number of tokens and its number of blocks.
+
+    See Also
+    --------
+    paged_numba.draw.BlockTables : A picture of the block tables.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=8, block_size=4)
+    >>> _ = pool.add("a", 6), pool.add("b", 9)
+    >>> print(block_tables(pool, ["a", "b"]))
+       block table  tokens  blocks
+    -  -----------  ------  ------
+    a  0 1               6       2
+    b  2 3 4             9       3
+    """
     rows = []
     for seq_id in seq_ids:
         blocks = pool.block_table(seq_id)
@@ -46,14 +74,37 @@ def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
 
 
 def reference_counts(pool: Pool) -> str:
-    """Return the blocks that are in use, and below each in how many block tables it stands."""
-    used = sorted({block for seq_id in pool for block in pool.block_table(seq_id).tolist()})
+    """Return the used blocks, and below each how many sequences hold it.
+
+    See Also
+    --------
+    paged_numba.BlockAllocator.ref_count : Returns the count of one block.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> pool = pn.BlockAllocator(num_blocks=8, block_size=4)
+    >>> _ = pool.add("a", 6)
+    >>> pool.fork("a", "b")
+    >>> _ = pool.append("b")
+    >>> print(reference_counts(pool))
+    block       0  1  2
+    ----------  -  -  -
+    references  2  1  1
+    """
+    used = sorted({block for seq_id in pool for block in pool.held_blocks(seq_id).tolist()})
     counts = [str(pool.ref_count(block)) for block in used]
     return table(["block", *map(str, used)], [["references", *counts]])
 
 
-def shortened(numbers: Sequence[Any], limit: int = 12) -> str:
-    """Return numbers with spaces between, the middle of more than `limit` left out."""
+def shortened(numbers: Iterable[Any], limit: int = 12) -> str:
+    """Return numbers separated by spaces; of more than `limit`, ``..`` stands for those before the last.
+
+    Examples
+    --------
+    >>> shortened(range(100), limit=5)
+    '0 1 2 .. 99'
+    """
     words = [str(number) for number in numbers]
     if len(words) > limit:
         words = [*words[: limit - 2], "..", words[-1]]
@@ -63,6 +114,8 @@ def shortened(numbers: Sequence[Any], limit: int = 12) -> str:
 def size(count: float) -> str:
     """Return a number of bytes with its unit, in powers of 1,024.
 
+    Examples
+    --------
     >>> size(800), size(16384), size(3 * 2**30)
     ('800 B', '16.0 KiB', '3.0 GiB')
     """
@@ -74,7 +127,16 @@ def size(count: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Return rows as aligned text, the first `left` columns flush left and the others right."""
+    """Return rows as aligned text: the first `left` columns flush left, the others flush right.
+
+    Examples
+    --------
+    >>> print(table(["kernel", "loads"], [["naive", "128"], ["block", "64"]]))
+    kernel  loads
+    ------  -----
+    naive     128
+    block      64
+    """
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A reduction through shared memory: which elements each barrier's round combined."""
+"""Picture of a reduction through shared memory: which elements each round between barriers combines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .svg import Drawing, Picture, plural
 
 @dataclass(frozen=True)
 class Step:
-    """What one thread wrote between two barriers.
+    """A store of one thread between two barriers.
 
     Attributes
     ----------
     epoch : int
-        Barriers before it.
+        How many barriers came before the store.
     thread, element : int
-        Who wrote, and where.
+        The thread, and the element that it wrote.
     sources : tuple of int
         The elements of the same array that the thread read in that epoch.
     """
@@ -31,13 +31,41 @@ class Step:
 
 @dataclass(frozen=True)
 class Tree(Picture):
-    """The stores of one thread block into a shared array.
+    """The stores of one thread block to a shared array, round by round.
 
     Attributes
     ----------
     array : str
+        Name of the array in the kernel.
     steps : list of Step
-        By epoch and element.
+        The stores, sorted by epoch and element.
+
+    See Also
+    --------
+    WarpAccess : The addresses of one warp at one statement.
+    paged_numba.lockstep.tracing : Records the accesses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> from paged_numba import cuda
+    >>> @cuda.jit
+    ... def add_four(source, total):
+    ...     partial = cuda.shared.array(4, np.float32)
+    ...     i = cuda.threadIdx.x
+    ...     partial[i] = source[i]
+    ...     cuda.syncthreads()
+    ...     if i < 2:
+    ...         partial[i] += partial[i + 2]
+    ...     cuda.syncthreads()
+    ...     if i == 0:
+    ...         total[0] = partial[0] + partial[1]
+    >>> with pn.lockstep.tracing() as accesses:
+    ...     pn.lockstep.launch(add_four, 1, 4, np.ones(4, np.float32), np.zeros(1, np.float32))
+    >>> tree = pn.draw.Tree.of(accesses, "partial")
+    >>> [(step.element, step.sources) for step in tree.steps if step.epoch == 1]
+    [(0, (0, 2)), (1, (1, 3))]
     """
 
     array: str
@@ -45,19 +73,19 @@ class Tree(Picture):
 
     @classmethod
     def of(cls, accesses: Sequence[Access], array: str) -> Tree:
-        """Gather the loads and stores of a shared array.
+        """Return the picture of a shared array.
 
         Parameters
         ----------
         accesses : list of Access
-            From `paged_numba.lockstep.tracing`, of one launch.
+            Accesses of one launch, from `paged_numba.lockstep.tracing`.
         array : str
-            The kernel's name of it.
+            Name of the array in the kernel.
 
         Raises
         ------
         ValueError
-            Nothing was stored into it.
+            Nothing was stored to a shared array of this name.
         """
         read: dict[tuple[int, int], list[int]] = {}
         written: dict[tuple[int, int], int] = {}
@@ -70,7 +98,7 @@ class Tree(Picture):
                 else:
                     written[access.epoch, element] = thread
         if not written:
-            raise ValueError(f"nothing was stored into a shared array {array}")
+            raise ValueError(f"array must name a shared array that was stored to, got array={array!r}")
         steps = [
             Step(epoch, thread, element, tuple(sorted(set(read.get((epoch, thread), ())))))
             for (epoch, element), thread in sorted(written.items())
@@ -79,7 +107,7 @@ class Tree(Picture):
 
     @property
     def epochs(self) -> list[int]:
-        """The epochs in which something was stored."""
+        """The epochs that have a store."""
         return sorted({step.epoch for step in self.steps})
 
     def draw(self) -> Drawing:

@@ -1,4 +1,4 @@
-"""The addresses of one warp at one statement: coalesced, strided or scattered."""
+"""Picture of the addresses that one warp accesses at one statement: coalesced, strided or scattered."""
 
 from __future__ import annotations
 
@@ -15,16 +15,39 @@ _USED, _WASTED = "#56b4e9", "url(#hatch1)"
 
 @dataclass(frozen=True)
 class WarpAccess(Picture):
-    """What the lanes of a warp access with one instruction.
+    """The addresses that the lanes of a warp access with one instruction.
 
     Attributes
     ----------
     what : str
-        Array and statement.
+        Title: the array and the statement.
     addresses : dict of int to int
-        By active lane, the byte where its element begins.
+        By active lane, the byte at which its element begins.
     itemsize : int
         Bytes of an element.
+
+    See Also
+    --------
+    Tree : The rounds of a reduction through shared memory.
+    paged_numba.lockstep.tracing : Records the accesses.
+
+    Examples
+    --------
+    Lanes that read every other element use half of what is moved.
+
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> from paged_numba import cuda
+    >>> @cuda.jit
+    ... def take_every_other(source, result):
+    ...     i = cuda.grid(1)
+    ...     result[i] = source[2 * i]
+    >>> with pn.lockstep.tracing() as accesses:
+    ...     arrays = np.ones(64, np.float32), np.zeros(32, np.float32)
+    ...     pn.lockstep.launch(take_every_other, 1, 32, *arrays)
+    >>> access = pn.draw.WarpAccess.of(accesses, "source")
+    >>> access.sectors, access.useful
+    ([0, 1, 2, 3, 4, 5, 6, 7], 50.0)
     """
 
     what: str
@@ -41,23 +64,24 @@ class WarpAccess(Picture):
         line: int | None = None,
         warp: int = 0,
     ) -> WarpAccess:
-        """Take the first access of a warp to an array of global memory.
+        """Return the picture of the first access of a warp to an array in global memory.
 
         Parameters
         ----------
         accesses : list of Access
             From `paged_numba.lockstep.tracing`.
-        array, kind : str
-            The kernel's name of the array; ``load``, ``store`` or ``atomic``.
+        array : str
+            Name of the array in the kernel.
+        kind : {"load", "store", "atomic"}
         line : int, optional
-            Number of the source line.
+            Number of the source line; any line if None.
         warp : int
-            Of the thread block.
+            Number of the warp in its thread block.
 
         Raises
         ------
         ValueError
-            There is no such access.
+            No such access was recorded.
         """
         for access in accesses:
             wanted = (access.space, access.array, access.kind) == ("global", array, kind)
@@ -74,7 +98,7 @@ class WarpAccess(Picture):
 
     @property
     def sectors(self) -> list[int]:
-        """Numbers of the 32-byte sectors that are touched."""
+        """Numbers of the 32-byte sectors that the warp touches."""
         ends = ((byte, byte + self.itemsize - 1) for byte in self.addresses.values())
         return sorted(
             {sector for first, last in ends for sector in range(first // _SECTOR, last // _SECTOR + 1)}
@@ -82,16 +106,16 @@ class WarpAccess(Picture):
 
     @property
     def lines(self) -> list[int]:
-        """Numbers of the 128-byte cache lines that are touched."""
+        """Numbers of the 128-byte cache lines that the warp touches."""
         return sorted({sector * _SECTOR // _LINE for sector in self.sectors})
 
     @property
     def useful(self) -> float:
-        """Percent of the bytes of the touched sectors that some lane means."""
+        """Percent of the bytes of these sectors that some lane accesses."""
         return 100 * len(set(self.addresses.values())) * self.itemsize / (_SECTOR * len(self.sectors))
 
     def draw(self) -> Drawing:
-        """Return the lanes above, the cache lines that they touch below, and a line from each lane to its element."""
+        """Return the lanes, the cache lines that they touch below, and a line from each lane to its element."""
         width, left, lane_y, memory_y = 704, 16, 44, 190
         drawing = Drawing(width + 2 * left, 290, self.what)
         cell = width / 32
@@ -101,7 +125,7 @@ class WarpAccess(Picture):
             drawing.text(
                 left + (lane + 0.5) * cell, lane_y + 15, str(lane), "small on" if active else "small q"
             )
-        # Each touched cache line has the same width; between lines that are no neighbours there is a gap.
+        # All touched cache lines have the same width; a gap separates those that are not neighbours.
         lines = self.lines
         gaps = [int(b != a + 1) for a, b in pairwise(lines)]
         gap = min(10.0, 0.25 * width / (sum(gaps) or 1))
@@ -124,7 +148,7 @@ class WarpAccess(Picture):
                 drawing.rect(sector_x, memory_y, _SECTOR * scale, 34, _WASTED if touched else "none", tip=tip)
                 for byte in used.get(sector, ()):
                     at = sector_x + byte % _SECTOR * scale
-                    # An element too narrow to see is drawn wider, without an edge.
+                    # An element that is too narrow to see is drawn wider, without an edge.
                     broad = self.itemsize * scale >= 4
                     drawing.rect(
                         at, memory_y, max(2.5, self.itemsize * scale), 34, _USED, css="edge" if broad else ""
@@ -139,6 +163,6 @@ class WarpAccess(Picture):
         text = f"{sectors} of 32 bytes in {cache_lines} of 128, {self.useful:g}% useful"
         drawing.text(left, memory_y + 68, text, "left")
         drawing.legend(
-            left, memory_y + 78, [(_USED, "asked for"), (_WASTED, "moved in vain"), ("none", "not moved")]
+            left, memory_y + 78, [(_USED, "used"), (_WASTED, "moved, not used"), ("none", "not moved")]
         )
         return drawing

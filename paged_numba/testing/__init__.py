@@ -1,4 +1,4 @@
-"""What tests of paged attention share: tolerances, Hypothesis strategies, deliberately wrong code.
+"""Tools to test paged attention: Hypothesis strategies and state machines, properties, mutants.
 
-Hypothesis is imported only by `paged_numba.testing.strategies`.
+Only `strategies` and `machines` import Hypothesis.
 """

@@ -1,7 +1,7 @@
-"""Dense attention as exact as its inputs' precision allows: the yardstick of the kernels' rounding errors.
+"""Dense attention in float32: the measure of the rounding errors that kernels may make.
 
-Inputs and output in one dtype, sums in float32, one number after the other: a BLAS sums in an order of its own on each
-machine. Shares no code with the kernels and the float64 oracle.
+Inputs and outputs have one dtype; sums are in float32, in a fixed order, since the order of a BLAS differs between
+machines. It shares no code with the kernels and the float64 oracle.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 LEAST_SAMPLES = 256
-"""Query rows whose errors are measured, at least: few of them are summed in many orders, since which rounding errors
-cancel in one order is luck."""
+"""Least number of query rows whose errors are measured. Fewer rows are summed in several orders, since it is chance
+which rounding errors cancel in one order."""
 
 
 def attention(
@@ -36,14 +36,14 @@ def attention(
     ----------
     query : float[num_queries, num_q_heads, head_dim]
     key, value : float[seq_len, num_kv_heads, head_dim]
-        Finite.
+        Finite numbers.
     scale, causal, window, softcap, alibi_slopes, sinks, k_scale, v_scale
-        See the oracle.
+        As of the oracle.
 
     Returns
     -------
     out : [num_queries, num_q_heads, head_dim]
-        Of the query's dtype.
+        In the dtype of `query`.
     lse : float32[num_queries, num_q_heads]
     """
     dtype = query.dtype
@@ -82,7 +82,7 @@ def attention(
 
 
 def _product(left: Any, right: Any) -> Any:
-    """Return left @ right, for each head, in float32: float32[heads, rows, terms] by float32[heads, terms, columns]."""
+    """Return float32[heads, rows, terms] @ float32[heads, terms, columns], summed in float32 in the order of terms."""
     result = np.zeros((*left.shape[:2], right.shape[2]), np.float32)
     for term in range(left.shape[2]):
         result += left[:, :, term, None] * right[:, term, None, :]
@@ -92,14 +92,14 @@ def _product(left: Any, right: Any) -> Any:
 def rounding_errors(
     query: Any, key: Any, value: Any, expected: tuple[Any, Any], **options: Any
 ) -> tuple[float, float]:
-    """Return the largest error of dense attention in several orders of the dimensions: of outputs, and of LSEs.
+    """Return the largest errors of dense attention, of outputs and of LSEs, over several orders of the dimensions.
 
     Parameters
     ----------
     query, key, value, **options
-        Of `attention`.
+        As of `attention`.
     expected : tuple of float64 arrays
-        Output and LSE without error.
+        Exact output and LSE.
     """
     rng = np.random.default_rng(0)
     worst = [0.0, 0.0]

@@ -1,7 +1,7 @@
-"""What must not change attention: how keys and values are stored, and how the work is divided.
+"""Laws: attention does not depend on how keys and values are stored, nor on how the work is divided.
 
-Each function raises AssertionError where its law does not hold. Results are the same bit for bit where a kernel sums in
-the same order, and its docstring says where; else they are within twice the tolerance of each.
+Each function raises AssertionError if its law does not hold. Results are equal bit for bit where a kernel sums in the
+same order, as the docstrings say; elsewhere they differ by at most twice the tolerance of each.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .strategies import PagedBatch, scattered
 
 
 def block_permutation(batch: PagedBatch, order: Any, algorithm: str, target: str) -> None:
-    """Where the blocks lie changes no bit.
+    """Moving the blocks in the pool changes no bit.
 
     Parameters
     ----------
     batch : PagedBatch
     order : int[num_blocks]
-        The block that comes to each place.
+        The block that moves to each place.
     algorithm, target : str
     """
     moved_to = np.empty(len(order), np.int32)
@@ -62,7 +62,7 @@ def block_size(batch: PagedBatch, size: int, seed: int, algorithm: str, target: 
 
 
 def number_of_splits(batch: PagedBatch, num_splits: int, target: str) -> None:
-    """However many splits, the result is that of ``tile``; of one split and without sinks, bit for bit."""
+    """``split`` returns the result of ``tile`` for any number of splits; for one split without sinks, bit for bit."""
     expected = _attend(batch, "tile", target)
     _assert_close(batch, expected, _attend(batch, "split", target, num_splits=num_splits))
     if "sinks" not in batch.options:
@@ -78,17 +78,17 @@ def chunking(batch: PagedBatch, cuts: Any, seed: int, algorithm: str, target: st
     Parameters
     ----------
     batch : PagedBatch
-        The first sequence, of which 70 tokens are enough for two tiles of keys, is the prompt.
+        Its first sequence is the prompt; at most 70 tokens of it, which make two tiles of keys.
     cuts : float[num_cuts]
-        Where chunks end, 0 to 1.
+        Ends of the chunks as shares of the prompt, 0 to 1.
     seed : int
-        Of the queries.
+        Seed of the queries.
     algorithm, target : str
     """
     length = min(70, int(batch.seq_lens[0]))
     rng = np.random.default_rng(seed)
     query = (3 * rng.standard_normal((length, *batch.query.shape[1:]))).astype(batch.query.dtype)
-    # Without causality a token would see what later chunks write.
+    # Causal: a token must not see what later chunks write.
     options = {name: option for name, option in batch.options.items() if name != "causal"}
 
     def attend(start: int, stop: int) -> Any:
@@ -123,7 +123,7 @@ def chunking(batch: PagedBatch, cuts: Any, seed: int, algorithm: str, target: st
 
 
 def merging(parts: list[tuple[Any, Any]], target: str) -> None:
-    """Merging is associative and commutative within rounding, and exact but for it.
+    """Merging is associative, commutative and exact, within rounding.
 
     Parameters
     ----------
@@ -136,11 +136,11 @@ def merging(parts: list[tuple[Any, Any]], target: str) -> None:
     def merge(one: Any, other: Any) -> Any:
         return ops.merge_states(*one, *other, target=target)
 
-    # The output of a set without keys counts for nothing, and may be NaN.
+    # The output of a set without keys may be NaN and must not count.
     finite = [np.where(np.isneginf(lse)[..., None], 0.0, out.astype(np.float64)) for out, lse in parts]
     exact = reference.merge_states(*reference.merge_states(finite[0], a[1], finite[1], b[1]), finite[2], c[1])
     magnitude = np.abs(finite).max(axis=0)
-    # A merge rounds its LSE, which weighs the next one, and stores its output.
+    # A merge rounds its LSE, which weights the next merge, and rounds its output when it stores it.
     lse_size = np.max([np.where(np.isneginf(lse), 0.0, np.abs(lse)) for _, lse in parts], axis=0)
     roundoff = (8 + 4 * lse_size) * UNIT_ROUNDOFF
     most = magnitude * roundoff[..., None] + 3 * storing_tolerance(magnitude, a[0].dtype)
@@ -181,7 +181,7 @@ def _assert_close(batch: PagedBatch, one: Any, other: Any) -> None:
         rows = batch.query_of(seq)
         allowed = attention_tolerance(batch.query[rows], key, value, batch.scale, **batch.options)
         outs = [out[rows].astype(np.float64) for out, _ in (one, other)]
-        # Twice for what is stored, in each: the error may move a number into the next binade.
+        # Twice the rounding of a stored number, for each result: its error may move it into the next binade.
         stored = 4 * storing_tolerance(np.maximum(*np.abs(outs)), one[0].dtype)
         assert (np.abs(outs[0] - outs[1]) <= 2 * allowed.out + stored).all()
         np.testing.assert_allclose(one[1][rows], other[1][rows], rtol=0, atol=2 * allowed.lse)

@@ -1,4 +1,4 @@
-"""What must hold of the operations, for any input: the tests draw inputs, the mutants must break one.
+"""Properties that the operations have for any input: the tests draw inputs, and each mutant must break a property.
 
 Each function raises AssertionError where the property does not hold.
 """
@@ -73,7 +73,7 @@ def _agrees_with_the_oracle(batch: PagedBatch, out: Any, lse: Any = None) -> Non
 def attention_is_as_exact_as_dense_attention(
     batch: PagedBatch, runs: list[tuple[str, int | None]], target: str
 ) -> None:
-    """Each error is within the fixed tolerance, the largest of a batch within thrice that of dense attention.
+    """Each error is within the fixed tolerance, and the largest of a batch within 3 times that of dense attention.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def attention_is_as_exact_as_dense_attention(
 
 
 def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, target: str) -> None:
-    """Merging attention to the first and to the other keys of each sequence is attention to all."""
+    """Merging attention to the first keys of each sequence with attention to the rest is attention to all."""
     whole, whole_lse = ops.paged_attention(
         *attention_arguments(batch), scale=batch.scale, return_lse=True, target=target
     )
@@ -135,7 +135,7 @@ def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, targe
             out, lse = reference.attention(
                 batch.query[seq : seq + 1], key[kept], value[kept], scale=batch.scale, return_lse=True
             )
-            # What a set without keys has as output must not matter.
+            # The output of a set without keys must not matter.
             outs.append(np.where(np.isneginf(lse[0])[:, None], np.nan, out[0]))
             lses.append(lse[0])
         parts += [np.array(outs, np.float32), np.array(lses, np.float32)]
@@ -152,13 +152,13 @@ def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, targe
 def no_token_notices_what_it_does_not_see(
     batch: PagedBatch, positions: Any, algorithm: str, target: str
 ) -> None:
-    """NaN in a key and its value changes no bit for the query tokens that do not see it.
+    """NaN in a key and its value changes no bit of the results of query tokens that do not see it.
 
     Parameters
     ----------
     batch : PagedBatch
     positions : float[num_seqs]
-        Of that key in each sequence, 0 to 1.
+        Position of that key in each sequence, 0 to 1.
     algorithm, target : str
     """
     options = {
@@ -170,7 +170,7 @@ def no_token_notices_what_it_does_not_see(
     options["return_lse"] = True
     before = ops.paged_attention(*attention_arguments(batch), **options)
     caches = batch.key_cache.copy(), batch.value_cache.copy()
-    # A block may be of several sequences.
+    # Several sequences may share a block.
     slots = {
         (int(batch.block_tables[seq, place // batch.block_size]), place % batch.block_size)
         for seq, share in enumerate(positions)
@@ -199,10 +199,10 @@ def no_token_notices_what_it_does_not_see(
 
 
 def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
-    """In a tile of what sequences share, a window can hide every key of a tile of keys from one row of several."""
+    """In a tile of shared keys, a window may hide all keys from one of the rows: the row must not change."""
     rng = np.random.default_rng(0)
     # 10 shared blocks of 16. The last token of one sequence sees keys from 129 on, the first of the other from 20 to
-    # 51: keys come in tiles of 64 from 20 on, and the first, up to 83, has none for the former.
+    # 51. Keys come in tiles of 64 from 20 on: the former sees none of the first tile, 20 to 83.
     key_cache, value_cache = rng.standard_normal((2, 12, 16, 1, 8)).astype(np.float32)
     tables = np.array([[*range(10), 10], [*range(10), 11]], np.int32)
     query = 3 * rng.standard_normal((34, 1, 8)).astype(np.float32)
@@ -221,7 +221,7 @@ def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
 
 
 def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
-    """No race and no unwritten memory on the lockstep machine."""
+    """The sanitizer finds no race and no read of unwritten memory."""
     options = {**batch.options, **kernel_options(batch, algorithm)}
     with lockstep.sanitizing() as findings:
         ops.paged_attention(
@@ -234,7 +234,7 @@ def the_sanitizer_finds_nothing(batch: PagedBatch, algorithm: str) -> None:
 
 
 def assert_same_bits(actual: Any, expected: Any) -> None:
-    """Raise unless two arrays have one dtype and the same bits, NaN included."""
+    """Raise unless two arrays have the same dtype and the same bits, NaN included."""
     assert actual.dtype == expected.dtype, f"{actual.dtype} is not {expected.dtype}"
     bits = f"u{actual.dtype.itemsize}"
     np.testing.assert_array_equal(
@@ -243,7 +243,7 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
 
 
 def write_puts_each_token_into_its_slot(tokens: Tokens, target: str) -> None:
-    """Written slots hold the tokens bit for bit; all others, and those of skipped tokens, are untouched."""
+    """Written slots hold their tokens bit for bit; all other slots are unchanged."""
     caches = laid_out(tokens.caches, tokens.layout)
     ops.write_kv(tokens.key, tokens.value, *caches, tokens.slots, layout=tokens.layout, target=target)
     expected = tokens.caches.copy()
@@ -256,7 +256,7 @@ def write_puts_each_token_into_its_slot(tokens: Tokens, target: str) -> None:
 
 
 def gather_returns_what_was_written(batch: PagedBatch, target: str) -> None:
-    """Gathering a sequence gives its keys and values bit for bit."""
+    """Gathering a sequence returns its keys and values bit for bit."""
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
         gathered = ops.gather_kv(
             batch.key_cache,
@@ -271,7 +271,15 @@ def gather_returns_what_was_written(batch: PagedBatch, target: str) -> None:
 
 
 def copy_duplicates_blocks(tokens: Tokens, order: Any, target: str) -> None:
-    """Each dst is its src bit for bit, and no other block changes; `order` permutes the blocks."""
+    """Each dst becomes its src bit for bit, and no other block changes.
+
+    Parameters
+    ----------
+    tokens : Tokens
+    order : int[num_blocks]
+        A permutation of the blocks; its first half are copied to its second half.
+    target : str
+    """
     half = len(order) // 2
     pairs = np.stack([order[:half], order[half : 2 * half]], axis=1).astype(np.int64)
     caches = laid_out(tokens.caches, tokens.layout)
@@ -284,12 +292,12 @@ def copy_duplicates_blocks(tokens: Tokens, order: Any, target: str) -> None:
 
 
 def attention_arguments(batch: PagedBatch) -> tuple[Any, Any, Any, Any, Any]:
-    """Return what `paged_attention` takes by place."""
+    """Return the positional arguments of `paged_attention`."""
     return batch.query, batch.key_cache, batch.value_cache, batch.block_tables, batch.seq_lens
 
 
 def kernel_options(batch: PagedBatch, algorithm: str, num_splits: int | None = None) -> dict[str, Any]:
-    """Return what picks the kernel; packed caches have one alone."""
+    """Return the options that choose the kernel; packed caches have only one kernel."""
     if batch.layout == "packed":
         return {"layout": "packed"}
     return {"layout": batch.layout, "algorithm": algorithm, "num_splits": num_splits}

@@ -1,7 +1,7 @@
 """Hypothesis strategies for paged attention: awkward lengths, scattered blocks, poisoned free slots.
 
-Shapes are drawn by Hypothesis and shrink towards one sequence, one head and blocks of one token; numbers
-come from a generator with a drawn seed, since single floats are not what fails here.
+Hypothesis draws the shapes, which shrink towards one sequence, one head and blocks of one token. The numbers come from
+a generator with a drawn seed, since failures do not hinge on single floats.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ STORAGE = (
 """Dtypes of caches."""
 
 TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
-"""Which axis of keys and of values counts the tokens of a block, by layout."""
+"""By layout, the axis of a cache that counts the tokens of a block."""
 
 GARBAGE = (-1, -7, 2**31 - 1)
-"""What stands in a block table behind a sequence's blocks."""
+"""Entries of a block table after those of its sequence."""
 
 MOST_ROWS = 800
-"""Query tokens times heads of a sequence in the grid: 20 tokens of 40 heads are two tiles."""
+"""Most query rows (tokens times heads) of a sequence in the grid: 20 tokens of 40 heads are two tiles."""
 
 
 def layouts(head_dim: int, dtype: Any) -> list[str]:
-    """Return the layouts that a cache may have: packed ones need keys of whole pieces of 16 bytes."""
+    """Return the layouts that a cache may have: packed ones need keys of a multiple of 16 bytes."""
     return [name for name in TOKEN_AXES if name != "packed" or head_dim * dtype.itemsize % 16 == 0]
 
 
 def laid_out(caches: Any, layout: str) -> tuple[Any, Any]:
-    """Return keys and values, [2, num_blocks, block_size, num_kv_heads, head_dim], copied into a layout."""
+    """Return copies in a layout of keys and values, [2, num_blocks, block_size, num_kv_heads, head_dim]."""
     key_cache, value_cache = caches
     if layout == "packed":
         key_cache = key_cache.reshape(*key_cache.shape[:3], -1, 16 // caches.itemsize)
@@ -57,15 +57,15 @@ class PagedBatch:
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
         NaN in every slot that no sequence owns; the axes are those of `layout`.
     block_tables : int32[num_seqs, max_blocks]
-        Scattered; garbage behind each sequence's blocks.
+        Scattered blocks; garbage after those of each sequence.
     seq_lens : int32[num_seqs]
     keys, values : list of float[seq_len, num_kv_heads, head_dim]
-        The same, dense, by sequence.
+        The same keys and values, dense, by sequence.
     scale : float or None
     cu_seqlens_q : int32[num_seqs + 1] or None
-        None: one query token a sequence.
+        None if each sequence has one query token.
     options : dict
-        More arguments of `paged_numba.paged_attention` and of the oracle.
+        Further arguments of `paged_numba.paged_attention` and of the oracle.
     layout : str
     """
 
@@ -87,7 +87,7 @@ class PagedBatch:
         return int(self.key_cache.shape[TOKEN_AXES[self.layout]])
 
     def query_of(self, seq: int) -> slice:
-        """Return where the query tokens of a sequence are."""
+        """Return the rows of `query` that belong to a sequence."""
         starts = range(len(self.keys) + 1) if self.cu_seqlens_q is None else self.cu_seqlens_q.tolist()
         return slice(starts[seq], starts[seq + 1])
 
@@ -102,9 +102,9 @@ class PagedBatch:
 
 
 def lengths(block_size: int) -> st.SearchStrategy[int]:
-    """Draw a number of tokens, often at a block boundary or beside it; shrinks towards 0.
+    """Draw a number of tokens, often at a block boundary or next to it; shrinks towards 0.
 
-    Some are longer than a tile of the block kernel, which has 64 tokens, or the most whole blocks below, or one.
+    Some are longer than a tile of the block kernel, which is as many whole blocks as 64 tokens hold, or one block.
     """
     tile = max(1, 64 // block_size) * block_size
     bases = [k * block_size for k in range(1, 5)] + [tile, tile + block_size, 2 * tile]
@@ -113,12 +113,12 @@ def lengths(block_size: int) -> st.SearchStrategy[int]:
 
 
 seeds = st.integers(0, 2**32 - 1)
-"""Of a NumPy generator; shrinks towards 0."""
+"""Seed of a NumPy generator; shrinks towards 0."""
 
 
 @st.composite
 def attention_options(draw: st.DrawFn, num_q_heads: int, num_kv_heads: int, longest: int) -> dict[str, Any]:
-    """Draw options, each on its own or several at once; shrinks towards none."""
+    """Draw any number of options; shrinks towards none."""
     options: dict[str, Any] = {}
     if draw(st.booleans(), label="not causal"):
         options["causal"] = False
@@ -142,7 +142,7 @@ def attention_options(draw: st.DrawFn, num_q_heads: int, num_kv_heads: int, long
 def scattered(
     rng: np.random.Generator, dense: list[Any], spare: int, block_size: int, shared: int = 0
 ) -> tuple[Any, Any]:
-    """Put tokens into blocks that lie anywhere.
+    """Scatter tokens over the blocks of a pool.
 
     Parameters
     ----------
@@ -150,22 +150,22 @@ def scattered(
     dense : list of float[2, seq_len, num_kv_heads, head_dim]
         Keys and values of each sequence.
     spare : int
-        Blocks that stay free.
+        Number of blocks that stay free.
     block_size : int
     shared : int
-        First blocks that all sequences with tokens share, as theirs are alike.
+        Number of first blocks that all sequences with tokens share; their first tokens must be equal.
 
     Returns
     -------
     caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
-        NaN where no token is.
+        NaN in slots without a token.
     block_tables : int32[num_seqs, max_blocks]
     """
     per_seq = [-(-tokens.shape[1] // block_size) for tokens in dense]
     max_blocks = max(1, *per_seq)
     num_blocks = max(1, sum(per_seq) + spare)
     free = rng.permutation(num_blocks).tolist()
-    # Places behind a sequence's blocks hold garbage, in some sequences a block of another one.
+    # Places after the blocks of a sequence hold garbage, or the number 0 of a block of another sequence.
     block_tables = rng.choice([*GARBAGE, 0], (len(dense), max_blocks)).astype(np.int32)
     caches = np.full((2, num_blocks, block_size, *dense[0].shape[2:]), np.nan, dense[0].dtype)
     common: list[int] = []
@@ -179,8 +179,8 @@ def scattered(
 
 
 def _tokens(rng: np.random.Generator, seq_lens: list[int], shared: int, *shape: int) -> list[Any]:
-    """Return keys and values of sequences, of which all that have tokens share the first `shared`."""
-    # A mean differs from any one value, and the values are of one size.
+    """Return keys and values of sequences; all that have tokens share the first `shared` tokens."""
+    # Values of similar size, so that an output that is their mean differs from each of them.
     dense = [rng.standard_normal((2, length, *shape)).astype(np.float32) for length in seq_lens]
     holders = [tokens for tokens in dense if tokens.shape[1]]
     for tokens in holders:
@@ -198,7 +198,7 @@ def _batch(
     options: dict[str, Any],
     layout: str,
 ) -> PagedBatch:
-    """Return a batch of keys and values as `scattered` takes and returns them, its caches put into a layout."""
+    """Return a batch made of what `scattered` takes and returns, with its caches in a layout."""
     return PagedBatch(
         query,
         *laid_out(caches, layout),
@@ -234,7 +234,7 @@ def paged_batches(
     scale = draw(st.sampled_from((None, 0.25, -0.5)), label="scale")
     rng = np.random.default_rng(draw(seeds, label="seed"))
 
-    # First blocks that all sequences share, but those without tokens.
+    # Number of first blocks that all sequences with tokens share.
     most = min((n // block_size for n in seq_lens if n), default=0)
     shared = 0 if plain else draw(st.one_of(st.just(0), st.integers(0, most)), label="shared blocks")
     dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
@@ -289,10 +289,10 @@ def grid_batches(
     num_kv_heads: int,
     layout: str | None = None,
 ) -> PagedBatch:
-    """Draw a batch of given sizes with scores of standard deviation 3.5, in which fixed tolerances are kept.
+    """Draw a batch of given sizes whose scores have standard deviation 3.5, for which fixed tolerances hold.
 
-    Decode, prefill, chunks or a mix of them, and every option, in NHD and HND, or all in one `layout`; shrinks towards
-    decode of one sequence without options.
+    The batch is decode, prefill, chunks or a mix of them, with any options, in NHD or HND, or in `layout` if that is
+    given; shrinks towards decode of one sequence without options.
     """
     most = min(20, MOST_ROWS // num_q_heads)
     seq_lens = draw(st.lists(lengths(block_size).map(lambda n: min(n, 260)), min_size=1, max_size=3))
@@ -349,7 +349,7 @@ def grid_batches(
 
 @st.composite
 def merge_parts(draw: st.DrawFn) -> list[tuple[Any, Any]]:
-    """Draw outputs and LSEs of attention to three sets of keys; an empty one has NaN and -inf."""
+    """Draw outputs and LSEs of attention to three sets of keys; those of an empty set are NaN and -inf."""
     rng = np.random.default_rng(draw(seeds, label="seed"))
     shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from((1, 5, 40))), label="shape")
     dtype = draw(st.sampled_from(STORAGE[:3]), label="dtype")
@@ -367,16 +367,16 @@ def merge_parts(draw: st.DrawFn) -> list[tuple[Any, Any]]:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Tokens, the slots that they go to, and caches full of other numbers.
+    """Tokens, the slots to write them to, and caches full of other numbers.
 
     Attributes
     ----------
     key, value : float[num_tokens, num_kv_heads, head_dim]
-        Random bits, NaN among them.
+        Random bits, some of them NaN.
     caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
-        Keys, then values, to be `laid_out`.
+        Caches of keys and of values; `laid_out` brings them into the layout.
     slots : int64[num_tokens]
-        All different but for -1, which skips a token.
+        All different, except that several may be -1, which skips a token.
     layout : str
     """
 
@@ -395,7 +395,7 @@ class Tokens:
 
 @st.composite
 def tokens_to_write(draw: st.DrawFn) -> Tokens:
-    """Draw tokens for scattered slots, the first and the last of the pool among them often."""
+    """Draw tokens for scattered slots, often among them the first and the last of the pool."""
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
     num_blocks = draw(st.integers(1, 5), label="num_blocks")
     num_slots = num_blocks * block_size

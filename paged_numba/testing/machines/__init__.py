@@ -1,7 +1,7 @@
-"""Hypothesis state machines: the allocator, and the whole cache, in step with plain models.
+"""Hypothesis state machines that compare the allocator, and the whole cache, with plain models, step by step.
 
-The models keep what each sequence should hold, token by token, and know nothing of blocks. Each machine is made
-for an allocator class, so that deliberately wrong ones can be put in the place of the real one.
+A model records which token each position of a sequence should hold, and knows nothing of blocks. A machine is made for
+a class of allocators, so that a mutant can take the place of the real one.
 """
 
 from .allocator import allocator_machine

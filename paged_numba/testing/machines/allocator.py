@@ -1,4 +1,4 @@
-"""The allocator without its prefix cache, in step with a dictionary of token lists."""
+"""State machine: the allocator without its prefix cache, compared with a dictionary of token lists."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ windows = st.integers(1, 2 * BLOCK_SIZE + 1)
 
 
 def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[RuleBasedStateMachine]:
-    """Return a machine that drives an allocator and a dictionary of token lists in step.
+    """Return a machine that applies each change to an allocator and to a dictionary of token lists.
 
-    Memory is a dictionary from slots to tokens. Only what an `Allocation` says is copied and written, so a
-    wrong slot or a copy forgotten shows as a token that is not the sequence's own.
+    Memory is a dictionary from slots to tokens. Only the copies and the slots of an `Allocation` change it, so that a
+    wrong slot or a missing copy shows as a token of another sequence.
     """
 
     class AllocatorMachine(RuleBasedStateMachine):
@@ -125,7 +125,7 @@ def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[
             self.refuse(name, UnknownSequenceError)
 
         def refuse(self, name: int, error: type[Exception]) -> None:
-            """Require that nothing can be done with a sequence that has no blocks."""
+            """Require that every operation on a sequence without blocks raises, and changes nothing."""
             before = self.snapshot()
             pool = self.pool
             calls: list[Callable[[], Any]] = [

@@ -1,4 +1,4 @@
-"""The whole cache, its kernels and dense attention in step."""
+"""State machine: the whole cache with its kernels, compared with dense attention."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ...tolerances import attention_tolerance
 from .pick import needs_a_sequence, needs_a_swapped_sequence, pick
 
 NUM_BLOCKS, BLOCK_SIZE = 9, 3
-# Few tokens, so that prefixes meet.
+# Few different tokens, so that sequences share prefixes.
 texts = st.lists(st.integers(0, 1), max_size=NUM_BLOCKS * BLOCK_SIZE)
 salts = st.sampled_from((0, 1))
 STATES = 997
 
 
 class Dense(NamedTuple):
-    """What a sequence is: its salt, its tokens, and the window that hides what was released."""
+    """A sequence of the model: its salt, its tokens, and the window that hides its released tokens."""
 
     salt: int
     tokens: list[int]
@@ -37,9 +37,9 @@ def cache_machine(
     target: str = "lockstep",
     cache: type[PagedKVCache] = PagedKVCache,
 ) -> type[RuleBasedStateMachine]:
-    """Return a machine that drives a cache with prefix caching, its kernels and dense attention in step.
+    """Return a machine that applies each change to a cache with prefix caching and to a dictionary of token lists.
 
-    Keys and values of a token depend on the salt and on all tokens up to it, as those of a model do.
+    The keys and values of a token depend on the salt and on all tokens up to it, as those of a language model do.
     """
     keys_and_values = np.random.default_rng(0).standard_normal((2, STATES, 2, 3)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""How the rules of a machine choose a sequence."""
+"""Choice of a sequence in the rules of a machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis.stateful import precondition
 
 
 def pick(data: Any, names: Iterable[int]) -> int:
-    """Draw one of the sequences that there are; shrinks towards the oldest."""
+    """Draw one of the sequences; shrinks towards the oldest."""
     return data.draw(st.sampled_from(sorted(names)))
 
 

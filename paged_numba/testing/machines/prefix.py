@@ -1,4 +1,4 @@
-"""The allocator with its prefix cache, in step with a memory that tells which prefix a slot holds."""
+"""State machine: the allocator with its prefix cache, compared with a memory that records the prefix in each slot."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .pick import needs_a_sequence, needs_a_swapped_sequence, pick
 
 NUM_BLOCKS, BLOCK_SIZE = 7, 2
 salts = st.sampled_from((None, "x"))
-# Few tokens, so that prefixes meet.
+# Few different tokens, so that sequences share prefixes.
 texts = st.lists(st.integers(0, 1), max_size=4 * BLOCK_SIZE)
 
 
 def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) -> type[RuleBasedStateMachine]:
-    """Return a machine that drives an allocator with a prefix cache, and memory, in step.
+    """Return a machine that applies each change to an allocator with a prefix cache and to a memory.
 
-    What a slot holds of a token is the salt and all tokens up to it, as keys and values do. A block that is
-    served and holds anything else is noticed, one that nobody has written yet included.
+    A slot of the memory holds the salt and all tokens up to its own, on which keys and values depend. The machine
+    fails if the prefix cache serves a block that holds anything else, or that was not written yet.
     """
 
     class PrefixMachine(RuleBasedStateMachine):
@@ -32,9 +32,9 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             self.pool = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
             self.model: dict[int, tuple[Any, list[int]]] = {}
             self.swapped: dict[int, tuple[Any, list[int]]] = {}
-            # The first position that is not written yet.
+            # By sequence, the first position that is not written yet.
             self.unwritten: dict[int, int] = {}
-            # Sequences that began before the prefix cache was reset.
+            # Sequences that were added before the last reset of the prefix cache.
             self.hidden: set[int] = set()
             self.memory: dict[int, Any] = {}
             self.names = itertools.count()
@@ -45,13 +45,13 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             return salt, tuple(tokens[: position + 1])
 
         def must_write(self, name: int, slots: list[int], first: int) -> None:
-            """Note that slots hold nothing of use, those of the tokens from a position on."""
+            """Record that the slots of the tokens from a position on hold nothing of use."""
             for slot in slots:
                 self.memory.pop(slot, None)
             self.unwritten[name] = min(first, self.unwritten.get(name, first))
 
         def require_held(self, name: int, stop: int) -> None:
-            """Hold the first tokens, those released left out, against memory."""
+            """Require that memory holds the first tokens, except the released ones."""
             start = self.pool.num_released_tokens(name)
             stop = max(start, stop)
             slots = self.pool.slots(name, start, stop).tolist()
@@ -60,7 +60,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             ], "a block was served that does not hold the prefix"
 
         def findable(self, name: int, count: int) -> int:
-            """Return how many of a sequence's first blocks are known."""
+            """Return how many of a sequence's first blocks the prefix cache knows."""
             table = self.pool.block_table(name).tolist()[:count]
             return next(
                 (i for i, block in enumerate(table) if block < 0 or not self.pool.is_cached(block)),
@@ -80,14 +80,15 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
 
         @rule()
         def crowd_out(self) -> None:
-            """Have every idle block given up."""
+            """Evict every idle block."""
             name = next(self.names)
             self.start(name, [2] * self.pool.num_free_blocks * BLOCK_SIZE, None, False)
             self.end(name)
             assert self.pool.stats().num_cached_blocks == 0
 
-        def start(self, name: int, tokens: list[int], salt: Any, written: bool) -> None:
-            least = max(
+        def least_found(self, tokens: list[int], salt: Any) -> int:
+            """Return how many of the first blocks must be found, since a sequence in the pool has them."""
+            return max(
                 (
                     self.findable(seq, _common_blocks(tokens, other))
                     for seq, (other_salt, other) in self.model.items()
@@ -95,6 +96,9 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 ),
                 default=0,
             )
+
+        def start(self, name: int, tokens: list[int], salt: Any, written: bool) -> None:
+            least = self.least_found(tokens, salt)
             could = self.pool.can_allocate(tokens, salt=salt)
             free = self.pool.num_free_blocks
             try:
@@ -184,15 +188,29 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
         @needs_a_sequence
         @rule(data=st.data())
         def swap_out(self, data: Any) -> None:
-            name = pick(data, self.model)
-            self.pool.swap_out(name)
-            self.swapped[name] = self.model.pop(name)
-            self.unwritten.pop(name, None)
+            self.leave(pick(data, self.model))
 
         @needs_a_swapped_sequence
         @rule(data=st.data())
         def swap_in(self, data: Any) -> None:
             name = pick(data, self.swapped)
+            salt, tokens = self.swapped[name]
+            self.come_back(name, 0 if name in self.hidden else self.least_found(tokens, salt))
+
+        @needs_a_sequence
+        @rule(data=st.data())
+        def swap_out_and_in(self, data: Any) -> None:
+            name = pick(data, self.model)
+            least = self.findable(name, len(self.model[name][1]) // BLOCK_SIZE)
+            self.leave(name)
+            self.come_back(name, least)
+
+        def leave(self, name: int) -> None:
+            self.pool.swap_out(name)
+            self.swapped[name] = self.model.pop(name)
+            self.unwritten.pop(name, None)
+
+        def come_back(self, name: int, least: int) -> None:
             free = self.pool.num_free_blocks
             try:
                 allocation = self.pool.swap_in(name)
@@ -201,6 +219,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 return
             self.model[name] = self.swapped.pop(name)
             length, cached = len(self.model[name][1]), allocation.num_cached_tokens
+            assert cached >= BLOCK_SIZE * least
             self.require_held(name, cached)
             assert allocation.slots.tolist() == self.pool.slots(name, cached, length).tolist()
             self.must_write(name, allocation.slots.tolist(), cached)
@@ -231,6 +250,11 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                     assert all(block < 0 or self.pool.is_cached(block) for block in full)
 
         @invariant()
+        def what_was_there_at_a_reset_is_not_findable(self) -> None:
+            for name in self.hidden & self.model.keys():
+                assert not any(map(self.pool.is_cached, self.pool.held_blocks(name).tolist()))
+
+        @invariant()
         def the_counts_agree(self) -> None:
             stats = self.pool.stats()
             assert (stats.num_queried_tokens, stats.num_hit_tokens) == (self.queried, self.hit)
@@ -242,7 +266,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
 
 
 def _common_blocks(tokens: list[int], other: list[int]) -> int:
-    """Return how many full blocks two token lists begin with in common, one token of `tokens` left out."""
+    """Return how many full blocks two token lists share at the beginning; the last of `tokens` does not count."""
     most = min(len(tokens) - 1, len(other)) // BLOCK_SIZE
     same = (tokens[: BLOCK_SIZE * (place + 1)] == other[: BLOCK_SIZE * (place + 1)] for place in range(most))
     return sum(same)

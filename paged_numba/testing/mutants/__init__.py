@@ -1,1 +1,1 @@
-"""Deliberately wrong kernels and allocators: a property that notices none of them proves nothing."""
+"""Deliberately wrong kernels, plans, allocators and caches: the properties must find the mistake in each."""

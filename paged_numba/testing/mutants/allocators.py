@@ -1,23 +1,26 @@
-"""Deliberately wrong allocators: each is the real one with one method wrong."""
+"""Deliberately wrong allocators: each is `BlockAllocator` with one mistake."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Hashable
+from typing import SupportsIndex
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
+from ...allocator.block_table import slots_of
 from ...allocator.prefix_cache import ROOT
 from ...allocator.sequence import SequenceState
+from ...allocator.token_ids import TokenIds
 
 
 class CopyOnWriteForgotten(BlockAllocator):
-    """Appends in place to a block that others share."""
+    """Writes to a shared block in place instead of copying it."""
 
-    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         table = self._sequences[seq_id].table if seq_id in self else []
         refs = [self._pool.refs[block] for block in table]
         for block in table:
@@ -30,23 +33,23 @@ class CopyOnWriteForgotten(BlockAllocator):
 
 
 class CopyNotReported(BlockAllocator):
-    """Replaces the shared block, but does not say that it must be copied."""
+    """Replaces the shared block, but does not report the copy."""
 
-    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         allocation = super().append(seq_id, tokens)
         return Allocation(allocation.copies[:0], allocation.slots)
 
 
 class CopiesTheWrongWay(BlockAllocator):
-    """Names the new block as the source of the copy."""
+    """Swaps the source and the destination of the copy."""
 
-    def append(self, seq_id: Hashable, tokens: int | Sequence[int] = 1) -> Allocation:
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         allocation = super().append(seq_id, tokens)
         return Allocation(allocation.copies[:, ::-1], allocation.slots)
 
 
 class BlockFreedTwice(BlockAllocator):
-    """Gives back a block although another sequence holds it."""
+    """Frees blocks that another sequence still holds."""
 
     def free(self, seq_id: Hashable) -> None:
         blocks = self.held_blocks(seq_id).tolist() if seq_id in self else []
@@ -55,7 +58,7 @@ class BlockFreedTwice(BlockAllocator):
 
 
 class LastBlockLeaked(BlockAllocator):
-    """Forgets to give back the last block of a sequence."""
+    """Does not free the last block of a sequence."""
 
     def free(self, seq_id: Hashable) -> None:
         if seq_id in self:
@@ -64,7 +67,7 @@ class LastBlockLeaked(BlockAllocator):
 
 
 class ForkWithoutReferences(BlockAllocator):
-    """Shares the blocks without counting the new owner."""
+    """Does not increment the reference counts of the shared blocks."""
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         super().fork(parent_id, child_id)
@@ -73,7 +76,7 @@ class ForkWithoutReferences(BlockAllocator):
 
 
 class ForkSharesTheTable(BlockAllocator):
-    """Gives the child the parent's table itself: what one appends, both have."""
+    """Gives the child the parent's table instead of a copy: a block that one appends, both have."""
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         super().fork(parent_id, child_id)
@@ -81,14 +84,14 @@ class ForkSharesTheTable(BlockAllocator):
 
 
 class BoundaryOffByOne(BlockAllocator):
-    """Takes a block too many where the tokens fill their blocks."""
+    """Takes a block too many when the tokens fill their blocks exactly."""
 
     def _blocks_for(self, tokens: int) -> int:
         return tokens // self.block_size + 1
 
 
 class FailureTakesBlocks(BlockAllocator):
-    """Takes the blocks that there are before it finds out that there are too few."""
+    """Takes the free blocks before it raises because there are too few."""
 
     def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
         try:
@@ -99,9 +102,9 @@ class FailureTakesBlocks(BlockAllocator):
 
 
 class FailureLeavesTheSequence(BlockAllocator):
-    """Enters the new sequence before it looks for blocks."""
+    """Leaves an empty sequence in the pool when there are too few blocks."""
 
-    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         try:
             return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
@@ -110,37 +113,53 @@ class FailureLeavesTheSequence(BlockAllocator):
 
 
 class DuplicateReplaces(BlockAllocator):
-    """Lets a new sequence take an id that is in use."""
+    """Lets a new sequence replace one with the same id."""
 
     def _require_new(self, seq_id: Hashable) -> None:
         pass
 
 
-class SlotsInPhysicalOrder(BlockAllocator):
-    """Counts on from the first block instead of following the table."""
+class WrongSlots(BlockAllocator):
+    """Base of mutants that return wrong slots."""
 
-    def _slots(self, table: array[int], start: int, stop: int) -> Any:
-        first = table[0] * self.block_size if table else 0
-        return np.arange(first + start, first + stop, dtype=np.int64)
+    def wrong(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        raise NotImplementedError
+
+    def slots(self, seq_id: Hashable, start: SupportsIndex, stop: SupportsIndex) -> NDArray[np.int64]:
+        return self.wrong(super().slots(seq_id, start, stop))
+
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
+        allocation = super().add(seq_id, tokens, salt=salt)
+        return allocation._replace(slots=self.wrong(allocation.slots))
+
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
+        allocation = super().append(seq_id, tokens)
+        return allocation._replace(slots=self.wrong(allocation.slots))
 
 
-class SlotOffByOne(BlockAllocator):
-    """Writes each token one slot further in its block."""
+class SlotsAreContiguous(WrongSlots):
+    """Counts on from the first slot instead of following the block table."""
 
-    def _slots(self, table: array[int], start: int, stop: int) -> Any:
-        slots = super()._slots(table, start, stop)
+    def wrong(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        return slots[:1] + np.arange(slots.size)
+
+
+class SlotOffByOne(WrongSlots):
+    """Returns the next slot in the block of each token."""
+
+    def wrong(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return slots // self.block_size * self.block_size + (slots + 1) % self.block_size
 
 
 class PreemptionNotCounted(BlockAllocator):
-    """Frees the sequence and counts nothing."""
+    """Frees the sequence without counting the preemption."""
 
     def preempt(self, seq_id: Hashable) -> None:
         self._leave(seq_id)
 
 
 class CountsStaleAfterPreemption(BlockAllocator):
-    """Counts the tokens of a preempted sequence on."""
+    """Still counts the tokens of a preempted sequence."""
 
     def preempt(self, seq_id: Hashable) -> None:
         length = self.seq_len(seq_id)
@@ -149,7 +168,7 @@ class CountsStaleAfterPreemption(BlockAllocator):
 
 
 class SwapOutKeepsTheBlocks(BlockAllocator):
-    """Never gives the blocks back."""
+    """Does not free the blocks of a swapped sequence."""
 
     def swap_out(self, seq_id: Hashable) -> None:
         self._pool.hold(self._sequence(seq_id).held())
@@ -157,7 +176,7 @@ class SwapOutKeepsTheBlocks(BlockAllocator):
 
 
 class SwapInTakesTheOldBlocks(BlockAllocator):
-    """Believes that the old blocks are still the sequence's."""
+    """Gives the sequence its old blocks, which others may hold by now."""
 
     def swap_in(self, seq_id: Hashable) -> Allocation:
         table = self._swapped[seq_id].table[:]
@@ -165,11 +184,13 @@ class SwapInTakesTheOldBlocks(BlockAllocator):
         sequence = self._sequence(seq_id)
         sequence.table = table
         first = sequence.num_released * self.block_size
-        return Allocation(np.empty((0, 2), np.int64), self._slots(table, first, sequence.length), first)
+        return Allocation(
+            np.empty((0, 2), np.int64), slots_of(table, self.block_size, first, sequence.length), first
+        )
 
 
 class SwapInForgetsTheRelease(BlockAllocator):
-    """Takes blocks for the places that were released, too."""
+    """Takes blocks for the released places too."""
 
     def swap_in(self, seq_id: Hashable) -> Allocation:
         self._swapped[seq_id].num_released = 0
@@ -177,7 +198,7 @@ class SwapInForgetsTheRelease(BlockAllocator):
 
 
 class FailedSwapInLosesTheSequence(BlockAllocator):
-    """Forgets a swapped sequence for which there are no blocks."""
+    """Loses a swapped sequence when there are too few blocks for it."""
 
     def swap_in(self, seq_id: Hashable) -> Allocation:
         try:
@@ -188,7 +209,7 @@ class FailedSwapInLosesTheSequence(BlockAllocator):
 
 
 class SwappedNeverFreed(BlockAllocator):
-    """Keeps a swapped sequence that was freed."""
+    """Ignores that a swapped sequence is freed."""
 
     def free(self, seq_id: Hashable) -> None:
         if seq_id not in self._swapped:
@@ -196,16 +217,16 @@ class SwappedNeverFreed(BlockAllocator):
 
 
 class ReleasesTooMuch(BlockAllocator):
-    """Takes the window for one token shorter."""
+    """Takes the window one token too short."""
 
-    def release(self, seq_id: Hashable, window: int) -> int:
-        return super().release(seq_id, max(1, window - 1))
+    def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
+        return super().release(seq_id, max(1, int(window) - 1))
 
 
 class ReleaseIgnoresOtherOwners(BlockAllocator):
-    """Gives released blocks back although a fork holds them."""
+    """Frees released blocks that a fork still holds."""
 
-    def release(self, seq_id: Hashable, window: int) -> int:
+    def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
         before = self.held_blocks(seq_id).tolist()
         gone = super().release(seq_id, window)
         self._pool._free.extend(block for block in before[:gone] if self._pool.refs[block])
@@ -213,7 +234,7 @@ class ReleaseIgnoresOtherOwners(BlockAllocator):
 
 
 class ForkForgetsTheRelease(BlockAllocator):
-    """Takes the places that were released for blocks of the child."""
+    """Takes the released places of the child's table for blocks."""
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         super().fork(parent_id, child_id)
@@ -232,7 +253,7 @@ ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     FailureTakesBlocks,
     FailureLeavesTheSequence,
     DuplicateReplaces,
-    SlotsInPhysicalOrder,
+    SlotsAreContiguous,
     SlotOffByOne,
     PreemptionNotCounted,
     CountsStaleAfterPreemption,

@@ -1,4 +1,4 @@
-"""Deliberately wrong caches: each is the real one with a swap that goes wrong."""
+"""Deliberately wrong caches: each is `PagedKVCache` with a mistake in its swapping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...cache import PagedKVCache
 
 
 class SwapMixesKeysAndValues(PagedKVCache):
-    """Brings the keys back as values, too."""
+    """Restores the keys as values too."""
 
     def swap_out(self, seq_id: Hashable) -> None:
         super().swap_out(seq_id)
@@ -16,7 +16,7 @@ class SwapMixesKeysAndValues(PagedKVCache):
 
 
 class SwapTakesTheFirstTokens(PagedKVCache):
-    """Brings back the first tokens where the prefix cache holds some already."""
+    """Restores the first tokens instead of the last when the prefix cache holds some of the first."""
 
     def swap_in(self, seq_id: Hashable) -> None:
         kept, allocation = self._swapped[seq_id], self.allocator.swap_in(seq_id)
@@ -25,7 +25,7 @@ class SwapTakesTheFirstTokens(PagedKVCache):
 
 
 class SwapLeavesTheDataBehind(PagedKVCache):
-    """Gives the sequence blocks again, and writes nothing."""
+    """Gives the sequence blocks, but writes nothing to them."""
 
     def swap_in(self, seq_id: Hashable) -> None:
         self.allocator.swap_in(seq_id)

@@ -1,19 +1,19 @@
-"""Deliberately wrong prefix caches, and allocators that use theirs wrongly: each has one method wrong."""
+"""Deliberately wrong prefix caches, and allocators that use the prefix cache wrongly: each has one mistake."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, SupportsIndex
 
 from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
-from ...allocator.token_ids import split
+from ...allocator.token_ids import TokenIds, split
 
 
 def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
-    """Return a maker of allocators that have another class of prefix cache."""
+    """Return a function that makes allocators with another class of prefix cache."""
 
     def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
         made = BlockAllocator(num_blocks, block_size, **options)
@@ -24,7 +24,7 @@ def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
 
 
 def with_pool(pool: type[BlockPool]) -> Callable[..., BlockAllocator]:
-    """Return a maker of allocators that have another class of block pool."""
+    """Return a function that makes allocators with another class of block pool."""
 
     def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
         made = BlockAllocator(num_blocks, block_size, **options)
@@ -35,14 +35,14 @@ def with_pool(pool: type[BlockPool]) -> Callable[..., BlockAllocator]:
 
 
 class HashCollides(PrefixCache):
-    """Takes blocks with the same sum of bytes for the same: a hash alone."""
+    """Compares a weak hash, the sum of the bytes, instead of the bytes."""
 
     def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
         return super()._key(parent, bytes([sum(ids) % 256]), salt)
 
 
 class HashTruncated(PrefixCache):
-    """Compares the first token of a block only."""
+    """Compares only the first token of a block."""
 
     def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
         return super()._key(parent, ids[:8], salt)
@@ -56,21 +56,21 @@ class SaltIgnored(PrefixCache):
 
 
 class StaleAfterReuse(PrefixCache):
-    """Still finds a block that was given up."""
+    """Still finds a block that was evicted."""
 
     def _forget(self, block: int) -> None:
         self._nodes[block] = NONE
 
 
 class ParentIgnored(PrefixCache):
-    """Finds a block by its own tokens, whatever came before."""
+    """Finds a block by its own tokens, whatever tokens come before."""
 
     def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
         return super()._key(ROOT, ids, salt)
 
 
 class ParentForgotten(PrefixCache):
-    """Gives a node's number away while others are below it."""
+    """Reuses a node's number while other nodes are below it."""
 
     def _forget(self, block: int) -> None:
         node = self._nodes[block]
@@ -81,7 +81,7 @@ class ParentForgotten(PrefixCache):
 
 
 class UnwrittenAtReset(PrefixCache):
-    """Forgets the tree, but not which blocks it held."""
+    """Forgets the tree, but not which node each block has."""
 
     def clear(self) -> list[int]:
         nodes, blocks = self._nodes, super().clear()
@@ -90,34 +90,34 @@ class UnwrittenAtReset(PrefixCache):
 
 
 class MostRecentGoesFirst(PrefixCache):
-    """Gives up the block that was used last."""
+    """Evicts the most recently used block."""
 
     def evict(self, count: int) -> list[int]:
-        last = self.idle()[-1 : -1 - count : -1]
+        last = self.idle_blocks()[-1 : -1 - count : -1]
         for block in last:
-            self.wake(block)
+            self.remove_idle(block)
             self._forget(block)
         self.num_evictions += count
         return last
 
 
 class HeadsGoFirst(PrefixCache):
-    """Gives up a prefix's head before its tail."""
+    """Evicts the beginning of a prefix before its end."""
 
-    def rest(self, blocks: Iterable[int]) -> None:
+    def add_idle(self, blocks: Iterable[int]) -> None:
         for block in blocks:
             self._insert(block, len(self._nodes))
 
 
 class NotRenewed(PrefixCache):
-    """Leaves what a window released, and what is put before it, where it was when the sequence ends."""
+    """Does not mark the released blocks of a sequence as recently used when the sequence ends."""
 
     def renew(self, node: int) -> None:
         pass
 
 
 class TwinsForgotten(PrefixCache):
-    """Does not know blocks that hold the same tokens as one that it knows."""
+    """Forgets blocks that hold the same tokens as a cached block."""
 
     def insert(self, *given: Any) -> tuple[int, list[int]]:
         last = super().insert(*given)
@@ -127,14 +127,14 @@ class TwinsForgotten(PrefixCache):
 
 
 class TwinsStay(PrefixCache):
-    """Keeps a block that no sequence has any more although another holds the same."""
+    """Keeps a block whose last owner left although its twin is cached."""
 
-    def keep(self, block: int, findable: bool) -> bool:
+    def keep_or_forget(self, block: int, findable: bool) -> bool:
         return block in self
 
 
 class HitsHeldTooLate(BlockPool):
-    """Takes new blocks before it holds those that were found."""
+    """Takes new blocks before it holds the hits, which may be evicted for them."""
 
     def hold(self, blocks: Iterable[int]) -> None:
         blocks = list(blocks)
@@ -149,23 +149,23 @@ class HitsHeldTooLate(BlockPool):
 
 
 class WholePromptServed(BlockAllocator):
-    """Leaves no token to compute."""
+    """Serves a whole prompt from the cache, so that no token is left to compute."""
 
     def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
         return super()._find((ids[0], b"more"), salt)
 
 
 class ServedBeforeItIsWritten(BlockAllocator):
-    """Makes blocks findable when they are handed out."""
+    """Commits blocks when they are handed out, before they are written."""
 
-    def add(self, seq_id: Hashable, tokens: int | Sequence[int], *, salt: Hashable = None) -> Allocation:
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         allocation = super().add(seq_id, tokens, salt=salt)
         self.commit(seq_id)
         return allocation
 
 
 class SwapInServedBeforeItIsWritten(BlockAllocator):
-    """Makes blocks findable when they are to be copied back."""
+    """Commits swapped-in blocks before they are copied back."""
 
     def swap_in(self, seq_id: Hashable) -> Allocation:
         allocation = super().swap_in(seq_id)
@@ -174,7 +174,7 @@ class SwapInServedBeforeItIsWritten(BlockAllocator):
 
 
 class SwapInGoesOnFromAGoneNode(BlockAllocator):
-    """Takes blocks before it keeps the node that it found: that of a released block may go."""
+    """Takes blocks before it holds the node that it found, which may be removed if its block was released."""
 
     def swap_in(self, seq_id: Hashable) -> Allocation:
         prefixes: Any = self._prefixes
@@ -190,7 +190,7 @@ class SwapInGoesOnFromAGoneNode(BlockAllocator):
 
 
 class ForkSharesWhatIsUnwritten(BlockAllocator):
-    """Has a fork note its new tokens in its parent's list."""
+    """Lets a fork share its parent's list of unwritten token ids."""
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         super().fork(parent_id, child_id)
@@ -198,7 +198,7 @@ class ForkSharesWhatIsUnwritten(BlockAllocator):
 
 
 class SwapInForgetsTheSalt(BlockAllocator):
-    """Looks for the blocks of a swapped sequence among those without a salt."""
+    """Looks for the prefix of a swapped sequence without its salt."""
 
     def swap_in(self, seq_id: Hashable) -> Allocation:
         self._swapped[seq_id].salt = None
@@ -206,7 +206,7 @@ class SwapInForgetsTheSalt(BlockAllocator):
 
 
 class ResetForgetsWhereSequencesAre(BlockAllocator):
-    """Takes the next block of a sequence for its first after the prefix cache was reset."""
+    """After a reset, inserts the next block of a sequence as if it were its first."""
 
     def reset_prefix_cache(self) -> None:
         super().reset_prefix_cache()
@@ -217,10 +217,10 @@ class ResetForgetsWhereSequencesAre(BlockAllocator):
 
 
 class PromisesTooMuch(BlockAllocator):
-    """Counts blocks that were found as free, too."""
+    """Counts hits as free blocks too."""
 
-    def can_allocate(self, tokens: int | Sequence[int], *, salt: Hashable = None) -> bool:
-        count, ids = self._tokens(tokens)
+    def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
+        count, ids = self._count_and_ids(tokens)
         hits, _ = self._find(split(ids, self.block_size), salt)
         return self._blocks_for(count) - len(hits) <= self._pool.num_free
 
