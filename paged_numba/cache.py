@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -11,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import ops, targets
 from .allocator import Allocation, BlockAllocator
 from .allocator.block_table import padded
+from .allocator.token_ids import TokenIds
 from .arguments import truth
 from .arrays import ArrayLike, IntegersLike, as_array, beside, storage, to_host
 from .cache_debug import CacheWatch
@@ -20,8 +22,6 @@ from .ops.attention import AttentionOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 
 
 class PagedKVCache:
@@ -149,6 +149,11 @@ class PagedKVCache:
             f"target {self.target}",
         ]
         return f"PagedKVCache({', '.join(parts)})"
+
+    def _repr_html_(self) -> str | None:
+        """Show the pool's picture under the text, for a notebook; None for a pool that is too large to draw."""
+        picture = self.allocator._repr_html_()
+        return None if picture is None else f"<div><code>{html.escape(repr(self))}</code></div>{picture}"
 
     @property
     def key_cache(self) -> Any:

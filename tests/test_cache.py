@@ -414,6 +414,16 @@ def test_attend_takes_the_options_of_paged_attention():
     assert set(AttentionOptions.__annotations__) == options - inputs - of_the_cache
 
 
+def test_a_notebook_shows_the_pool():
+    cache = pn.PagedKVCache(4, 2, 1, 2, target="lockstep")
+    cache.add("<a>", *np.ones((2, 3, 1, 2), np.float32))
+    shown = cache._repr_html_()
+    assert "PagedKVCache(4 blocks of 2 tokens" in shown
+    assert "<svg" in shown
+    assert "&lt;a&gt;" in shown
+    assert pn.PagedKVCache(4096, 2, 1, 2, target="lockstep")._repr_html_() is None
+
+
 def test_repr_says_what_a_reader_wants():
     cache = pn.PagedKVCache(64, 16, 2, 64, target="lockstep")
     tokens = np.ones((40, 2, 64), np.float32)

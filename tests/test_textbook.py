@@ -113,7 +113,7 @@ def test_every_kernel_is_exported_under_the_name_of_its_function():
 @pytest.mark.usefixtures("on_lockstep")
 def test_a_wrong_launch_is_refused_by_name():
     with pytest.raises(
-        LaunchError, match=r"needs kernel\[blocks_per_grid, threads_per_block.*got kernel\[1\]"
+        LaunchError, match=r"must read kernel\[blocks_per_grid, threads_per_block.*got kernel\[1\]"
     ):
         attention_textbook_kernel[1]
     with pytest.raises(LaunchError, match="attention_textbook_kernel must be launched as"):

@@ -198,7 +198,7 @@ def test_tutorial_notices_a_wrong_kernel(name, kernel, monkeypatch, capsys):
     mutant = next(
         m
         for m in kernels.KERNEL_MUTANTS
-        if m.name == kernel and m.module in ("copy_blocks", "attention_tile")
+        if m.name == kernel and m.module in ("copy_blocks", "attention_block")
     )
     with kernels.installed(mutant):
         assert fails(name, monkeypatch, capsys)

@@ -142,7 +142,7 @@ BAD = [
     (pn.write_kv, "value_cache", read_only(5, 8, 2, 4), ValueError, "value_cache must be writable"),
     (pn.copy_blocks, "value_cache", read_only(5, 8, 2, 4), ValueError, "value_cache must be writable"),
     (pn.paged_attention, "out", np.zeros((2, 4, 4)), TypeError, "out must have dtype float32"),
-    (pn.paged_attention, "algorithm", "fast", ValueError, "algorithm must be one of auto, naive, block, tile, split, cascade, got algorithm='fast'"),
+    (pn.paged_attention, "algorithm", "fast", ValueError, "algorithm must be one of auto, naive, warp, block, tile, split, cascade, got algorithm='fast'"),
     (pn.paged_attention, "num_splits", 2, ValueError, "num_splits is for algorithm='split', got num_splits=2 with 'auto'"),
     (pn.paged_attention, "window", 0, ValueError, "window must be positive or None, got window=0"),
     (pn.paged_attention, "window", 1.5, TypeError, "window must be an integer, got window=1.5"),
