@@ -40,7 +40,7 @@ def every_algorithm(data):
 @pytest.mark.parametrize(
     "places", [[place] for place in range(len(GRID))] if THOROUGH else [range(len(GRID))], ids=cell_name
 )
-@settings(max_examples=DRAWN // 200 if THOROUGH else DRAWN // 3)
+@settings(max_examples=DRAWN // 200 if THOROUGH else DRAWN // 5)
 @given(data=st.data())
 def test_attention_is_as_exact_as_dense_attention(places, data):
     storage, head_dim, block_size, heads = GRID[data.draw(st.sampled_from(places), label="cell")]
@@ -50,7 +50,7 @@ def test_attention_is_as_exact_as_dense_attention(places, data):
 
 # Few examples for each group, so that every one is met.
 @pytest.mark.parametrize("group", [1, 3, 5, 7, 16, 64])
-@settings(max_examples=DRAWN // 8)
+@settings(max_examples=DRAWN // 8 if THOROUGH else DRAWN // 10)
 @given(data=st.data())
 def test_any_group_head_dim_and_block_size(group, data):
     storage = data.draw(st.sampled_from(STORAGE), label="dtype of the cache")

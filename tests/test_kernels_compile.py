@@ -1,5 +1,6 @@
 """Every kernel type-checks and compiles for a GPU, with none here: lockstep does not type-check as Numba does."""
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -70,6 +71,7 @@ def test_every_kernel_is_compiled_here():
     assert sorted(kernels()) == NAMES
 
 
+@functools.cache
 def compiled(kernel, signature, capability=(9, 0)):
     ptx, _ = numba_cuda.compile_ptx(kernel.py_func, types.void(*signature), cc=capability)
     assert f".target sm_{capability[0]}{capability[1]}" in ptx

@@ -5,7 +5,7 @@ Which results are the same bit for bit, and which within rounding, is said in `p
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
@@ -13,6 +13,8 @@ from paged_numba.testing import laws, properties
 from paged_numba.testing.strategies import merge_parts, paged_batches, seeds
 
 TARGET = "lockstep"
+# Six algorithms are tried with each law, and most of them share kernels: half of the examples for each.
+few = settings(max_examples=settings.default.max_examples // 2)
 algorithms = pytest.mark.parametrize("algorithm", ["naive", "warp", "block", "tile", "split", "cascade"])
 
 
@@ -25,6 +27,7 @@ def tokens(count, seed=0):
 
 
 @algorithms
+@few
 @given(batch=rows, seed=seeds)
 def test_attention_is_invariant_under_block_permutation(batch, seed, algorithm):
     order = np.random.default_rng(seed).permutation(len(batch.key_cache))
@@ -32,12 +35,14 @@ def test_attention_is_invariant_under_block_permutation(batch, seed, algorithm):
 
 
 @algorithms
+@few
 @given(batch=rows)
 def test_attention_is_the_same_in_either_layout(batch, algorithm):
     laws.layout(batch, algorithm, TARGET)
 
 
 @algorithms
+@few
 @given(batch=rows, size=st.integers(1, 40), seed=seeds)
 def test_attention_is_the_same_for_any_block_size(batch, size, seed, algorithm):
     laws.block_size(batch, size, seed, algorithm, TARGET)
@@ -49,6 +54,7 @@ def test_attention_is_the_same_for_any_number_of_splits(batch, num_splits):
 
 
 @algorithms
+@few
 @given(batch=rows, cuts=st.lists(st.floats(0, 1), max_size=3), seed=seeds)
 def test_any_chunking_of_a_prompt_gives_the_same_result(batch, cuts, seed, algorithm):
     # Some batches hold NaN where their own tokens do not look; those of the whole prompt do.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
@@ -34,6 +34,7 @@ def test_merging_parts_of_scores_of_minus_infinity_is_attention_to_the_whole(bat
 
 
 @algorithms
+@settings(max_examples=settings.default.max_examples // 2)
 @given(batch=paged_batches(), positions=st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_no_token_notices_what_it_does_not_see(batch, positions, algorithm):
     places = positions[: len(batch.seq_lens)]
