@@ -52,7 +52,7 @@ class CacheWatch(Observer):
 
     # Ownership.
 
-    def look(self) -> None:
+    def _update_owners(self) -> None:
         """Record which sequence owns which block; a block that was handed out again counts as unwritten."""
         pool = self._allocator
         owners: dict[int, list[Place]] = {}
@@ -77,7 +77,7 @@ class CacheWatch(Observer):
     # Launches.
 
     def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
-        self.look()
+        self._update_owners()
         outer = [listener for listener in machine.listeners if isinstance(listener, Sanitizer)]
         self._findings = outer[-1].findings if outer else Findings()
         self._raises = not outer

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import paged_numba as pn
+from paged_numba import kernels
 
 ROOT = Path(__file__).parents[1]
 GOOD, BAD = CLIENTS = [ROOT / "tests" / "typing" / f"client_{name}.py" for name in ("good", "bad")]
@@ -44,6 +45,12 @@ def test_type_checkers_and_python_find_the_same_names():
 def test_type_checkers_and_python_find_the_same_object(public, source, monkeypatch):
     monkeypatch.setenv("PAGED_NUMBA_TARGET", "lockstep")  # type checkers see this target's `cuda`
     assert getattr(pn, public) is imported(*source)
+
+
+def test_type_checkers_see_every_kernel():
+    tree = ast.parse(Path(kernels.__file__).read_text(encoding="utf-8"))
+    declared = {node.target.id for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)}
+    assert declared | {"Kernel"} == set(kernels.__all__)
 
 
 def announced(client):

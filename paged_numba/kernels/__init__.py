@@ -26,7 +26,8 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .. import targets
 
@@ -69,9 +70,8 @@ class Kernel:
 
     def __init__(self, numba_kernel: Any) -> None:
         self.numba_kernel = numba_kernel
-        self.py_func = (
-            getattr(numba_kernel, "py_func", None) or numba_kernel.fn
-        )  # the simulator's name for it
+        # `fn` is the simulator's name for it.
+        self.py_func = getattr(numba_kernel, "py_func", None) or numba_kernel.fn
         functools.update_wrapper(self, self.py_func)
 
     def __getitem__(self, configuration: Any) -> Any:
@@ -108,19 +108,35 @@ def _maker(make: Any) -> Any:
     return make_launchable
 
 
-def __getattr__(name: str) -> Any:
-    # Lazily, so that the package can be imported without Numba.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        found = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "numba":
-            raise
-        raise ImportError(
-            f"{name} needs numba.cuda, which cannot be imported: {error}", name=error.name
-        ) from error
-    return _maker(found) if _HOME[name] in _MADE else _launchable(found)
+if TYPE_CHECKING:
+    attention_textbook_kernel: Kernel
+    attention_naive_kernel: Kernel
+    attention_warp_kernel: Kernel
+    attention_block_kernel: Kernel
+    merge_splits_kernel: Kernel
+    attention_packed_kernel: Kernel
+    merge_states_kernel: Kernel
+    write_kv_kernel: Kernel
+    gather_kv_kernel: Kernel
+    copy_blocks_kernel: Kernel
+    write_kv_packed_kernel: Kernel
+    gather_kv_packed_kernel: Kernel
+    attention_tile_kernel_for: Callable[[int, int], Kernel]
+else:
+
+    def __getattr__(name: str) -> Any:
+        # Lazily, so that the package can be imported without Numba; out of the sight of type checkers.
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            found = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] != "numba":
+                raise
+            raise ImportError(
+                f"{name} needs numba.cuda, which cannot be imported: {error}", name=error.name
+            ) from error
+        return _maker(found) if _HOME[name] in _MADE else _launchable(found)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import paged_numba as pn
-from paged_numba import PagedKvCache, arrays  # E: attr-defined
+from paged_numba import PagedKvCache, arrays, kernels  # E: attr-defined
 
 keys = np.zeros((3, 1, 8), np.float32)
 cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=8)
@@ -64,3 +64,7 @@ pn.write_kv("key", keys, cache.key_cache, cache.value_cache, [0, 1, 2])  # E: ar
 pn.write_kv(keys, keys, cache.key_cache, cache.value_cache, "slots")  # E: arg-type
 pn.paged_attention(keys, keys, keys, [[0]], seq_lens=1)  # E: arg-type
 cache.add("a", 1.5, keys)  # E: arg-type
+
+# Kernels.
+
+kernels.attention_texbook_kernel[1, 2](keys)  # E: attr-defined

@@ -10,6 +10,7 @@ from typing_extensions import assert_type
 
 import paged_numba as pn
 from paged_numba import cuda, lockstep
+from paged_numba.kernels import attention_textbook_kernel
 
 assert_type(pn.__version__, str)
 
@@ -155,3 +156,13 @@ assert_type(accesses[0].line.number, int)
 on_device = cuda.to_device(host)
 assert_type(on_device.shape, tuple[int, ...])
 cuda.synchronize()
+
+
+# Kernels, launched by hand: one sequence of 2 tokens in block 0.
+
+out = np.empty((1, 1, 2), np.float32)
+attention_textbook_kernel[1, 1](
+    out, np.ones((1, 1, 2), np.float32), np.ones((1, 2, 1, 2), np.float32), np.ones((1, 2, 1, 2), np.float32),
+    np.zeros((1, 1), np.int32), np.array([2], np.int32), np.float32(0.5),
+)  # fmt: skip
+assert out.tolist() == [[[1, 1]]]

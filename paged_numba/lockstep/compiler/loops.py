@@ -22,7 +22,7 @@ class Loops(Statements):
         return analysis.accumulation(node, lambda function: self.names.dtype(function) is not None)
 
     def write_For(self, node: ast.For, region: Region) -> None:
-        n = self.fresh()
+        n = self.next_number()
         self.emit(f"_s{n} = _l{n} = _m")
         depth = self.depth
         bounds = self.expressions.range_bounds(node.iter)
@@ -85,7 +85,7 @@ class Loops(Statements):
         self.depth -= 1
 
     def write_While(self, node: ast.While, region: Region) -> None:
-        n = self.fresh()
+        n = self.next_number()
         self.emit(f"_s{n} = _l{n} = _m")
         self.emit(f"_o{n} = False")
         self.emit(f"while _l{n} is not False:")

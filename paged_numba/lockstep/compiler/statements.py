@@ -64,7 +64,7 @@ class Statements:
         self.lines.append(" " * self.depth + text)
         self.numbers.append(self.line)
 
-    def fresh(self) -> int:
+    def next_number(self) -> int:
         """Return a number for the names of one statement."""
         self.counter += 1
         return self.counter
@@ -114,7 +114,7 @@ class Statements:
         if len(node.targets) == 1:
             self.assign(node.targets[0], value)
             return
-        temporary = f"_t{self.fresh()}"
+        temporary = f"_t{self.next_number()}"
         self.emit(f"{temporary} = {value}")
         for target in node.targets:
             self.assign(target, temporary)
@@ -130,7 +130,7 @@ class Statements:
             self.assign(node.target, self.expressions.operation(node, node.op, old, value))
             return
         # The array or record and its index are evaluated once.
-        where = self.fresh()
+        where = self.next_number()
         self.emit(f"_t{where} = {self.expressions.text(node.target.value)}")
         if isinstance(node.target, ast.Subscript):
             self.emit(f"_i{where} = {self.expressions.index(node.target.slice)}")
@@ -151,7 +151,7 @@ class Statements:
                 value = "_t"
             self.emit(f"{name} = {value} if _m is {home} else blend(_m, {value}, {name})")
         elif isinstance(target, (ast.Tuple, ast.List)):
-            temporary = f"_t{self.fresh()}"
+            temporary = f"_t{self.next_number()}"
             parts = [f"{temporary}_{i}" for i in range(len(target.elts))]
             self.emit(f"{', '.join(parts)}, = unpack(_m, {value}, {len(parts)})")
             for element, part in zip(target.elts, parts, strict=True):
@@ -175,7 +175,7 @@ class Statements:
             self.emit(self.expressions.text(node.value))
 
     def write_Assert(self, node: ast.Assert, region: Region) -> None:
-        number = self.fresh()
+        number = self.next_number()
         message = ast.unparse(node.msg) if node.msg is not None else ast.unparse(node.test)
         self.emit(f"_t{number} = narrow(_m, logical_not({self.expressions.text(node.test)}))")
         self.emit(f"if _t{number} is not False:")
@@ -188,7 +188,7 @@ class Statements:
     # Control flow.
 
     def write_If(self, node: ast.If, region: Region) -> None:
-        n = self.fresh()
+        n = self.next_number()
         test = self.expressions.text(node.test)
         ways = analysis.leaves([node])
         both = bool(node.orelse) or bool(ways)

@@ -36,7 +36,7 @@ class ObservedArray(LaneArray):
     __slots__ = ("memory", "start", "stray", "unit")
     machine: ObservedMachine
 
-    def belongs(self, memory: Memory) -> None:
+    def assign_memory(self, memory: Memory) -> None:
         """Set the memory of which the array is a part."""
         self.memory = memory
         self.stray: Mask = False
@@ -56,7 +56,7 @@ class ObservedArray(LaneArray):
         view = type(self)(
             self.machine, self.name, plain.buffer, self.offset, self.lengths, self.strides, self.lead
         )
-        view.belongs(self.memory)
+        view.assign_memory(self.memory)
         view.stray = self.stray
         return view
 
@@ -199,7 +199,7 @@ class ObservedMachine(Machine):
             if listener.collects_errors:
                 listener.wrong(self, lane, kind, what, array or "", element)
 
-    def at(self, line: CodeLine, mask: Mask) -> None:
+    def begin_statement(self, line: CodeLine, mask: Mask) -> None:
         """Note the line that runs, and report a statement."""
         self.line = line
         for statement in self._on_statement:
@@ -286,4 +286,4 @@ class ObservedMachine(Machine):
     def _remember(self, made: Any, key: Any, make: Callable[[], Memory]) -> None:
         if key not in self.memories:
             self.memories[key] = make()
-        made.belongs(self.memories[key])
+        made.assign_memory(self.memories[key])

@@ -1,7 +1,7 @@
 """Lane programs that report to observers: the line that runs, its floating-point operations, how threads cooperate.
 
-`ObservedWriter` writes the program of a kernel with a call ``_rt.at(line, _m)`` before each statement, and with
-operators and intrinsics that report what they do. Accesses to memory are reported by `ObservedArray`.
+`ObservedWriter` writes the program of a kernel with a call ``_rt.begin_statement(line, _m)`` before each statement,
+and with operators and intrinsics that report what they do. Accesses to memory are reported by `ObservedArray`.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class ObservedWriter(FunctionWriter):
         line = self.code_lines.setdefault(
             (statement.lineno, copies), CodeLine(self.code, statement.lineno, copies)
         )
-        self.emit(call("_rt.at", self.names.constant(line), "_m"))
+        self.emit(call("_rt.begin_statement", self.names.constant(line), "_m"))
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         # Observers see one iteration after the other.
