@@ -213,6 +213,7 @@ def _launcher(operation: Callable[..., Any], *arguments: Any) -> Callable[[], No
 DECODE_CASES = (
     # num_seqs, num_q_heads, num_kv_heads, head_dim, seq_len, algorithm, dtype
     (64, 16, 16, 128, 256, "naive", "float32"),
+    (64, 16, 16, 128, 2048, "warp", "float32"),
     (64, 16, 16, 128, 2048, "block", "float32"),
     (64, 32, 8, 128, 4096, "block", "float32"),
     (64, 16, 16, 128, 2048, "tile", "float32"),
