@@ -161,7 +161,7 @@ def test_tour_with_a_wrong_write_fails(capsys, prompts):
     with kernels.installed(mutant):
         status, out, _ = run(capsys, "tour", "--text", str(prompts), "--json")
     assert status == 1
-    assert "A: the gathered keys or values are not those written" in json.loads(out)["checks"]["failures"]
+    assert "A: the gathered keys or values differ from those written" in json.loads(out)["checks"]["failures"]
 
 
 @pytest.mark.parametrize(
@@ -466,4 +466,4 @@ def test_profile_and_sanitize_need_a_launch_and_count_none_of_the_import(capsys,
         assert "nothing must launch a kernel, got no launch" in err
         status, _, err = run(capsys, command, "write_kv", "--algorithm", "block")
         assert status == 2
-        assert "--algorithm is for paged_attention, got it for write_kv" in err
+        assert "--algorithm applies only to paged_attention, got write_kv" in err

@@ -488,7 +488,7 @@ def test_a_trace_without_ids_has_no_hit_rate(capsys, tmp_path):
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
     status, out, _ = run(capsys, path, "--json", figures, "--plot", plot)
     assert status == 0
-    assert "Prefix cache: this trace does not say which prompts begin alike" in out
+    assert "Prefix cache: this trace does not say which prompts share a prefix" in out
     record = json.loads(figures.read_text(encoding="utf-8"))
     assert record["prefix_cache"] is None
     assert record["num_slots"] == 819_200

@@ -69,7 +69,7 @@ class Workload:
         Where the requests come from, in words.
     requests : list of Request
     max_new_tokens : int or None
-        Length that the answers are cut to; None if none is longer.
+        Length to which answers are cut; None if no answer is longer.
     trace : Trace or None
         The whole trace; None if the requests are the prompts of a text.
     """
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def serve(server: Server, narrator: Narrator) -> dict[str, Any]:
-    """Serve all requests; return the memory in use when most blocks were."""
+    """Serve all requests; return the memory at the step with the most blocks in use."""
     fullest: dict[str, Any] = {"num_used_blocks": -1}
     first = server.waiting[0]
     total = first.max_new_tokens + sum(request.max_new_tokens for request in server.waiting)
