@@ -433,7 +433,7 @@ def test_profile_says_where_a_kernel_fails_and_sanitize_goes_on(capsys, mine):
         ),
         (["{mine}::reverse"], "that launches kernels, got a kernel; functions in the file"),
         (["{mine}::scaled"], "scaled must have no parameters, got scaled.factor."),
-        (["{mine}::right", "--shape", "seq_len=3"], "--shape is for operations"),
+        (["{mine}::right", "--shape", "seq_len=3"], "--shape applies only to operations"),
     ],
 )
 def test_profile_and_sanitize_say_what_they_can_run(capsys, mine, words, message):

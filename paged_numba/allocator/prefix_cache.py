@@ -55,7 +55,8 @@ class PrefixCache:
         self._blocks = array("i", [NONE])
         self._uses = array("i", [1])
         self._vacant = array("i")
-        # By node, blocks in use that hold the same tokens as the node's block; one of them replaces it when it is forgotten.
+        # Indexed by node: blocks in use that hold the same tokens as the node's block. One of them replaces the block
+        # when the block is forgotten.
         self._twins: dict[int, dict[int, None]] = {}
         # Indexed by block: its node, and its neighbours in a ring of idle blocks. The block to evict first comes after
         # the sentinel `num_blocks`.

@@ -52,8 +52,8 @@ class PagedPool:
     Attributes
     ----------
     num_prompt_tokens, num_found_tokens : int
-        Prompt tokens, and the prompt tokens that the prefix cache found. Each request counts when it is first admitted: a
-        preempted request that finds its own blocks again does not count twice.
+        Prompt tokens, and the prompt tokens that the prefix cache found. Each request counts when it is first admitted:
+        a preempted request that finds its own blocks again does not count twice.
     """
 
     def __init__(

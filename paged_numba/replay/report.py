@@ -140,7 +140,7 @@ def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"Prefix cache: prompts with the same prefix share blocks of {hits['block_size']} tokens. The hit rate is the",
+            f"Prefix cache: prompts share prefixes in blocks of {hits['block_size']} tokens. The hit rate is the",
             "share of prompt tokens found when requests are first admitted, not after a preemption.",
             "",
             table(header, rows),

@@ -61,7 +61,7 @@ class _Simulation:
         self.num_arrived = 0
         self.waiting: deque[int] = deque()
         self.running: dict[int, None] = {}  # in the order of arrival
-        # Whether the first waiting request may fit. Once it has not fit, only freed memory or a new prefix can change that.
+        # Whether the first waiting request may fit. After a failure, only freed memory or a new prefix can change that.
         self.retry = True
         # The length of a running request is offsets[request] + step: it grows by one a step.
         self.offsets = [0] * num_requests
