@@ -232,7 +232,7 @@ def test_a_notebook_shows_a_large_pool_as_text(num_blocks, num_sequences, num_se
     ("corrupt", "message"),
     [
         (lambda cache: cache._keys.__setitem__(2, None), "continues from node 2, which was removed"),
-        (lambda cache: cache._keys.__setitem__(2, b""), "node 2 is found by a key that is not its own"),
+        (lambda cache: cache._keys.__setitem__(2, b""), "node 2 is found by a wrong key"),
         (lambda cache: cache._nodes.__setitem__(1, 1), "node 2 has block 1, which has node 1"),
         (lambda cache: cache._blocks.__setitem__(2, -1), "block 1 has node 2, which has block -1"),
         (lambda cache: cache._twins.__setitem__(1, {1: None}), "is a twin of another node's block"),

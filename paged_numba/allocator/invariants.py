@@ -108,7 +108,7 @@ def check_prefixes(prefixes: PrefixCache, in_use: Iterable[int]) -> None:
         )
         uses[node] += 1
     for key, node in prefixes._found.items():
-        assert prefixes._keys[node] == key, f"node {node} is found by the key of another node"
+        assert prefixes._keys[node] == key, f"node {node} is found by a wrong key"
         uses[prefixes._parents[node]] += 1
     for node, block in enumerate(blocks):
         assert block == NONE or nodes[block] == node, (

@@ -56,8 +56,8 @@ class Recording:
         rows : sequence of tuple of int
             A row for each event, in order of time; the last row is the end of the replay. Columns: step; allocated
             slots; slots that running requests hold, those that they will ever fill, and those that they have filled,
-            each summed over the requests (a shared slot counts for each); stranded slots; numbers of requests that run, that wait, and
-            that were preempted in this step.
+            each summed over the requests (a shared slot counts for each); stranded slots; numbers of requests that
+            run, that wait, and that were preempted in this step.
         refused : list of int
         """
         table = np.array(rows, np.int64)
