@@ -224,7 +224,7 @@ def test_a_notebook_shows_a_large_pool_as_text(num_blocks, num_sequences, num_se
         pool.fork(0, name)
     html = pool._repr_html_()
     assert (html is not None) == ((num_blocks, num_sequences, num_seq_blocks) == (256, 16, 32))
-    # None stands for the plain text; a picture stays small.
+    # None makes a notebook show the plain text; a picture stays small.
     assert html is None or len(html) < 500_000
 
 

@@ -303,7 +303,7 @@ def test_requests_are_paragraphs_of_bytes():
     assert [bytes(request.prompt) for request in requests] == [b"one", b"two\nli"]
     assert [request.max_new_tokens for request in requests] == [3, 4]
     assert requests[0].final_length == 5
-    # The second is cut to 10 - 4 bytes, and so are lengths.
+    # The second prompt is cut to 10 - 4 bytes, and so are prompts of a trace.
     assert bytes(requests[1].prompt) == b"two\nli"
     assert len(from_trace(Trace("", None, np.array([100]), np.array([50])), 4, 10)[0].prompt) == 6
 

@@ -140,7 +140,7 @@ def search(
 
 
 def append(cache: pn.PagedKVCache, seq_id: int, key: Any, value: Any) -> list[tuple[int, int, int]]:
-    """Write the key and value of a token; return the copy that was made first, if one was."""
+    """Write the key and value of a token; return the copy that was made first, if any."""
     before = cache.allocator.block_table(seq_id)
     cache.append(seq_id, key, value)
     after = cache.allocator.block_table(seq_id)
@@ -195,7 +195,7 @@ def dense_search(
 
 @dataclass
 class Checks:
-    """Comparisons with the dense search, and those that failed.
+    """Comparisons with the dense search, and failed comparisons.
 
     Attributes
     ----------

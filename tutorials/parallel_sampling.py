@@ -59,7 +59,7 @@ class Sample:
 
 @dataclass
 class Checks:
-    """Comparisons with dense attention, and those that failed.
+    """Comparisons with dense attention, and failed comparisons.
 
     Attributes
     ----------

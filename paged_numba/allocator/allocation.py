@@ -52,7 +52,7 @@ class AllocatorStats:
     num_shared_blocks : int
         Used blocks that more than one sequence holds.
     num_sequences : int
-        Sequences in the pool; those that are swapped out do not count.
+        Sequences in the pool; sequences that are swapped out do not count.
     num_tokens : int
         Tokens of these sequences. A token in a shared block counts once for each sequence, and a token whose block was
         released counts too.

@@ -26,7 +26,7 @@ def check_pool_size(num_blocks: int, block_size: int) -> None:
 
 
 class BlockPool:
-    """Reference counts of all blocks, and the free blocks: empty ones, and idle ones of the prefix cache.
+    """Reference counts of all blocks, and the free blocks: empty blocks, and idle blocks of the prefix cache.
 
     Attributes
     ----------

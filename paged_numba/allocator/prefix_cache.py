@@ -100,7 +100,7 @@ class PrefixCache:
         node : int
             Node of the last block.
         replaced : list of int
-            Idle blocks that held the same tokens; the cache no longer knows them.
+            Idle blocks that held the same tokens; the cache has forgotten them.
         """
         replaced = []
         found, block_of, node_of, uses, key_of = (

@@ -80,7 +80,7 @@ def compiler() -> str:
     try:
         # The compiler needs several libraries. Compiling a kernel shows that all are there.
         cuda.compile_ptx(store, cuda.types.void(cuda.types.float32[:]), cc=(8, 0))
-    except Exception as error:  # which one depends on the version of numba-cuda
+    except Exception as error:  # its type depends on the version of numba-cuda
         return f"missing: {textwrap.shorten(str(error), 60, placeholder=' ...')}"
     return "found"
 

@@ -27,7 +27,7 @@ BYTES_PER_TOKEN = 2 * NUM_KV_HEADS * HEAD_DIM * 4
 """K and V of one token, float32."""
 
 POOL_SHARE = 0.6
-"""Blocks of the pool, as a share of what all requests need at once: less than 1, so that some wait."""
+"""Blocks of the pool, as a share of the blocks that all requests need at once: less than 1, so that some wait."""
 
 MAX_LEN = 2048
 """Tokens that a server without paging would reserve for each sequence. Longer prompts are cut."""

@@ -125,7 +125,7 @@ class WarpAccess(Picture):
             drawing.text(
                 left + (lane + 0.5) * cell, lane_y + 15, str(lane), "small on" if active else "small q"
             )
-        # All touched cache lines have the same width; a gap separates those that are not neighbours.
+        # All touched cache lines have the same width; a gap separates lines that are not neighbours.
         lines = self.lines
         gaps = [int(b != a + 1) for a, b in pairwise(lines)]
         gap = min(10.0, 0.25 * width / (sum(gaps) or 1))

@@ -5,10 +5,10 @@ Time passes in steps of equal length. A step does, in this order:
 1. Each running request, the earliest first, takes a slot for the token that it generated in the step before. If
    no memory is free, the running request that arrived last is preempted: its memory is freed, and it becomes the
    first in the queue; when it is admitted again, all its tokens so far are computed again.
-2. Waiting requests are admitted in order of arrival while the next one fits; none is admitted in a step that
-   preempted a request.
-3. Each running request generates a token; the prompts of those just admitted are computed as well. A request that
-   has all its tokens ends, and its memory is free in the next step.
+2. Waiting requests are admitted in order of arrival while the next one fits; no request is admitted in a
+   step that preempted a request.
+3. Each running request generates a token; the prompts of requests just admitted are computed as well. A request
+   that has all its tokens ends, and its memory is free in the next step.
 
 So a request with p prompt tokens and n to generate holds p, p + 1, …, p + n - 1 tokens in n steps. vLLM schedules
 in this way, but also limits the batch (`max_num_seqs`, `max_num_batched_tokens`); here, memory alone does. Steps in
@@ -63,7 +63,7 @@ class _Simulation:
         self.running: dict[int, None] = {}  # in the order of arrival
         # Whether the first waiting request may fit. After a failure, only freed memory or a new prefix can change that.
         self.retry = True
-        # The length of a running request is offsets[request] + step: it grows by one a step.
+        # The length of a running request is offsets[request] + step: it grows by one each step.
         self.offsets = [0] * num_requests
         self.lens: list[int] = trace.prompt_lens.tolist()  # length at the next admission
         self.capacities = [0] * num_requests

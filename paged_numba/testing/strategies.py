@@ -353,7 +353,7 @@ def grid_batches(
 
 @st.composite
 def merge_parts(draw: st.DrawFn) -> list[tuple[Any, Any]]:
-    """Draw outputs and LSEs of attention to three sets of keys; those of an empty set are NaN and -inf."""
+    """Draw outputs and LSEs of attention to three sets of keys; an empty set has output NaN and LSE -inf."""
     rng = np.random.default_rng(draw(seeds, label="seed"))
     shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from((1, 5, 40))), label="shape")
     dtype = draw(st.sampled_from(STORAGE[:3]), label="dtype")

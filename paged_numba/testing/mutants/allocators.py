@@ -217,7 +217,7 @@ class SwappedNeverFreed(BlockAllocator):
 
 
 class ReleasesTooMuch(BlockAllocator):
-    """Takes the window one token too short."""
+    """Uses a window that is one token too short."""
 
     def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
         return super().release(seq_id, max(1, int(window) - 1))

@@ -28,7 +28,7 @@ class KernelMutant:
     module : str
         Module of ``paged_numba.kernels`` that holds the kernel.
     old, new : str
-        Text of the source that is replaced, and what replaces it; `old` occurs once.
+        Source text to replace, and its replacement; `old` occurs once.
     operation : str
         The property that must fail, see tests/test_mutants.py: ``attend``, ``attend infinite``, ``attend textbook``,
         ``exact``, ``hide``, ``blind``, ``sanitize``, ``many heads``, ``sanitize many heads``, ``merge``, ``write``,
