@@ -122,7 +122,9 @@ class Narrator:
             self.say(f"{step} {names} has filled its blocks and takes block {detail['block']}.")
         elif event.kind == "free":
             count = len(detail["blocks"])
-            self.say(f"{step} {names} is done and frees its {count} blocks; {pool.num_free_blocks} are free.")
+            self.say(
+                f"{step} {names} is done and lets go of its {count} blocks; {pool.num_free_blocks} are free."
+            )
 
     def conclude(self, record: dict[str, Any]) -> None:
         """Print the result of the check and the memory."""
