@@ -1,4 +1,4 @@
-"""Hypothesis profiles, what needs which package, and the reason why tests marked ``gpu`` are skipped."""
+"""Hypothesis profiles, the packages that test files need, and the reason for skipping tests marked ``gpu``."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from paged_numba.commands import doctor
 try:
     from hypothesis import HealthCheck, settings
 except ImportError:
-    # A machine with a GPU may have Numba, NumPy and pytest alone: what needs no Hypothesis runs there.
+    # A machine with a GPU may have only Numba, NumPy and pytest: tests that need no Hypothesis run there.
     collect_ignore = [
         str(path)
         for path in Path(__file__).parent.rglob("test_*.py")
@@ -29,7 +29,7 @@ else:
 
 @pytest.fixture(scope="session")
 def cuda_compiler():
-    """Skip where kernels cannot be compiled for a GPU; none is needed."""
+    """Skip if kernels cannot be compiled for a GPU; compiling needs no GPU."""
     found = doctor.compiler()
     if found != "found":
         pytest.skip(f"the CUDA compiler, which the cuda13 extra brings, is {found}")

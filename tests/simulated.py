@@ -1,6 +1,6 @@
-"""What `test_cudasim.py` runs on Numba's simulator and on lockstep: every operation on tiny ragged batches.
+"""Script of `test_cudasim.py`: runs every operation on tiny ragged batches, on Numba's simulator or on lockstep.
 
-``python simulated.py FILE PART`` saves the results of the target that the process has, of one part of the batches.
+``python simulated.py FILE PART`` saves the results of one part of the batches on the process's target.
 """
 
 import os
@@ -31,7 +31,7 @@ OPTIONS = {"window": 4, "softcap": 5.0, "alibi_slopes": np.array([0.5, 0.1]), "s
 
 
 def batch(dtype, layout):
-    """Return query, key, value and caches of NaN."""
+    """Return query, key and value, and caches filled with NaN."""
     rng = np.random.default_rng(0)
     head_dim = 8 if layout == "packed" else 3
     key, value = rng.standard_normal((2, len(SLOTS), 1, head_dim)).astype(dtype)
@@ -42,14 +42,14 @@ def batch(dtype, layout):
 
 
 def algorithms(dtype, layout):
-    """Return those that differ for a storage: cascade launches the kernels of split."""
+    """Return the algorithms to run for a storage; cascade is run once, since it launches the kernels of split."""
     if layout == "packed":
         return ("auto",)
     return ALGORITHMS if dtype == np.float32 else ALGORITHMS[:-1]
 
 
 def run(target="auto", part=None):
-    """Yield each result by a name, of all batches or of one of `NUM_PARTS` parts."""
+    """Yield the name and the value of each result, of all batches or of one of `NUM_PARTS` parts."""
     for dtype, layout in STORAGE if part is None else STORAGE[part::NUM_PARTS]:
         name = f"{dtype.name} {layout}"
         where = {"layout": layout, "target": target}
@@ -85,6 +85,6 @@ if __name__ == "__main__":
         # The simulator's threads run one at a time. On one core they take turns four times as fast as across cores.
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(sys.argv[2]) % len(cores)]})
-    # As bits: NumPy's files know no ml_dtypes.
+    # As bits: NumPy's files cannot store ml_dtypes.
     results = run(part=int(sys.argv[2]))
     np.savez(sys.argv[1], **{name: result.view(f"u{result.itemsize}") for name, result in results})

@@ -224,7 +224,7 @@ def test_a_notebook_shows_a_large_pool_as_text(num_blocks, num_sequences, num_se
         pool.fork(0, name)
     html = pool._repr_html_()
     assert (html is not None) == ((num_blocks, num_sequences, num_seq_blocks) == (256, 16, 32))
-    # None stands for the plain text; a picture stays small.
+    # None makes a notebook show the plain text; a picture stays small.
     assert html is None or len(html) < 500_000
 
 
@@ -232,7 +232,7 @@ def test_a_notebook_shows_a_large_pool_as_text(num_blocks, num_sequences, num_se
     ("corrupt", "message"),
     [
         (lambda cache: cache._keys.__setitem__(2, None), "continues from node 2, which was removed"),
-        (lambda cache: cache._keys.__setitem__(2, b""), "node 2 is found by a key that is not its own"),
+        (lambda cache: cache._keys.__setitem__(2, b""), "node 2 is found by a wrong key"),
         (lambda cache: cache._nodes.__setitem__(1, 1), "node 2 has block 1, which has node 1"),
         (lambda cache: cache._blocks.__setitem__(2, -1), "block 1 has node 2, which has block -1"),
         (lambda cache: cache._twins.__setitem__(1, {1: None}), "is a twin of another node's block"),

@@ -119,7 +119,7 @@ def test_torch_tensors_are_read_and_written_in_place_and_give_tensors(storage, l
 
 
 class Foreign:
-    """An array of another library, which counts how often it is asked for its memory."""
+    """An array of another library, which counts the requests for its memory."""
 
     def __init__(self, array):
         self.array, self.adopted = array, 0

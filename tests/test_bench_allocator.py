@@ -24,7 +24,7 @@ def test_bench_allocator_prints_each_operation_and_writes_json(capsys, tmp_path)
     assert figures["exponents"].keys() == figures["microseconds"]["1000"].keys()
     for operation, exponent in figures["exponents"].items():
         times = [figures["microseconds"][size][operation] for size in ("1000", "2000")]
-        # Two points: the slope is that of the line through them.
+        # Two points: the exponent is the slope of the line through them.
         assert exponent == pytest.approx(np.log(times[1] / times[0]) / np.log(2))
         assert f"{operation} " in printed
 

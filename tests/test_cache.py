@@ -82,7 +82,7 @@ def test_sizes_that_the_kernels_do_not_run_are_refused(sizes, error, message):
 
 
 class Fake:
-    """Something that has a shape and a dtype, and no memory."""
+    """An object that has a shape and a dtype, but no memory."""
 
     shape, dtype = (1, 2, 3), np.dtype(np.float32)
 
@@ -150,7 +150,7 @@ def test_released_tokens_are_not_gathered_and_survive_a_swap():
     subject = cache(4)
     key, value = tokens(11)
     subject.add("a", key, value)
-    # Token 10 sees 7 to 10: of 4 + 4 + 3 tokens the first 4 go.
+    # Token 10 sees 7 to 10: of 4 + 4 + 3 tokens the first 4 are released.
     assert subject.release("a", 4) == 1
     assert subject.block_tables(["a"]).tolist() == [[-1, 1, 2]]
     subject.swap_out("a")

@@ -161,7 +161,7 @@ def test_tour_with_a_wrong_write_fails(capsys, prompts):
     with kernels.installed(mutant):
         status, out, _ = run(capsys, "tour", "--text", str(prompts), "--json")
     assert status == 1
-    assert "A: the gathered keys or values are not those written" in json.loads(out)["checks"]["failures"]
+    assert "A: the gathered keys or values differ from those written" in json.loads(out)["checks"]["failures"]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_requests_are_paragraphs_of_bytes():
     assert [bytes(request.prompt) for request in requests] == [b"one", b"two\nli"]
     assert [request.max_new_tokens for request in requests] == [3, 4]
     assert requests[0].final_length == 5
-    # The second is cut to 10 - 4 bytes, and so are lengths.
+    # The second prompt is cut to 10 - 4 bytes, and so are prompts of a trace.
     assert bytes(requests[1].prompt) == b"two\nli"
     assert len(from_trace(Trace("", None, np.array([100]), np.array([50])), 4, 10)[0].prompt) == 6
 
@@ -433,7 +433,7 @@ def test_profile_says_where_a_kernel_fails_and_sanitize_goes_on(capsys, mine):
         ),
         (["{mine}::reverse"], "that launches kernels, got a kernel; functions in the file"),
         (["{mine}::scaled"], "scaled must have no parameters, got scaled.factor."),
-        (["{mine}::right", "--shape", "seq_len=3"], "--shape is for operations"),
+        (["{mine}::right", "--shape", "seq_len=3"], "--shape applies only to operations"),
     ],
 )
 def test_profile_and_sanitize_say_what_they_can_run(capsys, mine, words, message):
@@ -466,4 +466,4 @@ def test_profile_and_sanitize_need_a_launch_and_count_none_of_the_import(capsys,
         assert "nothing must launch a kernel, got no launch" in err
         status, _, err = run(capsys, command, "write_kv", "--algorithm", "block")
         assert status == 2
-        assert "--algorithm is for paged_attention, got it for write_kv" in err
+        assert "--algorithm applies only to paged_attention, got write_kv" in err

@@ -1,4 +1,4 @@
-"""Numba's simulator, which shares nothing with lockstep but the kernels, as a witness."""
+"""Numba's simulator as an independent check: it shares only the kernels with lockstep."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ def on_the_simulator(tmp_path_factory):
 
 
 def test_simulator_and_lockstep_agree(on_the_simulator):
-    """Copies bit for bit; sums within rounding: where lockstep has float32, the simulator has Python's float64."""
+    """Copies agree bit for bit, sums within rounding: lockstep sums in float32, the simulator in Python's float64."""
     names = set()
     for name, result in simulated.run("lockstep"):
         names.add(name)

@@ -1,4 +1,4 @@
-"""README and docs: every example runs and prints what stands there, every command and link is right."""
+"""README and docs: every example runs and prints the output shown; every command and link works."""
 
 import ast
 import builtins
@@ -45,8 +45,8 @@ def test_readme_is_read_in_a_minute():
     assert len(TEXTS["README.md"].split()) <= 1000
 
 
-# Examples. A block of Python is a program of its own; its first line may name its file. What it prints is in the block
-# of text after it, and the pictures that it saves are those in docs/images.
+# Examples. Each Python code block is a separate program; its first line may name its file. The text block after it is
+# its output, and the pictures that it saves are in docs/images.
 
 EXAMPLES = [
     pytest.param(code, printed, id=f"{name}-{place}")
@@ -178,8 +178,8 @@ def test_operations_page_explains_every_algorithm():
     assert set(ALGORITHMS) <= set(re.findall(r"^\| `(\w+)` \|", TEXTS["docs/operations.md"], re.M))
 
 
-# What lockstep runs and what it refuses, as docs/lockstep.md lists it. Each construct that is refused, by the page's
-# name of it: the body of a kernel, and what the error says (the same name if None).
+# What lockstep runs and refuses, as docs/lockstep.md lists it. By the page's name of each refused construct: the
+# body of a kernel, and the name in the error (the same name if None).
 
 REFUSED = {
     "a list": ("y = [1, 2]", None),
@@ -247,7 +247,7 @@ def test_lockstep_page_lists_all_that_is_refused():
 
 
 def test_lockstep_page_decides_on_all_syntax():
-    """Each statement and expression is in the page's kernel, which runs, or in one that is refused."""
+    """Each kind of statement and expression is in the page's kernel, which runs, or in a kernel that is refused."""
     asynchronous = "async with x:\n    await x\nasync for y in x:\n    yield"
     bodies = [*(body for body, _ in REFUSED.values()), "yield from x"]
     texts = [

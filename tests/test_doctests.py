@@ -1,4 +1,4 @@
-"""The examples in docstrings: each does what it shows, and every public name has one.
+"""The examples in docstrings: each prints what it shows, and every public name has an example.
 
 Those of lockstep are run by tests/lockstep/test_doctests.py.
 """

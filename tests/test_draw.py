@@ -1,4 +1,4 @@
-"""The data behind the pictures, worked out by hand; and pictures that stand alone."""
+"""The data behind the pictures, worked out by hand; and pictures that are self-contained."""
 
 import sys
 import xml.etree.ElementTree as ET
@@ -31,7 +31,7 @@ def trace_copy(kernels, stride, offset=0):
 
 
 def texts(picture):
-    """Return what a picture says, from its XML, which must be sound."""
+    """Return the texts in a picture; its XML must be well-formed."""
     root = ET.fromstring(picture.svg())
     return [element.text for element in root.iter() if element.tag.endswith("text")]
 
@@ -161,7 +161,7 @@ def test_pools_as_text():
     pool.fork("a", "b")
     pool.release("a", 1)
     lines = text.pool_map(pool, {"a": "a", "b": "b"}).splitlines()
-    # a gave up blocks 0 and 1, and shares block 2.
+    # a has released blocks 0 and 1, and shares block 2.
     assert lines[0] == f"   0 |bb+{'.' * 61}|"
     assert lines[-2:] == [f" 960 |{'.' * 64}|", "     ... and 3 more blocks"]
     assert text.block_tables(pool, ["a"]).splitlines()[2].split() == ["a", "-1", "-1", "2", "9", "3"]
@@ -185,7 +185,7 @@ def test_pool_over_time(pool):
 
 
 def polylines(picture):
-    """Return the points of each stretch of the first chart's lines; the legend's, of 26 pixels, are left out."""
+    """Return the points of each stretch of the first chart's lines, without the 26-pixel lines of the legend."""
     found = [
         [tuple(map(float, place.split(","))) for place in element.get("points").split()]
         for element in ET.fromstring(picture.svg()).iter()

@@ -1,4 +1,4 @@
-"""Every kernel on the GPU and on lockstep, in one process; skipped where there is no GPU."""
+"""Every kernel on the GPU and on lockstep, in one process; skipped if there is no GPU."""
 
 import numpy as np
 import pytest

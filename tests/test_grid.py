@@ -1,6 +1,6 @@
 """Attention over the sizes of real models, and over sizes that no model has, within fixed tolerances.
 
-The default profile draws a few cells of the grid; with ``--hypothesis-profile=thorough`` each is a test of its own.
+The default profile draws a few cells of the grid; with ``--hypothesis-profile=thorough`` each cell is a separate test.
 """
 
 import itertools

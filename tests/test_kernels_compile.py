@@ -1,4 +1,4 @@
-"""Every kernel type-checks and compiles for a GPU, with none here: lockstep does not type-check as Numba does."""
+"""Every kernel compiles for a GPU, on a machine without a GPU: Numba checks types that lockstep does not."""
 
 import functools
 import importlib
@@ -50,7 +50,7 @@ def signatures(query, cache, order="C"):
 
 NAMES = sorted(signatures("float32", "float32"))
 SIZES = [(1, 64), (8, 128), (16, 128), (16, 256), (64, 128), (128, 256)]
-"""Query rows and threads for which the kernel of tiles is made; its launches use more of them."""
+"""Query rows and threads for which the tile kernel is compiled here; launches use further sizes."""
 
 
 def kernels():
@@ -108,8 +108,9 @@ def test_attention_tile_fits_shared_memory_and_keeps_sums_of_up_to_16_rows_in_re
     )
     shared = sum(int(size) for size in re.findall(r"\.shared .*?\[(\d+)\]", ptx))
     assert 0 < shared <= 48 * 1024
-    # Local memory means that a loop over rows was not unrolled. With 16 rows that is at most the one for keys that not
-    # all rows see: 4 loads and 4 stores of 16 bytes a tile beside it. Of more rows it holds sums and scores.
+    # Local memory means that a loop over rows was not unrolled. With 16 rows, that may only be the loop for keys that
+    # not all rows see, with 4 more loads and 4 more stores of 16 bytes a tile. With more rows, local memory holds sums
+    # and scores.
     local = sum(int(size) for size in re.findall(r"\.local .*?\[(\d+)\]", ptx))
     rows = sizes[0]
     assert local <= (0 if rows < 16 else 4 * 16 if rows == 16 else 4 * (rows + 16))

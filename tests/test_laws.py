@@ -1,6 +1,6 @@
 """What must not change attention: how keys and values are stored, and how the work is divided.
 
-Which results are the same bit for bit, and which within rounding, is said in `paged_numba.testing.laws`.
+`paged_numba.testing.laws` says which results are equal bit for bit, and which within rounding.
 """
 
 import numpy as np
@@ -57,7 +57,7 @@ def test_attention_is_the_same_for_any_number_of_splits(batch, num_splits):
 @few
 @given(batch=rows, cuts=st.lists(st.floats(0, 1), max_size=3), seed=seeds)
 def test_any_chunking_of_a_prompt_gives_the_same_result(batch, cuts, seed, algorithm):
-    # Some batches hold NaN where their own tokens do not look; those of the whole prompt do.
+    # Some batches hold NaN in keys that their own tokens do not see, but tokens of the whole prompt see them.
     assume(not any(np.isnan(key.astype(np.float32)).any() for key in batch.keys))
     laws.chunking(batch, cuts, seed, algorithm, TARGET)
 

@@ -1,4 +1,4 @@
-"""The properties notice every deliberately wrong kernel and allocator."""
+"""The properties find the fault in every deliberately wrong kernel and allocator."""
 
 import numpy as np
 import pytest

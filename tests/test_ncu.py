@@ -1,4 +1,4 @@
-"""The profiler's counts against Nsight Compute's, where there is a GPU and ``ncu``."""
+"""The profiler's counts against Nsight Compute's, if there is a GPU and ``ncu``."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ cuda.synchronize()
 
 @pytest.fixture(scope="module")
 def measured():
-    """Return by kernel and metric what ``ncu`` measures."""
+    """Return the measurements of ``ncu`` by kernel and metric."""
     ncu = shutil.which("ncu")
     if ncu is None:
         pytest.skip("ncu is not installed")

@@ -1,4 +1,4 @@
-"""The layout of the first vLLM kernels: what it is, what it saves, what it refuses."""
+"""The packed layout of the first vLLM kernels: its order in memory, its sectors, its refused arguments."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ def test_freed_blocks_are_found_until_they_are_needed_tails_first(pool):
     pool.commit("a")
     pool.free("a")
     assert (pool.num_free_blocks, pool.stats().num_cached_blocks) == (4, 2)
-    pool.add("b", ids("123456"))  # two blocks were empty; the tail "yz" goes, "wx" stays
+    pool.add("b", ids("123456"))  # two blocks were empty; the tail "yz" is evicted, "wx" stays
     assert pool.stats().num_evictions == 1
     assert [pool.is_cached(block) for block in range(4)] == [True, False, False, False]
     pool.free("b")
@@ -59,13 +59,13 @@ def test_what_cannot_be_found_any_more_is_not_kept():
     pool.add("a", ids("abcdef"))
     pool.commit("a")
     pool.release("a", 4)
-    pool.add("b", ids("1234567"))  # what comes after "a" is given up
+    pool.add("b", ids("1234567"))  # the blocks after "a" are evicted
     pool.free("b")
     pool.add("c", ids("xyz"))
     pool.commit("c")
     for name in "ca":
         pool.free(name)
-    assert pool.stats().num_cached_blocks == 4  # "a", and those of c
+    assert pool.stats().num_cached_blocks == 4  # "a", and the blocks of c
     pool.add("d", ids("12345678"))
     assert pool.add("e", ids("xyz!")).num_cached_tokens == 3
 

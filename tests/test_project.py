@@ -15,7 +15,7 @@ import paged_numba
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "paged_numba"
 
-# What each part of the package may import beside itself. A part is a module or folder at the root of paged_numba.
+# The parts that each part of the package may import. A part is a module or folder at the root of paged_numba.
 ALWAYS = {"errors", "arguments", "progress"}
 BELOW_CACHE = {
     "allocator",

@@ -1,4 +1,4 @@
-"""The oracle itself: against a witness in plain Python, one number at a time, and its laws."""
+"""The oracle: compared with plain Python that computes one number at a time, and its laws."""
 
 import math
 
@@ -12,7 +12,7 @@ from paged_numba.testing.strategies import seeds
 
 
 def witness(query, key, value, *, scale, causal, window, softcap, slopes, sinks, k_scale, v_scale):
-    """Attention as its docstring has it, without one NumPy operation on more than a number."""
+    """Return attention as the oracle's docstring defines it, with NumPy operations on single numbers only."""
     num_queries, num_q_heads, head_dim = query.shape
     seq_len, num_kv_heads, _ = key.shape
     out, lse = np.zeros(query.shape), np.zeros((num_queries, num_q_heads))

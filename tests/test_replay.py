@@ -1,4 +1,4 @@
-"""Replays of traces: each step beside a simulator that goes token by token, files that are no traces, the command."""
+"""Replays of traces: each step compared with a token-by-token simulator, malformed files, the command."""
 
 import contextlib
 import inspect
@@ -38,7 +38,7 @@ def small_pieces():
 
 @st.composite
 def drawn_traces(draw):
-    """Up to 8 requests, close in time; prompts begin alike often. Shrinks towards few, short and early ones."""
+    """Draw up to 8 requests, close in time; prompts often share a prefix. Shrinks towards few, short and early ones."""
     count = draw(st.integers(1, 8))
     prompts, outputs, gaps = (
         draw(st.lists(st.integers(low, high), min_size=count, max_size=count))
@@ -60,7 +60,7 @@ def drawn_traces(draw):
 
 
 class CountedBlocks:
-    """Blocks as numbers only: what a sequence needs is its length over the block size, rounded up."""
+    """Counts blocks only: a sequence needs its length over the block size, rounded up."""
 
     def __init__(self, trace, num_slots, block_size):
         self.total, self.block_size, self.lens = num_slots // block_size, block_size, {}
@@ -101,7 +101,7 @@ class CountedBlocks:
 
 
 class SharedBlocks(CountedBlocks):
-    """The allocator with its prefix cache, a token at a time, told of each step's end."""
+    """The allocator with its prefix cache, called for each token and at the end of each step."""
 
     def __init__(self, trace, num_slots, block_size):
         super().__init__(trace, num_slots, block_size)
@@ -138,7 +138,7 @@ class SharedBlocks(CountedBlocks):
 
 
 class Reserved(CountedBlocks):
-    """Slots as a list of owners; the first gap that is long enough is taken."""
+    """Slots as a list of owners; a request takes the first gap that is long enough."""
 
     def __init__(self, trace, num_slots, needs):
         self.slots, self.needs, self.lens = [None] * num_slots, [int(need) for need in needs], {}
@@ -169,7 +169,7 @@ class Reserved(CountedBlocks):
 
 
 def token_by_token(trace, memory):
-    """Return what each step holds, and the refused; see the docstring of `simulation` for the rules."""
+    """Return the state of each step and the refused requests; see the docstring of `simulation` for the rules."""
     prompts, outputs, finals = (a.tolist() for a in (trace.prompt_lens, trace.output_lens, trace.final_lens))
     coming = [(round(t * simulation.STEPS_PER_SECOND), i) for i, t in enumerate(trace.arrivals)]
     waiting, running, refused, generated, steps = [], [], [], [0] * len(trace), []
@@ -294,7 +294,7 @@ def test_reservations_are_in_order_and_hold_the_request(trace):
     assert (trace.final_lens == exact).all()
     assert (exact <= power).all()
     assert (power <= most).all()
-    # As many requests as fit at once, taken in order, are as many or more if each needs less.
+    # If each request needs less, at least as many requests, taken in order, fit at once.
     fits = [int((np.cumsum(needs) <= 60).sum()) for needs in (exact, power, most)]
     assert fits == sorted(fits, reverse=True)
 
@@ -346,11 +346,11 @@ def test_a_prompt_is_found_from_the_step_after_it_was_written():
     trace = traces.Trace("t", np.array([0, 0, 0.05]), np.full(3, 12), np.full(3, 9), ids)
     pool = pools.PagedPool(trace, 400, 4, share_prefixes=True)
     simulation.simulate(trace, pool)
-    # The second came with the first; the third finds all but the last block, of which a token must be computed.
+    # The second came with the first; the third finds all but the last block, in which a token must be computed.
     assert pool.allocator.stats().num_hit_tokens == 8
 
 
-# Wrong ones, which the oracle must notice.
+# Wrong simulations and pools, which the oracle must find.
 
 hunt = settings(
     max_examples=1000, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
@@ -418,7 +418,7 @@ def run(capsys, *words):
 
 @pytest.fixture
 def conversation(tmp_path):
-    """40 requests of which each second one repeats the prompt before it, and goes on."""
+    """40 requests; every second request repeats the prompt before it and continues it."""
     path = tmp_path / "conversation.jsonl"
     rng = np.random.default_rng(0)
     lines, first = [], 0
@@ -488,7 +488,7 @@ def test_a_trace_without_ids_has_no_hit_rate(capsys, tmp_path):
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
     status, out, _ = run(capsys, path, "--json", figures, "--plot", plot)
     assert status == 0
-    assert "Prefix cache: this trace does not say which prompts begin alike" in out
+    assert "Prefix cache: this trace does not say which prompts share a prefix" in out
     record = json.loads(figures.read_text(encoding="utf-8"))
     assert record["prefix_cache"] is None
     assert record["num_slots"] == 819_200

@@ -27,7 +27,7 @@ def all_kernels():
 
 
 class Seen(Observer):
-    """Notes which kernels run."""
+    """Records the names of the kernels that run."""
 
     def __init__(self):
         self.kernels = set()
@@ -103,7 +103,8 @@ def test_no_kernel_of_the_package_is_suspected(lens, block_size, heads, group, d
 
 
 def test_attention_is_known_to_store_into_its_outputs_only():
-    # What no kernel stores into needs no shadow memory: a number stored somewhere is no view of where it came from.
+    # An array that a kernel does not store into needs no shadow memory. Storing a number that was loaded from an array
+    # into another array must not count as a store into the first.
     from paged_numba.kernels.attention_block import attention_block_kernel
     from paged_numba.lockstep.sanitizer.stores import stored_parameters
 

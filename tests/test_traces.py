@@ -65,14 +65,14 @@ def times(least):
 
 
 def fraction(draw, nanoseconds):
-    """Return a fraction of a second as text: empty where it is 0, and with more digits than it needs at times."""
+    """Return a fraction of a second as text: empty if it is 0, and sometimes with more digits than needed."""
     digits = f"{nanoseconds:09d}".rstrip("0") + "0" * draw(st.sampled_from((0, 0, 2, 12)))
     return draw(st.sampled_from(".,")) + digits if digits else ""
 
 
 @st.composite
 def stamps(draw, nanoseconds, aware):
-    """Return a date and time of ISO 8601 that lies so many nanoseconds after `EPOCH`."""
+    """Return the ISO 8601 date and time of `EPOCH` plus a number of nanoseconds."""
     seconds, rest = divmod(nanoseconds, 10**9)
     offset = draw(st.integers(-14 * 60, 14 * 60)) * aware
     local = EPOCH + timedelta(seconds=seconds, minutes=offset)
@@ -230,7 +230,7 @@ def malformed_csv(draw):
     elif fault == "quote":
         message = "a line must be well-formed CSV, got an error: "
     else:
-        # Sound times, all the same, are followed by an earlier one, or by one of another kind.
+        # Equal times, which are valid, are followed by an earlier time or by a time of another kind.
         before, after = "2200-01-01T00Z", "2199-12-31T23:59:59.999999999Z"
         if fault == "kind":
             after = draw(st.sampled_from(("2200-01-02T00:00", "9999999999")))
@@ -336,7 +336,7 @@ def test_a_damaged_gzip_file_is_named(file, data):
     cut = data.draw(st.integers(2, len(content) - 1))
     with pytest.raises(InputError, match=r"^some/file: a gzip file must be complete and undamaged, got: "):
         read_bytes(content[:cut])
-    # A bit that flips is noticed, or it is one that means nothing: a time in the header, padding.
+    # A flipped bit is found, or it has no meaning: it lies in the time in the header, or in padding.
     place, bit = data.draw(st.integers(3, len(content) - 1)), data.draw(st.integers(0, 7))
     damaged = bytearray(content)
     damaged[place] ^= 1 << bit
@@ -479,7 +479,7 @@ MISREAD = {
     "a byte order mark is text": ('"utf-8-sig"', '"utf-8"'),
     "no gzip": (r'b"\x1f\x8b"', 'b"none"'),
 }
-"""Readers that misread sound files: the text of the module that is replaced, and by what."""
+"""Readers that misread sound files: the text of the module to replace, and its replacement."""
 
 MISREPORT = {
     "failures of Azure": ('"GeneratedTokens", 1', '"GeneratedTokens", 0'),

@@ -12,7 +12,7 @@ STORED = LENGTH * NUM_KV_HEADS * HEAD_DIM * 4
 
 
 def memory(algorithm, group, num_tokens=1, length=LENGTH, **options):
-    """Return what a launch loads of keys, and of values."""
+    """Return the memory counts of a launch's loads of keys, and of its loads of values."""
     rng = np.random.default_rng(0)
     caches = rng.standard_normal((2, 9, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM), np.float32)
     query = rng.standard_normal((num_tokens, group * NUM_KV_HEADS, HEAD_DIM), np.float32)
@@ -33,7 +33,7 @@ def loads(*args, **options):
 @pytest.mark.parametrize("group", [1, 2, 4, 5, 8, 16, 17, 64, 71, 128])
 def test_keys_and_values_are_loaded_once_for_all_heads_that_share_them(group):
     assert loads("tile", group) == (STORED, STORED)
-    # Of two splits each loads its half.
+    # Each of two splits loads its half.
     assert loads("split", group, num_splits=2) == (STORED, STORED)
     # A thread block or a warp for each head loads them for each head.
     assert loads("block", group) == (group * STORED, group * STORED)

@@ -43,7 +43,7 @@ def tokens(*shape):
 @pytest.mark.skipif(sys.platform == "win32", reason="sparse files need a request of their own there")
 @pytest.mark.parametrize("layout", ["NHD", "HND", "packed"])
 def test_int32_overflow_of_block_offsets(tmp_path, layout):
-    # 2**31 elements and more: 262,145 blocks of 16 x 8 x 64. The files are sparse, only what is touched is there.
+    # 2**31 elements and more: 262,145 blocks of 16 x 8 x 64. The files are sparse: only touched pages take space.
     num_blocks = 2**18 + 1
     shapes = layouts.cache_shapes(layout, np.float32, num_blocks, 16, 8, 64)
     assert np.prod(shapes[0]) == np.prod(shapes[1]) > 2**31
@@ -129,7 +129,7 @@ def test_finite_mask_values_beaten_by_very_negative_logits(algorithm):
     # Every visible score is -3e38: a mask of -1e30, say, would win against them.
     keys = np.full((5, 1, 1), -3e38, np.float32)
     values = np.arange(1, 6, dtype=np.float32).reshape(5, 1, 1)
-    # Next to 3e38 an LSE in float32 does not tell one key from two, so that splits cannot be weighed: take one.
+    # Next to 3e38, a float32 LSE is the same for one key and for two, so splits cannot be weighed: use one split.
     splits = {"num_splits": 1} if algorithm == "split" else {}
     query = np.ones((3, 1, 1), np.float32)
     out, lse = attend(keys, values, query, scale=1.0, algorithm=algorithm, **splits)
@@ -263,7 +263,7 @@ def test_an_fp8_scale_dropped(algorithm, dropped, by_head):
 
 
 class DLPackOnly:
-    """An array of another library, that says where it lies through DLPack alone."""
+    """An array of another library that shares its memory through DLPack alone."""
 
     def __init__(self, array):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
@@ -303,7 +303,7 @@ def test_overlapping_block_copies(pairs):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dim", [5, 32])
 def test_a_visible_key_that_is_no_number_hidden(bad, dim, algorithm):
-    # Only tokens that see it may be what the oracle says: NaN, or for -inf, which weighs nothing, the others.
+    # The result must be NaN; for -inf, which gives the key weight 0, it must be the result of the other keys.
     keys, values, query = (
         np.ones((70, 1, dim), np.float32),
         tokens(70, 1, dim),

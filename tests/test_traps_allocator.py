@@ -23,7 +23,7 @@ def ids(text):
 
 
 class SameHash(tuple):
-    """What a node is found by, with a hash that tells nothing."""
+    """Key of a node, with the same hash for all keys."""
 
     def __hash__(self):
         return 7
@@ -35,7 +35,7 @@ class EveryHashCollides(PrefixCache):
 
 
 def serves_only_what_it_holds(make):
-    """Add every sequence of 1 to 6 of two tokens twice; tell whether each block found holds those tokens."""
+    """Add every sequence of 1 to 6 tokens of 0 and 1, twice; tell whether each block found holds those tokens."""
     pool, held = make(1000, 2, prefix_caching=True), {}
     right = True
     for name, code in enumerate([*range(2, 128), *range(2, 128)]):
@@ -75,7 +75,7 @@ def test_the_name_of_a_prefix_reused_while_others_are_below_it():
         pool.commit("a")
         pool.add("b", ids("wxyz!"))
         pool.commit("b")
-        # Both give up "wx", and b keeps what is below it.
+        # Both let go of "wx", and b keeps the block below it.
         pool.release("b", 3)
         pool.free("a")
         pool.add("c", ids("12345"))
@@ -109,7 +109,7 @@ def test_a_stale_hash_after_a_block_was_reused():
         pool.add("a", ids("wxyz"))
         pool.commit("a")
         pool.free("a")
-        pool.add("b", ids("1234"))  # both blocks are another's now, and not even written
+        pool.add("b", ids("1234"))  # both blocks belong to b now, and are not written yet
         pool.free("b")
         return pool.add("c", ids("wxy")).num_cached_tokens == 0
 
@@ -124,7 +124,7 @@ def test_hits_evicted_by_their_own_allocation():
             pool.add(text, ids(text))
             pool.commit(text)
             pool.free(text)
-        # "wx" is found, and would be the first to be given up for the two blocks after it.
+        # "wx" is found, and would be the first block to be evicted for the two blocks after it.
         assert pool.can_allocate(ids("wx5678"))
         allocation = pool.add("b", ids("wx5678"))
         return allocation.num_cached_tokens == 2 and len(set(pool.block_table("b").tolist())) == 3
@@ -141,9 +141,9 @@ def test_a_prefix_given_up_by_the_swap_in_that_found_it():
         pool.release("a", 3)
         pool.swap_out("a")
         pool.add("b", ids("123456"))
-        pool.add("c", ids("78"))  # "wx" is given up
+        pool.add("c", ids("78"))  # "wx" is evicted
         pool.free("c")
-        # "uv" is found, but a does not hold its block any more, and takes it for "wx" or "y".
+        # "uv" is found, but a no longer holds its block, and takes that block for "wx" or "y".
         assert pool.swap_in("a").num_cached_tokens == 2
         pool.free("b")
         pool.add("d", ids("pq!"))

@@ -30,7 +30,7 @@ def imports_for_type_checkers():
 
 
 def imported(module, name):
-    """Return what ``from module import name`` gives, without the tables that the package itself looks into."""
+    """Return what ``from module import name`` imports, without the package's tables of lazy imports."""
     try:
         return importlib.import_module(f"{module}.{name}")
     except ModuleNotFoundError:

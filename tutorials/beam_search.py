@@ -7,7 +7,7 @@
 Beam search keeps the `width` most likely continuations of a prompt, the beams. At each step every beam is
 extended by every token, and the best of these candidates become the next beams: some beams have several
 children, others none. With a contiguous cache, all keys and values of a beam are copied for each further child.
-With block tables, a child is a fork of its parent, and gets a block of its own only where it writes.
+With block tables, a child is a fork of its parent, and gets its own copy of a block only when it writes to the block.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def search(
 
 
 def append(cache: pn.PagedKVCache, seq_id: int, key: Any, value: Any) -> list[tuple[int, int, int]]:
-    """Write the key and value of a token; return the copy that was made first, if one was."""
+    """Write the key and value of a token; return the copy that was made first, if any."""
     before = cache.allocator.block_table(seq_id)
     cache.append(seq_id, key, value)
     after = cache.allocator.block_table(seq_id)
@@ -195,7 +195,7 @@ def dense_search(
 
 @dataclass
 class Checks:
-    """Comparisons with the dense search, and those that failed.
+    """Comparisons with the dense search, and failed comparisons.
 
     Attributes
     ----------
@@ -356,7 +356,7 @@ def explain_step(cache: pn.PagedKVCache, step: Step, number: int) -> None:
         f"Beams without a child: {', '.join(losers) or 'none'}. Copies on write: {'; '.join(copies) or 'none'}."
     )
     if number == 1 and copies:
-        say("When the last beam writes, no other uses the shared block any more, so it needs no copy.")
+        say("When the last beam writes, no other beam uses the shared block any more, so it needs no copy.")
     show(block_tables(cache.allocator, [beam.seq_id for beam in step.beams]))
     show(reference_counts(cache.allocator))
 

@@ -59,7 +59,7 @@ class Sample:
 
 @dataclass
 class Checks:
-    """Comparisons with dense attention, and those that failed.
+    """Comparisons with dense attention, and failed comparisons.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Checks:
         """Compare all keys and values of a sample, bit for bit."""
         key, value = (pn.arrays.to_host(array) for array in cache.gather(sample.name))
         same = np.array_equal(key, sample.key) and np.array_equal(value, sample.value)
-        self.require(same, f"{sample.name}: the keys or values in the cache are not those written")
+        self.require(same, f"{sample.name}: the keys or values in the cache differ from those written")
 
     def require(self, holds: Any, failure: str) -> None:
         """Record a failure unless a condition holds."""
@@ -238,7 +238,8 @@ def explain_first_token(cache: pn.PagedKVCache, copies: list[str]) -> None:
         say(
             f"The last block of the prompt holds {filled} of {BLOCK_SIZE} tokens, and all samples share it. A sample"
             f" that writes into a shared block first gets a copy of it (copy-on-write): {'; '.join(copies)}. There are"
-            f" only {len(copies)} copies for {NUM_SAMPLES} samples: when the last one writes, no other uses the block."
+            f" only {len(copies)} copies for {NUM_SAMPLES} samples: when the last sample writes, no other sample uses"
+            " the block."
         )
     else:
         say("The last block of the prompt is full, so each sample takes a new block, and nothing is copied.")
@@ -263,7 +264,7 @@ def explain_texts(cache: pn.PagedKVCache, samples: list[Sample], num_copies: int
 
 
 def explain_memory(counts: list[tuple[int, int]]) -> None:
-    """Compare the number of blocks with that of samples that share nothing."""
+    """Compare the number of blocks with and without sharing."""
     used, apart = counts[-1]
     say(
         f"4. Memory. At the end {used} blocks are in use; {NUM_SAMPLES} samples without sharing would use {apart}. Over"

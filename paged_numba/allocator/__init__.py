@@ -1,4 +1,4 @@
-"""Host-side bookkeeping of KV blocks: which sequence holds which block, which blocks are shared, which are free."""
+"""Host-side bookkeeping of KV blocks: which sequences hold each block, and which blocks are free."""
 
 from .allocation import Allocation, AllocatorStats
 from .allocator import BlockAllocator

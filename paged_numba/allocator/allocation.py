@@ -19,7 +19,7 @@ class Allocation(NamedTuple):
     slots : int64[num_tokens - num_cached_tokens]
         Slots to write the new tokens to, ``block * block_size + offset``.
     num_cached_tokens : int
-        How many of the first tokens need neither be computed nor written: the prefix cache holds them, or the sequence
+        Number of first tokens that need not be computed or written: the prefix cache holds them, or the sequence
         released their blocks.
 
     See Also
@@ -43,7 +43,7 @@ class Allocation(NamedTuple):
 
 @dataclass(frozen=True)
 class AllocatorStats:
-    """Counts worth plotting.
+    """Counts of a pool at one moment.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class AllocatorStats:
     num_shared_blocks : int
         Used blocks that more than one sequence holds.
     num_sequences : int
-        Sequences in the pool; those that are swapped out do not count.
+        Sequences in the pool; sequences that are swapped out do not count.
     num_tokens : int
         Tokens of these sequences. A token in a shared block counts once for each sequence, and a token whose block was
         released counts too.
@@ -63,13 +63,13 @@ class AllocatorStats:
     num_cached_blocks : int
         Free blocks that still hold a prefix.
     num_queried_tokens, num_hit_tokens : int
-        Tokens that were looked up in the prefix cache since the pool was made, and those that were found.
+        Tokens looked up in the prefix cache since the pool was created, and tokens found there.
     num_evictions : int
-        Blocks that the prefix cache has evicted since the pool was made.
+        Blocks that the prefix cache has evicted since the pool was created.
     num_swapped_sequences : int
         Sequences that are swapped out now.
     num_recompute_preemptions, num_swap_preemptions : int
-        Calls of `BlockAllocator.preempt` and of `BlockAllocator.swap_out` since the pool was made.
+        Calls of `BlockAllocator.preempt` and of `BlockAllocator.swap_out` since the pool was created.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""Block allocator: which sequence holds which KV blocks, which blocks are shared, which are free.
+"""Block allocator: hands out KV blocks to sequences, shares blocks between sequences, and takes blocks back.
 
 It never touches keys or values: `add` and `append` return the slots that the caller must write, and the blocks that the
 caller must copy first. Source: Kwon et al., "Efficient Memory Management for Large Language Model Serving with
@@ -28,7 +28,7 @@ from .sequence import SequenceState
 from .token_ids import TokenIds, as_bytes, split
 
 DRAWN_BLOCKS, DRAWN_SEQUENCES, DRAWN_TABLE_BLOCKS = 256, 16, 32
-"""Most blocks, sequences and blocks of a sequence in the picture that a notebook shows of a pool."""
+"""A notebook draws a pool only up to this many blocks, sequences, and blocks of a sequence."""
 
 _NO_COPIES = np.empty((0, 2), np.int64)
 
@@ -43,9 +43,9 @@ class BlockAllocator:
     block_size : int
         Tokens in a block.
     prefix_caching : bool
-        Whether `add` looks for blocks that already hold the first tokens. Tokens are then given as token ids, and
-        `commit` must be called once they are written. Freed blocks stay in the prefix cache until they are needed: the
-        least recently used is evicted first, and the end of a prefix before its beginning.
+        Whether `add` looks for blocks that already hold the first tokens. The caller then passes token ids, and calls
+        `commit` once the tokens are written. Freed blocks stay in the prefix cache until they are needed: the least
+        recently used block is evicted first, and the end of a prefix before its beginning.
     watermark : float
         Share of the pool, 0 to 1, that `add` leaves free for running sequences to grow into.
 
@@ -67,13 +67,13 @@ class BlockAllocator:
 
     Notes
     -----
-    ``len(pool)`` is the number of sequences, iteration gives their ids, and ``seq_id in pool`` tells whether there is
-    one; sequences that are swapped out do not count.
+    ``len(pool)`` is the number of sequences, iteration gives their ids, and ``seq_id in pool`` tells whether a
+    sequence is in the pool; sequences that are swapped out do not count.
 
-    A call takes time proportional to the blocks that it touches, whatever the size of the pool and, for `append`, of
-    the sequence; `stats` takes constant time. A block takes 8 bytes, and about 15 when it is in a block table; with the
-    prefix cache 21, and about 300 when it holds a prefix of 16 tokens, 8 of them for each token id.
-    ``paged-numba bench allocator`` measures both.
+    The time of a call is proportional to the number of blocks that it touches. It does not depend on the size of the
+    pool nor, for `append`, on the length of the sequence; `stats` takes constant time. A block takes 8 bytes of memory,
+    or about 15 if it is in a block table; with the prefix cache 21, or about 300 if it holds a prefix of 16 tokens (8
+    bytes for each token id). ``paged-numba bench allocator`` measures time and memory.
 
     Examples
     --------
@@ -122,7 +122,7 @@ class BlockAllocator:
         return f"{type(self).__name__}({', '.join(facts)})"
 
     def _repr_html_(self) -> str | None:
-        """Return the text and a picture of the block tables; None, for the text alone, if that would be too large."""
+        """Return the repr and a picture of the block tables; None if the picture would be too large."""
         if self.num_blocks > DRAWN_BLOCKS or len(self) > DRAWN_SEQUENCES:
             return None
         if any(len(sequence.table) > DRAWN_TABLE_BLOCKS for sequence in self._sequences.values()):
@@ -350,7 +350,7 @@ class BlockAllocator:
         return self._pool.refs[self._checked_block(block)]
 
     def is_cached(self, block: SupportsIndex) -> bool:
-        """Tell whether the prefix cache knows what a block holds; False without a prefix cache.
+        """Tell whether a block is in the prefix cache; False without a prefix cache.
 
         Raises
         ------
@@ -361,7 +361,7 @@ class BlockAllocator:
 
         See Also
         --------
-        commit : Makes the full blocks of a sequence known.
+        commit : Adds the full blocks of a sequence to the prefix cache.
 
         Examples
         --------
@@ -376,7 +376,7 @@ class BlockAllocator:
         return self._prefixes is not None and block in self._prefixes
 
     def generation(self, block: SupportsIndex) -> int:
-        """Return how often a block was handed out to be written anew.
+        """Return how many times a block was handed out for new contents.
 
         Raises
         ------
@@ -406,7 +406,7 @@ class BlockAllocator:
 
         See Also
         --------
-        AllocatorStats : Says what each count means.
+        AllocatorStats : Defines each count.
 
         Examples
         --------
@@ -477,7 +477,7 @@ class BlockAllocator:
         Raises
         ------
         TypeError, ValueError
-            As of `add`.
+            As for `add`.
 
         See Also
         --------
@@ -494,7 +494,7 @@ class BlockAllocator:
         hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
-    # Changes. Each checks all that can fail before it changes anything.
+    # Changes. Each method checks everything that can fail before it changes anything.
 
     def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         """Start a sequence with its first tokens.
@@ -511,7 +511,7 @@ class BlockAllocator:
         Returns
         -------
         Allocation
-            At least the last token is left to compute, even if the prefix cache holds all of them.
+            At least the last token is left to compute, even if the prefix cache holds all tokens.
 
         Raises
         ------
@@ -520,7 +520,7 @@ class BlockAllocator:
         OutOfBlocksError
             The pool has fewer free blocks above its watermark than needed; nothing was changed.
         TypeError
-            `tokens` is neither a number of tokens nor token ids, or not token ids though there is a prefix cache; or
+            `tokens` is neither a number of tokens nor token ids, or is a number although there is a prefix cache; or
             `seq_id` or `salt` is not hashable.
         ValueError
             The number of tokens is negative, or a token id does not fit int64.
@@ -529,7 +529,7 @@ class BlockAllocator:
         --------
         can_allocate : Tells whether there are enough free blocks.
         append : Grows the sequence.
-        commit : Must follow the writing of the tokens if there is a prefix cache.
+        commit : Must be called once the tokens are written, if there is a prefix cache.
 
         Examples
         --------
@@ -587,7 +587,7 @@ class BlockAllocator:
         OutOfBlocksError
             The pool has fewer free blocks than needed; nothing was changed.
         TypeError
-            `tokens` is neither a number of tokens nor token ids, or not token ids though there is a prefix cache.
+            `tokens` is neither a number of tokens nor token ids, or is a number although there is a prefix cache.
         ValueError
             There are no tokens, or a token id does not fit int64.
 
@@ -646,7 +646,7 @@ class BlockAllocator:
 
         See Also
         --------
-        is_cached : Tells whether the prefix cache knows what a block holds.
+        is_cached : Tells whether a block is in the prefix cache.
         reset_prefix_cache : Forgets all prefixes.
 
         Examples
@@ -734,7 +734,7 @@ class BlockAllocator:
             self._leave(seq_id)
 
     def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
-        """Release the blocks that no token from the last one on sees through a sliding window.
+        """Release the blocks that neither the last token nor any later one sees through a sliding window.
 
         Call it after the attention of a step: the tokens before the last see further back. The block table keeps its
         length, with -1 in the released places. Other sequences that share a released block keep it, and the prefix
@@ -744,7 +744,7 @@ class BlockAllocator:
         ----------
         seq_id : hashable
         window : int
-            As of attention: a token sees no key at `window` or more positions before its own.
+            As for attention: a token sees no key at `window` or more positions before its own.
 
         Returns
         -------
@@ -769,7 +769,7 @@ class BlockAllocator:
 
         Examples
         --------
-        The last of 40 tokens, at position 39, sees positions 24 to 39: block 0 is not needed any more.
+        The last of 40 tokens, at position 39, sees positions 24 to 39: block 0 is no longer needed.
 
         >>> import paged_numba as pn
         >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
@@ -787,7 +787,7 @@ class BlockAllocator:
     def preempt(self, seq_id: Hashable) -> None:
         """Free a sequence to make room; the caller adds it again later and computes its tokens again.
 
-        The prefix cache may find what it committed until the blocks are needed.
+        The prefix cache may keep the committed blocks until they are needed.
 
         Raises
         ------
@@ -799,7 +799,7 @@ class BlockAllocator:
         See Also
         --------
         swap_out : Makes room too, but saves the computed tokens.
-        free : Ends a sequence for good; a preemption is counted.
+        free : Ends a sequence for good, and does not count as a preemption.
 
         Examples
         --------
@@ -817,7 +817,7 @@ class BlockAllocator:
         """Free the blocks of a sequence whose tokens the caller has copied to host memory.
 
         Other sequences that share its blocks keep them, and the prefix cache may keep the rest until they are needed.
-        The sequence keeps its id and its length, iteration leaves it out, and until `swap_in` it may only be freed.
+        The sequence keeps its id and its length, iteration skips it, and until `swap_in` it may only be freed.
 
         Raises
         ------
@@ -828,8 +828,8 @@ class BlockAllocator:
 
         See Also
         --------
-        swap_in : Gives it blocks again.
-        preempt : Makes room by computing the tokens again later.
+        swap_in : Gives the sequence blocks again.
+        preempt : Makes room, too, but the tokens must be computed again.
 
         Examples
         --------
@@ -850,8 +850,8 @@ class BlockAllocator:
     def swap_in(self, seq_id: Hashable) -> Allocation:
         """Give blocks to a sequence that was swapped out.
 
-        It may use the blocks below the watermark. It no longer shares blocks with its forks, only with the sequences
-        whose blocks the prefix cache finds.
+        The watermark does not apply. The sequence no longer shares blocks with its forks, only with the sequences whose
+        blocks the prefix cache finds.
 
         Returns
         -------
@@ -869,7 +869,7 @@ class BlockAllocator:
 
         See Also
         --------
-        swap_out : Frees its blocks.
+        swap_out : Frees the blocks of a sequence.
 
         Examples
         --------
@@ -894,7 +894,7 @@ class BlockAllocator:
         new = len(sequence.table) - kept
         self._require_free("swap_in", sequence.length, new, self._pool.num_free_beside(hits))
         if self._prefixes is not None:
-            # Before blocks are taken, which may evict those that were found in released places: they are not held.
+            # Before taking blocks: that may evict blocks found for released places, which no sequence holds.
             self._prefixes.use(node)
         self._pool.hold(hits)
         sequence.table[sequence.num_released :] = array("i", hits) + self._pool.take(new)
@@ -914,7 +914,7 @@ class BlockAllocator:
 
         See Also
         --------
-        commit : Makes the blocks of a sequence known to the prefix cache.
+        commit : Adds the full blocks of a sequence to the prefix cache.
 
         Examples
         --------
@@ -944,7 +944,7 @@ class BlockAllocator:
         return self._prefixes.find(full if part else full[:-1], salt)
 
     def _enter(self, seq_id: Hashable, sequence: SequenceState) -> None:
-        """Enter a sequence into the pool."""
+        """Add a sequence to the pool."""
         self._sequences[seq_id] = sequence
         self._num_tokens += sequence.length
 
@@ -958,7 +958,7 @@ class BlockAllocator:
         self._pool.drop(sequence.held())
         if self._prefixes is not None:
             if sequence.num_released:
-                # The blocks that it released earlier come before those in the prefix: they must not be evicted first.
+                # Blocks that the sequence released earlier begin its prefix, so they must not be evicted first.
                 self._prefixes.renew(sequence.node)
             self._prefixes.drop(sequence.node)
         return sequence
@@ -987,7 +987,7 @@ class BlockAllocator:
         return block
 
     def _count_and_ids(self, tokens: Any) -> tuple[int, bytes]:
-        """Return the number of tokens; and their ids if the prefix cache needs them, else none."""
+        """Return the number of tokens, and their packed ids; no ids without a prefix cache."""
         if isinstance(tokens, (set, frozenset, dict)):
             raise TypeError(f"tokens must be a count, or token ids in order, got {type(tokens).__name__}")
         if isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from .prefix_cache import PrefixCache
 
 MAX_BLOCKS = 2**31 - 1
-"""Most blocks of a pool: block tables are int32."""
+"""Largest number of blocks in a pool: block tables are int32."""
 
 MAX_SLOTS = 2**48
-"""Most slots of a pool: far more than any memory holds, and far from overflow in int64."""
+"""Largest number of slots in a pool: far more than any memory holds, and far from overflow in int64."""
 
 
 def check_pool_size(num_blocks: int, block_size: int) -> None:
@@ -26,16 +26,16 @@ def check_pool_size(num_blocks: int, block_size: int) -> None:
 
 
 class BlockPool:
-    """Reference counts of all blocks, and the free blocks: empty ones, and idle ones of the prefix cache.
+    """Reference counts of all blocks, and the free blocks: empty blocks, and idle blocks of the prefix cache.
 
     Attributes
     ----------
     num_shared : int
         Blocks that more than one sequence holds.
     refs : array of int32[num_blocks]
-        By block, how many sequences hold it.
+        Number of sequences that hold each block.
     generations : array of int32[num_blocks]
-        By block, how often it was handed out to be written anew.
+        How many times each block was handed out for new contents.
     """
 
     def __init__(self, num_blocks: int, prefixes: PrefixCache | None) -> None:
@@ -44,7 +44,7 @@ class BlockPool:
         self.refs = array("i", [0]) * num_blocks
         self.generations = array("i", [0]) * num_blocks
         self._prefixes = prefixes
-        # A stack of blocks that were given back; blocks from `_fresh` on were never handed out.
+        # A stack of returned blocks; blocks from `_fresh` on were never handed out.
         self._free = array("i")
         self._fresh = 0
 
@@ -59,7 +59,7 @@ class BlockPool:
         return self.num_empty + (0 if self._prefixes is None else self._prefixes.num_idle)
 
     def num_free_beside(self, hits: Iterable[int]) -> int:
-        """Return how many blocks are free once `hits`, which the prefix cache found, are held."""
+        """Return how many blocks stay free after holding `hits`, blocks that the prefix cache found."""
         refs = self.refs
         return self.num_free - sum(not refs[block] for block in hits)
 
@@ -117,5 +117,5 @@ class BlockPool:
             prefixes.add_idle(reversed(idle))
 
     def reclaim(self, blocks: Iterable[int]) -> None:
-        """Return blocks that the prefix cache gave up to the list of empty blocks."""
+        """Put blocks that no longer hold a prefix back on the list of empty blocks."""
         self._free.extend(blocks)

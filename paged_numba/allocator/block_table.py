@@ -1,4 +1,4 @@
-"""Block tables: from a token's position in its sequence to its slot, and from many tables to one padded array.
+"""Block tables: compute the slots of tokens, and pad the tables of a batch to one array.
 
 With ``block_size`` 16, token 45 of a sequence lies in block ``table[45 // 16]``, at offset 45 % 16 = 13; its slot is
 ``table[2] * 16 + 13``.

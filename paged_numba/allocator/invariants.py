@@ -1,7 +1,7 @@
 """Invariants of a pool, its sequences and its prefix cache: what `BlockAllocator.check` verifies.
 
-Each function raises AssertionError, which says which invariant is broken, and where. `check_prefixes` reads the private
-arrays of `PrefixCache`: they are what it verifies.
+Each function raises AssertionError with a message that names the broken invariant and the sequence, block or node.
+`check_prefixes` reads the private arrays of `PrefixCache`, since it verifies them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .sequence import SequenceState
 def check_sequences(
     sequences: Mapping[Hashable, SequenceState], num_blocks: int, block_size: int
 ) -> list[int]:
-    """Verify that each block table is as long as its sequence needs, and holds blocks of the pool, none of them twice.
+    """Verify that each block table has the length that its sequence needs, and holds blocks of the pool at most once.
 
     Returns
     -------
     list of int
-        By block, how many tables hold it.
+        Number of tables that hold each block.
     """
     held = [0] * num_blocks
     for seq_id, sequence in sequences.items():
@@ -47,7 +47,7 @@ def check_counts(
     num_tokens: int,
     num_empty_slots: int,
 ) -> None:
-    """Verify that the sequences that share a block fill it alike, and that tokens and empty slots are counted right."""
+    """Verify that sequences that share a block fill the same part of it, and the counts of tokens and empty slots."""
     both = sequences.keys() & swapped.keys()
     assert not both, f"sequences {both} are both in the pool and swapped out"
     filled: dict[int, int] = {}
@@ -71,7 +71,7 @@ def check_pool(pool: BlockPool, prefixes: PrefixCache | None, held: Sequence[int
     pool : BlockPool
     prefixes : PrefixCache or None
     held : sequence of int
-        By block, how many tables hold it.
+        Number of tables that hold each block.
     """
     for block, (count, refs) in enumerate(zip(held, pool.refs, strict=True)):
         assert count == refs, f"block {block} is in {count} tables, its reference count is {refs}"
@@ -108,7 +108,7 @@ def check_prefixes(prefixes: PrefixCache, in_use: Iterable[int]) -> None:
         )
         uses[node] += 1
     for key, node in prefixes._found.items():
-        assert prefixes._keys[node] == key, f"node {node} is found by a key that is not its own"
+        assert prefixes._keys[node] == key, f"node {node} is found by a wrong key"
         uses[prefixes._parents[node]] += 1
     for node, block in enumerate(blocks):
         assert block == NONE or nodes[block] == node, (

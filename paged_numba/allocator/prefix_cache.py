@@ -1,14 +1,14 @@
 """Prefix cache: finds blocks that already hold the keys and values of a prompt's first tokens.
 
-The cache is a tree. A node stands for a full block of tokens that follows those of its parent, and one dictionary finds
-it by its parent's number and the bytes of its token ids (a first block: by the salt and the bytes). The
-dictionary compares the bytes, not only their hashes, and a parent's number stands for one prefix as long as anything is
-below it: a hash collision cannot serve the keys of other tokens. A node may outlive its block: the nodes below it are
-found again once the block is written again. Sequences that are computed side by side may hold equal blocks: the node
-keeps one of them, and its twins are ready to replace it.
+The cache is a tree. A node stands for a full block of tokens that follows the tokens of its parent. One dictionary maps
+the parent's number and the bytes of the token ids to the node; for a first block, it maps the salt and the bytes. The
+dictionary compares the bytes, not only their hashes, and a parent keeps its number while it has children, so a hash
+collision cannot serve the keys of other tokens. A node may outlive its block: its children can be found again once a
+sequence commits the same block again. Sequences that are computed at the same time may hold equal blocks: the node
+keeps one of these blocks, and the others, its twins, can replace it.
 
 A cached block that no sequence holds is idle. The least recently used idle block is evicted first, except that the end
-of a prefix goes before its beginning: a block is found only through the blocks before it.
+of a prefix is evicted before its beginning, since a block is found only through the blocks before it.
 
 Source: vLLM, "Automatic Prefix Caching"; Zheng et al., "SGLang: Efficient Execution of Structured
 Language Model Programs" (RadixAttention), 2024.
@@ -24,7 +24,7 @@ ROOT = 0
 """Number of the tree's root."""
 
 NONE = -1
-"""No node; no block."""
+"""Marks a missing node or a missing block."""
 
 NODE_BYTES = 4
 """Bytes of a node's number in its children's keys."""
@@ -38,7 +38,7 @@ class PrefixCache:
     num_idle : int
         Blocks that hold a prefix and that no sequence holds.
     num_evictions : int
-        Blocks that were evicted so far.
+        Blocks evicted so far.
     """
 
     def __init__(self, num_blocks: int) -> None:
@@ -48,16 +48,18 @@ class PrefixCache:
     def _reset(self, num_blocks: int) -> None:
         self.num_idle = 0
         self._found: dict[Hashable, int] = {}
-        # By node; `_vacant` holds the numbers of removed nodes. `_uses` counts a node's children, its blocks, and the
-        # sequences whose last committed block it stands for.
+        # Indexed by node; `_vacant` holds the numbers of removed nodes. `_uses` counts a node's children, its blocks,
+        # and the sequences whose last committed block it stands for.
         self._keys: list[Any] = [None]
         self._parents = array("i", [NONE])
         self._blocks = array("i", [NONE])
         self._uses = array("i", [1])
         self._vacant = array("i")
-        # By node, blocks in use that hold the same tokens as its block; one of them replaces it when it goes.
+        # Indexed by node: blocks in use that hold the same tokens as the node's block. One of them replaces the block
+        # when the block is forgotten.
         self._twins: dict[int, dict[int, None]] = {}
-        # By block, its node; and a ring of idle blocks: after the sentinel `num_blocks`, the next to be evicted first.
+        # Indexed by block: its node, and its neighbours in a ring of idle blocks. The block to evict first comes after
+        # the sentinel `num_blocks`.
         self._nodes = array("i", [NONE]) * num_blocks
         self._next = array("i", [NONE]) * num_blocks
         self._before = array("i", [NONE]) * num_blocks
@@ -98,7 +100,7 @@ class PrefixCache:
         node : int
             Node of the last block.
         replaced : list of int
-            Idle blocks that held the same tokens; the cache no longer knows them.
+            Idle blocks that held the same tokens; the cache has forgotten them.
         """
         replaced = []
         found, block_of, node_of, uses, key_of = (
@@ -152,15 +154,14 @@ class PrefixCache:
             node = self._parents[node]
             uses[node] -= 1
 
-    # Idle blocks, from the next to be evicted to the last: in the order in which they were freed, but a chain's tail
-    # always before its head.
+    # Idle blocks, in order of eviction: the order in which they were freed, but a chain's tail always before its head.
 
     def is_idle(self, block: int) -> bool:
         """Tell whether a block holds a prefix and no sequence holds it."""
         return self._next[block] != NONE
 
     def is_below_a_block(self, block: int) -> bool:
-        """Tell whether `find` can get to a block: whether the block before it is cached, or it is a first block."""
+        """Tell whether `find` can reach a block: it is a first block, or the block before it is cached."""
         node = self._nodes[block]
         parent = NONE if node == NONE else self._parents[node]
         return parent == ROOT or (parent != NONE and self._blocks[parent] != NONE)
@@ -168,7 +169,7 @@ class PrefixCache:
     def keep_or_forget(self, block: int, findable: bool) -> bool:
         """Decide whether a block whose last owner left stays cached, and forget it if not; return the decision.
 
-        A block is not worth keeping if `find` cannot get to it, or if a twin holds the same tokens.
+        A block is not worth keeping if `find` cannot reach it, or if a twin holds the same tokens.
         """
         node = self._nodes[block]
         if node == NONE:
@@ -179,7 +180,7 @@ class PrefixCache:
         return False
 
     def add_idle(self, blocks: Iterable[int]) -> None:
-        """Add blocks of a chain, in order from its head, to the idle ones."""
+        """Add blocks of a chain, head first, to the ring of idle blocks."""
         nodes, parents, block_of, following = self._nodes, self._parents, self._blocks, self._next
         right = len(nodes)
         for block in blocks:
@@ -190,7 +191,7 @@ class PrefixCache:
             right = block
 
     def remove_idle(self, block: int) -> None:
-        """Remove a block from the idle ones."""
+        """Remove a block from the ring of idle blocks."""
         following, before = self._next, self._before
         left, right = before[block], following[block]
         following[left], before[right] = right, left
@@ -198,7 +199,7 @@ class PrefixCache:
         self.num_idle -= 1
 
     def renew(self, node: int) -> None:
-        """Mark the idle blocks on the path to a node that can be found as most recently used."""
+        """Mark as most recently used the idle blocks that `find` can reach on the path to a node."""
         idle: list[int] = []
         while node not in (ROOT, NONE):
             block = self._blocks[node]
@@ -229,7 +230,7 @@ class PrefixCache:
         return idle
 
     def idle_blocks(self) -> list[int]:
-        """Return the idle blocks, the next to be evicted first."""
+        """Return the idle blocks in order of eviction."""
         end = len(self._nodes)
         block, blocks = self._next[end], []
         while block != end:

@@ -26,7 +26,7 @@ class SequenceState:
         Node of the prefix cache for its last committed full block, ROOT if there is none; NONE if its blocks are no
         longer offered to the prefix cache.
     unwritten : list of bytes
-        Token ids of each full block after that one.
+        Token ids of each full block that is not committed.
     part : bytes
         Token ids of the part-filled last block.
     num_released : int

@@ -1,4 +1,4 @@
-"""Token ids as bytes, int64 each: compact, and hashed and compared a block at a time instead of a token at a time."""
+"""Token ids packed as int64 bytes: compact, and hashed and compared a block at a time instead of a token at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BYTES_PER_ID = 8
 
 
 def as_bytes(tokens: TokenIds) -> bytes:
-    """Return token ids as the bytes of int64.
+    """Return token ids packed as int64 bytes.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def as_bytes(tokens: TokenIds) -> bytes:
 
 
 def split(ids: bytes, block_size: int) -> tuple[list[bytes], bytes]:
-    """Split ids into those of each full block, and the rest.
+    """Split packed token ids into the full blocks and the remainder.
 
     Examples
     --------

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def diagnose() -> dict[str, Any]:
-    """Return what is installed and which target runs, as a record that JSON can hold."""
+    """Return the installed versions, the GPU and the target as a record that JSON can hold."""
     try:
         target, why = targets.resolve(), reason()
     except (TargetUnavailableError, ValueError) as error:
@@ -58,7 +58,7 @@ def diagnose() -> dict[str, Any]:
 
 
 def reason() -> str:
-    """Return why the target ``auto`` is the one that it is."""
+    """Return the reason for the choice of the target ``auto``."""
     if os.environ.get(targets.ENVIRONMENT, "auto") not in ("", "auto"):
         return f"{targets.ENVIRONMENT}={os.environ[targets.ENVIRONMENT]} is set"
     if targets.simulator_enabled():
@@ -80,7 +80,7 @@ def compiler() -> str:
     try:
         # The compiler needs several libraries. Compiling a kernel shows that all are there.
         cuda.compile_ptx(store, cuda.types.void(cuda.types.float32[:]), cc=(8, 0))
-    except Exception as error:  # which one depends on the version of numba-cuda
+    except Exception as error:  # its type depends on the version of numba-cuda
         return f"missing: {textwrap.shorten(str(error), 60, placeholder=' ...')}"
     return "found"
 

@@ -13,7 +13,7 @@ from ..serving.server import Event, Server
 INDENT = "   "
 MAX_FAILURES = 10
 MAX_GROWTHS = 2
-"""How many times the tour mentions that a sequence takes one more block."""
+"""How many times the tour reports that a sequence takes one more block."""
 
 
 class Narrator:
@@ -115,7 +115,7 @@ class Narrator:
             self.say(
                 "",
                 f"{step} {names} appends to block {detail['source']}, which is shared and not full: copy-on-write.",
-                f"{INDENT}{names} first gets a copy of its own, block {detail['copy']}. The full blocks stay shared.",
+                f"{INDENT}{names} first gets its own copy, block {detail['copy']}. The full blocks stay shared.",
             )
         elif event.kind == "grow" and self.num_growths < MAX_GROWTHS:
             self.num_growths += 1
@@ -123,7 +123,7 @@ class Narrator:
         elif event.kind == "free":
             count = len(detail["blocks"])
             self.say(
-                f"{step} {names} is done and gives up its {count} blocks; {pool.num_free_blocks} are free."
+                f"{step} {names} is done and lets go of its {count} blocks; {pool.num_free_blocks} are free."
             )
 
     def conclude(self, record: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ class Narrator:
             self.say(f"   ... and {len(checks['failures']) - MAX_FAILURES} more")
         self.say("   Passed." if checks["passed"] else "   The check FAILED.", "")
         self.say(
-            f"6. Memory when most blocks were in use, by {memory['num_sequences']} sequences with"
+            f"6. Memory at the step with the most blocks in use, for {memory['num_sequences']} sequences with"
             f" {memory['num_tokens']:,} tokens:",
             "",
         )

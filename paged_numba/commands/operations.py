@@ -1,4 +1,4 @@
-"""What ``paged-numba profile`` and ``paged-numba sanitize`` run: an operation, or a function from the user's file."""
+"""Workloads of ``paged-numba profile`` and ``sanitize``: an operation, or a function from the user's file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULT_SHAPE = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments that say what to run."""
+    """Declare the arguments that choose the workload."""
     sizes = " ".join(f"{name}={size}" for name, size in DEFAULT_SHAPE.items())
     parser.add_argument(
         "what",
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace, *, debug: bool = False) -> Callable[[], Any]:
-    """Return a call of what is to run, its inputs made already.
+    """Return a function that runs the chosen workload on inputs made beforehand.
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ def prepare(options: argparse.Namespace, *, debug: bool = False) -> Callable[[],
     what: str = options.what
     if "::" in what:
         if options.algorithm != "auto":
-            raise InputError(f"--algorithm is for paged_attention, got it for {what}")
+            raise InputError(f"--algorithm applies only to paged_attention, got {what}")
         if options.shape:
-            raise InputError(f"--shape is for operations, got it for {what}")
+            raise InputError(f"--shape applies only to operations, got {what}")
         return load_function(*what.rsplit("::", 1))
     if options.algorithm != "auto" and what != "paged_attention":
-        raise InputError(f"--algorithm is for paged_attention, got it for {what}")
+        raise InputError(f"--algorithm applies only to paged_attention, got {what}")
     if what not in OPERATIONS:
         raise InputError(
             f"OPERATION must be one of {', '.join(OPERATIONS)}, or FILE.py::function, got {what!r}"
@@ -108,7 +108,7 @@ def _sizes(words: list[str]) -> dict[str, int]:
 
 
 def _operation(name: str, sizes: dict[str, int], algorithm: str, debug: bool) -> Callable[[], Any]:
-    """Return a call of an operation on a cache with scattered block tables."""
+    """Return a function that runs an operation on a cache with scattered block tables."""
     rng = np.random.default_rng(0)
     num_seqs, seq_len, num_kv_heads, head_dim = (
         sizes[key] for key in ("num_seqs", "seq_len", "num_kv_heads", "head_dim")
@@ -145,7 +145,7 @@ def _operation(name: str, sizes: dict[str, int], algorithm: str, debug: bool) ->
         pairs = np.stack([blocks, targets], axis=1).astype(np.int64)
         return lambda: copy_blocks(cache.key_cache, cache.value_cache, pairs, target="lockstep")
     if algorithm == "auto":
-        # What a GPU would run: without one, another algorithm may take less time.
+        # The choice for a GPU; on lockstep, another algorithm may take less time.
         lens, starts = np.full(num_seqs, seq_len), np.arange(num_seqs + 1)
         algorithm = choose(
             lens,

@@ -1,6 +1,6 @@
 """``paged-numba profile``: counts what a GPU would do with memory, warps and arithmetic, without a GPU.
 
-What it can run, and the sizes that ``--shape`` takes, stand in `operations`.
+`operations` defines what it can run, and the sizes that ``--shape`` takes.
 """
 
 from __future__ import annotations

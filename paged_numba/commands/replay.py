@@ -20,8 +20,8 @@ MOST_POOL_TOKENS = 100_000_000
 BLOCK_SIZES = (16, 32, 128, 256)
 
 HIT_BLOCK_SIZE = 128
-"""Tokens of a block where the prefix cache is measured. Traces say which 512 tokens prompts share, so blocks of 128
-find as much as blocks of 16, in a fifth of the time."""
+"""Tokens in a block when the prefix cache is measured. Traces record shared pieces of 512 tokens, so blocks of 128 find
+as much as blocks of 16, in a fifth of the time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Replay, print the tables, write the files that were asked for; return 0."""
+    """Replay, print the tables, write the requested files; return 0."""
     _check(options)
     from ..replay import measure, report
 
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse options that would fail, before the work begins."""
+    """Refuse options that would fail later."""
     if options.pool_tokens > MOST_POOL_TOKENS:
         raise InputError(
             f"--pool-tokens must be at most {MOST_POOL_TOKENS}, got --pool-tokens {options.pool_tokens}"

@@ -1,6 +1,6 @@
 """``paged-numba sanitize``: finds races, missing barriers, unwritten memory and stray indices, without a GPU.
 
-What it can run, and the sizes that ``--shape`` takes, stand in `operations`.
+`operations` defines what it can run, and the sizes that ``--shape`` takes.
 """
 
 from __future__ import annotations

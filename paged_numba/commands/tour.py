@@ -27,7 +27,7 @@ BYTES_PER_TOKEN = 2 * NUM_KV_HEADS * HEAD_DIM * 4
 """K and V of one token, float32."""
 
 POOL_SHARE = 0.6
-"""Blocks of the pool, as a share of what all requests need at once: less than 1, so that some wait."""
+"""Blocks of the pool, as a share of the blocks that all requests need at once: less than 1, so that some wait."""
 
 MAX_LEN = 2048
 """Tokens that a server without paging would reserve for each sequence. Longer prompts are cut."""
@@ -69,7 +69,7 @@ class Workload:
         Where the requests come from, in words.
     requests : list of Request
     max_new_tokens : int or None
-        Length that the answers are cut to; None if none is longer.
+        Length to which answers are cut; None if no answer is longer.
     trace : Trace or None
         The whole trace; None if the requests are the prompts of a text.
     """
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def serve(server: Server, narrator: Narrator) -> dict[str, Any]:
-    """Serve all requests; return the memory in use when most blocks were."""
+    """Serve all requests; return the memory at the step with the most blocks in use."""
     fullest: dict[str, Any] = {"num_used_blocks": -1}
     first = server.waiting[0]
     total = first.max_new_tokens + sum(request.max_new_tokens for request in server.waiting)

@@ -19,13 +19,13 @@ from ..targets import ENVIRONMENT
 
 
 def load_function(file: str, name: str) -> Callable[[], Any]:
-    """Return a call of a function of a Python file.
+    """Return a function that calls a function of a Python file on lockstep.
 
     Raises
     ------
     InputError
         The file does not exist or cannot be imported, or has no function of that name without parameters. The
-        returned call raises it, too, if the function fails.
+        returned function raises it, too, if the user's function fails.
     """
     path = Path(file)
     if not path.is_file():
@@ -71,7 +71,7 @@ def _failures_of(what: str) -> Iterator[None]:
 
 @contextmanager
 def _lockstep_as_numba_cuda(module: Any, path: Path) -> Iterator[None]:
-    """Within the block, ``from numba import cuda`` gives the lockstep facade, and operations run on lockstep."""
+    """In a ``with`` statement, ``from numba import cuda`` gives the lockstep facade, and operations run on lockstep."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, {ENVIRONMENT: "lockstep"}))
         stack.enter_context(mock.patch.dict(sys.modules))

@@ -20,9 +20,9 @@ class BlockTables(Picture):
     ----------
     num_blocks, block_size : int
     tables : dict of str to list of int
-        By sequence, its blocks in logical order; -1 in the places of released blocks.
+        Blocks of each sequence in logical order; -1 in the places of released blocks.
     lens : dict of str to int
-        By sequence, its number of tokens.
+        Number of tokens of each sequence.
 
     See Also
     --------
@@ -63,11 +63,11 @@ class BlockTables(Picture):
         Raises
         ------
         UnknownSequenceError, SwappedSequenceError
-            As of `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
+            As for `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
         """
         chosen = list(pool) if seq_ids is None else list(seq_ids)
         names = [str(seq_id) for seq_id in chosen]
-        if len(set(names)) < len(names):  # as of 1 and "1"
+        if len(set(names)) < len(names):  # such as 1 and "1"
             names = [repr(seq_id) for seq_id in chosen]
         tables = [pool.block_table(seq_id).tolist() for seq_id in chosen]
         lens = [pool.seq_len(seq_id) for seq_id in chosen]
@@ -92,7 +92,7 @@ class BlockTables(Picture):
         return max(inside, default=0)
 
     def places(self, columns: int) -> dict[str, tuple[int, int]]:
-        """Return row and first column of each sequence's table: side by side as long as `columns` suffice."""
+        """Return the row and first column of each sequence's table; tables that fit into `columns` lie side by side."""
         places: dict[str, tuple[int, int]] = {}
         row, column = 0, 0
         for name, table in self.tables.items():

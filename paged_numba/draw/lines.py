@@ -15,7 +15,7 @@ DASHES = ("6 3", "2 3", "9 3 2 3")
 LEFT, TOP, WIDTH, HEIGHT, GAP, LEGEND = 64, 64, 560, 200, 84, 170
 
 ZERO_GAP = 0.1
-"""Share of a logarithmic y axis that lies below its lowest power of ten, if there are zeros to show."""
+"""Share of a logarithmic y axis below its lowest power of ten, where zeros are drawn."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Line:
     Attributes
     ----------
     name : str
-        Its text in the legend.
+        Label in the legend.
     points : sequence of (float, float or None)
-        Pairs (x, y) in ascending order of x; y is None where the line has a gap.
+        Pairs (x, y) in ascending order of x; y is None at a gap in the line.
     dashed : bool
         Whether the line is dashed.
     marks : bool
@@ -35,7 +35,7 @@ class Line:
 
     See Also
     --------
-    Chart : Lines over one pair of axes.
+    Chart : Lines on one pair of axes.
 
     Examples
     --------
@@ -52,14 +52,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over one pair of axes; of identical lines one is drawn, and the legend names all.
+    """Lines on one pair of axes; identical lines are drawn once, and the legend names each.
 
     Attributes
     ----------
     title, x_label : str
     lines : sequence of Line
     log_x, log_y : bool
-        Whether the axis is logarithmic, and labelled so. A logarithmic x axis takes positive values only; on a
+        Whether the axis is logarithmic; its label then says so. A logarithmic x axis takes positive values only; on a
         logarithmic y axis zeros lie below the lowest power of ten, and negative values are left out.
     counts : bool
         Whether y counts something, so that its ticks are whole numbers.
@@ -95,7 +95,7 @@ class Lines(Picture):
 
     See Also
     --------
-    Chart : Lines over one pair of axes.
+    Chart : Lines on one pair of axes.
     Line : A line of a chart.
 
     Examples

@@ -17,7 +17,7 @@ class PoolHistory(Picture):
     Attributes
     ----------
     steps : list of list of str
-        By step and block: the sequence that holds the block, ``+`` if several do, empty if the block is free.
+        For each step and block, the sequence that holds the block; ``+`` if several hold it, empty if it is free.
 
     See Also
     --------
@@ -40,7 +40,7 @@ class PoolHistory(Picture):
         self.steps: list[list[str]] = []
 
     def record(self, pool: Pool) -> None:
-        """Append the owners as they are now, as the next step."""
+        """Record the current owners as the next step."""
         owners = [FREE] * pool.num_blocks
         seq_id: Hashable
         for seq_id in pool:
@@ -55,7 +55,7 @@ class PoolHistory(Picture):
 
     @property
     def used(self) -> list[int]:
-        """By step, how many blocks are not free."""
+        """Number of used blocks at each step."""
         return [sum(name != FREE for name in step) for step in self.steps]
 
     def draw(self) -> Drawing:

@@ -36,7 +36,7 @@ class SourceLine(Protocol):
 
     @property
     def number(self) -> int:
-        """Its number in the file."""
+        """Line number in the file."""
 
     @property
     def text(self) -> str:
@@ -68,15 +68,15 @@ class Access(Protocol):
 
     @property
     def epoch(self) -> int:
-        """How many barriers the thread block passed before the access."""
+        """Number of barriers that the thread block passed before the access."""
 
     @property
     def threads(self) -> tuple[int, ...]:
-        """Numbers in their thread block of the threads that take part."""
+        """Numbers, within the thread block, of the threads that take part."""
 
     @property
     def bytes(self) -> tuple[int, ...]:
-        """By thread, the byte at which its element begins."""
+        """Byte at which the element of each thread begins."""
 
     @property
     def itemsize(self) -> int:
@@ -84,4 +84,4 @@ class Access(Protocol):
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """By thread, the index of its element in the flattened array."""
+        """Index of each thread's element in the flattened array."""

@@ -1,4 +1,4 @@
-"""SVG text: a `Drawing` of shapes, self-contained, that follows the reader's light or dark mode."""
+"""SVG drawings: self-contained, and in the reader's light or dark mode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Okabe & Ito, "Color Universal Design", 2008: distinct in any kind of colour vision.
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
-"""Fills of owners, in order. What a colour says, a label or a hatching says too."""
+"""Fills of owners, in order. A label or a hatching repeats what a colour says."""
 
 _STYLE = """
 .pn{--ink:#1a1a1a;--quiet:#767676;--paper:#fff;font:12px system-ui,sans-serif}
@@ -21,7 +21,7 @@ _STYLE = """
 """
 
 HATCHINGS = 7
-"""How many hatchings there are: one for each colour."""
+"""Number of hatchings: one for each colour."""
 
 
 def owner_fill(number: int) -> str:
@@ -101,7 +101,7 @@ class Drawing:
         self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{escape(text)}</text>')
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
-        """Add swatches (fill, meaning) in rows as wide as the drawing, which grows if it cannot hold them."""
+        """Add swatches (fill, meaning) in rows as wide as the drawing; enlarge the drawing if they do not fit."""
         left = x
         for fill, meaning in entries:
             width = 32 + 6.4 * len(meaning)
@@ -114,7 +114,7 @@ class Drawing:
         self.height = max(self.height, y + 24)
 
     def __str__(self) -> str:
-        # Hatchings for what a colour alone would say, and for more owners than colours.
+        # Hatchings repeat what colours say, and serve the owners beyond the last colour.
         hatches = "".join(
             f'<pattern id="hatch{i}" width="6" height="6" patternUnits="userSpaceOnUse" '
             f'patternTransform="rotate({angle})"><rect width="6" height="6" style="fill:{COLOURS[i]}"/>'
@@ -133,7 +133,7 @@ class Drawing:
 class Picture:
     """Base class of pictures: recorded data with a method `draw`.
 
-    A notebook shows the picture where it is the last value of a cell.
+    A notebook shows the picture if it is the last value of a cell.
     """
 
     def draw(self) -> Drawing:

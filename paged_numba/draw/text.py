@@ -74,7 +74,7 @@ def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
 
 
 def reference_counts(pool: Pool) -> str:
-    """Return the used blocks, and below each how many sequences hold it.
+    """Return the used blocks and, below each, its reference count.
 
     See Also
     --------
@@ -98,7 +98,7 @@ def reference_counts(pool: Pool) -> str:
 
 
 def shortened(numbers: Iterable[Any], limit: int = 12) -> str:
-    """Return numbers separated by spaces; of more than `limit`, ``..`` stands for those before the last.
+    """Return numbers separated by spaces; beyond `limit` numbers, ``..`` replaces those before the last.
 
     Examples
     --------

@@ -16,9 +16,9 @@ class Step:
     Attributes
     ----------
     epoch : int
-        How many barriers came before the store.
+        Number of barriers before the store.
     thread, element : int
-        The thread, and the element that it wrote.
+        Numbers of the thread and of the element that it wrote.
     sources : tuple of int
         The elements of the same array that the thread read in that epoch.
     """

@@ -22,7 +22,7 @@ class WarpAccess(Picture):
     what : str
         Title: the array and the statement.
     addresses : dict of int to int
-        By active lane, the byte at which its element begins.
+        Byte at which the element of each active lane begins.
     itemsize : int
         Bytes of an element.
 
@@ -33,7 +33,7 @@ class WarpAccess(Picture):
 
     Examples
     --------
-    Lanes that read every other element use half of what is moved.
+    Lanes that read every other element use half of the bytes that are moved.
 
     >>> import numpy as np
     >>> import paged_numba as pn
@@ -111,7 +111,7 @@ class WarpAccess(Picture):
 
     @property
     def useful(self) -> float:
-        """Percent of the bytes of these sectors that some lane accesses."""
+        """Percentage of the bytes in these sectors that the lanes access."""
         return 100 * len(set(self.addresses.values())) * self.itemsize / (_SECTOR * len(self.sectors))
 
     def draw(self) -> Drawing:
@@ -125,7 +125,7 @@ class WarpAccess(Picture):
             drawing.text(
                 left + (lane + 0.5) * cell, lane_y + 15, str(lane), "small on" if active else "small q"
             )
-        # All touched cache lines have the same width; a gap separates those that are not neighbours.
+        # All touched cache lines have the same width; a gap separates lines that are not neighbours.
         lines = self.lines
         gaps = [int(b != a + 1) for a, b in pairwise(lines)]
         gap = min(10.0, 0.25 * width / (sum(gaps) or 1))

@@ -1,4 +1,4 @@
-"""Measures everything that a report shows: each memory policy, and the prefix cache with pools of several sizes.
+"""Measurements for the report: each memory policy, and the prefix cache with pools of several sizes.
 
 Each policy is replayed twice: with the arrivals of the trace, for waste, waiting and preemptions over time; and
 with all requests arriving at once, so that memory alone limits how many run.
@@ -22,12 +22,12 @@ SHARES_OF_POOL = (0.25, 1, 4, 16)
 """Pool sizes for the prefix cache, as multiples of `num_slots`."""
 
 NUM_BINS = 120
-"""Intervals that the time is divided into for figures over time."""
+"""Number of intervals for figures over time."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A way to give memory to sequences.
+    """A memory policy: blocks of one size, or contiguous reservations.
 
     Attributes
     ----------

@@ -16,7 +16,7 @@ from ..traces import Trace
 
 
 class Pool(Protocol):
-    """Memory as a replay uses it. Requests are given by number, lengths in tokens."""
+    """The memory of a replay. Methods take a request by its number, and lengths in tokens."""
 
     num_slots: int
 
@@ -40,10 +40,10 @@ class Pool(Protocol):
 
     @property
     def num_held_slots(self) -> int:
-        """Slots that are allocated."""
+        """Number of allocated slots."""
 
     def num_stranded_slots(self, request: int) -> int:
-        """Free slots, if they would suffice for a request in one piece; 0 otherwise: external fragmentation."""
+        """Return the free slots if a request would fit into them in one piece, else 0: external fragmentation."""
 
 
 class PagedPool:
@@ -52,8 +52,8 @@ class PagedPool:
     Attributes
     ----------
     num_prompt_tokens, num_found_tokens : int
-        Prompt tokens, and those of them that the prefix cache found. Each request counts when it is first admitted: a
-        preempted request that finds its own blocks again does not count twice.
+        Prompt tokens, and the prompt tokens that the prefix cache found. Each request counts when it is first admitted:
+        a preempted request that finds its own blocks again does not count twice.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class PagedPool:
         return -(-length // self.block_size) * self.block_size
 
     def commit(self, request: int, length: int) -> None:
-        # Tokens that need no new block are appended here, all at once: the blocks are the same.
+        # Tokens that fit into the last block are appended here all at once, which takes no block.
         stored = self.allocator.seq_len(request)
         if length > stored:
             self.allocator.append(request, self._tokens(request, stored, length))
@@ -122,7 +122,7 @@ class ContiguousPool:
         self.num_held_slots = 0
         self._needs: list[int] = np.asarray(reservations).tolist()
         self._starts: dict[int, int] = {}
-        self._holes = [(0, num_slots)]  # (start, stop), sorted; none is empty, no two touch
+        self._holes = [(0, num_slots)]  # (start, stop), sorted; no hole is empty, and no two holes touch
 
     def ever_fits(self, request: int) -> bool:
         return self._needs[request] <= self.num_slots
@@ -164,7 +164,7 @@ class ContiguousPool:
 
 
 def maximum_length(trace: Trace) -> Any:
-    """Return reservations of the longest request of the trace, int64[num_requests]."""
+    """Return reservations of the length of the longest request, int64[num_requests]."""
     return np.full(len(trace), trace.final_lens.max())
 
 

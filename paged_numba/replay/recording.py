@@ -7,7 +7,7 @@ Slots are divided as in Kwon et al., SOSP 2023, figure 2:
 - internal fragmentation: slots of a request that it will never fill;
 - external fragmentation: free slots, if the next waiting request would fit into them in one piece.
 
-Waste is the share of the last three in all four. Free slots that no request waits for are not waste.
+Waste is the share of the last three in the sum of all four. Free slots that no request waits for are not waste.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLOTS = ("tokens", "reserved", "internal", "external")
 """The four uses of a slot."""
 
 QUANTITIES = (*SLOTS, "running", "waiting", "waiting_running", "full")
-"""Quantities of a step: slots by use; requests that run; that wait; that run while others wait; 1 if any waits."""
+"""Quantities of a step: slots by use; requests running; waiting; running while others wait; 1 if any waits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Recording:
     preemptions : int64[num_intervals]
         Preemptions in the first step of each interval.
     refused : list of int
-        Requests that do not fit into the empty pool, by their place in the trace.
+        Numbers of the requests that do not fit into the empty pool.
     """
 
     starts: Any
@@ -54,9 +54,10 @@ class Recording:
         Parameters
         ----------
         rows : sequence of tuple of int
-            For each event, in order of time, the last being the end of the replay: step; slots allocated; sums over
-            running requests of the slots that they hold, will fill and have filled (a shared slot counts for each
-            of them); stranded slots; numbers of requests that run, that wait, that this step preempted.
+            A row for each event, in order of time; the last row is the end of the replay. Columns: step; allocated
+            slots; slots that running requests hold, those that they will ever fill, and those that they have filled,
+            each summed over the requests (a shared slot counts for each); stranded slots; numbers of requests that
+            run, that wait, and that were preempted in this step.
         refused : list of int
         """
         table = np.array(rows, np.int64)
@@ -119,7 +120,7 @@ def _sum(values: Any, slopes: Any, steps: Any) -> Any:
 
 
 def waste(sums: dict[str, Any]) -> Any:
-    """Return the share of the slots in `SLOTS` that hold no token, NaN where there are none."""
+    """Return the share of the slots in `SLOTS` that hold no token; NaN if no slot is in use."""
     taken = np.asarray(sum(sums[name] for name in SLOTS), np.float64)
     with np.errstate(invalid="ignore"):
         return 1 - sums["tokens"] / taken

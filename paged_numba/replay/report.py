@@ -1,4 +1,4 @@
-"""The record of a replay as text and as a picture."""
+"""Report of a replay: its record as text and as a picture."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SHORT = {"maximum length": "maximum", "next power of two": "power of two", "exac
 
 
 def text(record: dict[str, Any]) -> str:
-    """Return the tables."""
+    """Return the report as text."""
     parts = [_opening(record), _policies(record), _over_time(record)]
     if record["prefix_cache"] is None:
         parts.append(
-            "Prefix cache: this trace does not say which prompts begin alike, so its hit rate is unknown."
+            "Prefix cache: this trace does not say which prompts share a prefix, so its hit rate is unknown."
         )
     else:
         parts.append(_hits(record["prefix_cache"], record["trace"]))
@@ -140,7 +140,7 @@ def _hits(hits: dict[str, Any], trace: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"Prefix cache: prompts that begin alike share blocks of {hits['block_size']} tokens. The hit rate is the",
+            f"Prefix cache: prompts share prefixes in blocks of {hits['block_size']} tokens. The hit rate is the",
             "share of prompt tokens found when requests are first admitted, not after a preemption.",
             "",
             table(header, rows),

@@ -5,14 +5,14 @@ Time passes in steps of equal length. A step does, in this order:
 1. Each running request, the earliest first, takes a slot for the token that it generated in the step before. If
    no memory is free, the running request that arrived last is preempted: its memory is freed, and it becomes the
    first in the queue; when it is admitted again, all its tokens so far are computed again.
-2. Waiting requests are admitted in order of arrival while the next one fits; none is admitted in a step that
-   preempted a request.
-3. Each running request generates a token; the prompts of those just admitted are computed as well. A request that
-   has all its tokens ends, and its memory is free in the next step.
+2. Waiting requests are admitted in order of arrival while the next one fits; no request is admitted in a
+   step that preempted a request.
+3. Each running request generates a token; the prompts of requests just admitted are computed as well. A request
+   that has all its tokens ends, and its memory is free in the next step.
 
 So a request with p prompt tokens and n to generate holds p, p + 1, …, p + n - 1 tokens in n steps. vLLM schedules
-in this way, but also limits the batch (`max_num_seqs`, `max_num_batched_tokens`); here, memory alone does. Only
-the steps in which more happens than that every running request generates a token are simulated one by one.
+in this way, but also limits the batch (`max_num_seqs`, `max_num_batched_tokens`); here, memory alone does. Steps in
+which running requests only generate tokens are not simulated one by one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def simulate(trace: Trace, pool: Pool, done: Callable[[int], object] = lambda co
     pool : Pool
         Empty; it is empty again at the end.
     done : callable
-        Called with the number of requests that ended, each time some do.
+        Called with 1 each time a request ends or is refused.
     """
     return _Simulation(trace, pool, done).run()
 
@@ -61,14 +61,14 @@ class _Simulation:
         self.num_arrived = 0
         self.waiting: deque[int] = deque()
         self.running: dict[int, None] = {}  # in the order of arrival
-        # Whether the first waiting request may fit. Once it did not, only freed memory or a new prefix changes that.
+        # Whether the first waiting request may fit. After a failure, only freed memory or a new prefix can change that.
         self.retry = True
-        # The length of a running request is offsets[request] + step: it grows by one a step.
+        # The length of a running request is offsets[request] + step: it grows by one each step.
         self.offsets = [0] * num_requests
         self.lens: list[int] = trace.prompt_lens.tolist()  # length at the next admission
         self.capacities = [0] * num_requests
         self.step = -1
-        # Requests that end at a step, and that need a block. Entries of requests preempted since are ignored.
+        # By step, requests that end, and requests that need a block. Entries of requests preempted since are ignored.
         self.endings: dict[int, list[int]] = {}
         self.growths: dict[int, list[int]] = {}
         self.due: list[int] = []
@@ -92,7 +92,7 @@ class _Simulation:
         return Recording.of(self.rows, self.refused)
 
     def _next_step(self) -> int | None:
-        """Return the next step in which more happens than generating; None if none is left."""
+        """Return the next step in which more happens than generation; None if no such step is left."""
         while self.due and self.due[0] <= self.step:
             heapq.heappop(self.due)
         candidates = self.due[:1]
@@ -180,7 +180,7 @@ class _Simulation:
             self._expect(self.growths, self.capacities[request] + 1, request)
 
     def _expect(self, table: dict[int, list[int]], length: int, request: int) -> None:
-        """Enter a request into a table, at the step in which it will have the given length."""
+        """Add a request to a table, at the step in which it will have the given length."""
         step = length - self.offsets[request]
         table.setdefault(step, []).append(request)
         heapq.heappush(self.due, step)

@@ -168,7 +168,7 @@ class Server:
         key, value = (to_host(array) for array in self.cache.gather(name))
         self.checks.gathered += 1
         if not (np.array_equal(key, sequence.key) and np.array_equal(value, sequence.value)):
-            self.checks.failures.append(f"{name}: the gathered keys or values are not those written")
+            self.checks.failures.append(f"{name}: the gathered keys or values differ from those written")
         blocks = self.cache.allocator.block_table(name)
         self.cache.free(name)
         self.cache.allocator.check()
@@ -206,5 +206,5 @@ class Server:
 
 
 def _larger(a: float, b: float) -> float:
-    """Return the maximum, NaN if either is."""
+    """Return the maximum, or NaN if either is NaN."""
     return float(np.maximum(a, b))

@@ -1,7 +1,7 @@
-"""Dense attention in float32: the measure of the rounding errors that kernels may make.
+"""Dense attention in float32: the yardstick for the rounding errors of kernels.
 
 Inputs and outputs have one dtype; sums are in float32, in a fixed order, since the order of a BLAS differs between
-machines. It shares no code with the kernels and the float64 oracle.
+machines. It shares no code with the kernels or the float64 oracle.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 LEAST_SAMPLES = 256
-"""Least number of query rows whose errors are measured. Fewer rows are summed in several orders, since it is chance
-which rounding errors cancel in one order."""
+"""Least number of query rows to measure. Fewer rows are summed in several orders, since the errors of one order may
+cancel by chance."""
 
 
 def attention(
@@ -38,7 +38,7 @@ def attention(
     key, value : float[seq_len, num_kv_heads, head_dim]
         Finite numbers.
     scale, causal, window, softcap, alibi_slopes, sinks, k_scale, v_scale
-        As of the oracle.
+        As for the oracle.
 
     Returns
     -------
@@ -92,12 +92,12 @@ def _product(left: Any, right: Any) -> Any:
 def rounding_errors(
     query: Any, key: Any, value: Any, expected: tuple[Any, Any], **options: Any
 ) -> tuple[float, float]:
-    """Return the largest errors of dense attention, of outputs and of LSEs, over several orders of the dimensions.
+    """Return the largest errors of the outputs and LSEs of dense attention, over several orders of the dimensions.
 
     Parameters
     ----------
     query, key, value, **options
-        As of `attention`.
+        As for `attention`.
     expected : tuple of float64 arrays
         Exact output and LSE.
     """

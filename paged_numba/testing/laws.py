@@ -1,7 +1,7 @@
 """Laws: attention does not depend on how keys and values are stored, nor on how the work is divided.
 
-Each function raises AssertionError if its law does not hold. Results are equal bit for bit where a kernel sums in the
-same order, as the docstrings say; elsewhere they differ by at most twice the tolerance of each.
+Each function raises AssertionError if its law does not hold. If a kernel sums in the same
+order, results are equal bit for bit, as the docstrings say; otherwise they differ by at most twice the tolerance.
 """
 
 from __future__ import annotations
@@ -50,7 +50,19 @@ def layout(batch: PagedBatch, algorithm: str, target: str) -> None:
 
 
 def block_size(batch: PagedBatch, size: int, seed: int, algorithm: str, target: str) -> None:
-    """Blocks of another size change no bit of ``naive``, ``warp`` and ``tile``, whose sums know no blocks."""
+    """Another block size gives the same results; with ``naive``, ``warp`` and ``tile``, the same bits.
+
+    These three sum in an order that does not depend on blocks.
+
+    Parameters
+    ----------
+    batch : PagedBatch
+    size : int
+        Another block size.
+    seed : int
+        Seed of the block tables of the other cache.
+    algorithm, target : str
+    """
     dense = [np.stack(pair) for pair in zip(batch.keys, batch.values, strict=True)]
     caches, tables = scattered(np.random.default_rng(seed), dense, 1, size)
     other = replace(batch, key_cache=caches[0], value_cache=caches[1], block_tables=tables, layout="NHD")
@@ -70,10 +82,10 @@ def number_of_splits(batch: PagedBatch, num_splits: int, target: str) -> None:
 
 
 def chunking(batch: PagedBatch, cuts: Any, seed: int, algorithm: str, target: str) -> None:
-    """A prompt in chunks, each after it was written, is the prompt at once.
+    """A prompt attended in chunks gives the results of the whole prompt.
 
-    In ``naive``, ``warp`` and ``block`` no token knows its neighbours: the same bits. A tile of several tokens divides
-    each row's sum among fewer threads than a tile of one token.
+    ``naive``, ``warp`` and ``block`` compute each token on its own and give the same bits. In the other algorithms, a
+    tile of several tokens divides each row's sum among fewer threads than a tile of one token.
 
     Parameters
     ----------
@@ -176,12 +188,12 @@ def _assert_same(one: Any, other: Any) -> None:
 
 
 def _assert_close(batch: PagedBatch, one: Any, other: Any) -> None:
-    """Raise unless both outputs and LSEs could be those of the exact result."""
+    """Raise unless both results can be roundings of the same exact outputs and LSEs."""
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
         rows = batch.query_of(seq)
         allowed = attention_tolerance(batch.query[rows], key, value, batch.scale, **batch.options)
         outs = [out[rows].astype(np.float64) for out, _ in (one, other)]
-        # Twice the rounding of a stored number, for each result: its error may move it into the next binade.
+        # Twice the rounding of a stored number, for each result: its error may move the number into the next binade.
         stored = 4 * storing_tolerance(np.maximum(*np.abs(outs)), one[0].dtype)
         assert (np.abs(outs[0] - outs[1]) <= 2 * allowed.out + stored).all()
         np.testing.assert_allclose(one[1][rows], other[1][rows], rtol=0, atol=2 * allowed.lse)

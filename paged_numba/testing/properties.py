@@ -1,6 +1,6 @@
 """Properties that the operations have for any input: the tests draw inputs, and each mutant must break a property.
 
-Each function raises AssertionError where the property does not hold.
+Each function raises AssertionError if its property does not hold.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .strategies import TOKEN_AXES, PagedBatch, Tokens, laid_out
 def attention_agrees_with_the_oracle(
     batch: PagedBatch, algorithm: str, target: str, num_splits: int | None = None
 ) -> None:
-    """Paged attention is dense attention in float64, but for the rounding of float32."""
+    """Paged attention agrees with dense float64 attention up to float32 rounding."""
     options = {**batch.options, **kernel_options(batch, algorithm, num_splits)}
     out, lse = ops.paged_attention(
         *attention_arguments(batch),
@@ -33,12 +33,12 @@ def attention_agrees_with_the_oracle(
 
 
 def textbook_attention_agrees_with_the_oracle(batch: PagedBatch, target: str) -> None:
-    """`attention_textbook_kernel` is dense attention in float64, but for the rounding of float32.
+    """`attention_textbook_kernel` agrees with dense float64 attention up to float32 rounding.
 
     Parameters
     ----------
     batch : PagedBatch
-        Plain.
+        From `paged_batches(plain=True)`.
     target : str
     """
     out = np.full_like(batch.query, np.nan)
@@ -58,22 +58,22 @@ def _agrees_with_the_oracle(batch: PagedBatch, out: Any, lse: Any = None) -> Non
         )
         allowed = attention_tolerance(*dense, batch.scale, **batch.options)
         assert out.dtype == batch.query.dtype
-        with np.errstate(invalid="ignore"):  # what a wrong kernel leaves unwritten may be any NaN
+        with np.errstate(invalid="ignore"):  # elements that a wrong kernel leaves unwritten may be any NaN
             error = np.abs(out[rows].astype(np.float64) - expected)
-        # Twice for what is stored: the error may move a number into the next binade.
+        # Twice the rounding of a stored number: its error may move the number into the next binade.
         most = allowed.out + 2 * storing_tolerance(expected, out.dtype)
         assert (error <= most).all(), (
-            f"out of {seq} is off by {error.max()}, {(error / most).max()} times the bound"
+            f"out of sequence {seq} is off by {error.max()}, {(error / most).max()} times the bound"
         )
         if lse is not None:
-            message = f"lse of {seq}"
+            message = f"lse of sequence {seq}"
             np.testing.assert_allclose(lse[rows], expected_lse, rtol=0, atol=allowed.lse, err_msg=message)
 
 
 def attention_is_as_exact_as_dense_attention(
     batch: PagedBatch, runs: list[tuple[str, int | None]], target: str
 ) -> None:
-    """Each error is within the fixed tolerance, and the largest of a batch within 3 times that of dense attention.
+    """Each error is within the fixed tolerance, and at most 3 times the largest error of dense attention.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def attention_is_as_exact_as_dense_attention(
 
 
 def merging_parts_is_attention_to_the_whole(batch: PagedBatch, cut: float, target: str) -> None:
-    """Merging attention to the first keys of each sequence with attention to the rest is attention to all."""
+    """Merging attention to the first keys of each sequence and to the rest gives attention to all keys."""
     whole, whole_lse = ops.paged_attention(
         *attention_arguments(batch), scale=batch.scale, return_lse=True, target=target
     )
@@ -158,7 +158,7 @@ def no_token_notices_what_it_does_not_see(
     ----------
     batch : PagedBatch
     positions : float[num_seqs]
-        Position of that key in each sequence, 0 to 1.
+        Position of the NaN key in each sequence, as a share of the sequence, 0 to 1.
     algorithm, target : str
     """
     options = {
@@ -199,7 +199,7 @@ def no_token_notices_what_it_does_not_see(
 
 
 def a_row_that_sees_no_key_of_a_tile_stays_as_it_was(target: str) -> None:
-    """In a tile of shared keys, a window may hide all keys from one of the rows: the row must not change."""
+    """A row does not change if its window hides all keys of a shared tile."""
     rng = np.random.default_rng(0)
     # 10 shared blocks of 16. The last token of one sequence sees keys from 129 on, the first of the other from 20 to
     # 51. Keys come in tiles of 64 from 20 on: the former sees none of the first tile, 20 to 83.
@@ -271,13 +271,13 @@ def gather_returns_what_was_written(batch: PagedBatch, target: str) -> None:
 
 
 def copy_duplicates_blocks(tokens: Tokens, order: Any, target: str) -> None:
-    """Each dst becomes its src bit for bit, and no other block changes.
+    """Each destination becomes its source bit for bit, and no other block changes.
 
     Parameters
     ----------
     tokens : Tokens
     order : int[num_blocks]
-        A permutation of the blocks; its first half are copied to its second half.
+        A permutation of the blocks; the first half is copied to the second half.
     target : str
     """
     half = len(order) // 2

@@ -1,7 +1,7 @@
 """Hypothesis strategies for paged attention: awkward lengths, scattered blocks, poisoned free slots.
 
 Hypothesis draws the shapes, which shrink towards one sequence, one head and blocks of one token. The numbers come from
-a generator with a drawn seed, since failures do not hinge on single floats.
+a generator with a drawn seed, since failures do not depend on single floats.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ STORAGE = (
 """Dtypes of caches."""
 
 TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
-"""By layout, the axis of a cache that counts the tokens of a block."""
+"""Axis of the tokens of a block in a cache, by layout."""
 
 GARBAGE = (-1, -7, 2**31 - 1)
-"""Entries of a block table after those of its sequence."""
+"""Entries of a block table after the blocks of its sequence."""
 
 MOST_ROWS = 800
 """Most query rows (tokens times heads) of a sequence in the grid: 20 tokens of 40 heads are two tiles."""
 
 
 def layouts(head_dim: int, dtype: Any) -> list[str]:
-    """Return the layouts that a cache may have: packed ones need keys of a multiple of 16 bytes."""
+    """Return the layouts that a cache may have: packed keys take a multiple of 16 bytes."""
     return [name for name in TOKEN_AXES if name != "packed" or head_dim * dtype.itemsize % 16 == 0]
 
 
 def laid_out(caches: Any, layout: str) -> tuple[Any, Any]:
-    """Return copies in a layout of keys and values, [2, num_blocks, block_size, num_kv_heads, head_dim]."""
+    """Return copies of NHD caches, [2, num_blocks, block_size, num_kv_heads, head_dim], in a layout."""
     key_cache, value_cache = caches
     if layout == "packed":
         key_cache = key_cache.reshape(*key_cache.shape[:3], -1, 16 // caches.itemsize)
@@ -55,9 +55,9 @@ class PagedBatch:
     ----------
     query : float[num_tokens, num_q_heads, head_dim]
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
-        NaN in every slot that no sequence owns; the axes are those of `layout`.
+        NaN in every slot that no sequence owns; with the axes of `layout`.
     block_tables : int32[num_seqs, max_blocks]
-        Scattered blocks; garbage after those of each sequence.
+        Scattered blocks; garbage after the blocks of each sequence.
     seq_lens : int32[num_seqs]
     keys, values : list of float[seq_len, num_kv_heads, head_dim]
         The same keys and values, dense, by sequence.
@@ -104,7 +104,7 @@ class PagedBatch:
 def lengths(block_size: int) -> st.SearchStrategy[int]:
     """Draw a number of tokens, often at a block boundary or next to it; shrinks towards 0.
 
-    Some are longer than a tile of the block kernel, which is as many whole blocks as 64 tokens hold, or one block.
+    Some are longer than a tile of the block kernel, which is as many whole blocks as fit in 64 tokens, or one block.
     """
     tile = max(1, 64 // block_size) * block_size
     bases = [k * block_size for k in range(1, 5)] + [tile, tile + block_size, 2 * tile]
@@ -165,7 +165,7 @@ def scattered(
     max_blocks = max(1, *per_seq)
     num_blocks = max(1, sum(per_seq) + spare)
     free = rng.permutation(num_blocks).tolist()
-    # Places after the blocks of a sequence hold garbage, or the number 0 of a block of another sequence.
+    # Entries after the blocks of a sequence hold garbage, or 0, which may be a block of another sequence.
     block_tables = rng.choice([*GARBAGE, 0], (len(dense), max_blocks)).astype(np.int32)
     caches = np.full((2, num_blocks, block_size, *dense[0].shape[2:]), np.nan, dense[0].dtype)
     common: list[int] = []
@@ -198,7 +198,7 @@ def _batch(
     options: dict[str, Any],
     layout: str,
 ) -> PagedBatch:
-    """Return a batch made of what `scattered` takes and returns, with its caches in a layout."""
+    """Return a batch made of the arguments and results of `scattered`, with its caches in a layout."""
     return PagedBatch(
         query,
         *laid_out(caches, layout),
@@ -217,11 +217,19 @@ def _batch(
 def paged_batches(
     draw: st.DrawFn, plain: bool = False, layout: str | None = None, infinite_keys: bool = False
 ) -> PagedBatch:
-    """Draw a batch: scores from flat to very peaky, all blocks scattered.
+    """Draw a batch with scattered blocks, and with scores from flat to very peaky.
 
-    Half of them are decode batches without options, in float32, as all are if `plain`; the others mix decode, chunks
-    and whole prompts, dtypes and layouts; `layout` makes all of them of one. With `infinite_keys`, all or half of the
-    scores are -inf, since the first dimension of their keys is.
+    Half of the batches are decode in float32 without options. The others have options, and mix decode, chunks, whole
+    prompts, dtypes and layouts.
+
+    Parameters
+    ----------
+    plain : bool
+        Draw only decode batches in float32 without options and without shared blocks.
+    layout : str, optional
+        Layout of every batch; if None, it is drawn for batches with options, and NHD for the others.
+    infinite_keys : bool
+        Set the first dimension of all keys, or of half of the keys, to -inf, so that their scores are -inf.
     """
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
     head_dims = [n for n in HEAD_DIMS if layout is None or layout in layouts(n, STORAGE[0])]
@@ -250,11 +258,7 @@ def paged_batches(
         chunks = [draw(st.integers(0, min(n + 1, 9)), label="query tokens") for n in seq_lens]
         cu_seqlens_q = np.cumsum([0, *chunks]).astype(np.int32)
         window = options.get("window")
-        if (
-            window is not None
-            and not shared
-            and draw(st.booleans(), label="what no window reaches holds NaN")
-        ):
+        if window is not None and not shared and draw(st.booleans(), label="NaN outside of every window"):
             for seq, (tokens, chunk) in enumerate(zip(dense, chunks, strict=True)):
                 hidden = max(0, tokens.shape[1] - max(1, chunk) - window + 1)
                 tokens[:, :hidden] = np.nan
@@ -349,7 +353,7 @@ def grid_batches(
 
 @st.composite
 def merge_parts(draw: st.DrawFn) -> list[tuple[Any, Any]]:
-    """Draw outputs and LSEs of attention to three sets of keys; those of an empty set are NaN and -inf."""
+    """Draw outputs and LSEs of attention to three sets of keys; an empty set has output NaN and LSE -inf."""
     rng = np.random.default_rng(draw(seeds, label="seed"))
     shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from((1, 5, 40))), label="shape")
     dtype = draw(st.sampled_from(STORAGE[:3]), label="dtype")
@@ -374,7 +378,7 @@ class Tokens:
     key, value : float[num_tokens, num_kv_heads, head_dim]
         Random bits, some of them NaN.
     caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
-        Caches of keys and of values; `laid_out` brings them into the layout.
+        Caches of keys and of values in NHD; `laid_out` converts them to `layout`.
     slots : int64[num_tokens]
         All different, except that several may be -1, which skips a token.
     layout : str
@@ -395,7 +399,7 @@ class Tokens:
 
 @st.composite
 def tokens_to_write(draw: st.DrawFn) -> Tokens:
-    """Draw tokens for scattered slots, often among them the first and the last of the pool."""
+    """Draw tokens for scattered slots, often including the first and the last slot of the pool."""
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
     num_blocks = draw(st.integers(1, 5), label="num_blocks")
     num_slots = num_blocks * block_size

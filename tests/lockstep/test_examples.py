@@ -1,4 +1,4 @@
-"""The examples in the docstrings of lockstep run, and each public name has one."""
+"""The examples in the docstrings of lockstep run, and each public name has an example."""
 
 import doctest
 import importlib

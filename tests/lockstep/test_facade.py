@@ -205,7 +205,7 @@ def test_what_jit_returns_says_what_it_is():
 
 
 class Interface:
-    """An array of another library: what it shows is the array interface."""
+    """An array of another library that exposes only the array interface."""
 
     def __init__(self, array):
         self.array = array

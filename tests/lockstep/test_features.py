@@ -117,7 +117,7 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def simulated():
-    """Return what Numba's simulator computes for each feature, from one process of its own."""
+    """Return what Numba's simulator computes for each feature, from one separate process."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SIMULATE, str(Path(__file__).parent)],
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},

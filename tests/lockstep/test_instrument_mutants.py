@@ -1,4 +1,4 @@
-"""Profilers and sanitizers with one mistake each: the tests of the right ones must notice."""
+"""Profilers and sanitizers with one mistake each: the tests of the right tools must find each mistake."""
 
 import numpy as np
 import pytest

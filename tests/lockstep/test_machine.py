@@ -1,4 +1,4 @@
-"""How grids run: batches, order, memory, dirty shared memory, printing, and kernels of public tutorials' kind."""
+"""How grids run: batches, order, memory, dirty shared memory, printing, and kernels like those of public tutorials."""
 
 import functools
 import math
@@ -260,7 +260,7 @@ def test_kernels_and_variables_may_have_the_names_of_the_machine():
     np.testing.assert_array_equal(x, [6, 6, 2, 2])
 
 
-# Kernels as public tutorials have them.
+# Kernels in the style of public tutorials.
 
 
 @cuda.jit

@@ -1,6 +1,6 @@
 """Random programs with nested control flow: lockstep against plain Python, one thread at a time.
 
-Programs shrink towards a single assignment. All values stay below 97, so that both sides compute alike.
+Programs shrink towards a single assignment. All values stay below 97, so that both sides compute the same.
 """
 
 import itertools
@@ -141,7 +141,7 @@ def load(source, cuda):
 
 
 class OneThread:
-    """``cuda`` of plain Python: one thread runs."""
+    """Stand-in for ``cuda`` in plain Python, which runs one thread."""
 
     def __init__(self):
         self.thread = 0

@@ -170,7 +170,7 @@ def test_races_are_those_that_comparing_all_pairs_finds(shared, thread_blocks, d
         int(a[1])
         for i, a in enumerate(done)
         for b in done[:i]
-        # Another thread, one element, a store; other thread blocks, or no barrier between.
+        # Two threads, the same element, at least one store; other thread blocks, or no barrier between.
         if a[0] != b[0] and a[1] == b[1] and 2 in (a[2], b[2]) and (a[3] != b[3] or a[4] == b[4])
     }
     assert bool(findings) == bool(racing), f"{findings}\n{racing}"

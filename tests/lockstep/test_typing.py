@@ -58,7 +58,7 @@ def context():
 
 
 def numba_result(context, function, *names):
-    """Return the dtype that Numba gives a result, or None where it has no such operation."""
+    """Return the dtype that Numba gives a result, or None if Numba has no such operation."""
     signature = context.resolve_function_type(function, tuple(map(numba_type, names)), {})
     return None if signature is None else np.dtype(str(signature.return_type))
 

@@ -1,4 +1,4 @@
-"""A script for a machine where Numba is not installed; prints what its kernel computed."""
+"""Script for a machine without Numba; prints the result of its kernel."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Uses every public name as it is meant: mypy must accept this program, and it must run."""
+"""Uses every public name as intended: mypy must accept this program, and it must run."""
 
 from __future__ import annotations
 

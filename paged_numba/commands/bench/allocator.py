@@ -19,10 +19,10 @@ BLOCK_SIZE = 16
 BLOCKS_PER_SEQUENCE = 100
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 SAMPLE = 2000
-"""Most sequences that an operation is timed on, except to fill and to empty the pool."""
+"""Most sequences to time an operation on; `add`, `commit` and `free` are timed on all."""
 
 LEAST_BLOCKS = 10**5
-"""Least number of blocks to time. A small pool is used repeatedly to reach it."""
+"""Least number of blocks to time. A small pool is used repeatedly to reach this number."""
 
 MEMORY_BLOCKS = 10**5
 
@@ -75,11 +75,11 @@ def use(num_blocks: int, watch: Stopwatch) -> None:
     watch.time("free of a fork", each(pool.free, (-1 - seq for seq in some)))
     watch.time("free", each(pool.free, everything))
     # The last block of each sequence is always computed again, so a cached block is evicted for it.
-    watch.time("add, found", map(add, some))
+    watch.time("add, cached", map(add, some))
     for seq in some:
         pool.free(seq)
     others = range(len(everything), len(everything) + len(some))
-    watch.time("add, others given up", map(add, others))
+    watch.time("add, evicting", map(add, others))
     for seq in others:
         pool.free(seq)
 
@@ -95,12 +95,12 @@ def use(num_blocks: int, watch: Stopwatch) -> None:
         return run
 
     for seq in others[: max(1, len(others) // 10)]:
-        watch.time("append, a block a call", [grow(seq)])
+        watch.time("append, block by block", [grow(seq)])
         pool.free(seq)
 
 
 def hashing() -> float:
-    """Return the microseconds that a plain dictionary takes to hash and enter the token ids of a block."""
+    """Return the microseconds that a plain dictionary takes to hash and insert the token ids of a block."""
     keys = [token_ids(seq).tobytes()[: BLOCK_SIZE * 8] for seq in range(MEMORY_BLOCKS)]
     start = time.perf_counter()
     known = {key: place for place, key in enumerate(keys)}
@@ -152,7 +152,7 @@ def run(json_path: Path | None, commit: str | None) -> int:
     )
     print(table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows))
     alone, bytes_per_block = hashing(), memory()
-    print(f"A plain dictionary takes {alone:.2f} microseconds to hash and enter the token ids of a block.")
+    print(f"A plain dictionary takes {alone:.2f} microseconds to hash and insert the token ids of a block.")
     print(table(["bytes for a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]))
     if json_path is not None:
         figures = {

@@ -187,9 +187,9 @@ def _moving_rows(rng: np.random.Generator, ceiling: float) -> list[Row]:
 
 
 def _launcher(operation: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
-    """Return a call of the kernels that `operation` launches, without its validation.
+    """Return a function that repeats the launches of an operation, without its validation.
 
-    The operation is called once, and its launches are recorded. The returned call repeats only those launches.
+    The operation is called once to record its launches.
     """
     recorded: list[tuple[Any, ...]] = []
     original = targets.launch
@@ -251,7 +251,7 @@ def _decode_rows(rng: np.random.Generator, ceiling: float) -> list[Row]:
         moved = kv_bytes + 2 * query_host.nbytes + tables_host.nbytes + lens_host.nbytes
         times = _time(decode, 5 if algorithm == "naive" else 20)
         shape = f"{num_seqs} x {num_q_heads}/{num_kv_heads} heads x {head_dim}, {seq_len} tokens, {dtype}"
-        # float16 has 11 bits, and no output is larger than 4.
+        # float16 has 11 significant bits, and no output is larger than 4.
         allowed = 1e-4 if dtype == "float32" else 4e-3
         rows.append(_row(f"decode {algorithm}", shape, moved, times, ceiling, error, allowed))
         del key_cache, value_cache, arguments, decode

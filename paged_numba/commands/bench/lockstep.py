@@ -1,4 +1,4 @@
-"""``paged-numba bench lockstep``: the machine beside Numba's simulator and beside hand-written NumPy."""
+"""``paged-numba bench lockstep``: compares the machine with Numba's simulator and with hand-written NumPy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run_lockstep(case: Decode, out: Any, lse: Any) -> None:
 
 
 def run_numpy(case: Decode, out: Any, lse: Any) -> None:
-    """The same kernel vectorised by hand: online softmax over the same tiles, all sequences and heads at once."""
+    """Vectorise the kernel by hand: online softmax over the same tiles, all sequences and heads at once."""
     num_seqs, num_heads, _ = case.query.shape
     blocks_per_tile = THREADS // BLOCK_SIZE
     query = case.query * case.scale
@@ -147,7 +147,7 @@ def _empty_kernel() -> None:
 
 
 class Findings:
-    """What was measured: rows for the table, figures for JSON, and whether the two sides agreed."""
+    """Results of the measurements: rows for the table, figures for JSON, and whether the two sides agree."""
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = []
@@ -167,7 +167,7 @@ def compare_with_simulator(found: Findings) -> None:
     simulated, expected = simulate()
     found.agree &= bool(np.allclose(out, expected, rtol=1e-4, atol=1e-4))
     ratio = simulated / ours
-    what = "decode, 4 blocks of 64 threads, 128 tokens"
+    what = "decode, 4 thread blocks of 64, 128 tokens"
     found.beside(what, ours, "simulator", simulated, f"{ratio:,.0f} times faster")
     found.figures["simulator"] = {"lockstep_s": ours, "simulator_s": simulated, "ratio": ratio}
 
@@ -176,7 +176,7 @@ def compare_with_numpy(found: Findings) -> None:
     """Decode 16 sequences x 8 heads x 1,024 tokens on lockstep and with hand-written NumPy."""
     case = decode_case(16, 8, 1024)
     (out, lse), (hand_out, hand_lse) = _outputs(case), _outputs(case)
-    # In turns, so that a change of the machine's speed meets both.
+    # Alternate, so that a change of the machine's speed affects both sides.
     pairs = [
         (
             _median_seconds(lambda: run_lockstep(case, out, lse), 1),
@@ -194,7 +194,7 @@ def compare_with_numpy(found: Findings) -> None:
 
 
 def compare_rungs(found: Findings) -> None:
-    """Attend by tiles and by a thread block for each query token and head, with 4 query heads to a KV head."""
+    """Run the tile and the block kernel, with 4 query heads to a KV head."""
     rng = np.random.default_rng(0)
     for what, num_seqs, chunk, length in (
         ("tile, 16 seqs x 8/2 heads x 1,024 tokens", 16, 1, 1024),
@@ -228,7 +228,7 @@ def compare_rungs(found: Findings) -> None:
 
 
 def host_time(found: Findings) -> None:
-    """Decode 64 sequences of 1,024 tokens with its kernel, and with a launch that does nothing."""
+    """Time a decode of 64 sequences x 1,024 tokens with its kernel, and with a launch that does nothing."""
     rng = np.random.default_rng(0)
     num_seqs, length = 64, 1024
     blocks = rng.permutation(num_seqs * length // BLOCK_SIZE).reshape(num_seqs, -1).astype(np.int32)
@@ -252,7 +252,7 @@ def launch_nothing(found: Findings) -> None:
 
 
 def observe(found: Findings, name: str, case: Decode) -> None:
-    """Decode plainly, profiled and sanitized, in turns."""
+    """Decode without instruments, profiled and sanitized, in turns."""
     (out, lse), (plain_out, plain_lse) = _outputs(case), _outputs(case)
     instruments: dict[str, Callable[[], Any]] = {
         "profiled": lockstep.profiling,
@@ -280,7 +280,7 @@ def observe(found: Findings, name: str, case: Decode) -> None:
 
 
 def grow(found: Findings, name: str, sizes: list[int], make: Callable[[int], Decode]) -> None:
-    """Fit the exponent of the cost over a size."""
+    """Fit the exponent with which the cost grows over a size."""
     times = []
     for size in sizes:
         case = make(size)

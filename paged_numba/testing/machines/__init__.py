@@ -1,7 +1,7 @@
 """Hypothesis state machines that compare the allocator, and the whole cache, with plain models, step by step.
 
-A model records which token each position of a sequence should hold, and knows nothing of blocks. A machine is made for
-a class of allocators, so that a mutant can take the place of the real one.
+A model records which token each position of a sequence should hold, and knows nothing of blocks. Each function takes a
+class of allocator, so that a mutant can replace it.
 """
 
 from .allocator import allocator_machine

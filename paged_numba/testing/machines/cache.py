@@ -39,7 +39,7 @@ def cache_machine(
 ) -> type[RuleBasedStateMachine]:
     """Return a machine that applies each change to a cache with prefix caching and to a dictionary of token lists.
 
-    The keys and values of a token depend on the salt and on all tokens up to it, as those of a language model do.
+    The keys and values of a token depend on the salt and on all tokens up to it, as in a language model.
     """
     keys_and_values = np.random.default_rng(0).standard_normal((2, STATES, 2, 3)).astype(np.float32)
 

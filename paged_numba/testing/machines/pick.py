@@ -1,4 +1,4 @@
-"""Choice of a sequence in the rules of a machine."""
+"""Helpers for rules of a machine that need a sequence."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             return salt, tuple(tokens[: position + 1])
 
         def must_write(self, name: int, slots: list[int], first: int) -> None:
-            """Record that the slots of the tokens from a position on hold nothing of use."""
+            """Record that the slots of the tokens from position `first` on are not written yet."""
             for slot in slots:
                 self.memory.pop(slot, None)
             self.unwritten[name] = min(first, self.unwritten.get(name, first))
@@ -60,7 +60,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             ], "a block was served that does not hold the prefix"
 
         def findable(self, name: int, count: int) -> int:
-            """Return how many of a sequence's first blocks the prefix cache knows."""
+            """Return how many of a sequence's first `count` blocks the prefix cache can find in a row."""
             table = self.pool.block_table(name).tolist()[:count]
             return next(
                 (i for i, block in enumerate(table) if block < 0 or not self.pool.is_cached(block)),
@@ -87,7 +87,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             assert self.pool.stats().num_cached_blocks == 0
 
         def least_found(self, tokens: list[int], salt: Any) -> int:
-            """Return how many of the first blocks must be found, since a sequence in the pool has them."""
+            """Return how many of the first blocks must be found, since a sequence in the pool holds them."""
             return max(
                 (
                     self.findable(seq, _common_blocks(tokens, other))
@@ -266,7 +266,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
 
 
 def _common_blocks(tokens: list[int], other: list[int]) -> int:
-    """Return how many full blocks two token lists share at the beginning; the last of `tokens` does not count."""
+    """Return how many full blocks two token lists share at the beginning; the last token of `tokens` does not count."""
     most = min(len(tokens) - 1, len(other)) // BLOCK_SIZE
     same = (tokens[: BLOCK_SIZE * (place + 1)] == other[: BLOCK_SIZE * (place + 1)] for place in range(most))
     return sum(same)

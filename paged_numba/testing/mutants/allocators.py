@@ -76,7 +76,7 @@ class ForkWithoutReferences(BlockAllocator):
 
 
 class ForkSharesTheTable(BlockAllocator):
-    """Gives the child the parent's table instead of a copy: a block that one appends, both have."""
+    """Gives the child the parent's table instead of a copy, so both get a block that either appends."""
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         super().fork(parent_id, child_id)
@@ -138,7 +138,7 @@ class WrongSlots(BlockAllocator):
 
 
 class SlotsAreContiguous(WrongSlots):
-    """Counts on from the first slot instead of following the block table."""
+    """Counts up from the first slot instead of following the block table."""
 
     def wrong(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return slots[:1] + np.arange(slots.size)
@@ -217,7 +217,7 @@ class SwappedNeverFreed(BlockAllocator):
 
 
 class ReleasesTooMuch(BlockAllocator):
-    """Takes the window one token too short."""
+    """Uses a window that is one token too short."""
 
     def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
         return super().release(seq_id, max(1, int(window) - 1))
@@ -234,7 +234,7 @@ class ReleaseIgnoresOtherOwners(BlockAllocator):
 
 
 class ForkForgetsTheRelease(BlockAllocator):
-    """Takes the released places of the child's table for blocks."""
+    """Treats the released places of the child's table as blocks."""
 
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         super().fork(parent_id, child_id)

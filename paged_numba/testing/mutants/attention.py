@@ -1,4 +1,4 @@
-"""Deliberately wrong kernels of attention."""
+"""Deliberately wrong attention kernels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A deliberately wrong kernel: a kernel of this package with one place of its source changed.
+"""Kernel mutants: kernels of this package with one place of their source changed.
 
-`installed` puts it in the place of the real kernel, so that operations use it.
+`installed` replaces the real kernel by a mutant, so that operations use the mutant.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KernelMutant:
-    """One fault.
+    """A kernel with one fault.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class KernelMutant:
     module : str
         Module of ``paged_numba.kernels`` that holds the kernel.
     old, new : str
-        Text of the source that is replaced, and what replaces it; `old` occurs once.
+        Source text to replace, and its replacement; `old` occurs once.
     operation : str
-        The property that must notice, see tests/test_mutants.py: ``attend``, ``attend infinite``, ``attend textbook``,
+        The property that must fail, see tests/test_mutants.py: ``attend``, ``attend infinite``, ``attend textbook``,
         ``exact``, ``hide``, ``blind``, ``sanitize``, ``many heads``, ``sanitize many heads``, ``merge``, ``write``,
         ``gather`` or ``copy``; ``attend packed``, ``hide packed`` or ``gather packed`` for caches in that layout alone.
     algorithm : str
-        Of `paged_attention`, for ``attend`` and ``attend infinite``.
+        Algorithm of `paged_attention`, for ``attend`` and ``attend infinite``.
     """
 
     name: str
@@ -49,7 +49,7 @@ class KernelMutant:
 
 
 def build(mutant: KernelMutant, folder: Path) -> Any:
-    """Return the mutated kernel, or what makes it, from the changed source of its module, put into `folder`."""
+    """Write the changed source to `folder`; return the mutated kernel, or the function that makes it."""
     original = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
     source = inspect.getsource(original)
     if source.count(mutant.old) != 1:
@@ -73,7 +73,7 @@ def build(mutant: KernelMutant, folder: Path) -> Any:
 
 
 def _attribute(module: Any, mutant: KernelMutant) -> str:
-    """Return the name of a module's kernel, or of what makes it for the sizes of a launch."""
+    """Return the name of a module's kernel, or of the function that makes it for the sizes of a launch."""
     name = f"{mutant.module}_kernel"
     return name if hasattr(module, name) else f"{name}_for"
 

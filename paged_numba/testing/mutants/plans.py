@@ -1,4 +1,4 @@
-"""Deliberately wrong plans of attention: each changes the result of a function of `paged_numba.plan`."""
+"""Deliberately wrong attention plans: each changes the result of a function of `paged_numba.plan`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ...ops import plan
 
 @dataclass(frozen=True)
 class PlanMutant:
-    """One fault.
+    """A planning function with one fault.
 
     Parameters
     ----------
     name : str
         What is wrong.
     function : str
-        Of `paged_numba.plan`.
+        Name of a function of `paged_numba.plan`.
     change : callable
-        Makes the wrong result of the right one.
+        Function from the right result to the wrong one.
     algorithm : str
-        Of attention, which must notice.
+        Algorithm of attention, whose property must fail.
     """
 
     name: str
@@ -41,7 +41,7 @@ class PlanMutant:
 
 @contextmanager
 def planned_wrongly(mutant: PlanMutant) -> Iterator[None]:
-    """Let operations plan with a mutant."""
+    """Make operations use a mutant within a ``with`` block."""
     right = getattr(plan, mutant.function)
 
     def wrong(*args: Any, **options: Any) -> Any:
@@ -52,7 +52,7 @@ def planned_wrongly(mutant: PlanMutant) -> Iterator[None]:
 
 
 def _column(column: int, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a change of one column of rows or tiles, which `change` is given whole."""
+    """Return a change of one column; `change` takes all rows or tiles, and returns the new column."""
 
     def changed(rows: Any) -> Any:
         rows = rows.copy()
@@ -63,7 +63,7 @@ def _column(column: int, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _one_less(column: int) -> Callable[[Any], Any]:
-    """Return a change that makes one column smaller by one, not below 0."""
+    """Return a change that decrements one column, but not below 0."""
     return _column(column, lambda rows: np.maximum(rows[:, column] - 1, 0))
 
 
@@ -82,9 +82,9 @@ PLAN_MUTANTS = (
                _column(ROW_END, lambda rows: np.maximum(rows[:, ROW_END] - 1, rows[:, ROW_FIRST])), "split"),
     PlanMutant("splits overlap", "split_rows", _one_less(ROW_FIRST), "split"),
     PlanMutant("last tile left out", "tile_rows", lambda tiles: tiles[:-1]),
-    PlanMutant("keys that any sees end early", "tile_rows", _one_less(TILE_ANY_END)),
+    PlanMutant("last key that any row sees left out", "tile_rows", _one_less(TILE_ANY_END)),
     PlanMutant("a tile begins a row late", "tile_rows", _one_less(TILE_ROW)),
-    PlanMutant("more is shared than is", "shared_tokens", lambda tokens: tokens + 1, "cascade"),
-    PlanMutant("what is shared left out", "cascade_rows", _of_tiles(lambda tiles: tiles[len(tiles) // 2 :]), "cascade"),
+    PlanMutant("one shared token too many", "shared_tokens", lambda tokens: tokens + 1, "cascade"),
+    PlanMutant("shared part left out", "cascade_rows", _of_tiles(lambda tiles: tiles[len(tiles) // 2 :]), "cascade"),
 )  # fmt: skip
-"""Plans that attention notices."""
+"""Wrong plans that the properties of attention must find."""

@@ -174,7 +174,7 @@ class SwapInServedBeforeItIsWritten(BlockAllocator):
 
 
 class SwapInGoesOnFromAGoneNode(BlockAllocator):
-    """Takes blocks before it holds the node that it found, which may be removed if its block was released."""
+    """Takes blocks before it uses the node that it found, so the node may be removed."""
 
     def swap_in(self, seq_id: Hashable) -> Allocation:
         prefixes: Any = self._prefixes
