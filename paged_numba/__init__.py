@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import arrays as arrays
     from . import draw as draw
     from . import errors as errors
+    from . import kernels as kernels
     from . import lockstep as lockstep
     from . import reference as reference
     from . import targets as targets
@@ -50,6 +51,7 @@ else:
         "arrays": "arrays",
         "draw": "draw",
         "errors": "errors",
+        "kernels": "kernels",
         "lockstep": "lockstep",
         "plan": "ops.plan",
         "reference": "reference",

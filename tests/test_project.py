@@ -50,7 +50,17 @@ MAY_IMPORT = {
     "replay": BELOW_COMMANDS,
     "testing": BELOW_COMMANDS,
     "commands": BELOW_COMMANDS,
-    "__init__": {"allocator", "arrays", "cache", "draw", "lockstep", "ops", "reference", "targets"},
+    "__init__": {
+        "allocator",
+        "arrays",
+        "cache",
+        "draw",
+        "kernels",
+        "lockstep",
+        "ops",
+        "reference",
+        "targets",
+    },
     "__main__": {"commands"},
 }
 # The same inside lockstep.

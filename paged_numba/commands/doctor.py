@@ -117,7 +117,7 @@ def report(findings: dict[str, Any]) -> str:
     ]
     lines = [table(["what", "found"], rows, left=2), ""]
     if findings["target"] is None:
-        lines.append(f"No target runs: {findings['why']}.")
+        lines.append(f"{findings['why'][0].upper()}{findings['why'][1:]}. {targets.ENVIRONMENT} asks for it.")
     else:
         lines.append(f"Kernels run on the target {findings['target']}, because {findings['why']}.")
     if findings["target"] != "cuda":

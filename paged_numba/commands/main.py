@@ -31,18 +31,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="paged-numba",
         description="Paged attention with real kernels, on a GPU or without one.",
-        epilog="\n".join(["commands:", *(f"  {name:10}{what}" for name, what in COMMANDS.items())]),
+        epilog="\n".join(
+            [
+                "commands:",
+                *(f"  {name:10}{what}" for name, what in COMMANDS.items()),
+                "",
+                "paged-numba COMMAND --help lists the options of a command.",
+            ]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=_version())
     parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of the commands below")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="see: paged-numba COMMAND --help")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
 
     module = importlib.import_module(f".{chosen.command}", __package__)
+    about = COMMANDS[chosen.command].removesuffix(" (the default)")
     command_parser = argparse.ArgumentParser(
         prog=f"paged-numba {chosen.command}",
-        description=f"{COMMANDS[chosen.command][0].upper()}{COMMANDS[chosen.command][1:]}.",
+        description=f"{about[0].upper()}{about[1:]}.",
     )
     module.add_arguments(command_parser)
     options = command_parser.parse_args(chosen.options)

@@ -15,19 +15,10 @@ from ..ops.attention import ALGORITHMS
 from ..ops.copies import copy_blocks
 from ..ops.plan import choose
 from ..targets import multiprocessors
+from .options import DEFAULT_SHAPE, shape
 from .user_function import load_function
 
 OPERATIONS = ("write_kv", "gather_kv", "copy_blocks", "paged_attention")
-
-DEFAULT_SHAPE = {
-    "num_seqs": 2,
-    "seq_len": 100,
-    "num_q_heads": 4,
-    "num_kv_heads": 2,
-    "head_dim": 64,
-    "block_size": 16,
-}
-"""The sizes that ``--shape`` takes, with their defaults."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=SIZE",
-        help=f"sizes that the operation runs with (default: {sizes})",
+        help=f"sizes that the operation runs with, given after the operation (default: {sizes})",
     )
     parser.add_argument(
         "--algorithm", choices=ALGORITHMS, default="auto", help="algorithm of paged_attention"
@@ -79,7 +70,7 @@ def prepare(options: argparse.Namespace, *, debug: bool = False) -> Callable[[],
         raise InputError(
             f"OPERATION must be one of {', '.join(OPERATIONS)}, or FILE.py::function, got {what!r}"
         )
-    return _operation(what, _sizes(options.shape), options.algorithm, debug)
+    return _operation(what, shape(options.shape), options.algorithm, debug)
 
 
 def require_launches(options: argparse.Namespace, report: Report) -> int:
@@ -88,23 +79,6 @@ def require_launches(options: argparse.Namespace, report: Report) -> int:
     if not launches:
         raise InputError(f"{options.what} must launch a kernel, got no launch")
     return launches
-
-
-def _sizes(words: list[str]) -> dict[str, int]:
-    sizes = dict(DEFAULT_SHAPE)
-    for word in words:
-        name, _, text = word.partition("=")
-        if name not in sizes:
-            raise InputError(f"--shape takes {', '.join(DEFAULT_SHAPE)}, got {word!r}")
-        if not text.isdecimal() or int(text) < 1:
-            raise InputError(f"--shape {name} must be a positive integer, got {word!r}")
-        sizes[name] = int(text)
-    if sizes["num_q_heads"] % sizes["num_kv_heads"]:
-        raise InputError(
-            f"--shape num_q_heads must be a multiple of num_kv_heads={sizes['num_kv_heads']}, "
-            f"got {sizes['num_q_heads']}"
-        )
-    return sizes
 
 
 def _operation(name: str, sizes: dict[str, int], algorithm: str, debug: bool) -> Callable[[], Any]:

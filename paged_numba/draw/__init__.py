@@ -6,7 +6,7 @@ attributes. `paged_numba.draw.text` draws the same pools as plain text for termi
 
 from .block_tables import BlockTables
 from .lines import Chart, Line, Lines
-from .pool import PoolHistory
+from .pool_history import PoolHistory
 from .tree import Tree
 from .warp import WarpAccess
 

@@ -11,8 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``paged-numba bench``."""
     parser.add_argument(
         "what",
+        metavar="BENCHMARK",
         choices=("lockstep", "gpu", "allocator"),
-        help="what to measure; allocator needs 3 GB of memory",
+        help="lockstep, gpu or allocator; allocator needs 3 GB of memory",
     )
     parser.add_argument(
         "--json",
