@@ -468,7 +468,7 @@ hunt = settings(
 )  # fmt: skip
 
 MISREAD = {
-    "none": ("The reader tells the formats apart", "The reader tells the formats apart"),
+    "none": ("The reader recognises a format", "The reader recognises a format"),
     "offsets the wrong way": ('parts[10] == "-"', 'parts[10] == "+"'),
     "minutes of an offset forgotten": ("hours * 3600 + minutes * 60", "hours * 3600"),
     "short fractions": ('.ljust(9, "0")', ""),
