@@ -26,7 +26,7 @@ class ObservedArray(LaneArray):
     Attributes
     ----------
     memory : Memory
-        The argument or declared array that this is, or is a view of.
+        The argument or declared array of which this array is a view, or which it is itself.
     stray : mask
         Lanes for which this view lies out of bounds; they access nothing through it.
     start, unit : int

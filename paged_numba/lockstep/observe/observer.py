@@ -1,7 +1,7 @@
 """The `Observer` interface, and the registry of observers that listen to launches.
 
 A launch without observers runs as if this module did not exist: the observed machine and program are built only
-where an `Observer` listens.
+if an `Observer` listens.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Observer:
         what : str
             The message.
         array, element : str
-            Name of the array, and the array with its index; empty where no array is concerned.
+            Name of the array, and the array with its index; empty if no array is involved.
         """
 
 
@@ -122,13 +122,13 @@ def _host_array(argument: Any) -> Any:
 
 
 def watch(root: Any, observer: Observer) -> None:
-    """Let `observer` listen, as long as it lives, to each launch with an argument in the allocation `root`."""
+    """Register `observer`, for as long as it lives, for each launch with an argument in the allocation `root`."""
     _watched.setdefault(observer, []).append(weakref.ref(root))
 
 
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
-    """Let `observer` listen to the launches in a ``with`` statement."""
+    """Register `observer` for the launches in a ``with`` statement."""
     token = _observers.set((*_observers.get(), observer))
     try:
         yield

@@ -62,7 +62,7 @@ def distinct(rows: Any, nobody: Any) -> Any:
 
 
 def turns(rows: Any) -> int:
-    """Return the turns in which atomic operations are served: per request, the most lanes at one address.
+    """Return the turns that atomic operations take: the sum over requests of the most lanes at one address.
 
     `rows` as in `global_cost`.
     """
