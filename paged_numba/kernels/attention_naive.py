@@ -21,8 +21,8 @@ def attention_naive_kernel(
 
     A row describes a query token: its sequence, its position there, and the range of keys that it sees. Causality,
     chunks and windows are in that range, so the kernel only walks through it. Options act on a score in this order:
-    scale, soft cap, ALiBi. A sink is a key with a score of its own and a value of 0 (Xiao et al., 2023). The LSE is
-    the logarithm of the sum of ``exp(score)``; `merge_states_kernel` needs it.
+    scale, soft cap, ALiBi. A sink is a key with its own score and a value of 0 (Xiao et al., 2023). The LSE is the
+    logarithm of the sum of ``exp(score)``; `merge_states_kernel` needs it.
 
     The weighted sum is in local memory, which is a thread's own part of global memory.
 

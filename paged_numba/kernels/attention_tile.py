@@ -135,10 +135,10 @@ def attention_tile_kernel_for(rows_per_tile, threads):
     ):  # fmt: skip
         """Online softmax over tiles of keys (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
 
-        A query row is a query token and a head. A tile of query rows has all heads of the KV head (grouped queries),
-        for one token (decode) or for several neighbouring ones (prefill): the keys of a tile are loaded once for all
-        its rows. A tile of keys has one key per thread; with more than 16 query rows several threads share a key, and
-        each takes 16 of the rows. For each tile of keys
+        A query row is a query token and a head. A tile of query rows has all heads of the KV head (grouped
+        queries), for one token (decode) or for neighbouring tokens (prefill): the keys of a tile are loaded once
+        for all its rows. A tile of keys has one key per thread; with more than 16 query rows several threads share
+        a key, and each takes 16 of the rows. For each tile of keys
 
         1. thread t looks up where key t lies;
         2. chunk by chunk of dimensions, queries and keys go through shared memory (`load_queries`, `load_keys`), and

@@ -23,7 +23,7 @@ MOST_VALUES = 1 << 16
 
 
 class NotAtOnceError(Exception):
-    """A loop whose iterations must run one by one; it never leaves the lane program."""
+    """The iterations of a loop must run one by one; the error never leaves the lane program."""
 
 
 def at_once(machine: Machine, mask: Mask, *bounds: Any) -> Any:

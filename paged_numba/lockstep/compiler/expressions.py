@@ -160,7 +160,7 @@ class Expressions:
         return self._comparisons(node, self.text(node.left), 0)
 
     def _comparisons(self, node: ast.Compare, left: str, place: int) -> str:
-        """Return the comparisons of ``a < b < c`` from a place on; c is evaluated only in the lanes where a < b."""
+        """Return the comparisons of ``a < b < c`` from `place` on; c is evaluated only in the lanes where a < b."""
         op, right = node.ops[place], self.text(node.comparators[place])
         if place == len(node.ops) - 1:
             return self._comparison(op, left, right)

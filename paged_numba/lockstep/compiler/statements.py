@@ -1,7 +1,7 @@
 """Statements of a kernel, translated into lines of the lane program; `loops` adds ``for`` and ``while``.
 
-An ``if`` becomes masks: ``split`` divides the active lanes ``_m`` into those where the test holds and the others,
-each branch runs with its part as ``_m`` unless that is empty, and afterwards ``_m`` is the mask from before,
+An ``if`` becomes masks: ``split`` divides the active lanes ``_m`` into the lanes where the test holds and the other
+lanes; each branch runs with its part as ``_m`` unless that is empty, and afterwards ``_m`` is the mask from before,
 without the lanes that have left. An assignment keeps the old value in the lanes that are not in ``_m``.
 """
 

@@ -304,7 +304,7 @@ class Event:
         self.seconds = 0.0
 
     def record(self, stream: Any = 0) -> None:
-        """Note the time."""
+        """Record the time."""
         self.seconds = time.perf_counter()
 
     def synchronize(self) -> None:

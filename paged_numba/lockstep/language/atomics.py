@@ -55,7 +55,7 @@ def _update(
 
 
 def _operation(update: Update, exchanges: bool = False) -> Callable[..., Any]:
-    """Return ``atomic(machine, mask, array, index, *operands)``; `exchanges`: it ignores the old value."""
+    """Return ``atomic(machine, mask, array, index, *operands)``; if `exchanges`, it ignores the old value."""
 
     def atomic(machine: Machine, mask: Mask, array: Any, index: Any, *operands: Any) -> Any:
         return _update(array, mask, index, operands, update, exchanges)

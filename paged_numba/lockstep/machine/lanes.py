@@ -132,7 +132,7 @@ def source_line() -> str:
     return f"{file}:{frame.f_lineno}"
 
 
-# Launches repeat their configurations, and lane values never change in place: the functions below cache.
+# Launches repeat their configurations, and lane values never change in place: the functions below are cached.
 
 
 @lru_cache(maxsize=64)

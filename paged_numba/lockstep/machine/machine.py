@@ -162,7 +162,7 @@ class Machine(Lanes):
 
 
 def row_size(size: int, dtype: np.dtype[Any]) -> int:
-    """Return the elements between the shared arrays of neighbouring thread blocks: a multiple of 16 bytes."""
+    """Return the step, in elements, from one thread block's shared array to the next: a multiple of 16 bytes."""
     return size + -size % (16 // math.gcd(16, dtype.itemsize))
 
 

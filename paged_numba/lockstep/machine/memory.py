@@ -354,7 +354,7 @@ class LaneArray:
         """Return the first active lane in `bad`, the element that it indexes, and the shape that bounds the index."""
         machine = self.machine
         if any(np.ndim(i) > 2 for i in (bad, *(self.lead or ()), *index)):
-            # A loop runs all its iterations at once; when it runs again, one by one, the error can name a lane.
+            # A loop ran all its iterations at once. It runs again, one by one, and that error names a lane.
             raise KernelIndexError(f"{self.name} is indexed out of bounds in an iteration of a loop")
         lane = int(np.argmax(masks.lanes(mask, machine.shape) & masks.lanes(bad, machine.shape)))
 

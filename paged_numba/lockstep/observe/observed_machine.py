@@ -200,7 +200,7 @@ class ObservedMachine(Machine):
                 listener.wrong(self, lane, kind, what, array or "", element)
 
     def begin_statement(self, line: CodeLine, mask: Mask) -> None:
-        """Note the line that runs, and report a statement."""
+        """Record the line that runs, and report the statement."""
         self.line = line
         for statement in self._on_statement:
             statement(self, mask)

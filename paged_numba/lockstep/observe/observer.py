@@ -19,12 +19,12 @@ from .allocations import root_of
 
 
 class Observer:
-    """Base class of observers: one method an event, each of which does nothing here.
+    """Base class of observers: one method per event; the methods here do nothing.
 
     In every method `machine` is the launch's `ObservedMachine` and `array` an `ObservedArray`; both are defined in
     ``observed_machine.py``, which imports this file, so that their annotations here are `Any`. `mask` holds the
     lanes that take part, ``machine.line`` is the line that runs, and `position` gives the elements of
-    ``array.buffer``, one for each lane or one for all.
+    ``array.buffer``, one element for each lane or a single element for all.
     """
 
     collects_errors = False

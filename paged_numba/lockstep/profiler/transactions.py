@@ -131,7 +131,7 @@ def _merges(rows: Any, parts: int) -> Any:
 
 
 def _phases(ordered: Any) -> tuple[Any, Any]:
-    """Return the wavefronts, and the ideal ones, of each row of sorted words that are served together."""
+    """Return the wavefronts and the ideal wavefronts of each row of sorted words that are served together."""
     fresh = distinct(ordered, _NO_WORD)
     row = np.broadcast_to(np.arange(len(ordered))[:, None], ordered.shape)[fresh]
     bank = ordered[fresh] & (BANKS - 1)

@@ -128,7 +128,7 @@ class Findings:
         count: int,
         example: Callable[[], Example],
     ) -> None:
-        """Count occurrences; `example` is called for the first one only."""
+        """Count occurrences; `example` is called for the first occurrence only."""
         key = (kind, array, str(line), "" if other_line is None else str(other_line))
         if key not in self._found:
             other_source = "" if other_line is None else other_line.text
