@@ -1,4 +1,4 @@
-"""Paged attention with real kernels: Numba CUDA source that runs on a GPU and, in lockstep, without one."""
+"""Paged attention in real Numba CUDA kernels, which run on a GPU or, without a GPU, on the lockstep machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Each public name stands twice: type checkers read the imports, Python the tables, which import a module only when
-# one of its names is used. tests/test_types.py compares the two.
+# Each public name is listed twice: type checkers read the imports; Python reads the tables, which import a module only
+# when one of its names is used. tests/test_types.py compares the two.
 if TYPE_CHECKING:
     from . import arrays as arrays
     from . import draw as draw
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .errors import SwappedSequenceError as SwappedSequenceError
     from .errors import UnknownSequenceError as UnknownSequenceError
 
-    # On a GPU `cuda` is numba.cuda, which has no types; the facade has the names that run on every target.
+    # With a GPU `cuda` is numba.cuda, which has no types; the facade declares the names that every target supports.
     from .lockstep.cuda import facade as cuda
     from .ops import copy_blocks as copy_blocks
     from .ops import gather_kv as gather_kv

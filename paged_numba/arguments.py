@@ -10,7 +10,7 @@ import numpy as np
 
 
 def integer(name: str, value: SupportsIndex) -> int:
-    """Return an integer as an int; a bool is no integer."""
+    """Return an integer as an int; reject a bool."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {name}={value!r}")
     try:
@@ -20,7 +20,7 @@ def integer(name: str, value: SupportsIndex) -> int:
 
 
 def positive(name: str, value: SupportsIndex) -> int:
-    """Return an integer that is 1 or more."""
+    """Return an integer as an int; require it to be 1 or more."""
     number = integer(name, value)
     if number < 1:
         raise ValueError(f"{name} must be positive, got {name}={number}")
@@ -28,7 +28,7 @@ def positive(name: str, value: SupportsIndex) -> int:
 
 
 def not_negative(name: str, value: SupportsIndex) -> int:
-    """Return an integer that is 0 or more."""
+    """Return an integer as an int; require it to be 0 or more."""
     number = integer(name, value)
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {name}={number}")
@@ -36,7 +36,7 @@ def not_negative(name: str, value: SupportsIndex) -> int:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a real number; a bool is none."""
+    """Tell whether a value is a real number; a bool does not count as one."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -58,7 +58,7 @@ def truth(name: str, value: Any) -> bool:
 
 
 def hashable(name: str, value: Any) -> Any:
-    """Return a value that can be a key of a dictionary."""
+    """Return the value if it can be a dictionary key."""
     try:
         hash(value)
     except TypeError:

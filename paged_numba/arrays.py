@@ -1,4 +1,4 @@
-"""Arrays of any library, on the host or on the GPU: adopted without a copy, as arrays that kernels take."""
+"""Adapters that turn arrays of any library, on the host or on the GPU, into arrays that kernels take."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HasArrayInterface(Protocol):
 
 
 class HasCudaArrayInterface(Protocol):
-    """An array on the GPU, as those of CuPy, Numba and torch."""
+    """An array on the GPU, such as an array of CuPy, Numba or torch."""
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -27,13 +27,13 @@ class HasCudaArrayInterface(Protocol):
 
 
 class HasDLPack(Protocol):
-    """An array that DLPack can share, as those of torch and JAX."""
+    """An array that DLPack can share, such as an array of torch or JAX."""
 
     def __dlpack__(self, *, stream: Any = None) -> Any:
-        """Return a capsule."""
+        """Return a DLPack capsule."""
 
     def __dlpack_device__(self) -> tuple[Any, Any]:
-        """Return device type and number."""
+        """Return the type and the number of the device."""
 
 
 class HasLockstepArray(Protocol):
@@ -41,7 +41,7 @@ class HasLockstepArray(Protocol):
 
     @property
     def __lockstep_array__(self) -> NDArray[Any]:
-        """The host memory that it stands for."""
+        """The host memory that holds the elements."""
 
 
 ArrayLike: TypeAlias = NDArray[Any] | HasArrayInterface | HasCudaArrayInterface | HasDLPack | HasLockstepArray
@@ -51,26 +51,26 @@ IntegersLike: TypeAlias = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
 """A small array of integers, or a list of them."""
 
 _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
-"""Dtypes that torch cannot share, and dtypes of the same size that it can."""
+"""Dtypes that torch cannot share with NumPy or Numba, each with a dtype of the same size that it can."""
 
 
 def as_array(array: Any, name: str = "array") -> Any:
-    """Return an array as NumPy's, lockstep's or Numba's over the same memory; anything else comes back as it is.
+    """Return a NumPy, lockstep or Numba array over the memory of `array`; return anything else unchanged.
 
-    Operations adopt each array once, where they are called; what comes after trusts it.
+    An operation calls `as_array` once for each of its arguments; the code that follows relies on the result.
 
     Parameters
     ----------
     array
-        NumPy's, torch's (also in bfloat16 and float8_e4m3fn), or any with ``__cuda_array_interface__`` (CuPy, Numba)
-        or DLPack.
+        An array of NumPy or torch (bfloat16 and float8_e4m3fn included), or any array with
+        ``__cuda_array_interface__`` (CuPy, Numba) or DLPack.
     name : str
-        For the error.
+        Name of the argument, for the error message.
 
     Raises
     ------
     TypeError
-        An array whose memory cannot be shared: a tensor that needs a gradient, or one on another device.
+        The memory cannot be shared: the tensor requires a gradient, or lies on another device.
 
     Examples
     --------
@@ -97,23 +97,23 @@ def as_array(array: Any, name: str = "array") -> Any:
 
 
 def to_host(array: Any, name: str = "array") -> Any:
-    """Return an array, or a number or list, as a NumPy array, copied if it lies on the GPU; None stays None.
+    """Return an array, a number or a list as a NumPy array, copied if it lies on the GPU; return None for None.
 
     Raises
     ------
     TypeError, ValueError
-        See `as_array`; or a list whose rows differ in length.
+        For the reasons given in `as_array`, or because the rows of a list differ in length.
     """
     return None if array is None else on_host(as_array(array, name), name)
 
 
 def on_host(array: Any, name: str = "array") -> Any:
-    """Return what `as_array` returned as a NumPy array, copied if it lies on the GPU.
+    """Return a result of `as_array` as a NumPy array, copied if it lies on the GPU.
 
     Raises
     ------
     ValueError
-        A list whose rows differ in length, or no array at all.
+        The rows of a list differ in length, or `array` is not an array.
     """
     if type(array) is np.ndarray:
         return array
@@ -121,7 +121,7 @@ def on_host(array: Any, name: str = "array") -> Any:
         return _device_array(array).copy_to_host()
     try:
         if isinstance(array, (list, tuple)) and not array:
-            return np.zeros(0, np.int64)  # NumPy takes an empty list for floats
+            return np.zeros(0, np.int64)  # NumPy would make it float64
         return _as_numpy(array)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array, got {array!r}: {error}") from None
@@ -139,12 +139,12 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
 
 
 def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
-    """Return an array of NaN that a target's kernels can use: on the GPU for ``cuda``."""
+    """Return an array full of NaN for a target's kernels: on the GPU for ``cuda``, else on the host."""
     if target == "lockstep":
         from .lockstep.machine.poison import fresh_array
 
         array = fresh_array(shape, np.dtype(dtype))
-        if not np.isnan(array.ravel()[:4]).all():  # fresh memory is NaN in float32 and float16 only
+        if not np.isnan(array.ravel()[:4]).all():  # poison is NaN as float32 and float16 only
             array.fill(np.nan)
         return array
     array = np.full(shape, np.nan, dtype)
@@ -156,7 +156,7 @@ def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
 
 
 def beside(array: Any, like: Any) -> Any:
-    """Return a NumPy array on the device of `like`: a copy if that is the GPU."""
+    """Return a NumPy array on the device of `like`: a copy if `like` is on the GPU, else the array itself."""
     if not hasattr(like, "__cuda_array_interface__"):
         return array
     from numba import cuda
@@ -189,7 +189,7 @@ def _tensor_view(tensor: Any) -> Any:
     """Return a NumPy or Numba array over the memory of a torch tensor."""
     torch = sys.modules["torch"]
     if tensor.requires_grad and torch.is_grad_enabled():
-        raise TypeError("it needs a gradient, which no operation computes: pass tensor.detach()")
+        raise TypeError("the tensor requires a gradient, which no operation computes: pass tensor.detach()")
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in _BITS:
         return _device_array(tensor) if tensor.is_cuda else tensor.numpy()
@@ -204,14 +204,14 @@ def _from_dlpack(array: Any) -> Any:
     try:
         return np.from_dlpack(array)
     except (BufferError, RuntimeError):
-        # NumPy reads no bfloat16 through DLPack; JAX converts it by __array__, read-only.
+        # NumPy cannot read bfloat16 through DLPack; JAX converts it in __array__, to a read-only array.
         if not isinstance(getattr(array, "dtype", None), np.dtype):
             raise
         return np.asarray(array)
 
 
 def _device_array(array: Any) -> Any:
-    """Return an array on the GPU as a Numba array; a Numba array as it is, since its interface knows no bfloat16."""
+    """Return a GPU array as a Numba array; a Numba array stays one, since its interface cannot express bfloat16."""
     from numba import cuda
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
@@ -225,5 +225,5 @@ def _device_view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...], d
 
 
 def _as_numpy(array: Any) -> Any:
-    """Return an array on the host as a NumPy array, without a copy where it exposes its memory."""
+    """Return an array on the host as a NumPy array, without a copy if it exposes its memory."""
     return np.asarray(getattr(array, "__lockstep_array__", array))

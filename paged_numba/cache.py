@@ -34,9 +34,9 @@ class PagedKVCache:
     num_kv_heads, head_dim : int
         Shape of one token's keys and of its values in a layer; head_dim is 256 at most.
     num_layers : int
-        Attention layers; a sequence's block table is the same in each.
+        Number of attention layers, which share the block table of a sequence.
     dtype : dtype or str
-        Of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
+        Dtype of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
     layout : {"NHD", "HND", "packed"}
         Order of the storage's axes; see `paged_numba.ops.layouts`.
     k_scale, v_scale : float or float[num_kv_heads], optional
@@ -45,32 +45,32 @@ class PagedKVCache:
     prefix_caching : bool
         Whether `add` reuses blocks that already hold the keys and values of a sequence's first tokens.
     watermark : float
-        Part of the pool, 0 to 1, that `add` leaves free for sequences to grow into.
+        Fraction of the pool, 0 to 1, that `add` leaves free for sequences to grow into.
     target : str
-        What runs the kernels, and so where the storage lies; see `paged_numba.targets.resolve`.
+        Target that runs the kernels, on whose device the storage lies; see `paged_numba.targets.resolve`.
     debug : bool
-        Whether to check each launch of any kernel that takes the cache's arrays against the allocator. These faults
-        raise KernelError when the launch ends, or become findings of an enclosing ``lockstep.sanitizing()``: a read of
-        a freed block, of an unwritten slot or past the end of a sequence, a write into a shared block, and a block
-        table that is not a sequence's. A slot that the host writes, past the kernels, counts as unwritten. Works on
-        the target ``lockstep`` only, and is slow.
+        Whether to check each launch of any kernel that takes the cache's arrays against the allocator. A fault raises
+        KernelError when the launch ends, or becomes a finding of an enclosing ``lockstep.sanitizing()``. Faults are
+        reads of an unwritten slot or past the end of a sequence, reads and writes of a freed block, writes into a
+        shared block, and block tables that belong to no sequence. A slot that the host writes without a kernel
+        counts as unwritten. Slow, and available on the target ``lockstep`` only.
 
     Attributes
     ----------
     allocator : BlockAllocator
-        Which sequence holds which block.
+        The block tables of the sequences, and the free blocks.
     key_caches, value_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
-        By layer; the shape is that of the layout NHD. Arrays on the GPU for the target ``cuda``, else NumPy arrays.
+        One array for each layer, shown in the layout NHD. GPU arrays for the target ``cuda``, else NumPy arrays.
         Slots that were never written hold NaN.
     key_cache, value_cache
-        Those of the first layer.
+        The arrays of the first layer.
     target : str
         The target that runs: ``cuda``, ``lockstep`` or ``cudasim``.
 
     Raises
     ------
     TypeError, ValueError
-        A size, dtype, layout or scale that no cache can have, or ``debug=True`` on another target than ``lockstep``.
+        A size, dtype, layout or scale is invalid, or ``debug=True`` is given for a target other than ``lockstep``.
     TargetUnavailableError
         The target cannot run here.
 
@@ -128,7 +128,7 @@ class PagedKVCache:
             [storage(shape, storage_type, self.target) for _ in range(num_layers)] for shape in shapes
         )
         self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
-        # Sequences with reserved tokens that are not committed yet: the prefix cache must not offer their blocks.
+        # Sequences with reserved, uncommitted tokens: the prefix cache must not offer their blocks.
         self._unwritten: set[Hashable] = set()
         self._watch = None
         if debug:
@@ -151,7 +151,7 @@ class PagedKVCache:
         return f"PagedKVCache({', '.join(parts)})"
 
     def _repr_html_(self) -> str | None:
-        """Show the pool's picture under the text, for a notebook; None for a pool that is too large to draw."""
+        """Return the text and a picture of the pool, for a notebook; None if the pool is too large to draw."""
         picture = self.allocator._repr_html_()
         return None if picture is None else f"<div><code>{html.escape(repr(self))}</code></div>{picture}"
 
@@ -167,7 +167,7 @@ class PagedKVCache:
 
     @property
     def num_layers(self) -> int:
-        """Attention layers."""
+        """Number of attention layers."""
         return len(self.key_caches)
 
     def add(
@@ -187,14 +187,14 @@ class PagedKVCache:
         key, value : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
         token_ids : sequence of int, optional
-            The tokens; needed with prefix_caching.
+            The ids of the tokens; required with ``prefix_caching=True``.
         salt : hashable, optional
             Sequences share prefixes only with sequences of the same salt.
 
         Returns
         -------
         int
-            How many of the first tokens the prefix cache already held; their rows of `key` and `value` were not used.
+            Number of first tokens that the prefix cache already held; their rows of `key` and `value` are ignored.
 
         Raises
         ------
@@ -203,7 +203,7 @@ class PagedKVCache:
         OutOfBlocksError
             The pool has too few free blocks above the watermark.
         TypeError, ValueError
-            Keys or values of another shape or dtype than the cache's, or token ids that do not fit.
+            The keys or values have the wrong shape or dtype, or the token ids do not match the tokens.
 
         See Also
         --------
@@ -236,7 +236,7 @@ class PagedKVCache:
         key, value : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
         token_ids : sequence of int, optional
-            The tokens; needed with prefix_caching.
+            The ids of the tokens; required with ``prefix_caching=True``.
 
         Raises
         ------
@@ -245,7 +245,7 @@ class PagedKVCache:
         OutOfBlocksError
             The pool has too few free blocks.
         TypeError, ValueError
-            No tokens, keys or values of another shape or dtype than the cache's, or token ids that do not fit.
+            There are no tokens, the keys or values have the wrong shape or dtype, or the token ids do not match.
         """
         keys, values = self._by_layer("key", key), self._by_layer("value", value)
         tokens = self._check_tokens(keys, values, token_ids)
@@ -261,14 +261,14 @@ class PagedKVCache:
         ----------
         seq_id : hashable
         tokens : int or sequence of int
-            How many, or the token ids; see `BlockAllocator.add` and `BlockAllocator.append`.
+            Number of tokens, or their ids; see `BlockAllocator.add` and `BlockAllocator.append`.
         salt : hashable, optional
-            Of a new sequence; see `add`.
+            Salt of a new sequence; see `add`.
 
         Returns
         -------
         Allocation
-            The slots to write in each layer. Blocks that had to be copied are copied already.
+            The slots to write in each layer. The copies that it lists have been made.
 
         Raises
         ------
@@ -277,7 +277,7 @@ class PagedKVCache:
         SwappedSequenceError
             The sequence is swapped out.
         TypeError, ValueError
-            Tokens that the allocator does not take.
+            The allocator does not accept the tokens.
 
         Examples
         --------
@@ -314,12 +314,12 @@ class PagedKVCache:
         Raises
         ------
         TypeError, ValueError
-            No such layer, or a dtype, shape or slot that does not fit; nothing was written.
+            The layer does not exist, or a dtype, shape or slot is invalid; nothing was written.
         """
         ops.write_kv(key, value, *self._stored(layer), slots, layout=self.layout, target=self.target)
 
     def commit(self, seq_id: Hashable) -> None:
-        """Declare that each layer of a sequence is written; see `BlockAllocator.commit`."""
+        """Mark the reserved tokens of a sequence as written in all layers; see `BlockAllocator.commit`."""
         self.allocator.commit(seq_id)
         self._unwritten.discard(seq_id)
 
@@ -391,7 +391,7 @@ class PagedKVCache:
                 f"seq_id must be swapped out by this cache, not by its allocator alone, got {seq_id!r}"
             )
         allocation = self.allocator.swap_in(seq_id)
-        # Counted from the end: the prefix cache may hold the first tokens, or a window may have released them.
+        # Count from the end: the prefix cache may hold the first tokens, or a window may have released them.
         count = allocation.slots.size
 
         def last(part: Any) -> Any:
@@ -402,12 +402,12 @@ class PagedKVCache:
         )
 
     def release(self, seq_id: Hashable, window: int) -> int:
-        """Give up the blocks that slid out of a window; see `BlockAllocator.release`.
+        """Release the blocks that slid out of a window; see `BlockAllocator.release`.
 
         Returns
         -------
         int
-            How many blocks this sequence gave up.
+            Number of blocks that the sequence released.
 
         Raises
         ------
@@ -417,7 +417,7 @@ class PagedKVCache:
         return self.allocator.release(seq_id, window)
 
     def gather(self, seq_id: Hashable, *, layer: int = 0) -> tuple[Any, Any]:
-        """Return the keys and values of a sequence's tokens in a layer, without those that were released.
+        """Return the keys and values of a sequence's tokens in a layer, without released tokens.
 
         Returns
         -------
@@ -434,7 +434,7 @@ class PagedKVCache:
     def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:
         """Return the block tables of sequences as one array, int32[num_seqs, max_blocks].
 
-        Tables that are shorter than the longest are padded with -1; released blocks are -1, too.
+        Shorter tables are padded with -1; a released block is -1, too.
 
         Raises
         ------
@@ -459,9 +459,9 @@ class PagedKVCache:
         query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
         layer : int
         cu_seqlens_q : int32[num_seqs + 1], optional
-            Which query tokens belong to which sequence; one to each sequence if None.
+            Where the query tokens of each sequence begin and end; one query token per sequence if None.
         **options
-            Options of `paged_numba.paged_attention`, except layout, target, k_scale and v_scale: the cache has its own.
+            Options of `paged_numba.paged_attention`, except layout, target, k_scale and v_scale, which the cache sets.
 
         Returns
         -------
@@ -473,9 +473,9 @@ class PagedKVCache:
         Raises
         ------
         UnknownSequenceError, SwappedSequenceError
-            A sequence that is not in the pool.
+            A sequence is not in the pool.
         TypeError, ValueError
-            A query or an option that does not fit.
+            The query or an option is invalid.
         """
         if isinstance(seq_ids, str):
             raise TypeError(f"seq_ids must be a sequence of ids, got seq_ids={seq_ids!r}")
@@ -507,7 +507,7 @@ class PagedKVCache:
         return adopt.caches(*self._stored(layer), self.layout)
 
     def _by_layer(self, name: str, tokens: ArrayLike) -> list[Any]:
-        """Return keys or values of each layer; for one layer the axis may be left out."""
+        """Return the keys or values of each layer; with a single layer, the layer axis is optional."""
         array = as_array(tokens, name)
         if self.num_layers == 1 and getattr(array, "ndim", 3) == 3:
             return [array]
@@ -515,7 +515,7 @@ class PagedKVCache:
         return [array[layer] for layer in range(self.num_layers)]
 
     def _check_tokens(self, keys: list[Any], values: list[Any], token_ids: TokenIds | None) -> int | TokenIds:
-        """Raise for tokens that could not be written, before any block is taken; return them for the allocator."""
+        """Check the tokens before any block is allocated; return the argument `tokens` of the allocator."""
         for layer, (k, v) in enumerate(zip(keys, values, strict=True)):
             caches = self._layer(layer)
             checks.check_tokens(k, v, caches.key, caches.value)
@@ -529,7 +529,7 @@ class PagedKVCache:
                 launches.copy(self._layer(layer), allocation.copies, self.target)
 
     def _write(self, seq_id: Hashable, allocation: Allocation, tokens: list[tuple[Any, Any]]) -> None:
-        """Write keys and values of each layer, which are adopted and checked."""
+        """Write keys and values, already adopted and checked, to each layer."""
         self._copy(allocation)
         for layer, (key, value) in enumerate(tokens):
             launches.write(key, value, self._layer(layer), allocation.slots, self.target)

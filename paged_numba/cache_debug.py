@@ -1,4 +1,4 @@
-"""`CacheWatch` checks every access to a cache against its allocator: ``PagedKVCache(..., debug=True)``."""
+"""`CacheWatch`: checks every access to a cache against its allocator: ``PagedKVCache(..., debug=True)``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .lockstep.sanitizer.sanitizer import Sanitizer
 
 
 class Place(NamedTuple):
-    """A block in a sequence's table."""
+    """An entry of a sequence's block table."""
 
     seq_id: Hashable
     number: int
 
 
 class CacheWatch(Observer):
-    """Checks accesses to a cache against its allocator.
+    """Observer that checks accesses to a cache against its allocator.
 
-    Watches each lockstep launch that takes the cache's arrays, and keeps for each slot whether it was written. Faults
+    It observes each lockstep launch that takes the cache's arrays, and records which slots have been written. Faults
     become findings of an enclosing ``lockstep.sanitizing()``; without one, the launch raises KernelError at its end.
 
     Parameters
@@ -53,7 +53,7 @@ class CacheWatch(Observer):
     # Ownership.
 
     def _update_owners(self) -> None:
-        """Record which sequence owns which block; a block that was handed out again counts as unwritten."""
+        """Record the owners of each block; mark a block that was allocated again as unwritten."""
         pool = self._allocator
         owners: dict[int, list[Place]] = {}
         self._held = np.zeros((pool.num_blocks, pool.block_size), bool)
@@ -92,7 +92,9 @@ class CacheWatch(Observer):
     def end_launch(self, machine: ObservedMachine) -> None:
         self._flush()
         if self._raises and self._findings:
-            raise KernelError(f"the KV cache was not used as its allocator says: {self._findings}")
+            raise KernelError(
+                f"kernels must access the KV cache as its allocator allows, got {self._findings}"
+            )
 
     def load(self, machine: ObservedMachine, array: ObservedArray, mask: Any, position: Any) -> None:
         self._flush()
@@ -120,7 +122,7 @@ class CacheWatch(Observer):
                 self._report(machine, array, kind, made, block, offset, bad)
             machine.line = here
 
-        # A block is copied whole, with the slots that hold nothing yet.
+        # A kernel copies whole blocks, so reading the unwritten slots of a block in order to copy them is no fault.
         if machine.line.copies and not free.any():
             self._copied = written, made, report
         else:
@@ -145,7 +147,7 @@ class CacheWatch(Observer):
             written[block, offset] = copied[0][_slots(cache, copied[1])]
 
     def _flush(self) -> None:
-        """Report the last load, if no store followed it."""
+        """Report the pending load of a copying statement, if no store followed it."""
         if self._copied is not None:
             self._copied[2]()
             self._copied = None
@@ -153,13 +155,13 @@ class CacheWatch(Observer):
     # Findings.
 
     def _check_tables(self, machine: ObservedMachine, tables: Any, lens: Any) -> None:
-        """Report rows of `tables` that are not a sequence's block table, or that reach past its end."""
+        """Report rows of `tables` that match no sequence's block table, or reach past the end of the sequence."""
         pool = self._allocator
         for row, length in enumerate(lens.tolist()):
             used = tables[row, : -(-length // pool.block_size)].tolist()
             if not used:
                 continue
-            # Blocks that were released come first, as -1.
+            # Released blocks come first, as -1.
             first = next((index for index, block in enumerate(used) if block >= 0), 0)
             starts = [place.seq_id for place in self._owners.get(used[first], ()) if place.number == first]
             if not starts:
@@ -203,13 +205,13 @@ class CacheWatch(Observer):
             place = f"block {block[one]}, offset {offset[one]}"
             where = self._describe(int(block[one]), int(offset[one]))
             return Example(
-                f"{array.name}: {me} means {place}, {where}", array.memory.element(int(made.byte[one])), me
+                f"{array.name}: {me} accesses {place}, {where}", array.memory.element(int(made.byte[one])), me
             )
 
         self._findings.add(kind, array.name, machine.line, None, int(np.count_nonzero(bad)), example)
 
     def _describe(self, block: int, offset: int | None = None) -> str:
-        """Name the sequence that owns a block, or the last one that did."""
+        """Describe a block, or a slot of it, by the sequence that owns it, or by its last owner if it is free."""
         size = self._allocator.block_size
         if block in self._owners:
             place = self._owners[block][0]
@@ -233,5 +235,5 @@ def _slots(cache: Any, made: Accesses) -> tuple[Any, Any]:
 
 
 def _common(a: list[int], b: list[int]) -> int:
-    """Return how many leading entries agree."""
+    """Return the number of leading entries that agree."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -15,7 +15,7 @@
         +-- UnsupportedConstructError (NotImplementedError)  Python code that the lockstep machine cannot run
     ValueError
     +-- InputError                                   an invalid file or command-line argument
-    +-- TargetNameError                              an unknown name of a target
+    +-- TargetNameError                              an unknown target name
 
 Wrong shapes, dtypes and values in the public operations raise plain ``TypeError`` and ``ValueError``.
 """
@@ -125,14 +125,14 @@ class KernelIndexError(KernelError, IndexError):
 
 
 class SynchronizationError(KernelError):
-    """Some threads do not reach a barrier or a warp operation that others wait at.
+    """Some threads do not reach a barrier or a warp operation at which other threads wait.
 
     Parameters
     ----------
     what : str
-        Who does not reach what.
+        Which threads do not reach which barrier or warp operation.
     line : str
-        The source line that waits.
+        The source line of the barrier or warp operation.
     """
 
     def __init__(self, what: str, line: str) -> None:
@@ -148,7 +148,7 @@ class UnsupportedConstructError(KernelError, NotImplementedError):
 
 
 class InputError(ValueError):
-    """A file or a command-line argument is invalid; the message names it, and the line of a file."""
+    """A file or a command-line argument is invalid; the message names it and, for a file, the line."""
 
 
 class TargetNameError(ValueError):

@@ -16,7 +16,7 @@ def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int]
     total : int
         Number of units at which the bar is full.
     description, unit : str
-        What is being done, and the name of what is counted.
+        What is being done, and the unit in which it is counted.
 
     Yields
     ------

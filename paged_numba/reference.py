@@ -1,6 +1,6 @@
-"""Oracle: dense attention in float64 NumPy, which every kernel is compared with.
+"""Dense attention in float64 NumPy: the oracle with which every kernel is compared.
 
-It knows nothing of blocks and takes one sequence at a time. The options act on a score in this order::
+It has no blocks and takes one sequence at a time. The options act on a score in this order::
 
     score  = scale * (query . key)          scaled dot product, Vaswani et al., 2017
     score  = softcap * tanh(score/softcap)  logit soft capping, Gemma 2, 2024
@@ -33,7 +33,7 @@ def attention(
     v_scale: ArrayLike | None = None,
     return_lse: bool = False,
 ) -> Any:
-    """Attend from the last tokens of a sequence to all of it.
+    """Attend from the last tokens of a sequence to all its tokens.
 
     Parameters
     ----------
@@ -44,18 +44,18 @@ def attention(
     scale : float, optional
         ``1 / sqrt(head_dim)`` if None.
     causal : bool
-        Whether a query sees no key after its own position.
+        Whether to hide the keys after a query's own position.
     window : int, optional
-        A query sees no key at `window` or more positions before its own: ``window=1`` leaves its own
-        position (and, without `causal`, those after it).
+        Hides the keys `window` or more positions before a query's own: ``window=1`` leaves its own position
+        (and, without `causal`, later positions).
     softcap : float, optional
-        Bound of the scores.
+        Bound on the scores.
     alibi_slopes : float[num_q_heads], optional
-        Slope of the bias of each head.
+        ALiBi slope of each head.
     sinks : float[num_q_heads], optional
-        A score for each head that is added to the denominator and has no value; the LSE includes it.
+        A score for each head that counts in the denominator but has no value; the LSE includes it.
     k_scale, v_scale : float or float[num_kv_heads], optional
-        Factors that keys and values are multiplied by, as those of fp8 caches.
+        Factors by which keys and values are multiplied, as in an fp8 cache.
     return_lse : bool
         Whether to return the LSE (log-sum-exp of the scores) as well.
 
@@ -73,8 +73,8 @@ def attention(
 
     See Also
     --------
-    merge_states : Combines attention to parts of the keys.
-    paged_numba.paged_attention : The same on a paged cache, by a kernel.
+    merge_states : Combines attention to two parts of the keys.
+    paged_numba.paged_attention : The same attention on a paged cache, by a kernel.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def attention(
     group = num_q_heads // num_kv_heads
     key, value = np.repeat(key, group, axis=1), np.repeat(value, group, axis=1)
 
-    # Which keys each query sees: the last query stands at the last key.
+    # Which keys each query sees: the last query has the position of the last key.
     query_pos = np.arange(seq_len - num_queries, seq_len)[:, None]
     key_pos = np.arange(seq_len)[None, :]
     seen = np.ones((num_queries, seq_len), bool)
@@ -129,7 +129,7 @@ def attention(
     if window is not None:
         seen &= key_pos > query_pos - window
 
-    # The mask selects and does not multiply: a NaN in a hidden key or value must not reach the result.
+    # Select with the mask, do not multiply by it: a NaN in a hidden key or value must not reach the result.
     with np.errstate(invalid="ignore", over="ignore"):
         score = np.einsum("qhd,khd->qhk", query, key) * (1 / math.sqrt(head_dim) if scale is None else scale)
         if softcap is not None:
@@ -164,7 +164,7 @@ def merge_states(
     ----------
     out_a, out_b : float[..., head_dim]
     lse_a, lse_b : float[...]
-        -inf where a set is empty: merging with it changes nothing.
+        -inf if a set of keys is empty: merging with it changes nothing.
 
     Returns
     -------
@@ -174,11 +174,11 @@ def merge_states(
     See Also
     --------
     attention : Returns the outputs and LSEs.
-    paged_numba.merge_states : The same by a kernel.
+    paged_numba.merge_states : The same merge, by a kernel.
 
     Examples
     --------
-    Three keys with equal scores, one of value 1 and two of value 4: the mean is 3, the sum of weights 3.
+    Three keys with equal scores, one with value 1 and two with value 4: the mean is 3, and so is the sum of weights.
 
     >>> import numpy as np
     >>> import paged_numba as pn
@@ -203,5 +203,5 @@ def merge_states(
 
 
 def _scaled(array: NDArray[np.float64], factor: ArrayLike | None) -> NDArray[np.float64]:
-    """Return an array multiplied by one factor, or by one for each KV head."""
+    """Return an array multiplied by one factor, or by a factor for each KV head."""
     return array if factor is None else array * np.asarray(factor, np.float64).reshape(-1, 1)

@@ -1,9 +1,10 @@
-"""Targets: what runs the kernels. Every operation launches through `launch`.
+"""Targets, which run the kernels. Every operation launches its kernels through `launch`.
 
 - ``cuda``: a GPU, through ``numba.cuda``.
 - ``lockstep``: this package's machine on NumPy; needs no GPU.
 - ``cudasim``: Numba's own simulator, chosen for a whole process by ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
-- ``auto``: the environment variable PAGED_NUMBA_TARGET, else ``cuda`` where there is a GPU, else ``lockstep``.
+- ``auto``: the target that the environment variable PAGED_NUMBA_TARGET names. If it is not set, ``cudasim`` if that was
+  chosen for the process, ``cuda`` if there is a GPU, else ``lockstep``.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from .errors import TargetNameError, TargetUnavailableError
 TARGETS = ("auto", "cuda", "lockstep", "cudasim")
 
 ENVIRONMENT = "PAGED_NUMBA_TARGET"
-"""The environment variable that replaces ``auto``."""
+"""The environment variable that decides what ``auto`` means."""
 
 
 def resolve(target: str = "auto") -> str:
-    """Return the target that runs: ``cuda``, ``lockstep`` or ``cudasim``.
+    """Return the target that will run: ``cuda``, ``lockstep`` or ``cudasim``.
 
     Parameters
     ----------
     target : {"auto", "cuda", "lockstep", "cudasim"}
-        ``auto`` takes the environment variable PAGED_NUMBA_TARGET. Without it, ``auto`` is ``cudasim`` where
-        NUMBA_ENABLE_CUDASIM is set, ``cuda`` where there is a GPU, else ``lockstep``.
+        ``auto`` is the target that the environment variable PAGED_NUMBA_TARGET names. If it is not set, ``auto`` is
+        ``cudasim`` if NUMBA_ENABLE_CUDASIM is set, ``cuda`` if there is a GPU, else ``lockstep``.
 
     Raises
     ------
     TargetNameError
-        `target`, or the environment variable, is none of the names; a ValueError.
+        `target`, or the value of the environment variable, is not a target name.
     TargetUnavailableError
-        The target that was asked for cannot run here: there is no silent fallback.
+        The requested target cannot run here; there is no silent fallback.
 
     Examples
     --------
@@ -70,9 +71,9 @@ def simulator_enabled() -> bool:
 
 @functools.cache
 def cuda_unavailable_reason() -> str | None:
-    """Return why no GPU can be used, or None where one can."""
+    """Return why no GPU can be used, or None if a GPU can be used."""
     if simulator_enabled():
-        return "NUMBA_ENABLE_CUDASIM is set, so that Numba simulates CUDA in this process"
+        return "NUMBA_ENABLE_CUDASIM is set, so Numba simulates CUDA in this process"
     try:
         from numba import cuda
     except ImportError as error:
@@ -81,30 +82,30 @@ def cuda_unavailable_reason() -> str | None:
         if not cuda.is_available():
             return "no CUDA driver or no GPU was found"
         device = cuda.get_current_device()
-        # numba-cuda releases can lag behind NumPy's; then its compiler fails to load, only at the first launch.
+        # If numba-cuda is too old for NumPy, its compiler fails to load, but only at the first launch: load it now.
         from numba.cuda.descriptor import cuda_target
 
         cuda_target.typing_context.refresh()
     except Exception as error:
         return f"numba.cuda fails to start with NumPy {np.__version__} ({type(error).__name__}: {error})"
     if not tuple(device.compute_capability) >= (5, 0):
-        return f"the GPU has compute capability {device.compute_capability}, at least 5.0 is needed"
+        return f"the GPU must have compute capability 5.0 or higher, got {device.compute_capability}"
     return None
 
 
 def launch(
     kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any, target: str = "auto"
 ) -> None:
-    """Run a kernel on a target; it reads and writes NumPy arrays in place on each.
+    """Run a kernel on a target; on every target it reads and writes NumPy arrays in place.
 
     Parameters
     ----------
     kernel : callable
-        Decorated by ``numba.cuda.jit``.
+        A function decorated with ``numba.cuda.jit``.
     blocks_per_grid, threads_per_block : int or tuple of int
         The launch configuration. A grid without thread blocks runs nothing.
     *args
-        The kernel's arguments; an array of a library other than NumPy and Numba has been through
+        The kernel's arguments. Convert the arrays of libraries other than NumPy and Numba with
         `paged_numba.arrays.as_array`.
     target : str
         See `resolve`.
@@ -114,7 +115,7 @@ def launch(
     TargetNameError, TargetUnavailableError
         See `resolve`.
     KernelError
-        On lockstep: what the kernel did wrong; see `paged_numba.lockstep.launch`.
+        The kernel made an error on lockstep; see `paged_numba.lockstep.launch`.
 
     See Also
     --------
@@ -150,7 +151,7 @@ def launch(
 
 
 def _contiguous(array: Any) -> Any:
-    """Return an argument as Numba takes it: Numba copies contiguous NumPy arrays to the GPU, but no strided ones."""
+    """Return a strided NumPy array as a contiguous copy, since Numba copies only contiguous arrays to the GPU."""
     if not isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
         return array
     return np.ascontiguousarray(array)
@@ -164,7 +165,7 @@ def _register_float8() -> None:
         from numba.cuda._internal.cuda_fp8 import fp8_e4m3
         from numba.cuda.np.numpy_support import FROM_DTYPE
         from numba.cuda.typing.asnumbatype import as_numba_type
-    except ImportError:  # an older numba-cuda: Numba will name the dtype that it does not know
+    except ImportError:  # an older numba-cuda, whose own error names the unknown dtype
         return
     FROM_DTYPE.setdefault(np.dtype(ml_dtypes.float8_e4m3fn), as_numba_type(fp8_e4m3))
 
@@ -181,7 +182,7 @@ def cuda_module(target: str = "auto") -> Any:
 
 
 def multiprocessors(target: str) -> int:
-    """Return the multiprocessors of a target's device; where there is no GPU, those of an H200."""
+    """Return the number of multiprocessors of a target's GPU; for a target without a GPU, that of an H200."""
     if resolve(target) != "cuda":
         return 132
     from numba import cuda

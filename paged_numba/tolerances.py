@@ -1,4 +1,4 @@
-"""Tolerances of attention: bounds of its rounding error, computed from the input.
+"""Tolerances for attention: bounds on its rounding error, computed from the input.
 
 A sum of n rounded terms is off by about ``sqrt(n) * u`` times the sum of their magnitudes, where u is the
 unit roundoff (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci.
@@ -27,14 +27,14 @@ all its terms have their largest error at once, which is rarer still."""
 
 FIXED = {"float32": (1e-5, 1.3e-6), "float16": (1e-3, 1e-3), "bfloat16": (1.5e-2, 1e-2)}
 """Absolute and relative tolerances by the dtype of the query, for scores with a standard deviation of 3 to 4 and values
-with one of about 1. The dtype of the cache does not matter: the stored numbers are taken as exact."""
+with a standard deviation of about 1. The dtype of the cache does not matter: the stored numbers are taken as exact."""
 
 TIMES_DENSE = 3
 """Largest error allowed, as a multiple of the error of dense attention in the same precision."""
 
 
 class AttentionTolerance(NamedTuple):
-    """Largest absolute error of an output element, and of an LSE."""
+    """Largest absolute error allowed for an output element and for an LSE."""
 
     out: float
     lse: float
@@ -68,7 +68,7 @@ def attention_tolerance(
     -------
     AttentionTolerance
     """
-    # Keys that no query sees may be NaN; a key of -inf weighs nothing, and makes no error.
+    # Keys that no query sees may be NaN; a key of -inf has no weight and adds no error.
     query, key, value = (
         np.abs(np.nan_to_num(np.asarray(array, np.float64), neginf=0.0)) for array in (query, key, value)
     )
@@ -108,7 +108,7 @@ def storing_tolerance(result: Any, dtype: Any) -> Any:
     ----------
     result : float64 array
     dtype : dtype
-        NumPy's or ml_dtypes'.
+        A dtype of NumPy or ml_dtypes.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def storing_tolerance(result: Any, dtype: Any) -> Any:
 
 
 def fixed_tolerance(result: Any, dtype: Any) -> Any:
-    """Return the largest error of each number of a result in a dtype, by `FIXED`.
+    """Return the largest error allowed for each number of a result in a dtype, from `FIXED`.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def dense_tolerance(dense_error: float, results: Any, dtype: Any) -> float:
     results : float64 array
         The exact results, all finite.
     dtype : dtype
-        The dtype that they are stored in.
+        The dtype in which the results are stored.
     """
     largest = float(np.abs(results).max(initial=0.0))
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Traces of real requests: the class `Trace`, and one reader for the files of Azure, BurstGPT and Mooncake.
 
-The reader tells the formats apart by their content, and takes each as it is or compressed by gzip:
+The reader recognises a format by its content, and reads files compressed with gzip as well:
 
 - Azure LLM inference traces (2023: Patel et al., "Splitwise", ISCA 2024; 2024: Stojkovic et al., "DynamoLLM",
   HPCA 2025): CSV with the columns TIMESTAMP, ContextTokens and GeneratedTokens.
@@ -13,9 +13,9 @@ The reader tells the formats apart by their content, and takes each as it is or 
 
 Columns may be in any order, and there may be others. A time in a CSV file is a date and time of ISO 8601 or a
 number of seconds, the same kind in all lines; digits after the nanosecond are dropped. Times with UTC offsets are
-compared in UTC. A CSV file may lack the column of times: then the arrivals of its requests are unknown.
+compared in UTC. If a CSV file has no column of times, the arrivals of its requests are unknown.
 
-Apart from failed requests, every count must be at least 1, and times must not fall. Errors name file and line.
+Apart from failed requests, every count must be at least 1, and times must not decrease. Errors name file and line.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MOST_TOKENS = 10_000_000
 
 
 class CsvFormat(NamedTuple):
-    """Names of the columns of a CSV trace, and the smallest output length: 0 where it marks a failed request."""
+    """Names of the columns of a CSV trace, and the smallest output length: 0 if that marks a failed request."""
 
     time: str
     prompt_len: str
@@ -71,7 +71,7 @@ FORMATS = (
     f"CSV with {', '.join(AZURE[:3])} (Azure) or {', '.join(BURSTGPT[:3])} (BurstGPT), "
     f"or JSON lines with {', '.join(MOONCAKE_FIELDS)} (Mooncake)"
 )
-"""What a trace file may be, for help texts and errors."""
+"""The formats of a trace file, for help texts and errors."""
 
 _fields = operator.itemgetter(*MOONCAKE_FIELDS)
 _BATCH = 1000  # requests between two steps of the progress bar
@@ -85,7 +85,7 @@ _STAMP = re.compile(
 )
 _EXACT = Context(prec=MAX_PREC)
 
-_shown = reprlib.Repr()  # long enough for a stamp
+_shown = reprlib.Repr()  # long enough to show a whole time stamp
 _shown.maxstring = 60
 
 
@@ -102,9 +102,9 @@ class Trace:
     prompt_lens, output_lens : int64[num_requests]
         Tokens, each at least 1.
     hash_ids : list of int64[num_hash_blocks], or None
-        For each request, one id for each 512 prompt tokens; None if the file does not say what prompts share.
+        For each request, one id for each 512 prompt tokens; None if the file does not record shared prefixes.
     num_failed : int
-        Failed requests in the whole file. They are left out of all the above.
+        Number of failed requests in the whole file. The other attributes leave them out.
     """
 
     name: str
@@ -119,7 +119,7 @@ class Trace:
 
     @property
     def final_lens(self) -> Any:
-        """Tokens in the cache when a request ends, int64[num_requests]: its last token is never written."""
+        """Tokens in the cache when a request ends, int64[num_requests]: the last token is never written."""
         return self.prompt_lens + self.output_lens - 1
 
     def first(self, count: int) -> Trace:
@@ -137,17 +137,17 @@ class Trace:
         return replace(self, arrivals=np.zeros(len(self)))
 
     def unbounded_hit_rate(self, block_size: int, steps: Any) -> float:
-        """Return the share of prompt tokens that a prefix cache finds if nothing is ever evicted.
+        """Return the share of prompt tokens that a prefix cache finds if it never evicts a block.
 
         Parameters
         ----------
         block_size : int
-            Tokens of a block; only full blocks are found.
+            Tokens of a block; the cache finds only full blocks.
         steps : int64[num_requests]
-            The step in which each prompt is computed. A prompt finds what earlier steps computed.
+            The step in which each prompt is computed. A prompt finds the tokens that earlier steps computed.
         """
         assert self.hash_ids is not None
-        # Numbers of prefixes, by the number of the prefix that is one hash id shorter, and the last hash id.
+        # The number of each prefix, by the number of the prefix without its last hash id, and by that hash id.
         prefixes: dict[tuple[int, int], int] = {}
         # Tokens computed up to the end of each prefix: the last hash id may stand for fewer than 512.
         held: list[int] = []
@@ -175,7 +175,7 @@ class Trace:
     def token_ids(self, request: int, start: int, stop: int) -> Any:
         """Return ids of the tokens ``start .. stop - 1`` of a request, int64[stop - start].
 
-        Prompts whose `hash_ids` begin alike begin with equal tokens; each generated token is unique.
+        Prompts whose `hash_ids` begin with the same ids begin with the same tokens; each generated token is unique.
         """
         assert self.hash_ids is not None
         prompt_len = int(self.prompt_lens[request])
@@ -202,7 +202,7 @@ def read(path: Path) -> Trace:
     Raises
     ------
     InputError
-        The file has none of the formats, a line breaks the rules of its format, or a gzip file is damaged.
+        The file is in none of the formats, a line violates its format, or a gzip file is damaged.
     OSError
         The file cannot be read.
     """
@@ -223,7 +223,7 @@ def _text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # Without the byte order mark, where the file has one.
+        # `error.object` has no byte order mark, even if the file does.
         before, byte = error.object[: error.start], error.object[error.start]
         line = 1 + len(re.findall(rb"\r\n|\r|\n", before))
         _refuse(path, line, "a trace must be UTF-8 text", f"byte {byte:#04x}")
@@ -249,7 +249,7 @@ def _read_csv(path: Path, text: str) -> Trace:
                 _refuse(path, line, what, str(len(row)))
             time = 0 if time_at is None else clock.read(line, row[time_at])
             output_len = _count(path, line, form.output_len, row[output_at], form.least_output_len)
-            # A request that failed may have no prompt either.
+            # A failed request may have an empty prompt, too.
             prompt_len = _count(path, line, form.prompt_len, row[prompt_at], min(1, output_len))
             if output_len == 0:
                 num_failed += 1
@@ -280,7 +280,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_format(path: Path, line: int, header: list[str]) -> CsvFormat:
-    """Return the format whose columns a header has."""
+    """Return the CSV format whose columns are in a header."""
     for form in (AZURE, BURSTGPT):
         if form.prompt_len in header and form.output_len in header:
             break
@@ -295,7 +295,7 @@ def _csv_format(path: Path, line: int, header: list[str]) -> CsvFormat:
 
 
 class _Clock:
-    """Reads the times of a trace, all of one kind, and checks their order."""
+    """Reader of a trace's times, which must all be of one kind and in order."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
@@ -313,13 +313,13 @@ class _Clock:
             _refuse(self.path, line, f"{self.name} must be of the same kind in all lines", got)
         if time < self.last:
             got = f"{_shown.repr(text)} after {_shown.repr(self.last_text)}"
-            _refuse(self.path, line, f"{self.name} must not fall", got)
+            _refuse(self.path, line, f"{self.name} must not decrease", got)
         self.kind, self.last, self.last_text = kind, time, text
         return time
 
 
 def _nanoseconds(text: str) -> tuple[str, int] | None:
-    """Return the kind of a time, and nanoseconds since the origin of that kind; None if the text is no time.
+    """Return the kind of a time and the nanoseconds since the origin of that kind; None if the text is not a time.
 
     `datetime.fromisoformat` would not do: before Python 3.11 it refuses Z and fractions of 7 digits.
     """
@@ -368,7 +368,7 @@ def _read_mooncake(path: Path, text: str) -> Trace:
                 continue
             time, prompt_len, output_len, ids = _record(path, number, line)
             if times and time < times[-1]:
-                _refuse(path, number, "timestamp must not fall", f"timestamp={time} after {times[-1]}")
+                _refuse(path, number, "timestamp must not decrease", f"timestamp={time} after {times[-1]}")
             times.append(time)
             lens.append([prompt_len, output_len])
             hash_ids.append(np.array(ids, np.int64))
@@ -378,7 +378,7 @@ def _read_mooncake(path: Path, text: str) -> Trace:
 
 
 def _record(path: Path, number: int, line: str) -> tuple[float, int, int, list[int]]:
-    """Return the fields of the request in one line, each of them valid by itself."""
+    """Return the fields of the request in a line, each checked on its own."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -404,7 +404,7 @@ def _record(path: Path, number: int, line: str) -> tuple[float, int, int, list[i
         _refuse(path, number, what, f"hash_ids={_shown.repr(ids)}")
     expected = -(-prompt_len // TOKENS_PER_HASH)
     if len(ids) != expected:
-        what = f"hash_ids must hold {expected} for input_length={prompt_len}, one for each {TOKENS_PER_HASH} tokens"
+        what = f"hash_ids must hold {expected} ids for input_length={prompt_len}, one per {TOKENS_PER_HASH} tokens"
         _refuse(path, number, what, str(len(ids)))
     return time, prompt_len, output_len, ids
 

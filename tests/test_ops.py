@@ -177,7 +177,7 @@ def test_auto_splits_long_sequences_of_small_batches_and_says_why():
         return pn.plan.choose(np.full(len(chunks), length), starts, **sizes, **options)
 
     assert choose([1] * 33, 4096).why == "33 tiles of query tokens x 8 KV heads occupy 132 multiprocessors"
-    assert choose([1], 100).why.endswith("and the most keys that one sees, 100, are too few to split")
+    assert choose([1], 100).why.endswith("and each token sees at most 100 keys, too few to split")
     # 8 thread blocks for 264 wanted: 33 splits, of which 4,096 tokens allow 16.
     choice = choose([1], 4096)
     assert (choice.algorithm, choice.num_splits) == ("split", 16)
@@ -195,7 +195,7 @@ def test_auto_takes_what_is_fastest_on_its_target_and_says_why():
     for target, algorithm in {"lockstep": "block", "cudasim": "naive"}.items():
         choice = pn.plan.choose([4096], [0, 1], **sizes, target=target)
         assert choice[:2] == (algorithm, 1)
-        assert choice.why == f"of all algorithms {algorithm} takes least time on the target {target}"
+        assert choice.why == f"{algorithm} is the fastest algorithm on the target {target}"
     with pytest.raises(ValueError, match="target must be one of cuda, lockstep, cudasim, got target='auto'"):
         pn.plan.choose([4096], [0, 1], **sizes, target="auto")
     with lockstep.profiling() as report:
@@ -221,12 +221,12 @@ def test_a_plan_says_what_runs_and_why():
 
     block = plan("auto")
     assert (block.algorithm, block.tiles, block.num_parts) == ("block", None, 1)
-    assert block.why == "of all algorithms block takes least time on the target lockstep"
+    assert block.why == "block is the fastest algorithm on the target lockstep"
     assert block.rows is rows
     tile = plan("tile")
     # 8 tokens of 2 heads fill a tile of 16 rows: 1 token, then 17 in three tiles.
     assert tile.tiles[:, pn.plan.TILE_ROW].tolist() == [0, 1, 9, 17]
-    assert (tile.num_parts, tile.why) == (1, "algorithm='tile' was asked for")
+    assert (tile.num_parts, tile.why) == (1, "algorithm='tile' was requested")
     split = plan("split", 3)
     assert (split.num_parts, len(split.rows), len(split.tiles)) == (3, 3 * 18, 3 * 4)
     assert plan("split").num_parts == 2

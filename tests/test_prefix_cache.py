@@ -145,7 +145,7 @@ def test_a_cache_attends_to_what_it_found():
     cache.append("c", *table[:, ids("!")], ids("!"))
     for name, tokens in (("b", second), ("c", [*first, ord("!")])):
         np.testing.assert_array_equal(cache.gather(name), table[:, tokens])
-    with pytest.raises(ValueError, match="token_ids must have one for each of 17 tokens, got 3"):
+    with pytest.raises(ValueError, match="token_ids must hold an id for each of 17 tokens, got 3"):
         cache.add("d", *table[:, first], first[:3])
 
 

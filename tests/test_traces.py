@@ -237,7 +237,7 @@ def malformed_csv(draw):
         for sound in rows[:place]:
             sound[time] = before
         row[time] = after
-        message = f"{names[time]} must not fall, got '{after}' after '{before}'"
+        message = f"{names[time]} must not decrease, got '{after}' after '{before}'"
         if fault == "kind":
             message = f"{names[time]} must be of the same kind in all lines, got a "
     text, lines = draw(written(names, rows))
@@ -412,7 +412,7 @@ def changed(**fields):
         (changed(timestamp=float("nan")), "line 2: timestamp must be .* got timestamp=nan"),
         (changed(timestamp=1e300), r"line 2: timestamp must be .* got timestamp=1e\+300"),
         (changed(timestamp=True), "line 2: timestamp must be .* got timestamp=True"),
-        (changed(timestamp=9) + "\n" + GOOD, "line 3: timestamp must not fall, got timestamp=0 after 9"),
+        (changed(timestamp=9) + "\n" + GOOD, "line 3: timestamp must not decrease, got timestamp=0 after 9"),
         (changed(input_length=0), r"line 2: input_length must be an integer in 1 \.\. 10000000, got input_length=0"),
         (changed(output_length=-3), "line 2: output_length must be .* got output_length=-3"),
         (changed(output_length=2.0), "line 2: output_length must be .* got output_length=2.0"),
@@ -420,15 +420,15 @@ def changed(**fields):
         (changed(hash_ids=7), "line 2: hash_ids must be a list of integers in 0 .. .*, got hash_ids=7"),
         (changed(hash_ids=[0, -1]), r"line 2: hash_ids must be a list .* got hash_ids=\[0, -1\]"),
         (changed(hash_ids=[0, "7"]), "line 2: hash_ids must be a list"),
-        (changed(hash_ids=[0]), "line 2: hash_ids must hold 2 for input_length=5, one for each 4 tokens, got 1"),
-        (changed(input_length=9), "line 2: hash_ids must hold 3 for input_length=9, one for each 4 tokens, got 2"),
+        (changed(hash_ids=[0]), "line 2: hash_ids must hold 2 ids for input_length=5, one per 4 tokens, got 1"),
+        (changed(input_length=9), "line 2: hash_ids must hold 3 ids for input_length=9, one per 4 tokens, got 2"),
         ("TIMESTAMP,ContextTokens\n1,2", "line 1: .* CSV with TIMESTAMP, ContextTokens, .* got .'TIMESTAMP', "),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "a trace must hold at least one request, got none$"),
         ('""\n', r"line 1: a trace must be .* got \[\]"),
         ("TIMESTAMP," + CSV, "line 1: columns must have different names, got 2 named 'TIMESTAMP'"),
         (CSV + "yesterday,1,2\n", "line 3: TIMESTAMP must be a date and time of ISO 8601, or .* 'yesterday'"),
         (CSV + "2023-13-16 18:15:46,1,2\n", "line 3: TIMESTAMP must be a date and time .* got '2023-13-16 18:15:46'"),
-        (CSV + "2023-11-16 18:15:45,1,2\n", "line 3: TIMESTAMP must not fall, got '2023-11-16 18:15:45' after '2023"),
+        (CSV + "2023-11-16 18:15:45,1,2\n", "line 3: TIMESTAMP must not decrease, got '2023-11-16 18:15:45' after '20"),
         (CSV + "2023-11-16 18:15:47,-1,2\n", r"line 3: ContextTokens must be an integer in 1 \.\. 10000000, got '-1'"),
         (CSV + "2023-11-16 18:15:47,1\n", "line 3: a line must have 3 cells, one for each column, got 2$"),
         (CSV + "2023-11-16 18:15:47,1,2,\n", "line 3: a line must have 3 cells, one for each column, got 4$"),
@@ -468,7 +468,7 @@ hunt = settings(
 )  # fmt: skip
 
 MISREAD = {
-    "none": ("The reader tells the formats apart", "The reader tells the formats apart"),
+    "none": ("The reader recognises a format", "The reader recognises a format"),
     "offsets the wrong way": ('parts[10] == "-"', 'parts[10] == "+"'),
     "minutes of an offset forgotten": ("hours * 3600 + minutes * 60", "hours * 3600"),
     "short fractions": ('.ljust(9, "0")', ""),

@@ -1,18 +1,18 @@
-"""Device code: plain Numba CUDA kernels, one idea a file, fit to copy into any project.
+"""Device code: plain Numba CUDA kernels, one idea per file, ready to copy into any project.
 
-Attention, a ladder in reading order; each rung adds one idea:
+The attention kernels form a ladder. In reading order, each rung adds one idea:
 
 - `attention_textbook`: the block table. One thread for each sequence and query head, decode only, no options.
-- `attention_naive`: everything that models ask for: prefill and chunks, windows, soft caps, ALiBi, sinks, LSEs.
-- `attention_warp`: a warp for each query token and head; threads talk by shuffles. Online softmax: one pass.
-- `attention_block`: a thread block for each; threads talk through shared memory, a tile of tokens at a time.
+- `attention_naive`: the options that models use: prefill and chunks, windows, soft caps, ALiBi, sinks, LSEs.
+- `attention_warp`: a warp for each query token and head; lanes exchange values by shuffles. Online softmax: one pass.
+- `attention_block`: a thread block for each; threads share values in shared memory, one tile of tokens at a time.
 - `attention_tile`: a thread block for all heads of a KV head and neighbouring query tokens, which share each load.
 - `merge_splits`: several thread blocks divide the keys of a tile; their results are merged.
-- `attention_packed`: as `attention_block`, for caches in the layout of the first vLLM kernels.
+- `attention_packed`: like `attention_block`, for caches in the layout of the first vLLM kernels.
 
-`columns` names the columns of the arrays that say what to compute, `score` and `reduce` hold what the rungs share.
+`columns` names the columns of the arrays that describe the work; `score` and `reduce` hold functions that rungs share.
 `merge_states` merges attention over two disjoint sets of keys. `write_kv`, `gather_kv` and `copy_blocks` move tokens
-and blocks; `write_kv_packed` and `gather_kv_packed` do so for packed caches.
+and blocks; `write_kv_packed` and `gather_kv_packed` do the same for packed caches.
 
 Each kernel can be imported from here by the name of its function, and launched by hand, with a GPU or without::
 
@@ -47,7 +47,7 @@ _FILES = (
     "gather_kv_packed",
 )
 _MADE = ("attention_tile",)
-"""Files whose kernel is made for the sizes of a launch, by a function."""
+"""Files that hold a function which makes the kernel for given sizes."""
 
 _HOME = {f"{file}_kernel_for" if file in _MADE else f"{file}_kernel": file for file in _FILES}
 
@@ -55,17 +55,17 @@ __all__ = ["Kernel", *_HOME]  # noqa: PLE0604 (names that __getattr__ finds)
 
 
 class Kernel:
-    """A kernel that launches on the target of the process: ``kernel[blocks_per_grid, threads_per_block](*args)``.
+    """A kernel that launches on the target of ``auto``: ``kernel[blocks_per_grid, threads_per_block](*args)``.
 
-    On a GPU and on Numba's simulator it behaves as Numba's own kernel, on lockstep as a kernel that the lockstep facade
-    decorated. `paged_numba.targets.resolve` chooses the target at each launch.
+    On a GPU and on Numba's simulator it behaves like Numba's own kernel, on lockstep like a kernel that the lockstep
+    facade decorated. `paged_numba.targets.resolve` chooses the target at each launch.
 
     Attributes
     ----------
     numba_kernel : callable
         The function decorated by ``numba.cuda.jit``.
     py_func : function
-        The Python function.
+        The undecorated Python function.
     """
 
     def __init__(self, numba_kernel: Any) -> None:
@@ -78,7 +78,7 @@ class Kernel:
         return self._on_target()[configuration]
 
     def __call__(self, *args: Any) -> Any:
-        """Refuse a call without a launch configuration, as the target does."""
+        """Raise the target's error for a call without a launch configuration."""
         return self._on_target()(*args)
 
     def __getattr__(self, name: str) -> Any:
@@ -125,7 +125,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        # Lazily, so that the package can be imported without Numba; out of the sight of type checkers.
+        # Imports are lazy, so that the package works without Numba; type checkers do not see this function.
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         try:

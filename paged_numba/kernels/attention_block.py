@@ -21,8 +21,8 @@ def attention_block_kernel(
 ):  # fmt: skip
     """Online softmax over tiles of tokens (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
 
-    A tile is as many whole KV blocks as there are threads for their tokens. Threads change roles within a tile: a
-    token each for the scores, a dimension each for the values. For each tile
+    A tile is as many whole KV blocks as fit with one thread per token. Threads change roles within a tile: first
+    each handles a token, to compute its score, then a dimension, to sum the values. For each tile
 
     1. thread t computes the score of token t: a dot product with the query, which is in shared memory;
     2. two tree reductions give the tile's largest score and the sum of its weights;
@@ -30,7 +30,7 @@ def attention_block_kernel(
        neighbouring floats.
 
     When a tile raises the largest score, the sums so far are rescaled by ``exp(old largest - new largest)``, so K and
-    V are read once. A sink (Xiao et al., 2023) is what was added up before the first tile.
+    V are read once. A sink (Xiao et al., 2023) counts as a key with value 0 before the first tile.
 
     Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, at least head_dim and
     block_size, at most 256. Bytes read: K and V of every token, once for each query head; K in small pieces, since
@@ -75,7 +75,7 @@ def attention_block_kernel(
     total = float32(1) if sink > NEG_INF else float32(0)
     weighted = float32(0)
     for first_block in range(first_key // block_size, end_block, blocks_per_tile):
-        # 1. One score a thread; those without a token do not take part: exp(-inf) is 0.
+        # 1. One score per thread; threads without a token add nothing: exp(-inf) is 0.
         seq_block = first_block + thread_block
         position = seq_block * block_size + offset
         score = NEG_INF
@@ -86,22 +86,22 @@ def attention_block_kernel(
 
         # 2. Largest score so far, weights relative to it, their sum.
         new_largest = max(largest, segment_max(score, scratch, threads))
-        # As long as every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
+        # While every score is -inf, subtract 0: -inf - -inf would be NaN.
         shift = new_largest if new_largest > NEG_INF else float32(0)
         weight = math.exp(score - shift)
         weights[thread] = weight
         rescale = math.exp(largest - shift)
-        # Its barriers publish the weights, too.
+        # The barriers of segment_sum publish the weights, too.
         total = total * rescale + segment_sum(weight, scratch, threads)
         largest = new_largest
 
-        # 3. One dimension a thread.
+        # 3. One dimension per thread.
         if thread < head_dim:
             weighted *= rescale
             for tile_block in range(min(blocks_per_tile, end_block - first_block)):
                 seq_block = first_block + tile_block
                 kv_block = block_tables[seq, seq_block]
-                # Bounded by what is seen before anything is multiplied: 0 * NaN is NaN.
+                # Bounded before multiplying: an unseen value may be NaN, and 0 * NaN is NaN.
                 first_slot = max(0, first_key - seq_block * block_size)
                 for slot in range(first_slot, min(block_size, end_key - seq_block * block_size)):
                     value = float32(value_cache[kv_block, slot, kv_head, thread])

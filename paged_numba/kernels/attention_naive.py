@@ -1,4 +1,4 @@
-"""Attention, second rung: the textbook kernel for prompts and decode alike, with the options that models use."""
+"""Attention, second rung: the textbook kernel for prompts as well as decode, with the options that models use."""
 
 import math
 
@@ -21,14 +21,14 @@ def attention_naive_kernel(
 
     A row describes a query token: its sequence, its position there, and the range of keys that it sees. Causality,
     chunks and windows are in that range, so the kernel only walks through it. Options act on a score in this order:
-    scale, soft cap, ALiBi. A sink is a key with a score of its own and a value of 0 (Xiao et al., 2023). The LSE is
-    the logarithm of the sum of ``exp(score)``; `merge_states_kernel` needs it.
+    scale, soft cap, ALiBi. A sink is a key with its own score and a value of 0 (Xiao et al., 2023). The LSE is the
+    logarithm of the sum of ``exp(score)``; `merge_states_kernel` needs it.
 
     The weighted sum is in local memory, which is a thread's own part of global memory.
 
-    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Bytes read: K twice and V once, for each query
-    head. Operations: 6 head_dim for each key that a head sees. Slow, as the textbook kernel is: the threads of a warp
-    read far apart, and decode of 16 sequences with 8 query heads keeps 128 threads busy.
+    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Bytes read: K twice and V once, for each
+    query head. Operations: 6 head_dim for each key that a head sees. Slow, like the textbook kernel: the threads of
+    a warp read addresses far apart, and decode of 16 sequences with 8 query heads keeps 128 threads busy.
     """
     # out                     float[num_rows, num_q_heads, head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
@@ -60,7 +60,7 @@ def attention_naive_kernel(
         score = dot(query[token, q_head], key_cache[kv_block, offset, kv_head], head_dim)
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
         largest = max(largest, score)
-    # If every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
+    # If every score is -inf, subtract 0: -inf - -inf would be NaN.
     shift = largest if largest > NEG_INF else float32(0)
 
     # Pass 2: weights, their sum, and the weighted sum of the values.

@@ -1,4 +1,4 @@
-"""Attention over packed caches: the layout of the first vLLM kernels, made for threads that compute a score each."""
+"""Attention over packed caches: the layout of the first vLLM kernels, made for threads that each compute a score."""
 
 import math
 
@@ -23,8 +23,9 @@ def attention_packed_kernel(
     """Online softmax as in `attention_block_kernel`, with K and V laid out for the threads that read them.
 
     In `attention_block_kernel` thread t reads row t of K, so the 32 numbers that a warp asks for at once lie in 32
-    rows: 32 sectors of 32 bytes. In this layout K is cut into pieces of 16 bytes, x numbers each, and in a block the
-    same piece of all tokens lies side by side; V lies by dimension, again with the tokens of a block side by side::
+    rows: 32 sectors of 32 bytes. In this layout K is cut into pieces of 16 bytes, x numbers each, and within a
+    block the same piece of all tokens is contiguous; V is stored by dimension, again with the tokens of a block
+    contiguous::
 
         K, NHD     token 0  [ piece 0 | piece 1 | ... ]     thread 0
                    token 1  [ piece 0 | piece 1 | ... ]     thread 1
@@ -35,12 +36,12 @@ def attention_packed_kernel(
         V, packed  dim 0    [ token 0 | token 1 | ... ]     lanes 0, 1, ... of 16
                    dim 1    [ token 0 | token 1 | ... ]     lanes 0, 1, ... of the next 16
 
-    For each tile, of one token a thread,
+    For each tile, with one token per thread,
 
     1. thread t computes the score of token t, piece by piece;
     2. two tree reductions give the tile's largest score and the sum of its weights;
     3. 16 lanes share a dimension of V: lane l adds up tokens l, l + 16, ... The next 16 threads take the next
-       dimension, and a thread with d as its first dimension takes d + threads / 16, ... as well.
+       dimension; threads whose first dimension is d also take d + threads / 16, ...
 
     After the last tile, the 16 shares of each dimension are summed.
 
@@ -49,7 +50,7 @@ def attention_packed_kernel(
     are coalesced in part: 32 pieces lie in 16 sectors, half as many as 32 rows, but a thread loads one number of its
     piece at a time, so the warp asks x times for the same 16 sectors, and relies on the L1 cache to keep them. vLLM's
     threads load all 16 bytes at once; Numba has no such load. `attention_tile_kernel` reads whole sectors of NHD
-    rows through shared memory, so no layout has to suit one kernel's threads.
+    rows through shared memory, so the layout need not suit one kernel's threads.
 
     Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, 64 at least, at least head_dim, at
     most 256. Bytes read: K and V of every token, once for each query head. Operations: 4 head_dim for each key that a
@@ -94,9 +95,9 @@ def attention_packed_kernel(
 
     largest = sink
     total = float32(1) if sink > NEG_INF else float32(0)
-    # From the beginning of a block, so that neighbouring threads share one.
+    # Start at the beginning of a block, so that neighbouring threads read the same block.
     for first in range(first_key - first_key % block_size, end_key, threads):
-        # 1. One score a thread; those without a token do not take part: exp(-inf) is 0.
+        # 1. One score per thread; threads without a token add nothing: exp(-inf) is 0.
         position = first + thread
         score = NEG_INF
         if position >= first_key and position < end_key:
@@ -104,7 +105,7 @@ def attention_packed_kernel(
             offset = position % block_size
             score = float32(0)
             for piece in range(num_pieces):
-                # A sum for each piece: rounding errors grow with the additions in a row.
+                # Sum each piece on its own: rounding errors grow with the number of additions in a row.
                 part = float32(0)
                 for i in range(piece_size):
                     key = float32(key_cache[kv_block, kv_head, piece, offset, i])
@@ -114,16 +115,16 @@ def attention_packed_kernel(
 
         # 2. Largest score so far, weights relative to it, their sum.
         new_largest = max(largest, segment_max(score, scratch, threads))
-        # As long as every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
+        # While every score is -inf, subtract 0: -inf - -inf would be NaN.
         shift = new_largest if new_largest > NEG_INF else float32(0)
         weight = math.exp(score - shift)
         weights[thread] = weight
         rescale = math.exp(largest - shift)
-        # Its barriers publish the weights, too.
+        # The barriers of segment_sum publish the weights, too.
         total = total * rescale + segment_sum(weight, scratch, threads)
         largest = new_largest
 
-        # 3. A share of the weighted sums. Bounded by what is seen before anything is multiplied: 0 * NaN is NaN.
+        # 3. A share of the weighted sums. Unseen values may be NaN, and 0 * NaN is NaN: exclude them.
         for i in range(LANES):
             weighted[i] *= rescale
         for tile_token in range(lane, min(threads, end_key - first), LANES):

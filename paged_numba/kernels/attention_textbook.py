@@ -1,7 +1,7 @@
 """Paged attention, first rung: one thread computes one query head of one sequence.
 
 The keys and values of a sequence lie in blocks of `block_size` tokens, scattered over the cache. The block table says
-where: entry i is the number of the block that holds tokens ``i * block_size`` and following. To find token 29 of a
+where: entry i is the number of the block that holds the tokens from ``i * block_size`` on. To find token 29 of a
 sequence whose blocks are 7, 2 and 5, with 16 tokens in a block::
 
     block table     [ 7 | 2 | 5 ]
@@ -30,15 +30,15 @@ def attention_textbook_kernel(out, query, key_cache, value_cache, block_tables, 
         out    = sum of weight * value / sum of weight
 
     Two passes over the tokens. ``exp`` of a score above 88 overflows float32; subtracting the same number from all
-    scores changes no quotient, so the largest score is subtracted, and pass 1 finds it. Pass 2 computes each score
-    again, since a thread has no room to keep them all, and adds up the weights and the weighted values.
+    scores leaves the quotient unchanged, so the largest score is subtracted, and pass 1 finds it. Pass 2 computes
+    each score again, since a thread has no room to keep them all, and adds up the weights and the weighted values.
 
     Launch: ``[num_seqs, num_q_heads]``. A thread block works on a sequence, a thread on a query head. With 8 query
     heads and 2 KV heads, query heads 0 to 3 attend to KV head 0, and 4 to 7 to KV head 1 (grouped queries).
 
     Bytes read: K twice and V once, for each query head. Operations: 6 head_dim for each token and query head. Slow,
-    and the next rungs say why: neighbouring threads read far apart, and 16 sequences with 8 query heads keep 128
-    threads busy on a GPU that has room for 270,000.
+    for reasons that the next rungs remove: neighbouring threads read addresses far apart, and 16 sequences with 8
+    query heads keep only 128 threads busy on a GPU that has room for 270,000.
     """
     # out                     float32[num_seqs, num_q_heads, head_dim]
     # query                   float[num_seqs, num_q_heads, head_dim]

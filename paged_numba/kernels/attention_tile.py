@@ -25,13 +25,13 @@ from .score import adjusted_score
 LOADERS = 8  # neighbouring threads that load one key: 8 floats fill a sector of 32 bytes
 WARP = 32
 ROWS = 16  # query rows for which a thread holds scores
-UNROLLED = 16  # values that a thread has on their way from memory at once
+UNROLLED = 16  # loads that a thread has in flight at once
 NEG_INF = np.float32(-np.inf)
 
 
 @cuda.jit(device=True, inline="always")  # inlined before typing: compiles with no GPU too
 def load_queries(queries, query, row_indices, row_tokens, row_heads, first_dim, query_scale, threads):
-    """Load a chunk of dimensions of all query rows, scaled; where there is no row or no dimension, 0."""
+    """Load a chunk of dimensions of all query rows, scaled; missing rows and dimensions become 0."""
     thread = cuda.threadIdx.x
     rows_per_tile, chunk = queries.shape
     for first_element in range(0, rows_per_tile * chunk, threads):
@@ -67,9 +67,9 @@ def load_keys(keys, key_cache, key_blocks, key_offsets, kv_head, first_dim, chun
 
 @cuda.jit(device=True, inline="always")
 def add_products(scores, queries, first_row, keys, key):
-    """Add a chunk's share to the scores of one key: its products with query rows from `first_row` on."""
+    """Add a chunk's products to the scores of one key with the query rows from `first_row` on."""
     for row in range(scores.shape[0]):
-        # A sum for each chunk: rounding errors grow with the additions in a row.
+        # Sum each chunk on its own: rounding errors grow with the number of additions in a row.
         score = float32(0)
         for dim in range(queries.shape[1]):
             score += queries[first_row + row, dim] * keys[key, dim]
@@ -82,7 +82,7 @@ def add_values_that_all_see(
 ):
     """Add dimension `dim` of the tile's values `first` to `end`, weighted, to the sum of each query row.
 
-    16 values at a time are on their way from memory at once.
+    16 loads are in flight at a time.
     """
     for first_token in range(first // UNROLLED * UNROLLED, end, UNROLLED):
         for i in range(UNROLLED):
@@ -124,7 +124,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
     # keys lies in 32 banks, and so do 8 dimensions of 4 keys that are 8 apart.
     chunk = 32 if num_keys <= 128 else 16
     pitch = chunk + 1
-    # Threads of a row in softmax. A row of weights is that much longer than a tile of keys, for the banks again.
+    # Threads per row in softmax. A row of weights is padded by as many elements, to spread over the banks again.
     width = threads // rows_per_tile
     weight_pitch = num_keys + width
 
@@ -135,25 +135,26 @@ def attention_tile_kernel_for(rows_per_tile, threads):
     ):  # fmt: skip
         """Online softmax over tiles of keys (Milakov & Gimelshein, 2018; Dao et al., FlashAttention, 2022).
 
-        A query row is a query token and a head. A tile of query rows has all heads of the KV head (grouped queries),
-        for one token (decode) or for several neighbouring ones (prefill): the keys of a tile are loaded once for all
-        its rows. A tile of keys has one key a thread; with more than 16 query rows several threads share a key, and
-        each takes 16 of the rows. For each tile of keys
+        A query row is a query token and a head. A tile of query rows has all heads of the KV head (grouped
+        queries), for one token (decode) or for neighbouring tokens (prefill): the keys of a tile are loaded once
+        for all its rows. A tile of keys has one key per thread; with more than 16 query rows several threads share
+        a key, and each takes 16 of the rows. For each tile of keys
 
         1. thread t looks up where key t lies;
         2. chunk by chunk of dimensions, queries and keys go through shared memory (`load_queries`, `load_keys`), and
            each thread multiplies its key with its query rows (`add_products`);
-        3. several threads a row compute softmax: mask, largest score so far, weights, their sum;
+        3. several threads per row compute softmax: mask, largest score so far, weights, their sum;
         4. thread d loads dimension d of the values and adds it, weighted, to the sum of each row
            (`add_values_that_all_see`, `add_value_that_some_see`).
 
-        V is loaded in whole sectors, and so is K in float32; of float16 8 threads load half a sector, and L1 keeps the
-        other half for their next load. When a tile raises a row's largest score, the row's sums so far are rescaled by
-        ``exp(old largest - new largest)``. A sink (Xiao et al., 2023) is what was added up before the first tile.
+        V is loaded in whole sectors, and so is K in float32; in float16, 8 threads load half a sector of K, and L1
+        keeps the other half for their next load. When a tile raises a row's largest score, the row's sums so far
+        are rescaled by ``exp(old largest - new largest)``. A sink (Xiao et al., 2023) counts as a key with value 0
+        before the first tile.
 
         Launch: ``[(num_tiles, num_kv_heads * parts), threads]``; if a KV head has more query heads than
         `rows_per_tile`, they are divided into several `parts`. Bytes read: K and V of the keys that any row of a tile
-        sees, once a tile. Operations: 4 head_dim for each query row and key.
+        sees, once per tile. Operations: 4 head_dim for each query row and key.
         """
         # out                     float[num_rows, num_q_heads, head_dim]
         # lse                     float32[num_rows, num_q_heads], natural logarithm
@@ -183,7 +184,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         first_common, end_common = tiles[tile, TILE_ALL_FIRST], tiles[tile, TILE_ALL_END]
         seq = rows[first_row, ROW_SEQ]
 
-        row_indices = cuda.shared.array(rows_per_tile, int32)  # in `rows`; -1 for none
+        row_indices = cuda.shared.array(rows_per_tile, int32)  # index in `rows`; -1 for none
         row_tokens = cuda.shared.array(rows_per_tile, int32)
         row_heads = cuda.shared.array(rows_per_tile, int32)
         key_blocks = cuda.shared.array(num_keys, int32)
@@ -208,11 +209,11 @@ def attention_tile_kernel_for(rows_per_tile, threads):
             weighted[row] = float32(0)
         cuda.syncthreads()  # the rows are looked up in shared memory
 
-        # For scores this thread has key `my_key` and the rows from `first_score` on.
+        # For the scores, this thread takes key `my_key` and the rows from `first_score` on.
         my_key, first_score = thread, 0
         if num_keys < threads:
             my_key, first_score = thread % num_keys, thread // num_keys * rows_per_thread
-        # In softmax this thread is number `lane` of the threads of row `my_row`.
+        # In softmax, this thread is number `lane` among the threads of row `my_row`.
         my_row, lane = thread // width, thread % width
         my_index, my_head = row_indices[my_row], 0
         position, first_seen, end_seen, slope, largest = 0, 0, 0, float32(0), NEG_INF
@@ -227,7 +228,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         for first in range(first_key, end_key, num_keys):
             count = min(num_keys, end_key - first)
 
-            # 1. Where keys lie. Threads past the last key leave their places as they are: nothing reads them.
+            # 1. Look up the keys. Threads past the last key leave their entries unchanged: nothing reads them.
             key = first + thread
             if thread < count:
                 key_blocks[thread] = block_tables[seq, key // block_size]
@@ -260,7 +261,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                 weights[my_row, token] = score
                 tile_largest = max(tile_largest, score)
             new_largest = max(largest, segment_max(tile_largest, scratch, width))
-            # As long as every score of a row is -inf, 0 is subtracted: -inf less -inf would be NaN.
+            # While every score of a row is -inf, subtract 0: -inf - -inf would be NaN.
             shift = new_largest if new_largest > NEG_INF else float32(0)
             tile_total = float32(0)
             for i in range(rows_per_thread):
@@ -279,7 +280,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
             if thread < head_dim:
                 for row in range(rows_per_tile):
                     weighted[row] *= factors[row]
-                # All rows see the keys from `lead` to `end`; the others of the tile, only some rows see.
+                # All rows see the keys from `lead` to `end`; only some rows see the other keys of the tile.
                 lead = min(max(first_common - first, 0), count)
                 end = max(min(end_common - first, count), lead)
                 add_values_that_all_see(

@@ -1,4 +1,4 @@
-"""Attention, third rung: a warp works on one query token and one query head, and its lanes talk by shuffles."""
+"""Attention, third rung: a warp works on one query token and head, and its lanes exchange values by shuffles."""
 
 import math
 
@@ -21,7 +21,7 @@ def attention_warp_kernel(
 ):  # fmt: skip
     """Online softmax, token by token (Milakov & Gimelshein, 2018): one pass over the keys, and K is read once.
 
-    Lane l holds dimensions l, l + 32, ... of the query, of the key and value at hand, and of the weighted sum, all in
+    Lane l holds dimensions l, l + 32, ... of the query, of the current key and value, and of the weighted sum, all in
     registers. For each token
 
     1. each lane multiplies its dimensions of the query and the key, and `warp_sum` adds up the 32 products: now each
@@ -30,14 +30,14 @@ def attention_warp_kernel(
        all weights are relative to the same score;
     3. each lane adds its dimensions of the value, weighted.
 
-    A sink (Xiao et al., 2023) is what was added up before the first token.
+    A sink (Xiao et al., 2023) counts as a key with value 0 before the first token.
 
-    Shuffles keep the threads of a warp together with no shared memory and no barrier. The price is 5 of them a token,
-    one after the other: `attention_block_kernel` computes one score a thread instead, and reduces once for a whole
-    tile of tokens.
+    Shuffles keep the threads of a warp together with no shared memory and no barrier. The price is 5 shuffles per
+    token, one after the other: `attention_block_kernel` computes one score per thread instead, and reduces once for
+    a whole tile of tokens.
 
-    Launch: ``[(num_rows, num_q_heads), 32]``. Bytes read: K and V of every token, once for each query head, a warp 32
-    neighbouring numbers at a time. Operations: 4 head_dim for each key that a head sees.
+    Launch: ``[(num_rows, num_q_heads), 32]``. Bytes read: K and V of every token, once for each query head; a warp
+    reads 32 neighbouring numbers at a time. Operations: 4 head_dim for each key that a head sees.
     """
     # out                     float[num_rows, num_q_heads, head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
@@ -83,7 +83,7 @@ def attention_warp_kernel(
 
         # 2. Largest score so far, weight relative to it, sum of the weights.
         new_largest = max(largest, score)
-        # As long as every score is -inf, 0 is subtracted: -inf less -inf would be NaN.
+        # While every score is -inf, subtract 0: -inf - -inf would be NaN.
         shift = new_largest if new_largest > NEG_INF else float32(0)
         weight = math.exp(score - shift)
         rescale = math.exp(largest - shift)

@@ -7,8 +7,8 @@ from numba import cuda
 def gather_kv_packed_kernel(key, value, key_cache, value_cache, block_table):
     """Copy each token from the block that the block table names: the inverse of `write_kv_packed_kernel`.
 
-    Threads are mapped to dimensions and KV heads as there. Stores are coalesced; a warp loads pieces of 16 bytes from
-    K and single numbers from V.
+    Threads are mapped to dimensions and KV heads as in `write_kv_packed_kernel`. Stores are coalesced; a warp loads
+    pieces of 16 bytes from K and single numbers from V.
 
     Launch: ``[(seq_len, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
     moved: each element of `key` and `value` is read once from the cache and written once.

@@ -12,10 +12,11 @@ NEG_INF = np.float32(-np.inf)
 def merge_splits_kernel(out, lse, split_out, split_lse, split_starts, sinks):
     """Merge the splits of each query token as `merge_states_kernel` merges two (Flash-Decoding, Dao et al., 2023).
 
-    One thread block for each tile leaves most of a GPU idle when a small batch has long sequences. So the keys of each
-    row are divided into splits, the kernel of `attention_tile` attends to each on its own, and the weight of a split
-    is ``exp(its LSE - largest LSE)``. The sink is one more split, with a value of 0: it must count once, however many
-    splits there are. Weights are as exact as the LSEs: neighbouring float32 numbers near 1e6 are 0.06 apart.
+    One thread block for each tile leaves most of a GPU idle when a small batch has long sequences. So the keys of
+    each row are divided into splits, the kernel of `attention_tile` attends to each split on its own, and the
+    weight of a split is ``exp(its LSE - largest LSE)``. The sink is one more split, with a value of 0: it must
+    count once, however many splits there are. Weights are as exact as the LSEs: neighbouring float32 numbers near
+    1e6 are 0.06 apart.
 
     Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread computes one dimension. Bytes read: the
     output of every split, once.

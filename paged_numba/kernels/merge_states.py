@@ -13,10 +13,10 @@ def merge_states_kernel(out, lse, out_a, lse_a, out_b, lse_b):
     """Average two outputs, each weighted by ``exp`` of its LSE (FlashAttention; FlashInfer, 2024).
 
     ``lse = log(exp(lse_a) + exp(lse_b))``, computed relative to the larger of the two. A set without keys has LSE
-    -inf and weight 0; -inf less -inf, which is NaN, is never computed.
+    -inf and weight 0; the kernel never computes -inf - -inf, which is NaN.
 
     Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread computes one dimension. Bytes moved: each
-    element of both outputs is read once, each of the result written once.
+    element of both outputs is read once, each element of the result is written once.
     """
     # out, out_a, out_b  float[num_tokens, num_q_heads, head_dim]
     # lse, lse_a, lse_b  float32[num_tokens, num_q_heads], natural logarithm

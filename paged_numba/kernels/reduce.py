@@ -15,13 +15,13 @@ def segment_max(value, scratch, width):
         |---+   | |---+       stride 2: max(a, c) ...
         |-+     | |-+         stride 1: the first of each segment holds the result
 
-    `scratch` is shared memory with one element a thread; `width` is a power of two that divides the number of
-    threads. All threads of the thread block must call.
+    `scratch` is shared memory with one element per thread; `width` is a power of two that divides the number of
+    threads. All threads of the thread block must call it.
     """
     thread = cuda.threadIdx.x
     lane = thread % width
     scratch[thread] = value
-    cuda.syncthreads()  # all values are there
+    cuda.syncthreads()  # all values are in scratch
     stride = width // 2
     while stride > 0:
         if lane < stride:
@@ -29,7 +29,7 @@ def segment_max(value, scratch, width):
         cuda.syncthreads()  # this level is done
         stride //= 2
     result = scratch[thread - lane]
-    cuda.syncthreads()  # all have read the result: scratch may be used again
+    cuda.syncthreads()  # all threads have read the result: scratch may be reused
     return result
 
 
@@ -39,7 +39,7 @@ def segment_sum(value, scratch, width):
     thread = cuda.threadIdx.x
     lane = thread % width
     scratch[thread] = value
-    cuda.syncthreads()  # all values are there
+    cuda.syncthreads()  # all values are in scratch
     stride = width // 2
     while stride > 0:
         if lane < stride:
@@ -47,16 +47,16 @@ def segment_sum(value, scratch, width):
         cuda.syncthreads()  # this level is done
         stride //= 2
     result = scratch[thread - lane]
-    cuda.syncthreads()  # all have read the result: scratch may be used again
+    cuda.syncthreads()  # all threads have read the result: scratch may be reused
     return result
 
 
 @cuda.jit(device=True, inline="always")  # inlined before typing: compiles with no GPU too
 def warp_sum(value):
-    """Return the sum of `value` over the 32 lanes of a warp, in each of them; all of them call.
+    """Return the sum of `value` over the 32 lanes of a warp, in each of them; all 32 must call it.
 
-    A butterfly, here with 4 lanes and distances 2 and 1. In a shuffle each lane reads a register of another, the one
-    whose number differs in one bit::
+    A butterfly, here with 4 lanes and distances 2 and 1. In a shuffle each lane reads a register of the lane whose
+    number differs from its own in one bit::
 
         a       b       c       d
         a+c     b+d     c+a     d+b         distance 2: lanes 0 and 2, 1 and 3

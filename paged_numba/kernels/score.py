@@ -12,7 +12,7 @@ def dot(query, key, head_dim):
     """Return the dot product of a query and a key, a sum of sums of 16 products.
 
     Rounding errors grow with the number of additions in a row (Higham, "The accuracy of floating point summation",
-    1993): at most 32 for 256 dimensions, so errors are about a fourth of those of one long sum.
+    1993): at most 32 for 256 dimensions, so errors are about a quarter as large as in one long sum.
     """
     score = float32(0)
     for first_dim in range(0, head_dim, PART):
@@ -27,7 +27,7 @@ def dot(query, key, head_dim):
 def adjusted_score(score, softcap, slope, distance):
     """Return the score after soft capping (Gemma 2, 2024) and ALiBi (Press et al., 2022), in this order.
 
-    A `softcap` of 0 caps nothing; a `slope` of 0 adds nothing. `distance` is the key's position less the
+    A `softcap` of 0 caps nothing; a `slope` of 0 adds nothing. `distance` is the key's position minus the
     query's: 0 for the token's own key, negative for keys before it.
     """
     if softcap > 0:

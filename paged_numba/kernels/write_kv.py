@@ -27,7 +27,7 @@ def write_kv_kernel(key, value, key_cache, value_cache, slot_mapping):
     block_size = key_cache.shape[1]
 
     slot = slot_mapping[token]
-    if slot < 0:  # Numba would take block -1 for the last one
+    if slot < 0:  # Numba would take block -1 to be the last block
         return
     if kv_head >= key.shape[1] or dim >= key.shape[2]:
         return

@@ -8,7 +8,7 @@ def write_kv_packed_kernel(key, value, key_cache, value_cache, slot_mapping):
     """Copy each token to the slot that the slot mapping names; a thread copies one element of K and one of V.
 
     Threads are mapped to dimensions and KV heads as in `write_kv_kernel`. The layout suits the kernel that reads it,
-    and the write pays: a token's numbers do not lie together. In float32 with block_size 16, where x is 4::
+    at the cost of the write: a token's numbers are not contiguous. In float32 with block_size 16, where x is 4::
 
         slot_mapping   45                          slot 45 = block 2, offset 13
         key[token]     [ 0 1 2 3 | 4 5 6 7 | ... ]
@@ -32,7 +32,7 @@ def write_kv_packed_kernel(key, value, key_cache, value_cache, slot_mapping):
     block_size, piece_size = key_cache.shape[3], key_cache.shape[4]
 
     slot = slot_mapping[token]
-    if slot < 0:  # Numba would take block -1 for the last one
+    if slot < 0:  # Numba would take block -1 to be the last block
         return
     if kv_head >= key.shape[1] or dim >= key.shape[2]:
         return

@@ -153,8 +153,8 @@ def launch(
     Raises
     ------
     LaunchError
-        A GPU would refuse the grid, the thread block, the shared memory or an argument. Nothing has run, except
-        where the kernel declares too much static shared memory.
+        A GPU would refuse the grid, the thread block, the shared memory or an argument. Nothing has run, unless
+        the kernel declares too much static shared memory.
     KernelError
         The kernel made an error: an index out of bounds, a barrier that some threads do not reach, a failed
         assertion, … Earlier stores remain, as on a GPU.
@@ -230,7 +230,7 @@ def launch(
 def _all_together(
     machine: Machine, program: Callable[..., Any], given: list[Any]
 ) -> Callable[[int, int], int]:
-    """Return a function that runs a batch of thread blocks at once and returns its bytes of memory."""
+    """Return a function that runs a batch of thread blocks at once and returns the bytes of memory that it used."""
 
     def run_batch(first: int, count: int) -> int:
         machine.begin_batch(first, count)
@@ -243,7 +243,7 @@ def _all_together(
 def _run_batches(
     run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool
 ) -> None:
-    """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch took."""
+    """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch used."""
     by_lanes = max(1, settings.max_lanes // machine.threads)
     # All thread blocks of a cooperative launch run together.
     count = machine.num_thread_blocks if cooperative else min(by_lanes, _FIRST_BATCH)
@@ -253,7 +253,7 @@ def _run_batches(
         first = machine.num_thread_blocks - done - count if settings.order == "reverse" else done
         memory = run_batch(first, count)
         done += count
-        # The first batch has shown how much memory a thread block takes.
+        # The last batch has shown how much memory a thread block uses.
         per_thread_block = max(1, -(-memory // count))
         count = max(1, min(by_lanes, settings.memory_budget // per_thread_block))
 
@@ -262,7 +262,7 @@ _FIRST_BATCH = 256
 
 
 def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
-    """Return one of the two numbers or tuples of a launch configuration as x, y and z."""
+    """Return `blocks_per_grid` or `threads_per_block` as x, y and z."""
     given = value if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(given) <= 3:
         raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")

@@ -1,4 +1,4 @@
-"""Arrays at the door: caches of each layout seen in one, small integer arrays in the dtype that kernels take."""
+"""Adoption of arguments: caches of every layout viewed as NHD, small integer arrays in the dtype that kernels take."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from . import checks, layouts
 
 
 class Caches(NamedTuple):
-    """The caches that an operation is given.
+    """The key cache and the value cache of an operation.
 
     Attributes
     ----------
     key, value : float[num_blocks, block_size, num_kv_heads, head_dim]
-        Views without a copy, whatever the layout. Those of packed caches keep the order of the numbers within a block:
-        they are fit for checks, and for copies of whole blocks.
+        Views in the shape of the layout NHD, without a copy. Views of packed caches keep the order of the numbers
+        within a block: use them only for checks and for copies of whole blocks.
     stored : tuple of two arrays
-        The caches themselves, in the axes of their layout.
+        The caches themselves, with the axes of their layout.
     layout : {"NHD", "HND", "packed"}
     """
 
@@ -30,17 +30,17 @@ class Caches(NamedTuple):
 
     @property
     def for_kernels(self) -> tuple[Any, Any]:
-        """Keys and values as the kernels of the layout take them: packed caches have kernels of their own."""
+        """The caches that the kernels of the layout take: the stored caches if packed, else the views as NHD."""
         return self.stored if self.layout == "packed" else (self.key, self.value)
 
 
 def caches(key_cache: Any, value_cache: Any, layout: str) -> Caches:
-    """Adopt caches.
+    """Adopt a key cache and a value cache.
 
     Raises
     ------
     TypeError, ValueError
-        No layout has that name, or the caches do not have its axes.
+        The layout does not exist, or the caches do not have its axes.
     """
     stored = as_array(key_cache, "key_cache"), as_array(value_cache, "value_cache")
     if layouts.cache_layout(layout) == "NHD":
@@ -57,5 +57,5 @@ def caches(key_cache: Any, value_cache: Any, layout: str) -> Caches:
 
 
 def integers(adopted: Any, host: Any, dtype: DTypeLike) -> Any:
-    """Return a small array for a kernel: the caller's own where it has the dtype, else its host copy, converted."""
+    """Return a small array for a kernel: `adopted` if it has the dtype, else `host`, converted."""
     return adopted if getattr(adopted, "dtype", None) == dtype else host.astype(dtype, copy=False)

@@ -12,20 +12,20 @@ from ..arrays import ArrayLike, IntegersLike, as_array, empty, on_host, to_host
 from . import adopt, checks, launches, plan
 
 ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
-"""What `paged_attention` takes as its algorithm.
+"""Values of the parameter `algorithm` of `paged_attention`.
 
 - ``naive``: a thread for each query token and head.
-- ``warp``: a warp for each query token and head, whose lanes talk by shuffles.
+- ``warp``: a warp for each query token and head, whose lanes exchange values by shuffles.
 - ``block``: a thread block for each query token and head.
 - ``tile``: a thread block for neighbouring query tokens and all query heads of a KV head.
 - ``split``: several thread blocks for the keys of each tile, then a merge.
-- ``cascade``: tiles for the keys that all sequences share, tiles for the keys of each one, then a merge.
-- ``auto``: the one that `paged_numba.plan.choose` takes.
+- ``cascade``: tiles for the keys that all sequences share, tiles for the other keys of each sequence, then a merge.
+- ``auto``: the algorithm that `paged_numba.plan.choose` chooses.
 """
 
 
 class AttentionOptions(TypedDict, total=False):
-    """Options of `paged_attention` that `paged_numba.PagedKVCache.attend` takes, too."""
+    """Options of `paged_attention` that `paged_numba.PagedKVCache.attend` takes as well."""
 
     scale: float | None
     causal: bool
@@ -64,53 +64,54 @@ def paged_attention(
 ) -> Any:
     """Attend from the last tokens of each sequence to the keys and values in its blocks.
 
-    Decode, prefill, chunked prefill and any mix of them are one call. Options act on a score in this order:
-    scale, softcap, ALiBi, and what causality and window hide; `paged_numba.reference.attention` is the
-    definition. Sums are made in float32 whatever the dtypes.
+    One call takes decode, prefill, chunked prefill and any mix of them. Options act on a score in this order: scale,
+    softcap, ALiBi, then the masks of `causal` and `window`; `paged_numba.reference.attention` is the definition. Sums
+    are computed in float32, whatever the dtypes.
 
     Parameters
     ----------
     query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
         num_q_heads is a multiple of num_kv_heads; head_dim is 256 at most.
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
-        float32, float16, bfloat16 or float8_e4m3fn, both alike; strided views are taken as they are. block_size is
+        float32, float16, bfloat16 or float8_e4m3fn, both of the same dtype; strided views are allowed. block_size is
         256 at most.
     block_tables : int32[num_seqs, max_blocks]
-        Each sequence's blocks in order; entries of blocks that no query token sees are not looked at.
+        Each sequence's blocks in order; entries of blocks that no query token sees are not read.
     seq_lens : int32[num_seqs]
-        Tokens of each sequence in the cache, this step's included: write first, then attend.
+        Tokens of each sequence in the cache, including the tokens of this step: write first, then attend.
     cu_seqlens_q : int32[num_seqs + 1], optional
-        The query tokens of sequence s are ``cu_seqlens_q[s] .. cu_seqlens_q[s + 1] - 1``, its last ones.
-        One query token a sequence (decode) if None.
+        Query tokens ``cu_seqlens_q[s] .. cu_seqlens_q[s + 1] - 1`` are the last tokens of sequence s. If None, one
+        query token per sequence (decode).
     scale : float, optional
         Factor of the scores; ``1 / sqrt(head_dim)`` if None.
     causal : bool
-        Whether a token sees no key after its own position. Aligned at the end: token i of a chunk of m, in a
-        sequence of length n, stands at position ``n - m + i``.
+        Whether to hide the keys after a token's own position. Chunks are aligned at the end: token i of a chunk of m,
+        in a sequence of length n, has position ``n - m + i``.
     window : int, optional
-        A token sees no key at `window` or more positions before its own (sliding window).
+        Hides the keys `window` or more positions before a token's own (sliding window).
     softcap : float, optional
-        Bound of the scores: ``softcap * tanh(score / softcap)``.
+        Bound on the scores: ``softcap * tanh(score / softcap)``.
     alibi_slopes : float[num_q_heads], optional
-        Added to a score: the head's slope times the key's position less the token's (ALiBi).
+        ALiBi slope of each head: adds ``slope * (key position - token position)`` to a score.
     sinks : float[num_q_heads], optional
-        A score for each head that adds to the denominator, with no value (attention sinks).
+        A score for each head that counts in the denominator but has no value (attention sinks).
     k_scale, v_scale : float or float[num_kv_heads], optional
-        What keys and values in the cache are to be multiplied with; for float8_e4m3fn, whose largest number is 448.
+        Factors by which stored keys and values are multiplied, for float8_e4m3fn, whose largest number is 448.
     return_lse : bool
         Whether to return the LSE as well.
     out : [num_tokens, num_q_heads, head_dim], optional
-        Where to put the result, of the query's dtype.
+        Array for the result, of the query's dtype.
     algorithm : {"auto", "naive", "warp", "block", "tile", "split", "cascade"}
-        How; `paged_numba.plan.choose` says what ``auto`` takes, and why. ``tile`` loads each element of K and V once
-        for up to 128 heads of a KV head, and for neighbouring tokens up to 16 query rows in all. ``cascade`` attends
-        to the first blocks that all sequences share once for tokens of several sequences, then to each one's own, and
-        merges. The layout ``packed`` takes ``auto`` only, which is `attention_packed` there: the other kernels read a
-        token's row, and it has none.
+        See `paged_numba.ops.ALGORITHMS`; `paged_numba.plan.choose` returns the choice of ``auto``, and the reason.
+        ``tile`` loads each element of K and V once for up to 128 query heads of a KV head; if there are fewer than 16,
+        also for neighbouring tokens, up to 16 query rows in total. ``cascade`` attends once for several sequences to
+        the first blocks, which all of them share, then to the other blocks of each sequence, and merges the results.
+        The layout ``packed`` allows only ``auto``, which runs `attention_packed`: the other kernels read the numbers
+        of a token as a row, and the packed layout has no such rows.
     num_splits : int, optional
-        Into how many parts ``split`` divides the keys of each token; chosen if None.
+        Number of parts into which ``split`` divides the keys of each token; `paged_numba.plan.choose` decides if None.
     layout : {"NHD", "HND", "packed"}
-        The caches' axes, see `paged_numba.ops.layouts`; those of this docstring are ``NHD``.
+        Order of the caches' axes, see `paged_numba.ops.layouts`; this docstring shows ``NHD``.
     target : str
         See `paged_numba.targets.resolve`.
 
@@ -119,17 +120,17 @@ def paged_attention(
     out : [num_tokens, num_q_heads, head_dim]
         Of the query's dtype; 0 for a token that sees no key.
     lse : float32[num_tokens, num_q_heads]
-        Only with `return_lse`: natural logarithm of the sum of exponentiated scores; -inf for no key.
+        Only with `return_lse`: natural logarithm of the sum of exponentiated scores; -inf if the sum is 0.
 
     Raises
     ------
     TypeError, ValueError
-        A dtype, shape, block number, length or option that does not fit.
+        A dtype, shape, block number, length or option is invalid.
 
     See Also
     --------
-    PagedKVCache.attend : The same for sequences of a cache, by their ids.
-    merge_states : Puts attention over disjoint sets of keys together.
+    PagedKVCache.attend : The same for sequences of a `PagedKVCache`, by their ids.
+    merge_states : Combines attention over disjoint sets of keys.
     paged_numba.reference.attention : Dense attention in float64: the definition.
 
     References
@@ -139,7 +140,7 @@ def paged_attention(
 
     Examples
     --------
-    A sequence of 3 tokens in the blocks 2 and 0, of 2 tokens each. All keys are equal, so each token counts a third:
+    A sequence of 3 tokens in the blocks 2 and 0, of 2 tokens each. All keys are equal, so each token has weight 1/3:
 
     >>> import numpy as np
     >>> import paged_numba as pn
@@ -211,13 +212,14 @@ def merge_states(
 ) -> tuple[Any, Any]:
     """Combine attention over two disjoint sets of keys into attention over both.
 
-    Attention to a prefix that many sequences share can so be computed once (cascade attention). Merging with
-    a set without keys, of LSE -inf, changes nothing, whatever its output holds. Sinks count in one of the two.
+    With this, attention to a prefix that many sequences share needs to be computed only once (cascade attention).
+    Merging with an empty set of keys, whose LSE is -inf, changes nothing, whatever its output holds. Pass `sinks` to
+    the computation of only one of the two states.
 
     Parameters
     ----------
     out_a, out_b : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
-        Both alike.
+        Both of the same dtype.
     lse_a, lse_b : float32[num_tokens, num_q_heads]
         Natural logarithms.
     target : str
@@ -226,13 +228,13 @@ def merge_states(
     Returns
     -------
     out : [num_tokens, num_q_heads, head_dim]
-        Of their dtype.
+        Of the dtype of `out_a`.
     lse : float32[num_tokens, num_q_heads]
 
     Raises
     ------
     TypeError, ValueError
-        A dtype or shape that does not fit.
+        A dtype or shape is invalid.
 
     References
     ----------
@@ -240,11 +242,11 @@ def merge_states(
 
     See Also
     --------
-    paged_attention : With ``return_lse=True`` gives the states.
+    paged_attention : Returns such states with ``return_lse=True``.
 
     Examples
     --------
-    One part of the keys weighs 1, the other 3, as their LSE say:
+    One part of the keys has weight 1, the other weight 3, as their LSEs say:
 
     >>> import numpy as np
     >>> import paged_numba as pn

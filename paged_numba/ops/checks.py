@@ -1,7 +1,7 @@
 """Checks before a launch: first shapes and dtypes, then the values of the small integer arrays.
 
-A kernel does not check: a wrong block number there reads or overwrites other sequences' tokens. Static
-checks look at shape and dtype only and so take arrays of any kind; value checks take NumPy arrays.
+A kernel checks nothing: a wrong block number makes it read or overwrite tokens of other sequences. Static checks
+need only the shape and dtype, so they take arrays of any kind; value checks take NumPy arrays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUERY_DTYPES = CACHE_DTYPES[:3]
 """Names of dtypes; the last two of CACHE_DTYPES come from ml_dtypes."""
 
 MAX_LENGTH = 2**31 - 1
-"""Bound of a sequence's tokens: kernels hold positions as int32."""
+"""Most tokens of a sequence: kernels hold positions as int32."""
 
 MAX_HEAD_DIM = 256
 MAX_BLOCK_SIZE = 256
@@ -51,7 +51,7 @@ def cache_dtype(dtype: Any) -> Any:
     Raises
     ------
     TypeError
-        It is no dtype, or none of a cache.
+        `dtype` is not a dtype, or a cache cannot have it.
     """
     name = dtype
     if isinstance(dtype, str) and dtype in CACHE_DTYPES[2:]:
@@ -74,12 +74,12 @@ def check_layer(layer: Any, num_layers: int) -> None:
 
 
 def check_layers(name: str, tokens: Any, num_layers: int) -> None:
-    """Raise unless keys or values are an array with an axis of layers."""
+    """Raise unless keys or values are an array whose first axis counts the layers."""
     _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
 
 
 def check_token_ids(token_ids: Any, num_tokens: int, prefix_caching: bool) -> None:
-    """Raise unless there is an id for each token, or none is needed."""
+    """Raise unless there is an id for each token, or ids are not required."""
     if token_ids is None:
         if prefix_caching:
             raise TypeError("token_ids must be given with prefix_caching=True, got token_ids=None")
@@ -87,11 +87,11 @@ def check_token_ids(token_ids: Any, num_tokens: int, prefix_caching: bool) -> No
     if not hasattr(token_ids, "__len__"):
         raise TypeError(f"token_ids must be a sequence of integers, got {type(token_ids).__name__}")
     if len(token_ids) != num_tokens:
-        raise ValueError(f"token_ids must have one for each of {num_tokens} tokens, got {len(token_ids)}")
+        raise ValueError(f"token_ids must hold an id for each of {num_tokens} tokens, got {len(token_ids)}")
 
 
 def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
-    """Raise unless `ops.write_kv` may run; see there for the shapes."""
+    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes."""
     _caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     check_tokens(key, value, key_cache, value_cache)
@@ -121,7 +121,7 @@ def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None
 
 
 def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len: Any) -> None:
-    """Raise unless `ops.gather_kv` may run; see there for the shapes."""
+    """Raise unless `ops.gather_kv` can take these arguments; its docstring gives the shapes."""
     _caches(key_cache, value_cache)
     _integers("block_table", block_table, ("max_blocks",))
 
@@ -137,7 +137,7 @@ def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len:
 
 
 def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> None:
-    """Raise unless `ops.copy_blocks` may run; see there for the shapes."""
+    """Raise unless `ops.copy_blocks` can take these arguments; its docstring gives the shapes."""
     _caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     _integers("block_pairs", block_pairs, ("num_pairs", 2))
@@ -145,7 +145,7 @@ def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> Non
     last = key_cache.shape[0] - 1
     _within("block_pairs", block_pairs, 0, last, f"0 .. {last} (num_blocks - 1)")
     sources, targets = block_pairs[:, 0], block_pairs[:, 1]
-    # Pairs run in any order, so a block that is written may not be in another pair.
+    # Pairs are copied in any order, so no other pair may contain a block that is written.
     seen, counts = np.unique(targets, return_counts=True)
     if (counts > 1).any():
         raise ValueError(f"block_pairs must not write a block twice, got dst {seen[counts > 1][0]} twice")
@@ -163,7 +163,7 @@ def check_paged_attention(
     cu_seqlens_q: Any,
     out: Any,
 ) -> None:
-    """Raise unless `ops.paged_attention` may run; see there for the shapes."""
+    """Raise unless `ops.paged_attention` can take these arguments; its docstring gives the shapes."""
     _caches(key_cache, value_cache)
     _, block_size, num_kv_heads, head_dim = key_cache.shape
     _array("query", query, ("num_tokens", "num_q_heads", head_dim), QUERY_DTYPES)
@@ -201,12 +201,12 @@ def check_paged_attention(
 def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: int, block_size: int) -> None:
     """Raise unless the cache has all blocks that query tokens see.
 
-    Other entries of a table may hold anything: those past a sequence's end, and those behind a window.
+    Other entries of a table may hold anything: entries past the end of a sequence, and entries behind a window.
 
     Parameters
     ----------
     block_tables, seq_lens : int arrays
-        Of `ops.paged_attention`.
+        As in `ops.paged_attention`.
     rows : int32[num_tokens, 5]
         From `plan.query_rows`.
     num_blocks, block_size : int
@@ -242,7 +242,7 @@ def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None
     if falls.size:
         place = int(falls[0])
         raise ValueError(
-            f"cu_seqlens_q must not fall, got cu_seqlens_q[{place}]={cu_seqlens_q[place]} and "
+            f"cu_seqlens_q must not decrease, got cu_seqlens_q[{place}]={cu_seqlens_q[place]} and "
             f"cu_seqlens_q[{place + 1}]={cu_seqlens_q[place + 1]}"
         )
 
@@ -250,7 +250,7 @@ def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None
 def check_attention_options(
     num_q_heads: int, scale: Any, window: Any, softcap: Any, alibi_slopes: Any, sinks: Any, **flags: Any
 ) -> None:
-    """Raise unless the options of `ops.paged_attention` fit; see there."""
+    """Raise unless the options of `ops.paged_attention` are valid; see its docstring."""
     if scale is not None and not _is_float32(scale):
         raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
     for name, flag in flags.items():
@@ -274,6 +274,7 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
     Raises
     ------
     TypeError, ValueError
+        The scale is not real, positive and finite, or has another shape.
     """
     if given is None:
         return np.ones(num_kv_heads, np.float32)
@@ -292,26 +293,26 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
 
 
 def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any, layout: str) -> None:
-    """Raise unless the algorithm is one, reads the layout, and takes the number of splits."""
+    """Raise unless the algorithm exists, supports the layout, and takes `num_splits`."""
     if not isinstance(algorithm, str) or algorithm not in algorithms:
         raise ValueError(f"algorithm must be one of {', '.join(algorithms)}, got algorithm={algorithm!r}")
     if layout == "packed" and algorithm != "auto":
         raise ValueError(
-            f"algorithm must be 'auto' for layout='packed', which has a kernel of its own, "
+            f"algorithm must be 'auto' for layout='packed', which has its own kernel, "
             f"got algorithm={algorithm!r}"
         )
     if num_splits is None:
         return
     if algorithm != "split":
         raise ValueError(
-            f"num_splits is for algorithm='split', got num_splits={num_splits} with {algorithm!r}"
+            f"num_splits must be None unless algorithm='split', got num_splits={num_splits} and algorithm={algorithm!r}"
         )
     if not 1 <= integer("num_splits", num_splits) <= MAX_GRID_DIM:
         raise ValueError(f"num_splits must lie in 1 .. {MAX_GRID_DIM}, got num_splits={num_splits}")
 
 
 def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
-    """Raise unless `ops.merge_states` may run; see there for the shapes."""
+    """Raise unless `ops.merge_states` can take these arguments; its docstring gives the shapes."""
     _array("out_a", out_a, ("num_tokens", "num_q_heads", "head_dim"), QUERY_DTYPES)
     _array("out_b", out_b, tuple(out_a.shape), (np.dtype(out_a.dtype).name,))
     for name, lse in (("lse_a", lse_a), ("lse_b", lse_b)):
@@ -325,7 +326,7 @@ def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
 
 
 def _reals(name: str, given: Any) -> Any:
-    """Return real numbers in float32, infinite where they are too large."""
+    """Return real numbers as float32; numbers that are too large become infinite."""
     if given.dtype.kind not in "fiu" and given.dtype.name not in CACHE_DTYPES:
         raise TypeError(f"{name} must hold real numbers, got {name}.dtype={given.dtype}")
     with np.errstate(over="ignore"):
@@ -336,7 +337,7 @@ def _is_float32(number: Any) -> bool:
     return is_number(number) and abs(float(number)) <= _LARGEST_FLOAT
 
 
-# Static pieces.
+# Static checks of one array.
 
 
 def check_four_axes(key_cache: Any, value_cache: Any) -> None:
@@ -384,7 +385,7 @@ def _writable_caches(key_cache: Any, value_cache: Any) -> None:
 
 
 def _apart(name: str, array: Any, other_name: str, other: Any) -> None:
-    """Raise if two arrays on the host overlap; one of them is written."""
+    """Raise if two arrays on the host, one of which is written, overlap."""
     if not (isinstance(array, np.ndarray) and isinstance(other, np.ndarray)):
         return
     if not np.may_share_memory(array, other):
@@ -412,7 +413,7 @@ def _array(
 ) -> None:
     """Raise unless `array` has one of the dtypes and the shape; a name in the shape stands for any length."""
     _shaped(name, array, shape)
-    # By name, so that ml_dtypes is not imported without need.
+    # Comparing names avoids an import of ml_dtypes.
     if np.dtype(array.dtype).name not in dtypes or not np.dtype(array.dtype).isnative:
         raise TypeError(f"{name} must have dtype {' or '.join(dtypes)}, got {name}.dtype={array.dtype}")
 
@@ -436,7 +437,7 @@ def _integers(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
         raise TypeError(f"{name} must hold integers, got {name}.dtype={array.dtype}")
 
 
-# Value pieces.
+# Value checks of one array.
 
 
 def _within(name: str, array: Any, low: int, high: int, bounds: str) -> None:

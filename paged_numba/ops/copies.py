@@ -30,25 +30,25 @@ def write_kv(
     key, value : [num_tokens, num_kv_heads, head_dim]
         Of the cache's dtype: each number is copied bit for bit.
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
-        float32, float16, bfloat16 or float8_e4m3fn, both alike.
+        float32, float16, bfloat16 or float8_e4m3fn, both of the same dtype.
     slot_mapping : int64[num_tokens]
         Slot of each token, ``block * block_size + offset``; -1 skips the token. With block_size 16,
         slot 45 is offset 13 of block 2.
     layout : {"NHD", "HND", "packed"}
-        The caches' axes, see `paged_numba.ops.layouts`; those of this docstring are ``NHD``.
+        Order of the caches' axes, see `paged_numba.ops.layouts`; this docstring shows ``NHD``.
     target : str
         See `paged_numba.targets.resolve`.
 
     Raises
     ------
     TypeError, ValueError
-        A dtype or shape that does not fit, a slot that the cache does not have, or a slot for two tokens; nothing was
+        A dtype or shape is invalid, the cache does not have a slot, or two tokens have the same slot; nothing was
         written.
 
     See Also
     --------
     gather_kv : Reads the tokens of a sequence back.
-    BlockAllocator.slots : Says which slots a sequence's tokens have.
+    BlockAllocator.slots : Returns the slots of a sequence's tokens.
 
     Examples
     --------
@@ -85,28 +85,28 @@ def gather_kv(
     ----------
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
     block_table : int32[max_blocks]
-        The sequence's blocks in order; entries past its length are not looked at.
+        The sequence's blocks in order; entries past its end are not read.
     seq_len : int
         Tokens to gather.
     layout : {"NHD", "HND", "packed"}
-        The caches' axes, see `paged_numba.ops.layouts`; those of this docstring are ``NHD``.
+        Order of the caches' axes, see `paged_numba.ops.layouts`; this docstring shows ``NHD``.
     target : str
         See `paged_numba.targets.resolve`.
 
     Returns
     -------
     key, value : [seq_len, num_kv_heads, head_dim]
-        Of the caches' dtype, where they lie.
+        Of the caches' dtype, on their device.
 
     Raises
     ------
     TypeError, ValueError
-        A dtype, shape, block number or length that does not fit.
+        A dtype, shape, block number or length is invalid.
 
     See Also
     --------
     write_kv : Writes tokens into the cache.
-    PagedKVCache.gather : The same for a sequence of a cache, by its id.
+    PagedKVCache.gather : The same for a sequence of a `PagedKVCache`, by its id.
 
     Examples
     --------
@@ -144,18 +144,18 @@ def copy_blocks(
     block_pairs : int64[num_pairs, 2]
         Rows (src, dst). No dst may occur in another pair.
     layout : {"NHD", "HND", "packed"}
-        The caches' axes, see `paged_numba.ops.layouts`; those of this docstring are ``NHD``.
+        Order of the caches' axes, see `paged_numba.ops.layouts`; this docstring shows ``NHD``.
     target : str
         See `paged_numba.targets.resolve`.
 
     Raises
     ------
     TypeError, ValueError
-        A dtype, shape or block number that does not fit, or pairs that overlap; nothing was copied.
+        A dtype, shape or block number is invalid, or pairs overlap; nothing was copied.
 
     See Also
     --------
-    BlockAllocator.append : Says which blocks must be copied before a write (copy-on-write).
+    BlockAllocator.append : Returns the blocks to copy before a write (copy-on-write).
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Launches: which kernel an operation runs, with how many threads, on which arguments.
+"""Launches of kernels: for each operation the kernel, its launch configuration and its arguments.
 
-Arrays are adopted and checked before they come here. Nothing is launched for no tokens or no blocks.
+Callers adopt and check the arrays. If there are no tokens or blocks, nothing is launched.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _NAIVE_THREADS = 64
 _MAX_COPY_THREADS = 256
 
 
-# Kernels are imported where they are launched: importing them needs Numba.
+# Each function imports the kernels that it launches: the imports require Numba.
 
 
 def write(key: Any, value: Any, caches: Caches, slots: Any, target: str) -> None:
-    """Write tokens: a thread block for each token, and for as many KV heads as it has threads for."""
+    """Write tokens; a thread block handles one token and as many KV heads as its threads cover."""
     from ..kernels.write_kv import write_kv_kernel
     from ..kernels.write_kv_packed import write_kv_packed_kernel
 
@@ -38,7 +38,7 @@ def write(key: Any, value: Any, caches: Caches, slots: Any, target: str) -> None
 
 
 def gather(key: Any, value: Any, caches: Caches, block_table: Any, target: str) -> None:
-    """Gather a sequence: a thread block for each token, and for as many KV heads as it has threads for."""
+    """Gather a sequence; a thread block handles one token and as many KV heads as its threads cover."""
     from ..kernels.gather_kv import gather_kv_kernel
     from ..kernels.gather_kv_packed import gather_kv_packed_kernel
 
@@ -51,7 +51,7 @@ def gather(key: Any, value: Any, caches: Caches, block_table: Any, target: str) 
 
 
 def copy(caches: Caches, block_pairs: Any, target: str) -> None:
-    """Copy blocks: a thread block for each pair and token, and for as many KV heads as it has threads for."""
+    """Copy blocks; a thread block handles one token of a pair and as many KV heads as its threads cover."""
     from ..kernels.copy_blocks import copy_blocks_kernel
 
     num_pairs = block_pairs.shape[0]
@@ -63,7 +63,7 @@ def copy(caches: Caches, block_pairs: Any, target: str) -> None:
 
 
 def merge(out: Any, lse: Any, states: Sequence[Any], target: str) -> None:
-    """Merge two states: a thread block for each token and head, a thread for each number of the output."""
+    """Merge two states; a thread block handles one token and query head, a thread one dimension."""
     from ..kernels.merge_states import merge_states_kernel
 
     if lse.shape[0]:
@@ -74,7 +74,7 @@ def merge(out: Any, lse: Any, states: Sequence[Any], target: str) -> None:
 
 
 class Attention(NamedTuple):
-    """What every attention kernel is given, in the order of its parameters after the outputs.
+    """The arguments that all attention kernels share, in the order of their parameters after the outputs.
 
     Attributes
     ----------
@@ -104,9 +104,9 @@ class Attention(NamedTuple):
         Parameters
         ----------
         *work
-            What this kernel computes: rows, or rows, tiles and how many rows lie from one of a tile to its next.
+            The kernel's parameters that describe its work: `rows`, or `rows`, `tiles` and `row_step`.
         sinks : float32[num_q_heads], optional
-            In place of those given.
+            Sinks to pass in place of `self.sinks`.
         """
         sinks = self.sinks if sinks is None else sinks
         host = (*work, self.alibi_slopes, sinks, self.k_scales, self.v_scales)
@@ -122,7 +122,7 @@ class Attention(NamedTuple):
 
 
 def attend(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
-    """Launch what was planned."""
+    """Launch the kernels of a plan."""
     if not planned.rows.size:
         return
     if planned.algorithm in ("split", "cascade"):
@@ -164,7 +164,7 @@ def _attend_tiles(
     group = num_q_heads // num_kv_heads
     parts = -(-group // plan.MAX_HEADS)
     tiles: Any = planned.tiles
-    # Tiles of one query token need less room than those of several.
+    # Tiles of one query token need fewer rows than tiles of several tokens.
     one = tiles[:, TILE_SIZE] == 1
     for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, TILE_SIZE].max(initial=0))):
         if not len(chosen):
@@ -195,7 +195,7 @@ def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, tar
 
 
 def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:
-    """Return thread blocks over KV heads, and (threads over head_dim, KV heads of a thread block)."""
+    """Return the number of thread blocks over the KV heads, and (threads over head_dim, KV heads per thread block)."""
     num_kv_heads, head_dim = caches.key.shape[2:]
     over_dim = _whole_warps(head_dim)
     heads = max(1, min(num_kv_heads, _MAX_COPY_THREADS // over_dim))
@@ -203,12 +203,12 @@ def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:
 
 
 def _attention_threads(least: int) -> int:
-    """Return a power of two that is at least `least`, two warps at least."""
+    """Return the smallest power of two that is at least `least` and at least two warps."""
     return max(2 * _WARP, _power_of_two(least))
 
 
 def _whole_warps(threads: int) -> int:
-    """Return the smallest number of whole warps' threads that is at least `threads`."""
+    """Return a number of threads rounded up to whole warps."""
     return _WARP * -(-threads // _WARP)
 
 

@@ -1,17 +1,17 @@
-"""Layouts of a KV cache: the order of its axes, and so what lies side by side in memory.
+"""Layouts of a KV cache: the order of its axes, which decides what is contiguous in memory.
 
 ========  ======================================================================================
-NHD       ``[num_blocks, block_size, num_kv_heads, head_dim]``: a token's heads
-HND       ``[num_blocks, num_kv_heads, block_size, head_dim]``: a head's tokens
+NHD       ``[num_blocks, block_size, num_kv_heads, head_dim]``: the heads of a token
+HND       ``[num_blocks, num_kv_heads, block_size, head_dim]``: the tokens of a head
 packed    keys ``[num_blocks, num_kv_heads, head_dim // x, block_size, x]``, where x numbers are 16 bytes:
-          of a head's tokens the first 16 bytes, then the next;
-          values ``[num_blocks, num_kv_heads, head_dim, block_size]``: of a head's tokens one dimension,
-          then the next
+          for a head, the first 16 bytes of all tokens, then their next 16 bytes;
+          values ``[num_blocks, num_kv_heads, head_dim, block_size]``: for a head, the first dimension of all
+          tokens, then their next dimension
 ========  ======================================================================================
 
-The packed layout is that of the first vLLM kernels (Kwon et al., SOSP 2023), kept as a lesson:
+The first vLLM kernels (Kwon et al., SOSP 2023) used the packed layout. It is kept as a lesson:
 `paged_numba.kernels.attention_packed` says what it saves, `paged_numba.kernels.write_kv_packed` what it costs.
-Its keys must be whole pieces of 16 bytes, its caches contiguous.
+In the packed layout, head_dim must be a multiple of x, and the caches must be contiguous.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from typing import Any
 import numpy as np
 
 TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
-"""By layout, the axis of keys and of values that counts the tokens of a block."""
+"""For each layout, the axes of the key cache and of the value cache that count the tokens of a block."""
 
 _PIECE_BYTES = 16
 
 
 def cache_layout(layout: Any) -> str:
-    """Return a layout's name, or raise."""
+    """Return the name of a layout, or raise if it does not exist."""
     if not isinstance(layout, str) or layout not in TOKEN_AXES:
         raise ValueError(f"layout must be one of {', '.join(TOKEN_AXES)}, got layout={layout!r}")
     return str(layout)
 
 
 def piece_size(dtype: Any) -> int:
-    """Return x, the numbers of a dtype in a piece of 16 bytes of the packed layout."""
+    """Return x of the packed layout: how many numbers of a dtype fit in a piece of 16 bytes."""
     return _PIECE_BYTES // np.dtype(dtype).itemsize
 
 
 def cache_shapes(
     layout: str, dtype: Any, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of keys and of values.
+    """Return the shapes of the key cache and of the value cache.
 
     Raises
     ------
     ValueError
-        No layout has that name, or head_dim is not a multiple of a piece.
+        The layout does not exist, or head_dim is not a multiple of `piece_size`.
     """
     axis = TOKEN_AXES[cache_layout(layout)]
     key: tuple[int, ...] = (num_blocks, num_kv_heads, head_dim)

@@ -1,6 +1,6 @@
-"""Attention planned on the host: which keys each query token sees, which algorithm runs, how the work is divided.
+"""Planning of attention on the host: which keys each query token sees, which algorithm runs, how the work is divided.
 
-`plan_attention` makes the plan of a call; `choose` is what ``algorithm="auto"`` decides by.
+`plan_attention` plans a call; `choose` makes the choice of ``algorithm="auto"``.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from ..kernels.columns import (
 from ..targets import multiprocessors as multiprocessors_of
 
 MIN_SPLIT_TOKENS = 256
-"""Keys that a split has at least: fewer do not pay for the merge."""
+"""Fewest keys of a split: with fewer, a split does not pay for its merge."""
 
 WAVES = 2
-"""Thread blocks for each multiprocessor that splitting aims at."""
+"""Number of thread blocks per multiprocessor at which splitting aims."""
 
 
 ROWS_PER_TILE = 16
-"""Query rows that a tile of several query tokens has at most."""
+"""Most query rows in a tile of several query tokens."""
 
 MAX_HEADS = 128
-"""Query heads of a KV head that a thread block can hold: a thread has a sum for each."""
+"""Most query heads of a KV head in a thread block: each thread keeps a sum for each of them."""
 
 
 FASTEST = {"lockstep": "block", "cudasim": "naive"}
-"""Algorithms that take least time where a thread costs more than the memory that it reads."""
+"""The fastest algorithms without a GPU, where a thread costs more than the memory that it reads."""
 
 
 class Plan(NamedTuple):
-    """What one call of attention computes, and how.
+    """The plan of one call of attention.
 
     Attributes
     ----------
     algorithm : str
-        The one that runs, never ``auto``.
+        The algorithm that runs, never ``auto``.
     rows : int32[num_tokens * num_parts, 5]
         Query tokens and the keys that each sees, part by part; columns in `paged_numba.kernels.columns`.
     tiles : int32[num_tiles, 6] or None
         Groups of rows, each computed by one thread block for each KV head; None for algorithms without tiles.
     num_parts : int
-        Into how many parts the keys of a query token are divided; their results are merged.
+        Number of parts into which the keys of a query token are divided; a kernel merges their results.
     why : str
-        Why this algorithm, for a reader.
+        The reason for the algorithm, as text.
     """
 
     algorithm: str
@@ -66,13 +66,13 @@ class Plan(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """An algorithm, and why it was taken.
+    """An algorithm, and why it was chosen.
 
     Attributes
     ----------
     algorithm : str
     num_splits : int
-        Parts of the keys; 1 for algorithms other than ``split``.
+        Number of parts of the keys; 1 for algorithms other than ``split``.
     why : str
     """
 
@@ -105,17 +105,17 @@ def plan_attention(
     seq_lens, cu_seqlens_q, block_tables : int arrays
     block_size, num_q_heads, num_kv_heads : int
     window, algorithm, num_splits, layout
-        As `paged_numba.paged_attention` takes them, checked.
+        The arguments of `paged_numba.paged_attention`, checked.
     target : str
-        One that runs, from `paged_numba.targets.resolve`.
+        The target that runs, from `paged_numba.targets.resolve`.
 
     Returns
     -------
     Plan
     """
     if layout == "packed":
-        return Plan("packed", rows, None, 1, "packed caches have a kernel of their own")
-    why = f"algorithm={algorithm!r} was asked for"
+        return Plan("packed", rows, None, 1, "packed caches have their own kernel")
+    why = f"algorithm={algorithm!r} was requested"
     if algorithm == "auto" or (algorithm == "split" and num_splits is None):
         choice = choose(
             seq_lens,
@@ -154,8 +154,9 @@ def choose(
 ) -> Choice:
     """Choose an algorithm as ``algorithm="auto"`` of `paged_numba.paged_attention` does.
 
-    On a GPU: tiles load keys once for all query heads of a KV head, and for neighbouring query tokens. The keys are
-    split where tiles and KV heads alone would leave multiprocessors idle. Without a GPU: what takes least time there.
+    On a GPU, it chooses tiles, which load keys once for all query heads of a KV head and for neighbouring query tokens.
+    It splits the keys if tiles and KV heads alone would leave multiprocessors idle. For a target without a GPU, it
+    chooses the fastest algorithm.
 
     Parameters
     ----------
@@ -164,7 +165,7 @@ def choose(
         As `paged_numba.paged_attention` takes them.
     num_q_heads, num_kv_heads : int
     multiprocessors : int
-        Of the device.
+        Number of multiprocessors of the GPU.
     window : int, optional
     target : {"cuda", "lockstep", "cudasim"}
 
@@ -175,11 +176,11 @@ def choose(
     Raises
     ------
     TypeError, ValueError
-        A number that is no positive integer, lengths that do not fit, or no such target.
+        A number is not a positive integer, the lengths do not match, or the target does not exist.
 
     See Also
     --------
-    paged_numba.paged_attention : Takes the choice with ``algorithm="auto"``.
+    paged_numba.paged_attention : Runs the chosen algorithm with ``algorithm="auto"``.
 
     Examples
     --------
@@ -202,7 +203,7 @@ def choose(
         )
     if target in FASTEST:
         algorithm = FASTEST[target]
-        return Choice(algorithm, 1, f"of all algorithms {algorithm} takes least time on the target {target}")
+        return Choice(algorithm, 1, f"{algorithm} is the fastest algorithm on the target {target}")
     if target != "cuda":
         raise ValueError(f"target must be one of cuda, {', '.join(FASTEST)}, got target={target!r}")
     chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
@@ -217,7 +218,7 @@ def choose(
         return Choice("tile", 1, f"{count} occupy {multiprocessors} multiprocessors")
     splits = min(-(-wanted // max(1, thread_blocks)), longest // MIN_SPLIT_TOKENS)
     if splits < 2:
-        return Choice("tile", 1, f"{count}, and the most keys that one sees, {longest}, are too few to split")
+        return Choice("tile", 1, f"{count}, and each token sees at most {longest} keys, too few to split")
     return Choice(
         "split", splits, f"{count}, too few for {multiprocessors} multiprocessors: {splits} splits each"
     )
@@ -233,26 +234,26 @@ def tokens_per_tile(group: int) -> int:
 
 
 def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | None) -> NDArray[np.int32]:
-    """Return what each query token sees.
+    """Return a row for each query token: its position and the keys that it sees.
 
     Parameters
     ----------
     seq_lens : int[num_seqs]
     cu_seqlens_q : int[num_seqs + 1]
-        The query tokens of sequence s are ``cu_seqlens_q[s] .. cu_seqlens_q[s + 1] - 1``, its last ones.
+        Query tokens ``cu_seqlens_q[s] .. cu_seqlens_q[s + 1] - 1`` are the last tokens of sequence s.
     causal : bool
-        Whether a token sees no key after its own position.
+        Whether to hide the keys after a token's own position.
     window : int or None
-        A token sees no key at `window` or more positions before its own.
+        Hides the keys `window` or more positions before a token's own.
 
     Returns
     -------
     int32[num_tokens, 5]
-        A row for each query token; columns in `paged_numba.kernels.columns`.
+        Columns in `paged_numba.kernels.columns`.
 
     Examples
     --------
-    Two tokens of a sequence of 5, and one of a sequence of 3; each sees keys from the first up to itself:
+    Two tokens of a sequence of 5 and one token of a sequence of 3; each sees the keys up to its own:
 
     >>> query_rows([5, 3], [0, 2, 3], True, None).tolist()    # token, sequence, position, first key, one past the last
     [[0, 0, 3, 0, 4], [1, 0, 4, 0, 5], [2, 1, 2, 0, 3]]
@@ -261,7 +262,7 @@ def query_rows(seq_lens: Any, cu_seqlens_q: Any, causal: bool, window: int | Non
     counts = np.diff(starts)
     token = np.arange(starts[-1])
     seq = np.repeat(np.arange(len(lens)), counts)
-    # Aligned at the end: the last query token stands at the last position.
+    # Aligned at the end: the last query token has the last position.
     position = token - starts[1:][seq] + lens[seq]
     end = np.maximum(position + 1, 0) if causal else lens[seq]
     rows = np.empty((len(token), NUM_ROW_COLUMNS), np.int32)
@@ -282,13 +283,13 @@ def split_rows(rows: NDArray[np.int32], num_splits: int, block_size: int) -> NDA
     rows : int32[num_tokens, 5]
         From `query_rows`.
     num_splits : int
-        A row with fewer blocks has empty splits.
+        Splits of each row; a row with fewer blocks has empty splits.
     block_size : int
 
     Returns
     -------
     int32[num_tokens * num_splits, 5]
-        All splits of a token, then those of the next.
+        All splits of the first token, then all splits of the next.
     """
     first, end = (rows[:, column, None].astype(np.int64) for column in (ROW_FIRST, ROW_END))
     first_block, end_block = first // block_size, -(-end // block_size)
@@ -301,7 +302,7 @@ def split_rows(rows: NDArray[np.int32], num_splits: int, block_size: int) -> NDA
 
 
 def shared_tokens(rows: NDArray[np.int32], block_tables: Any, block_size: int) -> int:
-    """Return how many first tokens lie in the same blocks for all sequences that are attended to.
+    """Return how many first tokens all sequences with visible keys hold in the same blocks.
 
     Parameters
     ----------
@@ -316,28 +317,28 @@ def shared_tokens(rows: NDArray[np.int32], block_tables: Any, block_size: int) -
     tables, ends = block_tables[ends > 0], ends[ends > 0]
     alike = (tables == tables[:1]).all(axis=0)
     num_shared = int(np.logical_and.accumulate(alike).sum()) * block_size
-    # What a table holds past the end of its sequence says nothing.
+    # Entries past the end of a sequence mean nothing.
     return int(min(num_shared, ends.min(initial=num_shared)))
 
 
 def cascade_rows(
     rows: NDArray[np.int32], num_shared: int, tokens: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Divide the keys of each row into those that sequences share and the others (cascade attention).
+    """Divide the keys of each row into keys that all sequences share and other keys (cascade attention).
 
     Parameters
     ----------
     rows : int32[num_tokens, 5]
         From `query_rows`.
     num_shared : int
-        The first tokens, from `shared_tokens`.
+        Number of shared first tokens, from `shared_tokens`.
     tokens : int
-        Query tokens of a tile, which may be of several sequences where it sees what they share.
+        Most query tokens in a tile; a tile for shared keys may hold tokens of several sequences.
 
     Returns
     -------
     parts : int32[num_tokens * 2, 5]
-        Both parts of a token, then those of the next.
+        Both parts of the first token, then both parts of the next.
     tiles : int32[num_tiles, 6]
         As from `tile_rows` with two splits.
 
@@ -347,7 +348,7 @@ def cascade_rows(
     """
     seen = rows[rows[:, ROW_FIRST] < rows[:, ROW_END]]
     shared, own = rows.copy(), rows.copy()
-    # Any sequence's table will do.
+    # All tables begin with the shared blocks: use any of them.
     shared[:, ROW_SEQ] = seen[0, ROW_SEQ] if len(seen) else 0
     shared[:, ROW_END] = np.minimum(rows[:, ROW_END], num_shared)
     shared[:, ROW_FIRST] = np.minimum(rows[:, ROW_FIRST], shared[:, ROW_END])
@@ -360,7 +361,7 @@ def cascade_rows(
 
 
 def tile_rows(rows: NDArray[np.int32], tokens: int, num_splits: int = 1) -> NDArray[np.int32]:
-    """Put up to `tokens` neighbouring query tokens of a sequence into a tile, split by split.
+    """Group up to `tokens` neighbouring query tokens of a sequence into a tile, for each split.
 
     Parameters
     ----------
@@ -372,8 +373,8 @@ def tile_rows(rows: NDArray[np.int32], tokens: int, num_splits: int = 1) -> NDAr
     Returns
     -------
     int32[num_tiles * num_splits, 6]
-        First row, from which each next one is `num_splits` rows away; number of rows; the keys that any of them
-        sees, and those that all see: the first and one past the last.
+        The first row, which other rows of the tile follow at steps of `num_splits`; the number of rows; the range of
+        keys that any row sees, and the range that all rows see: the first key and one past the last.
     """
     seq = rows[::num_splits, ROW_SEQ]
     place = np.arange(len(seq))

@@ -1,6 +1,6 @@
-"""Compiler: from the source of a kernel to a Python function over lanes, its lane program.
+"""Compiler: translates the source of a kernel into a Python function over lanes, its lane program.
 
-All lanes run the same lane program together, so an ``if`` cannot jump. It becomes masks:
+All lanes run the same lane program together, so an ``if`` cannot jump. It becomes operations on masks:
 
 >>> from paged_numba import cuda, lockstep
 >>> @cuda.jit
@@ -35,7 +35,7 @@ def clip(_rt, _m, v_x, v_low):
 
 ``_m`` is the mask of active lanes. ``split`` divides it by the test, each branch runs with its part unless that is
 empty, and afterwards ``_m`` is the mask from before. ``blend`` keeps the old value of a variable in inactive lanes;
-``_h0`` is the mask with which the region was entered that contains all accesses to the variable (see `analysis`).
+``_h0`` is the mask on entry to the region that contains all accesses to the variable (see `analysis`).
 
 `translate` compiles the program that `statements`, `loops`, `expressions` and `names` write. The functions that the
 program calls are in ``lockstep.language``, masks in ``lockstep.machine.masks``.

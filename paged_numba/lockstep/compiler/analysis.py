@@ -1,4 +1,4 @@
-"""Analysis of a kernel's syntax tree: its variables and their home regions, early exits, loops that only add up.
+"""Analysis of a kernel's syntax tree: its variables and their home regions, early exits, loops that only compute sums.
 
 A region is the body of a function, of a loop or of a branch. The home of a variable is the smallest region that
 contains every access to it. An assignment has to keep the old value of inactive lanes only if some lane that entered
@@ -153,7 +153,7 @@ def assigned_names(definition: ast.FunctionDef) -> dict[ast.expr, str]:
 
 
 class Accumulation(NamedTuple):
-    """A loop that only adds up: ``for i in range(…): x = …; total += …``.
+    """A loop that only computes sums: ``for i in range(…): x = …; total += …``.
 
     Attributes
     ----------

@@ -1,9 +1,9 @@
-"""Iterations of a loop at once: in a small launch the calls of NumPy cost more than their work.
+"""All iterations of a loop at once: in a small launch, calling NumPy costs more than the arithmetic.
 
-A loop that only adds up (`analysis.accumulation`) runs its iterations along a third axis, before those of thread
-blocks and threads. Sums are added in the loop's order, so the results are the same to the bit. If the kernel makes an
-error in some iteration, or the loop turns out not to fit, it runs again one iteration after the other, and raises the
-error there: its body stores nothing, so nothing happens twice.
+A loop that only computes sums (`analysis.accumulation`) runs its iterations along a third axis, before the axes of
+thread blocks and threads. Sums are added in the loop's order, so the results are the same to the bit. If an
+iteration raises an error, or the iterations turn out to need an order, the loop runs again, one iteration after the
+other, and raises the error there. Its body stores nothing, so nothing happens twice.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ..machine.masks import Mask
 
 LEAST_ITERATIONS = 4
 MOST_VALUES = 1 << 16
-"""Values of an expression, over all lanes and iterations: more are no faster at once."""
+"""Most values of an expression, over all lanes and iterations; beyond that, running at once is no faster."""
 
 
 class NotAtOnceError(Exception):
-    """A loop whose iterations must run one by one; it never leaves the lane program."""
+    """The iterations of a loop must run one by one; the error never leaves the lane program."""
 
 
 def at_once(machine: Machine, mask: Mask, *bounds: Any) -> Any:
-    """Return the indices of ``range(*bounds)``, [iterations, 1, 1], or None if they must run one by one."""
+    """Return the indices of ``range(*bounds)``, [iterations, 1, 1], or None if the iterations must run one by one."""
     start, stop, step = range_bounds(bounds)
     stop = uniform(stop)
     if any(isinstance(bound, np.ndarray) for bound in (start, stop, step)) or step == 0:
@@ -58,7 +58,7 @@ def accumulate(total: Any, terms: Any) -> Any:
     values = np.empty((len(terms) + 1, *shape), total.dtype)
     values[0] = total
     values[1:] = terms
-    # Along the first axis of many numbers NumPy adds row by row; a single column it would add in pairs.
+    # Along the first axis NumPy adds row by row, but it would add a single column in pairs.
     if values[0].size > 1:
         return np.add.reduce(values, axis=0, dtype=total.dtype)
     return np.add.accumulate(values, axis=0, dtype=total.dtype)[-1]

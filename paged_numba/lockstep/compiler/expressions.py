@@ -1,7 +1,7 @@
 """Expressions of a kernel, translated into Python expressions over lane values.
 
 An operator becomes a call: ``a + b`` becomes ``add(v_a, v_b)``, ``x[i]`` becomes ``load(_m, v_x, v_i)``. An operand
-that only some lanes evaluate, such as the right one of ``and``, becomes a function of their mask, ``lambda _m: …``.
+that only some lanes evaluate, such as the right operand of ``and``, becomes a function of their mask, ``lambda _m: …``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BITWISE = {
     ast.RShift: "rshift",
 }
 _CHECKED = {ast.FloorDiv: "floordiv", ast.Mod: "mod"}
-"""Operators that look for a divisor of zero in the active lanes."""
+"""Operators that check the active lanes for a zero divisor."""
 
 _UNARY = {ast.UAdd: "positive", ast.USub: "negative", ast.Invert: "invert", ast.Not: "logical_not"}
 _COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
@@ -104,7 +104,7 @@ class Expressions:
         return call("load", "_m", self.text(node.value), self.index(node.slice))
 
     def index(self, node: ast.expr) -> str:
-        """Return the lane expression for what stands between brackets."""
+        """Return the lane expression for the index between brackets."""
         if isinstance(node, ast.Slice):
             bounds = (node.lower, node.upper, node.step)
             return call("slice", *("None" if bound is None else self.text(bound) for bound in bounds))
@@ -160,7 +160,7 @@ class Expressions:
         return self._comparisons(node, self.text(node.left), 0)
 
     def _comparisons(self, node: ast.Compare, left: str, place: int) -> str:
-        """Return the comparisons of ``a < b < c`` from a place on; c is evaluated only in the lanes where a < b."""
+        """Return the comparisons of ``a < b < c`` from `place` on; c is evaluated only in the lanes where a < b."""
         op, right = node.ops[place], self.text(node.comparators[place])
         if place == len(node.ops) - 1:
             return self._comparison(op, left, right)
@@ -230,7 +230,7 @@ class Expressions:
         return call(self.names.constant(intrinsic.function), *lanes, *arguments)
 
     def _declaration(self, node: ast.Call, path: str) -> str:
-        """Return the lane expression for an array that the kernel declares; each declaration is an array of its own."""
+        """Return the lane expression for an array that the kernel declares; each declaration makes a separate array."""
         parameters = ("array",) if path == "cuda.const.array_like" else ("shape", "dtype")
         given = dict(zip(parameters, node.args, strict=False))
         given.update({str(k.arg): k.value for k in node.keywords if k.arg in parameters})
@@ -262,7 +262,7 @@ class Expressions:
                 arguments.append(self.names.frozen(node, parameter.default))
         return call("call_device", self.names.constant(function), "_rt", "_m", *arguments)
 
-    # What a `for` goes through.
+    # Iterables of a `for`.
 
     def range_bounds(self, node: ast.expr) -> list[str] | None:
         """Return the arguments of ``range(…)``, or None if the expression is something else."""

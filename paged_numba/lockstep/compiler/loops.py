@@ -1,7 +1,7 @@
-"""Loops of a kernel, translated: all lanes go round together until the last one is done.
+"""Loops of a kernel, translated: all lanes iterate together until the last lane is done.
 
-``_l`` holds the lanes that are still in the loop. Each iteration runs with them as ``_m``; ``break`` takes lanes out of
-``_l``, ``continue`` only out of ``_m``.
+``_l`` holds the lanes that are still in the loop. Each iteration runs with these lanes as ``_m``; ``break`` takes
+lanes out of ``_l``, ``continue`` only out of ``_m``.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Loops(Statements):
     def write_at_once(self, found: Accumulation, n: int, inner: Region) -> None:
         """Write the loop over ``range(*_q)`` with its iterations along a third axis.
 
-        ``_g`` holds the index of all iterations, or None if they must run one by one: then the variables are as
-        before the loop.
+        ``_g`` holds the index of all iterations, or None if they must run one by one: then the variables have
+        their values from before the loop.
         """
         self.emit(f"_g{n} = at_once(_rt, _m, *_q{n})")
         self.emit(f"if _g{n} is not None:")

@@ -126,7 +126,7 @@ class Names:
             try:
                 value = getattr(base.value, node.attr)
             except AttributeError:
-                raise self.unsupported(node, f"`{ast.unparse(node)}`, which is not there") from None
+                raise self.unsupported(node, f"`{ast.unparse(node)}`, which does not exist") from None
             return Static(value, path_of(value) or path)
         return None
 
@@ -186,7 +186,7 @@ class Names:
 
 
 def decorated_function(value: Any) -> Any:
-    """Return the Python function that ``cuda.jit`` decorated, or None if `value` is no kernel or device function."""
+    """Return the Python function that ``cuda.jit`` decorated, or None if `value` is not a kernel or device function."""
     function = getattr(value, "py_func", None) or getattr(value, "fn", None)
     return function if inspect.isfunction(function) else None
 

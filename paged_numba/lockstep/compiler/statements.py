@@ -1,8 +1,8 @@
 """Statements of a kernel, translated into lines of the lane program; `loops` adds ``for`` and ``while``.
 
-An ``if`` becomes masks: ``split`` divides the active lanes ``_m`` into those where the test holds and the others, each
-branch runs with its part as ``_m`` unless that is empty, and afterwards ``_m`` is what it was, without the lanes that
-have left. An assignment keeps the old value in the lanes that are not in ``_m``.
+An ``if`` becomes masks: ``split`` divides the active lanes ``_m`` into the lanes where the test holds and the other
+lanes; each branch runs with its part as ``_m`` unless that is empty, and afterwards ``_m`` is the mask from before,
+without the lanes that have left. An assignment keeps the old value in the lanes that are not in ``_m``.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Statements:
         """Write the assignment of a lane expression to a target."""
         if isinstance(target, ast.Name):
             home, name = self.home_mask(target.id), f"v_{target.id}"
-            # A name needs no temporary to be used twice.
+            # The program can use a plain name twice without a temporary.
             if not value.isidentifier():
                 self.emit(f"_t = {value}")
                 value = "_t"

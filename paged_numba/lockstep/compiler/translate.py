@@ -118,7 +118,7 @@ def _translate(function: Any, kernel: bool, writer_type: type[FunctionWriter]) -
     namespace = dict(program_globals)
     exec(compile(program, file, "exec"), namespace)
     translated = namespace[definition.name]
-    # A kernel may be called `add` or `load`, as the functions that its program calls are.
+    # A kernel may have the name of a function that its program calls, such as `add` or `load`.
     namespace.update(program_globals)
     return Translation(translated, text)
 

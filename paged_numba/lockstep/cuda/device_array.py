@@ -15,7 +15,7 @@ class DeviceArray:
     Attributes
     ----------
     shape, strides, dtype, ndim, size, nbytes
-        As of a NumPy array; strides in bytes.
+        As in a NumPy array; strides in bytes.
 
     See Also
     --------

@@ -1,7 +1,7 @@
 """``cuda`` without a GPU: the names of ``numba.cuda`` that kernels and host code use.
 
 ``from paged_numba import cuda`` imports this module where there is no GPU. A launch has finished when its call
-returns, so that streams and events have nothing to wait for.
+returns, so streams and events have nothing to wait for.
 
 Examples
 --------
@@ -91,8 +91,8 @@ class Kernel:
     Raises
     ------
     LaunchError
-        At a launch: the configuration has too few or too many parts, the kernel is a device function, or for a
-        reason given in `paged_numba.lockstep.launch`.
+        At a launch: the configuration has too few or too many parts, the kernel is a device function, or
+        `paged_numba.lockstep.launch` refuses the launch.
 
     See Also
     --------
@@ -141,7 +141,7 @@ class Kernel:
         return call
 
     def __call__(self, *args: Any) -> Any:
-        """Refuse a call without a launch configuration."""
+        """Raise LaunchError: a call needs a launch configuration."""
         raise LaunchError(
             f"{self.py_func.__name__} must be launched as "
             f"{self.py_func.__name__}[blocks_per_grid, threads_per_block](...)"
@@ -304,7 +304,7 @@ class Event:
         self.seconds = 0.0
 
     def record(self, stream: Any = 0) -> None:
-        """Note the time."""
+        """Record the time."""
         self.seconds = time.perf_counter()
 
     def synchronize(self) -> None:
@@ -437,7 +437,7 @@ def profiling() -> Iterator[None]:
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(f"cuda.{name} is not part of the lockstep facade, it needs numba.cuda and a GPU")
+    raise AttributeError(f"cuda.{name} is not part of the lockstep facade: it needs numba.cuda and a GPU")
 
 
 __all__ = ["Device", "DeviceArray", "Event", "Kernel", "Stream", "as_cuda_array", "device_array"]

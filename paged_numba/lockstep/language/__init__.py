@@ -1,5 +1,5 @@
 """The language of kernels on lane values: the functions that lane programs call.
 
-`control` has assignment, short circuits and loops; `access` indexing and attributes; `functions`, `synchronization` and
-`atomics` the intrinsics, which `intrinsics` lists by the names that kernels call them by.
+`control` holds assignment, short circuits and loops; `access` holds indexing and attributes; `functions`,
+`synchronization` and `atomics` hold the intrinsics, and `intrinsics` lists them by their names in kernels.
 """

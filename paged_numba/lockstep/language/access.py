@@ -74,7 +74,7 @@ def set_attribute(mask: Mask, value: Any, name: str, new: Any) -> None:
 
 
 def _kind(value: Any) -> str:
-    """Return what the author of a kernel would call a value, for an error."""
+    """Describe a value in the words of a kernel's author, for an error."""
     if isinstance(value, LaneArray):
         return f"the array {value.name}"
     if isinstance(value, tuple):

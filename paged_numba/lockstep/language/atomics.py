@@ -1,4 +1,4 @@
-"""Atomic operations: lanes that address the same element take turns, in lane order, and each gets the old value."""
+"""Atomic operations: lanes that address the same element take turns in lane order, and each receives the old value."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _update(
 
 
 def _operation(update: Update, exchanges: bool = False) -> Callable[..., Any]:
-    """Return ``atomic(machine, mask, array, index, *operands)``; one that `exchanges` ignores the old value."""
+    """Return ``atomic(machine, mask, array, index, *operands)``; if `exchanges`, it ignores the old value."""
 
     def atomic(machine: Machine, mask: Mask, array: Any, index: Any, *operands: Any) -> Any:
         return _update(array, mask, index, operands, update, exchanges)
@@ -97,7 +97,7 @@ _UPDATES: dict[str, Update] = {
     # A NaN operand changes nothing.
     "max": lambda old, new: np.where(new > old, new, old),
     "min": lambda old, new: np.where(new < old, new, old),
-    # Of a NaN and a number, the number.
+    # Of a NaN and a number, these store the number.
     "nanmax": _fmax,
     "nanmin": _fmin,
     "inc": _inc,

@@ -1,7 +1,7 @@
 """Assignment, short circuits and loops under a mask; `NAMES` holds all functions that lane programs call by name.
 
-A lane program changes its mask in the open (see `compiler`); what a single expression or statement does under a mask is
-here. ``blend(mask, new, old)`` is an assignment, ``trips`` the rounds of a ``for`` loop.
+A lane program changes its mask explicitly (see `compiler`); the functions here run a single expression or statement
+under a mask. ``blend(mask, new, old)`` is an assignment, ``trips`` yields the iterations of a ``for`` loop.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def conditional(
 
 
 def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
-    """Iterate over ``range(*bounds)``: yield the index and, once some lanes are done, a mask of the others."""
+    """Iterate over ``range(*bounds)``: yield the index and, once some lanes are done, the mask of the others."""
     start, stop, step = range_bounds(bounds)
     index = start.dtype.type
     if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
@@ -169,7 +169,7 @@ def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
 
 
 def uniform(value: Any) -> Any:
-    """Return the scalar for an array whose elements are all the same, else `value`."""
+    """Return the common element of an array whose elements are all equal, else `value` itself."""
     if isinstance(value, np.ndarray) and value.size and value.min() == value.max():
         return value.flat[0]
     return value

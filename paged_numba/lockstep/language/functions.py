@@ -79,7 +79,7 @@ _TRANSCENDENTAL = {
     **{n: n for n in "exp exp2 expm1 log log2 log10 log1p sqrt sin cos tan sinh cosh tanh".split()},
     **{f"a{n}": f"arc{n}" for n in ["sin", "cos", "tan", "sinh", "cosh", "tanh"]},
 }
-"""Names of ``math``, with NumPy's for the same functions."""
+"""Names of functions in ``math``, with NumPy's names for the same functions."""
 
 MATH: dict[str, Intrinsic] = {
     **{n: Intrinsic(_real(getattr(np, known)), special=1) for n, known in _TRANSCENDENTAL.items()},
@@ -122,7 +122,7 @@ CMATH: dict[str, Intrinsic] = {
     "polar": Intrinsic(_complex(lambda z: (np.abs(z), np.angle(z)))),
     "rect": Intrinsic(lambda r, phi: r * np.exp(phi * np.complex128(1j))),
 }
-"""``cmath.*``; its cost is not counted."""
+"""``cmath.*``, whose cost is not counted."""
 
 assert all(hasattr(cmath, name) for name in CMATH)
 
@@ -185,12 +185,12 @@ def _unsigned(value: Value) -> Value:
 
 
 def popc(value: Value) -> Value:
-    """Count the bits that are 1; the type of `value`."""
+    """Count the bits that are 1, in the type of `value`."""
     return np.bitwise_count(_unsigned(value)).astype(value.dtype)
 
 
 def clz(value: Value) -> Value:
-    """Count the leading zero bits; the type of `value`."""
+    """Count the leading zero bits, in the type of `value`."""
     bits, width = _unsigned(value), value.dtype.itemsize * 8
     for shift in (32, 16, 8, 4, 2, 1):
         if shift < width:
@@ -206,7 +206,7 @@ def ffs(value: Value) -> Value:
 
 
 def brev(value: Value) -> Value:
-    """Reverse the bits: of a uint64 as uint64, of others as uint32."""
+    """Reverse the bits; return uint64 for a uint64, else uint32."""
     width = 64 if value.dtype == np.uint64 else 32
     bits = value.astype(f"u{width // 8}")
     number = bits.dtype.type

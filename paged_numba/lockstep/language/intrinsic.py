@@ -1,4 +1,4 @@
-"""`Intrinsic`: a function that a kernel can call, with its cost and what it does with other threads and memory."""
+"""`Intrinsic`: a function that a kernel can call, with its cost and its effect on other threads and memory."""
 
 from __future__ import annotations
 

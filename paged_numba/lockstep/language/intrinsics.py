@@ -96,7 +96,7 @@ _MASKED: dict[str, Intrinsic] = {
 
 
 def _vector_types() -> dict[str, Callable[..., Any]]:
-    """Return the makers of vector types such as ``cuda.float32x4``: tuples with fields x, y, z, w."""
+    """Return the constructors of vector types such as ``cuda.float32x4``: tuples with fields x, y, z, w."""
     names = {
         "int8": "char",
         "int16": "short",
@@ -132,7 +132,7 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
 
 
 def _libdevice() -> dict[str, Intrinsic]:
-    """Return the part of ``libdevice`` that ``math`` has too: ``expf``, ``fast_expf``, ``exp`` and others."""
+    """Return the functions of ``libdevice`` that ``math`` has too: ``expf``, ``fast_expf``, ``exp`` and others."""
 
     def typed(known: Intrinsic, dtype: Any) -> Intrinsic:
         return replace(
@@ -170,14 +170,14 @@ MACHINE_VALUES = ("threadIdx", "blockIdx", "blockDim", "gridDim", "laneid")
 """Names on ``cuda`` that are attributes of the machine."""
 
 DECLARATIONS = ("cuda.shared.array", "cuda.local.array", "cuda.const.array_like")
-"""Calls that declare memory: each declaration in the source is an array of its own."""
+"""Calls that declare memory: each declaration in the source makes a separate array."""
 
 _PREFIXES = ("shared", "local", "const", "atomic", "fp16", "cg", "libdevice")
 
 PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 """Groups of names on ``cuda``."""
 
-# By id, since a kernel may name an object that cannot be hashed.
+# Keyed by id, since a kernel may name an object that cannot be hashed.
 _HOST_FUNCTIONS: dict[int, Intrinsic] = {
     **{
         id(function): intrinsic

@@ -32,9 +32,9 @@ def syncthreads(machine: Machine, mask: Mask) -> None:
 
 
 def _barrier(machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
-    """Wait for the whole thread block; return in how many of its threads `predicate` holds, int32[thread blocks, 1].
+    """Wait for the whole thread block; count the threads in which `predicate` holds, int32[thread blocks, 1].
 
-    Lanes that advance together need not wait; only divergence has to be found.
+    Lanes that advance together need not wait; the barrier only has to detect divergence.
     """
     if machine.rendezvous is not None:
         return machine.rendezvous.arrive(machine, mask, what, predicate)
@@ -44,7 +44,7 @@ def _barrier(machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
 
 
 def syncthreads_count(machine: Machine, mask: Mask, predicate: Any) -> Any:
-    """Return in how many threads of the thread block `predicate` holds, int32."""
+    """Return the number of threads of the thread block in which `predicate` holds, int32."""
     return _barrier(machine, mask, "cuda.syncthreads_count()", truth(predicate))
 
 
@@ -180,14 +180,14 @@ def shfl_sync(machine: Machine, mask: Mask, membermask: Any, value: Any, source:
 
 
 def shfl_up_sync(machine: Machine, mask: Mask, membermask: Any, value: Any, delta: Any) -> Any:
-    """Return `value` of the lane `delta` below; the lane's own where there is none."""
+    """Return `value` of the lane `delta` below; the lane's own if there is none."""
     lane, delta = machine.laneid.astype(np.int64), delta.astype(np.int64) & 31
     source = np.where(lane >= delta, lane - delta, lane)
     return _shuffle(machine, mask, membermask, value, source, "cuda.shfl_up_sync()")
 
 
 def shfl_down_sync(machine: Machine, mask: Mask, membermask: Any, value: Any, delta: Any) -> Any:
-    """Return `value` of the lane `delta` above; the lane's own where that is past lane 31."""
+    """Return `value` of the lane `delta` above; the lane's own if that is past lane 31."""
     lane, delta = machine.laneid.astype(np.int64), delta.astype(np.int64) & 31
     source = np.where(lane + delta < WARP_SIZE, lane + delta, lane)
     return _shuffle(machine, mask, membermask, value, source, "cuda.shfl_down_sync()")

@@ -23,7 +23,7 @@ FLOAT16, FLOAT32, FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype
 
 
 def integer_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
-    """Return uint64 where both are unsigned, else int64."""
+    """Return uint64 if both are unsigned, else int64."""
     return UINT64 if a.kind == "u" and b.kind == "u" else INT64
 
 
@@ -33,7 +33,7 @@ def arithmetic_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
         return integer_result(a, b)
     if np.dtype(np.uint8) in (a, b) and FLOAT16 in (a, b):
         return FLOAT32
-    # Numba takes no uint16 for a float32, though every one would fit.
+    # Numba does not convert uint16 to float32, although every uint16 fits.
     a, b = (INT32 if dtype == UINT16 else dtype for dtype in (a, b))
     return np.promote_types(a, b)
 
@@ -83,7 +83,7 @@ def _require_integers(*dtypes: np.dtype[Any]) -> None:
 def _binary(
     ufunc: np.ufunc, native: Callable[[Any, Any], Any], result: Callable[[Any, Any], np.dtype[Any]]
 ) -> Callable[[Value, Value], Value]:
-    """Make an operator that uses NumPy's own result dtype where it agrees with Numba's, else the dtype of `result`."""
+    """Make an operator that uses NumPy's own result dtype if it agrees with Numba's, else the dtype of `result`."""
     plans: dict[tuple[int, int], np.dtype[Any] | None] = {}
 
     def plan(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
@@ -213,12 +213,12 @@ def select(condition: Value, a: Value, b: Value) -> Value:
 
 
 def minimum(*values: Value) -> Value:
-    """``min``: of a NaN and a number, the number, as PTX's ``min`` instruction does."""
+    """``min``; of a NaN and a number it returns the number, as PTX's ``min`` instruction does."""
     return _extremum(np.fmin, np.minimum, values)
 
 
 def maximum(*values: Value) -> Value:
-    """``max``: of a NaN and a number, the number, as PTX's ``max`` instruction does."""
+    """``max``; of a NaN and a number it returns the number, as PTX's ``max`` instruction does."""
     return _extremum(np.fmax, np.maximum, values)
 
 

@@ -1,4 +1,4 @@
-"""Barriers: the check that all threads of a thread block reach one, and the interface by which warps wait."""
+"""Barriers: the check that all threads of a thread block reach them, and the interface through which warps wait."""
 
 from __future__ import annotations
 

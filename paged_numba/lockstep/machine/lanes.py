@@ -1,8 +1,9 @@
 """The lanes that run together: their shape, their coordinates, and their names in errors.
 
 Lanes are laid out ``[thread blocks in this batch, threads of a thread block]``. A value that is the same for all
-threads of a thread block is ``[thread blocks, 1]``, one that is the same in all thread blocks ``[1, threads]``, one
-that is the same everywhere a scalar; NumPy broadcasts between them, so each costs no more than it must.
+threads of a thread block has shape ``[thread blocks, 1]``. A value that is the same in all thread blocks has shape
+``[1, threads]``. A value that is the same everywhere is a scalar. NumPy broadcasts between them, so no value is stored
+or computed more often than necessary.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .masks import Mask
 WARP_SIZE = 32
 
 SOURCE_MARK = "__lockstep_file__"
-"""Name of a global of every lane program: the file of the kernel's source."""
+"""Name of the global of every lane program that holds the file of the kernel's source."""
 
 
 class Dim3(NamedTuple):
@@ -38,7 +39,7 @@ class Lanes:
     ----------
     blocks_per_grid, threads_per_block : Dim3 of int
     columns : range, optional
-        The threads of each thread block that are lanes here, all if None.
+        The threads of each thread block that these lanes represent; all if None.
 
     Attributes
     ----------
@@ -70,7 +71,7 @@ class Lanes:
         self.threadIdx, self.laneid = _threads(self.columns, threads_per_block)
 
     def move_to(self, first: int, count: int) -> None:
-        """Start the thread blocks ``first .. first + count - 1``, with every lane alive."""
+        """Start the thread blocks ``first .. first + count - 1``, with no lane exited."""
         self.first_thread_block, self.batch = first, count
         self.shape = (count, self.threads)
         self.num_lanes = count * self.threads
@@ -121,7 +122,7 @@ class Lanes:
 
 
 def source_line() -> str:
-    """Return the kernel statement that runs now as ``file.py:line``, or ``host`` outside kernels."""
+    """Return the line of the kernel statement that is running as ``file.py:line``, or ``host`` outside kernels."""
     frame: Any = sys._getframe(1)
     while frame is not None and SOURCE_MARK not in frame.f_globals:
         frame = frame.f_back
@@ -131,7 +132,7 @@ def source_line() -> str:
     return f"{file}:{frame.f_lineno}"
 
 
-# Launches repeat their configurations, and lane values never change in place: these are cached.
+# Launches repeat their configurations, and lane values never change in place: the functions below are cached.
 
 
 @lru_cache(maxsize=64)
@@ -162,7 +163,7 @@ def _everyone(shape: tuple[int, int]) -> Any:
 
 
 def _coordinates(positions: range, size: Dim3, shape: tuple[int, int]) -> Dim3:
-    """Split linear positions into int32 x, y, z; scalars if there is one position only, or the axis has length 1."""
+    """Split linear positions into int32 x, y, z; scalars if there is only one position, or the axis has length 1."""
     index = np.arange(positions.start, positions.stop)
     parts: list[Any] = []
     step, last = 1, math.prod(size)

@@ -13,8 +13,8 @@ from .memory import LaneArray
 class LocalArray(LaneArray):
     """One array for each lane; element ``i`` of all lanes is contiguous in the buffer.
 
-    Where all lanes access the same element, the value that they last stored is kept as it is, since lane values
-    never change in place. `settle` writes the kept values into the buffer before any other access.
+    If all lanes access the same element, the value that they stored last is kept as a lane value, which never changes
+    in place. `settle` writes the kept values into the buffer before any other access.
     """
 
     __slots__ = ("_has_views", "_kept")

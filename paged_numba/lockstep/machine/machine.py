@@ -20,7 +20,7 @@ STATIC_SHARED_LIMIT = 48 * 1024
 
 
 class Site:
-    """A place in the source that declares shared or local memory, and the variable that it is assigned to."""
+    """A place in the source that declares shared or local memory, and the variable to which it assigns the array."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class SharedMemory:
     Attributes
     ----------
     buffers : dict
-        By place of declaration, the arrays of all thread blocks end to end.
+        For each `Site`, the arrays of all thread blocks end to end.
     static_bytes : int
         Bytes that a thread block has declared so far, without dynamic memory.
     """
@@ -55,7 +55,7 @@ class Machine(Lanes):
     shared_bytes : int
         Dynamic shared memory of a thread block, in bytes.
     columns : range, optional
-        The threads of each thread block that this machine runs, all if None.
+        The threads of each thread block that this machine runs; all if None.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Machine(Lanes):
         self._constants: dict[int, LaneArray] = {}
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
-        """Start the thread blocks ``first .. first + count - 1``, with every lane alive and fresh memory.
+        """Start the thread blocks ``first .. first + count - 1``, with no lane exited and with fresh memory.
 
         Machines that run different warps of the same thread blocks share one `memory`.
         """
@@ -93,7 +93,7 @@ class Machine(Lanes):
     # Memory.
 
     def argument(self, name: str, array: Any) -> LaneArray:
-        """Return an array argument as lane value, without a copy."""
+        """Return an array argument as a lane value, without a copy."""
         return self.array_type.of(self, name, array)
 
     def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
@@ -162,7 +162,7 @@ class Machine(Lanes):
 
 
 def row_size(size: int, dtype: np.dtype[Any]) -> int:
-    """Return the elements from one thread block's shared array to the next one's: whole units of 16 bytes."""
+    """Return the step, in elements, from one thread block's shared array to the next: a multiple of 16 bytes."""
     return size + -size % (16 // math.gcd(16, dtype.itemsize))
 
 

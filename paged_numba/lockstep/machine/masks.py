@@ -31,7 +31,7 @@ def split(mask: Mask, condition: Any) -> tuple[Mask, Mask]:
 
 
 def narrow(mask: Mask, condition: Any) -> Mask:
-    """Return the lanes of `mask` where `condition` holds; `mask` itself where it holds for all."""
+    """Return the lanes of `mask` where `condition` holds; `mask` itself if it holds for all of them."""
     condition = truth(condition)
     if not isinstance(condition, np.ndarray):
         return mask if condition else False

@@ -17,7 +17,7 @@ _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
 
 _MOST_ORIGINS = 4
-"""Number of positions that an array caches."""
+"""Most positions that an array caches."""
 
 _LARGEST = np.uint64(2**63 - 1)
 
@@ -35,13 +35,13 @@ class LaneArray:
     machine : Lanes
         Names the lanes when an index is out of bounds.
     name : str
-        What errors call the array: the kernel's argument.
+        The array's name in errors, as in the kernel.
     buffer : ndarray
         1-D; all memory that any lane can reach through this array.
     offset : int or int64 array
-        Position of the first element, by lane where it differs.
+        Position of the first element; by lane if it differs.
     shape, strides : tuple of int
-        In elements; lengths may be int64 arrays where they differ by lane.
+        In elements; a length that differs by lane is an int64 array.
     lead : tuple
         Indices that earlier partial indexing has consumed; None once a slice has moved the origin.
 
@@ -50,7 +50,7 @@ class LaneArray:
     lengths : tuple
         The parameter `shape`.
     is_vector : bool
-        Whether the array has one axis, of a length that all lanes share, and no fields.
+        Whether the array has a single axis, whose length is the same in all lanes, and no fields.
     origins : dict
         Cached positions by the ids of the indices, which are kept alive: loops repeat the same indices.
     """
@@ -195,7 +195,7 @@ class LaneArray:
         return self.address(mask, index), mask
 
     def _origin(self, mask: Mask, index: tuple[Any, ...], key: tuple[int, ...]) -> Any:
-        """Return the position that the indices which differ by lane mean, all others taken as 0."""
+        """Return the position that follows from the indices that differ by lane, with 0 for all others."""
         terms, unsafe = [], False
         for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
             if isinstance(i, np.ndarray) or isinstance(n, np.ndarray):
@@ -220,7 +220,7 @@ class LaneArray:
         if i.dtype != np.int64:
             if i.dtype.kind not in "iub":
                 raise KernelIndexError(f"{self.name} must be indexed with integers, got dtype={i.dtype}")
-            # Numba wraps signed indices only; an unsigned index that went below 0 is far out of bounds.
+            # Numba wraps signed indices only; an unsigned index that underflowed is far out of bounds.
             i = (np.minimum(i, _LARGEST) if i.dtype == np.uint64 else i).astype(np.int64)
         # As uint64 a negative index is huge: one reduction tests both bounds.
         if not isinstance(n, np.ndarray) and np.maximum.reduce(i.view(np.uint64), axis=None) < n:
@@ -234,7 +234,7 @@ class LaneArray:
         return np.where(bad, 0, i), True
 
     def load(self, mask: Mask, index: Any) -> Any:
-        """Return ``array[index]``: a value, or a view where `index` is partial or has slices."""
+        """Return ``array[index]``: a value, or a view if `index` is partial or has slices."""
         if type(index) is not tuple:
             if self.is_vector and type(index) in _INTEGERS:
                 # The usual access of an inner loop.
@@ -248,7 +248,7 @@ class LaneArray:
         return self.buffer[self.address(mask, index)]
 
     def store(self, mask: Mask, index: Any, value: Any) -> None:
-        """``array[index] = value`` in the active lanes; of several lanes at one address the last wins."""
+        """``array[index] = value`` in the active lanes; if several lanes store at one address, the last wins."""
         if type(index) is not tuple:
             index = (index,)
         if self._selects_view(index):
@@ -354,7 +354,7 @@ class LaneArray:
         """Return the first active lane in `bad`, the element that it indexes, and the shape that bounds the index."""
         machine = self.machine
         if any(np.ndim(i) > 2 for i in (bad, *(self.lead or ()), *index)):
-            # Iterations of a loop at once: it runs again one by one, and then there is a lane to name.
+            # A loop ran all its iterations at once. It runs again, one by one, and that error names a lane.
             raise KernelIndexError(f"{self.name} is indexed out of bounds in an iteration of a loop")
         lane = int(np.argmax(masks.lanes(mask, machine.shape) & masks.lanes(bad, machine.shape)))
 
@@ -393,7 +393,7 @@ def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
 
 @lru_cache(maxsize=1024)
 def _in_elements(strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return strides in bytes as strides in elements; cached, since each argument of a launch asks."""
+    """Convert strides from bytes to elements; cached, since each argument of each launch needs them."""
     return tuple(stride // itemsize for stride in strides)
 
 
@@ -407,7 +407,7 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
-    """Return start, length and step of a slice; start and length by lane where its bounds differ."""
+    """Return start, length and step of a slice; start and length by lane if the bounds differ."""
     step = 1 if index.step is None else int(index.step)
     bounds = (index.start, index.stop, n)
     if not any(isinstance(bound, np.ndarray) for bound in bounds):

@@ -18,7 +18,7 @@ def poisoned(size: int, dtype: np.dtype[Any]) -> Any:
 
 
 _fresh: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-"""By id, the allocations that `fresh_array` made."""
+"""The allocations that `fresh_array` made, by id."""
 
 
 def fresh_array(shape: tuple[int, ...], dtype: np.dtype[Any], order: str = "C") -> Any:

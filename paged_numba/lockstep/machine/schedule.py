@@ -1,4 +1,4 @@
-"""Schedule: runs the warps of a thread block one after the other from barrier to barrier, as a GPU is free to do.
+"""Schedule: runs the warps of a thread block one after the other from barrier to barrier, as a GPU may.
 
 Each warp has a machine and a host thread of its own. One warp runs at a time, until it reaches a barrier or the
 end of the kernel; then the next one runs. The results of a kernel depend on this order only if the kernel lacks
@@ -41,7 +41,7 @@ class _StopWarpError(Exception):
 def in_turns(
     whole: Machine, program: Program, arguments: Callable[[Machine], list[Any]], *, reverse: bool
 ) -> Callable[[int, int], int]:
-    """Return a function that runs a batch of thread blocks warp by warp and returns its bytes of memory.
+    """Return a function that runs a batch of thread blocks warp by warp and returns the bytes of memory used.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Turns:
         self.count: Any = None
 
     def run(self) -> None:
-        """Run every warp to its end; raise the first error of any."""
+        """Run every warp to its end; raise the first error of any warp."""
         threads = [threading.Thread(target=self._work, args=(w,), daemon=True) for w in self.order]
         for warp in self.warps:
             warp.rendezvous = self

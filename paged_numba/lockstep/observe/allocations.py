@@ -23,7 +23,7 @@ class Memory:
     shape, strides : tuple of int
         Shape and strides of the array, strides in bytes.
     row : int
-        For shared memory, bytes from one thread block's array to the next one's.
+        For shared memory, the step in bytes from one thread block's array to the next.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class CodeFunction:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CodeLine:
-    """A line of a kernel or device function; a statement counts for the line on which it begins.
+    """A line of a kernel or device function; a statement counts towards the line on which it begins.
 
     Attributes
     ----------

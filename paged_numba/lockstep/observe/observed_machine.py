@@ -26,7 +26,7 @@ class ObservedArray(LaneArray):
     Attributes
     ----------
     memory : Memory
-        The argument or declared array that this is, or is a view of.
+        The argument or declared array of which this array is a view, or which it is itself.
     stray : mask
         Lanes for which this view lies out of bounds; they access nothing through it.
     start, unit : int
@@ -200,7 +200,7 @@ class ObservedMachine(Machine):
                 listener.wrong(self, lane, kind, what, array or "", element)
 
     def begin_statement(self, line: CodeLine, mask: Mask) -> None:
-        """Note the line that runs, and report a statement."""
+        """Record the line that runs, and report the statement."""
         self.line = line
         for statement in self._on_statement:
             statement(self, mask)

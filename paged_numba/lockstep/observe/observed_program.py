@@ -36,7 +36,7 @@ def _counted(
 ) -> Callable[..., Any]:
     """Return `function` with the machine and the mask as first parameters; it reports floating-point operations.
 
-    A complex operation counts as the real ones that it consists of.
+    A complex operation counts as its real operations.
     """
 
     def counted(machine: ObservedMachine, mask: Mask, *values: Any, **named: Any) -> Any:
@@ -64,7 +64,7 @@ def mod(machine: ObservedMachine, mask: Mask, a: Any, b: Any) -> Any:
 
 
 def power_literal(machine: ObservedMachine, mask: Mask, a: Any, exponent: int) -> Any:
-    """``a ** exponent``: the multiplications of repeated squaring, and a division if it is negative."""
+    """``a ** exponent``: the multiplications of repeated squaring, and a division if the exponent is negative."""
     result = arithmetic.power_literal(a, exponent)
     bits = abs(exponent)
     products = max(0, bits.bit_length() - 1 + bits.bit_count() - 1) if bits else 0
@@ -76,7 +76,7 @@ def power_literal(machine: ObservedMachine, mask: Mask, a: Any, exponent: int) -
 
 
 def _cooperative(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
-    """Return `function` so that it reports itself, and its errors if the observers collect them."""
+    """Wrap `function` to report each call, and its errors if the observers collect them."""
 
     def cooperate(machine: ObservedMachine, mask: Mask, *arguments: Any, **named: Any) -> Any:
         try:
@@ -103,7 +103,7 @@ def _first_of(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
 
 @cache
 def _observed(intrinsic: Intrinsic) -> Intrinsic:
-    """Return an intrinsic that does the same and reports it."""
+    """Return an intrinsic that does the same and reports each call."""
     if intrinsic.kind == "grid":
         sync = _cooperative(synchronization.sync_grid, "grid")
         return replace(intrinsic, function=partial(synchronization.GridGroup, sync=sync))
@@ -116,7 +116,7 @@ def _observed(intrinsic: Intrinsic) -> Intrinsic:
 
 
 def narrowed(machine: ObservedMachine, mask: Mask, dtype: Any, value: Any) -> Any:
-    """``int32(value)`` on its way to an index."""
+    """``int32(value)`` whose result flows into an index."""
     if value.dtype.kind in "iu" and value.dtype.itemsize >= dtype.itemsize and value.dtype != dtype:
         machine.tell("narrowed", mask, value, dtype)
     return value.astype(dtype)
@@ -139,7 +139,7 @@ class ObservedExpressions(Expressions):
 
     def arithmetic(self, name: str, operands: list[str], *literals: str) -> str:
         if all(operand in self.names.constants for operand in operands):
-            # A compiler computes it.
+            # A compiler folds constants: the operation does not count.
             return call(f"folded_{name}", *operands, *literals)
         return call(name, "_rt", "_m", *operands, *literals)
 
@@ -157,7 +157,7 @@ class ObservedExpressions(Expressions):
 
 
 def call_device(function: Any, machine: ObservedMachine, mask: Mask, *arguments: Any) -> Any:
-    """Call a device function in the active lanes; afterwards the line that runs is again that of the call."""
+    """Call a device function in the active lanes; afterwards restore the line of the call."""
     line = machine.line
     result = translate(function, writer=ObservedWriter).function(machine, mask, *arguments)
     machine.line = line
@@ -181,7 +181,7 @@ def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
 
 
 class ObservedWriter(FunctionWriter):
-    """Writer of the lane program of a function that is observed."""
+    """Writer of the lane program of an observed function."""
 
     expressions_type = ObservedExpressions
     vocabulary: ClassVar[dict[str, Any]] = {

@@ -1,7 +1,7 @@
 """The `Observer` interface, and the registry of observers that listen to launches.
 
 A launch without observers runs as if this module did not exist: the observed machine and program are built only
-where an `Observer` listens.
+if an `Observer` listens.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .allocations import root_of
 
 
 class Observer:
-    """Base class of observers: one method an event, each of which does nothing here.
+    """Base class of observers: one method per event; the methods here do nothing.
 
     In every method `machine` is the launch's `ObservedMachine` and `array` an `ObservedArray`; both are defined in
     ``observed_machine.py``, which imports this file, so that their annotations here are `Any`. `mask` holds the
     lanes that take part, ``machine.line`` is the line that runs, and `position` gives the elements of
-    ``array.buffer``, one for each lane or one for all.
+    ``array.buffer``, one element for each lane or a single element for all.
     """
 
     collects_errors = False
@@ -93,7 +93,7 @@ class Observer:
         what : str
             The message.
         array, element : str
-            Name of the array, and the array with its index; empty where no array is concerned.
+            Name of the array, and the array with its index; empty if no array is involved.
         """
 
 
@@ -122,13 +122,13 @@ def _host_array(argument: Any) -> Any:
 
 
 def watch(root: Any, observer: Observer) -> None:
-    """Let `observer` listen, as long as it lives, to each launch with an argument in the allocation `root`."""
+    """Register `observer`, for as long as it lives, for each launch with an argument in the allocation `root`."""
     _watched.setdefault(observer, []).append(weakref.ref(root))
 
 
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
-    """Let `observer` listen to the launches in a ``with`` statement."""
+    """Register `observer` for the launches in a ``with`` statement."""
     token = _observers.set((*_observers.get(), observer))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Access traces: every access of one thread block in order, from which pictures are drawn."""
+"""Access traces: every access of one thread block in order, as input for pictures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Access(NamedTuple):
     kernel : str
     line : CodeLine
     space, array, kind : str
-        As in a profile: memory space, the kernel's name of the array, ``load``, ``store`` or ``atomic``.
+        As in a profile: memory space, name of the array in the kernel, ``load``, ``store`` or ``atomic``.
     epoch : int
         Number of barriers that the thread block has passed before the access.
     threads : tuple of int
         The threads that take part, by number in their thread block.
     bytes : tuple of int
-        For each thread, the byte at which its element begins, counted from the beginning of the allocation, as if
-        that were aligned to 256 bytes, or of the thread block's shared array.
+        For each thread, the byte at which its element begins. Global memory is counted from the beginning of the
+        allocation, as if that were aligned to 256 bytes; shared memory, from the beginning of the thread block's array.
     itemsize : int
         Bytes of an element.
     """
@@ -48,7 +48,7 @@ class Access(NamedTuple):
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """`bytes` as numbers of elements."""
+        """`bytes` in units of elements."""
         return tuple(byte // self.itemsize for byte in self.bytes)
 
 
@@ -151,7 +151,7 @@ def tracing(thread_block: tuple[int, int, int] = (0, 0, 0)) -> Iterator[list[Acc
     Raises
     ------
     ValueError
-        At a launch: its grid has no such thread block.
+        At a launch whose grid does not contain the thread block.
 
     See Also
     --------

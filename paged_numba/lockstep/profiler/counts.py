@@ -14,7 +14,7 @@ from .transactions import SECTOR
 
 @dataclass
 class Traffic:
-    """Memory traffic. The metrics named here are those of loads; those of stores end in ``st``.
+    """Memory traffic. The metrics named here count loads; for stores, read ``st`` in place of ``ld``.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Traffic:
     ideal_wavefronts : int
         Wavefronts without bank conflicts.
     turns : int
-        Atomic operations: rounds needed to serve a warp, with one lane for each address in a round.
+        Atomic operations: rounds needed to serve a warp; a round serves one lane at each address.
     """
 
     requests: int = 0
@@ -59,7 +59,7 @@ class Traffic:
 
     @property
     def efficiency(self) -> float:
-        """`bytes_asked` as percentage of `bytes_moved`.
+        """`bytes_asked` as a percentage of `bytes_moved`.
 
         ``smsp__sass_average_data_bytes_per_sector_mem_global_op_ld.pct``.
         """

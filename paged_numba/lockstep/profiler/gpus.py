@@ -1,4 +1,4 @@
-"""Peak rates of GPUs, from their makers' data sheets."""
+"""Peak rates of GPUs, from the manufacturers' data sheets."""
 
 from __future__ import annotations
 
@@ -71,4 +71,4 @@ GPUS: dict[str, GPU] = {
         ),
     )
 }
-"""By name, the GPUs for which there are rooflines."""
+"""The GPUs for which there are rooflines, by name."""

@@ -1,4 +1,4 @@
-"""Contents of a report: its summary, its tables, and each kernel's source with the counts beside the lines."""
+"""Contents of a report: its summary, its tables, and each kernel's source with the counts next to the lines."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def source_lines(report: Queries, function: CodeFunction) -> list[SourceLine]:
 
 
 def _docstring_lines(function: CodeFunction) -> range:
-    """Return the lines of the docstring after the first one, which the report leaves out."""
+    """Return the lines of the docstring that the report leaves out: all but the first."""
     tree = ast.parse(textwrap.dedent("\n".join(function.source))).body[0]
     if not isinstance(tree, ast.FunctionDef) or ast.get_docstring(tree) is None:
         return range(0)
@@ -250,7 +250,7 @@ def _roofline(report: Queries, gpu: str) -> Section:
             f"{roof.compute_seconds * 1e6:,.3f} us",
             f"at {roof.gpu.float32 / 1e12:.1f} TFLOPS in float32",
         ],
-        ["bound by", roof.bound, "latency and launch overhead apart"],
+        ["bound by", roof.bound, "without latency and launch overhead"],
     ]
     return Section(f"Roofline for {roof.gpu.name}", ["what", "", ""], rows, 1, f"Peaks: {roof.gpu.source}.")
 

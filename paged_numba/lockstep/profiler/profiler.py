@@ -15,15 +15,15 @@ from .counts import Traffic, Work
 from .transactions import NOBODY, SECTOR, global_cost, shared_cost, turns
 
 _MOST_LANES = 1 << 15
-"""Lanes whose accesses by one place are collected before they are counted."""
+"""Number of lanes whose accesses are collected for a `Place` before they are counted."""
 
 _REAL = {np.dtype(f"float{bits}"): f"float{bits}" for bits in (16, 32, 64)}
 _REAL |= {np.dtype(f"complex{2 * bits}"): f"float{bits}" for bits in (32, 64)}
-"""By dtype, the real type in which its arithmetic is done."""
+"""For each dtype, the real type in which its arithmetic is done."""
 
 
 class Place(NamedTuple):
-    """Key of collected accesses: by one line, of one kind, to one array."""
+    """Key of collected accesses: one line, one kind, one array."""
 
     line: CodeLine
     memory: Memory
@@ -222,7 +222,7 @@ class Profiler(Observer):
 
 
 def _of_active(mask: Mask, position: Any) -> Any:
-    """Return the positions of the thread blocks that have an active lane, one for each."""
+    """Return one position for each thread block that has an active lane."""
     if mask is True or np.ndim(position) < 2 or position.shape[0] == 1:
         return position
     return np.broadcast_to(position[:, 0], np.shape(position)[:1])[

@@ -1,4 +1,4 @@
-"""`Queries`: what a profile can answer, namely traffic by space, array and line, work by line, and a roofline."""
+"""`Queries` of a profile: traffic by memory space, array and line, work by line, and a roofline."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Roofline(NamedTuple):
 
     @property
     def ridge(self) -> float:
-        """The intensity above which the GPU's float32 rate, not its memory, is the bound."""
+        """The intensity above which the GPU's float32 rate bounds the time, not its memory."""
         return self.gpu.float32 / self.gpu.bandwidth
 
     @property
@@ -108,7 +108,7 @@ class Queries:
         space : {"global", "shared", "local", "constant"}
         kind : {"load", "store", "atomic"}, optional
         array : str, optional
-            The kernel's name of the array.
+            Name of the array in the kernel.
         line : int or CodeLine, optional
             A line number, in any file, or a line.
 

@@ -54,7 +54,7 @@ class Report(Queries):
     __str__ = text
 
     def source(self) -> str:
-        """Return the source of each kernel and device function, with the counts beside its lines."""
+        """Return the source of each kernel and device function, with the counts next to its lines."""
         return source_text(self)
 
     def html(self, gpu: str = "H200") -> str:

@@ -62,7 +62,7 @@ def distinct(rows: Any, nobody: Any) -> Any:
 
 
 def turns(rows: Any) -> int:
-    """Return the turns in which atomic operations are served: per request, the most lanes at one address.
+    """Return the turns that atomic operations take: the sum over requests of the most lanes at one address.
 
     `rows` as in `global_cost`.
     """
@@ -131,7 +131,7 @@ def _merges(rows: Any, parts: int) -> Any:
 
 
 def _phases(ordered: Any) -> tuple[Any, Any]:
-    """Return the wavefronts, and the ideal ones, of each row of sorted words that are served together."""
+    """Return the wavefronts and the ideal wavefronts of each row of sorted words that are served together."""
     fresh = distinct(ordered, _NO_WORD)
     row = np.broadcast_to(np.arange(len(ordered))[:, None], ordered.shape)[fresh]
     bank = ordered[fresh] & (BANKS - 1)

@@ -31,8 +31,8 @@ def accesses(
 ) -> Accesses:
     """Return the accesses of the active lanes.
 
-    With `ends`, if all lanes of each thread block access the same element, its first and last active lane stand
-    for the others.
+    With `ends`, if all lanes of each thread block access the same element, its first and last active lanes represent
+    the others.
     """
     uniform = type(position) is not np.ndarray or position.ndim < 2 or position.shape[1] == 1
     if uniform and ends and machine.threads > 2:

@@ -1,4 +1,4 @@
-"""`Findings`: the errors that a sanitizer has found; equal ones are one `Finding` with a count and an example."""
+"""`Findings`: the errors that a sanitizer has found; equal errors form one `Finding` with a count and an example."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Example:
     what : str
         A sentence: the element, the threads, and what they did.
     element : str
-        The array with its index; empty where no array is concerned.
+        The array with its index; empty if no array is involved.
     thread, other_thread : str
-        Coordinates; `other_thread` is empty where only one thread is at fault.
+        Coordinates; `other_thread` is empty if only one thread is at fault.
     """
 
     what: str
@@ -45,9 +45,9 @@ class Finding:
     kind : str
         Such as ``data race``, ``uninitialised read``, ``out of bounds``.
     array : str
-        Empty where no array is concerned.
+        Empty if no array is involved.
     line, other_line : str
-        ``file.py:line``; `other_line` is empty where only one line is at fault.
+        ``file.py:line``; `other_line` is empty if only one line is at fault.
     source, other_source : str
         The text of the lines.
     count : int
@@ -128,7 +128,7 @@ class Findings:
         count: int,
         example: Callable[[], Example],
     ) -> None:
-        """Count occurrences; `example` is called for the first one only."""
+        """Count occurrences; `example` is called for the first occurrence only."""
         key = (kind, array, str(line), "" if other_line is None else str(other_line))
         if key not in self._found:
             other_source = "" if other_line is None else other_line.text

@@ -51,7 +51,7 @@ class Races:
         self._pass(machine, np.int64(self._event(machine)))
 
     def cooperate(self, machine: ObservedMachine, mask: Mask, kind: str) -> None:
-        """Note a barrier or syncwarp, which orders the accesses after it after those before it."""
+        """Record a barrier or syncwarp, which orders earlier accesses before later ones."""
         if kind == "block":
             event = np.int64(self._event(machine))
             if mask is not True:
@@ -77,7 +77,7 @@ class Races:
         return len(self._lines) - 1
 
     def _pass(self, machine: ObservedMachine, since: Any) -> None:
-        """Note the event of each thread block's last barrier; stamps of that event or later are recent."""
+        """Record the event of each thread block's last barrier; stamps of that event or later are recent."""
         self._since = np.broadcast_to(since, self._since.shape)
         self._recent = np.broadcast_to(self._since << 32, machine.shape).ravel()
 
@@ -93,7 +93,7 @@ class Races:
         return self._shadows[id(root)][1]
 
     def fill(self, array: ObservedArray, made: Accesses) -> None:
-        """Note that an atomic operation overwrote elements of shared memory."""
+        """Record that an atomic operation overwrote elements of shared memory."""
         shadow = self.shadow(array)
         if shadow is not None:
             shadow.fill(shadow.pieces(made.byte, array))
@@ -142,7 +142,7 @@ class Races:
         did: str,
         same: Callable[[Any], Any] | None = None,
     ) -> bool:
-        """Report accesses that are not ordered after those of the stamps `before`; return whether one is an error."""
+        """Report accesses that nothing orders after the accesses stamped `before`; return whether any is an error."""
         threads, first = machine.threads, machine.first_thread
         recent = self._recent if made.lane is machine.lane_numbers else self._recent[made.lane]
         # A cheap test first, which rules out most accesses.
@@ -236,5 +236,5 @@ _SAME = ", the same value"
 
 
 def _same(a: Any, b: Any) -> Any:
-    """Return where values are equal; NaN equals NaN here."""
+    """Return which values are equal; NaN counts as equal to NaN."""
     return (a == b) | ((a != a) & (b != b))

@@ -1,4 +1,4 @@
-"""`Sanitizer`: the observer that passes each access to the detectors of errors."""
+"""`Sanitizer`: the observer that passes each access to the error detectors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sanitizer(Observer):
     def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
         stored = stored_parameters(function)
         given = [memory for memory in machine.memories.values() if memory.space == "global"]
-        # The name of an array in a tuple is that of the tuple with an index.
+        # An array in a tuple has the name of the tuple, followed by an index.
         self._races.begin_launch({id(m.root) for m in given if m.name.split("[")[0] in stored})
         self._unwritten.begin_launch([memory.root for memory in given])
 
@@ -69,7 +69,7 @@ class Sanitizer(Observer):
             self._unwritten.write(machine, array, mask, position)
             if array.memory.space == "shared":
                 self._races.fill(array, accesses(machine, array, mask, position))
-        # Each of the operations at one element may be the other thread of a race.
+        # Each of the threads that update one element may be the other thread of a race.
         self._read(machine, array, mask, position, copies=False, ends=False)
         self._unwritten.write(machine, array, mask, position)
 
@@ -132,6 +132,6 @@ class Sanitizer(Observer):
         self, machine: ObservedMachine, lane: int, kind: str, what: str, array: str, element: str
     ) -> None:
         thread = thread_name(machine, lane + machine.first_thread)
-        # Messages about barriers and warp operations name a thread themselves.
+        # Messages about barriers and warp operations already name a thread.
         text = what if kind == "synchronization" else f"{what}, {thread}"
         self.findings.add(kind, array, machine.line, None, 1, lambda: Example(text, element, thread))

@@ -26,7 +26,7 @@ def sanitizing() -> Iterator[Findings]:
 
     See Also
     --------
-    sanitize : Sanitizes a single launch, and lists what is found.
+    sanitize : Sanitizes a single launch, and lists the errors that the sanitizer finds.
 
     Examples
     --------

@@ -50,7 +50,7 @@ class Shadow:
         )
 
     def refine(self, grain: int) -> None:
-        """Divide the pieces, because smaller elements are accessed."""
+        """Divide the pieces for accesses to smaller elements."""
         parts = self.grain // grain
         self.writer, self.reader, self.other_reader = (
             np.repeat(stamps, parts) for stamps in (self.writer, self.reader, self.other_reader)
@@ -58,7 +58,7 @@ class Shadow:
         self.grain = grain
 
     def pieces(self, byte: Any, array: ObservedArray) -> Any:
-        """Return the pieces of the elements that begin at bytes, int64[elements, pieces of each]."""
+        """Return the pieces of the elements that begin at the bytes `byte`, int64[elements, pieces per element]."""
         grain, itemsize = grain_of(array), array.dtype.itemsize
         if grain < self.grain:
             self.refine(grain)
@@ -85,6 +85,6 @@ class Shadow:
         self.writer[pieces] = np.where(self.writer[pieces] == NOBODY, ATOMIC, self.writer[pieces])
 
     def write(self, pieces: Any, stamps: Any) -> Any:
-        """Record writers, and return the stamps that remain: another's where several lanes write one piece."""
+        """Record writers, and return the stamps that remain: one for each piece, even if several lanes write it."""
         self.writer[pieces] = stamps
         return self.writer[pieces]

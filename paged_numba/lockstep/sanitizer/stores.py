@@ -1,4 +1,4 @@
-"""Reads from a kernel's source which arrays it may store into; the others cannot race."""
+"""Source analysis: finds the arrays that a kernel may store into; no others can race."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _known: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictiona
 def stored_parameters(function: Any) -> frozenset[str]:
     """Return the parameters that a kernel, or a device function that it calls, may store into.
 
-    If the source does not settle whether an array is stored into, it counts as stored into.
+    If the source leaves open whether an array is stored into, the array counts as stored into.
     """
     if function not in _known:
-        _known[function] = frozenset()  # the answer for recursive calls
+        _known[function] = frozenset()  # for recursive calls
         _known[function] = _stored(function)
     return _known[function]
 
@@ -54,7 +54,7 @@ def _stored(function: Any) -> frozenset[str]:
 
 
 def _bases(node: ast.AST) -> Iterator[str]:
-    """Yield the names of the arrays that an expression may be, or be a view of."""
+    """Yield the names of the arrays that an expression may stand for, or be a view of."""
     if isinstance(node, ast.Name):
         yield node.id
     elif isinstance(node, (ast.Subscript, ast.Attribute, ast.Starred, ast.NamedExpr)):
@@ -76,7 +76,7 @@ def _stored_by_call(node: ast.Call, names: Names) -> set[str]:
     try:
         found, intrinsic = names.static(node.func), names.intrinsic(node.func)
     except UnsupportedConstructError:
-        return set()  # the error comes where the function is called, if it is
+        return set()  # the call, if it is reached, raises the error
     if intrinsic is not None and intrinsic.kind in ("store", "atomic"):
         return {name for argument in node.args[:1] for name in _bases(argument)}
     function = None if found is None else decorated_function(found.value)

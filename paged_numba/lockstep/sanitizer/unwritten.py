@@ -23,8 +23,8 @@ _WORD = 4
 class Unwritten:
     """Finds the reads of unwritten memory in a launch.
 
-    Fresh global memory holds `POISON`. Words that still hold it when a launch begins have not been written, not by
-    the host either.
+    Fresh global memory holds `POISON`. Words that still hold it when a launch begins have been written neither
+    by a kernel nor by the host.
     """
 
     def __init__(self, findings: Findings) -> None:
@@ -34,7 +34,7 @@ class Unwritten:
         self.begin_launch(())
 
     def begin_launch(self, roots: Any) -> None:
-        """Note which words of the allocations `roots` are unwritten."""
+        """Record which words of the allocations `roots` are unwritten."""
         self._words: dict[int, tuple[Any, Any]] = {}
         self._local: dict[int, Any] = {}
         for root in roots:
@@ -48,7 +48,7 @@ class Unwritten:
         self._local = {}
 
     def declare(self, machine: ObservedMachine, array: ObservedArray, mask: Mask) -> None:
-        """Note that a declaration makes local memory fresh in the lanes of `mask`."""
+        """Record that a declaration makes local memory fresh in the lanes of `mask`."""
         if array.memory.space != "local":
             return
         key, elements = id(array.memory.root), array.buffer.size // machine.num_lanes
@@ -110,7 +110,7 @@ class Unwritten:
             self._copied = None
 
     def write(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
-        """Note a store."""
+        """Record a store."""
         copied, self._copied = self._copied, None
         if copied is not None:
             unwritten = copied(array.memory.space == "global")
