@@ -518,3 +518,20 @@ def test_a_failing_launch_is_counted_up_to_the_error():
         lockstep.launch(kernels.vector_add, 1, 32, a, b, c)
     assert report.memory("global", "load", array="a").requests == 1
     assert report.memory("global", "store").requests == 0
+
+
+def test_roofline_names_the_rates_that_it_uses():
+    from paged_numba.lockstep.cuda import facade as cuda
+
+    def doubles(x):
+        x[cuda.grid(1)] *= 2
+
+    def copies(x):
+        x[cuda.grid(1)] = x[0]
+
+    for dtype in ("float32", "float64"):
+        report = lockstep.profile(doubles, 1, 32, np.ones(32, dtype))
+        peak = getattr(GPUS["H200"], dtype)
+        assert f"at {peak / 1e12:.1f} TFLOPS in {dtype}" in report.text()
+        assert report.roofline().ridge == pytest.approx(peak / 4.8e12)
+    assert "no floating-point arithmetic" in lockstep.profile(copies, 1, 32, np.ones(32)).text()

@@ -237,6 +237,7 @@ def _roofline(report: Queries, gpu: str) -> Section:
     roof = report.roofline(gpu)
     if not roof.least_bytes:
         return Section("", [], [], 1)
+    rates = " and ".join(f"at {getattr(roof.gpu, name) / 1e12:.1f} TFLOPS in {name}" for name in roof.flops)
     rows = [
         ["device memory traffic", f"{roof.least_bytes:,} B", f"to {roof.most_bytes:,} B without any cache"],
         [
@@ -248,7 +249,7 @@ def _roofline(report: Queries, gpu: str) -> Section:
         [
             "arithmetic time",
             f"{roof.compute_seconds * 1e6:,.3f} us",
-            f"at {roof.gpu.float32 / 1e12:.1f} TFLOPS in float32",
+            rates or "no floating-point arithmetic",
         ],
         ["bound by", roof.bound, "without latency and launch overhead"],
     ]

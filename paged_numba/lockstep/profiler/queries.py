@@ -41,8 +41,9 @@ class Roofline(NamedTuple):
 
     @property
     def ridge(self) -> float:
-        """The intensity above which the GPU's float32 rate bounds the time, not its memory."""
-        return self.gpu.float32 / self.gpu.bandwidth
+        """The intensity above which arithmetic bounds the time, not memory, for the dtypes of `flops`."""
+        rate = sum(self.flops.values()) / self.compute_seconds if self.compute_seconds else self.gpu.float32
+        return rate / self.gpu.bandwidth
 
     @property
     def bound(self) -> str:
