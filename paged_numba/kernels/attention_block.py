@@ -68,7 +68,7 @@ def attention_block_kernel(
     cuda.syncthreads()  # the query is in shared memory
 
     # This thread's token of a tile: the block within the tile, and the offset within the block.
-    tile_block = thread // block_size
+    block_in_tile = thread // block_size
     offset = thread % block_size
 
     largest = sink
@@ -76,10 +76,10 @@ def attention_block_kernel(
     weighted = float32(0)
     for first_block in range(first_key // block_size, end_block, blocks_per_tile):
         # 1. One score per thread; threads without a token add nothing: exp(-inf) is 0.
-        seq_block = first_block + tile_block
+        seq_block = first_block + block_in_tile
         position = seq_block * block_size + offset
         score = NEG_INF
-        if tile_block < blocks_per_tile and position >= first_key and position < end_key:
+        if block_in_tile < blocks_per_tile and position >= first_key and position < end_key:
             kv_block = block_tables[seq, seq_block]
             score = dot(query_shared, key_cache[kv_block, offset, kv_head], head_dim)
             score = adjusted_score(score, softcap, slope, position - query_position)
