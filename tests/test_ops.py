@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import paged_numba as pn
 from paged_numba import lockstep
+from paged_numba.kernels.columns import TILE_ROW
 from paged_numba.testing import properties
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
@@ -225,7 +226,7 @@ def test_a_plan_says_what_runs_and_why():
     assert block.rows is rows
     tile = plan("tile")
     # 8 tokens of 2 heads fill a tile of 16 rows: 1 token, then 17 in three tiles.
-    assert tile.tiles[:, pn.plan.TILE_ROW].tolist() == [0, 1, 9, 17]
+    assert tile.tiles[:, TILE_ROW].tolist() == [0, 1, 9, 17]
     assert (tile.num_parts, tile.why) == (1, "algorithm='tile' was requested")
     split = plan("split", 3)
     assert (split.num_parts, len(split.rows), len(split.tiles)) == (3, 3 * 18, 3 * 4)

@@ -208,7 +208,7 @@ def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: i
     block_tables, seq_lens : int arrays
         As in `ops.paged_attention`.
     rows : int32[num_tokens, 5]
-        From `plan.query_rows`.
+        From `visible_keys.query_rows`.
     num_blocks, block_size : int
     """
     if not block_tables.size or (block_tables.min() >= 0 and block_tables.max() < num_blocks):

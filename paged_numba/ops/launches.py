@@ -15,6 +15,7 @@ from ..arrays import beside, empty
 from ..kernels.columns import TILE_SIZE
 from . import plan
 from .adopt import Caches
+from .tiles import MAX_HEADS
 
 _WARP = 32
 _NAIVE_THREADS = 64
@@ -162,7 +163,7 @@ def _attend_tiles(
     _, num_q_heads, head_dim = inputs.query.shape
     num_kv_heads = inputs.caches.key.shape[2]
     group = num_q_heads // num_kv_heads
-    parts = -(-group // plan.MAX_HEADS)
+    parts = -(-group // MAX_HEADS)
     tiles: Any = planned.tiles
     # Tiles of one query token need fewer rows than tiles of several tokens.
     one = tiles[:, TILE_SIZE] == 1
