@@ -74,6 +74,10 @@ class PagedKVCache:
     TargetUnavailableError
         The target cannot run here.
 
+    Notes
+    -----
+    A method that raises one of the errors under Raises has changed nothing.
+
     See Also
     --------
     BlockAllocator : The bookkeeping alone.
@@ -146,6 +150,8 @@ class PagedKVCache:
             np.dtype(value.dtype).name,
             *([self.layout] if self.layout != "NHD" else []),
             f"{pool.num_free_blocks} free",
+            *(["prefix caching"] if pool.prefix_caching else []),
+            *(["debug"] if self._watch is not None else []),
             f"target {self.target}",
         ]
         return f"PagedKVCache({', '.join(parts)})"
@@ -199,7 +205,7 @@ class PagedKVCache:
         Raises
         ------
         DuplicateSequenceError
-            A sequence has this id. Nothing was changed, here and below.
+            A sequence has this id.
         OutOfBlocksError
             The pool has too few free blocks above the watermark.
         TypeError, ValueError
@@ -241,7 +247,7 @@ class PagedKVCache:
         Raises
         ------
         UnknownSequenceError, SwappedSequenceError
-            No sequence in the pool has this id. Nothing was changed, here and below.
+            No sequence in the pool has this id.
         OutOfBlocksError
             The pool has too few free blocks.
         TypeError, ValueError
@@ -273,7 +279,7 @@ class PagedKVCache:
         Raises
         ------
         OutOfBlocksError
-            The pool has too few free blocks. Nothing was changed, here and below.
+            The pool has too few free blocks.
         SwappedSequenceError
             The sequence is swapped out.
         TypeError, ValueError
@@ -380,7 +386,7 @@ class PagedKVCache:
         Raises
         ------
         UnknownSequenceError
-            No sequence has this id. Nothing was changed, here and below.
+            No sequence has this id.
         OutOfBlocksError
             The pool has too few free blocks.
         ValueError
@@ -388,7 +394,7 @@ class PagedKVCache:
         """
         if self.allocator.is_swapped(seq_id) and seq_id not in self._swapped:
             raise ValueError(
-                f"seq_id must be swapped out by this cache, not by its allocator alone, got {seq_id!r}"
+                f"seq_id must be swapped out by this cache, not by its allocator alone, got seq_id={seq_id!r}"
             )
         allocation = self.allocator.swap_in(seq_id)
         # Count from the end: the prefix cache may hold the first tokens, or a window may have released them.

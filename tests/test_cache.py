@@ -435,3 +435,5 @@ def test_repr_says_what_a_reader_wants():
     assert repr(many) == (
         "PagedKVCache(1 block of 8 tokens, 1 KV head x 32, 3 layers, bfloat16, HND, 1 free, target lockstep)"
     )
+    watched = pn.PagedKVCache(2, 8, 1, 32, prefix_caching=True, debug=True, target="lockstep")
+    assert repr(watched).endswith("2 free, prefix caching, debug, target lockstep)")

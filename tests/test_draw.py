@@ -259,6 +259,8 @@ def test_states_differ_by_more_than_colour():
 
 def test_a_picture_stands_alone(pool, tmp_path):
     picture = draw.BlockTables.of(pool)
+    with pytest.raises(ValueError, match=r"path must end in \.svg, got path=.*picture\.png"):
+        picture.save(tmp_path / "picture.png")
     picture.save(tmp_path / "picture.svg")
     text = (tmp_path / "picture.svg").read_text(encoding="utf-8")
     assert text == picture._repr_svg_() + "\n"

@@ -147,5 +147,13 @@ class Picture:
     _repr_svg_ = svg
 
     def save(self, path: str | Path) -> None:
-        """Write the picture to an SVG file."""
+        """Write the picture to a file.
+
+        Raises
+        ------
+        ValueError
+            The name of the file does not end in ``.svg``.
+        """
+        if Path(path).suffix != ".svg":
+            raise ValueError(f"path must end in .svg, got path={str(path)!r}")
         Path(path).write_text(self.svg() + "\n", encoding="utf-8")

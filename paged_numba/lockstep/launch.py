@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..draw.svg import plural
 from ..errors import LaunchError
 from .compiler.names import typed
 from .compiler.translate import translate
@@ -203,7 +204,7 @@ def launch(
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     if len(names) != len(args):
         raise LaunchError(
-            f"{function.__name__} takes {len(names)} arguments ({', '.join(names)}), got {len(args)}"
+            f"{function.__name__} takes {plural(len(names), 'argument')} ({', '.join(names)}), got {len(args)}"
         )
     machine = (
         ObservedMachine(listeners, grid, thread_block, shared_bytes)
