@@ -44,10 +44,9 @@ def fraction(name: str, value: Any) -> float:
     """Return a number in 0 .. 1 as a float."""
     if not is_number(value):
         raise TypeError(f"{name} must be a number, got {name}={value!r}")
-    number = float(value)
-    if not 0 <= number <= 1:
+    if not 0 <= value <= 1:
         raise ValueError(f"{name} must lie in 0 .. 1, got {name}={value}")
-    return number
+    return float(value)
 
 
 def truth(name: str, value: Any) -> bool:

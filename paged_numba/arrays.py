@@ -84,9 +84,9 @@ def as_array(array: Any, name: str = "array") -> Any:
         if _is_tensor(array):
             return _tensor_view(array)
         if hasattr(array, "__cuda_array_interface__"):
-            return array if hasattr(array, "shape") else _device_array(array)
+            return array if hasattr(array, "shape") and hasattr(array, "dtype") else _device_array(array)
         if hasattr(array, "__array_interface__"):
-            return array if hasattr(array, "shape") else np.asarray(array)
+            return array if hasattr(array, "shape") and hasattr(array, "dtype") else np.asarray(array)
         if hasattr(array, "__dlpack__") and not hasattr(array, "__lockstep_array__"):
             return _from_dlpack(array)
     except (BufferError, RuntimeError, TypeError) as error:
@@ -115,7 +115,7 @@ def on_host(array: Any, name: str = "array") -> Any:
     ValueError
         The rows of a list differ in length, or `array` is not an array.
     """
-    if type(array) is np.ndarray:
+    if type(array) is np.ndarray or array is None:
         return array
     if hasattr(array, "__cuda_array_interface__"):
         return _device_array(array).copy_to_host()

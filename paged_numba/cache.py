@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -446,7 +446,7 @@ class PagedKVCache:
         ------
         UnknownSequenceError, SwappedSequenceError
         """
-        return padded([self.allocator.block_table(seq_id) for seq_id in seq_ids])
+        return padded([self.allocator.block_table(seq_id) for seq_id in _ids(seq_ids)])
 
     def attend(
         self,
@@ -483,9 +483,7 @@ class PagedKVCache:
         TypeError, ValueError
             The query or an option is invalid.
         """
-        if isinstance(seq_ids, str):
-            raise TypeError(f"seq_ids must be a sequence of ids, got seq_ids={seq_ids!r}")
-        seq_ids = list(seq_ids)
+        seq_ids = _ids(seq_ids)
         seq_lens = np.array([self.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
         rows = getattr(query, "shape", (None,))[:1]
         if cu_seqlens_q is None and rows != (len(seq_ids),):
@@ -541,3 +539,10 @@ class PagedKVCache:
             launches.write(key, value, self._layer(layer), allocation.slots, self.target)
         if seq_id not in self._unwritten:
             self.allocator.commit(seq_id)
+
+
+def _ids(seq_ids: Any) -> list[Hashable]:
+    """Return the ids of sequences as a list; a single string is one id, and refused."""
+    if isinstance(seq_ids, str) or not isinstance(seq_ids, Iterable):
+        raise TypeError(f"seq_ids must be a sequence of ids, got seq_ids={seq_ids!r}")
+    return list(seq_ids)

@@ -47,7 +47,7 @@ def resolve(target: str = "auto") -> str:
     asked, source = target, "target"
     if target == "auto" and os.environ.get(ENVIRONMENT):
         asked, source = os.environ[ENVIRONMENT], ENVIRONMENT
-    if asked not in TARGETS:
+    if not isinstance(asked, str) or asked not in TARGETS:
         raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
     if asked == "auto":
         if simulator_enabled():

@@ -261,7 +261,7 @@ def _read_csv(path: Path, text: str) -> Trace:
         raise InputError(f"{path}: a trace must hold at least one request, got none{failed}")
     prompt_lens, output_lens = np.array(lens, np.int64).T
     arrivals = None if time_at is None else np.array([(time - times[0]) / 10**9 for time in times])
-    return Trace(path.name, arrivals, prompt_lens, output_lens, num_failed=num_failed)
+    return Trace(_printable(path.name), arrivals, prompt_lens, output_lens, num_failed=num_failed)
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -374,7 +374,7 @@ def _read_mooncake(path: Path, text: str) -> Trace:
             hash_ids.append(np.array(ids, np.int64))
     seconds = (np.array(times, np.float64) - times[0]) / 1000
     prompt_lens, output_lens = np.array(lens, np.int64).T
-    return Trace(path.name, seconds, prompt_lens, output_lens, hash_ids)
+    return Trace(_printable(path.name), seconds, prompt_lens, output_lens, hash_ids)
 
 
 def _record(path: Path, number: int, line: str) -> tuple[float, int, int, list[int]]:
@@ -411,3 +411,8 @@ def _record(path: Path, number: int, line: str) -> tuple[float, int, int, list[i
 
 def _refuse(path: Path, line: int, requirement: str, got: str) -> NoReturn:
     raise InputError(f"{path}, line {line}: {requirement}, got {got}") from None
+
+
+def _printable(name: str) -> str:
+    """Return a file's name with ``?`` for bytes that are not UTF-8, which no text can hold."""
+    return name.encode("utf-8", "replace").decode("utf-8")

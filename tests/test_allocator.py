@@ -254,3 +254,8 @@ def test_check_finds_each_broken_invariant_of_the_prefix_cache(corrupt, message)
     corrupt(pool._prefixes)
     with pytest.raises(AssertionError, match=message):
         pool.check()
+
+
+def test_a_watermark_beyond_any_float_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"watermark must lie in 0 \.\. 1"):
+        BlockAllocator(2, 2, watermark=10**400)

@@ -130,6 +130,15 @@ class Foreign:
         return self.array.__array_interface__
 
 
+def test_an_array_without_a_dtype_is_taken_by_its_interface():
+    class Shaped(Foreign):
+        shape = (3,)
+
+    adopted = arrays.as_array(Shaped(np.arange(3)))
+    assert isinstance(adopted, np.ndarray)
+    assert adopted.tolist() == [0, 1, 2]
+
+
 def test_each_array_is_adopted_once():
     query, key, value, *caches = operands("float32", "NHD")
     operations = {

@@ -371,7 +371,8 @@ def test_a_sequence_that_the_allocator_swapped_out_is_refused():
     subject.add("a", *tokens(6))
     subject.allocator.swap_out("a")
     with pytest.raises(
-        ValueError, match="seq_id must be swapped out by this cache, not by its allocator alone, got seq_id='a'"
+        ValueError,
+        match="seq_id must be swapped out by this cache, not by its allocator alone, got seq_id='a'",
     ):
         subject.swap_in("a")
     assert subject.allocator.is_swapped("a")

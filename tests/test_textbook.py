@@ -1,6 +1,7 @@
 """The first kernel that a learner reads, and launching kernels by hand."""
 
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -173,3 +174,12 @@ def test_profile_of_a_users_file_takes_an_exported_kernel(tmp_path, capsys):
     )
     assert cli.main(["profile", f"{script}::copy"]) == 0
     assert "copy_blocks_kernel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [name for name in kernels.__all__ if name != "Kernel"])
+def test_kernels_are_pickled_by_name(name):
+    kernel = getattr(kernels, name)
+    assert pickle.loads(pickle.dumps(kernel)) is kernel
+    if name.endswith("_for"):
+        made = kernel(1, 64)
+        assert pickle.loads(pickle.dumps(made)) is made

@@ -6,6 +6,7 @@ import gzip
 import inspect
 import io
 import json
+import os
 import re
 import sys
 import types
@@ -587,3 +588,13 @@ def test_help_says_which_formats_a_trace_may_have(capsys, command):
     text = " ".join(capsys.readouterr().out.split())
     for name in ("Azure", "BurstGPT", "Mooncake", "gzip", "GeneratedTokens", "Response tokens", "hash_ids"):
         assert name in text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are Unicode on Windows")
+def test_a_file_name_that_is_no_text_is_shown_with_question_marks(tmp_path):
+    path = tmp_path / os.fsdecode(b"b\xffd.csv")
+    try:
+        path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,5\n", encoding="utf-8")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert traces.read(path).name == "b?d.csv"

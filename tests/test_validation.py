@@ -142,6 +142,12 @@ BAD = [
     (pn.write_kv, "value_cache", read_only(5, 8, 2, 4), ValueError, "value_cache must be writable"),
     (pn.copy_blocks, "value_cache", read_only(5, 8, 2, 4), ValueError, "value_cache must be writable"),
     (pn.paged_attention, "out", np.zeros((2, 4, 4)), TypeError, "out must have dtype float32"),
+    (pn.write_kv, "slot_mapping", None, TypeError, "slot_mapping must be an array, got NoneType"),
+    (pn.gather_kv, "block_table", None, TypeError, "block_table must be an array, got NoneType"),
+    (pn.copy_blocks, "block_pairs", None, TypeError, "block_pairs must be an array, got NoneType"),
+    (pn.paged_attention, "block_tables", None, TypeError, "block_tables must be an array, got NoneType"),
+    (pn.paged_attention, "scale", 10**400, ValueError, "scale must be a finite float32 or None"),
+    (pn.paged_attention, "softcap", 10**400, ValueError, "softcap must be a positive float32 or None"),
     (pn.paged_attention, "algorithm", "fast", ValueError, "algorithm must be one of auto, naive, warp, block, tile, split, cascade, got algorithm='fast'"),
     (pn.paged_attention, "num_splits", 2, ValueError,
      "num_splits must be None unless algorithm='split', got num_splits=2 and algorithm='auto'"),
@@ -264,3 +270,26 @@ def test_integers_of_any_type_are_taken(number):
         ours = pn.paged_attention(**arguments, **{name: number}, algorithm=algorithm, target=TARGET)
         right = pn.paged_attention(**arguments, **{name: 3}, algorithm=algorithm, target=TARGET)
         np.testing.assert_array_equal(ours, right)
+
+
+def test_an_empty_batch_takes_an_empty_out():
+    query, caches = np.zeros((0, 4, 8), F32), np.zeros((2, 2, 4, 2, 8), F32)
+    out = np.zeros((0, 4, 8), F32)
+    tables = np.zeros((0, 1), np.int32)
+    assert pn.paged_attention(query, *caches, tables, [], out=out, target=TARGET) is out
+
+
+@pytest.mark.parametrize("target", [["lockstep"], np.array(["lockstep"]), None, 1])
+def test_a_target_that_is_no_name_is_refused_by_name(target):
+    with pytest.raises(ValueError, match="target must be one of auto, cuda, lockstep, cudasim, got target="):
+        pn.targets.resolve(target)
+    with pytest.raises(ValueError, match="target must be one of cuda, lockstep, cudasim, got target="):
+        pn.plan.choose([1], [0, 1], num_q_heads=8, num_kv_heads=2, multiprocessors=1, target=target)
+
+
+@pytest.mark.parametrize("seq_ids", [None, "a", 3])
+def test_ids_that_are_no_sequence_are_refused_by_name(seq_ids):
+    cache = pn.PagedKVCache(2, 4, 1, 2, target=TARGET)
+    for ask in (cache.block_tables, lambda ids: cache.attend(ids, np.ones((1, 1, 2), F32))):
+        with pytest.raises(TypeError, match="seq_ids must be a sequence of ids, got seq_ids="):
+            ask(seq_ids)

@@ -68,11 +68,17 @@ class Kernel:
         The undecorated Python function.
     """
 
-    def __init__(self, numba_kernel: Any) -> None:
+    def __init__(self, numba_kernel: Any, made_by: tuple[Any, ...] | None = None) -> None:
         self.numba_kernel = numba_kernel
         # `fn` is the simulator's name for it.
         self.py_func = getattr(numba_kernel, "py_func", None) or numba_kernel.fn
         functools.update_wrapper(self, self.py_func)
+        self.__module__ = __name__
+        self._made_by = made_by
+
+    def __reduce__(self) -> Any:
+        # By name, or by the function that made it and its arguments.
+        return self.py_func.__name__ if self._made_by is None else self._made_by
 
     def __getitem__(self, configuration: Any) -> Any:
         return self._on_target()[configuration]
@@ -101,10 +107,12 @@ def _launchable(numba_kernel: Any) -> Kernel:
 
 @functools.cache
 def _maker(make: Any) -> Any:
-    @functools.wraps(make)
-    def make_launchable(*args: Any, **kwargs: Any) -> Kernel:
-        return _launchable(make(*args, **kwargs))
+    @functools.cache
+    def make_launchable(*sizes: int) -> Kernel:
+        return Kernel(make(*sizes), (make_launchable, sizes))
 
+    functools.update_wrapper(make_launchable, make)
+    make_launchable.__module__ = __name__
     return make_launchable
 
 

@@ -334,7 +334,7 @@ def _reals(name: str, given: Any) -> Any:
 
 
 def _is_float32(number: Any) -> bool:
-    return is_number(number) and abs(float(number)) <= _LARGEST_FLOAT
+    return is_number(number) and abs(number) <= _LARGEST_FLOAT
 
 
 # Static checks of one array.
@@ -404,7 +404,9 @@ def _writable(name: str, array: Any) -> None:
         return
     if not array.flags.writeable:
         raise ValueError(f"{name} must be writable, got a read-only array")
-    if any(size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)):
+    if array.size and any(
+        size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)
+    ):
         raise ValueError(f"{name} must have memory for each element, got {name}.strides={array.strides}")
 
 
