@@ -16,7 +16,7 @@ from .allocator.token_ids import TokenIds
 from .arguments import truth
 from .arrays import ArrayLike, IntegersLike, as_array, beside, storage, to_host
 from .cache_debug import CacheWatch
-from .draw.svg import plural
+from .draw.text import plural
 from .ops import adopt, checks, launches, layouts
 from .ops.attention import AttentionOptions
 

@@ -1,6 +1,5 @@
 """The cache: allocator, kernels and dense attention in step, and failures that change nothing."""
 
-import doctest
 import inspect
 
 import numpy as np
@@ -9,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import paged_numba as pn
-import paged_numba.cache
 from paged_numba.ops import checks
 from paged_numba.ops.attention import AttentionOptions
 from paged_numba.testing.machines import cache_machine
@@ -24,11 +22,6 @@ def tokens(count, seed=0):
 
 def cache(num_blocks=3):
     return pn.PagedKVCache(num_blocks, 4, num_kv_heads=2, head_dim=3, target="lockstep")
-
-
-def test_docstring_example():
-    assert doctest.testmod(paged_numba.cache).failed == 0
-    assert doctest.testmod(paged_numba.cache).attempted > 0
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..arguments import fraction, hashable, integer, not_negative, positive, truth
 from ..draw.block_tables import BlockTables
-from ..draw.svg import plural
+from ..draw.text import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
 from . import invariants
 from .allocation import Allocation, AllocatorStats

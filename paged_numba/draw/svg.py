@@ -31,11 +31,6 @@ def owner_fill(number: int) -> str:
     return f"url(#hatch{number % HATCHINGS})"
 
 
-def plural(count: int, noun: str) -> str:
-    """Return ``1 sector``, ``2 sectors``."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 class Drawing:
     """Shapes on a page, in pixels; x grows to the right, y downwards."""
 

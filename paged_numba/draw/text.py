@@ -147,3 +147,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 sector``, ``2 sectors``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")

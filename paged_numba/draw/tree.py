@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .protocols import Access
-from .svg import Drawing, Picture, plural
+from .svg import Drawing, Picture
+from .text import plural
 
 
 @dataclass(frozen=True)

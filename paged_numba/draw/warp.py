@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .protocols import Access
-from .svg import Drawing, Picture, plural
+from .svg import Drawing, Picture
+from .text import plural
 
 _SECTOR, _LINE = 32, 128
 _USED, _WASTED = "#56b4e9", "url(#hatch1)"

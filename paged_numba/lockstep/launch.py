@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..draw.svg import plural
+from ..draw.text import plural
 from ..errors import LaunchError
 from .compiler.names import typed
 from .compiler.translate import translate

@@ -30,12 +30,8 @@ def write(key: Any, value: Any, caches: Caches, slots: Any, target: str) -> None
     from ..kernels.write_kv import write_kv_kernel
     from ..kernels.write_kv_packed import write_kv_packed_kernel
 
-    num_tokens = key.shape[0]
-    if num_tokens:
-        kernel = write_kv_packed_kernel if caches.layout == "packed" else write_kv_kernel
-        over_heads, threads = _copy_configuration(caches)
-        arguments = (key, value, *caches.for_kernels, slots)
-        targets.launch(kernel, (num_tokens, over_heads), threads, *arguments, target=target)
+    kernel = write_kv_packed_kernel if caches.layout == "packed" else write_kv_kernel
+    _move_tokens(kernel, key, value, caches, slots, target)
 
 
 def gather(key: Any, value: Any, caches: Caches, block_table: Any, target: str) -> None:
@@ -43,11 +39,16 @@ def gather(key: Any, value: Any, caches: Caches, block_table: Any, target: str) 
     from ..kernels.gather_kv import gather_kv_kernel
     from ..kernels.gather_kv_packed import gather_kv_packed_kernel
 
+    kernel = gather_kv_packed_kernel if caches.layout == "packed" else gather_kv_kernel
+    _move_tokens(kernel, key, value, caches, block_table, target)
+
+
+def _move_tokens(kernel: Any, key: Any, value: Any, caches: Caches, places: Any, target: str) -> None:
+    """Launch a kernel that moves tokens between dense arrays and the cache, whose places are slots or a block table."""
     num_tokens = key.shape[0]
     if num_tokens:
-        kernel = gather_kv_packed_kernel if caches.layout == "packed" else gather_kv_kernel
         over_heads, threads = _copy_configuration(caches)
-        arguments = (key, value, *caches.for_kernels, block_table)
+        arguments = (key, value, *caches.for_kernels, places)
         targets.launch(kernel, (num_tokens, over_heads), threads, *arguments, target=target)
 
 

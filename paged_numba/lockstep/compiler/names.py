@@ -17,7 +17,7 @@ from ...errors import UnsupportedConstructError
 from ..language.functions import as_dtype
 from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, PREFIXES, intrinsic_of, path_of
-from ..machine.lanes import WARP_SIZE
+from ..machine.lanes import WARP_SIZE, file_name
 from . import analysis
 
 PLAIN_NUMBERS = (bool, int, float, complex)
@@ -91,9 +91,8 @@ class Names:
             what = _IN_WORDS.get(name, name)
             if isinstance(node, (ast.expr, ast.stmt)):
                 what += f" (`{ast.unparse(node).splitlines()[0]}`)"
-        file = self.file.replace("\\", "/").rsplit("/", 1)[-1]
         return UnsupportedConstructError(
-            f"the lockstep machine does not run {what}, {file}:{getattr(node, 'lineno', '?')}"
+            f"the lockstep machine does not run {what}, {file_name(self.file)}:{getattr(node, 'lineno', '?')}"
         )
 
     # The meaning of a name.

@@ -128,8 +128,12 @@ def source_line() -> str:
         frame = frame.f_back
     if frame is None:
         return "host"
-    file = str(frame.f_globals[SOURCE_MARK]).replace("\\", "/").rsplit("/", 1)[-1]
-    return f"{file}:{frame.f_lineno}"
+    return f"{file_name(frame.f_globals[SOURCE_MARK])}:{frame.f_lineno}"
+
+
+def file_name(path: str) -> str:
+    """Return the name of a source file without its folders, on any operating system."""
+    return path.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 # Launches repeat their configurations, and lane values never change in place: the functions below are cached.

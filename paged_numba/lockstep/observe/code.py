@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..machine.lanes import file_name
+
 
 @dataclass(frozen=True, eq=False)
 class CodeFunction:
@@ -36,7 +38,7 @@ class CodeFunction:
     @property
     def short_file(self) -> str:
         """The file without its folders."""
-        return self.file.replace("\\", "/").rsplit("/", 1)[-1]
+        return file_name(self.file)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
