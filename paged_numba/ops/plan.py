@@ -186,11 +186,11 @@ def choose(
         raise ValueError(
             f"cu_seqlens_q must have shape [{len(seq_lens) + 1}] (len(seq_lens) + 1), got {len(cu_seqlens_q)} numbers"
         )
-    if isinstance(target, str) and target in FASTEST:
+    if not isinstance(target, str) or target not in ("cuda", *FASTEST):
+        raise ValueError(f"target must be one of cuda, {', '.join(FASTEST)}, got target={target!r}")
+    if target in FASTEST:
         algorithm = FASTEST[target]
         return Choice(algorithm, 1, f"{algorithm} is the fastest algorithm on the target {target}")
-    if not isinstance(target, str) or target != "cuda":
-        raise ValueError(f"target must be one of cuda, {', '.join(FASTEST)}, got target={target!r}")
     chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
     per_tile = tokens_per_tile(num_q_heads // num_kv_heads)
     tiles = int((-(-chunks // per_tile)).sum())
