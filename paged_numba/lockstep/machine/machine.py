@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import LaunchError
 from .barriers import Rendezvous
+from .identity import IdentityMap
 from .lanes import Dim3, Lanes, source_line
 from .local_memory import LocalArray
 from .masks import Mask
@@ -72,7 +73,7 @@ class Machine(Lanes):
         super().__init__(blocks_per_grid, threads_per_block, columns)
         self.shared_bytes = shared_bytes
         self.rendezvous: Rendezvous | None = None
-        self._constants: dict[int, LaneArray] = {}
+        self._constants: IdentityMap[LaneArray] = IdentityMap()
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
         """Start the thread blocks ``first .. first + count - 1``, with no lane exited and with fresh memory.
@@ -154,11 +155,12 @@ class Machine(Lanes):
 
     def constant(self, name: str, array: Any) -> LaneArray:
         """Return a read-only view of a host array that the kernel refers to as a global."""
-        if id(array) not in self._constants:
-            frozen = np.asarray(array).view()
-            frozen.flags.writeable = False
-            self._constants[id(array)] = self.array_type.of(self, name, frozen)
-        return self._constants[id(array)]
+        known = self._constants.get(array)
+        if known is not None:
+            return known
+        frozen = np.asarray(array).view()
+        frozen.flags.writeable = False
+        return self._constants.setdefault(array, self.array_type.of(self, name, frozen))
 
 
 def row_size(size: int, dtype: np.dtype[Any]) -> int:
