@@ -260,6 +260,7 @@ class Expressions:
                 arguments.append(self.text(bound.arguments[name]))
             else:
                 arguments.append(self.names.frozen(node, parameter.default))
+        self.names.callees.append(function)
         return call("call_device", self.names.constant(function), "_rt", "_m", *arguments)
 
     # Iterables of a `for`.

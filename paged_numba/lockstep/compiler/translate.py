@@ -8,9 +8,6 @@ numbers of the kernel, so that errors and tracebacks point into the kernel.
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
-import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,13 +21,10 @@ from .analysis import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .loops import Loops
 from .names import Names, decorated_function
+from .source import Source
 
 LaneFunction = Callable[..., Any]
 """A translated function: ``function(machine, mask, *arguments)``."""
-
-_translated: weakref.WeakKeyDictionary[Any, dict[tuple[bool, type], Translation]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 class Translation(NamedTuple):
@@ -57,13 +51,22 @@ def translate(
     Raises
     ------
     UnsupportedConstructError
-        If the source cannot be read, or uses Python that the machine does not run.
+        If the source of the function, or of a device function that it calls, cannot be read, has changed since it
+        was imported, or uses Python that the machine does not run.
     """
-    versions = _translated.setdefault(function, {})
+    source = Source.of(function)
+    known = source.translations
     key = kernel, writer or FunctionWriter
-    if key not in versions:
-        versions[key] = _translate(function, *key)
-    return versions[key]
+    if key not in known:
+        known[key], callees = _translate(source, *key)
+        try:
+            # Now, since Numba compiles them with the kernel: before anything runs, with the globals of this moment.
+            for callee in callees:
+                translate(callee, writer=writer)
+        except BaseException:
+            del known[key]
+            raise
+    return known[key]
 
 
 def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
@@ -91,22 +94,11 @@ def lane_program(function: Any) -> str:
     return translate(decorated_function(function) or function, kernel=True).text
 
 
-def _translate(function: Any, kernel: bool, writer_type: type[FunctionWriter]) -> Translation:
-    try:
-        lines, first = inspect.getsourcelines(function)
-        file = inspect.getsourcefile(function) or "<unknown>"
-    except (OSError, TypeError) as error:
-        raise UnsupportedConstructError(
-            f"the source of {getattr(function, '__name__', function)!r} must be readable: {error}"
-        ) from None
-    tree = ast.parse(textwrap.dedent("".join(lines)))
-    ast.increment_lineno(tree, first - 1)
-    definition = tree.body[0]
-    if not isinstance(definition, ast.FunctionDef):
-        raise UnsupportedConstructError(
-            f"a kernel must be written with def, got {type(definition).__name__}, {file}:{first}"
-        )
-    writer = writer_type(Names(function, definition, file), definition, kernel)
+def _translate(
+    source: Source, kernel: bool, writer_type: type[FunctionWriter]
+) -> tuple[Translation, list[Any]]:
+    """Translate a function; return its translation and the device functions that it calls."""
+    writer = writer_type(Names(source), source.definition, kernel)
     text, numbers = writer.write()
     program = ast.parse(text)
     for node in ast.walk(program):
@@ -114,13 +106,13 @@ def _translate(function: Any, kernel: bool, writer_type: type[FunctionWriter]) -
             place = numbers[node.lineno - 1]
             node.lineno = node.end_lineno = place
             node.col_offset = node.end_col_offset = 0
-    program_globals = {**writer.vocabulary, **writer.names.constants, SOURCE_MARK: file}
+    program_globals = {**writer.vocabulary, **writer.names.constants, SOURCE_MARK: source.file}
     namespace = dict(program_globals)
-    exec(compile(program, file, "exec"), namespace)
-    translated = namespace[definition.name]
+    exec(compile(program, source.file, "exec"), namespace)
+    translated = namespace[source.definition.name]
     # A kernel may have the name of a function that its program calls, such as `add` or `load`.
     namespace.update(program_globals)
-    return Translation(translated, text)
+    return Translation(translated, text), writer.names.callees
 
 
 class FunctionWriter(Loops):
@@ -145,8 +137,7 @@ class FunctionWriter(Loops):
         arguments = self.definition.args
         if arguments.vararg or arguments.kwarg:
             raise self.unsupported(self.definition, "*args and **kwargs in a kernel")
-        parameters = [argument.arg for argument in arguments.posonlyargs + arguments.args]
-        parameters += [argument.arg for argument in arguments.kwonlyargs]
+        parameters = analysis.parameters(self.definition)
         self.emit(f"def {self.definition.name}({', '.join(['_rt', '_m', *(f'v_{p}' for p in parameters)])}):")
         self.depth += 1
         self.emit("_h0 = _m")

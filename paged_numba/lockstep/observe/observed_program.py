@@ -203,7 +203,7 @@ class ObservedWriter(FunctionWriter):
 
     def __init__(self, names: Names, definition: ast.FunctionDef, kernel: bool) -> None:
         super().__init__(names, definition, kernel)
-        self.code = CodeFunction.of(names.function)
+        self.code = CodeFunction.of(names.source)
         self.code_lines: dict[tuple[int, bool], CodeLine] = {}
 
     def begin(self, statement: ast.stmt) -> None:
