@@ -16,6 +16,7 @@ from ..draw.text import plural
 from ..errors import LaunchError
 from .compiler.names import typed
 from .compiler.translate import translate
+from .language.signatures import as_declared, signatures_of
 from .machine.lanes import Dim3
 from .machine.machine import Machine
 from .machine.schedule import in_turns
@@ -197,6 +198,7 @@ def launch(
         raise LaunchError(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
+    declared = signatures_of(kernel)
     listeners = observers(args)
     program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
     code = inspect.unwrap(function).__code__
@@ -213,7 +215,8 @@ def launch(
     )
 
     def arguments(machine: Machine) -> list[Any]:
-        return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
+        given = [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
+        return as_declared(declared, names, given) if declared else given
 
     settings = _options.get()
     if settings.order == "together" or listeners:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS
+from ..language.signatures import Signature, signatures_of
 from ..machine.machine import Site
 from . import analysis
 from .names import PLAIN_NUMBERS, Names, decorated_function, typed
@@ -210,7 +211,7 @@ class Expressions:
             return self._declaration(node, found.path)
         function = decorated_function(found.value)
         if function is not None and found.path not in INTRINSICS:
-            return self._device_call(node, function)
+            return self._device_call(node, function, signatures_of(found.value))
         intrinsic = self.names.intrinsic(node.func)
         if intrinsic is None:
             callee = ast.unparse(node.func)
@@ -248,7 +249,7 @@ class Expressions:
             return call("_rt.shared_array", site, shape, dtype_text)
         return call("_rt.local_array", "_m", site, shape, dtype_text)
 
-    def _device_call(self, node: ast.Call, function: Any) -> str:
+    def _device_call(self, node: ast.Call, function: Any, declared: list[Signature]) -> str:
         signature = inspect.signature(function)
         try:
             bound = signature.bind(*node.args, **{str(k.arg): k.value for k in node.keywords})
@@ -261,7 +262,13 @@ class Expressions:
             else:
                 arguments.append(self.names.frozen(node, parameter.default))
         self.names.callees.append(function)
-        return call("call_device", self.names.constant(function), "_rt", "_m", *arguments)
+        text = self.names.constant(function)
+        if not declared:
+            return call("call_device", text, "_rt", "_m", *arguments)
+        inside = f"lambda *_a: call_device({text}, _rt, _m, *_a)"
+        return call(
+            "call_signed", self.names.constant(declared), repr(function.__name__), inside, *arguments
+        )
 
     # Iterables of a `for`.
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from ...errors import KernelError, UnsupportedConstructError
 from ..language.control import NAMES
+from ..language.signatures import call_signed
 from ..machine.lanes import SOURCE_MARK
 from ..machine.machine import Machine
 from ..machine.masks import Mask
@@ -128,7 +129,7 @@ class FunctionWriter(Loops):
         **NAMES,
         **{
             value.__name__: value
-            for value in (KernelError, NotAtOnceError, accumulate, at_once, call_device, latest)
+            for value in (KernelError, NotAtOnceError, accumulate, at_once, call_device, call_signed, latest)
         },
     }
 

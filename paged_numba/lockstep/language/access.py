@@ -49,7 +49,7 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
         if value.dtype.names is not None and name in value.dtype.names:
             return load(mask, value, name)
         if name == "strides":
-            return tuple(np.int64(s * value.dtype.itemsize) for s in value.strides)
+            return tuple(np.int64(s * value.buffer.strides[0]) for s in value.strides)
         if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T", "reshape"):
             return getattr(value, name)
     elif isinstance(value, np.dtype):

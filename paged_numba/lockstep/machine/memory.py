@@ -125,7 +125,7 @@ class LaneArray:
             shape = shape[0]
         wanted = [int(n) for n in shape]
         size = int(self.size)
-        if self.strides != contiguous_strides(self.lengths):
+        if self.strides != contiguous_strides(self.lengths) or self.buffer.strides[0] != self.dtype.itemsize:
             raise KernelError(f"reshape needs a C-contiguous array, got {self.name}, which is strided")
         if wanted.count(-1) == 1:
             wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
