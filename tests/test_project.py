@@ -69,10 +69,11 @@ LOCKSTEP_MAY_IMPORT = {
     "language": {"machine"},
     "compiler": {"machine", "language"},
     "observe": {"machine", "language", "compiler"},
-    "launch": {"machine", "language", "compiler", "observe"},
+    "failures": {"machine", "language"},
+    "launch": {"machine", "language", "compiler", "observe", "failures"},
     "profiler": {"machine", "language", "compiler", "observe", "launch"},
     "sanitizer": {"machine", "language", "compiler", "observe", "launch"},
-    "cuda": {"machine", "language", "compiler", "observe", "launch"},
+    "cuda": {"machine", "language", "compiler", "observe", "failures", "launch"},
     "__init__": {"machine", "compiler", "observe", "launch", "profiler", "sanitizer"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

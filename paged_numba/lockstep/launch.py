@@ -16,6 +16,7 @@ from ..draw.text import plural
 from ..errors import LaunchError
 from .compiler.names import typed
 from .compiler.translate import translate
+from .failures import hide, presentable
 from .language.signatures import as_declared, signatures_of
 from .machine.lanes import Dim3
 from .machine.machine import Machine
@@ -184,6 +185,19 @@ def launch(
     >>> values
     array([1, 2, 3, 4, 5])
     """
+    __tracebackhide__ = hide
+    try:
+        _launch(kernel, blocks_per_grid, threads_per_block, args, shared_bytes)
+    except Exception as error:
+        shown = presentable(error)
+        if shown is None:
+            raise
+        raise shown from shown.__cause__
+
+
+def _launch(
+    kernel: Any, blocks_per_grid: Any, threads_per_block: Any, args: tuple[Any, ...], shared_bytes: int
+) -> None:
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):
         raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
@@ -289,10 +303,13 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         return _argument(machine, name, np.asarray(value)) if isinstance(value, np.void) else value
     if isinstance(value, (bool, int, float, complex)):
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise LaunchError(f"{name} must fit in 64 bits, got {name}={value}")
         return typed(value)
     if isinstance(value, tuple):
-        return tuple(_argument(machine, f"{name}[{i}]", item) for i, item in enumerate(value))
-    if value is None or isinstance(value, str):
+        items = [_argument(machine, f"{name}[{i}]", item) for i, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if value is None:
         return value
     if hasattr(value, "__lockstep_array__"):
         return _argument(machine, name, value.__lockstep_array__)

@@ -64,6 +64,8 @@ class Names:
     ----------
     source : Source
         The kernel or device function.
+    kernel : bool
+        Whether it is a kernel.
 
     Attributes
     ----------
@@ -75,8 +77,9 @@ class Names:
         Values that the globals of the lane program must hold, by name.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, kernel: bool = False) -> None:
         self.source = source
+        self.kernel = kernel
         self.bound = analysis.variables(source.definition)
         self.file = source.file
         self.callees: list[Any] = []
@@ -175,7 +178,8 @@ class Names:
         if isinstance(value, PLAIN_NUMBERS):
             return self.constant(typed(value))
         if isinstance(value, tuple):
-            return "(" + "".join(f"{self.frozen(node, item)}, " for item in value) + ")"
+            maker = self.constant(type(value)._make) if hasattr(value, "_fields") else ""
+            return f"{maker}((" + "".join(f"{self.frozen(node, item)}, " for item in value) + "))"
         if isinstance(value, np.ndarray):
             return f"_rt.constant({ast.unparse(node)!r}, {self.constant(value)})"
         dtype = as_dtype(value)

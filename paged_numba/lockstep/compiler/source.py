@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UnsupportedConstructError
+from . import analysis
 
 _sources: weakref.WeakKeyDictionary[Any, Source] = weakref.WeakKeyDictionary()
 
@@ -50,8 +51,11 @@ class Source:
         The values of the names outside the function that it uses.
     attributes : dict
         The values of attributes of these names that have been resolved, by their text.
+    parameters : list of str
     translations : dict
         The function's lane programs; see `translate`.
+    notes : dict
+        Results of analyses of the function, by their names.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class Source:
         if found is None or not any(_same(code, self.code, found) for code in same_place):
             raise _changed(name, self.file)
         self.definition = found
+        self.parameters = analysis.parameters(found)
         end = found.end_lineno or found.lineno
         self.lines = tuple(text.split("\n")[self.first - 1 : end])
         # The table of sources must not keep a function alive, and the globals of its module do.
@@ -86,6 +91,7 @@ class Source:
         self.outer: dict[str, Any] = {}
         self.attributes: dict[str, Any] = {}
         self.translations: dict[Any, Any] = {}
+        self.notes: dict[str, Any] = {}
         for name, cell in zip(self.code.co_freevars, function.__closure__ or (), strict=True):
             # A cell that is still empty is an undefined name.
             with suppress(ValueError):

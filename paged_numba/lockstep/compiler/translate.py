@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from ...errors import KernelError, UnsupportedConstructError
 from ..language.control import NAMES
 from ..language.signatures import call_signed
-from ..machine.lanes import SOURCE_MARK
+from ..machine.lanes import SOURCE_MARK, file_name
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from . import analysis
@@ -99,14 +99,23 @@ def _translate(
     source: Source, kernel: bool, writer_type: type[FunctionWriter]
 ) -> tuple[Translation, list[Any]]:
     """Translate a function; return its translation and the device functions that it calls."""
-    writer = writer_type(Names(source), source.definition, kernel)
-    text, numbers = writer.write()
+    writer = writer_type(Names(source, kernel), source.definition, kernel)
+    try:
+        text, numbers = writer.write()
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        line = source.lines[writer.line - source.first].strip()
+        raise UnsupportedConstructError(
+            f"the lockstep machine does not run `{line}` ({error}), {file_name(source.file)}:{writer.line}"
+        ) from error
     program = ast.parse(text)
     for node in ast.walk(program):
         if isinstance(node, (ast.stmt, ast.expr)):
             place = numbers[node.lineno - 1]
             node.lineno = node.end_lineno = place
-            node.col_offset = node.end_col_offset = 0
+            # The whole line, so that tracebacks underline nothing.
+            line = source.lines[place - source.first]
+            node.col_offset = len(line) - len(line.lstrip())
+            node.end_col_offset = len(line.rstrip().encode())
     program_globals = {**writer.vocabulary, **writer.names.constants, SOURCE_MARK: source.file}
     namespace = dict(program_globals)
     exec(compile(program, source.file, "exec"), namespace)

@@ -30,6 +30,7 @@ from typing import Any, overload
 import numpy as np
 
 from ...errors import LaunchError
+from ..failures import hide
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
 from ..language.signatures import check_definition, signatures
 from ..launch import MAX_BLOCK_DIM, MAX_GRID_DIM, MAX_SHARED_BYTES, MAX_THREADS_PER_BLOCK, launch
@@ -132,6 +133,7 @@ class Kernel:
         shared_bytes = rest[1] if len(rest) == 2 else 0
 
         def call(*args: Any) -> None:
+            __tracebackhide__ = hide
             given = map(_unwrapped, args)
             launch(self, blocks_per_grid, threads_per_block, *given, shared_bytes=shared_bytes)
 

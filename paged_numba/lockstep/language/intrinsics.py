@@ -45,12 +45,23 @@ def _store_hinted(machine: Machine, mask: Mask, array: LaneArray, index: Any, va
 
 def _print(machine: Machine, mask: Mask, *values: Any) -> None:
     """``print`` in a kernel: a line for each active thread, in the order of thread blocks and threads."""
+    for value in values:
+        if not isinstance(value, (str, np.ndarray, np.generic)):
+            raise TypeError("print takes numbers and texts")
     for lane in np.flatnonzero(masks.lanes(mask, machine.shape)):
         line = (
             value if isinstance(value, str) else np.broadcast_to(value, machine.shape).flat[lane]
             for value in values
         )
         print(*line)
+
+
+def _smallest(first: Any, second: Any, *others: Any) -> Any:
+    return arithmetic.minimum(first, second, *others)
+
+
+def _largest(first: Any, second: Any, *others: Any) -> Any:
+    return arithmetic.maximum(first, second, *others)
 
 
 def floordiv(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
@@ -181,8 +192,8 @@ PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 # By identity, since a kernel may name an object that cannot be hashed.
 _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
     [
-        (min, Intrinsic(arithmetic.minimum)),
-        (max, Intrinsic(arithmetic.maximum)),
+        (min, Intrinsic(_smallest)),
+        (max, Intrinsic(_largest)),
         (abs, Intrinsic(functions.absolute)),
         (round, Intrinsic(functions.round_)),
         (int, Intrinsic(functions.int_)),

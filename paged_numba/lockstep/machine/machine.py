@@ -19,6 +19,9 @@ from .poison import poisoned
 STATIC_SHARED_LIMIT = 48 * 1024
 """Bytes of static shared memory that a thread block may declare (CUDA C++ Programming Guide, 20.2)."""
 
+LOCAL_LIMIT = 512 * 1024
+"""Bytes of local memory of a thread (CUDA C++ Programming Guide, Technical Specifications per Compute Capability)."""
+
 
 class Site:
     """A place in the source that declares shared or local memory, and the variable to which it assigns the array."""
@@ -139,6 +142,11 @@ class Machine(Lanes):
         """Return the local array declared at `site`, poisoned in the lanes that run the declaration."""
         lengths = _lengths(shape)
         size = math.prod(lengths)
+        if size * dtype.itemsize > LOCAL_LIMIT:
+            raise LaunchError(
+                f"local memory of a thread must be at most {LOCAL_LIMIT} bytes, got {size * dtype.itemsize} with "
+                f"shape={lengths} dtype={dtype}, {source_line()}"
+            )
         if site not in self._local:
             buffer = poisoned(self.num_lanes * size, dtype)
             self.local_bytes += buffer.nbytes

@@ -83,6 +83,13 @@ class LaneArray:
         """Wrap a NumPy array without a copy, whatever its strides."""
         return cls(machine, name, *flattened(array))
 
+    def __eq__(self, other: object) -> bool:
+        if other is None:
+            return False
+        raise TypeError("an array is no number")
+
+    __hash__ = object.__hash__
+
     # Attributes and methods that kernels use.
 
     @property
@@ -134,10 +141,21 @@ class LaneArray:
         return self.like(self.offset, tuple(wanted), contiguous_strides(tuple(wanted)), None)
 
     def field(self, name: str) -> LaneArray:
-        """Return the view of one field of a record array."""
-        return LaneArray(
-            self.machine, self.name, self.buffer[name], self.offset, self.lengths, self.strides, self.lead
-        )
+        """Return the view of one field of a record array; a field that is an array adds its axes."""
+        buffer, offset, strides = self.buffer[name], self.offset, self.strides
+        lengths = (*self.lengths, *buffer.shape[1:])
+        if buffer.ndim > 1:
+            step, inner = buffer.strides[0], buffer.strides[1:]
+            unit = math.gcd(step, *inner)
+            extent = 0 if 0 in buffer.shape else 1 + sum(
+                (n - 1) * (s // unit) for n, s in zip(buffer.shape, buffer.strides, strict=True)
+            )
+            buffer = np.lib.stride_tricks.as_strided(
+                buffer, (extent,), (unit,), writeable=buffer.flags.writeable
+            )
+            offset = offset * (step // unit)
+            strides = (*(s * (step // unit) for s in strides), *_in_elements(inner, unit))
+        return LaneArray(self.machine, self.name, buffer, offset, lengths, strides, self.lead)
 
     # Access.
 
