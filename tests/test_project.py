@@ -70,11 +70,12 @@ LOCKSTEP_MAY_IMPORT = {
     "compiler": {"machine", "language"},
     "observe": {"machine", "language", "compiler"},
     "failures": {"machine", "language"},
-    "launch": {"machine", "language", "compiler", "observe", "failures"},
+    "numba_typing": {"machine", "language", "compiler"},
+    "launch": {"machine", "language", "compiler", "observe", "failures", "numba_typing"},
     "profiler": {"machine", "language", "compiler", "observe", "launch"},
     "sanitizer": {"machine", "language", "compiler", "observe", "launch"},
     "cuda": {"machine", "language", "compiler", "observe", "failures", "launch"},
-    "__init__": {"machine", "compiler", "observe", "launch", "profiler", "sanitizer"},
+    "__init__": {"machine", "compiler", "observe", "numba_typing", "launch", "profiler", "sanitizer"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -21,6 +21,7 @@ from .language.signatures import as_declared, signatures_of
 from .machine.lanes import Dim3
 from .machine.machine import Machine
 from .machine.schedule import in_turns
+from .numba_typing import check_launch
 from .observe.observed_machine import ObservedMachine
 from .observe.observed_program import ObservedWriter
 from .observe.observer import observers
@@ -50,11 +51,15 @@ class Options:
         after the other from barrier to barrier, beginning with the first or the last one, as a GPU might.
         They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
         sanitized launches always run ``together``.
+    check_compiles : bool
+        Whether the first launch of a kernel with arguments of new types checks that Numba can compile it; see
+        `paged_numba.lockstep.check_compiles`.
 
     Raises
     ------
     ValueError
-        `max_lanes` or `memory_budget` is not a positive integer, or `order` is none of the above.
+        `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
+        `check_compiles` is no bool.
 
     See Also
     --------
@@ -64,12 +69,13 @@ class Options:
     --------
     >>> from paged_numba import lockstep
     >>> lockstep.Options(order="reverse")
-    Options(max_lanes=32768, memory_budget=268435456, order='reverse')
+    Options(max_lanes=32768, memory_budget=268435456, order='reverse', check_compiles=False)
     """
 
     max_lanes: int = 32768
     memory_budget: int = 256 * 2**20
     order: Order = "together"
+    check_compiles: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_lanes", "memory_budget"):
@@ -78,6 +84,8 @@ class Options:
                 raise ValueError(f"{name} must be a positive integer, got {name}={number!r}")
         if self.order not in get_args(Order):
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
+        if not isinstance(self.check_compiles, bool):
+            raise ValueError(f"check_compiles must be a bool, got check_compiles={self.check_compiles!r}")
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
@@ -212,6 +220,9 @@ def _launch(
         raise LaunchError(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
+    settings = _options.get()
+    if settings.check_compiles:
+        check_launch(kernel, args)
     declared = signatures_of(kernel)
     listeners = observers(args)
     program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
@@ -232,7 +243,6 @@ def _launch(
         given = [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
         return as_declared(declared, names, given) if declared else given
 
-    settings = _options.get()
     if settings.order == "together" or listeners:
         run_batch = _all_together(machine, program, arguments(machine))
     else:

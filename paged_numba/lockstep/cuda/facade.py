@@ -118,6 +118,7 @@ class Kernel:
         update_wrapper(self, function)
         self.py_func = function
         self.device = device
+        self.__lockstep_given__ = signature
         self.__lockstep_signatures__ = [] if signature is None else signatures(signature)
         check_definition(function, self.__lockstep_signatures__, device)
 

@@ -56,12 +56,14 @@ def _print(machine: Machine, mask: Mask, *values: Any) -> None:
         print(*line)
 
 
-def _smallest(first: Any, second: Any, *others: Any) -> Any:
-    return arithmetic.minimum(first, second, *others)
+def _extreme(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*values: Any) -> Any:
+        given = values[0] if len(values) == 1 and isinstance(values[0], tuple) else values
+        if len(values) == 1 and given is values or not given:
+            raise TypeError("min and max take a tuple, or at least two numbers")
+        return function(*given) if len(given) > 1 else given[0]
 
-
-def _largest(first: Any, second: Any, *others: Any) -> Any:
-    return arithmetic.maximum(first, second, *others)
+    return call
 
 
 def floordiv(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
@@ -192,8 +194,8 @@ PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 # By identity, since a kernel may name an object that cannot be hashed.
 _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
     [
-        (min, Intrinsic(_smallest)),
-        (max, Intrinsic(_largest)),
+        (min, Intrinsic(_extreme(arithmetic.minimum))),
+        (max, Intrinsic(_extreme(arithmetic.maximum))),
         (abs, Intrinsic(functions.absolute)),
         (round, Intrinsic(functions.round_)),
         (int, Intrinsic(functions.int_)),
