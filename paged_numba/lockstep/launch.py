@@ -222,7 +222,7 @@ def _launch(
         )
     settings = _options.get()
     if settings.check_compiles:
-        check_launch(kernel, args)
+        check_launch(kernel, tuple(map(_host_array, args)))
     declared = signatures_of(kernel)
     listeners = observers(args)
     program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
@@ -321,15 +321,22 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if value is None:
         return value
-    if hasattr(value, "__lockstep_array__"):
-        return _argument(machine, name, value.__lockstep_array__)
+    host = _host_array(value)
+    if host is not value:
+        return _argument(machine, name, host)
     if hasattr(value, "__cuda_array_interface__"):
         raise LaunchError(f"{name} must lie in host memory for the lockstep target, got an array on a GPU")
-    if hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__"):
-        return machine.argument(name, _shared_view(value))
     raise LaunchError(f"{name} must be an array or a number, got {type(value).__name__}")
 
 
-def _shared_view(value: Any) -> Any:
-    """Return a NumPy array over the memory of `value`, without a copy."""
-    return np.asarray(value) if hasattr(value, "__array_interface__") else np.from_dlpack(value)
+def _host_array(value: Any) -> Any:
+    """Return a NumPy array over the memory of an array in host memory, without a copy; anything else itself."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value
+    if hasattr(value, "__lockstep_array__"):
+        return value.__lockstep_array__
+    if hasattr(value, "__cuda_array_interface__"):
+        return value
+    if hasattr(value, "__array_interface__"):
+        return np.asarray(value)
+    return np.from_dlpack(value) if hasattr(value, "__dlpack__") else value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
-from types import CellType, FunctionType
+from types import CellType, FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from ..errors import CompilationError, LaunchError, TargetUnavailableError
@@ -226,7 +227,9 @@ def _check(numba: _Numba, function: Any, types: tuple[Any, ...]) -> None:
             with rebuilt.device_functions_are_only_typed():
                 result = rebuilt.typed(rebuilt.function(function), types)
         except Exception as error:
-            raise CompilationError(f"Numba cannot compile {text}: {_words(error)}, {_place(error, function)}") from error
+            walrus = any(isinstance(node, ast.NamedExpr) for node in ast.walk(Source.of(function).definition))
+            why = _words(error) + ("; Numba has no assignment expressions (:=)" if walrus else "")
+            raise CompilationError(f"Numba cannot compile {text}: {why}, {_place(error, function)}") from error
     if result.return_type != numba.types.none:
         raise CompilationError(f"Numba cannot compile {text}: a kernel must return nothing, got {result.return_type}")
 
@@ -260,12 +263,12 @@ class _Rebuilt:
     def value(self, value: Any) -> Any:
         """Return Numba's object for a name of the facade, or a kernel of it."""
         if hasattr(value, "__lockstep_signatures__"):
+            function = self.function(value.py_func)  # which makes a dispatcher for its recursive calls
             if value not in self.made:
                 options = {"device": value.device}
-                made = self.made[value] = self.numba.dispatcher.CUDADispatcher(
-                    self.function(value.py_func), targetoptions=options
-                )
+                made = self.numba.dispatcher.CUDADispatcher(function, targetoptions=options)
                 made.paged_numba_signatures = value.__lockstep_given__
+                self.made[value] = made
             return self.made[value]
         path = path_of(value)
         if path is None:
@@ -290,6 +293,7 @@ class _Rebuilt:
         numba, cls = self.numba, self.numba.dispatcher.CUDADispatcher
         original = cls.get_call_template
         known: dict[Any, Any] = {}
+        made: list[tuple[Any, Any]] = []
 
         def get_call_template(dispatcher: Any, args: Any, kws: Any) -> Any:
             compiler = getattr(dispatcher, "fold_argument_types", None) or dispatcher._compiler.fold_argument_types
@@ -312,6 +316,13 @@ class _Rebuilt:
                 if key not in known:
                     with dispatcher._compiling_counter:
                         known[key] = self.typed(py_func, types, result)
+                    if types not in dispatcher.overloads:
+                        # Recursion with other types asks for the name of the code that there would be.
+                        dispatcher.overloads[types] = SimpleNamespace(
+                            signature=known[key],
+                            fndesc=SimpleNamespace(modname="", qualname=py_func.__name__, uid=len(made)),
+                        )
+                        made.append((dispatcher, types))
                 found.append(known[key])
             template = numba.concrete("template", key=py_func.__name__, signatures=found)
             return template, pysig, args, {}
@@ -323,6 +334,8 @@ class _Rebuilt:
         try:
             yield
         finally:
+            for dispatcher, types in made:
+                del dispatcher.overloads[types]
             del cls.get_overload
             cls.get_call_template = original
 
@@ -353,14 +366,12 @@ def _is_numba_error(error: BaseException) -> bool:
 
 def _place(error: BaseException, function: Any) -> str:
     """Return the line at which Numba failed."""
-    file = function.__code__.co_filename
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     found = re.findall(r"(?:at|location:) (\S.*?) \((\d+)\)", text) or re.findall(r'File "(.*?)", line (\d+)', text)
     location = getattr(error, "loc", None)
-    if found:
-        file, line = found[-1]
-    elif location is not None and location.line:
-        file, line = location.filename, location.line
-    else:
-        line = function.__code__.co_firstlineno
+    places = [(file, int(line)) for file, line in found] + ([(location.filename, location.line)] if location else [])
+    code = function.__code__
+    file, line = next(
+        (place for place in reversed(places) if place[1]), (code.co_filename, code.co_firstlineno)
+    )
     return f"{file_name(file)}:{line}"

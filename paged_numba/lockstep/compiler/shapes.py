@@ -54,12 +54,15 @@ def _folded(text: str) -> Any:
 
 _LOADS = frozenset(("RESUME", "LOAD_CONST", "LOAD_SMALL_INT", "RETURN_VALUE", "RETURN_CONST"))
 
-Path = tuple[tuple[ast.AST, str], ...]
-"""The blocks around a statement, outermost first: each a compound statement and the name of its part."""
+Values = frozenset[ast.expr | ast.arg | None]
+"""What a variable may hold: expressions and parameters; None for anything else."""
+
+State = dict[str, Values] | None
+"""The values of each variable before a statement; None where no thread can come."""
 
 
 class Shapes:
-    """The literals of one function.
+    """The literals of one function: which assignments reach each statement, and which values are literals.
 
     Parameters
     ----------
@@ -69,48 +72,64 @@ class Shapes:
 
     def __init__(self, names: Names) -> None:
         self.names = names
-        self.bindings: list[tuple[str, Path, tuple[int, int], ast.expr | None]] = []
-        self.paths: dict[ast.AST, Path] = {}
-        self._walk(names.source.definition.body, ())
+        self.before: dict[ast.stmt, State] = {}
+        self.owners: dict[ast.AST, ast.stmt] = {}
+        self.active: set[ast.expr] = set()
+        self.leaving: list[tuple[list[State], list[State]]] = []
+        definition = names.source.definition
+        given = definition.args
+        arguments = (*given.posonlyargs, *given.args, *given.kwonlyargs)
+        self._run(definition.body, {argument.arg: frozenset((argument,)) for argument in arguments})
 
-    def _walk(self, statements: list[ast.stmt], path: Path) -> None:
+    # Which assignments reach a statement.
+
+    def _run(self, statements: list[ast.stmt], state: State) -> State:
         for statement in statements:
-            blocks: list[tuple[str, list[ast.stmt]]] = [
-                (part, getattr(statement, part))
-                for part in ("body", "orelse", "finalbody")
-                if isinstance(getattr(statement, part, None), list)
-            ]
-            inside = {node for _, block in blocks for child in block for node in ast.walk(child)}
-            for node in ast.walk(statement):
-                if node not in inside:
-                    self.paths[node] = path
-                    if isinstance(node, ast.NamedExpr):
-                        self.bindings.append((node.target.id, path, (node.lineno, node.col_offset), None))
-            self._bind(statement, path)
-            for part, block in blocks:
-                self._walk(block, (*path, (statement, part)))
+            if state is None:
+                break
+            state = self._step(statement, state)
+        return state
 
-    def _bind(self, statement: ast.stmt, path: Path) -> None:
-        place = statement.lineno, statement.col_offset
-        if isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                pairs: list[tuple[ast.expr, ast.expr | None]] = [(target, statement.value)]
-                if isinstance(target, ast.Tuple):
-                    values = getattr(statement.value, "elts", [None] * len(target.elts))
-                    pairs = list(zip(target.elts, values, strict=False))
-                for name, value in pairs:
-                    if isinstance(name, ast.Name):
-                        self.bindings.append((name.id, path, place, value))
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if statement.value is not None:
-                self.bindings.append((statement.target.id, path, place, statement.value))
-        elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
-            self.bindings.append((statement.target.id, path, place, None))
-        elif isinstance(statement, ast.For):
-            inner = (*path, (statement, "body"))
-            for node in ast.walk(statement.target):
-                if isinstance(node, ast.Name):
-                    self.bindings.append((node.id, inner, place, None))
+    def _step(self, statement: ast.stmt, state: dict[str, Values]) -> State:
+        blocks = [getattr(statement, part, []) for part in ("body", "orelse")]
+        inside = {node for block in blocks for child in block for node in ast.walk(child)}
+        own = [node for node in ast.walk(statement) if node not in inside]
+        self.owners.update(dict.fromkeys(own, statement))
+        self.before[statement] = state
+        if isinstance(statement, (ast.Return, ast.Raise)):
+            return None
+        if isinstance(statement, (ast.Break, ast.Continue)):
+            if self.leaving:
+                self.leaving[-1][isinstance(statement, ast.Continue)].append(state)
+            return None
+        bound = {node.target.id: frozenset((None,)) for node in own if isinstance(node, ast.NamedExpr)}
+        state = {**state, **bound, **_assigned(statement)}
+        if isinstance(statement, ast.If):
+            known = self._known(statement.test)
+            body, orelse = blocks
+            return _join(
+                [
+                    None if known is False else self._run(body, state),
+                    None if known is True else self._run(orelse, state),
+                ]
+            )
+        if isinstance(statement, (ast.For, ast.While)):
+            return self._loop(statement, state)
+        return state
+
+    def _loop(self, statement: ast.For | ast.While, state: dict[str, Values]) -> State:
+        head: State = state
+        while True:
+            self.before[statement] = head
+            self.leaving.append(([], []))
+            end = self._run(statement.body, head)
+            breaks, continues = self.leaving.pop()
+            joined = _join([head, end, *continues])
+            if joined == head:
+                return _join([self._run(statement.orelse, head), *breaks])
+            head = joined
+
+    # Which values are literals.
 
     def literal(self, node: ast.expr) -> Literal | None:
         """Return the value of an expression that Numba takes for a literal, else None."""
@@ -133,13 +152,26 @@ class Shapes:
             within = isinstance(place.value, int) and -len(values.value) <= place.value < len(values.value)
             return Literal(values.value[place.value] if within else None, values.needs | place.needs)
         if isinstance(node, ast.IfExp):
-            body, orelse = self.literal(node.body), self.literal(node.orelse)
-            if body is None or orelse is None:
-                return None
-            static = not any(isinstance(n, ast.Name) and n.id in self.names.bound for n in ast.walk(node.test))
             # Numba drops the branch that a constant condition never takes.
-            return body if body == orelse else Literal(None, body.needs | orelse.needs) if static else None
+            known = self._known(node.test)
+            if known is not None:
+                return self.literal(node.body if known else node.orelse)
+            body, orelse = self.literal(node.body), self.literal(node.orelse)
+            return body if body == orelse else None
         return None
+
+    def _known(self, test: ast.expr) -> bool | None:
+        """Return the value of a condition on constants, or None if it is another one."""
+        for node in ast.walk(test):
+            if isinstance(node, ast.Name):
+                if node.id in self.names.bound or self._outer(node) is None:
+                    return None
+            elif not isinstance(node, (ast.Constant, ast.Compare, ast.cmpop, ast.Load)):
+                return None
+        try:
+            return bool(eval(ast.unparse(test), {"__builtins__": {}}, self.names.source.outer))
+        except Exception:
+            return None
 
     def _outer(self, node: ast.Name) -> Literal | None:
         found = self.names.static(node)
@@ -149,28 +181,17 @@ class Shapes:
 
     def _variable(self, node: ast.Name) -> Literal | None:
         """Return the literal that a variable holds, if every assignment that may reach `node` gives it the same one."""
-        at, here = (node.lineno, node.col_offset), self.paths.get(node, ())
+        state = self.before.get(self.owners[node]) if node in self.owners else None
         values: list[Literal | None] = []
-        if node.id in self.names.source.parameters:
-            values.append(Literal(node.id, frozenset((node.id,))))
-        loops = [block for block in here if isinstance(block[0], (ast.For, ast.While))]
-        for name, path, place, value in self.bindings:
-            if name != node.id:
-                continue
-            after = place >= at
-            if after and not any(block in path for block in loops):
-                continue
-            apart = any(
-                mine[0] is other[0] and mine[1] != other[1] for mine, other in zip(here, path, strict=False)
-            )
-            if apart and not any(block in path for block in loops):
-                continue
-            if not after and path == here[: len(path)]:
-                values.clear()
-            cyclic = value is not None and any(
-                isinstance(part, ast.Name) and part.id == name for part in ast.walk(value)
-            )
-            values.append(None if value is None or cyclic else self.literal(value))
+        for value in (state or {}).get(node.id, frozenset((None,))):
+            if isinstance(value, ast.arg):
+                values.append(Literal(value.arg, frozenset((value.arg,))))
+            elif value is None:
+                return None
+            elif value not in self.active:  # around a loop, the other assignments decide
+                self.active.add(value)
+                values.append(self.literal(value))
+                self.active.discard(value)
         first = values[0] if values else None
         return first if all(value == first for value in values) else None
 
@@ -214,6 +235,32 @@ class Shapes:
                 f"a shape must not be negative, got `{ast.unparse(shape)}` = {found.value}, {where}"
             )
         return found
+
+
+def _assigned(statement: ast.stmt) -> dict[str, Values]:
+    """Return the variables that a statement assigns, or that a loop assigns before its body, with their values."""
+    pairs: list[tuple[ast.expr, ast.expr | None]] = []
+    if isinstance(statement, ast.Assign):
+        for target in statement.targets:
+            if isinstance(target, ast.Tuple):
+                values = getattr(statement.value, "elts", [None] * len(target.elts))
+                pairs += zip(target.elts, values, strict=False)
+            else:
+                pairs.append((target, statement.value))
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        pairs.append((statement.target, statement.value))
+    elif isinstance(statement, (ast.AugAssign, ast.For)):
+        pairs += [(node, None) for node in ast.walk(statement.target) if isinstance(node, ast.Name)]
+    return {name.id: frozenset((value,)) for name, value in pairs if isinstance(name, ast.Name)}
+
+
+def _join(states: list[State]) -> State:
+    found = [state for state in states if state is not None]
+    if not found:
+        return None
+    names = {name for state in found for name in state}
+    empty: Values = frozenset()
+    return {name: empty.union(*(state.get(name, empty) for state in found)) for name in names}
 
 
 class _Nothing(NamedTuple):
