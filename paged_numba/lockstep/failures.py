@@ -100,7 +100,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, AttributeError) and error.name is not None:
         return f"{kind_of(error.obj)} cannot be used there"
     lines = str(error).strip().splitlines() or ["no reason is known"]
-    return f"{_ARRAY.sub('array', lines[0])} ({type(error).__name__})"
-
-
-_ARRAY = re.compile(r"\b(Lane|Local|Observed)Array\b")
+    words = re.sub(r"\b(Lane|Local|Observed)Array\b", "array", lines[0])
+    # The function that takes or misses an argument has another name in the machine.
+    words = re.sub(r"^[\w.<>]+\(\) (?=takes|missing|got)", "the call ", words)
+    return f"{words} ({type(error).__name__})"

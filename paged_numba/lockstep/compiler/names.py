@@ -132,6 +132,11 @@ class Names:
             return Static(known[text], path_of(known[text]) or path)
         return None
 
+    def path(self, node: ast.expr) -> str | None:
+        """Return the path on ``cuda`` that an expression names, else None."""
+        found = self.static(node)
+        return None if found is None else found.path
+
     def intrinsic(self, node: ast.expr) -> Intrinsic | None:
         """Return the intrinsic that an expression names, else None."""
         found = self.static(node)

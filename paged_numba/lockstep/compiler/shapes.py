@@ -213,10 +213,10 @@ class Shapes:
         if found is None:
             parts = shape.elts if isinstance(shape, ast.Tuple) else [shape]
             wrong = next((part for part in parts if self._literal_here(part) is None), shape)
-            outside = not any(
-                isinstance(part, ast.Name)
-                and (part.id in self.names.bound or (self.names.static(part) or _NOTHING).path is not None)
+            outside = all(
+                self.names.path(part) is None and part.id not in self.names.bound
                 for part in ast.walk(wrong)
+                if isinstance(part, ast.Name)
             )
             text = ast.unparse(wrong)
             if outside:
@@ -261,13 +261,6 @@ def _join(states: list[State]) -> State:
     names = {name for state in found for name in state}
     empty: Values = frozenset()
     return {name: empty.union(*(state.get(name, empty) for state in found)) for name in names}
-
-
-class _Nothing(NamedTuple):
-    path: None = None
-
-
-_NOTHING = _Nothing()
 
 
 def _joined(parts: list[Literal | None]) -> Literal | None:
