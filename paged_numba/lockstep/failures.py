@@ -1,4 +1,4 @@
-"""Errors of kernels as their author sees them: any error of a lane program names the kernel's line and is a KernelError.
+"""Errors of kernels as their author sees them: each is a KernelError that names a line of the kernel.
 
 ``PAGED_NUMBA_FULL_TRACEBACK=1`` keeps the frames of the machine in tracebacks.
 """
@@ -52,9 +52,13 @@ def presentable(error: Exception) -> Exception | None:
         text = linecache.getline(file, line).strip() or frame.f_code.co_name
         shown = KernelError(f"`{text}` cannot run: {reason(error)}, {where}")
         shown.__cause__ = error
-    elif kernels and isinstance(error, KernelError) and len(error.args) == 1:
-        if f"{file_name(file)}:" not in str(error):
-            error.args = (f"{error}, {where}",)
+    elif (
+        kernels
+        and isinstance(error, KernelError)
+        and len(error.args) == 1
+        and f"{file_name(file)}:" not in str(error)
+    ):
+        error.args = (f"{error}, {where}",)
     if hide():
         trimmed = None
         for entry in reversed(kernels):

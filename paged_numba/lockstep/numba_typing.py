@@ -117,17 +117,15 @@ def _numba() -> _Numba:
         raise TargetUnavailableError(
             f"check_compiles needs numba.cuda, which cannot be imported ({error}): install numba-cuda"
         ) from error
-    utils = getattr(compiler, "utils", None)
-    if hasattr(utils, "numba_target_override"):
-        override = utils.numba_target_override
-    else:
+    override = getattr(getattr(compiler, "utils", None), "numba_target_override", None)
+    if override is None:
         from numba.core.target_extension import target_override
 
         def override() -> Any:
             return target_override("cuda")
 
     @compiler.register_pass(mutates_CFG=False, analysis_only=True)
-    class Finish(compiler.LoweringPass):  # type: ignore[name-defined, misc]
+    class Finish(compiler.LoweringPass):  # type: ignore[misc]
         """Ends the pipeline after typing; the signature is the result."""
 
         _name = "paged_numba_typing_only"
@@ -139,7 +137,7 @@ def _numba() -> _Numba:
             state.cr = typing.signature(state.return_type, *state.args)
             return True
 
-    class TypingOnly(compiler.CUDACompiler):  # type: ignore[name-defined, misc]
+    class TypingOnly(compiler.CUDACompiler):  # type: ignore[misc]
         """Numba's pipeline without the passes that generate code."""
 
         def define_cuda_lowering_pipeline(self, state: Any) -> Any:
@@ -174,9 +172,7 @@ def _numba() -> _Numba:
     )
 
 
-def _argument_types(
-    numba: _Numba, kernel: Any, function: Any, signature: Any
-) -> list[tuple[Any, ...]]:
+def _argument_types(numba: _Numba, kernel: Any, function: Any, signature: Any) -> list[tuple[Any, ...]]:
     if signature is None:
         given = getattr(kernel, "__lockstep_given__", None)
         if given is None:
@@ -187,15 +183,12 @@ def _argument_types(
         given = signature
     if isinstance(given, tuple) and not (given and all(_is_type(item) for item in given)):
         return [tuple(_type_of(numba, number, item) for number, item in enumerate(given))]
-    found = []
-    for one in given if isinstance(given, list) else [given]:
-        try:
-            found.append(tuple(numba.normalize(one)[0]))
-        except Exception as error:
-            raise LaunchError(
-                f"a signature must read like 'void(float32[:], int32)', got signature={one!r} ({error})"
-            ) from error
-    return found
+    try:
+        return [tuple(numba.normalize(one)[0]) for one in (given if isinstance(given, list) else [given])]
+    except Exception as error:
+        raise LaunchError(
+            f"a signature must read like 'void(float32[:], int32)', got signature={given!r} ({error})"
+        ) from error
 
 
 def _is_type(value: Any) -> bool:
@@ -229,9 +222,13 @@ def _check(numba: _Numba, function: Any, types: tuple[Any, ...]) -> None:
         except Exception as error:
             walrus = any(isinstance(node, ast.NamedExpr) for node in ast.walk(Source.of(function).definition))
             why = _words(error) + ("; Numba has no assignment expressions (:=)" if walrus else "")
-            raise CompilationError(f"Numba cannot compile {text}: {why}, {_place(error, function)}") from error
+            raise CompilationError(
+                f"Numba cannot compile {text}: {why}, {_place(error, function)}"
+            ) from error
     if result.return_type != numba.types.none:
-        raise CompilationError(f"Numba cannot compile {text}: a kernel must return nothing, got {result.return_type}")
+        raise CompilationError(
+            f"Numba cannot compile {text}: a kernel must return nothing, got {result.return_type}"
+        )
 
 
 class _Rebuilt:
@@ -296,7 +293,9 @@ class _Rebuilt:
         made: list[tuple[Any, Any]] = []
 
         def get_call_template(dispatcher: Any, args: Any, kws: Any) -> Any:
-            compiler = getattr(dispatcher, "fold_argument_types", None) or dispatcher._compiler.fold_argument_types
+            compiler = (
+                getattr(dispatcher, "fold_argument_types", None) or dispatcher._compiler.fold_argument_types
+            )
             pysig, args = compiler(args, kws)
             given = getattr(dispatcher, "paged_numba_signatures", None)
             py_func = dispatcher.py_func
@@ -308,7 +307,9 @@ class _Rebuilt:
             elif dispatcher._can_compile:
                 signatures = [(tuple(args), None)]
             else:
-                template = numba.concrete("template", key=py_func.__name__, signatures=dispatcher.nopython_signatures)
+                template = numba.concrete(
+                    "template", key=py_func.__name__, signatures=dispatcher.nopython_signatures
+                )
                 return template, pysig, args, {}
             found = []
             for types, result in signatures:
@@ -367,9 +368,13 @@ def _is_numba_error(error: BaseException) -> bool:
 def _place(error: BaseException, function: Any) -> str:
     """Return the line at which Numba failed."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    found = re.findall(r"(?:at|location:) (\S.*?) \((\d+)\)", text) or re.findall(r'File "(.*?)", line (\d+)', text)
+    found = re.findall(r"(?:at|location:) (\S.*?) \((\d+)\)", text) or re.findall(
+        r'File "(.*?)", line (\d+)', text
+    )
     location = getattr(error, "loc", None)
-    places = [(file, int(line)) for file, line in found] + ([(location.filename, location.line)] if location else [])
+    places = [(file, int(line)) for file, line in found] + (
+        [(location.filename, location.line)] if location else []
+    )
     code = function.__code__
     file, line = next(
         (place for place in reversed(places) if place[1]), (code.co_filename, code.co_firstlineno)

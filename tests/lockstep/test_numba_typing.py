@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_kernels_compile import NAMES, kernels, signatures
+from test_kernels_compile import kernels, signatures
 from written_kernels import written
 
 from paged_numba import lockstep
@@ -59,7 +59,20 @@ N + 1  (N, N + 1)  N * 2  N // 2  -N  2 * N  NUMPY_N  CONFIG.N  len(PAIR)  int(N
 FIELDS[0]  x.size  x.shape[0]  x.shape  n  (n, 4)  cuda.blockDim.x  cuda.threadIdx.x  cuda.warpsize  4.0  True  [3, 4]
 8 if N > 4 else 2  8 if x[0] > 4 else 8  8 if x[0] > 4 else 2  N if True else x.size  2 ** 3  ~-5  x[0]  None  "4"
 """
-DTYPES = ["np.float32", '"float32"', "TEXT", "DTYPE", "x.dtype", "float", "int", "bool", "np.bool_", "4", "None", '"no"']
+DTYPES = [
+    "np.float32",
+    '"float32"',
+    "TEXT",
+    "DTYPE",
+    "x.dtype",
+    "float",
+    "int",
+    "bool",
+    "np.bool_",
+    "4",
+    "None",
+    '"no"',
+]
 
 
 def agrees(kernel, *arguments):
@@ -86,7 +99,10 @@ def test_a_shape_runs_if_numba_can_type_it(space, shape):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_dtype_runs_if_numba_can_type_it(dtype):
-    agrees(written(f"def kernel(x):\n    y = cuda.local.array(3, {dtype})\n    x[0] = y.size\n", **OUTSIDE), np.ones(3))
+    agrees(
+        written(f"def kernel(x):\n    y = cuda.local.array(3, {dtype})\n    x[0] = y.size\n", **OUTSIDE),
+        np.ones(3),
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,11 +143,20 @@ def test_a_variable_is_a_length_if_numba_can_type_it(lines):
 @pytest.mark.parametrize(
     ("declaration", "message"),
     [
-        ("cuda.shared.array((N, N + 1), np.float32)", r"got `N \+ 1`: assign `N \+ 1` to a name outside the kernel"),
-        ("cuda.shared.array(cuda.blockDim.x, np.float32)", r"dynamic shared memory: shared.array\(0, dtype\)"),
+        (
+            "cuda.shared.array((N, N + 1), np.float32)",
+            r"got `N \+ 1`: assign `N \+ 1` to a name outside the kernel",
+        ),
+        (
+            "cuda.shared.array(cuda.blockDim.x, np.float32)",
+            r"dynamic shared memory: shared.array\(0, dtype\)",
+        ),
         ("cuda.local.array(n, np.float32)", r"got `n`: use a constant, <written \d+>:2"),
         ("cuda.local.array(-4, np.float32)", "must not be negative"),
-        ("cuda.local.array(200000, np.float32)", "local memory of a thread must be at most 524288 bytes, got 800000"),
+        (
+            "cuda.local.array(200000, np.float32)",
+            "local memory of a thread must be at most 524288 bytes, got 800000",
+        ),
         ("cuda.shared.array(4, float)", "dtype must be a type of Numba or NumPy"),
         ("cuda.shared.array(4)", "without dtype"),
         ("cuda.shared.array(4, np.float32, size=3)", "whose arguments are shape, dtype, alignment"),
@@ -193,7 +218,14 @@ def everything(x, n):
     tile = cuda.shared.array(N, np.float32)
     tile[cuda.threadIdx.x] = x[i]
     cuda.syncthreads()
-    x[i] = add(1.5, n) + factorial(n) + cuda.warpsize + cuda.shfl_down_sync(-1, tile[0], 1) + sum(PAIR) + max(PAIR)
+    x[i] = (
+        add(1.5, n)
+        + factorial(n)
+        + cuda.warpsize
+        + cuda.shfl_down_sync(-1, tile[0], 1)
+        + sum(PAIR)
+        + max(PAIR)
+    )
     cuda.atomic.add(x, 0, uses(x, 3))
 
 
@@ -216,13 +248,16 @@ def test_a_kernel_that_numba_can_type_passes_for_every_form_of_signature():
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        (with_walrus, r"with_walrus\(array\(float64, 1d, A\)\): Type of variable .* Numba has no assignment expressions \(:=\), test_numba_typing\.py:\d+$"),
-        (reshaped, r"reshape\(\) supports contiguous array only, test_numba_typing\.py:\d+$"),
-        (fails_inside, r"Unknown attribute 'no_such' of type array\(float64, 1d, A\), test_numba_typing\.py:\d+$"),
+        (
+            with_walrus,
+            r"with_walrus\(array\(float64, 1d, A\)\): Type of .* has no assignment expressions \(:=\)",
+        ),
+        (reshaped, r"reshape\(\) supports contiguous array only"),
+        (fails_inside, r"Unknown attribute 'no_such' of type array\(float64, 1d, A\)"),
     ],
-)  # fmt: skip
+)
 def test_a_kernel_that_numba_cannot_type_is_refused_in_numbas_words(kernel, message):
-    with pytest.raises(CompilationError, match=message):
+    with pytest.raises(CompilationError, match=rf"{message}, test_numba_typing\.py:\d+$"):
         lockstep.check_compiles(kernel, "void(float64[:])")
     with pytest.raises(CompilationError):
         lockstep.check_compiles(kernel, (np.ones(4)[::2],))
@@ -269,7 +304,7 @@ def test_a_kernel_that_returns_a_value_is_refused():
         lockstep.check_compiles(written("def kernel(x):\n    return 1\n"), "void(float64[:])")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["attention_naive_kernel", "merge_states_kernel", "write_kv_kernel"])
 def test_kernels_of_the_package_pass(name):
     lockstep.check_compiles(kernels()[name], tuple(signatures("float32", "float32")[name]))
 
@@ -283,7 +318,9 @@ def test_a_check_leaves_numba_as_it_was():
     assert (dispatcher.get_call_template, dispatcher.get_overload) == before
 
 
-@pytest.mark.parametrize("hidden", ["sys.modules['numba'] = None", "os.environ['NUMBA_ENABLE_CUDASIM'] = '1'"])
+@pytest.mark.parametrize(
+    "hidden", ["sys.modules['numba'] = None", "os.environ['NUMBA_ENABLE_CUDASIM'] = '1'"]
+)
 def test_without_numbas_compiler_the_check_says_so(hidden, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -297,4 +334,6 @@ def test_without_numbas_compiler_the_check_says_so(hidden, tmp_path):
 
 def test_unsupported_shapes_are_unsupported_constructs():
     with pytest.raises(UnsupportedConstructError):
-        lockstep.launch(written("def kernel(x):\n    cuda.local.array(x.size, np.float32)\n"), 1, 1, np.ones(1))
+        lockstep.launch(
+            written("def kernel(x):\n    cuda.local.array(x.size, np.float32)\n"), 1, 1, np.ones(1)
+        )

@@ -54,7 +54,9 @@ def test_every_name_of_a_number_is_numbas(numba):
             assert ours.as_type(getattr(types, name)) == value, name
 
 
-@pytest.mark.parametrize("text", ["float32", "void(float32", "void(flot32)", "void(float32[0])", "1", "void(1)"])
+@pytest.mark.parametrize(
+    "text", ["float32", "void(float32", "void(flot32)", "void(float32[0])", "1", "void(1)"]
+)
 def test_text_that_is_no_signature_is_refused(text):
     with pytest.raises(LaunchError, match="a signature must read like"):
         cuda.jit(text)(lambda x: None)
@@ -68,9 +70,7 @@ def numba_type(types, of):
         return types.boolean if of.dtype == bool else getattr(types, of.dtype.name)
     if isinstance(of, ours.TupleType):
         return types.Tuple([numba_type(types, item) for item in of.items])
-    return types.Array(
-        numba_type(types, ours.Scalar(of.dtype)), of.ndim, of.layout, readonly=not of.mutable
-    )
+    return types.Array(numba_type(types, ours.Scalar(of.dtype)), of.ndim, of.layout, readonly=not of.mutable)
 
 
 def test_each_conversion_ranks_as_in_numba(numba):
@@ -90,7 +90,11 @@ def test_each_conversion_ranks_as_in_numba(numba):
 
 
 some_types = st.sampled_from([ours.Scalar(np.dtype(name)) for name in DTYPES]) | st.builds(
-    ours.ArrayType, st.sampled_from([np.dtype("float32"), np.dtype("float64")]), st.integers(1, 2), st.sampled_from("AC"), st.booleans()
+    ours.ArrayType,
+    st.sampled_from([np.dtype("float32"), np.dtype("float64")]),
+    st.integers(1, 2),
+    st.sampled_from("AC"),
+    st.booleans(),
 )
 
 
@@ -335,7 +339,9 @@ def test_a_device_function_casts_arguments_and_result(launcher):
 
 
 def test_a_device_function_refuses_what_its_signature_does():
-    with pytest.raises(KernelError, match=r"fill must be called as .*float64\[::1\].*got \(float32\[::1\], int64\)"):
+    with pytest.raises(
+        KernelError, match=r"fill must be called as .*float64\[::1\].*got \(float32\[::1\], int64\)"
+    ):
         lockstep.launch(fills, 1, 1, np.zeros(3, np.float32))
     with pytest.raises(KernelError, match=r"got \(float64\[:\], int64\), test_signatures\.py:\d+"):
         lockstep.launch(fills_strided, 1, 1, np.zeros(4))

@@ -87,7 +87,7 @@ def test_an_id_is_used_only_where_its_object_is_kept_alive():
 
 # The source on disk.
 
-MODULE = '''
+MODULE = """
 from paged_numba.lockstep.cuda import facade as cuda
 
 STEP = 2
@@ -102,7 +102,7 @@ def first(out):
 def second(out):
     for i in range(3):
         out[i] = i + STEP
-'''
+"""
 _modules = itertools.count()
 
 
@@ -241,7 +241,9 @@ def test_source_in_linecache_is_enough_and_source_of_other_code_is_not():
     text = "def kernel(out):\n    out[0] = 4\n"
     namespace = {}
     exec(compile(text, "<kernel 1>", "exec"), namespace)
-    with pytest.raises(UnsupportedConstructError, match="'kernel' must be readable.*<kernel 1>.*save it to a file"):
+    with pytest.raises(
+        UnsupportedConstructError, match=r"'kernel' must be readable.*<kernel 1>.*save it to a file"
+    ):
         lockstep.launch(namespace["kernel"], 1, 1, np.zeros(1))
     linecache.cache["<kernel 1>"] = len(text), None, text.splitlines(keepends=True), "<kernel 1>"
     try:

@@ -218,13 +218,17 @@ class Expressions:
             raise self.unsupported(node, f"a call of a variable (`{ast.unparse(node)}`)")
         if found.path in DECLARATIONS:
             return self._declaration(node, found.path)
-        if found.value is float and len(node.args) == 1 and isinstance(node.args[0], ast.Constant):
-            if isinstance(node.args[0].value, str):
-                return self.names.constant(np.float64(node.args[0].value))
+        text = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        if found.value is float and isinstance(text, str) and len(node.args) == 1:
+            return self.names.constant(np.float64(text))
         function = decorated_function(found.value)
         if function is not None and found.path not in INTRINSICS:
             return self._device_call(node, function, signatures_of(found.value))
-        if isinstance(found.value, type) and issubclass(found.value, tuple) and hasattr(found.value, "_fields"):
+        if (
+            isinstance(found.value, type)
+            and issubclass(found.value, tuple)
+            and hasattr(found.value, "_fields")
+        ):
             return call(self.names.constant(found.value), *self._arguments(node))
         intrinsic = self.names.intrinsic(node.func)
         if intrinsic is None:
@@ -255,7 +259,9 @@ class Expressions:
         if missing:
             raise self.unsupported(node, f"`{ast.unparse(node)}` without {missing[0]}")
         if len(given) != len(node.args) + len(node.keywords) or not set(given) <= set(parameters):
-            raise self.unsupported(node, f"`{ast.unparse(node)}`, whose arguments are {', '.join(parameters)}")
+            raise self.unsupported(
+                node, f"`{ast.unparse(node)}`, whose arguments are {', '.join(parameters)}"
+            )
         if path == "cuda.const.array_like":
             return self.text(given["array"])
         space = "shared" if path == "cuda.shared.array" else "local"
@@ -283,7 +289,9 @@ class Expressions:
             return None
         dtype = as_dtype(value)
         if dtype is None:
-            raise self.unsupported(node, f"`{ast.unparse(node)}`, whose dtype must be a type of Numba or NumPy")
+            raise self.unsupported(
+                node, f"`{ast.unparse(node)}`, whose dtype must be a type of Numba or NumPy"
+            )
         return dtype
 
     def _device_call(self, node: ast.Call, function: Any, declared: list[Signature]) -> str:
@@ -305,9 +313,7 @@ class Expressions:
         if not declared:
             return call("call_device", text, "_rt", "_m", *arguments)
         inside = f"lambda *_a: call_device({text}, _rt, _m, *_a)"
-        return call(
-            "call_signed", self.names.constant(declared), repr(function.__name__), inside, *arguments
-        )
+        return call("call_signed", self.names.constant(declared), repr(function.__name__), inside, *arguments)
 
     # Iterables of a `for`.
 

@@ -183,7 +183,8 @@ class Names:
         if isinstance(value, PLAIN_NUMBERS):
             return self.constant(typed(value))
         if isinstance(value, tuple):
-            maker = self.constant(type(value)._make) if hasattr(value, "_fields") else ""
+            kind: Any = type(value)
+            maker = self.constant(kind._make) if hasattr(value, "_fields") else ""
             return f"{maker}((" + "".join(f"{self.frozen(node, item)}, " for item in value) + "))"
         if isinstance(value, np.ndarray):
             return f"_rt.constant({ast.unparse(node)!r}, {self.constant(value)})"

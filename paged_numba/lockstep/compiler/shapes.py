@@ -17,6 +17,7 @@ from ..machine.lanes import file_name
 from .names import Names, decorated_function
 from .source import Source
 
+
 class Literal(NamedTuple):
     """A value that Numba knows when it compiles.
 
@@ -143,8 +144,8 @@ class Shapes:
         if isinstance(node, ast.Tuple):
             return _joined([self.literal(element) for element in node.elts])
         if isinstance(node, ast.Attribute):
-            known = node.attr == "ndim" and self.names.static(node) is None
-            return Literal(ast.unparse(node)) if known else None
+            axes = node.attr == "ndim" and self.names.static(node) is None
+            return Literal(ast.unparse(node)) if axes else None
         if isinstance(node, ast.Subscript):
             values, place = self.literal(node.value), self.literal(node.slice)
             if values is None or place is None or not isinstance(values.value, tuple):
@@ -310,4 +311,3 @@ def lengths_of_call(node: ast.Call, names: Names) -> list[ast.expr]:
     needed = literal_parameters(source)
     passed = [*zip(source.parameters, node.args, strict=False), *((k.arg, k.value) for k in node.keywords)]
     return [value for name, value in passed if name in needed]
-

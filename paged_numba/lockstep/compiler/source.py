@@ -162,9 +162,10 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def _definition(tree: ast.Module, first: int, name: str) -> ast.FunctionDef | None:
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            if min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) == first:
-                return node
+        if not isinstance(node, ast.FunctionDef) or node.name != name:
+            continue
+        if min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) == first:
+            return node
     return None
 
 

@@ -59,7 +59,7 @@ def _print(machine: Machine, mask: Mask, *values: Any) -> None:
 def _extreme(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*values: Any) -> Any:
         given = values[0] if len(values) == 1 and isinstance(values[0], tuple) else values
-        if len(values) == 1 and given is values or not given:
+        if not given or (len(values) == 1 and given is values):
             raise TypeError("min and max take a tuple, or at least two numbers")
         return function(*given) if len(given) > 1 else given[0]
 

@@ -5,7 +5,6 @@ Reading a signature needs no Numba; a name that only Numba knows is looked up th
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ class Type:
     """A type as a signature writes it: ``t[:, ::1]`` is an array of it, ``t(a, b)`` a signature that returns it."""
 
     def __call__(self, *args: Any) -> Signature:
+        """Return the signature that takes `args`."""
         return Signature(tuple(map(as_type, args)), self)
 
     def __getitem__(self, axes: Any) -> ArrayType:
@@ -178,21 +178,25 @@ def signatures(given: Any) -> list[Signature]:
 
 
 def _unreadable(given: Any, why: str = "") -> LaunchError:
-    return LaunchError(
-        f"a signature must read like 'void(float32[:], int32)', got signature={given!r}{why}"
-    )
+    return LaunchError(f"a signature must read like 'void(float32[:], int32)', got signature={given!r}{why}")
 
 
 def _evaluated(text: str) -> Any:
     try:
         return eval(text, {"__builtins__": {}}, NAMES)
     except NameError:
-        for module in ("numba.cuda.types", "numba.types"):
-            try:
-                return eval(text, {"__builtins__": {}}, vars(importlib.import_module(module)))
-            except (ImportError, NameError):
-                continue
-        raise
+        return eval(text, {"__builtins__": {}}, {**_names_of_numba(), **NAMES})
+
+
+def _names_of_numba() -> dict[str, Any]:
+    try:
+        from numba.cuda import types
+    except ImportError:
+        try:
+            from numba import types
+        except ImportError:
+            return {}
+    return vars(types)
 
 
 def signatures_of(function: Any) -> list[Signature]:
@@ -278,7 +282,11 @@ def _contiguous(array: LaneArray, order: int) -> bool:
     if any(isinstance(n, np.ndarray) for n in lengths):
         return False
     step = array.dtype.itemsize // array.buffer.strides[0]
-    if np.ndim(array.offset) and array.strides and min(map(abs, array.strides)) >= array.machine.num_lanes > 1:
+    if (
+        np.ndim(array.offset)
+        and array.strides
+        and min(map(abs, array.strides)) >= array.machine.num_lanes > 1
+    ):
         step = array.machine.num_lanes  # in local memory, the elements of all lanes lie side by side
     wanted = contiguous_strides(lengths)
     return 0 in lengths or all(
@@ -300,7 +308,11 @@ def conversion(given: Type, wanted: Type) -> int | None:
             and given.mutable >= wanted.mutable
         )
         return _SAFE if fits else None
-    if isinstance(given, TupleType) and isinstance(wanted, TupleType) and len(given.items) == len(wanted.items):
+    if (
+        isinstance(given, TupleType)
+        and isinstance(wanted, TupleType)
+        and len(given.items) == len(wanted.items)
+    ):
         ranks = [conversion(g, w) for g, w in zip(given.items, wanted.items, strict=True)]
         return None if None in ranks else max((rank for rank in ranks if rank is not None), default=0)
     return None

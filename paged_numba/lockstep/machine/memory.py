@@ -12,6 +12,7 @@ from ...errors import KernelError, KernelIndexError
 from . import masks
 from .lanes import Lanes
 from .masks import Mask
+from .records import field_of
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -142,20 +143,8 @@ class LaneArray:
 
     def field(self, name: str) -> LaneArray:
         """Return the view of one field of a record array; a field that is an array adds its axes."""
-        buffer, offset, strides = self.buffer[name], self.offset, self.strides
-        lengths = (*self.lengths, *buffer.shape[1:])
-        if buffer.ndim > 1:
-            step, inner = buffer.strides[0], buffer.strides[1:]
-            unit = math.gcd(step, *inner)
-            extent = 0 if 0 in buffer.shape else 1 + sum(
-                (n - 1) * (s // unit) for n, s in zip(buffer.shape, buffer.strides, strict=True)
-            )
-            buffer = np.lib.stride_tricks.as_strided(
-                buffer, (extent,), (unit,), writeable=buffer.flags.writeable
-            )
-            offset = offset * (step // unit)
-            strides = (*(s * (step // unit) for s in strides), *_in_elements(inner, unit))
-        return LaneArray(self.machine, self.name, buffer, offset, lengths, strides, self.lead)
+        buffer, offset, strides, axes = field_of(self.buffer, name, self.offset, self.strides)
+        return LaneArray(self.machine, self.name, buffer, offset, (*self.lengths, *axes), strides, self.lead)
 
     # Access.
 
