@@ -15,6 +15,7 @@ import numpy as np
 from ..draw.text import plural
 from ..errors import LaunchError
 from .compiler.names import typed
+from .compiler.source import Source
 from .compiler.translate import translate
 from .failures import hide, presentable
 from .language.signatures import as_declared, signatures_of
@@ -226,12 +227,11 @@ def _launch(
     declared = signatures_of(kernel)
     listeners = observers(args)
     program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
-    code = inspect.unwrap(function).__code__
-    # `inspect.signature` takes as long as the rest of an empty launch.
-    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    source = Source.of(function)
+    names = source.parameters
     if len(names) != len(args):
         raise LaunchError(
-            f"{function.__name__} takes {plural(len(names), 'argument')} ({', '.join(names)}), got {len(args)}"
+            f"{source.definition.name} takes {plural(len(names), 'argument')} ({', '.join(names)}), got {len(args)}"
         )
     machine = (
         ObservedMachine(listeners, grid, thread_block, shared_bytes)
@@ -250,7 +250,7 @@ def _launch(
     machine.begin_launch(function, args)
     try:
         with np.errstate(all="ignore"):
-            _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
+            _run_batches(run_batch, machine, settings, cooperative="this_grid" in source.code.co_names)
     finally:
         machine.end_launch()
 

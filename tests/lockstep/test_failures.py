@@ -344,6 +344,6 @@ def test_an_odd_kernel_runs_or_raises_an_error_of_the_package(lines, launcher, o
     except (SyntaxError, SyntaxWarning):
         return
     arguments = np.arange(4.0), np.zeros(2, RECORD), Point(1, 2.5), None, np.uint8(200)
-    with contextlib.redirect_stdout(io.StringIO()), lockstep.options(order=order):
-        with contextlib.suppress(PagedNumbaError):
-            launcher(kernel, 1, 2, *arguments)
+    quiet, ordered = contextlib.redirect_stdout(io.StringIO()), lockstep.options(order=order)
+    with quiet, ordered, contextlib.suppress(PagedNumbaError):
+        launcher(kernel, 1, 2, *arguments)

@@ -111,10 +111,13 @@ class Source:
     @classmethod
     def of(cls, function: Any) -> Source:
         """Return the source of a function, which is read again only if the function has got another code object."""
-        function = inspect.unwrap(function)
         known = _sources.get(function)
-        if known is None or known.code is not function.__code__:
-            known = _sources[function] = cls(function)
+        if known is not None and known.code is function.__code__:
+            return known
+        inside = inspect.unwrap(function)
+        if inside is not function:
+            return cls.of(inside)
+        known = _sources[function] = cls(function)
         return known
 
 

@@ -56,13 +56,16 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
         if not _has_field(container, index):
             raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
         container, index = container.field(index), ()
-    if isinstance(value, tuple):
-        _store_items(mask, container, index, value)
-        return
-    kind = getattr(getattr(value, "dtype", None), "kind", None)
-    if (kind is None and type(value) is not bool) or isinstance(value, np.dtype):
-        raise KernelError(f"{kind_of(container)} cannot hold {kind_of(value)}, {source_line()}")
-    if kind == "c" and container.dtype.kind != "c":
+    try:
+        is_complex = value.dtype.kind == "c"
+    except AttributeError:
+        is_complex = False
+        if isinstance(value, tuple):
+            _store_items(mask, container, index, value)
+            return
+        if type(value) is not bool:
+            raise KernelError(f"{kind_of(container)} cannot hold {kind_of(value)}, {source_line()}") from None
+    if is_complex and container.dtype.kind != "c":
         raise KernelError(f"{kind_of(container)} holds real numbers, not {kind_of(value)}, {source_line()}")
     container.store(mask, index, value)
 
