@@ -258,7 +258,7 @@ def test_a_traceback_shows_the_kernel_and_nothing_of_the_machine(tmp_path):
         assert "line 13, in beyond\n    x[cuda.grid(1)] = helper(x, 0)\n" in text
         assert "line 9, in helper\n    return x[i + 100]\n" in text
         assert "x[100] out of bounds" in text
-        assert len(text.splitlines()) <= 14
+        assert len(text.splitlines()) <= 16
     assert wrong.count("line 17, in wrong\n    x[0] = sum(x)\n") == 2  # for the error and its cause
     assert "test_script.py:21" in unsupported
     for text in (together, forward, wrong, unsupported):

@@ -67,22 +67,22 @@ class Source:
         self.code: CodeType = function.__code__
         name = self.code.co_name
         self.file = inspect.getsourcefile(function) or self.code.co_filename
-        self.first = self.code.co_firstlineno
         text = _read(function, self.file)
         flags = self.code.co_flags & _FUTURE | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         try:
             tree, codes = _parsed(text, flags)
         except (SyntaxError, ValueError) as error:
             raise _changed(name, self.file) from error
-        found = _definition(tree, self.first, name)
         if name == "<lambda>":
             raise UnsupportedConstructError(
-                f"a kernel or device function must be written with def, got a lambda, {self.file}:{self.first}"
+                "a kernel or device function must be written with def, got a lambda, "
+                f"{self.file}:{self.code.co_firstlineno}"
             )
-        same_place = [code for code in codes if code.co_firstlineno == self.first and code.co_name == name]
-        if found is None or not any(_same(code, self.code, found) for code in same_place):
+        found = _definition(tree, codes, self.code)
+        if found is None:
             raise _changed(name, self.file)
         self.definition = found
+        self.first = _first_line(found)
         self.parameters = analysis.parameters(found)
         end = found.end_lineno or found.lineno
         self.lines = tuple(text.split("\n")[self.first - 1 : end])
@@ -163,22 +163,27 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _definition(tree: ast.Module, first: int, name: str) -> ast.FunctionDef | None:
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.FunctionDef) or node.name != name:
-            continue
-        if min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) == first:
+def _definition(tree: ast.Module, codes: tuple[CodeType, ...], code: CodeType) -> ast.FunctionDef | None:
+    """Return the definition that compiles to `code`, at its line or, if the file has got more lines, at another one."""
+    places = {
+        _first_line(node): node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == code.co_name
+    }
+    candidates = [one for one in codes if one.co_name == code.co_name and one.co_firstlineno in places]
+    for one in sorted(candidates, key=lambda one: one.co_firstlineno != code.co_firstlineno):
+        node = places[one.co_firstlineno]
+        if one.replace(co_firstlineno=code.co_firstlineno) == code or _same_but_asserts(one, code, node):
             return node
     return None
 
 
-def _same(compiled: CodeType, code: CodeType, definition: ast.FunctionDef) -> bool:
-    """Tell whether the source of a function compiles to its code.
+def _first_line(node: ast.FunctionDef) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
-    pytest rewrites ``assert`` statements when it imports a test file, so the instructions of an ``assert`` may differ.
-    """
-    if compiled == code:
-        return True
+
+def _same_but_asserts(compiled: CodeType, code: CodeType, definition: ast.FunctionDef) -> bool:
+    """Tell whether a definition compiles to `code` apart from ``assert``, which pytest rewrites in test files."""
     asserts = [node for node in ast.walk(definition) if isinstance(node, ast.Assert)]
     rewritten = {line for a in asserts for line in range(a.lineno, (a.end_lineno or a.lineno) + 1)}
     return bool(rewritten) and _instructions(compiled, rewritten) == _instructions(code, rewritten)

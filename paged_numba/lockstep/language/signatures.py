@@ -6,6 +6,7 @@ Reading a signature needs no Numba; a name that only Numba knows is looked up th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -189,14 +190,15 @@ def _evaluated(text: str) -> Any:
 
 
 def _names_of_numba() -> dict[str, Any]:
-    try:
-        from numba.cuda import types
-    except ImportError:
-        try:
-            from numba import types
-        except ImportError:
-            return {}
-    return vars(types)
+    found: dict[str, Any] = {}
+    with suppress(ImportError):
+        from numba import types
+
+        found.update(vars(types))
+        from numba.cuda import types as cuda_types
+
+        found.update(vars(cuda_types))
+    return found
 
 
 def signatures_of(function: Any) -> list[Signature]:
