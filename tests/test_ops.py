@@ -9,6 +9,7 @@ import paged_numba as pn
 from paged_numba import lockstep
 from paged_numba.kernels.columns import TILE_ROW
 from paged_numba.testing import properties
+from paged_numba.testing.large_scores import large_score_batches, large_scores_lose_no_digit
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
@@ -49,6 +50,24 @@ def test_a_row_that_sees_no_key_of_a_tile_stays_as_it_was():
 @given(batch=paged_batches(), num_splits=st.integers(1, 9))
 def test_attention_agrees_with_the_oracle_for_any_number_of_splits(batch, num_splits):
     properties.attention_agrees_with_the_oracle(batch, "split", TARGET, num_splits)
+
+
+@algorithms
+@settings(max_examples=settings.default.max_examples // 2)
+@given(batch=large_score_batches())
+def test_large_scores_lose_no_digit(batch, algorithm):
+    large_scores_lose_no_digit(batch, algorithm, TARGET)
+
+
+@settings(max_examples=settings.default.max_examples // 2)
+@given(batch=large_score_batches(layout="packed"))
+def test_large_scores_lose_no_digit_in_packed_caches(batch):
+    large_scores_lose_no_digit(batch, "auto", TARGET)
+
+
+@given(batch=large_score_batches(), num_splits=st.integers(1, 9))
+def test_large_scores_lose_no_digit_in_any_number_of_splits(batch, num_splits):
+    large_scores_lose_no_digit(batch, "split", TARGET, num_splits)
 
 
 @given(tokens=tokens_to_write())

@@ -216,6 +216,11 @@ def merge_states(
     Merging with an empty set of keys, whose LSE is -inf, changes nothing, whatever its output holds. Pass `sinks` to
     the computation of only one of the two states.
 
+    The result is as exact as the LSEs. A weight is ``exp`` of a difference of LSEs, so it is off by up to the distance
+    between neighbouring float32 numbers: by 8e-6 of its size where LSEs are near 100, by 0.001 near 10,000, by 6 %
+    near 1e6. `paged_attention` merges its own parts, in ``split`` and ``cascade``, by their largest scores and sums
+    of weights, and loses nothing.
+
     Parameters
     ----------
     out_a, out_b : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
