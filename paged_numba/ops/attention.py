@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from .. import targets
-from ..arrays import ArrayLike, IntegersLike, as_array, empty, on_host, to_host
+from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host
 from . import adopt, checks, launches, plan
 
 ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
@@ -153,7 +153,7 @@ def paged_attention(
     adopted_query, adopted_out = as_array(query, "query"), as_array(out, "out")
     caches = adopt.caches(key_cache, value_cache, layout)
     block_tables = as_array(block_tables, "block_tables")
-    tables, lens = on_host(block_tables, "block_tables"), to_host(seq_lens, "seq_lens")
+    tables, lens = adopt.integer_rows(block_tables, "block_tables", 0), to_host(seq_lens, "seq_lens")
     starts = to_host(cu_seqlens_q, "cu_seqlens_q")
     slopes, sink_scores = to_host(alibi_slopes, "alibi_slopes"), to_host(sinks, "sinks")
 

@@ -168,6 +168,6 @@ def copy_blocks(
     """
     caches = adopt.caches(key_cache, value_cache, layout)
     block_pairs = as_array(block_pairs, "block_pairs")
-    pairs = on_host(block_pairs, "block_pairs")
+    pairs = adopt.integer_rows(block_pairs, "block_pairs", 2)
     checks.check_copy_blocks(caches.key, caches.value, pairs)
     launches.copy(caches, adopt.integers(block_pairs, pairs, np.int64), targets.resolve(target))

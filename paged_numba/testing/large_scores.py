@@ -44,7 +44,7 @@ def large_score_batches(draw: st.DrawFn, layout: str = "NHD") -> PagedBatch:
     dense = []
     for length in seq_lens:
         tokens = rng.standard_normal((2, length, num_kv_heads, head_dim)).astype(np.float32)
-        runs = rng.choice(np.float32(levels), (-(-length // run), num_kv_heads))
+        runs = rng.choice(np.array(levels, np.float32), (-(-length // run), num_kv_heads))
         scores = np.repeat(runs, run, axis=0)[:length]
         scores += rng.integers(0, steps + 1, scores.shape) * np.spacing(scores)
         in_runs = rng.random(runs.shape) < infinite
@@ -60,7 +60,8 @@ def large_score_batches(draw: st.DrawFn, layout: str = "NHD") -> PagedBatch:
         *laid_out(caches, layout),
         block_tables,
         np.array(seq_lens, np.int32),
-        *([tokens[part] for tokens in dense] for part in (0, 1)),
+        [tokens[0] for tokens in dense],
+        [tokens[1] for tokens in dense],
         scale,
         starts,
         options,
@@ -77,7 +78,7 @@ def _exact_options(draw: st.DrawFn, num_q_heads: int, levels: list[float]) -> di
     if draw(st.booleans(), label="with a window"):
         options["window"] = draw(st.integers(1, 40), label="window")
     if draw(st.booleans(), label="with sinks"):
-        options["sinks"] = np.resize(np.float32(levels[::-1]), num_q_heads)
+        options["sinks"] = np.resize(np.array(levels[::-1], np.float32), num_q_heads)
     if draw(st.booleans(), label="with scales"):
         options["k_scale"], options["v_scale"] = 2.0, 0.5
     adjustment = draw(st.sampled_from((None, "softcap", "alibi_slopes")), label="adjustment")
@@ -101,14 +102,12 @@ def large_scores_lose_no_digit(
     num_splits : int, optional
     """
     options = {"scale": batch.scale, **batch.options}
-    results = ops.paged_attention(
-        *attention_arguments(batch),
-        cu_seqlens_q=batch.cu_seqlens_q,
+    of_kernel = {
         **options,
         **kernel_options(batch, algorithm, num_splits),
-        return_lse=True,
-        target=target,
-    )
+        "cu_seqlens_q": batch.cu_seqlens_q,
+    }
+    results = ops.paged_attention(*attention_arguments(batch), **of_kernel, return_lse=True, target=target)
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
         rows = batch.query_of(seq)
         expected = reference.attention(batch.query[rows], key, value, **options, return_lse=True)
