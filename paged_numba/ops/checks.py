@@ -228,10 +228,20 @@ def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: i
         )
 
 
-def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None:
+def check_lengths(seq_lens: Any, cu_seqlens_q: Any) -> None:
+    """Raise unless `plan.choose` can take these arguments; its docstring gives the shapes."""
+    _integers("seq_lens", seq_lens, ("num_seqs",))
+    _within("seq_lens", seq_lens, 0, MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)")
+    _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], None)
+
+
+def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int | None) -> None:
     _integers("cu_seqlens_q", cu_seqlens_q, (num_seqs + 1,))
     first, last = cu_seqlens_q[0], cu_seqlens_q[-1]
-    if (first, last) != (0, num_tokens):
+    if num_tokens is None:
+        if first != 0:
+            raise ValueError(f"cu_seqlens_q must begin with 0, got cu_seqlens_q[0]={first}")
+    elif (first, last) != (0, num_tokens):
         raise ValueError(
             f"cu_seqlens_q must begin with 0 and end with {num_tokens} (len(query)), "
             f"got cu_seqlens_q[0]={first} and cu_seqlens_q[-1]={last}"
