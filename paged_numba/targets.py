@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 import os
 from numbers import Integral
 from typing import Any
@@ -169,12 +168,10 @@ def _is_empty(blocks_per_grid: Any, threads_per_block: Any) -> bool:
 
 
 def _is_zero(size: Any) -> bool:
-    if not isinstance(size, Integral) or isinstance(size, bool):
-        return False
-    try:
-        return operator.index(size) == 0
-    except TypeError:  # a duration of NumPy, which is an integer in name only
-        return False
+    # A duration of NumPy is an Integral in name only.
+    return (
+        isinstance(size, Integral) and hasattr(size, "__index__") and not isinstance(size, bool) and size == 0
+    )
 
 
 def _contiguous(array: Any) -> Any:
