@@ -2,5 +2,14 @@
 
 from .attention import ALGORITHMS, merge_states, paged_attention
 from .copies import copy_blocks, gather_kv, write_kv
+from .quantize import quantize_fp8
 
-__all__ = ["ALGORITHMS", "copy_blocks", "gather_kv", "merge_states", "paged_attention", "write_kv"]
+__all__ = [
+    "ALGORITHMS",
+    "copy_blocks",
+    "gather_kv",
+    "merge_states",
+    "paged_attention",
+    "quantize_fp8",
+    "write_kv",
+]

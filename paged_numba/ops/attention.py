@@ -96,7 +96,8 @@ def paged_attention(
     sinks : float[num_q_heads], optional
         A score for each head that counts in the denominator but has no value (attention sinks).
     k_scale, v_scale : float or float[num_kv_heads], optional
-        Factors by which stored keys and values are multiplied, for float8_e4m3fn, whose largest number is 448.
+        Factors by which stored keys and values are multiplied, for float8_e4m3fn, whose largest number is 448;
+        `quantize_fp8` divides by them.
     return_lse : bool
         Whether to return the LSE as well.
     out : [num_tokens, num_q_heads, head_dim], optional

@@ -333,10 +333,17 @@ def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
             raise ValueError(f"{what} must lie in 1 .. {limit}, got out_a.shape={tuple(out_a.shape)}")
 
 
-def _reals(name: str, given: Any) -> Any:
-    """Return real numbers as float32; numbers that are too large become infinite."""
+def check_reals(name: str, given: Any) -> None:
+    """Raise unless a NumPy array holds real numbers."""
+    if not isinstance(given, np.ndarray):
+        raise TypeError(f"{name} must be an array, got {type(given).__name__}")
     if given.dtype.kind not in "fiu" and given.dtype.name not in CACHE_DTYPES:
         raise TypeError(f"{name} must hold real numbers, got {name}.dtype={given.dtype}")
+
+
+def _reals(name: str, given: Any) -> Any:
+    """Return real numbers as float32; numbers that are too large become infinite."""
+    check_reals(name, given)
     with np.errstate(over="ignore"):
         return given.astype(np.float32)
 
