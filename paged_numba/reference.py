@@ -12,7 +12,6 @@ It has no blocks and takes one sequence at a time. The options act on a score in
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -243,10 +242,13 @@ def _finite(name: str, number: float) -> float:
     """Return a number as a float; require it to be finite."""
     if not is_number(number):
         raise TypeError(f"{name} must be a number or None, got {name}={number!r}")
-    # An int that is too large for a float is larger than the largest one.
-    if not abs(number) <= sys.float_info.max:
+    try:
+        converted = float(number)
+    except OverflowError:
+        converted = math.inf
+    if not math.isfinite(converted):
         raise ValueError(f"{name} must be finite in float64, got {name}={number!r}")
-    return float(number)
+    return converted
 
 
 def _by_head(name: str, given: ArrayLike | None, shapes: list[tuple[int, ...]]) -> NDArray[np.float64] | None:

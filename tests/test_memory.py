@@ -163,11 +163,12 @@ def test_memory_of_its_own_is_written_whatever_the_array(operation, kind):
 
 
 def test_an_array_of_which_the_memory_is_unknown_is_left_to_the_launch():
-    arrays = operands()
-    arrays["key_cache"] = unknown = OnGPU(arrays["key_cache"])
-    unknown.__cuda_array_interface__ = {}
-    with pytest.raises(LaunchError, match="key_cache must lie in host memory"):
-        run("write_kv", arrays)
+    for interface in ({}, {"data": (0, False)}, {"data": 3}, None, 5):
+        arrays = operands()
+        arrays["key_cache"] = unknown = OnGPU(arrays["key_cache"])
+        unknown.__cuda_array_interface__ = interface
+        with pytest.raises(LaunchError, match="key_cache must lie in host memory"):
+            run("write_kv", arrays)
 
 
 def test_an_array_on_a_gpu_that_is_not_there_is_named():

@@ -2,6 +2,8 @@
 
 # ruff: noqa: E501 (a table with a case a line)
 
+from fractions import Fraction
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -254,6 +256,27 @@ def test_numbers_of_any_type_are_taken_for_heads(dtype):
     expected = pn.paged_attention(**arguments, **options, target=TARGET)
     converted = {name: numbers.astype(dtype) for name, numbers in options.items()}
     np.testing.assert_array_equal(pn.paged_attention(**arguments, **converted, target=TARGET), expected)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "number", [np.float16(0.5), np.float32(0.5), np.longdouble(0.5), Fraction(1, 2)], ids=repr
+)
+def test_numbers_of_any_type_are_taken_for_scale_and_softcap(number):
+    arguments = {"target": TARGET, **attention_arguments()}
+    query, key = arguments["query"][:1].astype(float), np.ones((9, 2, 4))
+    for name in ("scale", "softcap"):
+        ours = pn.paged_attention(**arguments, **{name: number})
+        np.testing.assert_array_equal(ours, pn.paged_attention(**arguments, **{name: 0.5}))
+        ours = pn.reference.attention(query, key, key, **{name: number})
+        np.testing.assert_array_equal(ours, pn.reference.attention(query, key, key, **{name: 0.5}))
+        for infinite in (np.float16(np.inf), np.float32(-np.inf), np.longdouble(np.inf)):
+            with pytest.raises(
+                ValueError, match=f"{name} must be .*finite.*, got {name}=|{name} must be a positive"
+            ):
+                pn.paged_attention(**arguments, **{name: infinite})
+            with pytest.raises(ValueError, match=f"{name} must be finite in float64, got {name}="):
+                pn.reference.attention(query, key, key, **{name: infinite})
 
 
 @pytest.mark.parametrize("number", [np.int8(3), np.array(3), np.uint64(3)])

@@ -349,7 +349,10 @@ def _reals(name: str, given: Any) -> Any:
 
 
 def _is_float32(number: Any) -> bool:
-    return is_number(number) and abs(number) <= _LARGEST_FLOAT
+    try:
+        return is_number(number) and abs(float(number)) <= _LARGEST_FLOAT
+    except OverflowError:  # an int that no float holds
+        return False
 
 
 # Static checks of one array.

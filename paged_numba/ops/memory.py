@@ -104,14 +104,15 @@ def _memory(array: Any) -> Any:
     """
     if isinstance(array, np.ndarray):
         return array
-    interface = getattr(array, "__cuda_array_interface__", None)
-    if not interface or "data" not in interface:
+    try:
+        interface = array.__cuda_array_interface__
+        description = {
+            "version": 3,
+            "shape": tuple(array.shape),
+            "typestr": f"|V{np.dtype(array.dtype).itemsize}",
+            "strides": interface.get("strides"),
+            "data": interface["data"],
+        }
+        return np.asarray(_Described(description))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    description = {
-        "version": 3,
-        "shape": tuple(array.shape),
-        "typestr": f"|V{np.dtype(array.dtype).itemsize}",
-        "strides": interface.get("strides"),
-        "data": interface["data"],
-    }
-    return np.asarray(_Described(description))
