@@ -16,6 +16,7 @@ TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 """Token ids in order: a sequence of int, or a one-dimensional array of any integer dtype."""
 
 BYTES_PER_ID = 8
+_INT64 = np.dtype(np.int64)
 
 
 def as_bytes(tokens: TokenIds) -> bytes:
@@ -44,9 +45,11 @@ def as_bytes(tokens: TokenIds) -> bytes:
                 f"tokens must be integers in one dimension, got tokens.dtype={tokens.dtype} "
                 f"tokens.shape={tokens.shape}"
             )
+        if tokens.dtype == _INT64:
+            return tokens.tobytes()
         if tokens.dtype == np.uint64 and tokens.size and tokens.max() > np.iinfo(np.int64).max:
             raise ValueError(f"tokens must fit int64, got {tokens.max()}")
-        return tokens.astype(np.int64, copy=False).tobytes()
+        return tokens.astype(np.int64).tobytes()
     try:
         if bool not in set(map(type, tokens)):
             # Through an iterator: `array` would take a `bytes` object as raw memory, not as numbers.
