@@ -10,13 +10,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable, Iterator
 from html import escape
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import fraction, hashable, integer, not_negative, positive, truth
-from ..draw.block_tables import BlockTables
+from ..arguments import fraction, hashable, not_negative, positive, truth
+from ..draw.block_tables import small_picture
 from ..draw.text import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
 from . import invariants
@@ -24,14 +24,12 @@ from .allocation import Allocation, AllocatorStats
 from .block_pool import BlockPool, check_pool_size
 from .block_table import slots_of
 from .prefix_cache import NONE, ROOT, PrefixCache
-from .sequence import SequenceState
-from .token_ids import TokenIds, as_bytes, split
+from .sequence import SequenceState, enter_again
+from .token_ids import TokenIds, count_and_ids, split
 from .transactions import UndoLog, alone, transaction
 
-DRAWN_BLOCKS, DRAWN_SEQUENCES, DRAWN_TABLE_BLOCKS = 256, 16, 32
-"""A notebook draws a pool only up to this many blocks, sequences, and blocks of a sequence."""
-
 _NO_COPIES = np.empty((0, 2), np.int64)
+_NO_BLOCKS = array("i")
 
 
 class BlockAllocator:
@@ -70,6 +68,9 @@ class BlockAllocator:
     -----
     ``len(pool)`` is the number of sequences, iteration gives their ids, and ``seq_id in pool`` tells whether a
     sequence is in the pool; sequences that are swapped out do not count.
+
+    A method that raises has changed nothing, whatever it raises, be it a MemoryError or Ctrl-C. Any thread may call any
+    method; a call that changes the pool waits until those of other threads have ended.
 
     The time of a call is proportional to the number of blocks that it touches. It does not depend on the size of the
     pool nor, for `append`, on the length of the sequence; `stats` takes constant time. A block takes 8 bytes of memory,
@@ -126,11 +127,8 @@ class BlockAllocator:
 
     def _repr_html_(self) -> str | None:
         """Return the repr and a picture of the block tables; None if the picture would be too large."""
-        if self.num_blocks > DRAWN_BLOCKS or len(self) > DRAWN_SEQUENCES:
-            return None
-        if any(len(sequence.table) > DRAWN_TABLE_BLOCKS for sequence in self._sequences.values()):
-            return None
-        return f"<div><code>{escape(repr(self))}</code><br/>{BlockTables.of(self).svg()}</div>"
+        picture = small_picture(self)
+        return picture and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
 
     # Queries.
 
@@ -350,7 +348,7 @@ class BlockAllocator:
         >>> [pool.ref_count(block) for block in range(4)]
         [2, 2, 0, 0]
         """
-        return self._pool.refs[self._checked_block(block)]
+        return self._pool.refs[self._pool.checked(block)]
 
     def is_cached(self, block: SupportsIndex) -> bool:
         """Tell whether a block is in the prefix cache; False without a prefix cache.
@@ -375,7 +373,7 @@ class BlockAllocator:
         >>> pool.is_cached(0), pool.is_cached(1)    # block 1 is part-filled
         (True, False)
         """
-        block = self._checked_block(block)
+        block = self._pool.checked(block)
         return self._prefixes is not None and block in self._prefixes
 
     def generation(self, block: SupportsIndex) -> int:
@@ -402,7 +400,7 @@ class BlockAllocator:
         >>> pool.generation(0)
         2
         """
-        return self._pool.generations[self._checked_block(block)]
+        return self._pool.generations[self._pool.checked(block)]
 
     @alone
     def stats(self) -> AllocatorStats:
@@ -496,7 +494,7 @@ class BlockAllocator:
         >>> pool.can_allocate(64), pool.can_allocate(65)
         (True, False)
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching)
         hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
@@ -551,7 +549,7 @@ class BlockAllocator:
         >>> pool.block_table("a").tolist(), pool.block_table("b").tolist()
         ([0, 1], [0, 2])
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching)
         hashable("salt", salt)
         self._require_new(seq_id)
         unwritten, part = split(ids, self.block_size)
@@ -568,9 +566,8 @@ class BlockAllocator:
         self._num_empty_slots += -count % self.block_size
         if self._prefixes is not None:
             self._prefixes.use(node)
-            self._undo.append((self._reset_hits, self._num_queried, self._num_hit))
-            self._num_queried += count
-            self._num_hit += cached
+            self._count("_num_queried", count)
+            self._count("_num_hit", cached)
         return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, count), cached)
 
     @transaction
@@ -616,7 +613,7 @@ class BlockAllocator:
         >>> allocation.copies.tolist(), allocation.slots.tolist()    # slot 34 = block 2 * 16 + offset 2
         ([[1, 2]], [34])
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching)
         if count == 0:
             raise ValueError(f"tokens must be positive, got tokens={tokens!r}")
         sequence = self._sequence(seq_id)
@@ -626,19 +623,18 @@ class BlockAllocator:
         new = self._blocks_for(stop) - len(table)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
-        self._undo.append(
-            (self._unappend, sequence, table[-1:], len(table), start, len(sequence.unwritten), sequence.part)
-        )
+        before = table[-1:], len(table), start, len(sequence.unwritten), sequence.part
+        self._undo.append((sequence.shorten, *before))
+        taken = self._pool.take(new + copied) if new or copied else _NO_BLOCKS
         if copied:
             source = table[-1:]
-            table[-1:] = self._pool.take(1)
+            table[-1:] = taken[:1]
             self._pool.drop(source)
             copies = np.array([(source[0], table[-1])], np.int64)
         else:
             # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
             self._num_empty_slots -= -start % self.block_size
-        if new:
-            table.extend(self._pool.take(new))
+        table.extend(taken[copied:])
         sequence.length = stop
         self._num_tokens += count
         self._num_empty_slots += -stop % self.block_size
@@ -683,8 +679,7 @@ class BlockAllocator:
         self._pool.reclaim(replaced)
         self._prefixes.use(node)
         self._prefixes.drop(sequence.node)
-        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
-        sequence.continue_from(node, [], sequence.part)
+        self._continue_from(sequence, node, [], sequence.part)
 
     @transaction
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
@@ -834,9 +829,8 @@ class BlockAllocator:
         >>> pool.num_free_blocks, pool.stats().num_recompute_preemptions
         (4, 1)
         """
-        self._undo.append((setattr, self, "_num_recomputes", self._num_recomputes))
         self._leave(seq_id)
-        self._num_recomputes += 1
+        self._count("_num_recomputes")
 
     @transaction
     def swap_out(self, seq_id: Hashable) -> None:
@@ -869,12 +863,10 @@ class BlockAllocator:
         ids = [] if self._prefixes is None else self._prefixes.ids(self._sequence(seq_id).node)
         sequence = self._leave(seq_id)
         if sequence.node != NONE:
-            self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
-            sequence.continue_from(ROOT, ids + sequence.unwritten, sequence.part)
+            self._continue_from(sequence, ROOT, ids + sequence.unwritten, sequence.part)
         self._undo.append((self._swapped.pop, seq_id, None))
         self._swapped[seq_id] = sequence
-        self._undo.append((setattr, self, "_num_swaps", self._num_swaps))
-        self._num_swaps += 1
+        self._count("_num_swaps")
 
     @transaction
     def swap_in(self, seq_id: Hashable) -> Allocation:
@@ -929,9 +921,8 @@ class BlockAllocator:
         self._pool.hold(hits)
         table = sequence.table[: sequence.num_released] + array("i", hits) + self._pool.take(new)
         self._undo.append((setattr, sequence, "table", sequence.table))
-        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
         sequence.table = table
-        sequence.continue_from(node, sequence.unwritten[len(found) :], sequence.part)
+        self._continue_from(sequence, node, sequence.unwritten[len(found) :], sequence.part)
         self._undo.append((self._swapped.__setitem__, seq_id, sequence))
         del self._swapped[seq_id]
         self._enter(seq_id, sequence)
@@ -964,8 +955,7 @@ class BlockAllocator:
         if self._prefixes is not None:
             self._pool.reclaim(self._prefixes.clear())
             for sequence in (*self._sequences.values(), *self._swapped.values()):
-                self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
-                sequence.continue_from(NONE, [], b"")
+                self._continue_from(sequence, NONE, [], b"")
 
     # Helpers.
 
@@ -990,7 +980,7 @@ class BlockAllocator:
     def _leave(self, seq_id: Hashable) -> SequenceState:
         """Remove a sequence from the pool, free its blocks, and return it."""
         sequence = self._sequence(seq_id)
-        self._undo.append((self._enter_again, seq_id, sequence, sequence.number))
+        self._undo.append((enter_again, self._sequences, seq_id, sequence))
         del self._sequences[seq_id]
         self._num_tokens -= sequence.length
         if sequence.table and self._pool.refs[sequence.table[-1]] == 1:
@@ -1003,6 +993,15 @@ class BlockAllocator:
             self._prefixes.drop(sequence.node)
         return sequence
 
+    def _count(self, name: str, by: int = 1) -> None:
+        """Increase a count that cannot be derived from the sequences."""
+        self._undo.append((setattr, self, name, getattr(self, name)))
+        setattr(self, name, getattr(self, name) + by)
+
+    def _continue_from(self, sequence: SequenceState, node: int, unwritten: list[bytes], part: bytes) -> None:
+        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
+        sequence.continue_from(node, unwritten, part)
+
     # What takes the changes back.
 
     def _recount(self) -> None:
@@ -1014,32 +1013,13 @@ class BlockAllocator:
         if self._prefixes is not None:
             self._prefixes.recount(self._nodes_in_use())
 
+    def _evicted(self) -> list[int]:
+        """Return the blocks that the running transaction has evicted from the prefix cache."""
+        return [] if self._prefixes is None else self._prefixes.evicted()
+
     def _nodes_in_use(self) -> list[int]:
         """Return the nodes of the prefix cache that sequences continue from."""
         return [sequence.node for sequence in self._sequences.values() if sequence.node != NONE]
-
-    def _reset_hits(self, queried: int, hit: int) -> None:
-        self._num_queried, self._num_hit = queried, hit
-
-    def _enter_again(self, seq_id: Hashable, sequence: SequenceState, number: int) -> None:
-        """Put a sequence that left back in its place among the others."""
-        sequence.number = number
-        entries = sorted({**self._sequences, seq_id: sequence}.items(), key=lambda entry: entry[1].number)
-        self._sequences.clear()
-        self._sequences.update(entries)
-
-    def _unappend(
-        self,
-        sequence: SequenceState,
-        last: array[int],
-        num_blocks: int,
-        length: int,
-        num_unwritten: int,
-        part: bytes,
-    ) -> None:
-        sequence.table[max(0, num_blocks - 1) :] = last
-        sequence.length, sequence.part = length, part
-        del sequence.unwritten[num_unwritten:]
 
     # Lookups and checks.
 
@@ -1059,28 +1039,3 @@ class BlockAllocator:
         if needed + watermark > free:
             above = f" above a watermark of {watermark} blocks" if watermark else ""
             raise OutOfBlocksError(needed + watermark, free, f"{what} of {tokens} tokens{above}")
-
-    def _checked_block(self, block: SupportsIndex) -> int:
-        block = integer("block", block)
-        if not 0 <= block < self.num_blocks:
-            raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
-        return block
-
-    def _count_and_ids(self, tokens: Any) -> tuple[int, bytes]:
-        """Return the number of tokens, and their packed ids; no ids without a prefix cache."""
-        if type(tokens) is np.ndarray and tokens.ndim:
-            ids = as_bytes(tokens)
-            return len(tokens), b"" if self._prefixes is None else ids
-        if isinstance(tokens, (set, frozenset, dict)):
-            raise TypeError(f"tokens must be a count, or token ids in order, got {type(tokens).__name__}")
-        if isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0:
-            count = not_negative("tokens", tokens)
-            if self._prefixes is not None:
-                raise TypeError(
-                    f"tokens must be the token ids with prefix_caching=True, got tokens={tokens!r}"
-                )
-            return count, b""
-        if hasattr(tokens, "__array__"):
-            tokens = np.asarray(tokens)
-        ids = as_bytes(tokens) if self._prefixes is not None or isinstance(tokens, np.ndarray) else b""
-        return len(tokens), b"" if self._prefixes is None else ids
