@@ -127,8 +127,9 @@ class BlockAllocator:
 
     def _repr_html_(self) -> str | None:
         """Return the repr and a picture of the block tables; None if the picture would be too large."""
-        picture = small_picture(self)
-        return picture and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
+        return (
+            picture := small_picture(self)
+        ) and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
 
     # Queries.
 
@@ -623,8 +624,7 @@ class BlockAllocator:
         new = self._blocks_for(stop) - len(table)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
-        before = table[-1:], len(table), start, len(sequence.unwritten), sequence.part
-        self._undo.append((sequence.shorten, *before))
+        self._undo.append(sequence.undo_append())
         taken = self._pool.take(new + copied) if new or copied else _NO_BLOCKS
         if copied:
             source = table[-1:]

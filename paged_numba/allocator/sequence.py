@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from .prefix_cache import NONE
 from .token_ids import split
@@ -70,6 +71,10 @@ class SequenceState:
         self.node, self.unwritten, self.part = node, unwritten, part
 
     # What takes changes back.
+
+    def undo_append(self) -> tuple[Any, ...]:
+        """Return the entry of the undo log that takes back the next append."""
+        return self.shorten, self.table[-1:], len(self.table), self.length, len(self.unwritten), self.part
 
     def shorten(
         self, last: array[int], num_blocks: int, length: int, num_unwritten: int, part: bytes
