@@ -468,7 +468,7 @@ class BlockAllocator:
         )
         invariants.check_pool(self._pool, self._prefixes, held)
         if self._prefixes is not None:
-            invariants.check_prefixes(self._prefixes, self._nodes_in_use())
+            invariants.check_prefixes(self._prefixes, [sequence.node for sequence in sequences.values()])
 
     @alone
     def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
@@ -1011,15 +1011,11 @@ class BlockAllocator:
         self._num_tokens = sum(sequence.length for sequence in sequences.values())
         self._num_empty_slots = invariants.count_empty_slots(sequences, self.block_size)
         if self._prefixes is not None:
-            self._prefixes.recount(self._nodes_in_use())
+            self._prefixes.recount(sequence.node for sequence in sequences.values())
 
     def _evicted(self) -> list[int]:
         """Return the blocks that the running transaction has evicted from the prefix cache."""
         return [] if self._prefixes is None else self._prefixes.evicted()
-
-    def _nodes_in_use(self) -> list[int]:
-        """Return the nodes of the prefix cache that sequences continue from."""
-        return [sequence.node for sequence in self._sequences.values() if sequence.node != NONE]
 
     # Lookups and checks.
 

@@ -339,13 +339,14 @@ class PrefixCache:
         Parameters
         ----------
         in_use : iterable of int
-            Nodes that sequences continue from, one for each sequence.
+            Nodes that sequences continue from, one for each sequence; NONE for none.
         """
         uses = [0] * len(self._keys)
         # The root is never removed.
         uses[ROOT] = 1
         for node in in_use:
-            uses[node] += 1
+            if node != NONE:
+                uses[node] += 1
         for node in self._found.values():
             uses[self._parents[node]] += 1
         for node in self._nodes:
