@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 import paged_numba as pn
 from paged_numba.lockstep.cuda import facade
-from paged_numba.ops import quantize
 from paged_numba.testing.strategies import seeds
 
 TARGET = "lockstep"
@@ -115,7 +114,7 @@ def test_each_step_is_needed(function, monkeypatch):
         "minimum": lambda numbers, limit: numbers,
         "copysign": lambda numbers, signs: numbers,
     }
-    monkeypatch.setattr(quantize.np, function, replaced[function])
+    monkeypatch.setattr(np, function, replaced[function])
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(AssertionError):
         quantises(pn.quantize_fp8, BOUNDARIES)
 
