@@ -198,11 +198,10 @@ def quantize_fp8(array: ArrayLike, scale: float | ArrayLike | None = None) -> An
     """Divide keys or values by their scale and round them to float8_e4m3fn; numbers that are too large become 448.
 
     A cast of NumPy or torch, ``(key / k_scale).astype(float8_e4m3fn)``, makes NaN of every number beyond 464, and a NaN
-    in a key or value makes NaN of every output that sees it. Here infinity and
-    numbers beyond 448 become 448, with their sign, and only NaN stays NaN: ``__NV_SATFINITE`` of CUDA, the saturation
-    mode of the OCP standard.
-    Other numbers are rounded once, to the nearest number of the format, and to the one with an even last bit if two
-    are as near.
+    in a key or value makes NaN of every output that sees it. Here infinity and numbers beyond 448 become 448, with
+    their sign, and only NaN stays NaN: ``__NV_SATFINITE`` of CUDA, the saturation mode of the OCP standard. Other
+    numbers are rounded once, to the nearest number of the format, and to the one with an even last bit if two are as
+    near.
 
     Parameters
     ----------
