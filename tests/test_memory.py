@@ -38,6 +38,39 @@ def test_overlap_is_what_a_list_of_all_addresses_says(axes, itemsize):
     assert overlaps_itself(shape, strides, itemsize) == overlap
 
 
+WRONG = {
+    "strides of 0 only": lambda shape, strides, itemsize: 0 in strides,
+    "interleaved axes refused": lambda shape, strides, itemsize: any(
+        stride < itemsize + sum((n - 1) * shorter for n, shorter in axes[:place])
+        for axes in [sorted(zip(shape, strides, strict=True), key=lambda axis: axis[1])]
+        for place, (_, stride) in enumerate(axes)
+    ),
+    "neighbours only": lambda shape, strides, itemsize: min(strides) < itemsize,
+    "equal addresses only": lambda shape, strides, itemsize: overlaps_itself(shape, strides, 1),
+    "no negative strides": lambda shape, strides, itemsize: min(strides) < 0,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_the_list_of_all_addresses_notices_a_wrong_answer(name):
+    # Itself; interleaved; meeting at 24; a window; parts of elements; reversed.
+    cases = [
+        ((2, 3), (12, 4)),
+        ((2, 3), (12, 8)),
+        ((3, 4), (12, 8)),
+        ((2, 3), (4, 4)),
+        ((2, 2), (4, 2)),
+        ((2, 2), (8, -4)),
+    ]
+    wrong = 0
+    for shape, strides in cases:
+        test_overlap_is_what_a_list_of_all_addresses_says.hypothesis.inner_test(
+            list(zip(shape, strides, strict=True)), 4
+        )
+        wrong += WRONG[name](shape, strides, 4) != overlaps_itself(shape, strides, 4)
+    assert wrong
+
+
 def test_a_question_that_takes_too_long_is_answered_with_yes():
     # Strides of 10,001 and 10,000 elements meet after 10,001 elements, of which there are none.
     assert overlaps_itself((10_001, 10_001), (40_004, 40_000), 4)
