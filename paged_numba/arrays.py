@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
@@ -231,6 +232,7 @@ def _device_array(array: Any) -> Any:
     return array if isinstance(array, DeviceNDArray) else cuda.as_cuda_array(array)
 
 
+@functools.cache
 def _gpu() -> Any:
     """Return ``numba.cuda``; raise TypeError if it finds no GPU, on which an array is said to lie."""
     try:

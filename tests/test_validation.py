@@ -295,6 +295,40 @@ def test_integers_of_any_type_are_taken(number):
         np.testing.assert_array_equal(ours, right)
 
 
+@pytest.mark.parametrize("dtype", [">i4", "<i4", ">i8", "<i8", "u1", ">u2", "i1"])
+def test_small_integer_arrays_of_any_dtype_are_taken(dtype):
+    rng, results = np.random.default_rng(0), []
+    key, value = rng.standard_normal((2, 3, 2, 4)).astype(F32)
+    for kind in (np.int64, dtype):
+        caches = np.zeros((2, 5, 8, 2, 4), F32)
+        tables, lens, starts = np.array([[2, 1]], kind), np.array([3], kind), np.array([0, 2], kind)
+        pn.write_kv(key, value, *caches, np.array([9, 16, 17], kind), target=TARGET)
+        pn.copy_blocks(*caches, np.array([[1, 0]], kind), target=TARGET)
+        results.append([
+            *pn.gather_kv(*caches, tables[0], np.array(11, kind), target=TARGET),
+            *pn.paged_attention(
+                key[:2], *caches, tables, lens, cu_seqlens_q=starts, return_lse=True, algorithm="split", target=TARGET
+            ),
+            caches,
+        ])  # fmt: skip
+    for ours, right in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, right)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+@pytest.mark.parametrize(
+    "change", [lambda dtype: dtype.newbyteorder(), lambda dtype: "g", lambda dtype: "c8"]
+)
+def test_arrays_of_a_dtype_that_no_gpu_has_are_refused_by_name(operation, change):
+    arguments = OPERATIONS[operation]()
+    arguments |= {"out": np.zeros((2, 4, 4), F32)} if operation is pn.paged_attention else {}
+    for name, array in arguments.items():
+        if getattr(array, "dtype", None) == F32:
+            wrong = array.astype(change(array.dtype))
+            with pytest.raises(TypeError, match=f"{name} must have dtype .*, got {name}.dtype="):
+                operation(**{**arguments, name: wrong}, target=TARGET)
+
+
 def test_an_empty_batch_takes_an_empty_out():
     query, caches = np.zeros((0, 4, 8), F32), np.zeros((2, 2, 4, 2, 8), F32)
     out = np.zeros((0, 4, 8), F32)

@@ -40,10 +40,10 @@ def check_apart(name: str, array: Any, other_name: str, other: Any) -> None:
 def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
     """Tell whether two elements of an array have a byte in common.
 
-    They do if the strides, each taken a whole number of times within its axis and at least one of them taken at all,
-    add up to less than an element. The search begins with the longest stride, which the others must make up for: in a
-    slice or transpose of an array they cannot, so there is one step for each axis. After `_MAX_WORK` steps, the answer
-    is yes.
+    Two elements overlap if some numbers of steps along the axes, not all of them 0, lead less than an element away. The
+    search goes from the longest stride to the shortest, and takes the steps that the shorter ones can make up for. In
+    a slice or a transpose of an array there are none, so each axis costs one step of the search. After `_MAX_WORK`
+    steps, the answer is yes.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: 
         ((abs(stride), length - 1) for length, stride in zip(shape, strides, strict=True) if length > 1),
         reverse=True,
     )
-    # Bytes that an axis and the axes after it can make up for.
+    # How far an axis and those after it can lead, and the bytes of an element that still overlap.
     reaches = [itemsize - 1]
     for stride, most in reversed(axes):
         reaches.insert(0, reaches[0] + stride * most)
