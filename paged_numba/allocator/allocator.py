@@ -29,7 +29,6 @@ from .token_ids import TokenIds, count_and_ids, split
 from .transactions import UndoLog, alone, transaction
 
 _NO_COPIES = np.empty((0, 2), np.int64)
-_NO_BLOCKS = array("i")
 
 
 class BlockAllocator:
@@ -614,7 +613,7 @@ class BlockAllocator:
         >>> allocation.copies.tolist(), allocation.slots.tolist()    # slot 34 = block 2 * 16 + offset 2
         ([[1, 2]], [34])
         """
-        count, ids = count_and_ids(tokens, self.prefix_caching)
+        count, ids = count_and_ids(tokens, self._prefixes is not None)
         if count == 0:
             raise ValueError(f"tokens must be positive, got tokens={tokens!r}")
         sequence = self._sequence(seq_id)
@@ -624,13 +623,14 @@ class BlockAllocator:
         new = self._blocks_for(stop) - len(table)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
-        self._undo.append(sequence.undo_append())
-        taken = self._pool.take(new + copied) if new or copied else _NO_BLOCKS
+        self._undo.append((sequence.shorten, len(table), start, len(sequence.unwritten), sequence.part))
+        taken = self._pool.take(new + copied) if new or copied else array("i")
         if copied:
-            source = table[-1:]
-            table[-1:] = taken[:1]
-            self._pool.drop(source)
-            copies = np.array([(source[0], table[-1])], np.int64)
+            source = table[-1]
+            self._undo.append((table.__setitem__, len(table) - 1, source))
+            table[-1] = taken[0]
+            self._pool.drop([source])
+            copies = np.array([(source, taken[0])], np.int64)
         else:
             # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
             self._num_empty_slots -= -start % self.block_size
