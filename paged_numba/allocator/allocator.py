@@ -8,7 +8,7 @@ PagedAttention", SOSP 2023.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from html import escape
 from typing import SupportsIndex
 
@@ -617,14 +617,13 @@ class BlockAllocator:
         if count == 0:
             raise ValueError(f"tokens must be positive, got tokens={tokens!r}")
         sequence = self._sequence(seq_id)
-        table, start = sequence.table, sequence.length
-        stop = start + count
+        table, start, stop = sequence.table, sequence.length, sequence.length + count
         copied = start % self.block_size != 0 and self._pool.refs[table[-1]] > 1
         new = self._blocks_for(stop) - len(table)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
         self._undo.append((sequence.shorten, len(table), start, len(sequence.unwritten), sequence.part))
-        taken = self._pool.take(new + copied) if new or copied else array("i")
+        taken: Sequence[int] = self._pool.take(new + copied) if new or copied else ()
         if copied:
             source = table[-1]
             self._undo.append((table.__setitem__, len(table) - 1, source))
@@ -634,7 +633,8 @@ class BlockAllocator:
         else:
             # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
             self._num_empty_slots -= -start % self.block_size
-        table.extend(taken[copied:])
+        if new:
+            table.extend(taken[copied:])
         sequence.length = stop
         self._num_tokens += count
         self._num_empty_slots += -stop % self.block_size
