@@ -220,8 +220,8 @@ def launch(
         run_batch = _all_together(machine, program, arguments(machine))
     else:
         run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
-    machine.begin_launch(function, args)
     try:
+        machine.begin_launch(function, args)
         with np.errstate(all="ignore"):
             _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..observe.code import CodeLine
+from ..observe.observer import unseen
 
 BENIGN = "benign race"
 """The kind of finding that is not an error: several threads write the same value."""
@@ -80,6 +81,11 @@ class Findings:
     `sanitize` and `sanitizing` make them. ``len`` and iteration go over the `Finding` objects, ``print`` shows them
     as text, a notebook as a table.
 
+    Attributes
+    ----------
+    num_unseen : int
+        Launches of other threads that ran meanwhile, and that neither this sanitizer nor any other observer saw.
+
     See Also
     --------
     sanitize : Sanitizes a single launch.
@@ -107,6 +113,7 @@ class Findings:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str, str], Finding] = {}
+        self.num_unseen = 0
 
     def __len__(self) -> int:
         return len(self._found)
@@ -137,7 +144,9 @@ class Findings:
 
     def __repr__(self) -> str:
         kinds = Counter(finding.kind for finding in self)
-        return f"Findings({', '.join(f'{kind}: {count}' for kind, count in kinds.items()) or 'no findings'})"
+        counts = [f"{kind}: {count}" for kind, count in kinds.items()] or ["no findings"]
+        unseen_too = [unseen(self.num_unseen, "checked")] if self.num_unseen else []
+        return f"Findings({', '.join([*counts, *unseen_too])})"
 
     def __str__(self) -> str:
         return "\n\n".join([self._headline, *map(str, self)])
@@ -151,13 +160,15 @@ class Findings:
     @property
     def _headline(self) -> str:
         if not self:
-            return "no findings"
-        errors = len(self.errors)
-        return f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
+            found = "no findings"
+        else:
+            errors = len(self.errors)
+            found = f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
+        return f"{found}; {unseen(self.num_unseen, 'checked')}" if self.num_unseen else found
 
     def to_dict(self) -> dict[str, Any]:
         """Return all findings as dicts, lists, numbers and strings."""
-        return {"findings": [asdict(finding) for finding in self]}
+        return {"findings": [asdict(finding) for finding in self], "unseen_launches": self.num_unseen}
 
     def save(self, path: str | Path) -> None:
         """Write the findings as JSON."""

@@ -109,6 +109,9 @@ class Sanitizer(Observer):
             self._races.write(machine, array, shadow, accesses(machine, array, mask, position), value)
         self._unwritten.write(machine, array, mask, position)
 
+    def missed(self) -> None:
+        self.findings.num_unseen += 1
+
     # Errors of single threads.
 
     def narrowed(self, machine: ObservedMachine, mask: Mask, value: Any, dtype: Any) -> None:
