@@ -583,8 +583,7 @@ def test_both_commands_name_the_file_and_line_of_an_error(capsys, tmp_path, word
 
 @pytest.mark.parametrize("command", ["tour", "replay"])
 def test_help_says_which_formats_a_trace_may_have(capsys, command):
-    with pytest.raises(SystemExit):
-        cli.main([command, "--help"])
+    assert cli.main([command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for name in ("Azure", "BurstGPT", "Mooncake", "gzip", "GeneratedTokens", "Response tokens", "hash_ids"):
         assert name in text

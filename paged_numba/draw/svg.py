@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from ..files import write_text
+
 # Okabe & Ito, "Color Universal Design", 2008: distinct in any kind of colour vision.
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
 """Fills of owners, in order. A label or a hatching repeats what a colour says."""
@@ -142,7 +144,7 @@ class Picture:
     _repr_svg_ = svg
 
     def save(self, path: str | Path) -> None:
-        """Write the picture to a file.
+        """Write the picture to a file; an old file stays as it was until the new one is complete.
 
         Raises
         ------
@@ -151,4 +153,4 @@ class Picture:
         """
         if Path(path).suffix != ".svg":
             raise ValueError(f"path must end in .svg, got path={str(path)!r}")
-        Path(path).write_text(self.svg() + "\n", encoding="utf-8")
+        write_text(path, self.svg() + "\n")

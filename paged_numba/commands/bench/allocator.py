@@ -13,7 +13,8 @@ import numpy as np
 from ...allocator.allocator import BlockAllocator
 from ...draw.text import table
 from ...progress import progress
-from .provenance import provenance, write_json
+from ..options import deliver
+from .provenance import as_json, provenance
 
 BLOCK_SIZE = 16
 BLOCKS_PER_SEQUENCE = 100
@@ -147,19 +148,19 @@ def run(json_path: Path | None, commit: str | None) -> int:
         [name, *(f"{times[size][name]:.2f}" for size in SIZES), f"{exponent:+.3f}"]
         for name, exponent in exponents.items()
     ]
-    print(
-        f"Microseconds for a block of {BLOCK_SIZE} tokens, in sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching."
-    )
-    print(table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows))
     alone, bytes_per_block = hashing(), memory()
-    print(f"A plain dictionary takes {alone:.2f} microseconds to hash and insert the token ids of a block.")
-    print(table(["bytes for a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]))
-    if json_path is not None:
-        figures = {
-            "microseconds": {str(size): found for size, found in times.items()},
-            "exponents": exponents,
-            "hashing_microseconds": alone,
-            "bytes_per_block": bytes_per_block,
-        }
-        write_json(json_path, {"benchmark": "allocator", "provenance": provenance(commit), **figures})
+    text = "\n".join([
+        f"Microseconds for a block of {BLOCK_SIZE} tokens, in sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching.",
+        table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows),
+        f"A plain dictionary takes {alone:.2f} microseconds to hash and insert the token ids of a block.",
+        table(["bytes for a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]),
+    ])  # fmt: skip
+    figures = {
+        "microseconds": {str(size): found for size, found in times.items()},
+        "exponents": exponents,
+        "hashing_microseconds": alone,
+        "bytes_per_block": bytes_per_block,
+    }
+    record = {"benchmark": "allocator", **figures}
+    deliver(text, (json_path, lambda: as_json({**record, "provenance": provenance(commit)})))
     return 0

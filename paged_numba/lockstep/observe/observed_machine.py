@@ -12,9 +12,9 @@ from ..machine.lanes import WARP_SIZE, Dim3
 from ..machine.machine import Machine, Site
 from ..machine.masks import Mask, minus
 from ..machine.memory import LaneArray
+from . import observer
 from .allocations import Memory, address_of, extent, root_of
 from .code import CodeFunction, CodeLine
-from . import observer
 from .observer import Observer
 
 _MOST_MASKS = 64
@@ -212,8 +212,9 @@ class ObservedMachine(Machine):
                 compute(self, mask, dtype, operations, special)
 
     def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
-        self._lock = observer.launching
-        self._lock.acquire()
+        lock = observer.launching
+        lock.acquire()
+        self._lock = lock
         now = observer.listening(self.listeners)
         if len(now) < len(self.listeners):
             # In another thread, the `with` statement ended while this launch was being prepared.

@@ -101,7 +101,7 @@ class Observer:
         """
 
     def missed(self) -> None:
-        """Called for each launch that no observer sees while this one listens: one of another thread, see `observing`."""
+        """Called for each launch of another thread that no observer sees while this one listens; see `observing`."""
 
 
 @dataclass(eq=False)
@@ -177,7 +177,8 @@ def unseen(count: int, done: str) -> str:
     >>> unseen(2, "checked")
     '2 launches of other threads were not checked'
     """
-    return f"{count:,} {'launch' if count == 1 else 'launches'} of other threads {'was' if count == 1 else 'were'} not {done}"
+    what, were = ("launch", "was") if count == 1 else ("launches", "were")
+    return f"{count:,} {what} of other threads {were} not {done}"
 
 
 @contextmanager
@@ -218,7 +219,7 @@ def _follow_threads() -> None:
             setattr(thread, _STARTED_IN, scopes)
         start(thread, *args, **options)
 
-    threading.Thread.start = noted  # type: ignore[method-assign]
+    threading.Thread.start = noted  # type: ignore[method-assign, assignment]
 
 
 def _unlock_child() -> None:

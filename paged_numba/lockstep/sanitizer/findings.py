@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ...files import write_text
 from ..observe.code import CodeLine
 from ..observe.observer import unseen
 
@@ -171,8 +172,12 @@ class Findings:
         return {"findings": [asdict(finding) for finding in self], "unseen_launches": self.num_unseen}
 
     def save(self, path: str | Path) -> None:
-        """Write the findings as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        """Write the findings as JSON; an old file stays as it was until the new one is complete."""
+        write_text(path, self.json())
+
+    def json(self) -> str:
+        """Return all findings as JSON."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
 
 
 def _cells(finding: Finding) -> str:
