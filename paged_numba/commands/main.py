@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from typing import Any
 
 from ..errors import InputError, KernelError, TargetNameError, TargetUnavailableError
@@ -51,6 +50,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
+        # Python ends itself by SIGINT, not with a status, if the last `exec` of a text was interrupted.
+        exec("")
         _say(f"{name}: interrupted")
         return INTERRUPTED
     except SystemExit as stop:  # of argparse, after --help or an error
@@ -90,7 +91,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[Any, argparse.Namespace]:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of the commands below")
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
@@ -151,14 +152,21 @@ def _flush() -> None:
 
 
 def _say(message: str) -> None:
-    """Print a message to standard error, where characters that a terminal would obey are escaped."""
+    """Print a message to standard error; escape characters that a terminal would obey, and cut endless lines."""
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    lines = [line if len(line) < 2000 else f"{line[:900]} ... {line[-900:]}" for line in shown.split("\n")]
     with suppress(OSError, ValueError):
-        print(shown, file=sys.stderr)
+        print("\n".join(lines), file=sys.stderr)
 
 
-def _version() -> str:
-    try:
-        return f"paged-numba {metadata.version('paged-numba')}"
-    except metadata.PackageNotFoundError:
-        return "paged-numba (a source checkout that is not installed)"
+class _Version(argparse.Action):
+    """``--version``. Only it imports `importlib.metadata`, which takes longer than all else before a command runs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib import metadata
+
+        try:
+            print(f"paged-numba {metadata.version('paged-numba')}")
+        except metadata.PackageNotFoundError:
+            print("paged-numba (a source checkout that is not installed)")
+        parser.exit()

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..cache import PagedKVCache
 from ..draw.text import size
-from ..errors import InputError, LaunchError
+from ..errors import InputError
 from ..lockstep.observe.observer import unseen
 from ..lockstep.profiler.report import Report
 from ..ops.attention import ALGORITHMS
@@ -81,7 +81,7 @@ def prepare(options: argparse.Namespace, *, debug: bool = False) -> Callable[[],
     def run() -> Any:
         try:
             return call()
-        except LaunchError as error:
+        except ValueError as error:  # of an operation's checks, or a LaunchError
             raise InputError(f"--shape must give sizes that a kernel can take, got: {error}") from None
 
     return run

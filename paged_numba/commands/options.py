@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import reprlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def deliver(text: str, *outputs: tuple[Path | None, Callable[[], str]]) -> None:
                 files.write_text(path, content())
             except OSError as error:
                 failure = failure or error
-    print(text)
+    # A user's program may have closed standard output.
+    print(text, file=sys.stderr if getattr(sys.stdout, "closed", False) else None)
     if failure is not None:
         raise failure
 

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..lockstep.observe.observer import unseen
 from . import operations
 from .options import check_outputs, deliver, file_to_write
-from .user_function import LateLaunches
+from .user_function import OwnProcess
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Exit status: 0 only if kernels were launched, all were checked and none has an error; the last line of the "
-        "output then says so. A program that ends its process itself (os._exit, os.exec) prints nothing and passes "
-        "nothing; launches of other processes are not seen."
+        "output then says so. Launches of other processes are not seen."
     )
 
 
@@ -37,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         0 if there were launches and no errors, 1 if there were errors, 2 if some launches were not seen.
     """
     check_outputs(options, "json", read=operations.file_of(options))
-    late = LateLaunches(options.what) if options.own_process else None
+    process = OwnProcess(options.what) if options.own_process else None
     call = operations.prepare(options, debug=True)
     with lockstep.profiling() as report, lockstep.sanitizing() as findings:
         ending = operations.ending(call)
@@ -52,6 +51,6 @@ def run(options: argparse.Namespace) -> int:
     if findings.num_unseen:
         not_checked = unseen(findings.num_unseen, "checked")
         raise InputError(f"{options.what} must start the threads that launch kernels: {not_checked}")
-    if late is not None:
-        late.refuse()
+    if process is not None:
+        process.refuse_launches()
     return 0

@@ -141,8 +141,11 @@ def _lockstep_as_numba_cuda(
         yield {}
 
 
-class LateLaunches(Observer):
-    """Counts launches after a program was found to be sound: of its exit handlers, or of threads that go on.
+class OwnProcess(Observer):
+    """Keeps a process that is a program's alone from passing by accident.
+
+    While it lives, the program cannot end the process with ``os._exit`` or ``os.exec``; that raises an error. After
+    `refuse_launches`, a launch by an exit handler, or by a thread that goes on, makes the process end with status 2.
 
     Made before the program is loaded, so that its exit handler runs after those of the program.
 
@@ -154,12 +157,15 @@ class LateLaunches(Observer):
 
     def __init__(self, what: str) -> None:
         self.what, self.refuses, self.count = what, False, 0
-        atexit.register(self._exit)
+        self._exit, process = os._exit, os.getpid()
+        for name in ("_exit", "execv", "execve"):
+            setattr(os, name, _refused(name, getattr(os, name), process))
+        atexit.register(self._end)
         self._scope = ExitStack()
         self._scope.enter_context(observing(self))
 
-    def refuse(self) -> None:
-        """From now on, a launch makes the process end with status 2."""
+    def refuse_launches(self) -> None:
+        """Count launches from now on."""
         self.refuses = True
 
     def begin_launch(self, machine: Any, function: Any, arguments: tuple[Any, ...]) -> None:
@@ -170,14 +176,25 @@ class LateLaunches(Observer):
         """Count a launch of another thread."""
         self.count += self.refuses
 
-    def _exit(self) -> None:
+    def _end(self) -> None:
         if self.count:
             print(
                 f"paged-numba sanitize: error: {self.what} must launch its kernels before it ends, "
-                f"got {self.count:,} later, which were not checked",
+                f"got {self.count:,} later, not checked",
                 file=sys.stderr,
             )
             sys.stdout.flush()
             sys.stderr.flush()
             # An exit handler has no other way to change the status.
-            os._exit(2)
+            self._exit(2)
+
+
+def _refused(name: str, function: Callable[..., Any], process: int) -> Callable[..., Any]:
+    """Return a function that does not end this process; in one forked from it, it is `function`."""
+
+    def refuse(*args: Any) -> Any:
+        if os.getpid() != process:
+            return function(*args)
+        raise InputError(f"a program that is sanitized must not end its process by os.{name}")
+
+    return refuse
