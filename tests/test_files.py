@@ -141,7 +141,7 @@ TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n0,40,3\n1,50,4\n"
         ("bench lockstep --json folder", "argument --json: must name a file, got a directory, folder"),
         ("bench lockstep --json new/", "argument --json: must name a file, got a directory, new/"),
         ("bench lockstep --json t.csv/x", "argument --json: must name a file in a directory that exists, got t.csv/x"),
-        (f"bench lockstep --json {'x' * 999}", "argument --json: must name a file, got 'xxxxxxxxxxxx...xxxxxxxxxxxxx': F"),
+        (f"bench lockstep --json {'x' * 999}", "--json: must name a file, got 'xxxxxxxxxxxx...xxxxxxxxxxxxx': File n"),
     ],
 )  # fmt: skip
 def test_outputs_that_would_be_lost_are_refused_before_work(tmp_path, monkeypatch, capsys, words, message):
