@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from .. import lockstep
-from ..errors import InputError
+from ..errors import InputError, KernelError
 from ..lockstep.observe.observer import unseen
 from . import operations
 from .options import check_outputs, deliver, file_to_write
@@ -33,7 +33,14 @@ def run(options: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0 if there were launches and no errors, 1 if there were errors, 2 if some launches were not seen.
+        0 if there were launches and no errors, 1 if there were errors.
+
+    Raises
+    ------
+    InputError
+        Nothing was launched, the program failed, or some launches were not seen.
+    KernelError
+        A kernel failed.
     """
     check_outputs(options, "json", read=operations.file_of(options))
     process = OwnProcess(options.what) if options.own_process else None
@@ -48,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
         raise ending
     if findings.errors:
         return 1
+    if findings.num_failed:
+        raise KernelError(f"{options.what} caught the error and went on")
     if findings.num_unseen:
         not_checked = unseen(findings.num_unseen, "checked")
         raise InputError(f"{options.what} must start the threads that launch kernels: {not_checked}")

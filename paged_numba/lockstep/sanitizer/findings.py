@@ -86,6 +86,8 @@ class Findings:
     ----------
     num_unseen : int
         Launches of other threads that ran meanwhile, and that neither this sanitizer nor any other observer saw.
+    num_failed : int
+        Launches that an error ended; they were checked up to there.
 
     See Also
     --------
@@ -114,7 +116,7 @@ class Findings:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str, str], Finding] = {}
-        self.num_unseen = 0
+        self.num_unseen = self.num_failed = 0
 
     def __len__(self) -> int:
         return len(self._found)
@@ -146,8 +148,7 @@ class Findings:
     def __repr__(self) -> str:
         kinds = Counter(finding.kind for finding in self)
         counts = [f"{kind}: {count}" for kind, count in kinds.items()] or ["no findings"]
-        unseen_too = [unseen(self.num_unseen, "checked")] if self.num_unseen else []
-        return f"Findings({', '.join([*counts, *unseen_too])})"
+        return f"Findings({', '.join([*counts, *self.gaps])})"
 
     def __str__(self) -> str:
         return "\n\n".join([self._headline, *map(str, self)])
@@ -165,11 +166,21 @@ class Findings:
         else:
             errors = len(self.errors)
             found = f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
-        return f"{found}; {unseen(self.num_unseen, 'checked')}" if self.num_unseen else found
+        return "; ".join([found, *self.gaps])
+
+    @property
+    def gaps(self) -> list[str]:
+        """What was not checked, in words."""
+        gaps = [f"{_launches(self.num_failed)} ended with an error"] if self.num_failed else []
+        return [*gaps, unseen(self.num_unseen, "checked")] if self.num_unseen else gaps
 
     def to_dict(self) -> dict[str, Any]:
         """Return all findings as dicts, lists, numbers and strings."""
-        return {"findings": [asdict(finding) for finding in self], "unseen_launches": self.num_unseen}
+        return {
+            "findings": [asdict(finding) for finding in self],
+            "failed_launches": self.num_failed,
+            "unseen_launches": self.num_unseen,
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the findings as JSON; an old file stays as it was until the new one is complete."""
@@ -178,6 +189,10 @@ class Findings:
     def json(self) -> str:
         """Return all findings as JSON."""
         return json.dumps(self.to_dict(), indent=1) + "\n"
+
+
+def _launches(count: int) -> str:
+    return f"{count:,} launch{'' if count == 1 else 'es'}"
 
 
 def _cells(finding: Finding) -> str:
