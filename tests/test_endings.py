@@ -20,6 +20,7 @@ import pytest
 from paged_numba import lockstep
 from paged_numba.commands import main as cli
 from paged_numba.lockstep.cuda import facade
+from paged_numba.lockstep.observe import observer
 
 PROGRAM = """
 import asyncio, atexit, os, sys, threading, time
@@ -183,6 +184,28 @@ def in_threads(count, function, *given):
         thread.join()
 
 
+class Door(observer.Observer):
+    """Counts the launches that are inside."""
+
+    def __init__(self):
+        self.inside = self.most = 0
+
+    def begin_launch(self, machine, function, arguments):
+        self.inside += 1
+        time.sleep(0.01)  # for another thread to come in
+        self.most = max(self.most, self.inside)
+
+    def end_launch(self, machine):
+        self.inside -= 1
+
+
+def test_observed_launches_run_one_after_the_other():
+    door = Door()
+    with observer.observing(door):
+        in_threads(3, launch)
+    assert (door.inside, door.most) == (0, 1)
+
+
 def test_launches_of_threads_started_in_the_statement_are_seen_without_loss():
     with lockstep.profiling() as alone:
         launch(24)
@@ -279,6 +302,41 @@ def test_a_failing_observer_leaves_no_lock_behind():
     thread.join(60)
     assert len(seen) == 1
     assert sum(kernel["launches"] for kernel in report.kernels) == 1
+
+
+class NoLock:
+    def __enter__(self, *error):
+        pass
+
+    __exit__ = acquire = release = __enter__
+
+
+def of_anybody():
+    return observer._open
+
+
+MUTANTS = {
+    "launches run side by side": (
+        "launching", NoLock(), test_observed_launches_run_one_after_the_other,
+    ),
+    "threads are not followed": (
+        "_current", observer._scopes.get, test_launches_of_threads_started_in_the_statement_are_seen_without_loss,
+    ),
+    "every thread is seen": ("_current", of_anybody, test_profiles_of_two_threads_do_not_mix),
+    "nothing is missed": ("miss", lambda: None, test_launches_of_other_threads_are_counted_as_unseen),
+    "the statement goes on": (
+        "listening", lambda listeners: listeners, test_a_launch_that_begins_after_the_statement_ended_is_not_seen,
+    ),
+}  # fmt: skip
+"""Registries of observers with one mistake each: the name, its replacement, and the test that must find it."""
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_registry_with_a_mistake_is_noticed(name, monkeypatch):
+    replaced, replacement, test = MUTANTS[name]
+    monkeypatch.setattr(observer, replaced, replacement)
+    with pytest.raises((AssertionError, KeyError, RuntimeError, IndexError)):
+        test()
 
 
 def test_sanitize_sees_threads_and_refuses_those_it_cannot_see(program):

@@ -198,9 +198,9 @@ def observing(observer: Observer) -> Iterator[None]:
         yield
     finally:
         scope.open = False
-        _scopes.reset(token)
         with launching:
             _open = tuple(other for other in _open if other is not scope)
+        _scopes.reset(token)
 
 
 _STARTED_IN = "_lockstep_scopes"
