@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -13,8 +14,9 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text to a file as UTF-8; an old file stays as it was until the new one is complete.
 
     The text goes to a new file in the same folder, which then takes the name; permissions stay, and a symbolic link
-    still points to the file. A device or a pipe is written directly, and so is a file whose folder takes no new
-    ones. Standard output under a name, such as ``/dev/stdout``, is written through ``sys.stdout``.
+    still points to the file. A device or a pipe is written directly, and so is a file that cannot be replaced, such as
+    one in a folder that takes no new files. Standard output under a name, such as ``/dev/stdout``, is written through
+    ``sys.stdout``.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def write_text(path: str | Path, text: str) -> None:
         # Neither a device nor a file without a name, such as that of a descriptor, can be replaced.
         _write(path, text)
     elif found is not None and not os.access(target, os.W_OK):
-        raise PermissionError(13, "Permission denied", str(path))
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     elif not _replace(target, text, found):
         _write(path, text)
 
@@ -67,7 +69,7 @@ def _write(path: str | Path, text: str) -> None:
 
 
 def _replace(target: str, text: str, old: os.stat_result | None) -> bool:
-    """Write a new file and give it the name `target`; return False if this folder takes none, but has the old file."""
+    """Write a new file and give it the name `target`; return False if the old file can only be written in place."""
     new = os.path.join(os.path.dirname(target), f".{os.urandom(8).hex()}.tmp")
     try:
         # Not `tempfile`, whose files nobody else may read: the mode is that of any new file.
@@ -84,9 +86,11 @@ def _replace(target: str, text: str, old: os.stat_result | None) -> bool:
         os.replace(new, target)
     except BaseException as error:
         os.unlink(new)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, target) from None
-        raise
+        if not isinstance(error, OSError):
+            raise
+        if old is not None and error.errno in (errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV):
+            return False
+        raise OSError(error.errno, error.strerror, target) from None
     return True
 
 

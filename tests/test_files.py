@@ -82,9 +82,14 @@ def test_what_cannot_be_replaced_is_written_in_place(tmp_path):
             files.write_text(tmp_path / "other", "new")
     assert path.read_text(encoding="utf-8") == "new"
     assert caught.value.filename == str(tmp_path / "other")
+    for error in (PermissionError(1, "Operation not permitted"), OSError(16, "Device or resource busy")):
+        with mock.patch("os.replace", side_effect=error):
+            files.write_text(path, str(error))
+        assert path.read_text(encoding="utf-8") == str(error)
+    assert os.listdir(tmp_path) == ["out"]
     with mock.patch("os.access", return_value=False), pytest.raises(PermissionError):
         files.write_text(path, "newer")
-    assert path.read_text(encoding="utf-8") == "new"
+    assert path.read_text(encoding="utf-8") != "newer"
 
 
 @posix

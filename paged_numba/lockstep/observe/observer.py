@@ -100,6 +100,9 @@ class Observer:
             Name of the array, and the array with its index; empty if no array is involved.
         """
 
+    def refused(self) -> None:
+        """Called for each launch that does not begin, since lockstep cannot run its kernel."""
+
     def missed(self) -> None:
         """Called for each launch of another thread that no observer sees while this one listens; see `observing`."""
 
@@ -153,6 +156,13 @@ def listening(listeners: tuple[Observer, ...]) -> tuple[Observer, ...]:
     """Return those of some observers whose ``with`` statement has not ended since; `launching` must be held."""
     now = {id(scope.observer) for scope in _open}
     return tuple(listener for listener in listeners if id(listener) in now or listener in _watched)
+
+
+def refuse(listeners: tuple[Observer, ...]) -> None:
+    """Tell observers that lockstep cannot run the kernel of a launch."""
+    with launching:
+        for listener in listeners:
+            listener.refused()
 
 
 def miss() -> None:

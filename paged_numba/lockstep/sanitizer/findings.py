@@ -87,7 +87,7 @@ class Findings:
     num_unseen : int
         Launches of other threads that ran meanwhile, and that neither this sanitizer nor any other observer saw.
     num_failed : int
-        Launches that an error ended; they were checked up to there.
+        Launches that an error ended, and that were checked up to there; also those of kernels that lockstep cannot run.
 
     See Also
     --------

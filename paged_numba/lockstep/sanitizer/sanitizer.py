@@ -113,6 +113,9 @@ class Sanitizer(Observer):
             self._races.write(machine, array, shadow, accesses(machine, array, mask, position), value)
         self._unwritten.write(machine, array, mask, position)
 
+    def refused(self) -> None:
+        self.findings.num_failed += 1
+
     def missed(self) -> None:
         self.findings.num_unseen += 1
 
