@@ -391,6 +391,11 @@ def test_a_file_finds_its_project(program, tmp_path, monkeypatch):
         "    kernels.f()\n",
         encoding="utf-8",
     )
+    eager = tmp_path / "eager"
+    eager.mkdir()
+    (eager / "__init__.py").write_text("from .inside import f", encoding="utf-8")
+    (eager / "inside.py").write_text("import kernels\ndef f(): kernels.f()", encoding="utf-8")
+    (tmp_path / "two.parts.py").write_text("import kernels\ndef f(): kernels.f()", encoding="utf-8")
     tests = tmp_path / "tests"
     tests.mkdir()
     (tests / "helper.py").write_text("state = []", encoding="utf-8")
@@ -400,10 +405,11 @@ def test_a_file_finds_its_project(program, tmp_path, monkeypatch):
         encoding="utf-8",
     )
     modules, path = dict(sys.modules), list(sys.path)
-    for what in ("tests/test_it.py::test", "package/inner/inside.py::f", tests / "test_it.py::test"):
+    inside = "package/inner/inside.py::f", "eager/inside.py::f", "eager/__init__.py::f", "two.parts.py::f"
+    for what in ("tests/test_it.py::test", *inside, tests / "test_it.py::test"):
         assert run("sanitize", what) == (0, "1 launch on the lockstep machine: no findings\n", ""), what
     assert sys.path == path
-    assert not {"kernels", "helper", "package", "test_it"} & set(sys.modules) - set(modules)
+    assert not {"kernels", "helper", "package", "eager", "test_it"} & set(sys.modules) - set(modules)
 
 
 @pytest.mark.parametrize("what", ["::ok", "f.py::", "::", "f.py::::"])
@@ -471,6 +477,11 @@ def test_names_that_are_no_text_do_not_stop_a_report(program, tmp_path):
         2,
         "paged-numba sanitize: error: nob\\udcff\n.py must be a Python file, got no such file\n",
     )
+
+
+def test_an_error_without_a_text_has_one(program, monkeypatch):
+    monkeypatch.setattr("paged_numba.traces.read", mock.Mock(side_effect=MemoryError))
+    assert run("replay", "t.csv") == (2, "", "paged-numba replay: error: out of memory\n")
 
 
 # Processes.

@@ -64,7 +64,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         _say(f"{name}: the kernel failed: {error}")
         return 1
     except (InputError, MemoryError, OSError, TargetUnavailableError, TargetNameError) as error:
-        _say(f"{name}: error: {error or 'out of memory'}")
+        _say(f"{name}: error: {str(error) or 'out of memory'}")
         return BAD_USAGE
     except ValueError:
         if not getattr(sys.stdout, "closed", False):

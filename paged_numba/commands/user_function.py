@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,13 +44,9 @@ def load_function(file: str, name: str) -> Callable[[], Any]:
     spec = importlib.util.spec_from_file_location(module_name, path.absolute())
     if spec is None or spec.loader is None:
         raise InputError(f"{file} must be a Python file, whose name ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    with _lockstep_as_numba_cuda(module, folder) as loaded, _failures_of(file):
-        parent = module_name.rpartition(".")[0]
-        if parent:
-            importlib.import_module(parent)
+    with _lockstep_as_numba_cuda(folder) as loaded, _failures_of(file):
         # Imported before anything is recorded, so that launches at module level are not counted.
-        spec.loader.exec_module(module)
+        module = _load(spec)
         loaded.update(sys.modules)
     function = getattr(module, name, None)
     if not inspect.isfunction(function):
@@ -64,7 +61,7 @@ def load_function(file: str, name: str) -> Callable[[], Any]:
 
     def run() -> Any:
         what = f"{file}::{name}"
-        with _lockstep_as_numba_cuda(module, folder, loaded):
+        with _lockstep_as_numba_cuda(folder, loaded):
             with _failures_of(what, may_exit=True), _failures_of_threads() as failures:
                 function()
             for error in failures:
@@ -75,9 +72,22 @@ def load_function(file: str, name: str) -> Callable[[], Any]:
     return run
 
 
+def _load(spec: ModuleSpec) -> ModuleType:
+    """Import a module anew, or return what its package has imported on the way."""
+    new = spec.name not in sys.modules
+    if spec.parent:
+        importlib.import_module(spec.parent)
+    if spec.parent and new and spec.name in sys.modules:
+        return sys.modules[spec.name]
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    assert spec.loader is not None
+    spec.loader.exec_module(module)
+    return module
+
+
 def _origin(path: Path) -> tuple[Path, str]:
     """Return the folder from which a file is imported, and its name as a module there."""
-    folder, names = path.absolute().parent, [path.stem]
+    folder, names = path.absolute().parent, [path.stem.replace(".", "_")]
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
         folder, names = folder.parent, [folder.name, *names]
     return folder, ".".join(names)
@@ -118,7 +128,7 @@ def _failures_of_threads() -> Iterator[list[BaseException]]:
 
 @contextmanager
 def _lockstep_as_numba_cuda(
-    module: Any, folder: Path, loaded: dict[str, ModuleType] | None = None
+    folder: Path, loaded: dict[str, ModuleType] | None = None
 ) -> Iterator[dict[str, ModuleType]]:
     """In a ``with`` statement, ``from numba import cuda`` gives the lockstep facade, and operations run on lockstep.
 
@@ -135,7 +145,6 @@ def _lockstep_as_numba_cuda(
             numba = importlib.import_module("numba")
             stack.enter_context(mock.patch.object(numba, "cuda", facade, create=True))
             sys.modules["numba.cuda"] = facade
-        sys.modules[module.__name__] = module
         places = [str(folder), str(Path.cwd()), *sys.path]
         stack.enter_context(mock.patch.object(sys, "path", list(dict.fromkeys(places))))
         yield {}
