@@ -211,6 +211,26 @@ def test_observed_launches_run_one_after_the_other():
     assert (door.inside, door.most) == (0, 1)
 
 
+def test_a_launch_that_nobody_observes_waits_for_no_other():
+    inside, done = threading.Event(), threading.Event()
+
+    class Slow(observer.Observer):
+        def begin_launch(self, machine, function, arguments):
+            inside.set()
+            assert done.wait(60)
+
+    def other():
+        inside.wait()
+        launch()
+        done.set()
+
+    stranger = threading.Thread(target=other)
+    stranger.start()
+    with observer.observing(Slow()):
+        launch()
+    stranger.join()
+
+
 def test_launches_of_threads_started_in_the_statement_are_seen_without_loss():
     with lockstep.profiling() as alone:
         launch(24)

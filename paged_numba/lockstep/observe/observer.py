@@ -121,7 +121,10 @@ _open: tuple[_Scope, ...] = ()
 """The open scopes of all threads."""
 
 launching = threading.RLock()
-"""Held during each observed launch: an observer takes in one launch at a time. Also guards `_open`."""
+"""Held during each observed launch: an observer takes in one launch at a time."""
+
+_registry = threading.Lock()
+"""Held for a moment, to change `_open` or to report a launch that is not observed, which waits for no other launch."""
 
 _watched: weakref.WeakKeyDictionary[Observer, list[weakref.ref[Any]]] = weakref.WeakKeyDictionary()
 """The allocations that each living observer watches."""
@@ -167,7 +170,7 @@ def refuse(listeners: tuple[Observer, ...]) -> None:
 
 def miss() -> None:
     """Tell the observers that listen that they do not see a launch."""
-    with launching:
+    with _registry:
         for scope in _open:
             scope.observer.missed()
 
@@ -203,12 +206,12 @@ def observing(observer: Observer) -> Iterator[None]:
     scope = _Scope(observer)
     token = _scopes.set((*_current(), scope))
     try:
-        with launching:
+        with _registry:
             _open = (*_open, scope)
         yield
     finally:
         scope.open = False
-        with launching:
+        with launching, _registry:
             _open = tuple(other for other in _open if other is not scope)
         _scopes.reset(token)
 
@@ -233,9 +236,9 @@ def _follow_threads() -> None:
 
 
 def _unlock_child() -> None:
-    """Replace the lock in a forked process, in which the thread that held it does not exist."""
-    global launching
-    launching = threading.RLock()
+    """Replace the locks in a forked process, in which the thread that held them does not exist."""
+    global launching, _registry
+    launching, _registry = threading.RLock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
