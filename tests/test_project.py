@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "paged_numba"
 
 # The parts that each part of the package may import. A part is a module or folder at the root of paged_numba.
-ALWAYS = {"errors", "arguments", "progress"}
+ALWAYS = {"errors", "arguments", "files", "progress"}
 BELOW_CACHE = {
     "allocator",
     "arrays",
@@ -32,6 +32,7 @@ BELOW_COMMANDS = BELOW_CACHE | {"cache", "cache_debug", "kernels", "replay", "se
 MAY_IMPORT = {
     "errors": set(),
     "arguments": set(),
+    "files": set(),
     "progress": set(),
     "draw": set(),
     "reference": {"draw"},

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..draw.text import plural
-from ..errors import LaunchError
+from ..errors import LaunchError, UnsupportedConstructError
 from .compiler.names import typed
 from .compiler.translate import translate
 from .machine.lanes import Dim3
@@ -21,7 +21,7 @@ from .machine.machine import Machine
 from .machine.schedule import in_turns
 from .observe.observed_machine import ObservedMachine
 from .observe.observed_program import ObservedWriter
-from .observe.observer import observers
+from .observe.observer import observers, refuse
 
 MAX_THREADS_PER_BLOCK = 1024
 MAX_BLOCK_DIM = (1024, 1024, 64)
@@ -192,7 +192,11 @@ def launch(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes!r}"
         )
     listeners = observers(args)
-    program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
+    try:
+        program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
+    except UnsupportedConstructError:
+        refuse(listeners)
+        raise
     code = inspect.unwrap(function).__code__
     # `inspect.signature` takes as long as the rest of an empty launch.
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -214,8 +218,8 @@ def launch(
         run_batch = _all_together(machine, program, arguments(machine))
     else:
         run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
-    machine.begin_launch(function, args)
     try:
+        machine.begin_launch(function, args)
         with np.errstate(all="ignore"):
             _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
     except BaseException as error:
