@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 from ..errors import InputError, KernelError, TargetNameError, TargetUnavailableError
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
 
-    module = importlib.import_module(f".{chosen.command}", __package__)
+    module = _command(chosen.command)
     about = COMMANDS[chosen.command].removesuffix(" (the default)")
     command_parser = argparse.ArgumentParser(
         prog=f"paged-numba {chosen.command}",
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = module.run(options)
         sys.stdout.flush()
         return status
-    except (InputError, MemoryError, OSError, TargetUnavailableError, TargetNameError) as error:
+    except (ImportError, InputError, MemoryError, OSError, TargetUnavailableError, TargetNameError) as error:
         if isinstance(error, BrokenPipeError):
             # The reader of a pipe, such as head, has closed it. Flushing at exit must not fail either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,6 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KernelError as error:
         print(f"paged-numba {chosen.command}: the kernel failed: {error}", file=sys.stderr)
         return 1
+
+
+def _command(name: str) -> Any:
+    """Return the module of a command; exit if a package that it imports is broken."""
+    try:
+        return importlib.import_module(f".{name}", __package__)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}; paged-numba doctor says what is wrong"
+        print(f"paged-numba {name}: error: {why}", file=sys.stderr)
+        raise SystemExit(BAD_USAGE) from None
 
 
 def _version() -> str:
