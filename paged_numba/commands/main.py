@@ -14,7 +14,7 @@ from ..errors import InputError, KernelError, TargetNameError, TargetUnavailable
 
 COMMANDS = {
     "tour": "serve requests with paged attention, explain each step and check it (the default)",
-    "doctor": "show what is installed, which target runs and why, and what a GPU needs",
+    "doctor": "show what is installed or broken, which target runs and why, and what a GPU needs",
     "profile": "count what a GPU would do with memory, warps and arithmetic, without a GPU",
     "sanitize": "find races, missing barriers, unwritten memory and stray indices, without a GPU",
     "replay": "replay a trace of real requests: memory waste of paging and of contiguous reservations",
