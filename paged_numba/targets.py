@@ -103,7 +103,7 @@ def cuda_unavailable_reason() -> str | None:
         if not cuda.is_available():
             return "no CUDA driver or no GPU was found"
         device = cuda.get_current_device()
-        # What a numba-cuda that is too old for NumPy or for float8 lacks would be missed at the first launch: load it now.
+        # What a numba-cuda that is too old for NumPy or for float8 lacks, the first launch would miss: load it now.
         from numba.cuda._internal import cuda_fp8  # noqa: F401
         from numba.cuda.descriptor import cuda_target
 

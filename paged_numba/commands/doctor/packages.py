@@ -1,4 +1,4 @@
-"""The packages that paged_numba declares: their versions against the declared ones, and whether they can be imported."""
+"""The packages that paged_numba declares: their versions against the declared ones, and whether they import."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def examine() -> dict[str, Package]:
     """Import each declared package, compare its version with the declared ones, and return the findings by name."""
     declared = requirements()
     found: dict[str, Package] = {}
-    broken = set()
+    broken: set[str] = set()
     for name, (module, needed) in _MODULES.items():
         version, problems = _version(name), []
         if version is not None and not _allows(declared.get(name, name), version):
