@@ -14,7 +14,7 @@ from ..errors import InputError, KernelError, TargetNameError, TargetUnavailable
 
 COMMANDS = {
     "tour": "serve requests with paged attention, explain each step and check it (the default)",
-    "doctor": "show what is installed, which target runs and why, and what a GPU needs",
+    "doctor": "show what is installed or broken, which target runs and why, and what a GPU needs",
     "profile": "count what a GPU would do with memory, warps and arithmetic, without a GPU",
     "sanitize": "find races, missing barriers, unwritten memory and stray indices, without a GPU",
     "replay": "replay a trace of real requests: memory waste of paging and of contiguous reservations",
@@ -63,7 +63,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     except KernelError as error:
         _say(f"{name}: the kernel failed: {error}")
         return 1
-    except (InputError, MemoryError, OSError, TargetUnavailableError, TargetNameError) as error:
+    except (ImportError, InputError, MemoryError, OSError, TargetUnavailableError, TargetNameError) as error:
         _say(f"{name}: error: {str(error) or 'out of memory'}")
         return BAD_USAGE
     except ValueError:
@@ -96,7 +96,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[Any, argparse.Namespace]:
     parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
 
-    module = importlib.import_module(f".{chosen.command}", __package__)
+    module = _command(chosen.command)
     about = COMMANDS[chosen.command].removesuffix(" (the default)")
     command_parser = argparse.ArgumentParser(
         prog=f"paged-numba {chosen.command}",
@@ -106,6 +106,16 @@ def _parse(arguments: Sequence[str] | None) -> tuple[Any, argparse.Namespace]:
     command_parser.set_defaults(command=chosen.command, own_process=arguments is None)
     module.add_arguments(command_parser)
     return module, command_parser.parse_args(chosen.options)
+
+
+def _command(name: str) -> Any:
+    """Return the module of a command; exit if a package that it imports is broken."""
+    try:
+        return importlib.import_module(f".{name}", __package__)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}; paged-numba doctor says what is wrong"
+        _say(f"paged-numba {name}: error: {why}")
+        raise SystemExit(BAD_USAGE) from None
 
 
 @contextmanager
