@@ -310,7 +310,7 @@ def reads_before_assignment(out):
 
 
 def test_variable_without_a_value_is_named():
-    with pytest.raises(KernelError, match=rf"'value' is read before it is assigned, {LINE}"):
+    with pytest.raises(KernelError, match=rf"'value' is read before it is assigned, .*threadIdx=\(0, 0, 0\), {LINE}"):
         launch(reads_before_assignment, 1, 4, np.zeros(4))
 
 

@@ -19,6 +19,8 @@ class Loops(Statements):
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         """Return the sums of a loop whose iterations may run at once, else None."""
+        if any(name in self.expressions.early for name in ast.walk(node)):
+            return None  # each iteration checks which lanes have assigned
         return analysis.accumulation(node, lambda function: self.names.dtype(function) is not None)
 
     def write_For(self, node: ast.For, region: Region) -> None:

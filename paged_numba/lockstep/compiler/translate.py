@@ -154,6 +154,13 @@ class FunctionWriter(Loops):
         self.emit("_v = UNSET")
         for name in sorted(analysis.variables(self.definition) - set(parameters)):
             self.emit(f"v_{name} = Unset({name!r})")
+        for name in sorted(self.questioned):
+            self.emit(f"a_{name} = False")
+        if self.returns_partly:
+            self.emit("_y, _m0 = False, _m")
         self.statements(self.definition.body, FUNCTION)
-        self.emit("return None if _v is UNSET else _v")
+        if self.returns_partly:
+            self.emit(f"return partly(_m0, _y, _v, {self.definition.name!r})")
+        else:
+            self.emit("return None if _v is UNSET else _v")
         return "\n".join(self.lines) + "\n", self.numbers

@@ -15,6 +15,7 @@ from ...errors import KernelError
 from ..machine import arithmetic, masks
 from ..machine.arithmetic import truth, unify
 from ..machine.lanes import source_line
+from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
 from ..machine.memory import LaneArray
 from .access import attribute, load, set_attribute, store
@@ -37,6 +38,66 @@ class Unset:
 
 
 UNSET = Unset("return value")
+
+
+def assigned(machine: Machine, mask: Mask, lanes: Mask, value: Any, name: str) -> Any:
+    """Return the value of the variable `name`, which `lanes` have assigned.
+
+    Raises
+    ------
+    KernelError
+        An active lane has not assigned it.
+    """
+    if lanes is not True and lanes is not mask:
+        missing = minus(mask, lanes)
+        if missing is not False:
+            what = f"{name!r} is read before it is assigned"
+            if lanes is False:  # there is no value with which a sanitized launch could continue
+                raise KernelError(f"{what}, {machine.whereabouts(machine.first_lane(missing))}")
+            machine.misses(missing, "unassigned variable", what, name)
+    return value
+
+
+class Partial:
+    """The result of a device function that returned a value in some lanes only.
+
+    Parameters
+    ----------
+    value : value
+        The value, in the lanes that returned one.
+    missing : mask
+        The lanes that did not.
+    name : str
+        The function.
+    """
+
+    def __init__(self, value: Any, missing: Mask, name: str) -> None:
+        self.value = value
+        self.missing = missing
+        self.name = name
+
+
+def partly(mask: Mask, lanes: Mask, value: Any, name: str) -> Any:
+    """Return the result of a device function called in `mask`, of which `lanes` returned a value."""
+    if lanes is False:
+        return None
+    missing = minus(mask, lanes)
+    return value if missing is False else Partial(value, missing, name)
+
+
+def returned(machine: Machine, result: Any) -> Any:
+    """Return the result of a device function, which the caller uses.
+
+    Raises
+    ------
+    KernelError
+        The function returned a value in some lanes only.
+    """
+    if type(result) is not Partial:
+        return result
+    what = f"the device function {result.name!r} returns a value in other threads but not in this one"
+    machine.misses(result.missing, "missing result", what, "")
+    return result.value
 
 
 def blend(mask: Mask, new: Any, old: Any) -> Any:
@@ -218,6 +279,7 @@ NAMES: dict[str, Any] = {
     **{
         function.__name__: function
         for function in (
+            assigned,
             attribute,
             blend,
             conditional,
@@ -231,7 +293,9 @@ NAMES: dict[str, Any] = {
             minus,
             mod,
             narrow,
+            partly,
             raise_in_kernel,
+            returned,
             set_attribute,
             split,
             store,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import LaunchError
+from ...errors import KernelError, LaunchError
 from .barriers import Rendezvous
 from .lanes import Dim3, Lanes, source_line
 from .local_memory import LocalArray
@@ -89,6 +89,10 @@ class Machine(Lanes):
 
     def end_launch(self) -> None:
         """Called when a launch ends, even by an exception; an observed machine reports it."""
+
+    def misses(self, mask: Mask, kind: str, what: str, name: str) -> None:
+        """Raise KernelError for lanes that lack a value; an observed machine may report it."""
+        raise KernelError(f"{what}, {self.whereabouts(self.first_lane(mask))}")
 
     # Memory.
 

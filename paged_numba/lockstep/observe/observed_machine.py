@@ -199,6 +199,11 @@ class ObservedMachine(Machine):
             if listener.collects_errors:
                 listener.wrong(self, lane, kind, what, array or "", element)
 
+    def misses(self, mask: Mask, kind: str, what: str, name: str) -> None:
+        if not self.collects_errors:
+            super().misses(mask, kind, what, name)
+        self.tell_wrong(self.first_lane(mask), kind, what, name)
+
     def begin_statement(self, line: CodeLine, mask: Mask) -> None:
         """Record the line that runs, and report the statement."""
         self.line = line
