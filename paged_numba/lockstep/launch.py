@@ -48,11 +48,15 @@ class Options:
         after the other from barrier to barrier, beginning with the first or the last one, as a GPU might.
         They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
         sanitized launches always run ``together``.
+    compute_capability : tuple of int
+        Of the GPU for which the machine stands. Before (7, 0) a barrier waits for threads that have exited too, so
+        that ``if i >= n: return`` with a barrier after it is an error; since then it waits for the others alone.
 
     Raises
     ------
     ValueError
-        `max_lanes` or `memory_budget` is not a positive integer, or `order` is none of the above.
+        `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
+        `compute_capability` is not a pair of integers.
 
     See Also
     --------
@@ -62,12 +66,13 @@ class Options:
     --------
     >>> from paged_numba import lockstep
     >>> lockstep.Options(order="reverse")
-    Options(max_lanes=32768, memory_budget=268435456, order='reverse')
+    Options(max_lanes=32768, memory_budget=268435456, order='reverse', compute_capability=(9, 0))
     """
 
     max_lanes: int = 32768
     memory_budget: int = 256 * 2**20
     order: Order = "together"
+    compute_capability: tuple[int, int] = (9, 0)
 
     def __post_init__(self) -> None:
         for name in ("max_lanes", "memory_budget"):
@@ -76,9 +81,19 @@ class Options:
                 raise ValueError(f"{name} must be a positive integer, got {name}={number!r}")
         if self.order not in get_args(Order):
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
+        pair = self.compute_capability
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(type(part) is int for part in pair):
+            raise ValueError(
+                f"compute_capability must be two integers such as (9, 0), got compute_capability={pair!r}"
+            )
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
+
+
+def current_options() -> Options:
+    """Return the options of launches here."""
+    return _options.get()
 
 
 @contextmanager
@@ -215,7 +230,8 @@ def launch(
     def arguments(machine: Machine) -> list[Any]:
         return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
 
-    settings = _options.get()
+    settings = current_options()
+    machine.compute_capability = settings.compute_capability
     if settings.order == "together" or listeners:
         run_batch = _all_together(machine, program, arguments(machine))
     else:

@@ -167,10 +167,13 @@ def barrier_after_return(out, limit):
     out[cuda.threadIdx.x] = 1
 
 
-def test_barrier_after_some_threads_returned_is_an_error():
-    with pytest.raises(SynchronizationError, match=r"threadIdx=\(40, 0, 0\) has returned"):
-        launch(barrier_after_return, 1, 64, np.zeros(64), 40)
-    launch(barrier_after_return, 1, 64, np.zeros(64), 64)
+@pytest.mark.parametrize("order", ["together", "forward", "reverse"])
+def test_before_compute_capability_7_0_a_barrier_waits_for_threads_that_have_returned(order):
+    with lockstep.options(order=order, compute_capability=(6, 1)):
+        with pytest.raises(SynchronizationError, match=r"threadIdx=\(40, 0, 0\) has returned.* capability 7.0"):
+            launch(barrier_after_return, 1, 64, np.zeros(64), 40)
+        launch(barrier_after_return, 1, 64, np.zeros(64), 64)
+    launch(barrier_after_return, 1, 64, np.zeros(64), 40)
 
 
 @cuda.jit

@@ -204,10 +204,13 @@ class Statements:
         self.emit(f"_s{n} = _m")
         if ways:
             self.emit(f"_a{n}, _b{n} = _t{n}, _e{n}")
-        for branch, entered, left, part in (
+        branches = [
             (node.body, f"_t{n}", f"_a{n}", "body"),
             (node.orelse, f"_e{n}", f"_b{n}", "orelse"),
-        ):
+        ]
+        if node.orelse and isinstance(node.orelse[-1], ast.Return):
+            branches.reverse()  # a barrier of the other branch does not wait for these lanes
+        for branch, entered, left, part in branches:
             if not branch:
                 continue
             self.emit(f"if {entered} is not False:")

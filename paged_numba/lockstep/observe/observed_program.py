@@ -22,11 +22,12 @@ from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, translate
 from ..language import control, intrinsics, synchronization
 from ..language.intrinsic import Intrinsic
-from ..machine import arithmetic
+from ..machine import arithmetic, masks
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
 from .code import CodeFunction, CodeLine
 from .observed_machine import ObservedMachine
+from .observer import EXITED
 
 # Arithmetic.
 
@@ -88,11 +89,29 @@ def _cooperative(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
             result = arguments[1] if kind == "shuffle" else np.int32(0)
             if function is synchronization.match_all_sync:
                 result = np.int32(0), np.bool_(False)
+        else:
+            if kind == "block" and mask is not True and machine.collects_errors:
+                _tell_exited(machine, mask)
         members = None if kind in ("block", "grid") else _first_of(arguments, named)
         machine.tell("cooperate", mask, kind, members)
         return result
 
     return cooperate
+
+
+def _tell_exited(machine: ObservedMachine, mask: Mask) -> None:
+    """Report a barrier that does not wait for all threads of a thread block, since some have exited."""
+    here = masks.lanes(mask, machine.shape)
+    gone = masks.lanes(machine.exited, machine.shape) & here.any(axis=1, keepdims=True)
+    if gone.any():
+        lane = machine.first_lane(gone)
+        waiting = int(here[lane // machine.threads].sum())
+        machine.tell_wrong(
+            lane,
+            EXITED,
+            f"{waiting} of {machine.threads} threads wait, since {machine.thread_name(lane)} and perhaps others have "
+            "exited: allowed since compute capability 7.0",
+        )
 
 
 def _first_of(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

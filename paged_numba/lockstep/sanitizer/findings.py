@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..observe.code import CodeLine
+from ..observe.observer import EXITED
 
 BENIGN = "benign race"
-"""The kind of finding that is not an error: several threads write the same value."""
+"""The kind of finding for several threads that write the same value."""
+
+HARMLESS = (BENIGN, EXITED)
+"""The kinds of findings that are not errors."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,8 @@ class Findings:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that are not benign races."""
-        return [finding for finding in self if finding.kind != BENIGN]
+        """The findings that are errors: neither benign races nor barriers after some threads exited."""
+        return [finding for finding in self if finding.kind not in HARMLESS]
 
     def add(
         self,
