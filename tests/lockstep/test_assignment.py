@@ -17,10 +17,10 @@ ORDERS = [
 ]
 
 
-@cuda.jit(device=True)
+@cuda.jit(device=True)  # noqa: RET503 (that is the error)
 def large_only(value):
     if value > 2:
-        return value * 10  # noqa: RET503 (that is the error)
+        return value * 10
 
 
 @cuda.jit(device=True)

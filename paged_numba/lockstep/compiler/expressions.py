@@ -300,5 +300,7 @@ class Expressions:
         """Return the lane expression for a tuple, an array, or ``enumerate`` or ``zip`` of them."""
         for name in ("enumerate", "zip"):
             if isinstance(node, ast.Call) and self.names.calls_builtin(node, name):
-                return call(f"{name}_lanes", "_m", *(self.iterable(argument) for argument in node.args))
+                if node.keywords:
+                    raise self.unsupported(node, f"a keyword argument (`{ast.unparse(node)}`)")
+                return call(f"{name}_lanes", *(self.iterable(argument) for argument in node.args))
         return self.text(node)

@@ -7,7 +7,7 @@ under a mask. ``blend(mask, new, old)`` is an assignment, ``trips`` yields the i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -137,7 +137,12 @@ def keep(mask: Mask, home: Mask, new: Any, old: Any) -> Any:
 def unpack(mask: Mask, value: Any, count: int) -> tuple[Any, ...]:
     """Return the `count` parts of a tuple or of an array's first axis."""
     if isinstance(value, LaneArray):
-        value = tuple(value.load(mask, np.int64(i)) for i in range(int(value.shape[0])))
+        length = masks.common(mask, value.lengths[0])
+        if length is None:
+            raise KernelError(
+                f"{value.name} must have one length in all threads to be unpacked, {source_line()}"
+            )
+        value = tuple(value.load(mask, np.int64(i)) for i in range(int(length)))
     if not isinstance(value, tuple) or len(value) != count:
         got = len(value) if isinstance(value, tuple) else type(value).__name__
         raise KernelError(f"{count} names need {count} values to unpack, got {got}, {source_line()}")
@@ -198,7 +203,7 @@ def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
         for i in range(int(start), int(stop), int(step)):
             yield index(i), None
         return
-    if np.any(step == 0):
+    if np.any((step == 0) & mask):
         raise KernelError(f"range() needs a step that is not zero, {source_line()}")
     wide = [bound.astype(np.int64) for bound in (start, stop, step)]
     count = np.maximum(0, -((wide[0] - wide[1]) // wide[2]))
@@ -236,34 +241,58 @@ def uniform(value: Any) -> Any:
     return value
 
 
-def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
-    """Iterate over a tuple or the first axis of an array; yield each item and None, as `trips` does."""
-    for value in _items(mask, values):
-        yield value, None
+class Items(NamedTuple):
+    """What a loop iterates over, if it is no range.
+
+    An item is loaded when its iteration begins, so that it has what earlier iterations have stored.
+    """
+
+    length: Any
+    """By lane if it differs."""
+    item: Callable[[Mask, int], Any]
+    """Returns an item, loaded in the lanes of a mask."""
 
 
-def _items(mask: Mask, values: Any) -> Iterator[Any]:
+def _items(values: Any) -> Items:
+    if isinstance(values, Items):
+        return values
     if isinstance(values, LaneArray):
-        if isinstance(values.lengths[0], np.ndarray):
-            raise KernelError(
-                f"a loop needs an array whose length is the same in all threads, {source_line()}"
-            )
-        return (values.load(mask, np.int64(i)) for i in range(values.lengths[0]))
-    if isinstance(values, (tuple, list)):
-        return iter(values)
+        return Items(values.lengths[0], lambda mask, place: values.load(mask, np.int64(place)))
+    if isinstance(values, tuple):
+        return Items(len(values), lambda _, place: values[place])
     raise KernelError(
         f"a loop needs range(), a tuple or an array, got {type(values).__name__}, {source_line()}"
     )
 
 
-def enumerate_lanes(mask: Mask, values: Any, start: Any = 0) -> list[Any]:
-    """``enumerate(values)``."""
-    return [(np.int64(i), value) for i, value in enumerate(_items(mask, values), int(start))]
+def each(machine: Machine, lanes: Callable[[], Mask], values: Any) -> Iterator[tuple[Any, Mask | None]]:
+    """Iterate over a tuple, an array's first axis, or `Items`: yield each item and a mask, as `trips` does.
+
+    `lanes` returns the lanes that are still in the loop.
+    """
+    length, item = _items(values)
+    for place in range(masks.most(lanes(), length)):
+        inside = place < length if isinstance(length, np.ndarray) else None
+        here = lanes() if inside is None else narrow(lanes(), inside)
+        if here is False:
+            return
+        yield item(here, place), inside
 
 
-def zip_lanes(mask: Mask, *values: Any) -> list[Any]:
-    """``zip(*values)``."""
-    return list(zip(*(_items(mask, v) for v in values), strict=False))
+def enumerate_lanes(values: Any, start: Any = None) -> Items:
+    """``enumerate(values, start)``."""
+    length, item = _items(values)
+    start = np.int64(0) if start is None else start
+    return Items(length, lambda mask, place: (start.astype(np.int64) + np.int64(place), item(mask, place)))
+
+
+def zip_lanes(*values: Any) -> Items:
+    """``zip(*values)``, as long as the shortest of them."""
+    parts = [_items(value) for value in values]
+    length: Any = 0
+    for number, part in enumerate(parts):
+        length = part.length if number == 0 else np.minimum(length, part.length)
+    return Items(length, lambda mask, place: tuple(part.item(mask, place) for part in parts))
 
 
 NAMES: dict[str, Any] = {

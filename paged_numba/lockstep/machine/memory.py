@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import KernelError, KernelIndexError
 from . import masks
-from .lanes import Lanes
+from .lanes import Lanes, source_line
 from .masks import Mask
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
@@ -119,13 +119,18 @@ class LaneArray:
         """Return another view of the same memory."""
         return LaneArray(self.machine, self.name, self.buffer, offset, shape, strides, lead)
 
-    def reshape(self, *shape: Any) -> LaneArray:
+    def reshape(self, mask: Mask, *shape: Any) -> LaneArray:
         """Return a view in another shape; the array must be C-contiguous."""
         if len(shape) == 1 and isinstance(shape[0], tuple):
             shape = shape[0]
-        wanted = [int(n) for n in shape]
-        size = int(self.size)
-        if self.strides != contiguous_strides(self.lengths):
+        given = [masks.common(mask, n) for n in (*shape, *self.lengths)]
+        if None in given:
+            raise KernelError(
+                f"{self.name} must have one shape in all threads that reshape it, {source_line()}"
+            )
+        wanted, lengths = [int(n) for n in given[: len(shape)]], tuple(map(int, given[len(shape) :]))
+        size = math.prod(lengths)
+        if self.strides != contiguous_strides(lengths):
             raise KernelError(f"reshape needs a C-contiguous array, got {self.name}, which is strided")
         if wanted.count(-1) == 1:
             wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
@@ -301,17 +306,19 @@ class LaneArray:
 
     def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
         """Store a value, or an array of the same shape, into every element of a view."""
-        if any(isinstance(n, np.ndarray) for n in target.lengths):
-            raise KernelError(
-                f"a slice of {self.name} must have the same length in all threads when it is assigned to"
-            )
-        for place in np.ndindex(*target.lengths):
+        for place in np.ndindex(*(masks.most(mask, n) for n in target.lengths)):
             where = tuple(np.int64(i) for i in place)
+            inside = mask
+            for i, n in zip(where, target.lengths, strict=True):
+                if isinstance(n, np.ndarray):
+                    inside = masks.narrow(inside, i < n)
+            if inside is False:
+                continue
             if isinstance(value, LaneArray):
                 source = where[len(where) - len(value.lengths) :]
-                target.store(mask, where, value.load(mask, source))
+                target.store(inside, where, value.load(inside, source))
             else:
-                target.store(mask, where, value)
+                target.store(inside, where, value)
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
         """Return the view that a partial index or slices select; integers may differ by lane."""
@@ -408,6 +415,8 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
     """Return start, length and step of a slice; start and length by lane if the bounds differ."""
+    if isinstance(index.step, np.ndarray):
+        raise KernelError(f"a slice must have the same step in all threads, {source_line()}")
     step = 1 if index.step is None else int(index.step)
     bounds = (index.start, index.stop, n)
     if not any(isinstance(bound, np.ndarray) for bound in bounds):
@@ -415,7 +424,9 @@ def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
         chosen = range(*slice(start, stop, step).indices(n))
         return chosen.start, len(chosen), step
     if step < 1:
-        raise KernelError(f"a slice whose bounds differ by thread must have a positive step, got step={step}")
+        raise KernelError(
+            f"a slice whose bounds differ by thread must have a positive step, got step={step}, {source_line()}"
+        )
 
     def clipped(bound: Any, default: Any) -> Any:
         if bound is None:
@@ -424,4 +435,6 @@ def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
         return np.clip(np.where(bound < 0, bound + n, bound), 0, n)
 
     start, stop = clipped(index.start, 0), clipped(index.stop, n)
-    return start, np.maximum(0, -((start - stop) // step)), step
+    length = np.maximum(0, -((start - stop) // step))
+    # An empty view must lie inside its array, since inactive lanes read from it.
+    return np.where(length > 0, start, 0), length, step

@@ -24,7 +24,6 @@ from ..language import control, intrinsics, synchronization
 from ..language.intrinsic import Intrinsic
 from ..machine import arithmetic, masks
 from ..machine.masks import Mask
-from ..machine.memory import LaneArray
 from .code import CodeFunction, CodeLine
 from .observed_machine import ObservedMachine
 from .observer import EXITED
@@ -183,14 +182,12 @@ def call_device(function: Any, machine: ObservedMachine, mask: Mask, *arguments:
     return result
 
 
-def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
-    """Iterate over a tuple or the first axis of an array; its elements count as loaded by the line of the loop."""
-    if not isinstance(values, LaneArray):
-        yield from control.each(mask, values)
-        return
-    machine: Any = values.machine
+def each(
+    machine: ObservedMachine, lanes: Callable[[], Mask], values: Any
+) -> Iterator[tuple[Any, Mask | None]]:
+    """Iterate as `control.each` does; the items count as loaded by the line of the loop."""
     line = machine.line
-    items = control.each(mask, values)
+    items = control.each(machine, lanes, values)
     while True:
         machine.line = line
         item = next(items, None)
