@@ -7,6 +7,7 @@ under a mask. ``blend(mask, new, old)`` is an assignment, ``trips`` yields the i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ...errors import KernelError
 from ..machine import arithmetic, masks
 from ..machine.arithmetic import truth, unify
+from ..machine.conversion import convert
 from ..machine.lanes import source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
@@ -214,19 +216,46 @@ def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
         yield i, None if k < least else count > k
 
 
+# The conversions of Numba to int32, int64 and uint64, the types of a range: exact, promoted, safe or unsafe.
+_EXACT, _PROMOTED, _SAFE, _UNSAFE = (0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)
+_RANGE_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint64)))
+_CONVERSIONS = {
+    "bool": (_SAFE, _SAFE, _SAFE),
+    "int8": (_PROMOTED, _PROMOTED, _UNSAFE),
+    "int16": (_PROMOTED, _PROMOTED, _UNSAFE),
+    "int32": (_EXACT, _PROMOTED, _UNSAFE),
+    "int64": (_UNSAFE, _EXACT, _UNSAFE),
+    "uint8": (_SAFE, _SAFE, _PROMOTED),
+    "uint16": (_SAFE, _SAFE, _PROMOTED),
+    "uint32": (_UNSAFE, _SAFE, _PROMOTED),
+    "uint64": (_UNSAFE, _UNSAFE, _EXACT),
+    **{f"float{bits}": (_UNSAFE, _UNSAFE, _UNSAFE) for bits in (16, 32, 64)},
+}
+
+
+@lru_cache(maxsize=256)
+def _range_type(*dtypes: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the type of ``range`` for arguments of these types, or None if it takes no such arguments.
+
+    As Numba does, take the type with the fewest unsafe conversions, then the fewest safe ones, then the first.
+    """
+    if any(dtype.name not in _CONVERSIONS for dtype in dtypes):
+        return None
+    costs = [
+        tuple(map(sum, zip(*(_CONVERSIONS[dtype.name][place] for dtype in dtypes), strict=True)))
+        for place in range(3)
+    ]
+    return _RANGE_TYPES[costs.index(min(costs))]
+
+
 def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
     """Return start, stop and step of ``range(*bounds)`` in the type that Numba gives its index."""
-    for bound in bounds:
-        if bound.dtype.kind not in "biu":
-            raise KernelError(f"range() needs integers, got {bound.dtype}, {source_line()}")
-    dtypes = [bound.dtype for bound in bounds]
-    dtype: np.dtype[Any]
-    if all(given.kind == "u" for given in dtypes):
-        dtype = np.dtype(np.uint64)
-    else:
-        dtype = np.dtype(np.int32 if all(d.itemsize <= 4 and d.kind != "u" for d in dtypes) else np.int64)
+    dtype = _range_type(*[bound.dtype for bound in bounds])
+    if dtype is None:
+        given = ", ".join(str(bound.dtype) for bound in bounds)
+        raise KernelError(f"range() needs real numbers, got {given}, {source_line()}")
     one, zero = dtype.type(1), dtype.type(0)
-    typed = [bound.astype(dtype) for bound in bounds]
+    typed = [bound if bound.dtype is dtype else convert(bound, dtype) for bound in bounds]
     if len(typed) == 1:
         return zero, typed[0], one
     # If every lane starts at the same value, keep the index a scalar.

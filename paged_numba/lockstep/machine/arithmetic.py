@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from .conversion import convert
+
 Value = Any
 """A NumPy scalar or array, or a tuple of them: what a kernel expression evaluates to."""
 
@@ -186,10 +188,10 @@ def logical_not(a: Value) -> Value:
 
 
 def cast(a: Value, dtype: np.dtype[Any]) -> Value:
-    """Convert as a C cast does: floating-point values are truncated, integers wrap around."""
+    """Convert as a GPU does; see `conversion`."""
     if a.dtype.kind == "c" and dtype.kind != "c":
         raise TypeError(f"a complex value cannot be cast to {dtype}")
-    return a if a.dtype == dtype else a.astype(dtype)
+    return convert(a, dtype)
 
 
 def unify(values: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import KernelError, KernelIndexError
 from . import masks
+from .conversion import convert
 from .lanes import Lanes, source_line
 from .masks import Mask
 
@@ -49,13 +50,17 @@ class LaneArray:
     ----------
     lengths : tuple
         The parameter `shape`.
+    is_integral : bool
+        Whether the elements are integers.
     is_vector : bool
         Whether the array has a single axis, whose length is the same in all lanes, and no fields.
     origins : dict
         Cached positions by the ids of the indices, which are kept alive: loops repeat the same indices.
     """
 
-    __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins strides".split())
+    __slots__ = tuple(
+        "buffer dtype is_integral is_vector lead lengths machine name offset origins strides".split()
+    )
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class LaneArray:
         self.lengths = shape
         self.strides = strides
         self.lead = lead
+        self.is_integral = self.dtype.kind in "iu"
         self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
         self.origins: dict[tuple[int, ...], tuple[Any, tuple[Any, ...]]] = {}
 
@@ -277,6 +283,13 @@ class LaneArray:
             raise KernelError(
                 f"{self.name} takes numbers, not {value.name}: records are copied field by field"
             )
+        # NumPy refuses a single number that does not fit, and leaves floats out of range undefined.
+        if (
+            self.is_integral
+            and value.dtype is not self.dtype
+            and (type(value) is not np.ndarray or value.dtype.kind == "f")
+        ):
+            value = convert(value, self.dtype)
         # The usual shapes first: broadcasting takes longer than the store.
         if type(position) is np.ndarray:
             if mask is True:

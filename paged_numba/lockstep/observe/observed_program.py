@@ -137,7 +137,7 @@ def narrowed(machine: ObservedMachine, mask: Mask, dtype: Any, value: Any) -> An
     """``int32(value)`` whose result flows into an index."""
     if value.dtype.kind in "iu" and value.dtype.itemsize >= dtype.itemsize and value.dtype != dtype:
         machine.tell("narrowed", mask, value, dtype)
-    return value.astype(dtype)
+    return arithmetic.cast(value, dtype)
 
 
 # The program.
