@@ -16,7 +16,7 @@ from ..draw.text import plural
 from ..errors import LaunchError
 from .compiler.names import typed
 from .compiler.translate import translate
-from .machine.lanes import Dim3
+from .machine.lanes import WARP_SIZE, Dim3
 from .machine.machine import Machine
 from .machine.schedule import in_turns
 from .observe.observed_machine import ObservedMachine
@@ -213,7 +213,8 @@ def launch(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
         )
     listeners = observers(args)
-    program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
+    translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None)
+    program = translation.function
     code = inspect.unwrap(function).__code__
     # `inspect.signature` takes as long as the rest of an empty launch.
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -232,14 +233,17 @@ def launch(
 
     settings = current_options()
     machine.compute_capability = settings.compute_capability
-    if settings.order == "together" or listeners:
+    # A warp may wait for another one of its thread block too.
+    turns = settings.order != "together" or (translation.waits and machine.threads > WARP_SIZE)
+    if listeners or not turns:
         run_batch = _all_together(machine, program, arguments(machine))
     else:
         run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
     machine.begin_launch(function, args)
     try:
         with np.errstate(all="ignore"):
-            _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
+            cooperative = "this_grid" in code.co_names
+            _run_batches(run_batch, machine, settings, cooperative, translation.waits)
     finally:
         machine.end_launch()
 
@@ -258,10 +262,11 @@ def _all_together(
 
 
 def _run_batches(
-    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool
+    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool, waits: bool
 ) -> None:
     """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch used."""
-    by_lanes = max(1, settings.max_lanes // machine.threads)
+    # A thread block that waits for a lock or a flag waits for one that ran before it.
+    by_lanes = 1 if waits else max(1, settings.max_lanes // machine.threads)
     # All thread blocks of a cooperative launch run together.
     count = machine.num_thread_blocks if cooperative else min(by_lanes, _FIRST_BATCH)
     done = 0

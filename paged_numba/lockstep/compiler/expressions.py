@@ -62,6 +62,8 @@ class Expressions:
     ----------
     unused : ast.expr or None
         The expression whose value the statement that is written does not use.
+    callees : set of functions
+        The device functions that the function calls.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Expressions:
         self.early = reads.early
         self.questioned = reads.names
         self.unused: ast.expr | None = None
+        self.callees: set[Any] = set()
         self.deferred = 0
         self.counter = 0
 
@@ -272,6 +275,7 @@ class Expressions:
         return call("_rt.local_array", "_m", site, shape, dtype_text)
 
     def _device_call(self, node: ast.Call, function: Any) -> str:
+        self.callees.add(function)
         signature = inspect.signature(function)
         try:
             bound = signature.bind(*node.args, **{str(k.arg): k.value for k in node.keywords})

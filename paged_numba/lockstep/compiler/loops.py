@@ -12,6 +12,7 @@ from . import analysis
 from .analysis import Accumulation, Region
 from .expressions import call
 from .statements import Statements
+from .waiting import wait
 
 
 class Loops(Statements):
@@ -90,8 +91,14 @@ class Loops(Statements):
         n = self.next_number()
         self.emit(f"_s{n} = _l{n} = _m")
         self.emit(f"_o{n} = False")
+        waits = wait(node, self.names.atomic, self.names.device)
+        if waits is not None:
+            self.waits_for_others |= waits.for_others
+            self.emit(f"_p{n} = Patience()")
         self.emit(f"while _l{n} is not False:")
         self.depth += 1
+        if waits is not None:
+            self.emit(f"_p{n}.check(_rt, _l{n})")
         self.emit(f"_m = _l{n}")
         self.begin_iteration(node)
         self.emit(f"_m = narrow(_m, {self.expressions.text(node.test)})")

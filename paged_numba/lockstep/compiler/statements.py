@@ -54,6 +54,7 @@ class Statements:
         self.depth = 0
         self.counter = 0
         self.loops: list[int] = []
+        self.waits_for_others = False
         self.homes = analysis.homes(definition)
         self.regions: dict[Region, int] = {FUNCTION: 0}
         reads = Reads(definition, names.bound)

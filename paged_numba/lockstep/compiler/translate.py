@@ -12,10 +12,13 @@ import inspect
 import textwrap
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple
 
 from ...errors import KernelError, UnsupportedConstructError
 from ..language.control import NAMES
+from ..language.patience import Patience
 from ..machine.lanes import SOURCE_MARK
 from ..machine.machine import Machine
 from ..machine.masks import Mask
@@ -38,6 +41,8 @@ class Translation(NamedTuple):
 
     function: LaneFunction
     text: str
+    waits: bool
+    """Whether a loop of the function, or of one that it calls, may wait for another thread block."""
 
 
 def translate(
@@ -120,7 +125,27 @@ def _translate(function: Any, kernel: bool, writer_type: type[FunctionWriter]) -
     translated = namespace[definition.name]
     # A kernel may have the name of a function that its program calls, such as `add` or `load`.
     namespace.update(program_globals)
-    return Translation(translated, text)
+    return Translation(translated, text, writer.waits_for_others or _calls_wait(writer))
+
+
+_asked: ContextVar[frozenset[Any]] = ContextVar("asked whether it waits", default=frozenset())
+
+
+def _calls_wait(writer: FunctionWriter) -> bool:
+    """Tell whether a device function that the function calls may wait for another thread block."""
+    outer = _asked.get()
+    token = _asked.set(outer | {writer.names.function})
+    try:
+        # A function that cannot be translated raises when it is called.
+        with suppress(UnsupportedConstructError):
+            return any(
+                translate(callee, writer=type(writer)).waits
+                for callee in writer.expressions.callees
+                if callee not in _asked.get()
+            )
+        return False
+    finally:
+        _asked.reset(token)
 
 
 class FunctionWriter(Loops):
@@ -136,7 +161,7 @@ class FunctionWriter(Loops):
         **NAMES,
         **{
             value.__name__: value
-            for value in (KernelError, NotAtOnceError, accumulate, at_once, call_device, latest)
+            for value in (KernelError, NotAtOnceError, Patience, accumulate, at_once, call_device, latest)
         },
     }
 

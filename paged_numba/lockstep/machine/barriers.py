@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...errors import SynchronizationError
+from ...errors import KernelError, SynchronizationError
 from . import masks
 from .lanes import Lanes
 from .masks import Mask
@@ -31,6 +31,9 @@ class Rendezvous(Protocol):
         int32[thread blocks, 1]
             Threads of each thread block for which `predicate` holds.
         """
+
+    def pass_turn(self, lanes: Lanes, error: KernelError) -> None:
+        """Let the other warps run; raise `error` if none of them goes on."""
 
 
 GRID_BARRIER = "grid.sync()"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from .barriers import Rendezvous
 from .lanes import Dim3, Lanes, source_line
 from .local_memory import LocalArray
 from .masks import Mask
-from .memory import LaneArray, contiguous_strides
+from .memory import LaneArray
 from .poison import poisoned
+from .strides import contiguous_strides
 
 STATIC_SHARED_LIMIT = 48 * 1024
 """Bytes of static shared memory that a thread block may declare (CUDA C++ Programming Guide, 20.2)."""
@@ -73,6 +75,7 @@ class Machine(Lanes):
         self.shared_bytes = shared_bytes
         self.rendezvous: Rendezvous | None = None
         self._constants: dict[int, LaneArray] = {}
+        self._arguments: list[LaneArray] = []
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
         """Start the thread blocks ``first .. first + count - 1``, with no lane exited and with fresh memory.
@@ -94,11 +97,30 @@ class Machine(Lanes):
         """Raise KernelError for lanes that lack a value; an observed machine may report it."""
         raise KernelError(f"{what}, {self.whereabouts(self.first_lane(mask))}")
 
+    def wait(self, error: KernelError) -> None:
+        """Let the other warps run, since this one waits for memory to change; raise `error` if there are none."""
+        if self.rendezvous is None:
+            raise error
+        self.rendezvous.pass_turn(self, error)
+
     # Memory.
 
     def argument(self, name: str, array: Any) -> LaneArray:
         """Return an array argument as a lane value, without a copy."""
-        return self.array_type.of(self, name, array)
+        made = self.array_type.of(self, name, array)
+        self._arguments.append(made)
+        return made
+
+    def digest(self) -> bytes:
+        """Return a digest of all memory that the kernel can change: arguments, shared and local arrays."""
+        for array in self._local.values():
+            if isinstance(array, LocalArray):
+                array.settle()
+        buffers = [array.buffer for array in (*self._arguments, *self._local.values())]
+        found = blake2b(digest_size=16)
+        for buffer in (*buffers, *self.shared.buffers.values()):
+            found.update(np.ascontiguousarray(buffer).view(np.uint8).data)
+        return found.digest()
 
     def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
         """Return the shared array declared at `site`; ``shape=0`` means the dynamic shared memory."""

@@ -20,6 +20,10 @@ _MOST_MASKS = 64
 """Number of masks whose lane counts are cached."""
 
 
+class FromTheEnd(np.int64):
+    """A negative index that the kernel writes as a constant, such as ``-1``: it counts from the end on purpose."""
+
+
 class ObservedArray(LaneArray):
     """An array whose accesses are reported to observers.
 
@@ -118,7 +122,7 @@ class ObservedArray(LaneArray):
         if at is not None:
             lengths = (*lengths[:at], 0, *lengths[len(lengths) - (len(index) - at - 1) :])
         for i, n in zip(index, lengths, strict=False):
-            if i is Ellipsis or type(i) is slice or i.dtype.kind != "i":
+            if i is Ellipsis or type(i) in (slice, FromTheEnd) or i.dtype.kind != "i":
                 continue
             if (i.min(initial=0) if type(i) is np.ndarray else i) >= 0:
                 continue

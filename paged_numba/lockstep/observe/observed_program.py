@@ -25,7 +25,7 @@ from ..language.intrinsic import Intrinsic
 from ..machine import arithmetic, masks
 from ..machine.masks import Mask
 from .code import CodeFunction, CodeLine
-from .observed_machine import ObservedMachine
+from .observed_machine import FromTheEnd, ObservedMachine
 from .observer import EXITED
 
 # Arithmetic.
@@ -161,7 +161,16 @@ class ObservedExpressions(Expressions):
             return call(f"folded_{name}", *operands, *literals)
         return call(name, "_rt", "_m", *operands, *literals)
 
+    def index(self, node: ast.expr) -> str:
+        text = super().index(node)
+        number = self.names.constants.get(text)
+        if isinstance(number, np.signedinteger) and number < 0:
+            return self.names.constant(FromTheEnd(number))
+        return text
+
     def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
+        if intrinsic.kind in ("atomic", "store") and len(node.args) > 2:
+            arguments = [arguments[0], self.index(node.args[1]), *arguments[2:]]
         dtype = self.names.dtype(node.func)
         if (
             node in self.index_casts
