@@ -266,7 +266,7 @@ class Expressions:
         if path == "cuda.const.array_like":
             return self.text(given["array"])
         space = "shared" if path == "cuda.shared.array" else "local"
-        site = self.names.constant(Site(self.assigned.get(node, f"{space} array")))
+        site = self.names.constant(Site(self.assigned.get(node, f"{space} array"), self.names.function))
         shape = self.text(given["shape"])
         dtype = self.names.dtype(given["dtype"])
         dtype_text = self.text(given["dtype"]) if dtype is None else self.names.constant(dtype)

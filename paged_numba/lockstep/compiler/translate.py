@@ -73,7 +73,17 @@ def translate(
 
 def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
     """Call a device function in the active lanes."""
-    return translate(function).function(machine, mask, *arguments)
+    return run_device(translate(function), function, machine, mask, *arguments)
+
+
+def run_device(program: Translation, function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
+    """Run the program of a device function, and count its running calls."""
+    depth = machine.depths.get(function, 0)
+    machine.depths[function] = depth + 1
+    try:
+        return program.function(machine, mask, *arguments)
+    finally:
+        machine.depths[function] = depth
 
 
 def lane_program(function: Any) -> str:

@@ -22,10 +22,19 @@ STATIC_SHARED_LIMIT = 48 * 1024
 
 
 class Site:
-    """A place in the source that declares shared or local memory, and the variable to which it assigns the array."""
+    """A place in the source that declares shared or local memory, and the variable to which it assigns the array.
 
-    def __init__(self, name: str) -> None:
+    Parameters
+    ----------
+    name : str
+        The variable.
+    function : function
+        The function that declares.
+    """
+
+    def __init__(self, name: str, function: Any = None) -> None:
         self.name = name
+        self.function = function
 
 
 class SharedMemory:
@@ -61,6 +70,8 @@ class Machine(Lanes):
 
     Attributes
     ----------
+    depths : dict
+        By device function, how many calls of it are running: more than one if it calls itself.
     rendezvous : Rendezvous or None
         Where this machine waits at a barrier; None if all threads of a thread block advance together.
     """
@@ -76,6 +87,7 @@ class Machine(Lanes):
         self.rendezvous: Rendezvous | None = None
         self._constants: dict[int, LaneArray] = {}
         self._arguments: list[LaneArray] = []
+        self.depths: dict[Any, int] = {}
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
         """Start the thread blocks ``first .. first + count - 1``, with no lane exited and with fresh memory.
@@ -164,19 +176,24 @@ class Machine(Lanes):
         """Return the local array declared at `site`, poisoned in the lanes that run the declaration."""
         lengths = _lengths(shape)
         size = math.prod(lengths)
-        if site not in self._local:
+        frame = self.frame(site)
+        if frame not in self._local:
             buffer = poisoned(self.num_lanes * size, dtype)
             self.local_bytes += buffer.nbytes
             strides = tuple(s * self.num_lanes for s in contiguous_strides(lengths))
             lane = np.arange(self.num_lanes, dtype=np.int64).reshape(self.shape)
-            self._local[site] = self.local_type(self, site.name, buffer, lane, lengths, strides)
-            return self._local[site]
-        found = self._local[site]
+            self._local[frame] = self.local_type(self, site.name, buffer, lane, lengths, strides)
+            return self._local[frame]
+        found = self._local[frame]
         if isinstance(found, LocalArray):
             found.settle()
         element = poisoned(size * self.num_lanes, dtype).reshape(size, *self.shape)
         np.copyto(found.buffer.reshape(size, *self.shape), element, where=mask)
         return found
+
+    def frame(self, site: Site) -> tuple[Site, int]:
+        """Return the key of the local array at `site`: each running call of a function has its own."""
+        return site, self.depths.get(site.function, 1)
 
     def constant(self, name: str, array: Any) -> LaneArray:
         """Return a read-only view of a host array that the kernel refers to as a global."""

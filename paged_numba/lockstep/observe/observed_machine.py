@@ -33,17 +33,20 @@ class ObservedArray(LaneArray):
         The argument or declared array of which this array is a view, or which it is itself.
     stray : mask
         Lanes for which this view lies out of bounds; they access nothing through it.
+    declared : (frame, int value) or None
+        For a local array, its `Machine.frame` and, by lane, how often it had run.
     start, unit : int
         Byte in ``memory.root`` of the buffer's first element, and bytes from one element to the next.
     """
 
-    __slots__ = ("memory", "start", "stray", "unit")
+    __slots__ = ("declared", "memory", "start", "stray", "unit")
     machine: ObservedMachine
 
     def assign_memory(self, memory: Memory) -> None:
         """Set the memory of which the array is a part."""
         self.memory = memory
         self.stray: Mask = False
+        self.declared: tuple[Any, Any] | None = None
         self.unit = self.buffer.strides[0]
         self.start = address_of(self.buffer) - extent(memory.root)[0]
 
@@ -52,7 +55,7 @@ class ObservedArray(LaneArray):
     ) -> LaneArray:
         view = type(self)(self.machine, self.name, self.buffer, offset, shape, strides, lead)
         view.memory, view.unit, view.start = self.memory, self.unit, self.start
-        view.stray = self.stray
+        view.stray, view.declared = self.stray, self.declared
         return view
 
     def field(self, name: str) -> LaneArray:
@@ -61,7 +64,7 @@ class ObservedArray(LaneArray):
             self.machine, self.name, plain.buffer, self.offset, self.lengths, self.strides, self.lead
         )
         view.assign_memory(self.memory)
-        view.stray = self.stray
+        view.stray, view.declared = self.stray, self.declared
         return view
 
     def load(self, mask: Mask, index: Any) -> Any:
@@ -102,6 +105,8 @@ class ObservedArray(LaneArray):
         if machine.collects_errors:
             self._report_negative(mask, index)
         position = self.address(mask, index)
+        if machine.collects_errors and self.declared is not None:
+            self._report_dangling(mask, index, *self.declared)
         if machine.strays is not False:
             mask, machine.strays = minus(mask, machine.strays), False
         return position, mask if self.stray is False else minus(mask, self.stray)
@@ -132,6 +137,18 @@ class ObservedArray(LaneArray):
                 text = f"{element} is negative and counts from the end of {bounds}"
                 self.machine.tell_wrong(lane, "negative index", text, self.name, element)
 
+    def _report_dangling(self, mask: Mask, index: tuple[Any, ...], frame: Any, count: Any) -> None:
+        """Report a local array whose memory its declaration has given to another one since."""
+        machine = self.machine
+        gone = (machine.declarations[frame] != count) & mask
+        if np.any(gone):
+            lane, element, _ = self.describe_index(mask, index, gone)
+            text = (
+                f"{element} lies in memory that its declaration, run again, has given to another array: "
+                "a local array ends with the call of the function that declares it"
+            )
+            machine.tell_wrong(lane, "dangling local array", text, self.name, element)
+
     def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
         machine = self.machine
         if not machine.collects_errors:
@@ -155,6 +172,8 @@ class ObservedMachine(Machine):
         The array arguments, and the arrays that have been declared so far.
     lane_numbers : int array
         Flat indices of the lanes of the batch.
+    declarations : dict
+        By `Machine.frame` of a local array, how often its declaration has run, by lane.
     strays : mask
         Lanes whose index has just been found out of bounds.
     warps : int
@@ -230,6 +249,7 @@ class ObservedMachine(Machine):
         super().begin_batch(first, count, memory)
         self._counted.clear()
         self.lane_numbers = np.arange(self.num_lanes)
+        self.declarations: dict[Any, Any] = {}
         self.memories = {key: m for key, m in self.memories.items() if m.space in ("global", "constant")}
         self.tell("begin_batch")
 
@@ -286,9 +306,13 @@ class ObservedMachine(Machine):
         return made
 
     def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
-        made: Any = super().local_array(mask, site, shape, dtype)
+        found: Any = super().local_array(mask, site, shape, dtype)
+        made: Any = ObservedArray(self, site.name, found.buffer, found.offset, found.lengths, found.strides)
         strides = tuple(s * dtype.itemsize for s in made.strides)
-        self._remember(made, site, lambda: Memory("local", site.name, made.buffer, 0, made.lengths, strides))
+        frame = self.frame(site)
+        self._remember(made, frame, lambda: Memory("local", site.name, made.buffer, 0, made.lengths, strides))
+        self.declarations[frame] = self.declarations.get(frame, np.int64(0)) + np.asarray(mask)
+        made.declared = frame, self.declarations[frame]
         self.tell("declare", made, mask)
         return made
 

@@ -19,7 +19,7 @@ from ..compiler import analysis
 from ..compiler.analysis import Accumulation
 from ..compiler.expressions import Expressions, call
 from ..compiler.names import Names
-from ..compiler.translate import FunctionWriter, translate
+from ..compiler.translate import FunctionWriter, run_device, translate
 from ..language import control, intrinsics, synchronization
 from ..language.intrinsic import Intrinsic
 from ..machine import arithmetic, masks
@@ -186,7 +186,7 @@ class ObservedExpressions(Expressions):
 def call_device(function: Any, machine: ObservedMachine, mask: Mask, *arguments: Any) -> Any:
     """Call a device function in the active lanes; afterwards restore the line of the call."""
     line = machine.line
-    result = translate(function, writer=ObservedWriter).function(machine, mask, *arguments)
+    result = run_device(translate(function, writer=ObservedWriter), function, machine, mask, *arguments)
     machine.line = line
     return result
 
