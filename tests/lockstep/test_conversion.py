@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from paged_numba import lockstep
 from paged_numba.lockstep.cuda import facade as cuda
 from paged_numba.lockstep.language.control import range_bounds
-from paged_numba.lockstep.machine.conversion import convert
+from paged_numba.lockstep.machine.arithmetic import convert
 
 FLOATS = ["float16", "float32", "float64"]
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import KernelError
-from ..machine.conversion import convert
+from ..machine.arithmetic import convert
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray

@@ -14,8 +14,7 @@ import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
-from ..machine.arithmetic import truth, unify
-from ..machine.conversion import convert
+from ..machine.arithmetic import convert, truth, unify
 from ..machine.lanes import source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split

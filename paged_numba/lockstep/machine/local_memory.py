@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .conversion import convert
+from .arithmetic import convert
 from .masks import Mask
 from .memory import LaneArray
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import KernelError, KernelIndexError
 from . import masks
-from .conversion import convert
+from .arithmetic import convert
 from .lanes import Lanes, source_line
 from .masks import Mask
 from .strides import contiguous_strides, flattened, slice_bounds

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..machine import masks
-from ..machine.conversion import convert
+from ..machine.arithmetic import convert
 from ..machine.masks import Mask
 from ..observe.observed_machine import ObservedArray, ObservedMachine
 
