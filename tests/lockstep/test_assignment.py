@@ -220,6 +220,7 @@ def test_a_value_that_only_other_threads_have_is_an_error(kernel, options):
 def test_the_sanitizer_reports_the_value_and_goes_on(kernel):
     o = np.zeros(120, int)
     found = lockstep.sanitize(kernel, 3, 40, np.arange(120), o)
+    assert found.errors
     finding = found.errors[0]
     assert finding.kind == ("missing result" if kernel in (result, results) else "unassigned variable")
     assert NAMES.get(kernel.__name__, "y") in finding.example.what

@@ -62,8 +62,9 @@ def in_a_loop(out):
 
 @pytest.mark.parametrize("kernel", [used_together, stored_together])
 def test_a_local_array_of_an_earlier_call_is_found(kernel):
-    [finding] = lockstep.sanitize(kernel, 1, 4, np.zeros(4, np.int64)).errors
-    assert finding.kind == "dangling local array"
+    errors = lockstep.sanitize(kernel, 1, 4, np.zeros(4, np.int64)).errors
+    assert [finding.kind for finding in errors] == ["dangling local array"]
+    finding = errors[0]
     assert finding.array == "made"
     assert finding.source.endswith("# here")
     assert "threadIdx=(0, 0, 0)" in finding.example.what

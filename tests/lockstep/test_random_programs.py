@@ -233,3 +233,27 @@ def test_fuzz_would_notice_a_machine_that_ignores_divergence(monkeypatch):
     monkeypatch.setitem(FunctionWriter.vocabulary, "blend", lambda mask, new, old: new)
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)
+
+
+UNASSIGNED_IN_SOME = "\n".join([
+    "def device(a, b):", "    return a", "", "",
+    "def kernel(out, data):", "    t = cuda.grid(1)", "    for i in range(3):", "        if t == 7 and i == 2:",
+    "            out[t, 0] = d", "        if t != 7:", "            d = i", "    if t < 3:", "        d = 2",
+    "    out[t, 1] = d", "",
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("assigned", lambda machine, mask, lanes, value, name: value),
+        ("union", lambda a, b: True),
+    ],
+)
+def test_fuzz_would_notice_a_machine_that_forgets_who_has_assigned(monkeypatch, name, wrong):
+    expected, failed = run_one_by_one(UNASSIGNED_IN_SOME, 10, DATA)
+    assert failed == {7: ("d", 9)}
+    check_lockstep(UNASSIGNED_IN_SOME, expected, failed)
+    monkeypatch.setitem(FunctionWriter.vocabulary, name, wrong)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        check_lockstep(UNASSIGNED_IN_SOME, expected, failed)

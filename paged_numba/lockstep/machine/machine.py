@@ -86,7 +86,8 @@ class Machine(Lanes):
         self.shared_bytes = shared_bytes
         self.rendezvous: Rendezvous | None = None
         self._constants: dict[int, LaneArray] = {}
-        self._arguments: list[LaneArray] = []
+        # Not the arrays, which know the machine: a circle would keep its memory until Python looks for circles.
+        self._argument_buffers: list[Any] = []
         self.depths: dict[Any, int] = {}
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
@@ -120,7 +121,7 @@ class Machine(Lanes):
     def argument(self, name: str, array: Any) -> LaneArray:
         """Return an array argument as a lane value, without a copy."""
         made = self.array_type.of(self, name, array)
-        self._arguments.append(made)
+        self._argument_buffers.append(made.buffer)
         return made
 
     def digest(self) -> bytes:
@@ -128,9 +129,9 @@ class Machine(Lanes):
         for array in self._local.values():
             if isinstance(array, LocalArray):
                 array.settle()
-        buffers = [array.buffer for array in (*self._arguments, *self._local.values())]
+        local = [array.buffer for array in self._local.values()]
         found = blake2b(digest_size=16)
-        for buffer in (*buffers, *self.shared.buffers.values()):
+        for buffer in (*self._argument_buffers, *self.shared.buffers.values(), *local):
             found.update(np.ascontiguousarray(buffer).view(np.uint8).data)
         return found.digest()
 
