@@ -145,19 +145,23 @@ def everywhere(x, casts, stores, shorts, bytes_, sums, swapped, added, locals_, 
     filled[i, :] = x[i]
 
 
+def in_reverse(*launch):
+    with lockstep.options(order="reverse"):
+        lockstep.launch(*launch)
+
+
 @pytest.mark.parametrize("threads", [1, 7, 128])
 @pytest.mark.parametrize("source", ["float32", "float64"])
 def test_casts_stores_and_atomics_convert_alike(source, threads):
     with np.errstate(all="ignore"):
         x = np.array(EDGES).astype(source)
     x = x[: x.size // threads * threads]
-    for order in ("together", "reverse"):
+    for run in (lockstep.launch, in_reverse, lockstep.profile, lockstep.sanitize):
         outs = [
             np.zeros(x.size, name) for name in "int32 int32 int16 uint8 int32 int32 int32 int32 int32".split()
         ]
         records, filled = np.zeros(x.size, record), np.zeros((x.size, 2), np.int32)
-        with lockstep.options(order=order):
-            lockstep.launch(everywhere, x.size // threads, threads, x, *outs, records, filled)
+        run(everywhere, x.size // threads, threads, x, *outs, records, filled)
         for place, out in enumerate(outs):
             # int32 + float32 is float64.
             given = "float64" if place == 4 else source

@@ -54,7 +54,7 @@ def run(body, n, threads, cuda, launch):
 
 
 @pytest.mark.parametrize("body", BODIES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(n=st.integers(1, 9), order=st.sampled_from(["together", "forward", "reverse"]))
 def test_threads_behind_a_guard_compute_what_python_computes(body, n, order):
     one = OneThread()

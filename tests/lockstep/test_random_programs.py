@@ -211,15 +211,17 @@ def check_lockstep(source, expected, failed, **options):
     assert failed.get(thread_block * 5 + thread) == (name, line), f"{raised.value}, not {failed}\n{source}"
 
 
-@settings(max_examples=150)
-@given(programs())
-def test_random_program_computes_what_python_computes(source):
+@settings(max_examples=200)
+@given(source=programs(), other=st.sampled_from(["batches", "forward", "reverse", "observed"]))
+def test_random_program_computes_what_python_computes(source, other):
     expected, failed = run_one_by_one(source, 10, DATA)
     check_lockstep(source, expected, failed)
-    for options in ({"max_lanes": 5}, {"order": "reverse"}):
+    if other == "observed":
+        with observing(Observer()):
+            check_lockstep(source, expected, failed)
+    else:
+        options = {"max_lanes": 5} if other == "batches" else {"order": other}
         check_lockstep(source, expected, failed, **options)
-    with observing(Observer()):
-        check_lockstep(source, expected, failed)
 
 
 def test_fuzz_would_notice_a_machine_that_ignores_divergence(monkeypatch):

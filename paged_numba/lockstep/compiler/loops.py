@@ -94,7 +94,7 @@ class Loops(Statements):
         waits = wait(node, self.names.atomic, self.names.device)
         if waits is not None:
             self.waits_for_others |= waits.for_others
-            self.emit(f"_p{n} = Patience()")
+            self.emit(f"_p{n} = Patience({waits.for_others})")
         self.emit(f"while _l{n} is not False:")
         self.depth += 1
         if waits is not None:
