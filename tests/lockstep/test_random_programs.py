@@ -208,7 +208,10 @@ def check_lockstep(source, expected, failed, **options):
     named = UNASSIGNED.fullmatch(str(raised.value))
     assert named, f"{raised.value}\n{source}"
     name, thread_block, thread, line = named[1], *map(int, named.groups()[1:])
-    assert failed.get(thread_block * 5 + thread) == (name, line), f"{raised.value}, not {failed}\n{source}"
+    expected_name, expected_line = failed.get(thread_block * 5 + thread, ("", 0))
+    # CPython 3.11 runs a store and the load after it as one instruction, which has the line of the store.
+    assert name == expected_name, f"{raised.value}, not {failed}\n{source}"
+    assert line - expected_line in (0, 1), f"{raised.value}, not {failed}\n{source}"
 
 
 @settings(max_examples=200)
