@@ -21,6 +21,9 @@ import numpy as np
 from ..machine.masks import Mask
 from .allocations import root_of
 
+EXITED = "barrier after some threads exited"
+"""The kind of `Observer.wrong` that is no error since compute capability 7.0."""
+
 
 class Observer:
     """Base class of observers: one method per event; the methods here do nothing.
@@ -86,7 +89,7 @@ class Observer:
         """Called before integers that flow into an index are converted to a narrower signed type."""
 
     def wrong(self, machine: Any, lane: int, kind: str, what: str, array: str, element: str) -> None:
-        """Called for each error of the kernel, if `collects_errors`.
+        """Called for each error of the kernel, and for `EXITED`, if `collects_errors`.
 
         Parameters
         ----------

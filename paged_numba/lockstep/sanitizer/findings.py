@@ -12,10 +12,13 @@ from typing import Any
 
 from ...files import write_text
 from ..observe.code import CodeLine
-from ..observe.observer import unseen
+from ..observe.observer import EXITED, unseen
 
 BENIGN = "benign race"
-"""The kind of finding that is not an error: several threads write the same value."""
+"""The kind of finding for several threads that write the same value."""
+
+HARMLESS = (BENIGN, EXITED)
+"""The kinds of findings that are not errors."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,8 @@ class Findings:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that are not benign races."""
-        return [finding for finding in self if finding.kind != BENIGN]
+        """The findings that are errors: neither benign races nor barriers after some threads exited."""
+        return [finding for finding in self if finding.kind not in HARMLESS]
 
     def add(
         self,

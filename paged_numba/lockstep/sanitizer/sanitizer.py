@@ -10,7 +10,7 @@ from ...errors import LaunchError
 from ..machine import masks
 from ..machine.masks import Mask
 from ..observe.observed_machine import ObservedArray, ObservedMachine
-from ..observe.observer import Observer
+from ..observe.observer import EXITED, Observer
 from .accesses import accesses, thread_name
 from .findings import Example, Findings
 from .races import Races
@@ -143,5 +143,5 @@ class Sanitizer(Observer):
     ) -> None:
         thread = thread_name(machine, lane + machine.first_thread)
         # Messages about barriers and warp operations already name a thread.
-        text = what if kind == "synchronization" else f"{what}, {thread}"
+        text = what if kind in ("synchronization", EXITED) else f"{what}, {thread}"
         self.findings.add(kind, array, machine.line, None, 1, lambda: Example(text, element, thread))
