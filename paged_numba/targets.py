@@ -12,8 +12,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from numbers import Integral
 import textwrap
+from numbers import Integral
 from typing import Any
 
 from .errors import TargetNameError, TargetUnavailableError
