@@ -13,19 +13,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..draw.text import plural
-from ..errors import LaunchError
+from ..errors import LaunchError, UnsupportedConstructError
 from .compiler.names import typed
-from .compiler.source import Source
 from .compiler.translate import translate
 from .failures import hide, presentable
 from .language.signatures import as_declared, signatures_of
-from .machine.lanes import Dim3
+from .machine.lanes import WARP_SIZE, Dim3
 from .machine.machine import Machine
 from .machine.schedule import in_turns
 from .numba_typing import check_launch
 from .observe.observed_machine import ObservedMachine
 from .observe.observed_program import ObservedWriter
-from .observe.observer import observers
+from .observe.observer import observers, refuse
 
 MAX_THREADS_PER_BLOCK = 1024
 MAX_BLOCK_DIM = (1024, 1024, 64)
@@ -52,6 +51,9 @@ class Options:
         after the other from barrier to barrier, beginning with the first or the last one, as a GPU might.
         They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
         sanitized launches always run ``together``.
+    compute_capability : tuple of int
+        Of the GPU for which the machine stands. Before (7, 0) a barrier waits for threads that have exited too, so
+        that ``if i >= n: return`` with a barrier after it is an error; since then it waits for the others alone.
     check_compiles : bool
         Whether the first launch of a kernel with arguments of new types checks that Numba can compile it; see
         `paged_numba.lockstep.check_compiles`.
@@ -60,7 +62,7 @@ class Options:
     ------
     ValueError
         `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
-        `check_compiles` is no bool.
+        `compute_capability` is not a pair of integers, or `check_compiles` is no bool.
 
     See Also
     --------
@@ -70,12 +72,13 @@ class Options:
     --------
     >>> from paged_numba import lockstep
     >>> lockstep.Options(order="reverse")
-    Options(max_lanes=32768, memory_budget=268435456, order='reverse', check_compiles=False)
+    Options(max_lanes=32768, memory_budget=268435456, order='reverse', compute_capability=(9, 0), check_compiles=False)
     """
 
     max_lanes: int = 32768
     memory_budget: int = 256 * 2**20
     order: Order = "together"
+    compute_capability: tuple[int, int] = (9, 0)
     check_compiles: bool = False
 
     def __post_init__(self) -> None:
@@ -85,11 +88,21 @@ class Options:
                 raise ValueError(f"{name} must be a positive integer, got {name}={number!r}")
         if self.order not in get_args(Order):
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
+        pair = self.compute_capability
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(type(part) is int for part in pair):
+            raise ValueError(
+                f"compute_capability must be two integers such as (9, 0), got compute_capability={pair!r}"
+            )
         if not isinstance(self.check_compiles, bool):
             raise ValueError(f"check_compiles must be a bool, got check_compiles={self.check_compiles!r}")
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
+
+
+def current_options() -> Options:
+    """Return the options of launches here."""
+    return _options.get()
 
 
 @contextmanager
@@ -210,24 +223,22 @@ def _launch(
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):
         raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
-    grid = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
-    thread_block = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
-    if math.prod(thread_block) > MAX_THREADS_PER_BLOCK:
+    grid, thread_block = configuration(blocks_per_grid, threads_per_block)
+    if not _is_integer(shared_bytes) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
-            f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
-            f"got {math.prod(thread_block)} with threads_per_block={tuple(thread_block)}"
+            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes!r}"
         )
-    if not isinstance(shared_bytes, (int, np.integer)) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
-        raise LaunchError(
-            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
-        )
-    settings = _options.get()
+    settings = current_options()
     if settings.check_compiles:
         check_launch(kernel, tuple(map(_host_array, args)))
     declared = signatures_of(kernel)
     listeners = observers(args)
-    program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
-    source = Source.of(function)
+    try:
+        translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None)
+    except UnsupportedConstructError:
+        refuse(listeners)
+        raise
+    program, source = translation.function, translation.source
     names = source.parameters
     if len(names) != len(args):
         raise LaunchError(
@@ -243,14 +254,21 @@ def _launch(
         given = [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
         return as_declared(declared, names, given) if declared else given
 
-    if settings.order == "together" or listeners:
+    machine.compute_capability = settings.compute_capability
+    # A warp may wait for another one of its thread block too.
+    turns = settings.order != "together" or (translation.waits and machine.threads > WARP_SIZE)
+    if listeners or not turns:
         run_batch = _all_together(machine, program, arguments(machine))
     else:
         run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
-    machine.begin_launch(function, args)
     try:
+        machine.begin_launch(function, args)
         with np.errstate(all="ignore"):
-            _run_batches(run_batch, machine, settings, cooperative="this_grid" in source.code.co_names)
+            cooperative = "this_grid" in source.code.co_names
+            _run_batches(run_batch, machine, settings, cooperative, translation.waits)
+    except BaseException as error:
+        machine.ended_by = type(error)
+        raise
     finally:
         machine.end_launch()
 
@@ -269,10 +287,11 @@ def _all_together(
 
 
 def _run_batches(
-    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool
+    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool, waits: bool
 ) -> None:
     """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch used."""
-    by_lanes = max(1, settings.max_lanes // machine.threads)
+    # A thread block that waits for a lock or a flag waits for one that ran before it.
+    by_lanes = 1 if waits else max(1, settings.max_lanes // machine.threads)
     # All thread blocks of a cooperative launch run together.
     count = machine.num_thread_blocks if cooperative else min(by_lanes, _FIRST_BATCH)
     done = 0
@@ -289,6 +308,23 @@ def _run_batches(
 _FIRST_BATCH = 256
 
 
+def configuration(blocks_per_grid: Any, threads_per_block: Any) -> tuple[Dim3, Dim3]:
+    """Return the launch configuration as x, y and z, or raise LaunchError."""
+    grid = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
+    thread_block = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
+    if math.prod(thread_block) > MAX_THREADS_PER_BLOCK:
+        raise LaunchError(
+            f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
+            f"got {math.prod(thread_block)} with threads_per_block={tuple(thread_block)}"
+        )
+    return grid, thread_block
+
+
+def _is_integer(value: Any) -> bool:
+    """Tell whether a value counts something; NumPy's durations are integers to NumPy."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+
+
 def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
     """Return `blocks_per_grid` or `threads_per_block` as x, y and z."""
     given = value if isinstance(value, (tuple, list)) else (value,)
@@ -296,7 +332,7 @@ def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
         raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
     sizes = [1, 1, 1]
     for axis, size in enumerate(given):
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
+        if not _is_integer(size):
             raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
         if not 1 <= size <= limits[axis]:
             raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={value!r}")
@@ -304,14 +340,23 @@ def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
     return Dim3(*sizes)
 
 
+_LONG = "gG"
+"""Characters of NumPy's longdouble and clongdouble."""
+
+
 def _argument(machine: Machine, name: str, value: Any) -> Any:
     """Return a kernel argument as a lane value."""
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.kind in "SUMm":
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
+        if not value.dtype.isnative or value.dtype.char in _LONG:
+            raise LaunchError(
+                f"{name} must have a dtype that a GPU has, in the byte order of this machine and of at most 64 bits "
+                f"a number, got {name}.dtype={value.dtype!r}"
+            )
         return machine.argument(name, value)
     if isinstance(value, np.generic):
-        return _argument(machine, name, np.asarray(value)) if isinstance(value, np.void) else value
+        return _argument(machine, name, np.asarray(value)) if value.dtype.char in f"V{_LONG}" else value
     if isinstance(value, (bool, int, float, complex)):
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise LaunchError(f"{name} must fit in 64 bits, got {name}={value}")

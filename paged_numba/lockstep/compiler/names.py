@@ -69,8 +69,6 @@ class Names:
 
     Attributes
     ----------
-    callees : list of function
-        The device functions that it calls.
     bound : set of str
         The names that the function binds: its variables.
     constants : dict
@@ -82,7 +80,6 @@ class Names:
         self.kernel = kernel
         self.bound = analysis.variables(source.definition)
         self.file = source.file
-        self.callees: list[Any] = []
         self.constants: dict[str, Any] = {}
 
     def unsupported(self, node: ast.AST, what: str | None = None) -> UnsupportedConstructError:
@@ -141,6 +138,17 @@ class Names:
         """Return the intrinsic that an expression names, else None."""
         found = self.static(node)
         return None if found is None else INTRINSICS.get(found.path or "") or intrinsic_of(found.value)
+
+    def device(self, node: ast.Call) -> Any:
+        """Return the device function that an expression calls, else None."""
+        found = self.static(node.func)
+        return None if found is None or found.path in INTRINSICS else decorated_function(found.value)
+
+    def atomic(self, node: ast.Call) -> str | None:
+        """Return the name of the atomic operation that an expression calls, such as ``cas``, else None."""
+        found = self.static(node.func)
+        path = "" if found is None else found.path or ""
+        return path.removeprefix("cuda.atomic.") if path.startswith("cuda.atomic.") else None
 
     def dtype(self, node: ast.expr) -> np.dtype[Any] | None:
         """Return the dtype that an expression names, else None."""

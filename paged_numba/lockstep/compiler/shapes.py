@@ -33,6 +33,10 @@ class Literal(NamedTuple):
     needs: frozenset[str] = frozenset()
 
 
+_AROUND = Literal("around")
+"""The value of a variable that a loop assigns to itself: its other assignments decide."""
+
+
 def folded(node: ast.expr) -> Any:
     """Return the number to which Python itself folds an expression of constants, or None."""
     if isinstance(node, (ast.BinOp, ast.UnaryOp)) and all(
@@ -189,12 +193,16 @@ class Shapes:
                 values.append(Literal(value.arg, frozenset((value.arg,))))
             elif value is None:
                 return None
-            elif value not in self.active:  # around a loop, the other assignments decide
+            elif value in self.active:
+                values.append(_AROUND)
+            else:
                 self.active.add(value)
                 values.append(self.literal(value))
                 self.active.discard(value)
-        first = values[0] if values else None
-        return first if all(value == first for value in values) else None
+        decide = [value for value in values if value is not _AROUND]
+        if not decide:
+            return _AROUND if values else None
+        return decide[0] if all(value == decide[0] for value in decide) else None
 
     def _literal_here(self, node: ast.expr) -> Literal | None:
         found = self.literal(node)

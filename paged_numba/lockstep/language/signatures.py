@@ -14,7 +14,8 @@ import numpy as np
 
 from ...errors import KernelError, LaunchError
 from ..machine.lanes import source_line
-from ..machine.memory import LaneArray, contiguous_strides
+from ..machine.memory import LaneArray
+from ..machine.strides import contiguous_strides
 from .functions import as_dtype, caster
 
 
