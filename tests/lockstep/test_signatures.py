@@ -226,6 +226,18 @@ def test_types_of_numba_work_as_text_does():
             kernel[1, 1](np.zeros(1, np.float32), np.int32(2))
 
 
+def test_signatures_of_numbas_own_kernels_are_known(numba):
+    types = numba[0]
+    dispatcher = pytest.importorskip("numba.cuda").jit(copier("void(float64[:], float64[:])").py_func)
+    assert ours.signatures_of(dispatcher) == []
+    # As on a machine with a GPU, where Numba compiles for each signature when it decorates.
+    dispatcher.overloads[types.float64[:], types.float64[::1]] = object()
+    dispatcher.disable_compile()
+    assert ours.signatures_of(dispatcher) == ours.signatures("(float64[:], float64[::1])")
+    with pytest.raises(LaunchError, match=r"x must be float64\[::1\]"):
+        lockstep.launch(dispatcher, 1, 1, np.zeros(1), np.ones(4)[::2])
+
+
 @pytest.mark.parametrize("signature", ["void(float32[:])", "void(float32[:], int32, int32)", "void()"])
 @pytest.mark.parametrize("device", [False, True])
 def test_a_wrong_number_of_parameters_is_an_error_at_decoration(signature, device):

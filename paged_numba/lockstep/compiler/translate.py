@@ -71,7 +71,7 @@ def translate(
             for callee in callees:
                 translate(callee, writer=writer)
         except BaseException:
-            del known[key]
+            known.pop(key, None)
             raise
     return known[key]
 
