@@ -4,26 +4,65 @@ from __future__ import annotations
 
 import numbers
 import operator
+import re
+from collections.abc import Iterable
 from typing import Any, SupportsIndex
 
 import numpy as np
 
 
-def integer(name: str, value: SupportsIndex) -> int:
-    """Return an integer as an int; reject a bool."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {name}={value!r}")
+LONGEST_REPR = 200
+"""Most characters of a value that a message shows."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as text for a message: its repr, shortened, on one line.
+
+    Examples
+    --------
+    >>> shown([1.5]), len(shown("x" * 1000)), shown(10**5000)
+    ('[1.5]', 200, 'an int of 16610 bits')
+    """
     try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {name}={value!r}") from None
+        text = repr(value)
+    except Exception:
+        # Python does not write out integers of more than 4,300 digits; any other __repr__ may be wrong.
+        if isinstance(value, int):
+            return f"an int of {value.bit_length()} bits"
+        return f"an object of type {type(value).__name__}"
+    text = re.sub(r"\s*\n\s*", " ", text)
+    return text if len(text) <= LONGEST_REPR else f"{text[: LONGEST_REPR - 23]}...{text[-20:]}"
+
+
+def integer(name: str, value: SupportsIndex) -> int:
+    """Return an integer as an int; reject a bool, and a NumPy duration, which counts as an integer in NumPy."""
+    if type(value) is int:
+        return value
+    why = None
+    if not isinstance(value, (bool, np.bool_, np.timedelta64, np.ma.MaskedArray)):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+        except Exception as error:
+            why = error
+    raise TypeError(f"{name} must be an integer, got {name}={shown(value)}") from why
+
+
+def between(name: str, value: SupportsIndex, low: int, high: int, what: str = "") -> int:
+    """Return an integer as an int; require it to lie in ``low .. high``; `what` says what these bounds are."""
+    number = integer(name, value)
+    if not low <= number <= high:
+        bounds = f"{low} .. {high}{what and f' ({what})'}"
+        raise ValueError(f"{name} must lie in {bounds}, got {name}={shown(number)}")
+    return number
 
 
 def positive(name: str, value: SupportsIndex) -> int:
     """Return an integer as an int; require it to be 1 or more."""
     number = integer(name, value)
     if number < 1:
-        raise ValueError(f"{name} must be positive, got {name}={number}")
+        raise ValueError(f"{name} must be positive, got {name}={shown(number)}")
     return number
 
 
@@ -31,35 +70,47 @@ def not_negative(name: str, value: SupportsIndex) -> int:
     """Return an integer as an int; require it to be 0 or more."""
     number = integer(name, value)
     if number < 0:
-        raise ValueError(f"{name} must not be negative, got {name}={number}")
+        raise ValueError(f"{name} must not be negative, got {name}={shown(number)}")
     return number
 
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a real number; a bool does not count as one."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.timedelta64))
 
 
 def fraction(name: str, value: Any) -> float:
     """Return a number in 0 .. 1 as a float."""
     if not is_number(value):
-        raise TypeError(f"{name} must be a number, got {name}={value!r}")
+        raise TypeError(f"{name} must be a number, got {name}={shown(value)}")
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in 0 .. 1, got {name}={value}")
+        raise ValueError(f"{name} must lie in 0 .. 1, got {name}={shown(value)}")
     return float(value)
 
 
 def truth(name: str, value: Any) -> bool:
     """Return True or False as a bool."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {name}={value!r}")
+        raise TypeError(f"{name} must be True or False, got {name}={shown(value)}")
     return bool(value)
 
 
 def hashable(name: str, value: Any) -> Any:
     """Return the value if it can be a dictionary key."""
+    why = None
     try:
         hash(value)
     except TypeError:
-        raise TypeError(f"{name} must be hashable, got {name}={value!r}") from None
-    return value
+        pass
+    except Exception as error:
+        why = error
+    else:
+        return value
+    raise TypeError(f"{name} must be hashable, got {name}={shown(value)}") from why
+
+
+def one_of(name: str, value: Any, names: Iterable[str]) -> str:
+    """Return a name as a str; require it to be one of `names`."""
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"{name} must be one of {', '.join(names)}, got {name}={shown(value)}")
+    return str(value)

@@ -15,7 +15,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import fraction, hashable, integer, not_negative, positive, truth
+from ..arguments import between, fraction, hashable, not_negative, positive, shown, truth
 from ..draw.block_tables import BlockTables
 from ..draw.text import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
@@ -25,7 +25,7 @@ from .block_pool import BlockPool, check_pool_size
 from .block_table import slots_of
 from .prefix_cache import NONE, ROOT, PrefixCache
 from .sequence import SequenceState
-from .token_ids import TokenIds, as_bytes, split
+from .token_ids import BYTES_PER_ID, MOST_TOKENS, TokenIds, as_bytes, is_count, number_of, split
 
 DRAWN_BLOCKS, DRAWN_SEQUENCES, DRAWN_TABLE_BLOCKS = 256, 16, 32
 """A notebook draws a pool only up to this many blocks, sequences, and blocks of a sequence."""
@@ -132,7 +132,7 @@ class BlockAllocator:
     # Queries.
 
     def __contains__(self, seq_id: Hashable) -> bool:
-        return seq_id in self._sequences
+        return hashable("seq_id", seq_id) in self._sequences
 
     def __iter__(self) -> Iterator[Hashable]:
         return iter(self._sequences)
@@ -271,8 +271,8 @@ class BlockAllocator:
         first = sequence.num_released * self.block_size
         if not first <= start <= stop <= sequence.length:
             raise ValueError(
-                f"start and stop must satisfy {first} <= start <= stop <= {sequence.length} (the tokens of {seq_id!r} "
-                f"that are not released), got start={start} stop={stop}"
+                f"start and stop must satisfy {first} <= start <= stop <= {sequence.length} (the tokens of "
+                f"{shown(seq_id)} that are not released), got start={shown(start)} stop={shown(stop)}"
             )
         return slots_of(sequence.table, self.block_size, start, stop)
 
@@ -608,7 +608,7 @@ class BlockAllocator:
         """
         count, ids = self._count_and_ids(tokens)
         if count == 0:
-            raise ValueError(f"tokens must be positive, got tokens={tokens!r}")
+            raise ValueError(f"tokens must be positive, got tokens={shown(tokens)}")
         sequence = self._sequence(seq_id)
         table, start = sequence.table, sequence.length
         stop = start + count
@@ -696,8 +696,8 @@ class BlockAllocator:
         >>> pool.block_table("b").tolist(), pool.num_free_blocks
         ([0, 1], 2)
         """
-        parent = self._sequence(parent_id)
-        self._require_new(child_id)
+        parent = self._sequence(parent_id, "parent_id")
+        self._require_new(child_id, "child_id")
         child = parent.fork()
         self._pool.hold(child.held())
         if self._prefixes is not None:
@@ -883,7 +883,7 @@ class BlockAllocator:
         """
         if not self.is_swapped(seq_id):
             self._sequence(seq_id)
-            raise ValueError(f"seq_id must name a sequence that is swapped out, got seq_id={seq_id!r}")
+            raise ValueError(f"seq_id must name a sequence that is swapped out, got seq_id={shown(seq_id)}")
         sequence = self._swapped[seq_id]
         found: list[int] = []
         node = sequence.node
@@ -963,41 +963,39 @@ class BlockAllocator:
             self._prefixes.drop(sequence.node)
         return sequence
 
-    def _sequence(self, seq_id: Hashable) -> SequenceState:
+    def _sequence(self, seq_id: Hashable, name: str = "seq_id") -> SequenceState:
         try:
-            return self._sequences[hashable("seq_id", seq_id)]
+            return self._sequences[hashable(name, seq_id)]
         except KeyError:
             if seq_id in self._swapped:
-                raise SwappedSequenceError(f"the sequence {seq_id!r} is swapped out") from None
-            raise UnknownSequenceError(f"no sequence has the id {seq_id!r}") from None
+                raise SwappedSequenceError(f"the sequence {shown(seq_id)} is swapped out") from None
+            raise UnknownSequenceError(f"no sequence has the id {shown(seq_id)}") from None
 
-    def _require_new(self, seq_id: Hashable) -> None:
-        if hashable("seq_id", seq_id) in self._sequences or seq_id in self._swapped:
-            raise DuplicateSequenceError(f"a sequence already has the id {seq_id!r}")
+    def _require_new(self, seq_id: Hashable, name: str = "seq_id") -> None:
+        if hashable(name, seq_id) in self._sequences or seq_id in self._swapped:
+            raise DuplicateSequenceError(f"a sequence already has the id {shown(seq_id)}")
 
     def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
         if needed + watermark > free:
-            above = f" above a watermark of {watermark} blocks" if watermark else ""
-            raise OutOfBlocksError(needed + watermark, free, f"{what} of {tokens} tokens{above}")
+            kept = f", which must leave a watermark of {plural(watermark, 'block')} free," if watermark else ""
+            raise OutOfBlocksError(needed, free, f"{what} of {tokens} tokens{kept}")
 
     def _checked_block(self, block: SupportsIndex) -> int:
-        block = integer("block", block)
-        if not 0 <= block < self.num_blocks:
-            raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
-        return block
+        return between("block", block, 0, self.num_blocks - 1)
 
     def _count_and_ids(self, tokens: Any) -> tuple[int, bytes]:
         """Return the number of tokens, and their packed ids; no ids without a prefix cache."""
-        if isinstance(tokens, (set, frozenset, dict)):
-            raise TypeError(f"tokens must be a count, or token ids in order, got {type(tokens).__name__}")
-        if isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0:
+        if is_count(tokens):
             count = not_negative("tokens", tokens)
             if self._prefixes is not None:
                 raise TypeError(
-                    f"tokens must be the token ids with prefix_caching=True, got tokens={tokens!r}"
+                    f"tokens must be the token ids with prefix_caching=True, got tokens={shown(tokens)}"
                 )
+            if count > MOST_TOKENS:
+                raise ValueError(f"tokens must fit int64, got tokens={shown(tokens)}")
             return count, b""
-        if hasattr(tokens, "__array__"):
-            tokens = np.asarray(tokens)
-        ids = as_bytes(tokens) if self._prefixes is not None or isinstance(tokens, np.ndarray) else b""
-        return len(tokens), b"" if self._prefixes is None else ids
+        count = number_of(tokens, wanted="a count, or token ids in order")
+        if count > self.num_blocks * self.block_size:
+            return count, b""  # more than the pool holds: no need to read the ids
+        ids = as_bytes(tokens)
+        return len(ids) // BYTES_PER_ID, b"" if self._prefixes is None else ids

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 
+from ..arguments import shown
 from .prefix_cache import PrefixCache
 
 MAX_BLOCKS = 2**31 - 1
@@ -17,11 +18,11 @@ MAX_SLOTS = 2**48
 def check_pool_size(num_blocks: int, block_size: int) -> None:
     """Raise ValueError for a pool that is too large."""
     if num_blocks > MAX_BLOCKS:
-        raise ValueError(f"num_blocks must be at most {MAX_BLOCKS}, got num_blocks={num_blocks}")
+        raise ValueError(f"num_blocks must be at most {MAX_BLOCKS}, got num_blocks={shown(num_blocks)}")
     if num_blocks * block_size > MAX_SLOTS:
         raise ValueError(
             f"num_blocks * block_size must be at most {MAX_SLOTS}, got num_blocks={num_blocks} "
-            f"block_size={block_size}"
+            f"block_size={shown(block_size)}"
         )
 
 
