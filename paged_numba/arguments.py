@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numbers
 import operator
+import os
 import re
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -114,3 +117,67 @@ def one_of(name: str, value: Any, names: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in names:
         raise ValueError(f"{name} must be one of {', '.join(names)}, got {name}={shown(value)}")
     return str(value)
+
+
+def text(name: str, value: Any) -> str:
+    """Return a text as a str."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {name}={shown(value)}")
+    return str(value)
+
+
+def is_name(value: Any, name: str) -> bool:
+    """Tell whether a value is the name; an array, for one, is not."""
+    return isinstance(value, str) and value == name
+
+
+def listed(name: str, value: Any, what: str) -> list[Any]:
+    """Return several things as a list; refuse a string, which is one thing, and a set, which has no order."""
+    why = None
+    if not isinstance(value, (str, bytes, bytearray, set, frozenset)):
+        try:
+            if not hasattr(value, "__len__"):
+                return list(value)
+            # Not more items than it says to have: there may be no end.
+            return list(islice(iter(value), len(value)))
+        except Exception as error:  # of the object's own methods, too
+            why = error
+    raise TypeError(f"{name} must be a sequence of {what}, got {name}={shown(value)}") from why
+
+
+_SMALL = 2**28
+"""Bytes that need no look at the memory that is left."""
+
+
+def require_memory(what: str, needed: int, memory: int | None = None) -> None:
+    """Raise MemoryError if something takes more bytes than there are.
+
+    Parameters
+    ----------
+    what : str
+        What takes the memory: the subject of the message.
+    needed : int
+        Bytes that it takes.
+    memory : int, optional
+        Bytes that there are; those that this process can still take if None.
+    """
+    if needed < _SMALL:
+        return
+    memory = _memory_left() if memory is None else memory
+    if needed > memory:
+        got = f"{needed / 2**30:,.1f}" if needed < 2**100 else "more than 2**70"
+        raise MemoryError(f"{what} must fit into memory, got {got} GiB, where {memory / 2**30:,.1f} GiB are left")
+
+
+def _memory_left() -> int:
+    """Return the bytes that this process can take before the system kills a process, as far as it says."""
+    bounds = [2**47]  # the address space of a process
+    meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if meminfo.exists():
+        kibibytes = dict(re.findall(r"^(\w+): +(\d+) kB$", meminfo.read_text(encoding="ascii"), re.M))
+        bounds.append(1024 * (int(kibibytes.get("MemAvailable", 2**37)) + int(kibibytes.get("SwapFree", 0))))
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        bounds.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    if limit.exists() and (text := limit.read_text(encoding="ascii").strip()).isdecimal():
+        bounds.append(int(text))
+    return min(bounds)

@@ -59,6 +59,8 @@ class BlockAllocator:
         A size is not an integer, `prefix_caching` not a bool, or `watermark` not a number.
     ValueError
         A size is not positive, the pool is too large, or `watermark` does not lie in 0 .. 1.
+    MemoryError
+        The bookkeeping of so many blocks does not fit into memory.
 
     See Also
     --------
@@ -101,8 +103,9 @@ class BlockAllocator:
         watermark = fraction("watermark", watermark)
         self.num_blocks = positive("num_blocks", num_blocks)
         self.block_size = positive("block_size", block_size)
-        check_pool_size(self.num_blocks, self.block_size)
-        self._prefixes = PrefixCache(self.num_blocks) if truth("prefix_caching", prefix_caching) else None
+        prefix_caching = truth("prefix_caching", prefix_caching)
+        check_pool_size(self.num_blocks, self.block_size, prefix_caching)
+        self._prefixes = PrefixCache(self.num_blocks) if prefix_caching else None
         self._pool = BlockPool(self.num_blocks, self._prefixes)
         # Rounded first: 0.29 * 100 is a little below 29 in binary.
         self._reserve = int(round(watermark * self.num_blocks, 9))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from .protocols import Pool
+from ..arguments import listed
+from .protocols import Pool, checked_pool
 from .svg import Drawing, Picture, owner_fill
 
 CELL, LEFT, TOP = 40, 90, 44
@@ -65,7 +66,8 @@ class BlockTables(Picture):
         UnknownSequenceError, SwappedSequenceError
             As for `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
         """
-        chosen = list(pool) if seq_ids is None else list(seq_ids)
+        pool = checked_pool(pool)
+        chosen = list(pool) if seq_ids is None else listed("seq_ids", seq_ids, "ids")
         names = [str(seq_id) for seq_id in chosen]
         if len(set(names)) < len(names):  # such as 1 and "1"
             names = [repr(seq_id) for seq_id in chosen]

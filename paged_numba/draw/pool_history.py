@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from itertools import groupby
 
-from .protocols import Pool
+from .protocols import Pool, checked_pool
 from .svg import Drawing, Picture, owner_fill
 
 FREE, SHARED = "", "+"
@@ -41,6 +41,7 @@ class PoolHistory(Picture):
 
     def record(self, pool: Pool) -> None:
         """Record the current owners as the next step."""
+        pool = checked_pool(pool)
         owners = [FREE] * pool.num_blocks
         seq_id: Hashable
         for seq_id in pool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..arguments import listed, shown
 
 
 class Pool(Protocol):
@@ -85,3 +87,23 @@ class Access(Protocol):
     @property
     def elements(self) -> tuple[int, ...]:
         """Index of each thread's element in the flattened array."""
+
+
+def checked_pool(pool: Any) -> Pool:
+    """Return the pool; raise TypeError if it lacks a part of `Pool`."""
+    _require_parts("pool", pool, Pool, "a BlockAllocator")
+    return pool
+
+
+def checked_accesses(accesses: Any) -> list[Access]:
+    """Return accesses as a list; raise TypeError if one lacks a part of `Access`."""
+    found = listed("accesses", accesses, "accesses")
+    for place, access in enumerate(found):
+        _require_parts(f"accesses[{place}]", access, Access, "an access that lockstep.tracing recorded")
+    return found
+
+
+def _require_parts(name: str, value: Any, protocol: Any, what: str) -> None:
+    for part in {**vars(protocol), **protocol.__annotations__}:
+        if (part == "__iter__" or not part.startswith("_")) and not hasattr(value, part):
+            raise TypeError(f"{name} must be {what}, or have its {part}, got {name}={shown(value)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from .protocols import Pool
+from ..arguments import listed, shown
+from .protocols import Pool, checked_pool
 
 __all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
 
@@ -21,6 +22,11 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     labels : dict of hashable to str
         By sequence, its label of one character.
 
+    Raises
+    ------
+    TypeError, ValueError
+        `pool` is none, or a sequence has no label of one character.
+
     See Also
     --------
     paged_numba.draw.PoolHistory : A picture of the owners over time.
@@ -33,10 +39,16 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     >>> print(pool_map(pool, {"first": "a", "second": "b"}))
     0 |aabbb...|
     """
+    pool = checked_pool(pool)
     cells = ["."] * pool.num_blocks
     for seq_id in pool:
+        label = labels.get(seq_id) if isinstance(labels, dict) else None
+        if not isinstance(label, str) or len(label) != 1:
+            raise ValueError(
+                f"labels must hold one character for each sequence, got {shown(label)} for {shown(seq_id)}"
+            )
         for block in pool.held_blocks(seq_id).tolist():
-            cells[block] = "+" if pool.ref_count(block) > 1 else labels[seq_id]
+            cells[block] = "+" if pool.ref_count(block) > 1 else label
     digits = len(str(pool.num_blocks - 1))
     lines = [
         f"{first:>{digits}} |{''.join(cells[first : first + MAP_WIDTH])}|"
@@ -67,7 +79,8 @@ def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
     b  2 3 4             9       3
     """
     rows = []
-    for seq_id in seq_ids:
+    pool = checked_pool(pool)
+    for seq_id in listed("seq_ids", seq_ids, "ids"):
         blocks = pool.block_table(seq_id)
         rows.append([str(seq_id), shortened(blocks), str(pool.seq_len(seq_id)), str(blocks.size)])
     return table(["", "block table", "tokens", "blocks"], rows, left=2)
@@ -92,6 +105,7 @@ def reference_counts(pool: Pool) -> str:
     ----------  -  -  -
     references  2  1  1
     """
+    pool = checked_pool(pool)
     used = sorted({block for seq_id in pool for block in pool.held_blocks(seq_id).tolist()})
     counts = [str(pool.ref_count(block)) for block in used]
     return table(["block", *map(str, used)], [["references", *counts]])

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..arguments import one_of, positive, shown
 from ..draw.text import plural
 from ..errors import LaunchError
 from .compiler.names import typed
@@ -51,7 +52,7 @@ class Options:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `max_lanes` or `memory_budget` is not a positive integer, or `order` is none of the above.
 
     See Also
@@ -71,11 +72,9 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("max_lanes", "memory_budget"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a positive integer, got {name}={number!r}")
-        if self.order not in get_args(Order):
-            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
+            # A frozen dataclass is set this way; the machine counts on ints.
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        one_of("order", self.order, get_args(Order))
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
@@ -128,6 +127,9 @@ def options(**changes: Any) -> Iterator[Options]:
     >>> first_and_last("forward")  # warp 0 reads what warp 1 has not written: poison, here -1
     (-1.0, 0.0)
     """
+    for name, value in changes.items():
+        if name not in Options.__dataclass_fields__:
+            raise TypeError(f"{name} must be an option: {', '.join(Options.__dataclass_fields__)}, got {shown(value)}")
     token = _options.set(replace(_options.get(), **changes))
     try:
         yield _options.get()

@@ -78,33 +78,23 @@ def check_layers(name: str, tokens: Any, num_layers: int) -> None:
     _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
 
 
-def check_token_ids(token_ids: Any, num_tokens: int, prefix_caching: bool) -> None:
-    """Raise unless there is an id for each token, or ids are not required."""
-    if token_ids is None:
-        if prefix_caching:
-            raise TypeError("token_ids must be given with prefix_caching=True, got token_ids=None")
-        return
-    if not hasattr(token_ids, "__len__"):
-        raise TypeError(f"token_ids must be a sequence of integers, got {type(token_ids).__name__}")
-    if len(token_ids) != num_tokens:
-        raise ValueError(f"token_ids must hold an id for each of {num_tokens} tokens, got {len(token_ids)}")
-
-
-def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
-    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes."""
+def check_write_kv(
+    key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any, name: str = "slot_mapping"
+) -> None:
+    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes. `name` is of the slots."""
     _caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     check_tokens(key, value, key_cache, value_cache)
-    _integers("slot_mapping", slot_mapping, (key.shape[0],))
+    _integers(name, slot_mapping, (key.shape[0],))
 
     last = key_cache.shape[0] * key_cache.shape[1] - 1
-    _within("slot_mapping", slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
+    _within(name, slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
     slots = np.sort(slot_mapping[slot_mapping != -1])
     twice = np.flatnonzero(slots[1:] == slots[:-1])
     if twice.size:
         slot = slots[twice[0]]
         raise ValueError(
-            f"slot_mapping must not name a slot twice, got slot {slot} for tokens "
+            f"{name} must not name a slot twice, got slot {slot} for tokens "
             f"{np.flatnonzero(slot_mapping == slot).tolist()}"
         )
 

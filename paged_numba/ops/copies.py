@@ -60,13 +60,27 @@ def write_kv(
     >>> np.argwhere(key_cache[..., 0, 0]).tolist()    # slot 6 is offset 2 of block 1
     [[1, 2]]
     """
+    write_slots(key, value, key_cache, value_cache, slot_mapping, "slot_mapping", layout, target)
+
+
+def write_slots(
+    key: ArrayLike,
+    value: ArrayLike,
+    key_cache: ArrayLike,
+    value_cache: ArrayLike,
+    slots: IntegersLike,
+    name: str,
+    layout: str,
+    target: str,
+) -> None:
+    """Do what `write_kv` does, for a caller whose argument `slot_mapping` has another name."""
     keys, values = as_array(key, "key"), as_array(value, "value")
     caches = adopt.caches(key_cache, value_cache, layout)
-    slot_mapping = as_array(slot_mapping, "slot_mapping")
-    slots = on_host(slot_mapping, "slot_mapping")
-    checks.check_write_kv(keys, values, caches.key, caches.value, slots)
+    slots = as_array(slots, name)
+    on_this_side = on_host(slots, name)
+    checks.check_write_kv(keys, values, caches.key, caches.value, on_this_side, name)
     launches.write(
-        keys, values, caches, adopt.integers(slot_mapping, slots, np.int64), targets.resolve(target)
+        keys, values, caches, adopt.integers(slots, on_this_side, np.int64), targets.resolve(target)
     )
 
 

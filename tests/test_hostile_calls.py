@@ -1,0 +1,262 @@
+"""Calls of every public function with hostile arguments: each ends in a clear error, or in the right result.
+
+A test takes a valid call from `hostile_calls.py`, spoils one or two of its arguments with values from
+`paged_numba.testing.hostile`, and runs it within bounds of time and memory. An error must come from a check of this
+package, name an argument, and leave everything unchanged. A result must be that of the plain values that the hostile
+values stand for. ``python -m pytest tests/test_hostile_calls.py --hypothesis-profile=thorough`` makes some 30,000 calls.
+"""
+
+import ast
+import collections
+import contextlib
+import functools
+import inspect
+import re
+import signal
+import threading
+import traceback
+import types
+import warnings
+from array import array
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile_calls import CALLS, KIND_OF, UNCHECKED, public_callables
+from hypothesis import event, given, note, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba.testing.hostile import VALUES, HostileError, MeaninglessError, plain, twisted
+
+PACKAGE = Path(pn.__file__).parent
+
+SECONDS, MORE_MEMORY = 20, 2 * 2**30
+"""Bounds of one call: processor time, and bytes of memory beyond those that the process holds."""
+
+LONGEST_MESSAGE = 1000
+
+
+def test_every_public_callable_has_a_call_or_a_reason_to_have_none():
+    named = public_callables()
+    assert sorted(named - CALLS.keys() - UNCHECKED.keys()) == []
+    assert UNCHECKED.keys() <= named
+    assert not CALLS.keys() & UNCHECKED.keys()
+
+
+# Whole states.
+
+
+def state(thing, above=()):
+    """Return all that a thing holds, as nested tuples that compare equal if nothing has changed."""
+    kind = type(thing)
+    if id(thing) in above:
+        return "above", kind.__name__
+    above = (*above, id(thing))
+    if kind.__module__ == "paged_numba.testing.hostile" and not isinstance(thing, np.ndarray):
+        return kind.__name__, id(thing)
+    if isinstance(thing, np.ma.MaskedArray):
+        return "masked", state(np.asarray(thing), above), state(np.ma.getmaskarray(thing), above)
+    if isinstance(thing, np.ndarray):
+        items = thing.ravel().tolist() if thing.dtype.hasobject else None
+        whole = thing[tuple(slice(0, 1) if not step else slice(None) for step in thing.strides)]
+        content = state(items, above) if items is not None else whole.tobytes()
+        return "array", str(thing.dtype), thing.shape, content
+    if kind is array:
+        return "array.array", thing.typecode, thing.tobytes()
+    if isinstance(thing, (str, bytes, bytearray, int, type(None))):
+        return kind.__name__, thing
+    if isinstance(thing, (float, complex, np.generic)):
+        return kind.__name__, str(thing)  # NaN is not equal to itself
+    if isinstance(thing, (dict, types.MappingProxyType)):
+        return kind.__name__, tuple((state(k, above), state(v, above)) for k, v in thing.items())
+    if isinstance(thing, (list, tuple, collections.deque)):
+        return kind.__name__, tuple(state(item, above) for item in thing)
+    if isinstance(thing, (set, frozenset)):
+        return kind.__name__, frozenset(state(item, above) for item in thing)
+    if not kind.__module__.startswith("paged_numba") or inspect.isroutine(thing) or kind is type:
+        return kind.__name__, id(thing)
+    names = [name for one in kind.__mro__ for name in getattr(one, "__slots__", ())]
+    held = {name: getattr(thing, name) for name in names if hasattr(thing, name)} | getattr(thing, "__dict__", {})
+    return kind.__name__, tuple((name, state(value, above)) for name, value in held.items())
+
+
+# Bounds.
+
+
+@contextlib.contextmanager
+def bounded():
+    """Fail if the body runs for long or takes much memory."""
+    with contextlib.ExitStack() as bounds:
+        if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+
+            def too_long(*_):
+                raise AssertionError(f"the call ran for more than {SECONDS} s")
+
+            old = signal.signal(signal.SIGVTALRM, too_long)
+            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+            bounds.callback(signal.signal, signal.SIGVTALRM, old)
+            bounds.callback(signal.setitimer, signal.ITIMER_VIRTUAL, 0)
+        if Path("/proc/self/statm").exists():
+            import resource
+
+            held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+            soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (held + MORE_MEMORY, hard))
+            bounds.callback(resource.setrlimit, resource.RLIMIT_AS, (soft, hard))
+        yield
+
+
+# Errors.
+
+
+@functools.cache
+def lines_that_raise(file):
+    """Return the lines of a file that belong to a ``raise`` statement with an exception of its own."""
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    raises = (node for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call))
+    return {line for node in raises for line in range(node.lineno, node.end_lineno + 1)}
+
+
+DIMENSIONS = {"num_blocks", "block_size", "num_q_heads", "num_kv_heads", "head_dim", "num_layers", "seq_id", "shape"}
+DIMENSIONS |= {"blocks_per_grid", "threads_per_block", "shared_bytes"}
+"""What messages name beside the arguments: sizes, one of several ids, a launch configuration."""
+
+
+def complaint(error, call):
+    """Return what is wrong with an error, as text; None if it is clear."""
+    if isinstance(error, OSError) and "path" in call.arguments:
+        return None
+    if not isinstance(error, (TypeError, ValueError, MemoryError, pn.errors.PagedNumbaError)):
+        return f"{type(error).__name__} is not among the errors that calls may raise"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if not Path(frame.filename).is_relative_to(PACKAGE):
+        return "it was raised outside of the package"
+    if frame.lineno not in lines_that_raise(frame.filename):
+        return "no raise statement raised it"
+    text = str(error)
+    if len(text) > LONGEST_MESSAGE:
+        return f"its message has {len(text)} characters"
+    names = {*call.arguments, *inspect.signature(call.function).parameters, *DIMENSIONS}
+    if isinstance(error, pn.errors.PagedNumbaError) and not isinstance(error, pn.errors.LaunchError):
+        return None
+    if not any(re.search(rf"\b{re.escape(name.strip('*'))}\b", text) for name in names if name.strip("*")):
+        return "its message names no argument"
+    if not re.search(r"\b(must|needs|take)\b", text):
+        return "its message does not say what must be"
+    return None
+
+
+# Attempts.
+
+
+class Picks:
+    """A function that picks one of several options, and can pick the same ones again."""
+
+    def __init__(self, pick, log=()):
+        self.pick, self.log, self.made = pick, list(log), []
+
+    def __call__(self, options):
+        options = list(options)
+        index = self.log.pop(0) if self.log else self.pick(range(len(options)))
+        self.made.append(index)
+        return options[index]
+
+    def again(self):
+        return Picks(self.pick, self.made)
+
+
+def kind_of(call, name):
+    if name == "array" and isinstance(call.arguments[name], str):
+        return "name"
+    return KIND_OF.get(name, "any")
+
+
+def check_objects(call):
+    for thing in call.objects:
+        for checked in (thing, getattr(thing, "allocator", None)):
+            if isinstance(checked, pn.BlockAllocator):
+                checked.check()
+
+
+def attempt(name, pick):
+    """Make a call with one or two hostile arguments; return its outcome, or fail."""
+    picks = Picks(pick)
+    call = CALLS[name](picks)
+    spoilable = [one for one in call.arguments if one != "*"]
+    makers = {}
+    for _ in range(pick((1, 1, 2)) if spoilable else 0):
+        spoiled = pick(spoilable)
+        relatives = twisted(call.arguments[spoiled])
+        makers[spoiled] = pick(relatives if relatives and pick((True, False)) else VALUES)
+    hostile = {one: make() for one, make in makers.items()}
+    arguments = {**call.arguments, **hostile}
+    note(f"{name}: {', '.join(f'{one} is a {type(value).__name__}' for one, value in hostile.items())}")
+    before = state([arguments, call.objects])
+    try:
+        with bounded():
+            result = call.run(arguments)
+    except HostileError:
+        # An exception of the caller's own object may pass through.
+        assert state([arguments, call.objects]) == before, "the failed call changed something"
+        return "own exception"
+    except Exception as error:
+        wrong = complaint(error, call)
+        if wrong is not None:
+            raise AssertionError(f"{wrong}: {type(error).__name__}: {str(error)[:300]}") from error
+        # A kernel that fails has stored what it has stored, as on a GPU.
+        if not isinstance(error, pn.errors.KernelError) or isinstance(error, pn.errors.LaunchError):
+            assert state([arguments, call.objects]) == before, f"the failed call changed something: {error}"
+        check_objects(call)
+        return type(error).__name__
+    check_objects(call)
+    if not hostile:
+        return "no arguments"
+    return compare_with_plain(name, picks, makers, call, arguments, result)
+
+
+def compare_with_plain(name, picks, makers, call, arguments, result):
+    """Make the call with the plain values that the hostile values stand for; both must do the same."""
+    twin = CALLS[name](picks.again())
+    standing = {}
+    for one, make in makers.items():
+        value = make()
+        try:
+            standing[one] = plain(kind_of(call, one), value)
+        except MeaninglessError:
+            raise AssertionError(f"{name} took {one}, a {type(value).__name__}: {str(value)[:80]!r}") from None
+    if any(kind_of(call, one) in ("any", "id") for one in makers):
+        return "taken"
+    given = {**twin.arguments, **standing}
+    expected = twin.run(given)
+    assert content(result) == content(expected), f"{name} gave another result than with plain values"
+    for one in ("key_cache", "value_cache", "out"):
+        if given.get(one) is not None:
+            assert content(arguments[one]) == content(given[one]), f"{name} left something else in {one}"
+    assert [content(thing) for thing in call.objects] == [content(thing) for thing in twin.objects]
+    return "right"
+
+
+def content(thing):
+    """Return what a result or an object says, whatever holds it: arrays by shape and numbers."""
+    if isinstance(thing, (list, tuple)):
+        return [content(item) for item in thing]
+    if isinstance(thing, (pn.BlockAllocator, pn.PagedKVCache)):
+        pool = getattr(thing, "allocator", thing)
+        stored = [] if thing is pool else [thing.key_caches, thing.value_caches]
+        return [state(pool.stats()), {seq_id: pool.block_table(seq_id).tolist() for seq_id in pool}, content(stored)]
+    thing = getattr(thing, "__lockstep_array__", thing)
+    if isinstance(thing, (np.ndarray, np.generic)) or hasattr(thing, "__array_interface__"):
+        found = np.asarray(thing)
+        return [found.shape, found.tolist() if found.dtype.kind == "O" else str(found.ravel().tolist())]
+    if isinstance(thing, (float, complex)):
+        return str(thing)
+    return thing if isinstance(thing, (int, str, bytes, type(None))) else type(thing).__name__
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+@settings(max_examples=max(8, settings.default.max_examples // 4))
+@given(data=st.data())
+def test_hostile_call_ends_in_a_clear_error_or_the_right_result(name, data, capsys):
+    outcome = attempt(name, lambda options: data.draw(st.sampled_from(list(options))))
+    event(outcome)
