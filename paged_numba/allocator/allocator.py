@@ -26,6 +26,7 @@ from .block_table import slots_of
 from .prefix_cache import NONE, ROOT, PrefixCache
 from .sequence import SequenceState
 from .token_ids import BYTES_PER_ID, MOST_TOKENS, TokenIds, as_bytes, is_count, number_of, split
+from .transactions import UndoLog, alone, transaction
 
 DRAWN_BLOCKS, DRAWN_SEQUENCES, DRAWN_TABLE_BLOCKS = 256, 16, 32
 """A notebook draws a pool only up to this many blocks, sequences, and blocks of a sequence."""
@@ -105,13 +106,14 @@ class BlockAllocator:
         self.block_size = positive("block_size", block_size)
         prefix_caching = truth("prefix_caching", prefix_caching)
         check_pool_size(self.num_blocks, self.block_size, prefix_caching)
-        self._prefixes = PrefixCache(self.num_blocks) if prefix_caching else None
-        self._pool = BlockPool(self.num_blocks, self._prefixes)
+        self._undo = UndoLog()
+        self._prefixes = PrefixCache(self.num_blocks, self._undo) if prefix_caching else None
+        self._pool = BlockPool(self.num_blocks, self._prefixes, self._undo)
         # Rounded first: 0.29 * 100 is a little below 29 in binary.
         self._reserve = int(round(watermark * self.num_blocks, 9))
         self._sequences: dict[Hashable, SequenceState] = {}
         self._swapped: dict[Hashable, SequenceState] = {}
-        self._num_recomputes = self._num_swaps = 0
+        self._num_entered = self._num_recomputes = self._num_swaps = 0
         self._num_tokens = self._num_empty_slots = self._num_queried = self._num_hit = 0
 
     def __repr__(self) -> str:
@@ -404,6 +406,7 @@ class BlockAllocator:
         """
         return self._pool.generations[self._checked_block(block)]
 
+    @alone
     def stats(self) -> AllocatorStats:
         """Return the counts of the pool as they are now; takes constant time.
 
@@ -441,6 +444,7 @@ class BlockAllocator:
             num_swap_preemptions=self._num_swaps,
         )
 
+    @alone
     def check(self) -> None:
         """Verify every invariant and count; takes time proportional to the pool and all block tables.
 
@@ -467,8 +471,9 @@ class BlockAllocator:
         )
         invariants.check_pool(self._pool, self._prefixes, held)
         if self._prefixes is not None:
-            invariants.check_prefixes(self._prefixes, [s.node for s in sequences.values() if s.node != NONE])
+            invariants.check_prefixes(self._prefixes, self._nodes_in_use())
 
+    @alone
     def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
         """Tell whether `add` would find enough free blocks for a sequence.
 
@@ -497,8 +502,9 @@ class BlockAllocator:
         hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
-    # Changes. Each method checks everything that can fail before it changes anything.
+    # Changes. Each method logs how to take a step back before the step; see `transactions`.
 
+    @transaction
     def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         """Start a sequence with its first tokens.
 
@@ -555,7 +561,8 @@ class BlockAllocator:
         new = self._blocks_for(count) - len(hits)
         self._require_free("add", count, new, self._pool.num_free_beside(hits), self._reserve)
         # Hold the hits before taking other blocks, which may evict prefixes.
-        self._pool.hold(hits)
+        if hits:
+            self._pool.hold(hits)
         table = array("i", hits)
         table.extend(self._pool.take(new))
         self._enter(seq_id, SequenceState(table, count, salt, node, unwritten[len(hits) :], part))
@@ -563,10 +570,12 @@ class BlockAllocator:
         self._num_empty_slots += -count % self.block_size
         if self._prefixes is not None:
             self._prefixes.use(node)
+            self._undo.append((self._reset_hits, self._num_queried, self._num_hit))
             self._num_queried += count
             self._num_hit += cached
         return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, count), cached)
 
+    @transaction
     def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         """Grow a sequence; if its last block is part-filled and shared, replace it by a copy first.
 
@@ -619,6 +628,9 @@ class BlockAllocator:
         new = self._blocks_for(stop) - len(table)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
+        self._undo.append(
+            (self._unappend, sequence, table[-1:], len(table), start, len(sequence.unwritten), sequence.part)
+        )
         if copied:
             source = table[-1:]
             table[-1:] = self._pool.take(1)
@@ -635,6 +647,7 @@ class BlockAllocator:
         sequence.extend(ids, self.block_size)
         return Allocation(copies, slots_of(table, self.block_size, start, stop))
 
+    @transaction
     def commit(self, seq_id: Hashable) -> None:
         """Record that all tokens of a sequence are written: from now on `add` may find its full blocks.
 
@@ -672,8 +685,10 @@ class BlockAllocator:
         self._pool.reclaim(replaced)
         self._prefixes.use(node)
         self._prefixes.drop(sequence.node)
-        sequence.node, sequence.unwritten = node, []
+        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
+        sequence.continue_from(node, [], sequence.part)
 
+    @transaction
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares every block of another.
 
@@ -707,6 +722,7 @@ class BlockAllocator:
             self._prefixes.use(child.node)
         self._enter(child_id, child)
 
+    @transaction
     def free(self, seq_id: Hashable) -> None:
         """End a sequence, which may be swapped out; blocks that no other sequence holds are free again.
 
@@ -732,10 +748,12 @@ class BlockAllocator:
         BlockAllocator(4 blocks of 16 tokens, 1 sequence, 2 free)
         """
         if self.is_swapped(seq_id):
+            self._undo.append((self._swapped.__setitem__, seq_id, self._swapped[seq_id]))
             del self._swapped[seq_id]
         else:
             self._leave(seq_id)
 
+    @transaction
     def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
         """Release the blocks that neither the last token nor any later one sees through a sliding window.
 
@@ -783,10 +801,15 @@ class BlockAllocator:
         [-1, 1, 2]
         """
         sequence = self._sequence(seq_id)
-        released = sequence.release(max(0, sequence.length - positive("window", window)) // self.block_size)
+        first = sequence.num_released
+        beyond = max(0, sequence.length - positive("window", window)) // self.block_size
+        released = sequence.table[first:beyond]
+        self._undo.append((sequence.hold_again, first, released))
+        sequence.release(beyond)
         self._pool.drop(released)
         return len(released)
 
+    @transaction
     def preempt(self, seq_id: Hashable) -> None:
         """Free a sequence to make room; the caller adds it again later and computes its tokens again.
 
@@ -813,9 +836,11 @@ class BlockAllocator:
         >>> pool.num_free_blocks, pool.stats().num_recompute_preemptions
         (4, 1)
         """
+        self._undo.append((setattr, self, "_num_recomputes", self._num_recomputes))
         self._leave(seq_id)
         self._num_recomputes += 1
 
+    @transaction
     def swap_out(self, seq_id: Hashable) -> None:
         """Free the blocks of a sequence whose tokens the caller has copied to host memory.
 
@@ -846,10 +871,14 @@ class BlockAllocator:
         ids = [] if self._prefixes is None else self._prefixes.ids(self._sequence(seq_id).node)
         sequence = self._leave(seq_id)
         if sequence.node != NONE:
-            sequence.node, sequence.unwritten = ROOT, ids + sequence.unwritten
+            self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
+            sequence.continue_from(ROOT, ids + sequence.unwritten, sequence.part)
+        self._undo.append((self._swapped.pop, seq_id, None))
         self._swapped[seq_id] = sequence
+        self._undo.append((setattr, self, "_num_swaps", self._num_swaps))
         self._num_swaps += 1
 
+    @transaction
     def swap_in(self, seq_id: Hashable) -> Allocation:
         """Give blocks to a sequence that was swapped out.
 
@@ -900,16 +929,21 @@ class BlockAllocator:
             # Before taking blocks: that may evict blocks found for released places, which no sequence holds.
             self._prefixes.use(node)
         self._pool.hold(hits)
-        sequence.table[sequence.num_released :] = array("i", hits) + self._pool.take(new)
-        sequence.node = node
-        del sequence.unwritten[: len(found)], self._swapped[seq_id]
-        self._num_empty_slots += -sequence.length % self.block_size
+        table = sequence.table[: sequence.num_released] + array("i", hits) + self._pool.take(new)
+        self._undo.append((setattr, sequence, "table", sequence.table))
+        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
+        sequence.table = table
+        sequence.continue_from(node, sequence.unwritten[len(found) :], sequence.part)
+        self._undo.append((self._swapped.__setitem__, seq_id, sequence))
+        del self._swapped[seq_id]
         self._enter(seq_id, sequence)
+        self._num_empty_slots += -sequence.length % self.block_size
         cached = kept * self.block_size
         return Allocation(
             _NO_COPIES, slots_of(sequence.table, self.block_size, cached, sequence.length), cached
         )
 
+    @transaction
     def reset_prefix_cache(self) -> None:
         """Forget all prefixes.
 
@@ -932,7 +966,8 @@ class BlockAllocator:
         if self._prefixes is not None:
             self._pool.reclaim(self._prefixes.clear())
             for sequence in (*self._sequences.values(), *self._swapped.values()):
-                sequence.hide()
+                self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
+                sequence.continue_from(NONE, [], b"")
 
     # Helpers.
 
@@ -948,12 +983,16 @@ class BlockAllocator:
 
     def _enter(self, seq_id: Hashable, sequence: SequenceState) -> None:
         """Add a sequence to the pool."""
+        self._undo.append((self._sequences.pop, seq_id, None))
+        sequence.number = self._num_entered
+        self._num_entered += 1
         self._sequences[seq_id] = sequence
         self._num_tokens += sequence.length
 
     def _leave(self, seq_id: Hashable) -> SequenceState:
         """Remove a sequence from the pool, free its blocks, and return it."""
         sequence = self._sequence(seq_id)
+        self._undo.append((self._enter_again, seq_id, sequence, sequence.number))
         del self._sequences[seq_id]
         self._num_tokens -= sequence.length
         if sequence.table and self._pool.refs[sequence.table[-1]] == 1:
@@ -965,6 +1004,46 @@ class BlockAllocator:
                 self._prefixes.renew(sequence.node)
             self._prefixes.drop(sequence.node)
         return sequence
+
+    # What takes the changes back.
+
+    def _recount(self) -> None:
+        """Derive from the sequences what can be derived: it needs no log."""
+        sequences = self._sequences
+        self._pool.recount(invariants.check_sequences(sequences, self.num_blocks, self.block_size))
+        self._num_tokens = sum(sequence.length for sequence in sequences.values())
+        self._num_empty_slots = invariants.count_empty_slots(sequences, self.block_size)
+        if self._prefixes is not None:
+            self._prefixes.recount(self._nodes_in_use())
+
+    def _nodes_in_use(self) -> list[int]:
+        """Return the nodes of the prefix cache that sequences continue from."""
+        return [sequence.node for sequence in self._sequences.values() if sequence.node != NONE]
+
+    def _reset_hits(self, queried: int, hit: int) -> None:
+        self._num_queried, self._num_hit = queried, hit
+
+    def _enter_again(self, seq_id: Hashable, sequence: SequenceState, number: int) -> None:
+        """Put a sequence that left back in its place among the others."""
+        sequence.number = number
+        entries = sorted({**self._sequences, seq_id: sequence}.items(), key=lambda entry: entry[1].number)
+        self._sequences.clear()
+        self._sequences.update(entries)
+
+    def _unappend(
+        self,
+        sequence: SequenceState,
+        last: array[int],
+        num_blocks: int,
+        length: int,
+        num_unwritten: int,
+        part: bytes,
+    ) -> None:
+        sequence.table[max(0, num_blocks - 1) :] = last
+        sequence.length, sequence.part = length, part
+        del sequence.unwritten[num_unwritten:]
+
+    # Lookups and checks.
 
     def _sequence(self, seq_id: Hashable, name: str = "seq_id") -> SequenceState:
         try:
@@ -988,6 +1067,10 @@ class BlockAllocator:
 
     def _count_and_ids(self, tokens: Any) -> tuple[int, bytes]:
         """Return the number of tokens, and their packed ids; no ids without a prefix cache."""
+        most = self.num_blocks * self.block_size
+        if type(tokens) is np.ndarray and tokens.ndim and len(tokens) <= most:
+            ids = as_bytes(tokens)
+            return len(tokens), b"" if self._prefixes is None else ids
         if is_count(tokens):
             count = not_negative("tokens", tokens)
             if self._prefixes is not None:
@@ -998,7 +1081,7 @@ class BlockAllocator:
                 raise ValueError(f"tokens must fit int64, got tokens={shown(tokens)}")
             return count, b""
         count = number_of(tokens, wanted="a count, or token ids in order")
-        if count > self.num_blocks * self.block_size:
+        if count > most:
             return count, b""  # more than the pool holds: no need to read the ids
         ids = as_bytes(tokens)
         return len(ids) // BYTES_PER_ID, b"" if self._prefixes is None else ids

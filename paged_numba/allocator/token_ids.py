@@ -16,7 +16,7 @@ TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 """Token ids in order: a sequence of int, or a one-dimensional array of any integer dtype."""
 
 BYTES_PER_ID = 8
-
+_INT64 = np.dtype(np.int64)
 
 MOST_TOKENS = 2**63 - 1
 """Largest count of tokens, and largest token id."""
@@ -82,9 +82,11 @@ def as_bytes(tokens: TokenIds, name: str = "tokens") -> bytes:
                 f"{name} must be integers in one dimension{mask} {name}.dtype={tokens.dtype} "
                 f"{name}.shape={tokens.shape}"
             )
+        if tokens.dtype == _INT64:
+            return tokens.tobytes()
         if tokens.dtype == np.uint64 and tokens.size and tokens.max() > MOST_TOKENS:
             raise ValueError(f"{name} must fit int64, got {tokens.max()}")
-        return tokens.astype(np.int64, copy=False).tobytes()
+        return tokens.astype(np.int64).tobytes()
     try:
         if _NOT_IDS.isdisjoint(map(type, tokens)):
             # Through an iterator: `array` would take a `bytes` object as raw memory, not as numbers.

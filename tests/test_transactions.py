@@ -1,0 +1,287 @@
+"""A call that fails changes nothing, wherever it fails: an exception is raised at each line of each call."""
+
+import copy
+import inspect
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba import allocator
+from paged_numba.allocator import transactions
+
+SOURCE, FIRST = inspect.getsourcelines(transactions.transaction)
+ROLL_BACK = FIRST + [line.strip() for line in SOURCE].index("except BaseException:")
+SOURCES = str(Path(allocator.__file__).parent)
+BLOCK_SIZE = 2
+
+
+class Injected(BaseException):
+    """Stands for Ctrl-C, a MemoryError and everything else that may be raised at any line."""
+
+
+class Inject:
+    """Raises `Injected` once, at a line of the code below some folders, and traces nothing afterwards."""
+
+    def __init__(self, at, folders=(SOURCES,)):
+        self.left, self.folders, self.place = at, folders, None
+
+    def __call__(self, frame, event, _):
+        if not frame.f_code.co_filename.startswith(self.folders):
+            return None
+        if event == "line":
+            if frame.f_lineno == ROLL_BACK and frame.f_code.co_filename == transactions.__file__:
+                # The call failed by itself. What happens during a roll-back is not promised.
+                self.left = -1
+            if self.left == 0:
+                self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                self.left = -1
+                sys.settrace(None)
+                raise Injected(self.place)
+            self.left -= 1
+        return self
+
+    def run(self, call):
+        """Call; return the result, or None if the exception was raised: then `place` says where."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            return call()
+        except Injected:
+            return None
+        finally:
+            sys.settrace(before)
+
+
+def state(pool):
+    """Return everything that a pool holds."""
+    inner, prefixes = pool._pool, pool._prefixes
+    held = {
+        "sequences": [(name, described(sequence)) for name, sequence in pool._sequences.items()],
+        "swapped": {name: described(sequence) for name, sequence in pool._swapped.items()},
+        "stats": pool.stats(),
+        "references": inner.refs.tolist(),
+        "generations": inner.generations.tolist(),
+        "free": (inner._free.tolist(), inner._fresh),
+        "log": list(pool._undo),
+    }
+    if prefixes is not None:
+        held["prefixes"] = (
+            prefixes._found.copy(),
+            list(prefixes._keys),
+            # The parent of a vacant node means nothing.
+            [
+                parent
+                for parent, key in zip(prefixes._parents, prefixes._keys, strict=True)
+                if key is not None
+            ],
+            prefixes._blocks.tolist(),
+            prefixes._uses.tolist(),
+            prefixes._vacant.tolist(),
+            {node: list(twins) for node, twins in prefixes._twins.items()},
+            prefixes._nodes.tolist(),
+            prefixes.idle_blocks(),
+            [block for block in range(pool.num_blocks) if prefixes.is_idle(block)],
+        )
+    return held
+
+
+def described(sequence):
+    return (
+        sequence.table.tolist(), sequence.length, sequence.salt, sequence.node,
+        list(sequence.unwritten), sequence.part, sequence.num_released,
+    )  # fmt: skip
+
+
+def outcome(pool, call, inject):
+    """Return what a call returns, its arrays as lists; or the text of its error; or None if `inject` ended it."""
+    try:
+        result = inject.run(lambda: call(pool))
+    except pn.errors.PagedNumbaError as error:
+        return str(error)
+    if isinstance(result, tuple):
+        return [part.tolist() if isinstance(part, np.ndarray) else part for part in result]
+    return result
+
+
+def fails_without_a_trace(pool, call, most=10_000):
+    """Raise at each line of ``call(pool)`` in turn; return the number of lines."""
+    whole = copy.deepcopy(pool)
+    expected = outcome(whole, call, Inject(-1))
+    before = state(pool)
+    for at in range(most):
+        inject = Inject(at)
+        result = outcome(pool, call, inject)
+        if inject.place is None:
+            assert result == expected
+            assert state(pool) == state(whole)
+            return at
+        assert state(pool) == before, inject.place
+        pool.check()
+        with pool._undo.lock:
+            pass
+        assert "count=0" in repr(pool._undo.lock), f"the lock is held after {inject.place}"
+    raise AssertionError("the call does not end")
+
+
+def ids(*parts):
+    """Return token ids: two blocks for each part, and one token more."""
+    return [part * 10 + place for part in parts for place in range(2 * BLOCK_SIZE)] + [999]
+
+
+def used_pool():
+    """Return a pool with a fork, twins, released and swapped sequences, idle blocks, and removed nodes."""
+    pool = pn.BlockAllocator(40, BLOCK_SIZE, prefix_caching=True)
+    for name, text in {
+        "a": ids(1, 2),
+        "twin": ids(1, 2),
+        "idle": ids(1, 3),
+        "gone": ids(5),
+        "s": ids(1, 7),
+        "c": ids(1, 6),
+    }.items():
+        pool.add(name, text)
+    for name in ("a", "twin", "idle", "s", "c"):
+        pool.commit(name)
+    pool.fork("a", "b")
+    pool.free("idle")
+    pool.free("gone")
+    pool.swap_out("s")
+    pool.release("twin", 3)
+    return pool
+
+
+CALLS = {
+    "add, nothing found": lambda pool: pool.add("new", ids(8)),
+    "add, found": lambda pool: pool.add("new", ids(1, 2)),
+    "add, found idle": lambda pool: pool.add("new", ids(1, 3, 4), salt=None),
+    "add, evicting": lambda pool: pool.add("new", range(1000, 1000 + 2 * pool.num_free_blocks)),
+    "add, too much": lambda pool: pool.add("new", range(1000, 1001 + 2 * pool.num_free_blocks)),
+    "add, empty": lambda pool: pool.add("new", []),
+    "append": lambda pool: pool.append("twin", [1, 2, 3]),
+    "append, copying": lambda pool: pool.append("b", [1, 2, 3]),
+    "append, copying and evicting": lambda pool: pool.append("b", range(2 * pool.num_free_blocks - 1)),
+    "append, too much": lambda pool: pool.append("b", range(2 * pool.num_free_blocks)),
+    "commit, nothing": lambda pool: pool.commit("a"),
+    "fork": lambda pool: pool.fork("a", "new"),
+    "fork of a released one": lambda pool: pool.fork("twin", "new"),
+    "free": lambda pool: pool.free("a"),
+    "free of a fork": lambda pool: pool.free("b"),
+    "free of a released one": lambda pool: pool.free("twin"),
+    "free of a swapped one": lambda pool: pool.free("s"),
+    "free of cached blocks": lambda pool: pool.free("c"),
+    "release": lambda pool: pool.release("b", 1),
+    "release of a twin": lambda pool: pool.release("twin", 1),
+    "preempt": lambda pool: pool.preempt("a"),
+    "swap_out": lambda pool: pool.swap_out("a"),
+    "swap_out of a released one": lambda pool: pool.swap_out("twin"),
+    "swap_in": lambda pool: pool.swap_in("s"),
+    "reset_prefix_cache": lambda pool: pool.reset_prefix_cache(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_an_exception_at_any_line_of_the_allocator_changes_nothing(call):
+    assert fails_without_a_trace(used_pool(), call) > 5
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_a_call_within_a_transaction_that_fails_later_is_taken_back(call):
+    pool = used_pool()
+    before = state(pool)
+
+    @transactions.transaction
+    def call_and_fail(pool):
+        call(pool)
+        raise Injected
+
+    with pytest.raises((Injected, pn.errors.OutOfBlocksError)):
+        call_and_fail(pool)
+    assert state(pool) == before
+    pool.check()
+
+
+def grown(pool, name, text):
+    pool.append(name, text)
+    return pool
+
+
+def beside_its_equal(*steps):
+    """Return a pool with a sequence "b" whose tokens another holds, which was committed and perhaps freed since."""
+    pool = used_pool()
+    pool.free("b")
+    for name in ("equal", "b"):
+        pool.add(name, ids(8, 9))
+    for step in steps:
+        getattr(pool, step)("equal")
+    return pool
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        grown(used_pool(), "b", ids(6)),
+        grown(grown(used_pool(), "twin", [1, 2, 3]), "b", [1, 2, 3]),
+        beside_its_equal(),
+        beside_its_equal("commit"),
+        beside_its_equal("commit", "free"),
+    ],
+)
+def test_an_exception_at_any_line_of_a_commit_changes_nothing(pool):
+    assert fails_without_a_trace(pool, lambda pool: pool.commit("b")) > 5
+
+
+TEXTS = st.lists(st.integers(0, 1), max_size=9)
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_a_pool_that_fails_now_and_then_is_as_one_that_never_fails(data):
+    """Random calls; before each succeeds, it fails at a few lines."""
+    never = pn.BlockAllocator(
+        7, BLOCK_SIZE, prefix_caching=True, watermark=data.draw(st.sampled_from((0, 0.2)))
+    )
+    often = copy.deepcopy(never)
+    for number in range(data.draw(st.integers(1, 12))):
+        call = data.draw(calls(sorted(never), sorted(never._swapped), number))
+        before = state(often)
+        for at in sorted(data.draw(st.sets(st.integers(0, 120), max_size=4))):
+            inject = Inject(at)
+            result = outcome(often, call, inject)
+            if inject.place is None:
+                break
+            assert state(often) == before
+        else:
+            result = outcome(often, call, Inject(-1))
+        assert result == outcome(never, call, Inject(-1))
+        assert state(often) == state(never)
+        often.check()
+
+
+@st.composite
+def calls(draw, names, swapped, number):
+    """Return a call of a method of a pool that holds these sequences."""
+    kinds = ["add", "reset_prefix_cache"] + ["swap_in", "free"] * bool(swapped)
+    if names:
+        kinds += ["append", "commit", "fork", "free", "release", "preempt", "swap_out"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "reset_prefix_cache":
+        return lambda pool: pool.reset_prefix_cache()
+    if kind == "add":
+        given = number, draw(TEXTS)
+    elif kind == "swap_in":
+        given = (draw(st.sampled_from(swapped)),)
+    elif kind == "free":
+        given = (draw(st.sampled_from(names + swapped)),)
+    else:
+        name = draw(st.sampled_from(names))
+        given = {
+            "append": lambda: (name, draw(TEXTS.filter(bool))),
+            "fork": lambda: (name, number),
+            "release": lambda: (name, draw(st.integers(1, 5))),
+        }.get(kind, lambda: (name,))()
+    return lambda pool: getattr(pool, kind)(*given)
