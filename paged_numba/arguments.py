@@ -13,7 +13,6 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-
 LONGEST_REPR = 200
 """Most characters of a value that a message shows."""
 
@@ -166,7 +165,9 @@ def require_memory(what: str, needed: int, memory: int | None = None) -> None:
     memory = _memory_left() if memory is None else memory
     if needed > memory:
         got = f"{needed / 2**30:,.1f}" if needed < 2**100 else "more than 2**70"
-        raise MemoryError(f"{what} must fit into memory, got {got} GiB, where {memory / 2**30:,.1f} GiB are left")
+        raise MemoryError(
+            f"{what} must fit into memory, got {got} GiB, where {memory / 2**30:,.1f} GiB are left"
+        )
 
 
 def _memory_left() -> int:

@@ -162,9 +162,7 @@ class Trace:
         held: list[int] = []
         written: list[tuple[int, int]] = []  # in this step
         hits, last = 0, -1
-        for step, prompt_len, ids in zip(
-            steps.tolist(), self.prompt_lens.tolist(), hash_ids, strict=True
-        ):
+        for step, prompt_len, ids in zip(steps.tolist(), self.prompt_lens.tolist(), hash_ids, strict=True):
             if step != last:
                 for prefix, end in written:
                     held[prefix] = max(held[prefix], end)
@@ -207,7 +205,9 @@ class Trace:
 
     def _known_hash_ids(self) -> list[Any]:
         if self.hash_ids is None:
-            raise ValueError(f"hash_ids must be known for shared prefixes, got none in the trace {self.name!r}")
+            raise ValueError(
+                f"hash_ids must be known for shared prefixes, got none in the trace {self.name!r}"
+            )
         return self.hash_ids
 
 

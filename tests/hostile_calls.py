@@ -144,17 +144,34 @@ def _(pick):
 def _(pick):
     dtype = pick(STORAGE[:3])
     lse_a, lse_b = np.random.default_rng(0).standard_normal((2, 3, 2)).astype(F32)
-    parts = {"out_a": tokens_of(3, dtype, 2), "lse_a": lse_a, "out_b": tokens_of(3, dtype, 2, seed=2), "lse_b": lse_b}
+    parts = {
+        "out_a": tokens_of(3, dtype, 2),
+        "lse_a": lse_a,
+        "out_b": tokens_of(3, dtype, 2, seed=2),
+        "lse_b": lse_b,
+    }
     return Call(pn.merge_states, {**parts, "target": "lockstep"})
 
 
 @call("reference.attention")
 def _(pick):
     key, value = (tokens_of(5, F32, seed=seed) for seed in (1, 2))
-    options = {"scale": pick((None, 0.5)), "causal": True, "window": pick((None, 3)), "softcap": pick((None, 20.0))}
-    options |= {"alibi_slopes": np.array([0.5, 0.25]), "sinks": None, "k_scale": 2.0, "v_scale": np.array([2.0])}
+    options = {
+        "scale": pick((None, 0.5)),
+        "causal": True,
+        "window": pick((None, 3)),
+        "softcap": pick((None, 20.0)),
+    }
+    options |= {
+        "alibi_slopes": np.array([0.5, 0.25]),
+        "sinks": None,
+        "k_scale": 2.0,
+        "v_scale": np.array([2.0]),
+    }
     options["return_lse"] = pick((False, True))
-    return Call(pn.reference.attention, {"query": tokens_of(2, F32, 2), "key": key, "value": value, **options})
+    return Call(
+        pn.reference.attention, {"query": tokens_of(2, F32, 2), "key": key, "value": value, **options}
+    )
 
 
 @call("reference.merge_states")
@@ -247,12 +264,19 @@ def keys_of(made, count):
 
 
 def tokens_for(pool, pick, least=0):
-    return pick(([3, 4, 5], np.array([3, 4, 5]), range(3))) if pool.prefix_caching else pick((least, 3, [3, 4]))
+    return (
+        pick(([3, 4, 5], np.array([3, 4, 5]), range(3))) if pool.prefix_caching else pick((least, 3, [3, 4]))
+    )
 
 
 @call("BlockAllocator")
 def _(pick):
-    sizes = {"num_blocks": 4, "block_size": 16, "prefix_caching": pick((False, True)), "watermark": pick((0.0, 0.5))}
+    sizes = {
+        "num_blocks": 4,
+        "block_size": 16,
+        "prefix_caching": pick((False, True)),
+        "watermark": pick((0.0, 0.5)),
+    }
     return Call(pn.BlockAllocator, sizes)
 
 
@@ -341,7 +365,14 @@ def _(pick):
 def _(pick):
     made = cache(pick)
     query = tokens_of(2, F32, 2, made._layer(0).key.shape[3])
-    options = {"layer": 0, "cu_seqlens_q": None, "scale": 0.5, "causal": True, "window": None, "softcap": None}
+    options = {
+        "layer": 0,
+        "cu_seqlens_q": None,
+        "scale": 0.5,
+        "causal": True,
+        "window": None,
+        "softcap": None,
+    }
     options |= {"sinks": None, "alibi_slopes": None, "return_lse": False, "out": None, "algorithm": "auto"}
     return Call(made.attend, {"seq_ids": ["a", "b"], "query": query, **options, "num_splits": None}, [made])
 
@@ -381,13 +412,19 @@ def _(pick):
 
 @call("draw.Line")
 def _(pick):
-    return Call(pn.draw.Line, {"name": "a line", "points": [(0, 1.5), (1, None), (2, 3)], "dashed": False, "marks": True})
+    return Call(
+        pn.draw.Line,
+        {"name": "a line", "points": [(0, 1.5), (1, None), (2, 3)], "dashed": False, "marks": True},
+    )
 
 
 @call("draw.Chart")
 def _(pick):
     lines = [pn.draw.Line("a line", [(1, 1.5), (2, 3)])]
-    return Call(lambda **given: pn.draw.Lines("t", [pn.draw.Chart(**given)]).svg(), {"title": "t", "x_label": "x", "lines": lines, "log_x": pick((False, True))})
+    return Call(
+        lambda **given: pn.draw.Lines("t", [pn.draw.Chart(**given)]).svg(),
+        {"title": "t", "x_label": "x", "lines": lines, "log_x": pick((False, True))},
+    )
 
 
 @call("draw.Lines")
@@ -400,7 +437,8 @@ def _(pick):
 def _(pick):
     recorded = accesses()
     return Call(
-        pn.draw.WarpAccess.of, {"accesses": recorded, "array": "source", "kind": "load", "line": None, "warp": 0}
+        pn.draw.WarpAccess.of,
+        {"accesses": recorded, "array": "source", "kind": "load", "line": None, "warp": 0},
     )
 
 
@@ -486,7 +524,9 @@ for _name, _given in {
     "memory": {"space": "global", "kind": "load", "array": "x", "line": None},
     "work": {"line": None},
 }.items():
-    CALLS[f"Report.{_name}"] = lambda pick, name=_name, given=_given: Call(getattr(report(), name), dict(given))
+    CALLS[f"Report.{_name}"] = lambda pick, name=_name, given=_given: Call(
+        getattr(report(), name), dict(given)
+    )
 
 
 # Host functions of the facade.
@@ -494,7 +534,9 @@ for _name, _given in {
 
 @call("cuda.jit")
 def _(pick):
-    return Call(facade.jit, {"func_or_sig": pick((add_one.py_func, None, "void(float64[:])")), "device": False})
+    return Call(
+        facade.jit, {"func_or_sig": pick((add_one.py_func, None, "void(float64[:])")), "device": False}
+    )
 
 
 def device():
@@ -503,7 +545,10 @@ def device():
 
 @call("cuda.to_device")
 def _(pick):
-    return Call(facade.to_device, {"obj": np.arange(3.0), "copy": True, "to": pick((None, facade.to_device(np.ones(3))))})
+    return Call(
+        facade.to_device,
+        {"obj": np.arange(3.0), "copy": True, "to": pick((None, facade.to_device(np.ones(3))))},
+    )
 
 
 for _name in ("device_array", "pinned_array", "mapped_array", "managed_array"):
@@ -514,7 +559,9 @@ for _name in ("device_array_like", "pinned_array_like", "mapped_array_like"):
     CALLS[f"cuda.{_name}"] = lambda pick, name=_name: Call(getattr(facade, name), {"ary": np.ones((2, 3))})
 for _name in ("as_cuda_array", "is_cuda_array"):
     CALLS[f"cuda.{_name}"] = lambda pick, name=_name: Call(getattr(facade, name), {"obj": np.ones(3)})
-for _name in """list_devices current_context get_current_device is_available detect synchronize close stream event
+for (
+    _name
+) in """list_devices current_context get_current_device is_available detect synchronize close stream event
 default_stream legacy_default_stream per_thread_default_stream""".split():
     CALLS[f"cuda.{_name}"] = lambda pick, name=_name: Call(getattr(facade, name), {})
 for _name in ("profile_start", "profile_stop", "profiling", "pinned", "defer_cleanup"):
@@ -661,17 +708,33 @@ CLASSES = {
 RECORD = "holds what the package has computed"
 HELPER = "takes arguments that a public function has checked"
 UNCHECKED = {
-    **dict.fromkeys(["draw.BlockTables", "draw.PoolHistory", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD),
+    **dict.fromkeys(
+        ["draw.BlockTables", "draw.PoolHistory", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD
+    ),
     **dict.fromkeys(["plan.Choice", "traces.Trace", "traces.CsvFormat", "measure.Policy"], RECORD),
-    **dict.fromkeys("OutOfBlocksError UnknownSequenceError DuplicateSequenceError SwappedSequenceError".split(), RECORD),
-    **dict.fromkeys([f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER),
+    **dict.fromkeys(
+        "OutOfBlocksError UnknownSequenceError DuplicateSequenceError SwappedSequenceError".split(), RECORD
+    ),
+    **dict.fromkeys(
+        [f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER
+    ),
     **dict.fromkeys(["plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"], HELPER),
     **dict.fromkeys([f"text.{name}" for name in ("shortened", "size", "table")], HELPER),
-    **dict.fromkeys([f"cuda.{name}" for name in "Context Device DeviceArray Event Kernel Stream".split()], "made by functions"),
-    **dict.fromkeys([f"cuda.{name}" for name in "DeviceName HostArgument In InOut Out".split()], "a mark for launches"),
-    **dict.fromkeys(["cuda.DeviceArray.getitem", "cuda.DeviceArray.setitem"], "indexing by NumPy, with its errors"),
+    **dict.fromkeys(
+        [f"cuda.{name}" for name in "Context Device DeviceArray Event Kernel Stream".split()],
+        "made by functions",
+    ),
+    **dict.fromkeys(
+        [f"cuda.{name}" for name in "DeviceName HostArgument In InOut Out".split()], "a mark for launches"
+    ),
+    **dict.fromkeys(
+        ["cuda.DeviceArray.getitem", "cuda.DeviceArray.setitem"], "indexing by NumPy, with its errors"
+    ),
     **dict.fromkeys(["Report.save_html", "Report.save_json"], "writes a file"),
-    **dict.fromkeys([f"arrays.Has{name}" for name in "ArrayInterface CudaArrayInterface DLPack LockstepArray".split()], "a protocol"),
+    **dict.fromkeys(
+        [f"arrays.Has{name}" for name in "ArrayInterface CudaArrayInterface DLPack LockstepArray".split()],
+        "a protocol",
+    ),
 }
 
 
@@ -679,11 +742,18 @@ def public_callables():
     """Return the names of all public functions, classes and methods."""
     named = set()
     for prefix, module in MODULES.items():
-        listed = getattr(module, "__all__", ()) if module in (pn, pn.draw, text, pn.lockstep) else vars(module)
+        listed = (
+            getattr(module, "__all__", ()) if module in (pn, pn.draw, text, pn.lockstep) else vars(module)
+        )
         for name in listed:
             thing = getattr(module, name)
             own = getattr(thing, "__module__", "").startswith(module.__name__.removesuffix(".facade"))
-            if not name.startswith("_") and callable(thing) and own and not isinstance(thing, facade.DeviceName):
+            if (
+                not name.startswith("_")
+                and callable(thing)
+                and own
+                and not isinstance(thing, facade.DeviceName)
+            ):
                 named.add(f"{prefix}.{name}".lstrip("."))
     for prefix, made in CLASSES.items():
         named |= {

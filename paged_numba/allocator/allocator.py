@@ -1059,7 +1059,9 @@ class BlockAllocator:
 
     def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
         if needed + watermark > free:
-            kept = f", which must leave a watermark of {plural(watermark, 'block')} free," if watermark else ""
+            kept = (
+                f", which must leave a watermark of {plural(watermark, 'block')} free," if watermark else ""
+            )
             raise OutOfBlocksError(needed, free, f"{what} of {tokens} tokens{kept}")
 
     def _checked_block(self, block: SupportsIndex) -> int:

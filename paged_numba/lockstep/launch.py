@@ -129,7 +129,9 @@ def options(**changes: Any) -> Iterator[Options]:
     """
     for name, value in changes.items():
         if name not in Options.__dataclass_fields__:
-            raise TypeError(f"{name} must be an option: {', '.join(Options.__dataclass_fields__)}, got {shown(value)}")
+            raise TypeError(
+                f"{name} must be an option: {', '.join(Options.__dataclass_fields__)}, got {shown(value)}"
+            )
     token = _options.set(replace(_options.get(), **changes))
     try:
         yield _options.get()

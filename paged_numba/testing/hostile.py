@@ -1,8 +1,7 @@
 """Hostile values: what a caller may pass by mistake or by malice, from NaN to objects whose methods raise.
 
 `VALUES` suit any parameter; `twisted` returns hostile relatives of a valid value, such as a masked array of the same
-numbers. `plain` tells what a value means as an argument of some kind. It is the oracle of a call that takes a hostile
-value: the call must do what it does with the plain value.
+numbers. `paged_numba.testing.meanings` tells what they mean.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ import datetime
 import decimal
 import enum
 import fractions
-import numbers
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,10 +26,6 @@ Maker = Callable[[], Any]
 
 class HostileError(Exception):
     """Raised by the methods of hostile objects."""
-
-
-class MeaninglessError(Exception):
-    """The value means nothing as an argument of this kind: no call may take it."""
 
 
 class ArraySubclass(np.ndarray):
@@ -95,11 +88,28 @@ _TEXTS = _constants(
 )
 _OBJECTS = _constants(
     *(None, Ellipsis, NotImplemented, int, len, np, object(), datetime.timedelta(3)),
-    *((), (1, 2), ("a", "b"), (1, "a", None), ([],), frozenset({1}), range(3), range(10**12), range(3, 0, -1)),
+    *(
+        (),
+        (1, 2),
+        ("a", "b"),
+        (1, "a", None),
+        ([],),
+        frozenset({1}),
+        range(3),
+        range(10**12),
+        range(3, 0, -1),
+    ),
 )
 _SCALARS = _constants(
     *(np.dtype(code).type(1) for code in "bBhHiIlLqQefdgFDG?"),
-    *(np.int8(-1), np.uint64(2**64 - 1), np.float32("nan"), np.longdouble("1e4000"), np.str_("a"), np.bytes_(b"a")),
+    *(
+        np.int8(-1),
+        np.uint64(2**64 - 1),
+        np.float32("nan"),
+        np.longdouble("1e4000"),
+        np.str_("a"),
+        np.bytes_(b"a"),
+    ),
     *(np.void(b"abcd"), np.datetime64(3, "s"), np.timedelta64(3, "s"), np.timedelta64("NaT", "s")),
     *(ml_dtypes.bfloat16(1), ml_dtypes.float8_e4m3fn(1)),
 )
@@ -128,7 +138,7 @@ _CONTAINERS: list[Maker] = [
     lambda: [float("nan")],
     lambda: [0] * 10_000,
     lambda: {1: 2},
-    lambda: {1: 2}.keys(),
+    {1: 2}.keys,
     lambda: {1, 2},
     lambda: (number for number in (1, 2)),
     lambda: iter([1, 2]),
@@ -154,7 +164,7 @@ _ARRAYS: list[Maker] = [
     lambda: np.array([3], "m8[s]"),
     lambda: np.array([3], "M8[s]"),
     lambda: np.zeros(2, [("a", "i4"), ("b", "f4")]),
-    lambda: np.ma.array([1, 2, 3], mask=[0, 1, 0]),
+    lambda: np.ma.array([1, 2, 3], mask=[False, True, False]),
     lambda: np.ma.array(3, mask=True),
     lambda: np.array([1, 2]).view(ArraySubclass),
     lambda: np.array(["lockstep"]),
@@ -164,7 +174,9 @@ _ARRAYS: list[Maker] = [
     lambda: np.broadcast_to(np.float32(1), (2**20, 2**20)),
 ]
 _HOSTS: list[Maker] = [
-    *map(_raising, "__array__ __len__ __iter__ __index__ __hash__ __eq__ __repr__ __float__ __bool__".split()),
+    *map(
+        _raising, "__array__ __len__ __iter__ __index__ __hash__ __eq__ __repr__ __float__ __bool__".split()
+    ),
     *map(_raising, "__array_interface__ __cuda_array_interface__ __dlpack__ __getattr__ shape".split()),
     _raising("__len__", "__iter__", "__array__", "__repr__", "__index__", "__float__"),
     _returning(__len__=-1),
@@ -210,15 +222,27 @@ def twisted(value: Any) -> list[Maker]:
     if isinstance(value, bool) or value is None:
         return _constants(int(bool(value)), str(value), np.bool_(bool(value)), [value])
     if isinstance(value, (int, float)):
-        kin = (value + 1, value - 1, -value, float(value), str(value), [value], (value,), np.float64(value), 2**40)
+        kin = (
+            value + 1,
+            value - 1,
+            -value,
+            float(value),
+            str(value),
+            [value],
+            (value,),
+            np.float64(value),
+            2**40,
+        )
         return [*_constants(*kin), lambda: np.array(value), lambda: np.array([value]), lambda: value * 2]
     if isinstance(value, str):
         return _constants(value.upper(), value + " ", _Text(value), np.str_(value), value.encode(), [value])
     if isinstance(value, (list, tuple, range)):
         items = list(value)
-        kin = items[:-1], items * 2, [*items, None], [*items, "x"], [items], [*items, -1], [*items, 2**63]
         return [
-            *(lambda one=one: one for one in kin),  # type: ignore[misc]
+            lambda: items[:-1],
+            lambda: items * 2,
+            lambda: [items],
+            *(lambda one=one: [*items, one] for one in (None, "x", -1, 2**63)),
             lambda: tuple(items),
             lambda: iter(items),
             lambda: dict.fromkeys(items),
@@ -266,9 +290,11 @@ def _twisted_array(value: Any) -> list[Maker]:
         strided,
         read_only,
         overlapping,
-        lambda: value.copy(),
-        lambda: value.tolist(),
-        lambda: value.astype(value.dtype.newbyteorder()) if value.dtype.isbuiltin == 1 else value.astype(">f4"),
+        value.copy,
+        value.tolist,
+        lambda: (
+            value.astype(value.dtype.newbyteorder()) if value.dtype.isbuiltin == 1 else value.astype(">f4")
+        ),
         lambda: value.astype(np.float64),
         lambda: value.astype(np.longdouble),
         lambda: value.astype(np.complex64),
@@ -281,15 +307,19 @@ def _twisted_array(value: Any) -> list[Maker]:
         lambda: np.ma.array(value.copy(), mask=np.arange(value.size).reshape(value.shape) == 0),
         lambda: np.ma.array(value.copy()),
         lambda: value.copy().view(ArraySubclass),
-        lambda: value[None].copy(),
-        lambda: value[..., None].copy(),
+        value[None].copy,
+        value[..., None].copy,
         lambda: value[:0].copy() if value.ndim else value,
         lambda: value[:-1].copy() if value.ndim else value,
         lambda: np.concatenate([value, value]) if value.ndim else value,
-        lambda: value.T.copy(),
+        value.T.copy,
         lambda: np.asfortranarray(value),
         lambda: np.flip(np.flip(value).copy()),
-        lambda: np.broadcast_to(value.ravel()[:1].reshape((1,) * value.ndim), value.shape) if value.size else value,
+        lambda: (
+            np.broadcast_to(value.ravel()[:1].reshape((1,) * value.ndim), value.shape)
+            if value.size
+            else value
+        ),
         lambda: np.ascontiguousarray(value).reshape(-1),
         lambda: filled(least),
         lambda: filled(most),
@@ -297,159 +327,6 @@ def _twisted_array(value: Any) -> list[Maker]:
         lambda: np.zeros_like(value),
         lambda: interface("__array_interface__"),
         lambda: interface("__cuda_array_interface__"),
-        lambda: _with(__lockstep_array__=value.copy(), shape=value.shape, dtype=value.dtype, ndim=value.ndim)(),
+        _with(__lockstep_array__=value.copy(), shape=value.shape, dtype=value.dtype, ndim=value.ndim),
         lambda: memoryview(value.copy()) if value.dtype.isbuiltin == 1 else value,
     ]
-
-
-def plain(kind: str, value: Any) -> Any:
-    """Return the plain value that a value means as an argument of a kind.
-
-    Parameters
-    ----------
-    kind : str
-        ``count`` (an integer), ``number`` (a real number), ``flag``, ``name``, ``array``, ``integers`` (an array or
-        nested lists), ``numbers`` (a real number or an array of them), ``tokens`` (a count or ids), ``token_ids``,
-        ``id`` (of a sequence), ``ids`` (of several sequences), ``dtype``, ``any``.
-    value
-        None, which many parameters take, means itself.
-
-    Raises
-    ------
-    MeaninglessError
-        A call that takes the value is wrong.
-    """
-    if isinstance(value, mock.MagicMock):
-        return value  # whatever is asked of it
-    return value if value is None else _MEANINGS[kind](value)
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, (bool, np.bool_, np.timedelta64, np.ma.MaskedArray)):
-        raise MeaninglessError
-    try:
-        return operator.index(value)
-    except (TypeError, HostileError):
-        raise MeaninglessError from None
-
-
-def _number(value: Any) -> float:
-    real = isinstance(value, numbers.Real) or type(value).__module__ == "ml_dtypes"
-    if not real or isinstance(value, (bool, np.timedelta64)):
-        raise MeaninglessError
-    try:
-        return float(value)
-    except OverflowError:
-        raise MeaninglessError from None
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise MeaninglessError
-    return bool(value)
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, (str, Path)):
-        raise MeaninglessError
-    return str(value)
-
-
-def _array(value: Any) -> Any:
-    value = getattr(value, "__lockstep_array__", value)
-    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
-        raise MeaninglessError
-    if not any(hasattr(value, name) for name in ("__array_interface__", "__array__", "__dlpack__")):
-        raise MeaninglessError
-    return _native(value)
-
-
-def _native(value: Any) -> Any:
-    try:
-        found = np.array(value, order="C", subok=False)
-    except Exception:
-        raise MeaninglessError from None
-    if found.dtype.kind in "OSUmM":
-        raise MeaninglessError
-    return found.astype(found.dtype.newbyteorder("="), copy=False) if found.dtype.isbuiltin == 1 else found
-
-
-def _integers(value: Any) -> Any:
-    if isinstance(value, (list, tuple, range)) and not len(value):
-        return np.zeros(0, np.int64)
-    found = _native(value) if isinstance(value, (list, tuple, range, Sequence)) else _array(value)
-    if found.dtype.kind not in "iu":
-        raise MeaninglessError
-    return found
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, (numbers.Real, list, tuple, range)):
-        found = np.asarray(_number(value)) if isinstance(value, numbers.Real) else _native(value)
-    else:
-        found = _array(value)
-    if found.dtype.kind in "bc":
-        raise MeaninglessError
-    return found
-
-
-def _tokens(value: Any) -> Any:
-    try:
-        return _count(value)
-    except MeaninglessError:
-        return _token_ids(value)
-
-
-def _token_ids(value: Any) -> Any:
-    if isinstance(value, (str, set, frozenset, dict)) or not hasattr(value, "__len__"):
-        raise MeaninglessError
-    try:
-        found = value.tolist() if isinstance(value, np.ndarray) else list(value)
-    except Exception:
-        raise MeaninglessError from None
-    if isinstance(value, np.ndarray) and (value.ndim != 1 or value.dtype.kind not in "iu"):
-        raise MeaninglessError
-    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
-        raise MeaninglessError
-    return [_count(item) for item in found]
-
-
-def _ids(value: Any) -> list[Any]:
-    if isinstance(value, (str, bytes, bytearray, set, frozenset)):
-        raise MeaninglessError
-    try:
-        return list(value)
-    except Exception:
-        raise MeaninglessError from None
-
-
-def _id(value: Any) -> Any:
-    try:
-        hash(value)
-    except Exception:
-        raise MeaninglessError from None
-    return value
-
-
-def _dtype(value: Any) -> Any:
-    try:
-        return np.dtype(getattr(ml_dtypes, value) if value in ("bfloat16", "float8_e4m3fn") else value)
-    except Exception:
-        raise MeaninglessError from None
-
-
-_MEANINGS: dict[str, Callable[[Any], Any]] = {
-    "count": _count,
-    "number": _number,
-    "flag": _flag,
-    "name": _name,
-    "array": _array,
-    "integers": _integers,
-    "numbers": _numbers,
-    "tokens": _tokens,
-    "token_ids": _token_ids,
-    "ids": _ids,
-    "id": _id,
-    "dtype": _dtype,
-    "any": lambda value: value,
-}

@@ -270,7 +270,9 @@ def device_array(
     """
     dtype, lengths = _dtype(dtype), _sizes("shape", shape)
     if any(length < 0 for length in lengths) or len(lengths) > MOST_AXES:
-        raise ValueError(f"shape must hold at most {MOST_AXES} lengths of 0 or more, got shape={shown(lengths)}")
+        raise ValueError(
+            f"shape must hold at most {MOST_AXES} lengths of 0 or more, got shape={shown(lengths)}"
+        )
     require_memory(f"an array of shape={shown(lengths)}", math.prod(lengths) * dtype.itemsize)
     try:
         return DeviceArray(fresh_array(lengths, dtype, one_of("order", order, ("C", "F"))))
