@@ -144,6 +144,25 @@ def listed(name: str, value: Any, what: str) -> list[Any]:
     raise TypeError(f"{name} must be a sequence of {what}, got {name}={shown(value)}") from why
 
 
+_PLAIN = (bool, int, float, complex, np.generic, list, tuple, range)
+_ARRAYS = ("__array__", "__array_interface__", "__dlpack__")
+
+
+def host_array(name: str, value: Any) -> Any:
+    """Return an array in host memory, a number or nested lists as a NumPy array of numbers."""
+    why = None
+    try:
+        value = getattr(value, "__lockstep_array__", value)
+        # Not every object that has a length and items: NumPy would read its items without end.
+        if isinstance(value, _PLAIN) or any(hasattr(value, way) for way in _ARRAYS):
+            array = np.asarray(value)
+            if not array.dtype.hasobject and not isinstance(value, np.ma.MaskedArray):
+                return array
+    except Exception as error:  # of the object's own methods, too
+        why = error
+    raise TypeError(f"{name} must be an array of numbers, got {name}={shown(value)}") from why
+
+
 _SMALL = 2**28
 """Bytes that need no look at the memory that is left."""
 

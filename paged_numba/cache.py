@@ -13,7 +13,7 @@ from . import ops, targets
 from .allocator import Allocation, BlockAllocator
 from .allocator.block_table import padded
 from .allocator.token_ids import TokenIds, as_bytes, number_of
-from .arguments import listed, shown, truth
+from .arguments import hashable, listed, shown, truth
 from .arrays import ArrayLike, IntegersLike, as_array, beside, to_host
 from .cache_debug import CacheWatch
 from .draw.text import plural
@@ -304,6 +304,7 @@ class PagedKVCache:
         ...     out = cache.attend(["a"], query, layer=layer, cu_seqlens_q=[0, 5])
         >>> cache.commit("a")
         """
+        hashable("salt", salt)
         pool = self.allocator
         is_new = seq_id not in pool and not pool.is_swapped(seq_id)
         allocation = pool.add(seq_id, tokens, salt=salt) if is_new else pool.append(seq_id, tokens)

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from .arguments import between, not_negative, positive, shown
+from .arguments import between, host_array, not_negative, positive, shown
 from .errors import InputError
 from .progress import progress
 
@@ -150,7 +150,7 @@ class Trace:
             The step in which each prompt is computed. A prompt finds the tokens that earlier steps computed.
         """
         hash_ids, block_size = self._known_hash_ids(), positive("block_size", block_size)
-        steps = np.asarray(steps)
+        steps = host_array("steps", steps)
         if steps.shape != (len(self),) or steps.dtype.kind not in "iu":
             raise ValueError(
                 f"steps must hold an integer for each of {len(self)} requests, "

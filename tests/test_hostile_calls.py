@@ -13,8 +13,10 @@ import collections
 import contextlib
 import functools
 import inspect
+import io
 import re
 import signal
+import sys
 import threading
 import traceback
 import types
@@ -23,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_calls import CALLS, KIND_OF, UNCHECKED, public_callables
+from hostile_calls import CALLS, KIND_OF, UNCHECKED, Call, public_callables
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 
@@ -186,6 +188,8 @@ class Picks:
 def kind_of(call, name):
     if name == "array" and isinstance(call.arguments[name], str):
         return "name"
+    if inspect.getmodule(call.function) is pn.reference and KIND_OF.get(name) == "array":
+        return "dense"
     return KIND_OF.get(name, "any")
 
 
@@ -197,7 +201,7 @@ def check_objects(call):
 
 
 def attempt(name, pick):
-    """Make a call with one or two hostile arguments; return its outcome, or fail."""
+    """Make a call of a public callable with one or two hostile arguments; return its outcome, or fail."""
     picks = Picks(pick)
     call = CALLS[name](picks)
     spoilable = [one for one in call.arguments if one != "*"]
@@ -206,12 +210,20 @@ def attempt(name, pick):
         spoiled = pick(spoilable)
         relatives = twisted(call.arguments[spoiled])
         makers[spoiled] = pick(relatives if relatives and pick((True, False)) else VALUES)
+    note(f"{name}: {', '.join(f'{one} is a {type(make()).__name__}' for one, make in makers.items())}")
+    return judge(name, call, makers, lambda: CALLS[name](picks.again()))
+
+
+def judge(name, call, makers, make_twin):
+    """Make a call with hostile arguments; return its outcome, or fail.
+
+    `makers` holds functions that make the arguments, by name; `make_twin` makes the valid call once more.
+    """
     hostile = {one: make() for one, make in makers.items()}
     arguments = {**call.arguments, **hostile}
-    note(f"{name}: {', '.join(f'{one} is a {type(value).__name__}' for one, value in hostile.items())}")
     before = state([arguments, call.objects])
     try:
-        with bounded():
+        with bounded(), contextlib.redirect_stdout(io.StringIO()):
             result = call.run(arguments)
     except HostileError:
         # An exception of the caller's own object may pass through.
@@ -234,12 +246,11 @@ def attempt(name, pick):
         return outcome.__name__
     if not hostile:
         return "no arguments"
-    return compare_with_plain(name, picks, makers, call, arguments, result)
+    return compare_with_plain(name, call, makers, make_twin(), arguments, result)
 
 
-def compare_with_plain(name, picks, makers, call, arguments, result):
+def compare_with_plain(name, call, makers, twin, arguments, result):
     """Make the call with the plain values that the hostile values stand for; both must do the same."""
-    twin = CALLS[name](picks.again())
     standing = {}
     for one, make in makers.items():
         value = make()
@@ -285,6 +296,211 @@ def content(thing):
 @pytest.mark.parametrize("name", sorted(CALLS))
 @settings(max_examples=max(8, settings.default.max_examples // 4))
 @given(data=st.data())
-def test_hostile_call_ends_in_a_clear_error_or_the_right_result(name, data, capsys):
+def test_hostile_call_ends_in_a_clear_error_or_the_right_result(name, data):
     outcome = attempt(name, lambda options: data.draw(st.sampled_from(list(options))))
     event(outcome)
+
+
+# The judge itself: each fault, and a near-identical function without it.
+
+
+class Holder:
+    def __init__(self):
+        self.counts = []
+
+    def good(self, count):
+        if type(count) is not int:
+            raise TypeError(f"count must be an integer, got {type(count).__name__}")
+        self.counts.append(count)
+        return count
+
+    def raises_raw(self, count):
+        return self.good([5][count] if type(count) is float else count)
+
+    def raises_another_kind(self, count):
+        if type(count) is not int:
+            raise KeyError("count must be an integer")
+
+    def names_nothing(self, count):
+        if type(count) is not int:
+            raise TypeError("it must be an integer")
+
+    def says_not_what_must_be(self, count):
+        if type(count) is not int:
+            raise TypeError("count is bad")
+
+    def says_too_much(self, count):
+        if type(count) is not int:
+            raise TypeError(f"count must be an integer, got {'x' * 1000}")
+
+    def changes_and_raises(self, count):
+        self.counts.append(1)
+        return self.good(count)
+
+    def takes_all(self, count):
+        return 0
+
+    def tells_integers_apart(self, count):
+        return type(count).__name__ if isinstance(count, int) else self.good(count)
+
+    def takes_long(self, count):
+        while type(count) is not int:
+            pass
+
+    def takes_memory(self, count):
+        return len(bytes(2**32 if type(count) is not int else 1))
+
+
+FAULTS = {
+    "raises_raw": "no raise statement raised it",
+    "raises_another_kind": "KeyError is not among the errors",
+    "names_nothing": "its message names no argument",
+    "says_not_what_must_be": "its message does not say what must be",
+    "says_too_much": "its message has 1030 characters",
+    "changes_and_raises": "changed something",
+    "takes_all": "took count, a float: '1.5'",
+    "tells_integers_apart": "gave another result than with plain values",
+    "takes_long": "the call ran for more than",
+    "takes_memory": "no raise statement raised it: MemoryError",
+}
+
+
+def judged(method, value):
+    def make():
+        holder = Holder()
+        return Call(getattr(holder, method), {"count": 3}, [holder])
+
+    return judge(method, make(), {"count": lambda: value}, make)
+
+
+@pytest.fixture
+def judge_this_file(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", Path(__file__).parent)
+    monkeypatch.setattr(sys.modules[__name__], "SECONDS", 0.2)
+    monkeypatch.setattr(Holder, "__module__", "paged_numba")
+
+
+@pytest.mark.parametrize(("method", "fault"), FAULTS.items())
+def test_the_judge_sees(method, fault, judge_this_file):
+    if method == "takes_memory" and not Path("/proc/self/statm").exists():
+        pytest.skip("the system does not bound memory")
+    value = signal.SIGINT if method == "tells_integers_apart" else 1.5  # an int of a subclass
+    with pytest.raises(AssertionError, match=fault):
+        judged(method, value)
+    assert judged(method, 4) == "right"
+
+
+def test_the_judge_takes_what_is_right(judge_this_file):
+    assert judged("good", 1.5) == "TypeError"
+    assert judged("good", 4) == "right"
+
+
+# Calls that went wrong before.
+
+
+def prefix_cached():
+    return pn.BlockAllocator(4, 4, prefix_caching=True)
+
+
+def cache(**options):
+    return pn.PagedKVCache(4, 4, 1, 2, target="lockstep", **options)
+
+
+def tokens(count):
+    return np.ones((2, count, 1, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: pn.BlockAllocator(4, 4).add("a", [[1, 2, 3]]), TypeError, r"tokens\[0\] must be an integer"),
+        (
+            lambda: pn.BlockAllocator(4, 4).add("a", ["x"]),
+            TypeError,
+            r"tokens\[0\] must be an integer, got .*'x'",
+        ),
+        (
+            lambda: pn.BlockAllocator(4, 4).add("a", [True]),
+            TypeError,
+            r"tokens\[0\] must be an integer, got .*True",
+        ),
+        (
+            lambda: pn.BlockAllocator(4, 4).add("a", [1.0]),
+            TypeError,
+            r"tokens\[0\] must be an integer, got .*1.0",
+        ),
+        (
+            lambda: prefix_cached().add("a", [np.timedelta64(3, "s")]),
+            TypeError,
+            r"tokens\[0\] must be an integer",
+        ),
+        (
+            lambda: prefix_cached().add("a", np.ma.array([1, 2], mask=[0, 1])),
+            TypeError,
+            "tokens must .* no mask",
+        ),
+        (
+            lambda: pn.BlockAllocator(4, 4).add("a", np.timedelta64(3, "s")),
+            TypeError,
+            "tokens must be an integer",
+        ),
+        (lambda: pn.BlockAllocator(4, 4).add("a", 10**5000), ValueError, "tokens must fit int64"),
+        (
+            lambda: pn.BlockAllocator(4, 4).add("a", range(10**12)),
+            pn.OutOfBlocksError,
+            "needs 250000000000 blocks",
+        ),
+        (lambda: pn.BlockAllocator(4, 4, watermark=10**400), ValueError, "watermark must lie in 0 .. 1"),
+        (lambda: [] in pn.BlockAllocator(4, 4), TypeError, r"seq_id must be hashable, got seq_id=\[\]"),
+        (lambda: pn.BlockAllocator(4, 4).fork([], "b"), TypeError, "parent_id must be hashable"),
+        (lambda: cache().reserve([], 3), TypeError, r"seq_id must be hashable, got seq_id=\[\]"),
+        (lambda: cache().attend(5, tokens(1)), TypeError, "seq_ids must be a sequence of ids, got seq_ids=5"),
+        (lambda: cache().attend([], tokens(0)[0], layout="NHD"), TypeError, "layout must not be given"),
+        (
+            lambda: cache().attend([], tokens(0)[0], windw=3),
+            TypeError,
+            "windw must not be given: attend takes scale",
+        ),
+        (
+            lambda: cache().block_tables("ab"),
+            TypeError,
+            "seq_ids must be a sequence of ids, got seq_ids='ab'",
+        ),
+        (lambda: cache().block_tables({"a", "b"}), TypeError, "seq_ids must be a sequence of ids"),
+        (
+            lambda: cache().add("a", *tokens(1), np.array(3)),
+            TypeError,
+            "token_ids must be token ids in order",
+        ),
+        (lambda: cache().add("a", *tokens(1), [[1, 2, 3]]), TypeError, r"token_ids\[0\] must be an integer"),
+        (lambda: cache().add("a", *tokens(1), ["x"]), TypeError, r"token_ids\[0\] must be an integer"),
+        (
+            lambda: cache(num_layers=2**63),
+            MemoryError,
+            "num_layers=9223372036854775808 layers.* must fit into memory",
+        ),
+        (
+            lambda: cache(num_layers=10**5000),
+            MemoryError,
+            "an int of 16610 bits layers.* must fit into memory",
+        ),
+        (lambda: pn.BlockAllocator(2**31 - 1, 2**17, prefix_caching=3), TypeError, "prefix_caching must be"),
+    ],
+)
+def test_what_went_wrong_is_refused_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@given(st.integers(1, 40), st.sampled_from((0.1, 0.25, 0.5)))
+def test_the_error_says_what_is_needed_and_what_the_watermark_keeps(blocks, watermark):
+    pool = pn.BlockAllocator(40, 4, watermark=watermark)
+    kept = round(40 * watermark)
+    if blocks + kept <= 40:
+        pool.add("a", 4 * blocks)
+        return
+    with pytest.raises(
+        pn.OutOfBlocksError, match=f"a watermark of {kept} blocks free, needs {blocks} block"
+    ) as info:
+        pool.add("a", 4 * blocks)
+    assert (info.value.needed, info.value.free) == (blocks, 40)

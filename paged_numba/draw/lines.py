@@ -56,7 +56,8 @@ class Line:
 
     def __post_init__(self) -> None:
         text("name", self.name)
-        for place, point in enumerate(listed("points", self.points, "pairs (x, y)")):
+        _keep(self, points=listed("points", self.points, "pairs (x, y)"))
+        for place, point in enumerate(self.points):
             pair = isinstance(point, (tuple, list)) and len(point) == 2
             if not pair or not all(_finite(number) for number in (point[0], point[1] or 0)):
                 raise ValueError(
@@ -103,7 +104,8 @@ class Chart:
         text("x_label", self.x_label)
         for name in ("log_x", "log_y", "counts"):
             truth(name, getattr(self, name))
-        for line in listed("lines", self.lines, "Line"):
+        _keep(self, lines=listed("lines", self.lines, "Line"))
+        for line in self.lines:
             if not isinstance(line, Line):
                 raise TypeError(f"lines must be Line objects, got {shown(line)}")
 
@@ -135,7 +137,8 @@ class Lines(Picture):
 
     def __post_init__(self) -> None:
         text("title", self.title)
-        for chart in listed("charts", self.charts, "Chart"):
+        _keep(self, charts=listed("charts", self.charts, "Chart"))
+        for chart in self.charts:
             if not isinstance(chart, Chart):
                 raise TypeError(f"charts must be Chart objects, got {shown(chart)}")
 
@@ -146,6 +149,12 @@ class Lines(Picture):
         for place, chart in enumerate(self.charts):
             _draw(drawing, chart, TOP + place * (HEIGHT + GAP))
         return drawing
+
+
+def _keep(record: Any, **fields: Any) -> None:
+    """Set fields of a frozen dataclass while it is made."""
+    for name, value in fields.items():
+        object.__setattr__(record, name, value)
 
 
 def _finite(number: Any) -> bool:

@@ -65,7 +65,7 @@ def _raising(*names: str) -> Maker:
 
 def _returning(**results: Any) -> Maker:
     """Return a maker of objects whose methods of these names return these results."""
-    bodies = {name: lambda self, *args, result=result: result for name, result in results.items()}
+    bodies = {name: lambda self, *args, result=result, **kwargs: result for name, result in results.items()}
     return type("Returning", (), bodies)
 
 
@@ -245,7 +245,7 @@ def twisted(value: Any) -> list[Maker]:
             *(lambda one=one: [*items, one] for one in (None, "x", -1, 2**63)),
             lambda: tuple(items),
             lambda: iter(items),
-            lambda: dict.fromkeys(items),
+            lambda: dict.fromkeys(item for item in items if isinstance(item, (str, int))),
             lambda: np.array(items, object),
             lambda: [*items, True],
             lambda: [*items, 1.0],

@@ -29,7 +29,8 @@ def plain(kind: str, value: Any) -> Any:
     Parameters
     ----------
     kind : str
-        ``count`` (an integer), ``number`` (a real number), ``flag``, ``name``, ``array``, ``integers`` (an array or
+        ``count`` (an integer), ``number`` (a real number), ``flag``, ``name``, ``array``, ``dense`` (an array or
+        nested lists), ``integers`` (an array or
         nested lists), ``numbers`` (a real number or an array of them), ``tokens`` (a count or ids), ``token_ids``,
         ``id`` (of a sequence), ``ids`` (of several sequences), ``dtype``, ``any``.
     value
@@ -78,11 +79,19 @@ def _name(value: Any) -> str:
 
 def _array(value: Any) -> Any:
     value = getattr(value, "__lockstep_array__", value)
+    if isinstance(value, (memoryview, bytearray)):
+        return _native(value)
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         raise MeaninglessError
     if not any(hasattr(value, name) for name in ("__array_interface__", "__array__", "__dlpack__")):
         raise MeaninglessError
     return _native(value)
+
+
+def _dense(value: Any) -> Any:
+    if isinstance(value, (list, tuple, range, numbers.Real)):
+        return _native(value)
+    return _array(value)
 
 
 def _native(value: Any) -> Any:
@@ -105,6 +114,7 @@ def _integers(value: Any) -> Any:
 
 
 def _numbers(value: Any) -> Any:
+    value = getattr(value, "__lockstep_array__", value)
     if isinstance(value, (numbers.Real, list, tuple, range)):
         found = np.asarray(_number(value)) if isinstance(value, numbers.Real) else _native(value)
     else:
@@ -165,6 +175,7 @@ _MEANINGS: dict[str, Callable[[Any], Any]] = {
     "flag": _flag,
     "name": _name,
     "array": _array,
+    "dense": _dense,
     "integers": _integers,
     "numbers": _numbers,
     "tokens": _tokens,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import integer, one_of, require_memory, shown, truth
+from ...arguments import host_array, integer, one_of, require_memory, shown, truth
 from ..machine.poison import fresh_array
 
 MOST_AXES = 32
@@ -98,7 +98,7 @@ class DeviceArray:
         TypeError, ValueError
             `ary` is no array, or has another shape or dtype.
         """
-        source = _on_host("ary", ary)
+        source = host_array("ary", ary)
         _require_same(self, source)
         np.copyto(self.__lockstep_array__, source)
 
@@ -171,25 +171,6 @@ def _require_same(device: DeviceArray, host: Any) -> None:
         )
 
 
-def _on_host(name: str, value: Any) -> Any:
-    """Return an array, or what NumPy takes for one, as a NumPy array of numbers."""
-    why = None
-    try:
-        value = getattr(value, "__lockstep_array__", value)
-        # Not every object with a length and items: NumPy would read its items without end.
-        if isinstance(value, (*_NUMBERS, list, tuple, range)) or any(hasattr(value, way) for way in _ARRAYS):
-            array = np.asarray(value)
-            if not array.dtype.hasobject:
-                return array
-    except Exception as error:  # of the object's own methods, too
-        why = error
-    raise TypeError(f"{name} must be an array of numbers, got {name}={shown(value)}") from why
-
-
-_NUMBERS = (bool, int, float, complex, np.generic)
-_ARRAYS = ("__array__", "__array_interface__", "__dlpack__")
-
-
 def _sizes(name: str, value: Any) -> tuple[int, ...]:
     """Return an integer or a sequence of integers as a tuple."""
     if not isinstance(value, (tuple, list)) and not (isinstance(value, np.ndarray) and value.ndim == 1):
@@ -238,7 +219,7 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
     >>> cuda.to_device(np.ones(4, np.float32))
     <DeviceArray on lockstep, shape=(4,), dtype=float32>
     """
-    source = _on_host("obj", obj)
+    source = host_array("obj", obj)
     if to is not None:
         if not isinstance(to, DeviceArray):
             raise TypeError(f"to must be a device array or None, got to={shown(to)}")
@@ -282,14 +263,14 @@ def device_array(
 
 def device_array_like(ary: Any, stream: Any = 0) -> DeviceArray:
     """Return a fresh device array with the shape and dtype of `ary`."""
-    ary = _on_host("ary", ary)
+    ary = host_array("ary", ary)
     order = "F" if ary.ndim > 1 and ary.strides[0] == ary.dtype.itemsize else "C"
     return device_array(ary.shape, ary.dtype, order=order)
 
 
 def as_cuda_array(obj: Any, sync: bool = True) -> DeviceArray:
     """Return a device array that uses the memory of `obj`, an array in host memory."""
-    return DeviceArray(_on_host("obj", obj))
+    return DeviceArray(host_array("obj", obj))
 
 
 def is_cuda_array(obj: Any) -> bool:
