@@ -1,100 +1,21 @@
 """A call that fails changes nothing, wherever it fails: an exception is raised at each line of each call."""
 
 import copy
-import inspect
+import subprocess
 import sys
-from pathlib import Path
+import threading
 
 import numpy as np
 import pytest
+from fault_injection import Inject, Injected
+from fault_injection import pool_state as state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
-from paged_numba import allocator
 from paged_numba.allocator import transactions
 
-SOURCE, FIRST = inspect.getsourcelines(transactions.transaction)
-ROLL_BACK = FIRST + [line.strip() for line in SOURCE].index("except BaseException:")
-SOURCES = str(Path(allocator.__file__).parent)
 BLOCK_SIZE = 2
-
-
-class Injected(BaseException):
-    """Stands for Ctrl-C, a MemoryError and everything else that may be raised at any line."""
-
-
-class Inject:
-    """Raises `Injected` once, at a line of the code below some folders, and traces nothing afterwards."""
-
-    def __init__(self, at, folders=(SOURCES,)):
-        self.left, self.folders, self.place = at, folders, None
-
-    def __call__(self, frame, event, _):
-        if not frame.f_code.co_filename.startswith(self.folders):
-            return None
-        if event == "line":
-            if frame.f_lineno == ROLL_BACK and frame.f_code.co_filename == transactions.__file__:
-                # The call failed by itself. What happens during a roll-back is not promised.
-                self.left = -1
-            if self.left == 0:
-                self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-                self.left = -1
-                sys.settrace(None)
-                raise Injected(self.place)
-            self.left -= 1
-        return self
-
-    def run(self, call):
-        """Call; return the result, or None if the exception was raised: then `place` says where."""
-        before = sys.gettrace()
-        sys.settrace(self)
-        try:
-            return call()
-        except Injected:
-            return None
-        finally:
-            sys.settrace(before)
-
-
-def state(pool):
-    """Return everything that a pool holds."""
-    inner, prefixes = pool._pool, pool._prefixes
-    held = {
-        "sequences": [(name, described(sequence)) for name, sequence in pool._sequences.items()],
-        "swapped": {name: described(sequence) for name, sequence in pool._swapped.items()},
-        "stats": pool.stats(),
-        "references": inner.refs.tolist(),
-        "generations": inner.generations.tolist(),
-        "free": (inner._free.tolist(), inner._fresh),
-        "log": list(pool._undo),
-    }
-    if prefixes is not None:
-        held["prefixes"] = (
-            prefixes._found.copy(),
-            list(prefixes._keys),
-            # The parent of a vacant node means nothing.
-            [
-                parent
-                for parent, key in zip(prefixes._parents, prefixes._keys, strict=True)
-                if key is not None
-            ],
-            prefixes._blocks.tolist(),
-            prefixes._uses.tolist(),
-            prefixes._vacant.tolist(),
-            {node: list(twins) for node, twins in prefixes._twins.items()},
-            prefixes._nodes.tolist(),
-            prefixes.idle_blocks(),
-            [block for block in range(pool.num_blocks) if prefixes.is_idle(block)],
-        )
-    return held
-
-
-def described(sequence):
-    return (
-        sequence.table.tolist(), sequence.length, sequence.salt, sequence.node,
-        list(sequence.unwritten), sequence.part, sequence.num_released,
-    )  # fmt: skip
 
 
 def outcome(pool, call, inject):
@@ -285,3 +206,72 @@ def calls(draw, names, swapped, number):
             "release": lambda: (name, draw(st.integers(1, 5))),
         }.get(kind, lambda: (name,))()
     return lambda pool: getattr(pool, kind)(*given)
+
+
+def test_threads_share_a_pool():
+    """Threads add, grow and free sequences of one pool; without the lock two tables get one block."""
+    pool = pn.BlockAllocator(64, BLOCK_SIZE, prefix_caching=True)
+    failures = []
+
+    def work(thread):
+        random = np.random.default_rng(thread)
+        try:
+            for step in range(150):
+                name = thread, step
+                try:
+                    pool.add(name, random.integers(0, 2, random.integers(1, 12)))
+                    pool.commit(name)
+                    pool.append(name, random.integers(0, 2, 3))
+                    pool.fork(name, (*name, "fork"))
+                    pool.free((*name, "fork"))
+                except pn.errors.OutOfBlocksError:
+                    pass
+                if name in pool:
+                    pool.free(name)
+        except BaseException as error:
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures
+    pool.check()
+    assert pool.num_free_blocks == 64
+
+
+def test_a_call_waits_for_the_transaction_of_another_thread():
+    pool = pn.BlockAllocator(8, BLOCK_SIZE)
+    entered, leave, done = threading.Event(), threading.Event(), threading.Event()
+
+    @transactions.transaction
+    def slow(pool):
+        pool.add("a", 3)
+        entered.set()
+        leave.wait()
+
+    def add():
+        pool.add("b", 3)
+        done.set()
+
+    threads = [threading.Thread(target=slow, args=(pool,)), threading.Thread(target=add)]
+    threads[0].start()
+    entered.wait()
+    threads[1].start()
+    assert not done.wait(0.05)
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert list(pool) == ["a", "b"]
+
+
+def test_check_is_not_optimised_away():
+    code = "import paged_numba as pn; pool = pn.BlockAllocator(2, 2); pool._pool.refs[0] = 1; pool.check()"
+    ran = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=False)
+    assert "AssertionError: block 0 is in 0 tables, its reference count is 1" in ran.stderr

@@ -10,13 +10,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable, Iterator
 from html import escape
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import between, fraction, hashable, not_negative, positive, shown, truth
-from ..draw.block_tables import BlockTables
+from ..arguments import fraction, hashable, not_negative, positive, shown, truth
+from ..draw.block_tables import small_picture
 from ..draw.text import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
 from . import invariants
@@ -24,14 +24,12 @@ from .allocation import Allocation, AllocatorStats
 from .block_pool import BlockPool, check_pool_size
 from .block_table import slots_of
 from .prefix_cache import NONE, ROOT, PrefixCache
-from .sequence import SequenceState
-from .token_ids import BYTES_PER_ID, MOST_TOKENS, TokenIds, as_bytes, is_count, number_of, split
+from .sequence import SequenceState, enter_again
+from .token_ids import TokenIds, count_and_ids, split
 from .transactions import UndoLog, alone, transaction
 
-DRAWN_BLOCKS, DRAWN_SEQUENCES, DRAWN_TABLE_BLOCKS = 256, 16, 32
-"""A notebook draws a pool only up to this many blocks, sequences, and blocks of a sequence."""
-
 _NO_COPIES = np.empty((0, 2), np.int64)
+_NO_BLOCKS = array("i")
 
 
 class BlockAllocator:
@@ -73,6 +71,9 @@ class BlockAllocator:
     ``len(pool)`` is the number of sequences, iteration gives their ids, and ``seq_id in pool`` tells whether a
     sequence is in the pool; sequences that are swapped out do not count.
 
+    A method that raises has changed nothing, whatever it raises, be it a MemoryError or Ctrl-C. Any thread may call any
+    method; a call that changes the pool waits until those of other threads have ended.
+
     The time of a call is proportional to the number of blocks that it touches. It does not depend on the size of the
     pool nor, for `append`, on the length of the sequence; `stats` takes constant time. A block takes 8 bytes of memory,
     or about 15 if it is in a block table; with the prefix cache 21, or about 300 if it holds a prefix of 16 tokens (8
@@ -104,8 +105,7 @@ class BlockAllocator:
         watermark = fraction("watermark", watermark)
         self.num_blocks = positive("num_blocks", num_blocks)
         self.block_size = positive("block_size", block_size)
-        prefix_caching = truth("prefix_caching", prefix_caching)
-        check_pool_size(self.num_blocks, self.block_size, prefix_caching)
+        check_pool_size(self.num_blocks, self.block_size, truth("prefix_caching", prefix_caching))
         self._undo = UndoLog()
         self._prefixes = PrefixCache(self.num_blocks, self._undo) if prefix_caching else None
         self._pool = BlockPool(self.num_blocks, self._prefixes, self._undo)
@@ -128,11 +128,9 @@ class BlockAllocator:
 
     def _repr_html_(self) -> str | None:
         """Return the repr and a picture of the block tables; None if the picture would be too large."""
-        if self.num_blocks > DRAWN_BLOCKS or len(self) > DRAWN_SEQUENCES:
-            return None
-        if any(len(sequence.table) > DRAWN_TABLE_BLOCKS for sequence in self._sequences.values()):
-            return None
-        return f"<div><code>{escape(repr(self))}</code><br/>{BlockTables.of(self).svg()}</div>"
+        return (
+            picture := small_picture(self)
+        ) and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
 
     # Queries.
 
@@ -352,7 +350,7 @@ class BlockAllocator:
         >>> [pool.ref_count(block) for block in range(4)]
         [2, 2, 0, 0]
         """
-        return self._pool.refs[self._checked_block(block)]
+        return self._pool.refs[self._pool.checked(block)]
 
     def is_cached(self, block: SupportsIndex) -> bool:
         """Tell whether a block is in the prefix cache; False without a prefix cache.
@@ -377,7 +375,7 @@ class BlockAllocator:
         >>> pool.is_cached(0), pool.is_cached(1)    # block 1 is part-filled
         (True, False)
         """
-        block = self._checked_block(block)
+        block = self._pool.checked(block)
         return self._prefixes is not None and block in self._prefixes
 
     def generation(self, block: SupportsIndex) -> int:
@@ -404,7 +402,7 @@ class BlockAllocator:
         >>> pool.generation(0)
         2
         """
-        return self._pool.generations[self._checked_block(block)]
+        return self._pool.generations[self._pool.checked(block)]
 
     @alone
     def stats(self) -> AllocatorStats:
@@ -471,7 +469,7 @@ class BlockAllocator:
         )
         invariants.check_pool(self._pool, self._prefixes, held)
         if self._prefixes is not None:
-            invariants.check_prefixes(self._prefixes, self._nodes_in_use())
+            invariants.check_prefixes(self._prefixes, [sequence.node for sequence in sequences.values()])
 
     @alone
     def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
@@ -498,7 +496,7 @@ class BlockAllocator:
         >>> pool.can_allocate(64), pool.can_allocate(65)
         (True, False)
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
         hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
@@ -553,7 +551,7 @@ class BlockAllocator:
         >>> pool.block_table("a").tolist(), pool.block_table("b").tolist()
         ([0, 1], [0, 2])
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
         hashable("salt", salt)
         self._require_new(seq_id)
         unwritten, part = split(ids, self.block_size)
@@ -570,9 +568,8 @@ class BlockAllocator:
         self._num_empty_slots += -count % self.block_size
         if self._prefixes is not None:
             self._prefixes.use(node)
-            self._undo.append((self._reset_hits, self._num_queried, self._num_hit))
-            self._num_queried += count
-            self._num_hit += cached
+            self._count("_num_queried", count)
+            self._count("_num_hit", cached)
         return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, count), cached)
 
     @transaction
@@ -618,7 +615,7 @@ class BlockAllocator:
         >>> allocation.copies.tolist(), allocation.slots.tolist()    # slot 34 = block 2 * 16 + offset 2
         ([[1, 2]], [34])
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
         if count == 0:
             raise ValueError(f"tokens must be positive, got tokens={shown(tokens)}")
         sequence = self._sequence(seq_id)
@@ -628,19 +625,17 @@ class BlockAllocator:
         new = self._blocks_for(stop) - len(table)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
-        self._undo.append(
-            (self._unappend, sequence, table[-1:], len(table), start, len(sequence.unwritten), sequence.part)
-        )
+        self._undo.append(sequence.undo_append())
+        taken = self._pool.take(new + copied) if new or copied else _NO_BLOCKS
         if copied:
             source = table[-1:]
-            table[-1:] = self._pool.take(1)
+            table[-1:] = taken[:1]
             self._pool.drop(source)
             copies = np.array([(source[0], table[-1])], np.int64)
         else:
             # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
             self._num_empty_slots -= -start % self.block_size
-        if new:
-            table.extend(self._pool.take(new))
+        table.extend(taken[copied:])
         sequence.length = stop
         self._num_tokens += count
         self._num_empty_slots += -stop % self.block_size
@@ -685,8 +680,7 @@ class BlockAllocator:
         self._pool.reclaim(replaced)
         self._prefixes.use(node)
         self._prefixes.drop(sequence.node)
-        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
-        sequence.continue_from(node, [], sequence.part)
+        self._continue_from(sequence, node, [], sequence.part)
 
     @transaction
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
@@ -836,9 +830,8 @@ class BlockAllocator:
         >>> pool.num_free_blocks, pool.stats().num_recompute_preemptions
         (4, 1)
         """
-        self._undo.append((setattr, self, "_num_recomputes", self._num_recomputes))
         self._leave(seq_id)
-        self._num_recomputes += 1
+        self._count("_num_recomputes")
 
     @transaction
     def swap_out(self, seq_id: Hashable) -> None:
@@ -871,12 +864,10 @@ class BlockAllocator:
         ids = [] if self._prefixes is None else self._prefixes.ids(self._sequence(seq_id).node)
         sequence = self._leave(seq_id)
         if sequence.node != NONE:
-            self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
-            sequence.continue_from(ROOT, ids + sequence.unwritten, sequence.part)
+            self._continue_from(sequence, ROOT, ids + sequence.unwritten, sequence.part)
         self._undo.append((self._swapped.pop, seq_id, None))
         self._swapped[seq_id] = sequence
-        self._undo.append((setattr, self, "_num_swaps", self._num_swaps))
-        self._num_swaps += 1
+        self._count("_num_swaps")
 
     @transaction
     def swap_in(self, seq_id: Hashable) -> Allocation:
@@ -931,9 +922,8 @@ class BlockAllocator:
         self._pool.hold(hits)
         table = sequence.table[: sequence.num_released] + array("i", hits) + self._pool.take(new)
         self._undo.append((setattr, sequence, "table", sequence.table))
-        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
         sequence.table = table
-        sequence.continue_from(node, sequence.unwritten[len(found) :], sequence.part)
+        self._continue_from(sequence, node, sequence.unwritten[len(found) :], sequence.part)
         self._undo.append((self._swapped.__setitem__, seq_id, sequence))
         del self._swapped[seq_id]
         self._enter(seq_id, sequence)
@@ -966,8 +956,7 @@ class BlockAllocator:
         if self._prefixes is not None:
             self._pool.reclaim(self._prefixes.clear())
             for sequence in (*self._sequences.values(), *self._swapped.values()):
-                self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
-                sequence.continue_from(NONE, [], b"")
+                self._continue_from(sequence, NONE, [], b"")
 
     # Helpers.
 
@@ -992,7 +981,7 @@ class BlockAllocator:
     def _leave(self, seq_id: Hashable) -> SequenceState:
         """Remove a sequence from the pool, free its blocks, and return it."""
         sequence = self._sequence(seq_id)
-        self._undo.append((self._enter_again, seq_id, sequence, sequence.number))
+        self._undo.append((enter_again, self._sequences, seq_id, sequence))
         del self._sequences[seq_id]
         self._num_tokens -= sequence.length
         if sequence.table and self._pool.refs[sequence.table[-1]] == 1:
@@ -1005,6 +994,15 @@ class BlockAllocator:
             self._prefixes.drop(sequence.node)
         return sequence
 
+    def _count(self, name: str, by: int = 1) -> None:
+        """Increase a count that cannot be derived from the sequences."""
+        self._undo.append((setattr, self, name, getattr(self, name)))
+        setattr(self, name, getattr(self, name) + by)
+
+    def _continue_from(self, sequence: SequenceState, node: int, unwritten: list[bytes], part: bytes) -> None:
+        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
+        sequence.continue_from(node, unwritten, part)
+
     # What takes the changes back.
 
     def _recount(self) -> None:
@@ -1014,34 +1012,11 @@ class BlockAllocator:
         self._num_tokens = sum(sequence.length for sequence in sequences.values())
         self._num_empty_slots = invariants.count_empty_slots(sequences, self.block_size)
         if self._prefixes is not None:
-            self._prefixes.recount(self._nodes_in_use())
+            self._prefixes.recount(sequence.node for sequence in sequences.values())
 
-    def _nodes_in_use(self) -> list[int]:
-        """Return the nodes of the prefix cache that sequences continue from."""
-        return [sequence.node for sequence in self._sequences.values() if sequence.node != NONE]
-
-    def _reset_hits(self, queried: int, hit: int) -> None:
-        self._num_queried, self._num_hit = queried, hit
-
-    def _enter_again(self, seq_id: Hashable, sequence: SequenceState, number: int) -> None:
-        """Put a sequence that left back in its place among the others."""
-        sequence.number = number
-        entries = sorted({**self._sequences, seq_id: sequence}.items(), key=lambda entry: entry[1].number)
-        self._sequences.clear()
-        self._sequences.update(entries)
-
-    def _unappend(
-        self,
-        sequence: SequenceState,
-        last: array[int],
-        num_blocks: int,
-        length: int,
-        num_unwritten: int,
-        part: bytes,
-    ) -> None:
-        sequence.table[max(0, num_blocks - 1) :] = last
-        sequence.length, sequence.part = length, part
-        del sequence.unwritten[num_unwritten:]
+    def _evicted(self) -> list[int]:
+        """Return the blocks that the running transaction has evicted from the prefix cache."""
+        return [] if self._prefixes is None else self._prefixes.evicted()
 
     # Lookups and checks.
 
@@ -1059,31 +1034,5 @@ class BlockAllocator:
 
     def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
         if needed + watermark > free:
-            kept = (
-                f", which must leave a watermark of {plural(watermark, 'block')} free," if watermark else ""
-            )
+            kept = f", leaving a watermark of {plural(watermark, 'block')}," if watermark else ""
             raise OutOfBlocksError(needed, free, f"{what} of {tokens} tokens{kept}")
-
-    def _checked_block(self, block: SupportsIndex) -> int:
-        return between("block", block, 0, self.num_blocks - 1)
-
-    def _count_and_ids(self, tokens: Any) -> tuple[int, bytes]:
-        """Return the number of tokens, and their packed ids; no ids without a prefix cache."""
-        most = self.num_blocks * self.block_size
-        if type(tokens) is np.ndarray and tokens.ndim and len(tokens) <= most:
-            ids = as_bytes(tokens)
-            return len(tokens), b"" if self._prefixes is None else ids
-        if is_count(tokens):
-            count = not_negative("tokens", tokens)
-            if self._prefixes is not None:
-                raise TypeError(
-                    f"tokens must be the token ids with prefix_caching=True, got tokens={shown(tokens)}"
-                )
-            if count > MOST_TOKENS:
-                raise ValueError(f"tokens must fit int64, got tokens={shown(tokens)}")
-            return count, b""
-        count = number_of(tokens, wanted="a count, or token ids in order")
-        if count > most:
-            return count, b""  # more than the pool holds: no need to read the ids
-        ids = as_bytes(tokens)
-        return len(ids) // BYTES_PER_ID, b"" if self._prefixes is None else ids

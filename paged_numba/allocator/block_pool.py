@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
 
-from ..arguments import require_memory, shown
+from ..arguments import between, require_memory, shown
 from .prefix_cache import PrefixCache
 from .transactions import RECOUNT, UndoLog
 
@@ -76,6 +77,10 @@ class BlockPool:
     def empty_blocks(self) -> list[int]:
         """Return the free blocks that hold no prefix."""
         return [*self._free, *range(self._fresh, self.num_blocks)]
+
+    def checked(self, block: SupportsIndex) -> int:
+        """Return the number of a block; raise TypeError or ValueError if the pool has no such block."""
+        return between("block", block, 0, self.num_blocks - 1)
 
     def take(self, count: int) -> array[int]:
         """Hand out free blocks, evicting prefixes only if there are too few empty blocks."""

@@ -6,7 +6,7 @@ Each function raises AssertionError with a message that names the broken invaria
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from .block_pool import BlockPool
 from .prefix_cache import NONE, ROOT, PrefixCache
@@ -109,18 +109,18 @@ def check_pool(pool: BlockPool, prefixes: PrefixCache | None, held: Sequence[int
         raise AssertionError(f"{shared} blocks are shared, {pool.num_shared} are counted")
 
 
-def check_prefixes(prefixes: PrefixCache, in_use: Iterable[int]) -> None:
+def check_prefixes(prefixes: PrefixCache, in_use: Sequence[int]) -> None:
     """Verify that the tree, its maps and the list of idle blocks agree.
 
     Parameters
     ----------
     prefixes : PrefixCache
-    in_use : iterable of int
-        Nodes that sequences continue from, one for each sequence.
+    in_use : sequence of int
+        Nodes that sequences continue from, one for each sequence; NONE for none.
     """
-    nodes, blocks, in_use = prefixes._nodes, prefixes._blocks, list(in_use)
+    nodes, blocks = prefixes._nodes, prefixes._blocks
     for node in in_use:
-        if node != ROOT and prefixes._keys[node] is None:
+        if node not in (ROOT, NONE) and prefixes._keys[node] is None:
             raise AssertionError(f"a sequence continues from node {node}, which was removed")
     for key, node in prefixes._found.items():
         if prefixes._keys[node] != key:

@@ -108,7 +108,8 @@ class PrefixCache:
         replaced: list[int] = []
         placed: list[tuple[int, int, int]] = []
         left = max(0, len(self._vacant) - len(blocks))
-        self._undo.append((self._uninsert, blocks, placed, left, self._vacant[left:], len(self._keys)))
+        vacant = [(node, self._parents[node]) for node in self._vacant[left:]]
+        self._undo.append((self._uninsert, blocks, placed, left, vacant, len(self._keys)))
         found, block_of, node_of, uses, key_of = (
             self._found, self._blocks, self._nodes, self._uses, self._key
         )  # fmt: skip
@@ -249,11 +250,16 @@ class PrefixCache:
         for _ in range(count):
             block = following[block]
             blocks.append(block)
-        self._undo.append((setattr, self, "num_evictions", self.num_evictions))
+        self._undo.append((self._unevict, blocks, self.num_evictions))
         self.num_evictions += count
         self.remove_idle(blocks)
         self._forget(blocks)
         return blocks
+
+    def evicted(self) -> list[int]:
+        """Return the blocks that were evicted since the log began."""
+        entries = [entry for entry in self._undo if entry[0] == self._unevict]
+        return [block for _, blocks, _ in entries for block in blocks]
 
     def clear(self) -> list[int]:
         """Forget everything; return the blocks that were idle. No sequence may continue from a node afterwards."""
@@ -333,13 +339,14 @@ class PrefixCache:
         Parameters
         ----------
         in_use : iterable of int
-            Nodes that sequences continue from, one for each sequence.
+            Nodes that sequences continue from, one for each sequence; NONE for none.
         """
         uses = [0] * len(self._keys)
         # The root is never removed.
         uses[ROOT] = 1
         for node in in_use:
-            uses[node] += 1
+            if node != NONE:
+                uses[node] += 1
         for node in self._found.values():
             uses[self._parents[node]] += 1
         for node in self._nodes:
@@ -356,11 +363,11 @@ class PrefixCache:
         blocks: Sequence[int],
         placed: list[tuple[int, int, int]],
         left: int,
-        vacant: array[int],
+        vacant: list[tuple[int, int]],
         num_nodes: int,
     ) -> None:
         reused = vacant[len(self._vacant) - left :]
-        new = {*reused, *range(num_nodes, len(self._keys))}
+        new = {*(node for node, _ in reused), *range(num_nodes, len(self._keys))}
         for node in new:
             key = self._keys[node]
             if key is not None and self._found.get(key) == node:
@@ -374,9 +381,10 @@ class PrefixCache:
             twins.pop(block, None)
             if not twins:
                 self._twins.pop(child, None)
-        for node in reused:
-            self._keys[node], self._blocks[node] = None, NONE
-        self._vacant[left:] = vacant
+        for node, parent in reused:
+            # A removed node may be put back later, below its former parent.
+            self._keys[node], self._blocks[node], self._parents[node] = None, NONE, parent
+        self._vacant[left:] = array("i", (node for node, _ in vacant))
         for by_node in (self._keys, self._parents, self._blocks, self._uses):
             del by_node[num_nodes:]
 
@@ -391,6 +399,9 @@ class PrefixCache:
             self._nodes[block], self._blocks[node] = node, known
             if twins:
                 self._twins[node] = dict.fromkeys(twins)
+
+    def _unevict(self, blocks: list[int], num_evictions: int) -> None:
+        self.num_evictions = num_evictions
 
     def _link_again(self, blocks: Sequence[int], num_idle: int) -> None:
         following, before = self._next, self._before

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from .prefix_cache import NONE
 from .token_ids import split
@@ -65,11 +66,32 @@ class SequenceState:
         first, self.num_released = self.num_released, max(self.num_released, num_blocks)
         self.table[first : self.num_released] = array("i", [NONE]) * (self.num_released - first)
 
+    def continue_from(self, node: int, unwritten: list[bytes], part: bytes) -> None:
+        """Set the node of the last committed block, and the token ids after it."""
+        self.node, self.unwritten, self.part = node, unwritten, part
+
+    # What takes changes back.
+
+    def undo_append(self) -> tuple[Any, ...]:
+        """Return the entry of the undo log that takes back the next append."""
+        return self.shorten, self.table[-1:], len(self.table), self.length, len(self.unwritten), self.part
+
+    def shorten(
+        self, last: array[int], num_blocks: int, length: int, num_unwritten: int, part: bytes
+    ) -> None:
+        """Take an append back: `last` is the last block that the sequence had, if it had one."""
+        self.table[max(0, num_blocks - 1) :] = last
+        self.length, self.part = length, part
+        del self.unwritten[num_unwritten:]
+
     def hold_again(self, first: int, released: array[int]) -> None:
         """Take a release back."""
         self.table[first : first + len(released)] = released
         self.num_released = first
 
-    def continue_from(self, node: int, unwritten: list[bytes], part: bytes) -> None:
-        """Set the node of the last committed block, and the token ids after it."""
-        self.node, self.unwritten, self.part = node, unwritten, part
+
+def enter_again(sequences: dict[Hashable, SequenceState], seq_id: Hashable, sequence: SequenceState) -> None:
+    """Put a sequence that left back in its place among the others."""
+    entries = sorted({**sequences, seq_id: sequence}.items(), key=lambda entry: entry[1].number)
+    sequences.clear()
+    sequences.update(entries)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import integer, shown
+from ..arguments import integer, not_negative, shown
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 """Token ids in order: a sequence of int, or a one-dimensional array of any integer dtype."""
@@ -25,7 +25,45 @@ _NOT_IDS = {bool, np.timedelta64}
 """Types that `array` would take for integers."""
 
 
-def is_count(tokens: Any) -> bool:
+def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, bytes]:
+    """Return the number of tokens, and their packed ids; no ids without a prefix cache.
+
+    Parameters
+    ----------
+    tokens : int, integer[num_tokens] or sequence of int
+        The number of tokens, or their ids.
+    prefix_caching : bool
+        Whether the ids are needed.
+    most : int
+        Most tokens that the pool holds: the ids of more are not read.
+
+    Raises
+    ------
+    TypeError
+        `tokens` is neither a number nor token ids, or is a number although the ids are needed.
+    ValueError
+        The number is negative, or it or an id does not fit int64.
+    """
+    if type(tokens) is np.ndarray and tokens.ndim and len(tokens) <= most:
+        ids = as_bytes(tokens)
+        return len(tokens), ids if prefix_caching else b""
+    if _is_count(tokens):
+        count = not_negative("tokens", tokens)
+        if prefix_caching:
+            raise TypeError(
+                f"tokens must be the token ids with prefix_caching=True, got tokens={shown(tokens)}"
+            )
+        if count > MOST_TOKENS:
+            raise ValueError(f"tokens must fit int64, got tokens={shown(tokens)}")
+        return count, b""
+    count = number_of(tokens, wanted="a count, or token ids in order")
+    if count > most:
+        return count, b""
+    ids = as_bytes(tokens)
+    return len(ids) // BYTES_PER_ID, ids if prefix_caching else b""
+
+
+def _is_count(tokens: Any) -> bool:
     """Tell whether `tokens` is meant as a number of tokens, not as their ids."""
     if type(tokens) is int:
         return True

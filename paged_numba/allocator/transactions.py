@@ -34,7 +34,7 @@ class UndoLog(list[tuple[Any, ...]]):
         # Copies of a pool have a lock of their own.
         return UndoLog, ()
 
-    def roll_back(self, begin: int, owner: Any) -> None:
+    def roll_back(self, begin: int, owner: _HasUndoLog) -> None:
         """Take back the steps of a transaction that has begun at entry `begin`."""
         changed = len(self) > begin + 1
         while len(self) > begin:
@@ -51,6 +51,8 @@ RECOUNT = (int,)
 class _HasUndoLog(Protocol):
     @property
     def _undo(self) -> UndoLog: ...
+
+    def _recount(self) -> None: ...
 
 
 Owner = TypeVar("Owner", bound=_HasUndoLog)

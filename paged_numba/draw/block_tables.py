@@ -160,3 +160,16 @@ class BlockTables(Picture):
         drawing.text(x + width / 2, y + 15, str(block), "halo")
         if owners:
             drawing.text(x + width / 2, y + 29, "+".join(name[:3] for name in owners), "halo small")
+
+
+MAX_BLOCKS, MAX_SEQUENCES, MAX_TABLE_BLOCKS = 256, 16, 32
+"""A notebook draws a pool only up to this many blocks, sequences, and blocks of a sequence."""
+
+
+def small_picture(pool: Pool) -> str | None:
+    """Return the SVG of a pool; None if it would be too large for a notebook."""
+    lens = [pool.seq_len(seq_id) for seq_id in pool]
+    longest = MAX_TABLE_BLOCKS * pool.block_size
+    if pool.num_blocks > MAX_BLOCKS or len(lens) > MAX_SEQUENCES or max(lens, default=0) > longest:
+        return None
+    return BlockTables.of(pool).svg()

@@ -228,6 +228,9 @@ def launch(
     try:
         with np.errstate(all="ignore"):
             _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
+    except BaseException as error:
+        machine.ended_by = type(error)
+        raise
     finally:
         machine.end_launch()
 

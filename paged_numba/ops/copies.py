@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -60,28 +60,26 @@ def write_kv(
     >>> np.argwhere(key_cache[..., 0, 0]).tolist()    # slot 6 is offset 2 of block 1
     [[1, 2]]
     """
-    write_slots(key, value, key_cache, value_cache, slot_mapping, "slot_mapping", layout, target)
+    arguments = checked_write(key, value, key_cache, value_cache, slot_mapping, layout)
+    launches.write(*arguments, targets.resolve(target))
 
 
-def write_slots(
+def checked_write(
     key: ArrayLike,
     value: ArrayLike,
     key_cache: ArrayLike,
     value_cache: ArrayLike,
-    slots: IntegersLike,
-    name: str,
+    slot_mapping: IntegersLike,
     layout: str,
-    target: str,
-) -> None:
-    """Do what `write_kv` does, for a caller whose argument `slot_mapping` has another name."""
+    name: str = "slot_mapping",
+) -> tuple[Any, Any, adopt.Caches, Any]:
+    """Adopt and check the arguments of `write_kv`; return those of `launches.write`. `name` is that of the slots."""
     keys, values = as_array(key, "key"), as_array(value, "value")
     caches = adopt.caches(key_cache, value_cache, layout)
-    slots = as_array(slots, name)
-    on_this_side = on_host(slots, name)
-    checks.check_write_kv(keys, values, caches.key, caches.value, on_this_side, name)
-    launches.write(
-        keys, values, caches, adopt.integers(slots, on_this_side, np.int64), targets.resolve(target)
-    )
+    slot_mapping = as_array(slot_mapping, name)
+    slots = on_host(slot_mapping, name)
+    checks.check_write_kv(keys, values, caches.key, caches.value, slots, name)
+    return keys, values, caches, adopt.integers(slot_mapping, slots, np.int64)
 
 
 def gather_kv(

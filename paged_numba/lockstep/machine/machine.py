@@ -61,6 +61,8 @@ class Machine(Lanes):
     ----------
     rendezvous : Rendezvous or None
         Where this machine waits at a barrier; None if all threads of a thread block advance together.
+    ended_by : type of exception or None
+        The exception that ended the launch, if one did.
     """
 
     array_type = LaneArray
@@ -72,6 +74,7 @@ class Machine(Lanes):
         super().__init__(blocks_per_grid, threads_per_block, columns)
         self.shared_bytes = shared_bytes
         self.rendezvous: Rendezvous | None = None
+        self.ended_by: type[BaseException] | None = None
         self._constants: dict[int, LaneArray] = {}
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:

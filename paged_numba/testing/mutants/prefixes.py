@@ -10,7 +10,7 @@ from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
-from ...allocator.token_ids import TokenIds, split
+from ...allocator.token_ids import TokenIds, count_and_ids, split
 
 
 def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
@@ -226,7 +226,7 @@ class PromisesTooMuch(BlockAllocator):
     """Counts hits as free blocks too."""
 
     def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
         hits, _ = self._find(split(ids, self.block_size), salt)
         return self._blocks_for(count) - len(hits) <= self._pool.num_free
 
