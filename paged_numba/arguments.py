@@ -198,6 +198,16 @@ def _memory_left() -> int:
         bounds.append(1024 * (int(kibibytes.get("MemAvailable", 2**37)) + int(kibibytes.get("SwapFree", 0))))
     elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         bounds.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        import resource  # a module of POSIX
+
+        most, held = (
+            resource.getrlimit(resource.RLIMIT_AS)[0],
+            int(statm.read_text(encoding="ascii").split()[0]),
+        )
+        if most != resource.RLIM_INFINITY:
+            bounds.append(most - held * resource.getpagesize())
     if limit.exists() and (text := limit.read_text(encoding="ascii").strip()).isdecimal():
         bounds.append(int(text))
     return min(bounds)

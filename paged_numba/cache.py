@@ -434,8 +434,9 @@ class PagedKVCache:
         ValueError
             The sequence is in the pool, or its allocator swapped it out without this cache.
         """
+        is_swapped = self.allocator.is_swapped(seq_id)
         kept, sequence = self._swapped.get(seq_id, ([], None))
-        if self.allocator.is_swapped(seq_id) and sequence is not self.allocator._swapped[seq_id]:
+        if is_swapped and sequence is not self.allocator._swapped[seq_id]:
             raise ValueError(
                 f"seq_id must be swapped out by this cache, not by its allocator alone, got seq_id={shown(seq_id)}"
             )

@@ -246,7 +246,8 @@ def judge(name, call, makers, make_twin):
         return outcome.__name__
     if not hostile:
         return "no arguments"
-    return compare_with_plain(name, call, makers, make_twin(), arguments, result)
+    with bounded():
+        return compare_with_plain(name, call, makers, make_twin(), arguments, result)
 
 
 def compare_with_plain(name, call, makers, twin, arguments, result):

@@ -58,6 +58,8 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
         return count, b""
     count = number_of(tokens, wanted="a count, or token ids in order")
     if count > most:
+        if isinstance(tokens, np.ndarray):
+            _require_integers(tokens, "tokens")
         return count, b""
     ids = as_bytes(tokens)
     return len(ids) // BYTES_PER_ID, ids if prefix_caching else b""
@@ -114,12 +116,7 @@ def as_bytes(tokens: TokenIds, name: str = "tokens") -> bytes:
     if type(tokens) not in (list, tuple, np.ndarray):
         tokens = _adopted(tokens, name)
     if isinstance(tokens, np.ndarray):
-        if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or isinstance(tokens, np.ma.MaskedArray):
-            mask = ", and no mask, got a masked array" if isinstance(tokens, np.ma.MaskedArray) else ", got"
-            raise TypeError(
-                f"{name} must be integers in one dimension{mask} {name}.dtype={tokens.dtype} "
-                f"{name}.shape={tokens.shape}"
-            )
+        _require_integers(tokens, name)
         if tokens.dtype == _INT64:
             return tokens.tobytes()
         if tokens.dtype == np.uint64 and tokens.size and tokens.max() > MOST_TOKENS:
@@ -136,6 +133,15 @@ def as_bytes(tokens: TokenIds, name: str = "tokens") -> bytes:
         if not -MOST_TOKENS - 1 <= token <= MOST_TOKENS:
             raise ValueError(f"{name} must fit int64, got {shown(token)}")
     return array("q", ids).tobytes()
+
+
+def _require_integers(tokens: NDArray[Any], name: str) -> None:
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or isinstance(tokens, np.ma.MaskedArray):
+        mask = ", and no mask, got a masked array" if isinstance(tokens, np.ma.MaskedArray) else ", got"
+        raise TypeError(
+            f"{name} must be integers in one dimension{mask} {name}.dtype={tokens.dtype} "
+            f"{name}.shape={tokens.shape}"
+        )
 
 
 def _adopted(tokens: Any, name: str) -> Any:

@@ -6,11 +6,12 @@ need only the shape and dtype, so they take arrays of any kind; value checks tak
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
-from ..arguments import integer, is_number, positive, truth
+from ..arguments import integer, is_number, positive, shown, truth
 from ..kernels.columns import ROW_END, ROW_FIRST, ROW_SEQ
 from .layouts import piece_size
 
@@ -59,11 +60,13 @@ def cache_dtype(dtype: Any) -> Any:
 
         dtype = getattr(ml_dtypes, dtype)
     try:
-        dtype = np.dtype(dtype)
-    except TypeError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of aliases, none of which is a dtype of caches
+            dtype = np.dtype(dtype)
+    except Exception:  # NumPy raises several kinds
         dtype = None
     if dtype is None or dtype.name not in CACHE_DTYPES or not dtype.isnative:
-        raise TypeError(f"dtype must be one of {', '.join(CACHE_DTYPES)}, got dtype={name!r}")
+        raise TypeError(f"dtype must be one of {', '.join(CACHE_DTYPES)}, got dtype={shown(name)}")
     return dtype
 
 

@@ -6,6 +6,7 @@ that `plain` returns; a call must refuse a value that means nothing.
 
 from __future__ import annotations
 
+import array
 import numbers
 import operator
 from collections.abc import Callable, Sequence
@@ -79,7 +80,7 @@ def _name(value: Any) -> str:
 
 def _array(value: Any) -> Any:
     value = getattr(value, "__lockstep_array__", value)
-    if isinstance(value, (memoryview, bytearray)):
+    if isinstance(value, (memoryview, bytearray, array.array)):
         return _native(value)
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         raise MeaninglessError
