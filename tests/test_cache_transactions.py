@@ -10,6 +10,7 @@ from fault_injection import Inject, Injected, pool_state
 
 import paged_numba as pn
 from paged_numba import lockstep
+from paged_numba.allocator.transactions import transaction
 from paged_numba.errors import LaunchError
 
 PACKAGE = Path(pn.__file__).parent
@@ -103,6 +104,32 @@ def test_an_exception_at_any_line_changes_nothing(call):
         cache.allocator.check()
     assert at > 3
     assert state(cache) == state(whole)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_a_call_within_a_transaction_that_fails_later_is_taken_back(call):
+    cache = used_cache()
+    before = state(cache)
+
+    @transaction
+    def call_and_fail(cache):
+        call(cache)
+        raise Injected
+
+    with pytest.raises(Injected):
+        call_and_fail(cache)
+    assert state(cache) == before
+
+
+def test_a_call_forgets_what_it_ends():
+    cache = used_cache()
+    cache.free("s")
+    cache.commit("r")
+    cache.reserve("b", [1])
+    cache.preempt("b")
+    cache.reserve("a", [1])
+    cache.free("a")
+    assert (cache._swapped, cache._unwritten) == ({}, set())
 
 
 WRITES = [

@@ -299,3 +299,29 @@ def test_device_arrays_are_used_without_a_copy():
     assert hasattr(out, "__cuda_array_interface__")
     expected = pn.paged_attention(*inputs, target="lockstep")
     np.testing.assert_allclose(out.copy_to_host(), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_failed_append_puts_evicted_blocks_back():
+    """A copy-on-write and an append that evict blocks of the prefix cache, ended by an error after the launches."""
+    kv = np.arange(7 * 1 * 2, dtype=np.float32).reshape(7, 1, 2)
+    cache = pn.PagedKVCache(4, 2, 1, 2, prefix_caching=True, target="cuda")
+    cache.add("idle", kv, -kv, range(7))
+    cache.free("idle")
+    cache.add("a", kv[:1], kv[:1], [100])
+    cache.fork("a", "b")
+
+    def fail(seq_id):
+        raise KeyboardInterrupt
+
+    cache.allocator.commit = fail
+    with pytest.raises(KeyboardInterrupt):
+        cache.append("b", kv[:3], kv[:3], [1, 2, 3])
+    del cache.allocator.commit
+    cache.allocator.check()
+    assert cache.allocator.block_table("b").tolist() == cache.allocator.block_table("a").tolist()
+    for name in "ab":
+        cache.free(name)
+    assert cache.add("again", kv, kv, range(7)) == 6
+    keys, values = (part.copy_to_host() for part in cache.gather("again"))
+    np.testing.assert_array_equal(keys[:6], kv[:6])
+    np.testing.assert_array_equal(values[:6], -kv[:6])

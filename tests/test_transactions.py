@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -154,6 +155,32 @@ def beside_its_equal(*steps):
 )
 def test_an_exception_at_any_line_of_a_commit_changes_nothing(pool):
     assert fails_without_a_trace(pool, lambda pool: pool.commit("b")) > 5
+
+
+class TakesNothingBack(transactions.UndoLog):
+    def roll_back(self, begin, owner):
+        del self[begin:]
+
+
+class CountsNothingAnew(transactions.UndoLog):
+    def roll_back(self, begin, owner):
+        super().roll_back(begin, types.SimpleNamespace(_recount=lambda: None))
+
+
+class ForgetsTheLastStep(transactions.UndoLog):
+    def roll_back(self, begin, owner):
+        if len(self) > begin + 1 and self[-1] is not transactions.RECOUNT:
+            self.pop()
+        super().roll_back(begin, owner)
+
+
+@pytest.mark.parametrize("log", [TakesNothingBack, CountsNothingAnew, ForgetsTheLastStep])
+def test_a_wrong_undo_log_is_found(log):
+    for call in ("add, evicting", "free of cached blocks", "append, copying"):
+        pool = used_pool()
+        pool._undo = pool._pool._undo = pool._prefixes._undo = log()
+        with pytest.raises((AssertionError, IndexError, KeyError, ValueError)):
+            fails_without_a_trace(pool, CALLS[call])
 
 
 TEXTS = st.lists(st.integers(0, 1), max_size=9)
