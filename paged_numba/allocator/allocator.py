@@ -8,7 +8,7 @@ PagedAttention", SOSP 2023.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from html import escape
 from typing import SupportsIndex
 
@@ -29,7 +29,6 @@ from .token_ids import TokenIds, count_and_ids, split
 from .transactions import UndoLog, alone, transaction
 
 _NO_COPIES = np.empty((0, 2), np.int64)
-_NO_BLOCKS = array("i")
 
 
 class BlockAllocator:
@@ -615,27 +614,28 @@ class BlockAllocator:
         >>> allocation.copies.tolist(), allocation.slots.tolist()    # slot 34 = block 2 * 16 + offset 2
         ([[1, 2]], [34])
         """
-        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
+        count, ids = count_and_ids(tokens, self._prefixes is not None, self.num_blocks * self.block_size)
         if count == 0:
             raise ValueError(f"tokens must be positive, got tokens={shown(tokens)}")
         sequence = self._sequence(seq_id)
-        table, start = sequence.table, sequence.length
-        stop = start + count
+        table, start, stop = sequence.table, sequence.length, sequence.length + count
         copied = start % self.block_size != 0 and self._pool.refs[table[-1]] > 1
         new = self._blocks_for(stop) - len(table)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
-        self._undo.append(sequence.undo_append())
-        taken = self._pool.take(new + copied) if new or copied else _NO_BLOCKS
+        self._undo.append((sequence.shorten, len(table), start, len(sequence.unwritten), sequence.part))
+        taken: Sequence[int] = self._pool.take(new + copied) if new or copied else ()
         if copied:
-            source = table[-1:]
-            table[-1:] = taken[:1]
-            self._pool.drop(source)
-            copies = np.array([(source[0], table[-1])], np.int64)
+            source = table[-1]
+            self._undo.append((table.__setitem__, len(table) - 1, source))
+            table[-1] = taken[0]
+            self._pool.drop([source])
+            copies = np.array([(source, taken[0])], np.int64)
         else:
             # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
             self._num_empty_slots -= -start % self.block_size
-        table.extend(taken[copied:])
+        if new:
+            table.extend(taken[copied:])
         sequence.length = stop
         self._num_tokens += count
         self._num_empty_slots += -stop % self.block_size

@@ -133,7 +133,9 @@ class BlockPool:
             elif count == 1:
                 shared += 1
         self.num_shared -= shared
-        free.extend(gone if prefixes is None else prefixes.keep(gone, prefixes.is_below_a_block(blocks[0])))
+        if gone and prefixes is not None:
+            gone = prefixes.keep(gone, prefixes.is_below_a_block(blocks[0]))
+        free.extend(gone)
 
     def reclaim(self, blocks: Iterable[int]) -> None:
         """Put blocks that no longer hold a prefix back on the list of empty blocks."""

@@ -156,6 +156,10 @@ class PrefixCache:
         """Decrement the uses of a node; remove it if they reach 0, and then its parent likewise."""
         if node == NONE:
             return
+        if self._uses[node] > 1:
+            self._undo.append(RECOUNT)
+            self._uses[node] -= 1
+            return
         removed: list[tuple[int, Any]] = []
         self._undo.append((self._unremove, removed, len(self._vacant)))
         self._drop(node, removed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
 from .prefix_cache import NONE
 from .token_ids import split
@@ -72,17 +71,10 @@ class SequenceState:
 
     # What takes changes back.
 
-    def undo_append(self) -> tuple[Any, ...]:
-        """Return the entry of the undo log that takes back the next append."""
-        return self.shorten, self.table[-1:], len(self.table), self.length, len(self.unwritten), self.part
-
-    def shorten(
-        self, last: array[int], num_blocks: int, length: int, num_unwritten: int, part: bytes
-    ) -> None:
-        """Take an append back: `last` is the last block that the sequence had, if it had one."""
-        self.table[max(0, num_blocks - 1) :] = last
+    def shorten(self, num_blocks: int, length: int, num_unwritten: int, part: bytes) -> None:
+        """Take an append back."""
+        del self.table[num_blocks:], self.unwritten[num_unwritten:]
         self.length, self.part = length, part
-        del self.unwritten[num_unwritten:]
 
     def hold_again(self, first: int, released: array[int]) -> None:
         """Take a release back."""

@@ -44,6 +44,8 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
     ValueError
         The number is negative, or it or an id does not fit int64.
     """
+    if type(tokens) is int and 0 <= tokens <= MOST_TOKENS and not prefix_caching:
+        return tokens, b""
     if type(tokens) is np.ndarray and tokens.ndim and len(tokens) <= most:
         ids = as_bytes(tokens)
         return len(tokens), ids if prefix_caching else b""
@@ -67,8 +69,6 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
 
 def _is_count(tokens: Any) -> bool:
     """Tell whether `tokens` is meant as a number of tokens, not as their ids."""
-    if type(tokens) is int:
-        return True
     try:
         return isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0
     except Exception:  # of the object's own methods

@@ -25,10 +25,12 @@ class UndoLog(list[tuple[Any, ...]]):
         Held during a transaction.
     """
 
-    __slots__ = ("lock",)
+    __slots__ = ("acquire", "lock", "release")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        # Looked up once: a call to the pool is short.
+        self.acquire, self.release = self.lock.acquire, self.lock.release
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copies of a pool have a lock of their own.
@@ -70,12 +72,12 @@ def transaction(
         undo, begin = self._undo, -1
         try:
             # One line each, so that no exception comes between: lock and begin; end and unlock.
-            _, begin, _ = undo.lock.acquire(), len(undo), undo.append(RECOUNT)  # type: ignore[func-returns-value]
-            return (method(self, *args, **kwargs), begin or undo.clear(), undo.lock.release())[0]  # type: ignore[func-returns-value]
+            _, begin, _ = undo.acquire(), len(undo), undo.append(RECOUNT)  # type: ignore[func-returns-value]
+            return (method(self, *args, **kwargs), begin or undo.clear(), undo.release())[0]  # type: ignore[func-returns-value]
         except BaseException:
             if begin >= 0:
                 undo.roll_back(begin, self)
-                undo.lock.release()
+                undo.release()
             raise
 
     return call
