@@ -6,7 +6,7 @@ import numbers
 import operator
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -144,8 +144,16 @@ def listed(name: str, value: Any, what: str) -> list[Any]:
     raise TypeError(f"{name} must be a sequence of {what}, got {name}={shown(value)}") from why
 
 
-_PLAIN = (bool, int, float, complex, np.generic, list, tuple, range)
 _ARRAYS = ("__array__", "__array_interface__", "__dlpack__")
+
+
+def numpy_reads(value: Any) -> bool:
+    """Tell whether NumPy may read a value: a number, a sequence or an array.
+
+    Any other object that has items might have no end of them.
+    """
+    sequence = isinstance(value, Sequence) or not hasattr(value, "__getitem__")
+    return sequence or any(hasattr(value, way) for way in _ARRAYS)
 
 
 def host_array(name: str, value: Any) -> Any:
@@ -153,8 +161,7 @@ def host_array(name: str, value: Any) -> Any:
     why = None
     try:
         value = getattr(value, "__lockstep_array__", value)
-        # Not every object that has a length and items: NumPy would read its items without end.
-        if isinstance(value, _PLAIN) or any(hasattr(value, way) for way in _ARRAYS):
+        if numpy_reads(value):
             array = np.asarray(value)
             if not array.dtype.hasobject and not isinstance(value, np.ma.MaskedArray):
                 return array

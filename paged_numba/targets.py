@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import shown
 from .errors import TargetNameError, TargetUnavailableError
 
 TARGETS = ("auto", "cuda", "lockstep", "cudasim")
@@ -49,7 +50,7 @@ def resolve(target: str = "auto") -> str:
     if isinstance(target, str) and target == "auto" and os.environ.get(ENVIRONMENT):
         asked, source = os.environ[ENVIRONMENT], ENVIRONMENT
     if not isinstance(asked, str) or asked not in TARGETS:
-        raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
+        raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={shown(asked)}")
     if asked == "auto":
         if simulator_enabled():
             return "cudasim"
@@ -62,7 +63,7 @@ def resolve(target: str = "auto") -> str:
         raise TargetUnavailableError(
             "the cudasim target must be chosen before Numba is imported: set NUMBA_ENABLE_CUDASIM=1"
         )
-    return asked
+    return str(asked)
 
 
 def simulator_enabled() -> bool:

@@ -35,6 +35,12 @@ class Call:
     objects: list[Any] = field(default_factory=list)
     positional: tuple[str, ...] = ()
     """Names of arguments that are passed by place."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Kinds of arguments whose names have another kind elsewhere."""
+
+    def kind(self, name):
+        """Return the kind of an argument, as `paged_numba.testing.meanings` names it."""
+        return self.kinds.get(name) or KIND_OF.get(name, "any")
 
     def run(self, arguments):
         by_name = dict(arguments)
@@ -153,6 +159,16 @@ def _(pick):
     return Call(pn.merge_states, {**parts, "target": "lockstep"})
 
 
+@call("quantize_fp8")
+def _(pick):
+    given = {"array": tokens_of(3, pick(STORAGE[:3]), 2), "scale": pick((None, 2.0, np.array([1.0, 2.0])))}
+    return Call(pn.quantize_fp8, given, kinds={"array": "dense", "scale": "numbers"})
+
+
+DENSE = dict.fromkeys("query key value out_a out_b lse_a lse_b".split(), "dense")
+"""The oracle takes nested lists as well."""
+
+
 @call("reference.attention")
 def _(pick):
     key, value = (tokens_of(5, F32, seed=seed) for seed in (1, 2))
@@ -169,16 +185,15 @@ def _(pick):
         "v_scale": np.array([2.0]),
     }
     options["return_lse"] = pick((False, True))
-    return Call(
-        pn.reference.attention, {"query": tokens_of(2, F32, 2), "key": key, "value": value, **options}
-    )
+    given = {"query": tokens_of(2, F32, 2), "key": key, "value": value, **options}
+    return Call(pn.reference.attention, given, kinds=DENSE)
 
 
 @call("reference.merge_states")
 def _(pick):
     lse = np.array([[0.0, 1.0]])
     parts = {"out_a": np.ones((1, 2, 3)), "lse_a": lse, "out_b": np.zeros((1, 2, 3)), "lse_b": lse + 1}
-    return Call(pn.reference.merge_states, parts)
+    return Call(pn.reference.merge_states, parts, kinds=DENSE)
 
 
 @call("plan.choose")
@@ -198,12 +213,16 @@ def _(pick):
 
 @call("arrays.as_array")
 def _(pick):
-    return Call(pn.arrays.as_array, {"array": np.arange(3.0), "name": "array"})
+    return Call(pn.arrays.as_array, {"array": np.arange(3.0), "name": "array"}, kinds={"array": "any"})
 
 
 @call("arrays.to_host")
 def _(pick):
-    return Call(pn.arrays.to_host, {"array": pick((np.arange(3.0), [1, 2], 5)), "name": "array"})
+    return Call(
+        pn.arrays.to_host,
+        {"array": pick((np.arange(3.0), [1, 2], 5)), "name": "array"},
+        kinds={"array": "any"},
+    )
 
 
 @call("targets.resolve")

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_calls import CALLS, KIND_OF, UNCHECKED, Call, public_callables
+from hostile_calls import CALLS, UNCHECKED, Call, public_callables
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 
@@ -185,14 +185,6 @@ class Picks:
         return Picks(self.pick, self.made)
 
 
-def kind_of(call, name):
-    if name == "array" and isinstance(call.arguments[name], str):
-        return "name"
-    if inspect.getmodule(call.function) is pn.reference and KIND_OF.get(name) == "array":
-        return "dense"
-    return KIND_OF.get(name, "any")
-
-
 def check_objects(call):
     for thing in call.objects:
         for checked in (thing, getattr(thing, "allocator", None)):
@@ -256,12 +248,12 @@ def compare_with_plain(name, call, makers, twin, arguments, result):
     for one, make in makers.items():
         value = make()
         try:
-            standing[one] = plain(kind_of(call, one), value)
+            standing[one] = plain(call.kind(one), value)
         except MeaninglessError:
             raise AssertionError(
                 f"{name} took {one}, a {type(value).__name__}: {str(value)[:80]!r}"
             ) from None
-    if any(kind_of(call, one) in ("any", "id") for one in makers):
+    if any(call.kind(one) in ("any", "id") for one in makers):
         return "taken"
     given = {**twin.arguments, **standing}
     expected = twin.run(given)

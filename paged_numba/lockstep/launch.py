@@ -193,7 +193,7 @@ def launch(
     grid, thread_block = configuration(blocks_per_grid, threads_per_block)
     if not _is_integer(shared_bytes) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
-            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes!r}"
+            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shown(shared_bytes)}"
         )
     listeners = observers(args)
     program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
@@ -284,13 +284,15 @@ def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
     """Return `blocks_per_grid` or `threads_per_block` as x, y and z."""
     given = value if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(given) <= 3:
-        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")
     sizes = [1, 1, 1]
     for axis, size in enumerate(given):
         if not _is_integer(size):
-            raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+            raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")
         if not 1 <= size <= limits[axis]:
-            raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={value!r}")
+            raise LaunchError(
+                f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={shown(value)}"
+            )
         sizes[axis] = int(size)
     return Dim3(*sizes)
 

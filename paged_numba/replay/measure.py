@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import listed, positive, shown
+from ..allocator.block_pool import MAX_SLOTS
+from ..arguments import between, listed, positive, shown
 from ..progress import progress
 from ..traces import Trace
 from .pools import RESERVATIONS, ContiguousPool, PagedPool, Pool
@@ -73,7 +74,8 @@ def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_
     """
     if not isinstance(trace, Trace) or trace.arrivals is None:
         raise TypeError(f"trace must be a Trace with arrivals, got trace={shown(trace)}")
-    num_slots, hit_block_size = positive("num_slots", num_slots), positive("hit_block_size", hit_block_size)
+    num_slots = between("num_slots", num_slots, 1, MAX_SLOTS)
+    hit_block_size = positive("hit_block_size", hit_block_size)
     compared = policies(block_sizes)
     largest = max((policy.block_size or 0 for policy in compared), default=0)
     if not 1 <= largest <= num_slots:

@@ -7,6 +7,7 @@ that `plain` returns; a call must refuse a value that means nothing.
 from __future__ import annotations
 
 import array
+import collections
 import numbers
 import operator
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def _name(value: Any) -> str:
 
 def _array(value: Any) -> Any:
     value = getattr(value, "__lockstep_array__", value)
-    if isinstance(value, (memoryview, bytearray, array.array)):
+    if isinstance(value, (memoryview, bytearray, array.array, collections.deque)):
         return _native(value)
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         raise MeaninglessError
@@ -90,9 +91,8 @@ def _array(value: Any) -> Any:
 
 
 def _dense(value: Any) -> Any:
-    if isinstance(value, (list, tuple, range, numbers.Real)):
-        return _native(value)
-    return _array(value)
+    plain = isinstance(value, (list, tuple, range, numbers.Real)) and not isinstance(value, (bool, np.bool_))
+    return _native(value) if plain else _array(value)
 
 
 def _native(value: Any) -> Any:
@@ -107,7 +107,7 @@ def _native(value: Any) -> Any:
 
 def _integers(value: Any) -> Any:
     if isinstance(value, (list, tuple, range)) and not len(value):
-        return np.zeros(0, np.int64)
+        return []  # of any shape
     found = _native(value) if isinstance(value, (list, tuple, range, Sequence)) else _array(value)
     if found.dtype.kind not in "iu":
         raise MeaninglessError
@@ -135,6 +135,8 @@ def _tokens(value: Any) -> Any:
 def _token_ids(value: Any) -> Any:
     if isinstance(value, (str, set, frozenset, dict)) or not hasattr(value, "__len__"):
         raise MeaninglessError
+    if isinstance(value, range):
+        return value
     try:
         found = value.tolist() if isinstance(value, np.ndarray) else list(value)
     except Exception:
