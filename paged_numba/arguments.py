@@ -130,17 +130,22 @@ def is_name(value: Any, name: str) -> bool:
     return isinstance(value, str) and value == name
 
 
+MOST_LISTED = 2**22
+"""Most things that a sequence of ids or points may hold: far more than anybody has, and they fit into memory."""
+
+
 def listed(name: str, value: Any, what: str) -> list[Any]:
     """Return several things as a list; refuse a string, which is one thing, and a set, which has no order."""
     why = None
     if not isinstance(value, (str, bytes, bytearray, set, frozenset)):
         try:
-            if not hasattr(value, "__len__"):
-                return list(value)
-            # Not more items than it says to have: there may be no end.
-            return list(islice(iter(value), len(value)))
+            items = list(islice(iter(value), MOST_LISTED + 1))
         except Exception as error:  # of the object's own methods, too
             why = error
+        else:
+            if len(items) > MOST_LISTED:
+                raise ValueError(f"{name} must hold at most {MOST_LISTED} {what}, got {name}={shown(value)}")
+            return items
     raise TypeError(f"{name} must be a sequence of {what}, got {name}={shown(value)}") from why
 
 

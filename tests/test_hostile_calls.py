@@ -99,10 +99,10 @@ def bounded():
             def too_long(*_):
                 raise AssertionError(f"the call ran for more than {SECONDS} s")
 
-            old = signal.signal(signal.SIGVTALRM, too_long)
-            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-            bounds.callback(signal.signal, signal.SIGVTALRM, old)
-            bounds.callback(signal.setitimer, signal.ITIMER_VIRTUAL, 0)
+            old = signal.signal(signal.SIGPROF, too_long)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            bounds.callback(signal.signal, signal.SIGPROF, old)
+            bounds.callback(signal.setitimer, signal.ITIMER_PROF, 0)
         if Path("/proc/self/statm").exists():
             import resource
 

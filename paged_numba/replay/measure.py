@@ -51,6 +51,8 @@ class Policy:
 def policies(block_sizes: Sequence[int]) -> list[Policy]:
     """Return the three reservation policies, then paging with each block size."""
     sizes = [positive("block_sizes", size) for size in listed("block_sizes", block_sizes, "integers")]
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"block_sizes must differ, got block_sizes={shown(block_sizes)}")
     return [*map(Policy, RESERVATIONS), *(Policy(f"blocks of {size}", size) for size in sizes)]
 
 
