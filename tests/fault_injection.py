@@ -8,7 +8,7 @@ from paged_numba import allocator
 from paged_numba.allocator import transactions
 
 ALLOCATOR = str(Path(allocator.__file__).parent)
-SOURCE, FIRST = inspect.getsourcelines(transactions.transaction)
+SOURCE, FIRST = inspect.getsourcelines(transactions.UndoLog.run)
 ROLL_BACK = FIRST + [line.strip() for line in SOURCE].index("except BaseException:")
 
 
@@ -60,6 +60,7 @@ def pool_state(pool):
         "generations": inner.generations.tolist(),
         "free": (inner._free.tolist(), inner._fresh),
         "log": list(pool._undo),
+        "locked": "count=0" not in repr(pool._undo.lock),
     }
     if prefixes is not None:
         held["prefixes"] = (

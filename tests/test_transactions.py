@@ -1,6 +1,7 @@
 """A call that fails changes nothing, wherever it fails: an exception is raised at each line of each call."""
 
 import copy
+import signal
 import subprocess
 import sys
 import threading
@@ -44,9 +45,6 @@ def fails_without_a_trace(pool, call, most=10_000):
             return at
         assert state(pool) == before, inject.place
         pool.check()
-        with pool._undo.lock:
-            pass
-        assert "count=0" in repr(pool._undo.lock), f"the lock is held after {inject.place}"
     raise AssertionError("the call does not end")
 
 
@@ -169,8 +167,8 @@ class CountsNothingAnew(transactions.UndoLog):
 
 class ForgetsTheLastStep(transactions.UndoLog):
     def roll_back(self, begin, owner):
-        if len(self) > begin + 1 and self[-1] is not transactions.RECOUNT:
-            self.pop()
+        if self[-1] is not transactions.RECOUNT:
+            del self[-1]
         super().roll_back(begin, owner)
 
 
@@ -233,6 +231,57 @@ def calls(draw, names, swapped, number):
             "release": lambda: (name, draw(st.integers(1, 5))),
         }.get(kind, lambda: (name,))()
     return lambda pool: getattr(pool, kind)(*given)
+
+
+def test_a_roll_back_that_is_interrupted_is_finished_by_the_next_call():
+    pool = used_pool()
+    before = state(pool)
+
+    @transactions.transaction
+    def call_and_fail(pool):
+        CALLS["append, copying and evicting"](pool)
+        pool._undo.append((interrupt,))
+        raise Injected
+
+    def interrupt():
+        pool._undo[-1] = transactions.RECOUNT
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        call_and_fail(pool)
+    pool.commit("a")  # changes nothing by itself
+    assert state(pool) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs the timer of a Unix")
+def test_a_signal_at_any_moment_leaves_a_call_done_or_not_done():
+    def interrupt(*_):
+        if armed:
+            raise Injected
+
+    random, armed = np.random.default_rng(0), False
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for call in list(CALLS.values()) * 8:
+            pool, whole = used_pool(), used_pool()
+            before = state(pool)
+            outcome(whole, call, Inject(-1))
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 6e-5))
+                armed = True
+                call(pool)
+                armed = False
+            except Injected:
+                armed = False
+                interrupted += 1
+                assert state(pool) in (before, state(whole))
+            except pn.errors.OutOfBlocksError:
+                armed = False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert interrupted > 5
 
 
 def test_threads_share_a_pool():

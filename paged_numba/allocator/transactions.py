@@ -25,25 +25,36 @@ class UndoLog(list[tuple[Any, ...]]):
         Held during a transaction.
     """
 
-    __slots__ = ("acquire", "lock", "release")
+    __slots__ = ("lock",)
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        # Looked up once: a call to the pool is short.
-        self.acquire, self.release = self.lock.acquire, self.lock.release
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copies of a pool have a lock of their own.
         return UndoLog, ()
 
-    def roll_back(self, begin: int, owner: _HasUndoLog) -> None:
-        """Take back the steps of a transaction that has begun at entry `begin`."""
-        changed = len(self) > begin + 1
+    def run(self, nested: bool, method: Callable[..., Any], owner: Any, args: Any, kwargs: Any) -> Any:
+        """Call a method; if it raises, take back what it did. A nested transaction ends with the outer one."""
+        if self and not nested:
+            # A second Ctrl-C interrupted a roll-back.
+            self.roll_back(0, owner)
+        begin = len(self)
+        try:
+            # One line: no exception can come between the end of the method and the end of the transaction.
+            return (method(owner, *args, **kwargs), nested or self.clear())[0]  # type: ignore[func-returns-value]
+        except BaseException:
+            if len(self) > begin:
+                self.roll_back(begin, owner)
+            raise
+
+    def roll_back(self, begin: int, owner: Any) -> None:
+        """Take back the steps from entry `begin` on."""
         while len(self) > begin:
-            function, *arguments = self.pop()
+            function, *arguments = self[-1]
             function(*arguments)
-        if changed:
-            owner._recount()
+            del self[-1]
+        owner._recount()
 
 
 RECOUNT = (int,)
@@ -69,16 +80,10 @@ def transaction(
 
     @wraps(method)
     def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        undo, begin = self._undo, -1
-        try:
-            # One line each, so that no exception comes between: lock and begin; end and unlock.
-            _, begin, _ = undo.acquire(), len(undo), undo.append(RECOUNT)  # type: ignore[func-returns-value]
-            return (method(self, *args, **kwargs), begin or undo.clear(), undo.release())[0]  # type: ignore[func-returns-value]
-        except BaseException:
-            if begin >= 0:
-                undo.roll_back(begin, self)
-                undo.release()
-            raise
+        undo = self._undo
+        nested = undo.lock._is_owned()  # type: ignore[attr-defined]
+        # One line, as in `run`: else an exception could come before the lock is released.
+        with undo.lock: return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
 
     return call
 
@@ -90,7 +95,6 @@ def alone(
 
     @wraps(method)
     def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with self._undo.lock:
-            return method(self, *args, **kwargs)
+        with self._undo.lock: return method(self, *args, **kwargs)  # noqa: E701  # fmt: skip
 
     return call
