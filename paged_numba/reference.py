@@ -119,8 +119,9 @@ def attention(
         _by_head(name, given, [(), (num_kv_heads,)])
         for name, given in (("k_scale", k_scale), ("v_scale", v_scale))
     )
-    key = key if key_factor is None else key * key_factor.reshape(-1, 1)
-    value = value if value_factor is None else value * value_factor.reshape(-1, 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        key = key if key_factor is None else key * key_factor.reshape(-1, 1)
+        value = value if value_factor is None else value * value_factor.reshape(-1, 1)
     group = num_q_heads // num_kv_heads
     key, value = np.repeat(key, group, axis=1), np.repeat(value, group, axis=1)
 
@@ -145,18 +146,15 @@ def attention(
 
     largest = np.maximum(score.max(axis=2, initial=-np.inf), sink)
     shift = np.where(np.isneginf(largest), 0.0, largest)
-    with np.errstate(invalid="ignore"):  # inf - inf is NaN
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # inf - inf and 0 * inf are NaN
         weight = np.exp(score - shift[:, :, None])
         total = weight.sum(axis=2) + np.exp(sink - shift)
-    out = np.zeros((num_queries, num_q_heads, head_dim))
-    for i in range(num_queries):
-        visible = np.where(seen[i][:, None, None], value, 0.0)
-        out[i] = np.einsum("hk,khd->hd", weight[i], visible)
-    out /= np.where(total == 0, 1.0, total)[:, :, None]
-    if not return_lse:
-        return out
-    with np.errstate(divide="ignore"):
-        return out, shift + np.log(total)
+        out = np.zeros((num_queries, num_q_heads, head_dim))
+        for i in range(num_queries):
+            visible = np.where(seen[i][:, None, None], value, 0.0)
+            out[i] = np.einsum("hk,khd->hd", weight[i], visible)
+        out /= np.where(total == 0, 1.0, total)[:, :, None]
+        return (out, shift + np.log(total)) if return_lse else out
 
 
 def merge_states(
@@ -210,18 +208,16 @@ def merge_states(
         )
     largest = np.maximum(lse_a, lse_b)
     shift = np.where(np.isneginf(largest), 0.0, largest)
-    with np.errstate(invalid="ignore"):  # inf - inf is NaN
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # inf - inf is NaN
         weight_a, weight_b = np.exp(lse_a - shift), np.exp(lse_b - shift)
-    total = weight_a + weight_b
-    divisor = np.where(total == 0, 1.0, total)
-    # The output of a set without keys may be NaN and must not count.
-    parts = [
-        np.where(weight[..., None] != 0, out * weight[..., None], 0.0)
-        for out, weight in ((out_a, weight_a), (out_b, weight_b))
-    ]
-    out = (parts[0] + parts[1]) / divisor[..., None]
-    with np.errstate(divide="ignore"):
-        return out, shift + np.log(total)
+        total = weight_a + weight_b
+        divisor = np.where(total == 0, 1.0, total)
+        # The output of a set without keys may be NaN and must not count.
+        parts = [
+            np.where(weight[..., None] != 0, out * weight[..., None], 0.0)
+            for out, weight in ((out_a, weight_a), (out_b, weight_b))
+        ]
+        return (parts[0] + parts[1]) / divisor[..., None], shift + np.log(total)
 
 
 def _reals(name: str, given: ArrayLike) -> NDArray[np.float64]:

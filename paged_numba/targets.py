@@ -63,7 +63,7 @@ def resolve(target: str = "auto") -> str:
         raise TargetUnavailableError(
             "the cudasim target must be chosen before Numba is imported: set NUMBA_ENABLE_CUDASIM=1"
         )
-    return str(asked)
+    return str(asked)  # a plain one, whatever subclass of str was asked for
 
 
 def simulator_enabled() -> bool:

@@ -251,3 +251,23 @@ def test_states_that_do_not_fit_are_named():
         states[place] = states[place] * 1j
         with pytest.raises(TypeError, match=f"{name} must hold real numbers, got {name}.dtype=complex128"):
             reference.merge_states(*states)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan, 1e308, -1e308, 5e-324, 0.0])
+@pytest.mark.parametrize("name", [*ARRAYS, "out_a", "lse_a", "out_b", "lse_b"])
+def test_any_number_is_computed_with_and_gives_no_warning(name, number):
+    arguments = dict(zip(ARRAYS[:3], example(), strict=True))
+    arguments |= {
+        "alibi_slopes": np.ones(4),
+        "sinks": np.ones(4),
+        "k_scale": np.ones(2),
+        "v_scale": np.ones(2),
+    }
+    states = dict(zip(("out_a", "lse_a"), reference.attention(**arguments, return_lse=True), strict=True))
+    states |= {"out_b": states["out_a"].copy(), "lse_b": states["lse_a"].copy()}
+    for function, numbers in ((reference.attention, arguments), (reference.merge_states, states)):
+        if name in numbers:
+            for place in (np.s_[:1], np.s_[:]):
+                numbers[name][place] = number
+                function(**numbers)

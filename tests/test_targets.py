@@ -68,6 +68,10 @@ def test_a_target_that_is_no_name_is_refused_whatever_the_environment_says(targe
             targets.resolve(target)
 
 
+def test_a_target_is_a_plain_str():
+    assert type(targets.resolve(np.str_("lockstep"))) is str
+
+
 def set_first(x):
     x[0] = 1
 
