@@ -186,7 +186,8 @@ class Trace:
         """
         hash_ids = self._known_hash_ids()
         request = between("request", request, 0, len(self) - 1, "len(trace) - 1")
-        start, stop = not_negative("start", start), between("stop", stop, 0, MOST_TOKENS * 2)
+        stop = between("stop", stop, 0, MOST_TOKENS * 2)
+        start = between("start", start, 0, stop, "stop")
         prompt_len = int(self.prompt_lens[request])
         first = start // TOKENS_PER_HASH
         firsts = hash_ids[request][first : -(-stop // TOKENS_PER_HASH), None] * TOKENS_PER_HASH

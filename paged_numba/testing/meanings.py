@@ -91,6 +91,7 @@ def _array(value: Any) -> Any:
 
 
 def _dense(value: Any) -> Any:
+    value = getattr(value, "__lockstep_array__", value)
     plain = isinstance(value, (list, tuple, range, numbers.Real)) and not isinstance(value, (bool, np.bool_))
     return _native(value) if plain else _array(value)
 
