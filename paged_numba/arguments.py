@@ -1,4 +1,7 @@
-"""Checks of single arguments. Each returns the argument, or raises an error that names it."""
+"""Checks of single arguments. Each returns the argument, or raises an error that names it.
+
+NumPy is imported where it is needed: `paged-numba doctor` runs without it.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, SupportsIndex
-
-import numpy as np
 
 LONGEST_REPR = 200
 """Most characters of a value that a message shows."""
@@ -40,6 +41,8 @@ def integer(name: str, value: SupportsIndex) -> int:
     """Return an integer as an int; reject a bool, and a NumPy duration, which counts as an integer in NumPy."""
     if type(value) is int:
         return value
+    import numpy as np
+
     why = None
     if not isinstance(value, (bool, np.bool_, np.timedelta64, np.ma.MaskedArray)):
         try:
@@ -78,6 +81,8 @@ def not_negative(name: str, value: SupportsIndex) -> int:
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a real number; a bool does not count as one."""
+    import numpy as np
+
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.timedelta64))
 
 
@@ -92,6 +97,8 @@ def fraction(name: str, value: Any) -> float:
 
 def truth(name: str, value: Any) -> bool:
     """Return True or False as a bool."""
+    import numpy as np
+
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {name}={shown(value)}")
     return bool(value)
@@ -163,6 +170,8 @@ def numpy_reads(value: Any) -> bool:
 
 def host_array(name: str, value: Any) -> Any:
     """Return an array in host memory, a number or nested lists as a NumPy array of numbers."""
+    import numpy as np
+
     why = None
     try:
         value = getattr(value, "__lockstep_array__", value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from ..arguments import hashable, listed, shown
 
-from ..arguments import listed, shown
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Pool(Protocol):
@@ -93,6 +94,12 @@ def checked_pool(pool: Any) -> Pool:
     """Return the pool; raise TypeError if it lacks a part of `Pool`."""
     _require_parts("pool", pool, Pool, "a BlockAllocator")
     return pool
+
+
+def different_ids(seq_ids: Any) -> list[Hashable]:
+    """Return ids of sequences as a list, each once; raise TypeError if they are none."""
+    ids = listed("seq_ids", seq_ids, "ids")
+    return list(dict.fromkeys(hashable("seq_id", seq_id) for seq_id in ids))
 
 
 def checked_accesses(accesses: Any) -> list[Access]:
