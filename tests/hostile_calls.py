@@ -240,7 +240,7 @@ def _(pick):
     return Call(pn.targets.multiprocessors, {"target": "lockstep"})
 
 
-for _name in ("simulator_enabled", "cuda_unavailable_reason"):
+for _name in ("simulator_enabled", "cuda_unavailable_reason", "numba_cuda_failure"):
     CALLS[f"targets.{_name}"] = lambda pick, name=_name: Call(getattr(pn.targets, name), {})
 
 
@@ -505,7 +505,7 @@ def _(pick):
     return Call(pn.lockstep.lane_program, {"function": add_one})
 
 
-OPTIONS = {"max_lanes": 64, "memory_budget": 2**20, "order": "forward"}
+OPTIONS = {"max_lanes": 64, "memory_budget": 2**20, "order": "forward", "compute_capability": (9, 0)}
 
 
 @call("lockstep.Options")
@@ -546,6 +546,8 @@ def report():
 for _name, _given in {
     "text": {"gpu": "H200"},
     "html": {"gpu": "H200"},
+    "page": {"gpu": "H200"},
+    "json": {},
     "roofline": {"gpu": "H200"},
     "source": {},
     "to_dict": {},
@@ -749,7 +751,10 @@ UNCHECKED = {
     **dict.fromkeys(
         [f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER
     ),
-    **dict.fromkeys(["plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"], HELPER),
+    **dict.fromkeys(
+        ["targets.import_failure", "plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"],
+        HELPER,
+    ),
     **dict.fromkeys([f"text.{name}" for name in ("shortened", "size", "table")], HELPER),
     **dict.fromkeys(
         [f"cuda.{name}" for name in "Context Device DeviceArray Event Kernel Stream".split()],
