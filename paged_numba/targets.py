@@ -10,11 +10,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
+import textwrap
 from numbers import Integral
 from typing import Any
-
-import numpy as np
 
 from .errors import TargetNameError, TargetUnavailableError
 
@@ -71,24 +71,46 @@ def simulator_enabled() -> bool:
 
 
 @functools.cache
+def numba_cuda_failure() -> str | None:
+    """Return why ``numba.cuda``, in which the kernels are written, cannot be imported, or None if it can."""
+    return import_failure("numba.cuda")
+
+
+def import_failure(module: str) -> str | None:
+    """Import a module; return why that fails, or None if it succeeds."""
+    try:
+        importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a broken installation can raise anything, even SystemExit
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return textwrap.shorten(what, 200, placeholder=" ...")
+    return None
+
+
+@functools.cache
 def cuda_unavailable_reason() -> str | None:
     """Return why no GPU can be used, or None if a GPU can be used."""
     if simulator_enabled():
         return "NUMBA_ENABLE_CUDASIM is set, so Numba simulates CUDA in this process"
-    try:
-        from numba import cuda
-    except ImportError as error:
-        return f"numba.cuda cannot be imported ({error})"
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed"
+    failure = numba_cuda_failure()
+    if failure is not None:
+        return f"numba.cuda cannot be imported ({failure})"
+    from numba import cuda
+
     try:
         if not cuda.is_available():
             return "no CUDA driver or no GPU was found"
         device = cuda.get_current_device()
-        # If numba-cuda is too old for NumPy, its compiler fails to load, but only at the first launch: load it now.
+        # What a numba-cuda that is too old for NumPy or for float8 lacks, the first launch would miss: load it now.
+        from numba.cuda._internal import cuda_fp8  # noqa: F401
         from numba.cuda.descriptor import cuda_target
 
         cuda_target.typing_context.refresh()
     except Exception as error:
-        return f"numba.cuda fails to start with NumPy {np.__version__} ({type(error).__name__}: {error})"
+        return f"numba.cuda fails to start ({type(error).__name__}: {error}); paged-numba doctor shows the versions"
     if not tuple(device.compute_capability) >= (5, 0):
         return f"the GPU must have compute capability 5.0 or higher, got {device.compute_capability}"
     return None
@@ -176,6 +198,8 @@ def _is_zero(size: Any) -> bool:
 
 def _contiguous(array: Any) -> Any:
     """Return a strided NumPy array as a contiguous copy, since Numba copies only contiguous arrays to the GPU."""
+    import numpy as np
+
     if not isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
         return array
     return np.ascontiguousarray(array)
@@ -184,13 +208,12 @@ def _contiguous(array: Any) -> Any:
 @functools.cache
 def _register_float8() -> None:
     """Register ml_dtypes.float8_e4m3fn with Numba as CUDA's fp8_e4m3; Numba already does this for bfloat16."""
-    try:
-        import ml_dtypes
-        from numba.cuda._internal.cuda_fp8 import fp8_e4m3
-        from numba.cuda.np.numpy_support import FROM_DTYPE
-        from numba.cuda.typing.asnumbatype import as_numba_type
-    except ImportError:  # an older numba-cuda, whose own error names the unknown dtype
-        return
+    import ml_dtypes
+    import numpy as np
+    from numba.cuda._internal.cuda_fp8 import fp8_e4m3
+    from numba.cuda.np.numpy_support import FROM_DTYPE
+    from numba.cuda.typing.asnumbatype import as_numba_type
+
     FROM_DTYPE.setdefault(np.dtype(ml_dtypes.float8_e4m3fn), as_numba_type(fp8_e4m3))
 
 

@@ -143,14 +143,13 @@ else:
         # Imports are lazy, so that the package works without Numba; type checkers do not see this function.
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        try:
-            found = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-        except ImportError as error:
-            if (error.name or "").partition(".")[0] != "numba":
-                raise
+        failure = targets.numba_cuda_failure()
+        if failure is not None:
             raise ImportError(
-                f"{name} needs numba.cuda, which cannot be imported: {error}", name=error.name
-            ) from error
+                f"{name} needs numba.cuda, which cannot be imported: {failure}. "
+                "The command paged-numba doctor says what to install."
+            )
+        found = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
         return _maker(found) if _HOME[name] in _MADE else _launchable(found)
 
 

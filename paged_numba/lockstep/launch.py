@@ -13,15 +13,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..draw.text import plural
-from ..errors import LaunchError
+from ..errors import LaunchError, UnsupportedConstructError
 from .compiler.names import typed
 from .compiler.translate import translate
-from .machine.lanes import Dim3
+from .machine.lanes import WARP_SIZE, Dim3
 from .machine.machine import Machine
 from .machine.schedule import in_turns
 from .observe.observed_machine import ObservedMachine
 from .observe.observed_program import ObservedWriter
-from .observe.observer import observers
+from .observe.observer import observers, refuse
 
 MAX_THREADS_PER_BLOCK = 1024
 MAX_BLOCK_DIM = (1024, 1024, 64)
@@ -48,11 +48,15 @@ class Options:
         after the other from barrier to barrier, beginning with the first or the last one, as a GPU might.
         They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
         sanitized launches always run ``together``.
+    compute_capability : tuple of int
+        Of the GPU for which the machine stands. Before (7, 0) a barrier waits for threads that have exited too, so
+        that ``if i >= n: return`` with a barrier after it is an error; since then it waits for the others alone.
 
     Raises
     ------
     ValueError
-        `max_lanes` or `memory_budget` is not a positive integer, or `order` is none of the above.
+        `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
+        `compute_capability` is not a pair of integers.
 
     See Also
     --------
@@ -62,12 +66,13 @@ class Options:
     --------
     >>> from paged_numba import lockstep
     >>> lockstep.Options(order="reverse")
-    Options(max_lanes=32768, memory_budget=268435456, order='reverse')
+    Options(max_lanes=32768, memory_budget=268435456, order='reverse', compute_capability=(9, 0))
     """
 
     max_lanes: int = 32768
     memory_budget: int = 256 * 2**20
     order: Order = "together"
+    compute_capability: tuple[int, int] = (9, 0)
 
     def __post_init__(self) -> None:
         for name in ("max_lanes", "memory_budget"):
@@ -76,9 +81,19 @@ class Options:
                 raise ValueError(f"{name} must be a positive integer, got {name}={number!r}")
         if self.order not in get_args(Order):
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
+        pair = self.compute_capability
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(type(part) is int for part in pair):
+            raise ValueError(
+                f"compute_capability must be two integers such as (9, 0), got compute_capability={pair!r}"
+            )
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
+
+
+def current_options() -> Options:
+    """Return the options of launches here."""
+    return _options.get()
 
 
 @contextmanager
@@ -192,7 +207,12 @@ def launch(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes!r}"
         )
     listeners = observers(args)
-    program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
+    try:
+        translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None)
+    except UnsupportedConstructError:
+        refuse(listeners)
+        raise
+    program = translation.function
     code = inspect.unwrap(function).__code__
     # `inspect.signature` takes as long as the rest of an empty launch.
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -209,15 +229,19 @@ def launch(
     def arguments(machine: Machine) -> list[Any]:
         return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
 
-    settings = _options.get()
-    if settings.order == "together" or listeners:
+    settings = current_options()
+    machine.compute_capability = settings.compute_capability
+    # A warp may wait for another one of its thread block too.
+    turns = settings.order != "together" or (translation.waits and machine.threads > WARP_SIZE)
+    if listeners or not turns:
         run_batch = _all_together(machine, program, arguments(machine))
     else:
         run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
-    machine.begin_launch(function, args)
     try:
+        machine.begin_launch(function, args)
         with np.errstate(all="ignore"):
-            _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
+            cooperative = "this_grid" in code.co_names
+            _run_batches(run_batch, machine, settings, cooperative, translation.waits)
     except BaseException as error:
         machine.ended_by = type(error)
         raise
@@ -239,10 +263,11 @@ def _all_together(
 
 
 def _run_batches(
-    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool
+    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool, waits: bool
 ) -> None:
     """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch used."""
-    by_lanes = max(1, settings.max_lanes // machine.threads)
+    # A thread block that waits for a lock or a flag waits for one that ran before it.
+    by_lanes = 1 if waits else max(1, settings.max_lanes // machine.threads)
     # All thread blocks of a cooperative launch run together.
     count = machine.num_thread_blocks if cooperative else min(by_lanes, _FIRST_BATCH)
     done = 0

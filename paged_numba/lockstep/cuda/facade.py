@@ -33,7 +33,14 @@ import numpy as np
 from ...errors import LaunchError
 from ..language.functions import as_dtype
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
-from ..launch import MAX_BLOCK_DIM, MAX_GRID_DIM, MAX_SHARED_BYTES, MAX_THREADS_PER_BLOCK, launch
+from ..launch import (
+    MAX_BLOCK_DIM,
+    MAX_GRID_DIM,
+    MAX_SHARED_BYTES,
+    MAX_THREADS_PER_BLOCK,
+    current_options,
+    launch,
+)
 from ..machine.lanes import WARP_SIZE
 from ..machine.poison import poisoned
 from .device_array import (
@@ -345,13 +352,17 @@ class Device:
 
     id = 0
     name = b"paged_numba lockstep"
-    compute_capability = (9, 0)
     WARP_SIZE = WARP_SIZE
     MAX_THREADS_PER_BLOCK = MAX_THREADS_PER_BLOCK
     MAX_BLOCK_DIM_X, MAX_BLOCK_DIM_Y, MAX_BLOCK_DIM_Z = MAX_BLOCK_DIM
     MAX_GRID_DIM_X, MAX_GRID_DIM_Y, MAX_GRID_DIM_Z = MAX_GRID_DIM
     MAX_SHARED_MEMORY_PER_BLOCK = MAX_SHARED_BYTES
     MULTIPROCESSOR_COUNT = 1
+
+    @property
+    def compute_capability(self) -> tuple[int, int]:
+        """The compute capability for which the machine stands; see `paged_numba.lockstep.Options`."""
+        return current_options().compute_capability
 
     def __repr__(self) -> str:
         return "<the lockstep machine, no GPU>"
