@@ -96,7 +96,9 @@ def statements(draw, depth=0, in_loop=False, in_function=False):
             if draw(st.integers(0, 4)) == 4:
                 lines += ["else:", "    " + f"{name} = ({draw(expressions)}) % 97"]
         elif kind == "each":
-            items = ["row", "(2, {0}, 1)"] + ([] if in_function else ["row[{0} % 3 :]", "data[t % 4, : {0} % 4]"])
+            items = ["row", "(2, {0}, 1)"] + (
+                [] if in_function else ["row[{0} % 3 :]", "data[t % 4, : {0} % 4]"]
+            )
             loops = ("{1} in {0}", "i, {1} in enumerate({0})", "{1}, i in zip({0}, (3, t))")
             index, given = draw(st.sampled_from(TARGETS)), draw(st.sampled_from(items)).format(draw(atoms))
             lines += [f"for {draw(st.sampled_from(loops)).format(given, index)}:", *inner(True)]
