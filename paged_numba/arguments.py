@@ -37,7 +37,7 @@ def not_negative(name: str, value: SupportsIndex) -> int:
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a real number; a bool does not count as one."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.timedelta64))
 
 
 def fraction(name: str, value: Any) -> float:

@@ -12,9 +12,11 @@ from numpy.typing import DTypeLike, NDArray
 from . import ops, targets
 from .allocator import Allocation, BlockAllocator
 from .allocator.block_table import padded
+from .allocator.sequence import SequenceState
 from .allocator.token_ids import TokenIds
+from .allocator.transactions import UndoLog, alone, transaction
 from .arguments import truth
-from .arrays import ArrayLike, IntegersLike, as_array, beside, storage, to_host
+from .arrays import ArrayLike, IntegersLike, as_array, beside, on_host, storage, to_host
 from .cache_debug import CacheWatch
 from .draw.text import plural
 from .ops import adopt, checks, launches, layouts
@@ -76,7 +78,10 @@ class PagedKVCache:
 
     Notes
     -----
-    A method that raises one of the errors under Raises has changed nothing.
+    A method that raises has changed nothing, whatever it raises: sequences, blocks, stored tokens and host copies are
+    as before the call. Only on a GPU, slots that `write_layer` has written stay written.
+
+    Any thread may call any method; a call waits until those of other threads have ended.
 
     See Also
     --------
@@ -131,14 +136,28 @@ class PagedKVCache:
         self.key_caches, self.value_caches = (
             [storage(shape, storage_type, self.target) for _ in range(num_layers)] for shape in shapes
         )
-        self._swapped: dict[Hashable, list[tuple[Any, Any]]] = {}
+        # Keys and values by layer, and what the allocator holds of the sequence, to tell a later one of the same id.
+        self._swapped: dict[Hashable, tuple[list[tuple[Any, Any]], SequenceState]] = {}
         # Sequences with reserved, uncommitted tokens: the prefix cache must not offer their blocks.
         self._unwritten: set[Hashable] = set()
-        self._watch = None
-        if debug:
-            caches = (*self.key_caches, *self.value_caches)
-            views = [np.moveaxis(cache, layouts.TOKEN_AXES[layout], 1) for cache in caches]
-            self._watch = CacheWatch(self.allocator, *views)
+        self._watch = self._new_watch() if debug else None
+
+    def _new_watch(self) -> CacheWatch:
+        axis = layouts.TOKEN_AXES[self.layout]
+        caches = (*self.key_caches, *self.value_caches)
+        return CacheWatch(self.allocator, *(np.moveaxis(cache, axis, 1) for cache in caches))
+
+    # A copy has arrays of its own, and so a watch of its own.
+
+    def __getstate__(self) -> dict[str, Any]:
+        watched = None if self._watch is None else self._watch.state()
+        return {**self.__dict__, "_watch": watched}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if state["_watch"] is not None:
+            self._watch = self._new_watch()
+            self._watch.restore(state["_watch"])
 
     def __repr__(self) -> str:
         pool, (_, value) = self.allocator, self._layer(0)[:2]
@@ -176,6 +195,7 @@ class PagedKVCache:
         """Number of attention layers."""
         return len(self.key_caches)
 
+    @transaction
     def add(
         self,
         seq_id: Hashable,
@@ -224,13 +244,14 @@ class PagedKVCache:
         >>> cache.add("a", kv, kv, range(9)), cache.add("b", kv, kv, range(9))    # b shares two full blocks with a
         (0, 8)
         """
-        keys, values = self._by_layer("key", key), self._by_layer("value", value)
-        tokens = self._check_tokens(keys, values, token_ids)
+        layers = self._by_layer(key, value)
+        tokens = self._check_tokens(layers, token_ids)
         allocation = self.allocator.add(seq_id, tokens, salt=salt)
         found = allocation.num_cached_tokens
-        self._write(seq_id, allocation, [(k[found:], v[found:]) for k, v in zip(keys, values, strict=True)])
+        self._write(seq_id, allocation, [(keys[found:], values[found:]) for keys, values in layers])
         return found
 
+    @transaction
     def append(
         self, seq_id: Hashable, key: ArrayLike, value: ArrayLike, token_ids: TokenIds | None = None
     ) -> None:
@@ -253,10 +274,11 @@ class PagedKVCache:
         TypeError, ValueError
             There are no tokens, the keys or values have the wrong shape or dtype, or the token ids do not match.
         """
-        keys, values = self._by_layer("key", key), self._by_layer("value", value)
-        tokens = self._check_tokens(keys, values, token_ids)
-        self._write(seq_id, self.allocator.append(seq_id, tokens), list(zip(keys, values, strict=True)))
+        layers = self._by_layer(key, value)
+        tokens = self._check_tokens(layers, token_ids)
+        self._write(seq_id, self.allocator.append(seq_id, tokens), layers)
 
+    @transaction
     def reserve(self, seq_id: Hashable, tokens: int | TokenIds, *, salt: Hashable = None) -> Allocation:
         """Make room for tokens whose keys and values a model computes layer by layer.
 
@@ -302,10 +324,13 @@ class PagedKVCache:
         pool = self.allocator
         is_new = seq_id not in pool and not pool.is_swapped(seq_id)
         allocation = pool.add(seq_id, tokens, salt=salt) if is_new else pool.append(seq_id, tokens)
-        self._unwritten.add(seq_id)
+        if seq_id not in self._unwritten:
+            self._undo.append((self._unwritten.discard, seq_id))
+            self._unwritten.add(seq_id)
         self._copy(allocation)
         return allocation
 
+    @transaction
     def write_layer(self, layer: int, key: ArrayLike, value: ArrayLike, slots: IntegersLike) -> None:
         """Write keys and values of tokens in one layer.
 
@@ -322,13 +347,18 @@ class PagedKVCache:
         TypeError, ValueError
             The layer does not exist, or a dtype, shape or slot is invalid; nothing was written.
         """
-        ops.write_kv(key, value, *self._stored(layer), slots, layout=self.layout, target=self.target)
+        arguments = ops.copies.checked_write(key, value, *self._stored(layer), slots, self.layout)
+        if self.target != "cuda":
+            self._log_blocks(on_host(arguments[-1], "slots") // self.allocator.block_size, [layer])
+        launches.write(*arguments, self.target)
 
+    @transaction
     def commit(self, seq_id: Hashable) -> None:
         """Mark the reserved tokens of a sequence as written in all layers; see `BlockAllocator.commit`."""
         self.allocator.commit(seq_id)
-        self._unwritten.discard(seq_id)
+        self._forget_unwritten(seq_id)
 
+    @transaction
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares all blocks of another.
 
@@ -341,8 +371,10 @@ class PagedKVCache:
         """
         self.allocator.fork(parent_id, child_id)
         if parent_id in self._unwritten:
+            self._undo.append((self._unwritten.discard, child_id))
             self._unwritten.add(child_id)
 
+    @transaction
     def free(self, seq_id: Hashable) -> None:
         """End a sequence, swapped out or not, and free the blocks that no other sequence shares.
 
@@ -352,9 +384,10 @@ class PagedKVCache:
             No sequence has this id; nothing was changed.
         """
         self.allocator.free(seq_id)
-        self._swapped.pop(seq_id, None)
-        self._unwritten.discard(seq_id)
+        self._forget_swapped(seq_id)
+        self._forget_unwritten(seq_id)
 
+    @transaction
     def preempt(self, seq_id: Hashable) -> None:
         """Free a sequence that the caller will add and compute again; see `BlockAllocator.preempt`.
 
@@ -364,8 +397,9 @@ class PagedKVCache:
             Nothing was changed.
         """
         self.allocator.preempt(seq_id)
-        self._unwritten.discard(seq_id)
+        self._forget_unwritten(seq_id)
 
+    @transaction
     def swap_out(self, seq_id: Hashable) -> None:
         """Move the keys and values of a sequence to host memory; see `BlockAllocator.swap_out`.
 
@@ -376,10 +410,13 @@ class PagedKVCache:
         UnknownSequenceError, SwappedSequenceError
             Nothing was changed.
         """
-        kept = [tuple(map(to_host, self.gather(seq_id, layer=layer))) for layer in range(self.num_layers)]
+        gathered = [self.gather(seq_id, layer=layer) for layer in range(self.num_layers)]
+        kept = [(to_host(key), to_host(value)) for key, value in gathered]
         self.allocator.swap_out(seq_id)
-        self._swapped[seq_id] = kept
+        self._undo.append((self._swapped.pop, seq_id, None))
+        self._swapped[seq_id] = kept, self.allocator._swapped[seq_id]
 
+    @transaction
     def swap_in(self, seq_id: Hashable) -> None:
         """Bring a sequence back from host memory; see `BlockAllocator.swap_in`.
 
@@ -392,7 +429,8 @@ class PagedKVCache:
         ValueError
             The sequence is in the pool, or its allocator swapped it out without this cache.
         """
-        if self.allocator.is_swapped(seq_id) and seq_id not in self._swapped:
+        kept, sequence = self._swapped.get(seq_id, ([], None))
+        if self.allocator.is_swapped(seq_id) and sequence is not self.allocator._swapped[seq_id]:
             raise ValueError(
                 f"seq_id must be swapped out by this cache, not by its allocator alone, got seq_id={seq_id!r}"
             )
@@ -403,10 +441,10 @@ class PagedKVCache:
         def last(part: Any) -> Any:
             return beside(part[len(part) - count :], like=self.key_cache)
 
-        self._write(
-            seq_id, allocation, [(last(key), last(value)) for key, value in self._swapped.pop(seq_id)]
-        )
+        self._write(seq_id, allocation, [(last(key), last(value)) for key, value in kept])
+        self._forget_swapped(seq_id)
 
+    @transaction
     def release(self, seq_id: Hashable, window: int) -> int:
         """Release the blocks that slid out of a window; see `BlockAllocator.release`.
 
@@ -422,6 +460,7 @@ class PagedKVCache:
         """
         return self.allocator.release(seq_id, window)
 
+    @alone
     def gather(self, seq_id: Hashable, *, layer: int = 0) -> tuple[Any, Any]:
         """Return the keys and values of a sequence's tokens in a layer, without released tokens.
 
@@ -437,6 +476,7 @@ class PagedKVCache:
         blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
         return ops.gather_kv(*self._stored(layer), blocks, count, layout=self.layout, target=self.target)
 
+    @alone
     def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:
         """Return the block tables of sequences as one array, int32[num_seqs, max_blocks].
 
@@ -448,6 +488,7 @@ class PagedKVCache:
         """
         return padded([self.allocator.block_table(seq_id) for seq_id in _ids(seq_ids)])
 
+    @alone
     def attend(
         self,
         seq_ids: Sequence[Hashable],
@@ -510,35 +551,89 @@ class PagedKVCache:
     def _layer(self, layer: int) -> adopt.Caches:
         return adopt.caches(*self._stored(layer), self.layout)
 
-    def _by_layer(self, name: str, tokens: ArrayLike) -> list[Any]:
-        """Return the keys or values of each layer; with a single layer, the layer axis is optional."""
-        array = as_array(tokens, name)
-        if self.num_layers == 1 and getattr(array, "ndim", 3) == 3:
-            return [array]
-        checks.check_layers(name, array, self.num_layers)
-        return [array[layer] for layer in range(self.num_layers)]
+    def _by_layer(self, key: ArrayLike, value: ArrayLike) -> list[tuple[Any, Any]]:
+        """Return the keys and the values of each layer; with a single layer, the layer axis is optional."""
+        layers = []
+        for name, tokens in (("key", key), ("value", value)):
+            array = as_array(tokens, name)
+            if self.num_layers == 1 and getattr(array, "ndim", 3) == 3:
+                layers.append([array])
+            else:
+                checks.check_layers(name, array, self.num_layers)
+                layers.append([array[layer] for layer in range(self.num_layers)])
+        return list(zip(*layers, strict=True))
 
-    def _check_tokens(self, keys: list[Any], values: list[Any], token_ids: TokenIds | None) -> int | TokenIds:
+    def _check_tokens(self, layers: list[tuple[Any, Any]], token_ids: TokenIds | None) -> int | TokenIds:
         """Check the tokens before any block is allocated; return the argument `tokens` of the allocator."""
-        for layer, (k, v) in enumerate(zip(keys, values, strict=True)):
+        for layer, (keys, values) in enumerate(layers):
             caches = self._layer(layer)
-            checks.check_tokens(k, v, caches.key, caches.value)
-        count = int(keys[0].shape[0])
+            checks.check_tokens(keys, values, caches.key, caches.value)
+        count = int(layers[0][0].shape[0])
         checks.check_token_ids(token_ids, count, self.allocator.prefix_caching)
         return count if token_ids is None else token_ids
 
     def _copy(self, allocation: Allocation) -> None:
         if len(allocation.copies):
+            self._log_overwritten(allocation.copies[:, 1])
             for layer in range(self.num_layers):
                 launches.copy(self._layer(layer), allocation.copies, self.target)
 
-    def _write(self, seq_id: Hashable, allocation: Allocation, tokens: list[tuple[Any, Any]]) -> None:
+    def _write(self, seq_id: Hashable, allocation: Allocation, layers: list[tuple[Any, Any]]) -> None:
         """Write keys and values, already adopted and checked, to each layer."""
         self._copy(allocation)
-        for layer, (key, value) in enumerate(tokens):
-            launches.write(key, value, self._layer(layer), allocation.slots, self.target)
+        self._log_overwritten(allocation.slots // self.allocator.block_size)
+        for layer, (keys, values) in enumerate(layers):
+            launches.write(keys, values, self._layer(layer), allocation.slots, self.target)
         if seq_id not in self._unwritten:
             self.allocator.commit(seq_id)
+
+    # Transactions: the log is the allocator's.
+
+    @property
+    def _undo(self) -> UndoLog:
+        return self.allocator._undo
+
+    def _recount(self) -> None:
+        self.allocator._recount()
+
+    def _forget_swapped(self, seq_id: Hashable) -> None:
+        if seq_id in self._swapped:
+            self._undo.append((self._swapped.__setitem__, seq_id, self._swapped[seq_id]))
+            del self._swapped[seq_id]
+
+    def _forget_unwritten(self, seq_id: Hashable) -> None:
+        if seq_id in self._unwritten:
+            self._undo.append((self._unwritten.add, seq_id))
+            self._unwritten.remove(seq_id)
+
+    def _log_overwritten(self, blocks: Any) -> None:
+        """Log what blocks hold that kernels will write to in every layer.
+
+        On a GPU only blocks that were evicted in this transaction: the others hold no token that counts, and a copy to
+        the host makes the GPU wait.
+        """
+        if self.target == "cuda":
+            blocks = blocks[np.isin(blocks, self.allocator._evicted())]
+        self._log_blocks(blocks, range(self.num_layers))
+
+    def _log_blocks(self, blocks: Any, layers: Iterable[int]) -> None:
+        # A slot of -1 is skipped. For a few blocks, a set takes a tenth of the time of np.unique.
+        blocks = np.array(sorted({*blocks.tolist()} - {-1}), np.int64)
+        for layer in layers:
+            for array in self._stored(layer):
+                if isinstance(array, np.ndarray):
+                    self._undo.append((_put_back, array, blocks, array[blocks]))
+                else:
+                    self._undo.extend(
+                        (_put_back, array, block, to_host(array[block])) for block in blocks.tolist()
+                    )
+        if self._watch is not None:
+            self._undo.append((self._watch.restore, self._watch.state()))
+
+
+def _put_back(array: Any, blocks: Any, held: Any) -> None:
+    """Write the former contents of blocks back to them."""
+    array[blocks] = held
 
 
 def _ids(seq_ids: Any) -> list[Hashable]:

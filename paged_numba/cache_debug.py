@@ -50,6 +50,23 @@ class CacheWatch(Observer):
         for cache in caches:
             watch(root_of(cache), self)
 
+    def state(self) -> dict[str, Any]:
+        """Return a copy of what is recorded of the slots and blocks so far."""
+        return {
+            "written": [written.copy() for _, written in self._written.values()],
+            "generations": self._generations,
+            "owners": self._owners,
+            "last_owner": self._last_owner.copy(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state, which may come from a watch on other caches of the same shapes."""
+        for (_, written), before in zip(self._written.values(), state["written"], strict=True):
+            written[...] = before
+        self._generations, self._owners = state["generations"], state["owners"]
+        self._last_owner = state["last_owner"].copy()
+        self._copied = None
+
     # Ownership.
 
     def _update_owners(self) -> None:
@@ -90,6 +107,11 @@ class CacheWatch(Observer):
                 self._check_tables(machine, tables, lens)
 
     def end_launch(self, machine: ObservedMachine) -> None:
+        # Where something other than the kernel ended the launch, such as Ctrl-C, a statement may be half done.
+        half_done = machine.ended_by is not None and not issubclass(machine.ended_by, KernelError)
+        if half_done:
+            self._copied = None
+            return
         self._flush()
         if self._raises and self._findings:
             raise KernelError(

@@ -50,9 +50,13 @@ class OutOfBlocksError(PagedNumbaError, MemoryError):
     """
 
     def __init__(self, needed: int, free: int, why: str) -> None:
-        super().__init__(f"{why} needs {needed} blocks, {free} are free")
+        # All arguments, so that copies and pickles can be made from them.
+        super().__init__(needed, free, why)
         self.needed = needed
         self.free = free
+
+    def __str__(self) -> str:
+        return f"{self.args[2]} needs {self.needed} blocks, {self.free} are free"
 
 
 class UnknownSequenceError(PagedNumbaError, LookupError):

@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
+import textwrap
+from numbers import Integral
 from typing import Any
-
-import numpy as np
 
 from .errors import TargetNameError, TargetUnavailableError
 
@@ -45,7 +46,7 @@ def resolve(target: str = "auto") -> str:
     'lockstep'
     """
     asked, source = target, "target"
-    if target == "auto" and os.environ.get(ENVIRONMENT):
+    if isinstance(target, str) and target == "auto" and os.environ.get(ENVIRONMENT):
         asked, source = os.environ[ENVIRONMENT], ENVIRONMENT
     if not isinstance(asked, str) or asked not in TARGETS:
         raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
@@ -61,7 +62,7 @@ def resolve(target: str = "auto") -> str:
         raise TargetUnavailableError(
             "the cudasim target must be chosen before Numba is imported: set NUMBA_ENABLE_CUDASIM=1"
         )
-    return asked
+    return str(asked)  # a plain one, whatever subclass of str was asked for
 
 
 def simulator_enabled() -> bool:
@@ -70,24 +71,46 @@ def simulator_enabled() -> bool:
 
 
 @functools.cache
+def numba_cuda_failure() -> str | None:
+    """Return why ``numba.cuda``, in which the kernels are written, cannot be imported, or None if it can."""
+    return import_failure("numba.cuda")
+
+
+def import_failure(module: str) -> str | None:
+    """Import a module; return why that fails, or None if it succeeds."""
+    try:
+        importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a broken installation can raise anything, even SystemExit
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return textwrap.shorten(what, 200, placeholder=" ...")
+    return None
+
+
+@functools.cache
 def cuda_unavailable_reason() -> str | None:
     """Return why no GPU can be used, or None if a GPU can be used."""
     if simulator_enabled():
         return "NUMBA_ENABLE_CUDASIM is set, so Numba simulates CUDA in this process"
-    try:
-        from numba import cuda
-    except ImportError as error:
-        return f"numba.cuda cannot be imported ({error})"
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed"
+    failure = numba_cuda_failure()
+    if failure is not None:
+        return f"numba.cuda cannot be imported ({failure})"
+    from numba import cuda
+
     try:
         if not cuda.is_available():
             return "no CUDA driver or no GPU was found"
         device = cuda.get_current_device()
-        # If numba-cuda is too old for NumPy, its compiler fails to load, but only at the first launch: load it now.
+        # What a numba-cuda that is too old for NumPy or for float8 lacks, the first launch would miss: load it now.
+        from numba.cuda._internal import cuda_fp8  # noqa: F401
         from numba.cuda.descriptor import cuda_target
 
         cuda_target.typing_context.refresh()
     except Exception as error:
-        return f"numba.cuda fails to start with NumPy {np.__version__} ({type(error).__name__}: {error})"
+        return f"numba.cuda fails to start ({type(error).__name__}: {error}); paged-numba doctor shows the versions"
     if not tuple(device.compute_capability) >= (5, 0):
         return f"the GPU must have compute capability 5.0 or higher, got {device.compute_capability}"
     return None
@@ -103,7 +126,7 @@ def launch(
     kernel : callable
         A function decorated with ``numba.cuda.jit``.
     blocks_per_grid, threads_per_block : int or tuple of int
-        The launch configuration. A grid without thread blocks runs nothing.
+        The launch configuration. A grid without thread blocks, with a 0 among its sizes, runs nothing.
     *args
         The kernel's arguments. Convert the arrays of libraries other than NumPy and Numba with
         `paged_numba.arrays.as_array`.
@@ -114,6 +137,8 @@ def launch(
     ------
     TargetNameError, TargetUnavailableError
         See `resolve`.
+    LaunchError
+        The grid has a 0 among its sizes, and its other sizes or the thread block are invalid.
     KernelError
         The kernel made an error on lockstep; see `paged_numba.lockstep.launch`.
 
@@ -133,7 +158,7 @@ def launch(
     chosen = resolve(target)
     # The kernels that `paged_numba.kernels` exports would choose a target themselves.
     kernel = getattr(kernel, "numba_kernel", kernel)
-    if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
+    if _is_empty(blocks_per_grid, threads_per_block):
         return
     if chosen == "lockstep":
         from . import lockstep
@@ -150,8 +175,31 @@ def launch(
         kernel[blocks_per_grid, threads_per_block](*args)
 
 
+def _is_empty(blocks_per_grid: Any, threads_per_block: Any) -> bool:
+    """Tell whether a grid has no thread blocks; its other sizes and the thread block must be valid all the same."""
+    sizes = blocks_per_grid if isinstance(blocks_per_grid, (tuple, list)) else (blocks_per_grid,)
+    zeros = [_is_zero(size) for size in sizes]
+    if not any(zeros):
+        return False
+    from .lockstep.launch import configuration
+
+    configuration(
+        tuple(1 if zero else size for zero, size in zip(zeros, sizes, strict=True)), threads_per_block
+    )
+    return True
+
+
+def _is_zero(size: Any) -> bool:
+    # A duration of NumPy is an Integral in name only.
+    return (
+        isinstance(size, Integral) and hasattr(size, "__index__") and not isinstance(size, bool) and size == 0
+    )
+
+
 def _contiguous(array: Any) -> Any:
     """Return a strided NumPy array as a contiguous copy, since Numba copies only contiguous arrays to the GPU."""
+    import numpy as np
+
     if not isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
         return array
     return np.ascontiguousarray(array)
@@ -160,13 +208,12 @@ def _contiguous(array: Any) -> Any:
 @functools.cache
 def _register_float8() -> None:
     """Register ml_dtypes.float8_e4m3fn with Numba as CUDA's fp8_e4m3; Numba already does this for bfloat16."""
-    try:
-        import ml_dtypes
-        from numba.cuda._internal.cuda_fp8 import fp8_e4m3
-        from numba.cuda.np.numpy_support import FROM_DTYPE
-        from numba.cuda.typing.asnumbatype import as_numba_type
-    except ImportError:  # an older numba-cuda, whose own error names the unknown dtype
-        return
+    import ml_dtypes
+    import numpy as np
+    from numba.cuda._internal.cuda_fp8 import fp8_e4m3
+    from numba.cuda.np.numpy_support import FROM_DTYPE
+    from numba.cuda.typing.asnumbatype import as_numba_type
+
     FROM_DTYPE.setdefault(np.dtype(ml_dtypes.float8_e4m3fn), as_numba_type(fp8_e4m3))
 
 

@@ -28,6 +28,7 @@ import operator
 import re
 import reprlib
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -288,9 +289,9 @@ def _csv_format(path: Path, line: int, header: list[str]) -> CsvFormat:
         _refuse(path, line, f"a trace must be {FORMATS}", _shown.repr(header))
     if line > 1:
         _refuse(path, 1, "the header of a CSV trace must be its first line", "a blank line")
-    for name in header:
-        if header.count(name) > 1:
-            _refuse(path, line, "columns must have different names", f"{header.count(name)} named {name!r}")
+    name, count = Counter(header).most_common(1)[0]
+    if count > 1:
+        _refuse(path, line, "columns must have different names", f"{count} named {_shown.repr(name)}")
     return form
 
 

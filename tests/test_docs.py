@@ -5,6 +5,7 @@ import builtins
 import cmath
 import importlib
 import math
+import os
 import re
 import runpy
 import shlex
@@ -67,7 +68,7 @@ def test_example_prints_what_stands_there(code, printed, tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={"PATH": "", "PYTHONPATH": str(ROOT), "PAGED_NUMBA_TARGET": "lockstep"},
+        env={**os.environ, "PATH": "", "PYTHONPATH": str(ROOT), "PAGED_NUMBA_TARGET": "lockstep"},
         check=False,
     )
     assert done.returncode == 0, done.stderr

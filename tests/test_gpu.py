@@ -25,6 +25,22 @@ SHAPES = [
 ]
 
 
+def test_large_scores_lose_no_digit():
+    # 300 equal scores of 1e6: the output is the mean of the values.
+    rng = np.random.default_rng(0)
+    keys = np.full((20, 16, 2, 64), 1e6 / 64, np.float32)
+    values = rng.standard_normal(keys.shape).astype(np.float32)
+    query, tables = np.ones((1, 8, 64), np.float32), rng.permutation(20).astype(np.int32)[None]
+    dense = [cache[tables[0]].reshape(-1, 2, 64)[:300] for cache in (keys, values)]
+    expected, expected_lse = pn.reference.attention(query, *dense, scale=1.0, return_lse=True)
+    for algorithm in ("naive", "warp", "block", "tile", "split", "cascade", "auto"):
+        out, lse = pn.paged_attention(
+            query, keys, values, tables, [300], scale=1.0, algorithm=algorithm, return_lse=True, target="cuda"
+        )
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5, err_msg=algorithm)
+        np.testing.assert_allclose(lse, expected_lse, rtol=1e-6, err_msg=algorithm)
+
+
 def decode_inputs(num_seqs, num_q_heads, num_kv_heads, head_dim, block_size, seed=0):
     """Return query, caches, tables and lengths; slots that no sequence owns hold NaN."""
     rng = np.random.default_rng(seed)
@@ -299,3 +315,29 @@ def test_device_arrays_are_used_without_a_copy():
     assert hasattr(out, "__cuda_array_interface__")
     expected = pn.paged_attention(*inputs, target="lockstep")
     np.testing.assert_allclose(out.copy_to_host(), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_failed_append_puts_evicted_blocks_back():
+    """A copy-on-write and an append that evict blocks of the prefix cache, ended by an error after the launches."""
+    kv = np.arange(7 * 1 * 2, dtype=np.float32).reshape(7, 1, 2)
+    cache = pn.PagedKVCache(4, 2, 1, 2, prefix_caching=True, target="cuda")
+    cache.add("idle", kv, -kv, range(7))
+    cache.free("idle")
+    cache.add("a", kv[:1], kv[:1], [100])
+    cache.fork("a", "b")
+
+    def fail(seq_id):
+        raise KeyboardInterrupt
+
+    cache.allocator.commit = fail
+    with pytest.raises(KeyboardInterrupt):
+        cache.append("b", kv[:3], kv[:3], [1, 2, 3])
+    del cache.allocator.commit
+    cache.allocator.check()
+    assert cache.allocator.block_table("b").tolist() == cache.allocator.block_table("a").tolist()
+    for name in "ab":
+        cache.free(name)
+    assert cache.add("again", kv, kv, range(7)) == 6
+    keys, values = (part.copy_to_host() for part in cache.gather("again"))
+    np.testing.assert_array_equal(keys[:6], kv[:6])
+    np.testing.assert_array_equal(values[:6], -kv[:6])

@@ -8,15 +8,15 @@ PagedAttention", SOSP 2023.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from html import escape
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import fraction, hashable, integer, not_negative, positive, truth
-from ..draw.block_tables import BlockTables
+from ..arguments import fraction, hashable, not_negative, positive, truth
+from ..draw.block_tables import small_picture
 from ..draw.text import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
 from . import invariants
@@ -24,11 +24,9 @@ from .allocation import Allocation, AllocatorStats
 from .block_pool import BlockPool, check_pool_size
 from .block_table import slots_of
 from .prefix_cache import NONE, ROOT, PrefixCache
-from .sequence import SequenceState
-from .token_ids import TokenIds, as_bytes, split
-
-DRAWN_BLOCKS, DRAWN_SEQUENCES, DRAWN_TABLE_BLOCKS = 256, 16, 32
-"""A notebook draws a pool only up to this many blocks, sequences, and blocks of a sequence."""
+from .sequence import SequenceState, enter_again
+from .token_ids import TokenIds, count_and_ids, split
+from .transactions import UndoLog, alone, transaction
 
 _NO_COPIES = np.empty((0, 2), np.int64)
 
@@ -70,6 +68,9 @@ class BlockAllocator:
     ``len(pool)`` is the number of sequences, iteration gives their ids, and ``seq_id in pool`` tells whether a
     sequence is in the pool; sequences that are swapped out do not count.
 
+    A method that raises has changed nothing, whatever it raises, be it a MemoryError or Ctrl-C. Any thread may call any
+    method; a call that changes the pool waits until those of other threads have ended.
+
     The time of a call is proportional to the number of blocks that it touches. It does not depend on the size of the
     pool nor, for `append`, on the length of the sequence; `stats` takes constant time. A block takes 8 bytes of memory,
     or about 15 if it is in a block table; with the prefix cache 21, or about 300 if it holds a prefix of 16 tokens (8
@@ -102,13 +103,15 @@ class BlockAllocator:
         self.num_blocks = positive("num_blocks", num_blocks)
         self.block_size = positive("block_size", block_size)
         check_pool_size(self.num_blocks, self.block_size)
-        self._prefixes = PrefixCache(self.num_blocks) if truth("prefix_caching", prefix_caching) else None
-        self._pool = BlockPool(self.num_blocks, self._prefixes)
+        self._undo = UndoLog()
+        caching = truth("prefix_caching", prefix_caching)
+        self._prefixes = PrefixCache(self.num_blocks, self._undo) if caching else None
+        self._pool = BlockPool(self.num_blocks, self._prefixes, self._undo)
         # Rounded first: 0.29 * 100 is a little below 29 in binary.
         self._reserve = int(round(watermark * self.num_blocks, 9))
         self._sequences: dict[Hashable, SequenceState] = {}
         self._swapped: dict[Hashable, SequenceState] = {}
-        self._num_recomputes = self._num_swaps = 0
+        self._num_entered = self._num_recomputes = self._num_swaps = 0
         self._num_tokens = self._num_empty_slots = self._num_queried = self._num_hit = 0
 
     def __repr__(self) -> str:
@@ -123,11 +126,9 @@ class BlockAllocator:
 
     def _repr_html_(self) -> str | None:
         """Return the repr and a picture of the block tables; None if the picture would be too large."""
-        if self.num_blocks > DRAWN_BLOCKS or len(self) > DRAWN_SEQUENCES:
-            return None
-        if any(len(sequence.table) > DRAWN_TABLE_BLOCKS for sequence in self._sequences.values()):
-            return None
-        return f"<div><code>{escape(repr(self))}</code><br/>{BlockTables.of(self).svg()}</div>"
+        return (
+            picture := small_picture(self)
+        ) and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
 
     # Queries.
 
@@ -347,7 +348,7 @@ class BlockAllocator:
         >>> [pool.ref_count(block) for block in range(4)]
         [2, 2, 0, 0]
         """
-        return self._pool.refs[self._checked_block(block)]
+        return self._pool.refs[self._pool.checked(block)]
 
     def is_cached(self, block: SupportsIndex) -> bool:
         """Tell whether a block is in the prefix cache; False without a prefix cache.
@@ -372,7 +373,7 @@ class BlockAllocator:
         >>> pool.is_cached(0), pool.is_cached(1)    # block 1 is part-filled
         (True, False)
         """
-        block = self._checked_block(block)
+        block = self._pool.checked(block)
         return self._prefixes is not None and block in self._prefixes
 
     def generation(self, block: SupportsIndex) -> int:
@@ -399,8 +400,9 @@ class BlockAllocator:
         >>> pool.generation(0)
         2
         """
-        return self._pool.generations[self._checked_block(block)]
+        return self._pool.generations[self._pool.checked(block)]
 
+    @alone
     def stats(self) -> AllocatorStats:
         """Return the counts of the pool as they are now; takes constant time.
 
@@ -438,6 +440,7 @@ class BlockAllocator:
             num_swap_preemptions=self._num_swaps,
         )
 
+    @alone
     def check(self) -> None:
         """Verify every invariant and count; takes time proportional to the pool and all block tables.
 
@@ -464,8 +467,9 @@ class BlockAllocator:
         )
         invariants.check_pool(self._pool, self._prefixes, held)
         if self._prefixes is not None:
-            invariants.check_prefixes(self._prefixes, [s.node for s in sequences.values() if s.node != NONE])
+            invariants.check_prefixes(self._prefixes, [sequence.node for sequence in sequences.values()])
 
+    @alone
     def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
         """Tell whether `add` would find enough free blocks for a sequence.
 
@@ -490,12 +494,13 @@ class BlockAllocator:
         >>> pool.can_allocate(64), pool.can_allocate(65)
         (True, False)
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching)
         hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
-    # Changes. Each method checks everything that can fail before it changes anything.
+    # Changes. Each method logs how to take a step back before the step; see `transactions`.
 
+    @transaction
     def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         """Start a sequence with its first tokens.
 
@@ -544,7 +549,7 @@ class BlockAllocator:
         >>> pool.block_table("a").tolist(), pool.block_table("b").tolist()
         ([0, 1], [0, 2])
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching)
         hashable("salt", salt)
         self._require_new(seq_id)
         unwritten, part = split(ids, self.block_size)
@@ -552,7 +557,8 @@ class BlockAllocator:
         new = self._blocks_for(count) - len(hits)
         self._require_free("add", count, new, self._pool.num_free_beside(hits), self._reserve)
         # Hold the hits before taking other blocks, which may evict prefixes.
-        self._pool.hold(hits)
+        if hits:
+            self._pool.hold(hits)
         table = array("i", hits)
         table.extend(self._pool.take(new))
         self._enter(seq_id, SequenceState(table, count, salt, node, unwritten[len(hits) :], part))
@@ -560,10 +566,11 @@ class BlockAllocator:
         self._num_empty_slots += -count % self.block_size
         if self._prefixes is not None:
             self._prefixes.use(node)
-            self._num_queried += count
-            self._num_hit += cached
+            self._count("_num_queried", count)
+            self._count("_num_hit", cached)
         return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, count), cached)
 
+    @transaction
     def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         """Grow a sequence; if its last block is part-filled and shared, replace it by a copy first.
 
@@ -606,32 +613,35 @@ class BlockAllocator:
         >>> allocation.copies.tolist(), allocation.slots.tolist()    # slot 34 = block 2 * 16 + offset 2
         ([[1, 2]], [34])
         """
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self._prefixes is not None)
         if count == 0:
             raise ValueError(f"tokens must be positive, got tokens={tokens!r}")
         sequence = self._sequence(seq_id)
-        table, start = sequence.table, sequence.length
-        stop = start + count
+        table, start, stop = sequence.table, sequence.length, sequence.length + count
         copied = start % self.block_size != 0 and self._pool.refs[table[-1]] > 1
         new = self._blocks_for(stop) - len(table)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
+        self._undo.append((sequence.shorten, len(table), start, len(sequence.unwritten), sequence.part))
+        taken: Sequence[int] = self._pool.take(new + copied) if new or copied else ()
         if copied:
-            source = table[-1:]
-            table[-1:] = self._pool.take(1)
-            self._pool.drop(source)
-            copies = np.array([(source[0], table[-1])], np.int64)
+            source = table[-1]
+            self._undo.append((table.__setitem__, len(table) - 1, source))
+            table[-1] = taken[0]
+            self._pool.drop([source])
+            copies = np.array([(source, taken[0])], np.int64)
         else:
             # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
             self._num_empty_slots -= -start % self.block_size
         if new:
-            table.extend(self._pool.take(new))
+            table.extend(taken[copied:])
         sequence.length = stop
         self._num_tokens += count
         self._num_empty_slots += -stop % self.block_size
         sequence.extend(ids, self.block_size)
         return Allocation(copies, slots_of(table, self.block_size, start, stop))
 
+    @transaction
     def commit(self, seq_id: Hashable) -> None:
         """Record that all tokens of a sequence are written: from now on `add` may find its full blocks.
 
@@ -669,8 +679,9 @@ class BlockAllocator:
         self._pool.reclaim(replaced)
         self._prefixes.use(node)
         self._prefixes.drop(sequence.node)
-        sequence.node, sequence.unwritten = node, []
+        self._continue_from(sequence, node, [], sequence.part)
 
+    @transaction
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares every block of another.
 
@@ -704,6 +715,7 @@ class BlockAllocator:
             self._prefixes.use(child.node)
         self._enter(child_id, child)
 
+    @transaction
     def free(self, seq_id: Hashable) -> None:
         """End a sequence, which may be swapped out; blocks that no other sequence holds are free again.
 
@@ -729,10 +741,12 @@ class BlockAllocator:
         BlockAllocator(4 blocks of 16 tokens, 1 sequence, 2 free)
         """
         if self.is_swapped(seq_id):
+            self._undo.append((self._swapped.__setitem__, seq_id, self._swapped[seq_id]))
             del self._swapped[seq_id]
         else:
             self._leave(seq_id)
 
+    @transaction
     def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
         """Release the blocks that neither the last token nor any later one sees through a sliding window.
 
@@ -780,10 +794,15 @@ class BlockAllocator:
         [-1, 1, 2]
         """
         sequence = self._sequence(seq_id)
-        released = sequence.release(max(0, sequence.length - positive("window", window)) // self.block_size)
+        first = sequence.num_released
+        beyond = max(0, sequence.length - positive("window", window)) // self.block_size
+        released = sequence.table[first:beyond]
+        self._undo.append((sequence.hold_again, first, released))
+        sequence.release(beyond)
         self._pool.drop(released)
         return len(released)
 
+    @transaction
     def preempt(self, seq_id: Hashable) -> None:
         """Free a sequence to make room; the caller adds it again later and computes its tokens again.
 
@@ -811,8 +830,9 @@ class BlockAllocator:
         (4, 1)
         """
         self._leave(seq_id)
-        self._num_recomputes += 1
+        self._count("_num_recomputes")
 
+    @transaction
     def swap_out(self, seq_id: Hashable) -> None:
         """Free the blocks of a sequence whose tokens the caller has copied to host memory.
 
@@ -843,10 +863,12 @@ class BlockAllocator:
         ids = [] if self._prefixes is None else self._prefixes.ids(self._sequence(seq_id).node)
         sequence = self._leave(seq_id)
         if sequence.node != NONE:
-            sequence.node, sequence.unwritten = ROOT, ids + sequence.unwritten
+            self._continue_from(sequence, ROOT, ids + sequence.unwritten, sequence.part)
+        self._undo.append((self._swapped.pop, seq_id, None))
         self._swapped[seq_id] = sequence
-        self._num_swaps += 1
+        self._count("_num_swaps")
 
+    @transaction
     def swap_in(self, seq_id: Hashable) -> Allocation:
         """Give blocks to a sequence that was swapped out.
 
@@ -897,16 +919,20 @@ class BlockAllocator:
             # Before taking blocks: that may evict blocks found for released places, which no sequence holds.
             self._prefixes.use(node)
         self._pool.hold(hits)
-        sequence.table[sequence.num_released :] = array("i", hits) + self._pool.take(new)
-        sequence.node = node
-        del sequence.unwritten[: len(found)], self._swapped[seq_id]
-        self._num_empty_slots += -sequence.length % self.block_size
+        table = sequence.table[: sequence.num_released] + array("i", hits) + self._pool.take(new)
+        self._undo.append((setattr, sequence, "table", sequence.table))
+        sequence.table = table
+        self._continue_from(sequence, node, sequence.unwritten[len(found) :], sequence.part)
+        self._undo.append((self._swapped.__setitem__, seq_id, sequence))
+        del self._swapped[seq_id]
         self._enter(seq_id, sequence)
+        self._num_empty_slots += -sequence.length % self.block_size
         cached = kept * self.block_size
         return Allocation(
             _NO_COPIES, slots_of(sequence.table, self.block_size, cached, sequence.length), cached
         )
 
+    @transaction
     def reset_prefix_cache(self) -> None:
         """Forget all prefixes.
 
@@ -929,7 +955,7 @@ class BlockAllocator:
         if self._prefixes is not None:
             self._pool.reclaim(self._prefixes.clear())
             for sequence in (*self._sequences.values(), *self._swapped.values()):
-                sequence.hide()
+                self._continue_from(sequence, NONE, [], b"")
 
     # Helpers.
 
@@ -945,12 +971,16 @@ class BlockAllocator:
 
     def _enter(self, seq_id: Hashable, sequence: SequenceState) -> None:
         """Add a sequence to the pool."""
+        self._undo.append((self._sequences.pop, seq_id, None))
+        sequence.number = self._num_entered
+        self._num_entered += 1
         self._sequences[seq_id] = sequence
         self._num_tokens += sequence.length
 
     def _leave(self, seq_id: Hashable) -> SequenceState:
         """Remove a sequence from the pool, free its blocks, and return it."""
         sequence = self._sequence(seq_id)
+        self._undo.append((enter_again, self._sequences, seq_id, sequence))
         del self._sequences[seq_id]
         self._num_tokens -= sequence.length
         if sequence.table and self._pool.refs[sequence.table[-1]] == 1:
@@ -962,6 +992,32 @@ class BlockAllocator:
                 self._prefixes.renew(sequence.node)
             self._prefixes.drop(sequence.node)
         return sequence
+
+    def _count(self, name: str, by: int = 1) -> None:
+        """Increase a count that cannot be derived from the sequences."""
+        self._undo.append((setattr, self, name, getattr(self, name)))
+        setattr(self, name, getattr(self, name) + by)
+
+    def _continue_from(self, sequence: SequenceState, node: int, unwritten: list[bytes], part: bytes) -> None:
+        self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
+        sequence.continue_from(node, unwritten, part)
+
+    # What takes the changes back.
+
+    def _recount(self) -> None:
+        """Derive from the sequences what can be derived: it needs no log."""
+        sequences = self._sequences
+        self._pool.recount(invariants.check_sequences(sequences, self.num_blocks, self.block_size))
+        self._num_tokens = sum(sequence.length for sequence in sequences.values())
+        self._num_empty_slots = invariants.count_empty_slots(sequences, self.block_size)
+        if self._prefixes is not None:
+            self._prefixes.recount(sequence.node for sequence in sequences.values())
+
+    def _evicted(self) -> list[int]:
+        """Return the blocks that the running transaction has evicted from the prefix cache."""
+        return [] if self._prefixes is None else self._prefixes.evicted()
+
+    # Lookups and checks.
 
     def _sequence(self, seq_id: Hashable) -> SequenceState:
         try:
@@ -979,25 +1035,3 @@ class BlockAllocator:
         if needed + watermark > free:
             above = f" above a watermark of {watermark} blocks" if watermark else ""
             raise OutOfBlocksError(needed + watermark, free, f"{what} of {tokens} tokens{above}")
-
-    def _checked_block(self, block: SupportsIndex) -> int:
-        block = integer("block", block)
-        if not 0 <= block < self.num_blocks:
-            raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
-        return block
-
-    def _count_and_ids(self, tokens: Any) -> tuple[int, bytes]:
-        """Return the number of tokens, and their packed ids; no ids without a prefix cache."""
-        if isinstance(tokens, (set, frozenset, dict)):
-            raise TypeError(f"tokens must be a count, or token ids in order, got {type(tokens).__name__}")
-        if isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0:
-            count = not_negative("tokens", tokens)
-            if self._prefixes is not None:
-                raise TypeError(
-                    f"tokens must be the token ids with prefix_caching=True, got tokens={tokens!r}"
-                )
-            return count, b""
-        if hasattr(tokens, "__array__"):
-            tokens = np.asarray(tokens)
-        ids = as_bytes(tokens) if self._prefixes is not None or isinstance(tokens, np.ndarray) else b""
-        return len(tokens), b"" if self._prefixes is None else ids

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
 
+from ..arguments import integer
 from .prefix_cache import PrefixCache
+from .transactions import RECOUNT, UndoLog
 
 MAX_BLOCKS = 2**31 - 1
 """Largest number of blocks in a pool: block tables are int32."""
@@ -38,12 +41,13 @@ class BlockPool:
         How many times each block was handed out for new contents.
     """
 
-    def __init__(self, num_blocks: int, prefixes: PrefixCache | None) -> None:
+    def __init__(self, num_blocks: int, prefixes: PrefixCache | None, undo: UndoLog) -> None:
         self.num_blocks = num_blocks
         self.num_shared = 0
         self.refs = array("i", [0]) * num_blocks
         self.generations = array("i", [0]) * num_blocks
         self._prefixes = prefixes
+        self._undo = undo
         # A stack of returned blocks; blocks from `_fresh` on were never handed out.
         self._free = array("i")
         self._fresh = 0
@@ -67,55 +71,86 @@ class BlockPool:
         """Return the free blocks that hold no prefix."""
         return [*self._free, *range(self._fresh, self.num_blocks)]
 
+    def checked(self, block: SupportsIndex) -> int:
+        """Return the number of a block; raise TypeError or ValueError if the pool has no such block."""
+        block = integer("block", block)
+        if not 0 <= block < self.num_blocks:
+            raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
+        return block
+
     def take(self, count: int) -> array[int]:
         """Hand out free blocks, evicting prefixes only if there are too few empty blocks."""
-        free = self._free
-        again = min(count, len(free))
-        blocks = free[len(free) - again :]
-        del free[len(free) - again :]
+        free, fresh = self._free, self._fresh
+        left = max(0, len(free) - count)
+        blocks = free[left:]
         blocks.reverse()
-        fresh = min(count - again, self.num_blocks - self._fresh)
-        blocks.extend(range(self._fresh, self._fresh + fresh))
-        self._fresh += fresh
-        if len(blocks) < count and self._prefixes is not None:
-            blocks.extend(self._prefixes.evict(count - len(blocks)))
+        again = len(blocks)
+        self._undo.append((self._untake, blocks, again, left, fresh))
+        del free[left:]
+        if again < count:
+            self._fresh = min(fresh + count - again, self.num_blocks)
+            blocks.extend(range(fresh, self._fresh))
+            if len(blocks) < count and self._prefixes is not None:
+                blocks.extend(self._prefixes.evict(count - len(blocks)))
         refs, generations = self.refs, self.generations
         for block in blocks:
-            refs[block] = 1
-            generations[block] += 1
+            refs[block], generations[block] = 1, generations[block] + 1
         return blocks
 
     def hold(self, blocks: Iterable[int]) -> None:
         """Increment the reference counts of blocks."""
+        self._undo.append(RECOUNT)
         refs, shared = self.refs, 0
+        idle = []
         for block in blocks:
             count = refs[block]
-            if count == 0 and self._prefixes is not None:
-                self._prefixes.remove_idle(block)
-            shared += count == 1
+            if count == 1:
+                shared += 1
+            elif count == 0:
+                idle.append(block)
             refs[block] = count + 1
         self.num_shared += shared
+        if idle and self._prefixes is not None:
+            self._prefixes.remove_idle(idle)
 
     def drop(self, blocks: Sequence[int]) -> None:
         """Decrement the reference counts of a run of a sequence's blocks; free those that reach 0."""
+        if not blocks:
+            return
         refs, free, prefixes, shared = self.refs, self._free, self._prefixes, 0
-        idle = []
-        findable = prefixes is not None and len(blocks) > 0 and prefixes.is_below_a_block(blocks[0])
+        self._undo.append((self._truncate, len(free)))
+        gone = []
         # The last block first: the next sequence then gets them in the old order.
         for block in reversed(blocks):
             count = refs[block] - 1
             refs[block] = count
             if count == 0:
-                if prefixes is not None and prefixes.keep_or_forget(block, findable):
-                    idle.append(block)
-                else:
-                    free.append(block)
+                gone.append(block)
             elif count == 1:
                 shared += 1
         self.num_shared -= shared
-        if prefixes is not None:
-            prefixes.add_idle(reversed(idle))
+        if gone and prefixes is not None:
+            gone = prefixes.keep(gone, prefixes.is_below_a_block(blocks[0]))
+        free.extend(gone)
 
     def reclaim(self, blocks: Iterable[int]) -> None:
         """Put blocks that no longer hold a prefix back on the list of empty blocks."""
+        self._undo.append((self._truncate, len(self._free)))
         self._free.extend(blocks)
+
+    # What takes the changes back. Reference counts need no log: they are counted anew.
+
+    def recount(self, held: Iterable[int]) -> None:
+        """Set the reference counts to the number of tables that hold each block."""
+        self.refs[:] = array("i", held)
+        self.num_shared = sum(count > 1 for count in self.refs)
+
+    def _untake(self, blocks: array[int], again: int, left: int, fresh: int) -> None:
+        for block in blocks:
+            if self.refs[block]:
+                self.refs[block], self.generations[block] = 0, self.generations[block] - 1
+        self._free[left:] = blocks[:again][::-1]
+        self._fresh = fresh
+
+    def _truncate(self, num_free: int) -> None:
+        del self._free[num_free:]

@@ -20,6 +20,8 @@ from array import array
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+from .transactions import RECOUNT, UndoLog
+
 ROOT = 0
 """Number of the tree's root."""
 
@@ -41,8 +43,9 @@ class PrefixCache:
         Blocks evicted so far.
     """
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, undo: UndoLog) -> None:
         self.num_evictions = 0
+        self._undo = undo
         self._reset(num_blocks)
 
     def _reset(self, num_blocks: int) -> None:
@@ -102,7 +105,11 @@ class PrefixCache:
         replaced : list of int
             Idle blocks that held the same tokens; the cache has forgotten them.
         """
-        replaced = []
+        replaced: list[int] = []
+        placed: list[tuple[int, int, int]] = []
+        left = max(0, len(self._vacant) - len(blocks))
+        vacant = [(node, self._parents[node]) for node in self._vacant[left:]]
+        self._undo.append((self._uninsert, blocks, placed, left, vacant, len(self._keys)))
         found, block_of, node_of, uses, key_of = (
             self._found, self._blocks, self._nodes, self._uses, self._key
         )  # fmt: skip
@@ -110,18 +117,21 @@ class PrefixCache:
             key = key_of(node, ids, salt)
             child = found.get(key)
             if child is None:
-                found[key] = child = self._new_node(key, node)
-                uses[node] += 1
-            if block != NONE and node_of[block] == NONE:
+                child = self._new_node(key, node)
+                found[key], uses[node] = child, uses[node] + 1
+                if block != NONE and node_of[block] == NONE:
+                    block_of[child], node_of[block], uses[child] = block, child, 1
+            elif block != NONE and node_of[block] == NONE:
+                known = block_of[child]
+                placed.append((block, child, known))
                 node_of[block] = child
                 uses[child] += 1
-                known = block_of[child]
                 if known != NONE and not self.is_idle(known):
                     self._twins.setdefault(child, {})[block] = None
                 else:
                     if known != NONE:
-                        self.remove_idle(known)
-                        self._forget(known)
+                        self.remove_idle([known])
+                        self._forget([known])
                         replaced.append(known)
                     block_of[child] = block
             node = child
@@ -139,20 +149,20 @@ class PrefixCache:
     def use(self, node: int) -> None:
         """Increment the uses of a node, for a sequence that continues from it; ignore NONE."""
         if node != NONE:
+            self._undo.append(RECOUNT)
             self._uses[node] += 1
 
     def drop(self, node: int) -> None:
         """Decrement the uses of a node; remove it if they reach 0, and then its parent likewise."""
         if node == NONE:
             return
-        uses = self._uses
-        uses[node] -= 1
-        while not uses[node]:
-            del self._found[self._keys[node]]
-            self._keys[node] = None
-            self._vacant.append(node)
-            node = self._parents[node]
-            uses[node] -= 1
+        if self._uses[node] > 1:
+            self._undo.append(RECOUNT)
+            self._uses[node] -= 1
+            return
+        removed: list[tuple[int, Any]] = []
+        self._undo.append((self._unremove, removed, len(self._vacant)))
+        self._drop(node, removed)
 
     # Idle blocks, in order of eviction: the order in which they were freed, but a chain's tail always before its head.
 
@@ -166,37 +176,63 @@ class PrefixCache:
         parent = NONE if node == NONE else self._parents[node]
         return parent == ROOT or (parent != NONE and self._blocks[parent] != NONE)
 
-    def keep_or_forget(self, block: int, findable: bool) -> bool:
-        """Decide whether a block whose last owner left stays cached, and forget it if not; return the decision.
+    def keep(self, blocks: Sequence[int], findable: bool) -> list[int]:
+        """Keep blocks whose last owner left; forget those that are not worth keeping.
 
         A block is not worth keeping if `find` cannot reach it, or if a twin holds the same tokens.
-        """
-        node = self._nodes[block]
-        if node == NONE:
-            return False
-        if findable and node not in self._twins:
-            return True
-        self._forget(block)
-        return False
 
-    def add_idle(self, blocks: Iterable[int]) -> None:
+        Parameters
+        ----------
+        blocks : sequence of int
+            Blocks of a chain, the last first.
+        findable : bool
+            Whether `find` can reach the chain.
+
+        Returns
+        -------
+        list of int
+            The blocks that hold no prefix now, in the order of `blocks`.
+        """
+        node_of, twins = self._nodes, self._twins
+        idle, others, forgotten = [], [], []
+        for block in blocks:
+            node = node_of[block]
+            if node != NONE and findable and node not in twins:
+                idle.append(block)
+            else:
+                others.append(block)
+                if node != NONE:
+                    forgotten.append(block)
+        if forgotten:
+            self._forget(forgotten)
+        if idle:
+            self.add_idle(idle[::-1])
+        return others
+
+    def add_idle(self, blocks: Sequence[int]) -> None:
         """Add blocks of a chain, head first, to the ring of idle blocks."""
-        nodes, parents, block_of, following = self._nodes, self._parents, self._blocks, self._next
+        nodes, parents, block_of, following, before = (
+            self._nodes, self._parents, self._blocks, self._next, self._before
+        )  # fmt: skip
+        self._undo.append((self._unlink_again, blocks, [before[block] for block in blocks], self.num_idle))
         right = len(nodes)
         for block in blocks:
             head = block_of[parents[nodes[block]]]
             if head != NONE and following[head] != NONE:
                 right = head
-            self._insert(block, right)
+            left = before[right]
+            following[left], before[right], before[block], following[block] = block, block, left, right
             right = block
+        self.num_idle += len(blocks)
 
-    def remove_idle(self, block: int) -> None:
-        """Remove a block from the ring of idle blocks."""
+    def remove_idle(self, blocks: Sequence[int]) -> None:
+        """Remove blocks from the ring of idle blocks."""
         following, before = self._next, self._before
-        left, right = before[block], following[block]
-        following[left], before[right] = right, left
-        following[block] = NONE
-        self.num_idle -= 1
+        self._undo.append((self._link_again, blocks, self.num_idle))
+        for block in blocks:
+            left, right = before[block], following[block]
+            following[left], before[right], following[block] = right, left, NONE
+        self.num_idle -= len(blocks)
 
     def renew(self, node: int) -> None:
         """Mark as most recently used the idle blocks that `find` can reach on the path to a node."""
@@ -208,24 +244,31 @@ class PrefixCache:
             elif self.is_idle(block):
                 idle.append(block)
             node = self._parents[node]
-        for block in idle:
-            self.remove_idle(block)
-            self._insert(block, len(self._nodes))
+        self.remove_idle(idle)
+        self.add_idle(idle[::-1])
 
     def evict(self, count: int) -> list[int]:
         """Evict the least recently used idle blocks, and return them."""
-        end, freed = len(self._nodes), []
+        following = self._next
+        block, blocks = len(self._nodes), []
         for _ in range(count):
-            block = self._next[end]
-            self.remove_idle(block)
-            self._forget(block)
-            freed.append(block)
+            block = following[block]
+            blocks.append(block)
+        self._undo.append((self._unevict, blocks, self.num_evictions))
         self.num_evictions += count
-        return freed
+        self.remove_idle(blocks)
+        self._forget(blocks)
+        return blocks
+
+    def evicted(self) -> list[int]:
+        """Return the blocks that were evicted since the log began."""
+        entries = [entry for entry in self._undo if entry[0] == self._unevict]
+        return [block for _, blocks, _ in entries for block in blocks]
 
     def clear(self) -> list[int]:
         """Forget everything; return the blocks that were idle. No sequence may continue from a node afterwards."""
         idle = self.idle_blocks()
+        self._undo.append((self.__dict__.update, self.__dict__.copy()))
         self._reset(len(self._nodes))
         return idle
 
@@ -255,21 +298,130 @@ class PrefixCache:
         self._uses.append(0)
         return len(self._keys) - 1
 
-    def _insert(self, block: int, right: int) -> None:
-        """Insert a block into the ring of idle blocks, before another."""
-        left = self._before[right]
-        self._next[left] = self._before[right] = block
-        self._before[block], self._next[block] = left, right
-        self.num_idle += 1
+    def _forget(self, blocks: Sequence[int]) -> None:
+        """Forget that blocks hold prefixes; a twin takes a block's place."""
+        node_of, block_of, twins_of = self._nodes, self._blocks, self._twins
+        forgotten: list[tuple[int, int, int, tuple[int, ...]]] = []
+        removed: list[tuple[int, Any]] = []
+        self._undo.append((self._remember, forgotten))
+        self._undo.append((self._unremove, removed, len(self._vacant)))
+        for block in blocks:
+            node = node_of[block]
+            known, twins = block_of[node], twins_of.get(node)
+            if twins is None:
+                forgotten.append((block, node, known, ()))
+                block_of[node] = NONE
+            else:
+                forgotten.append((block, node, known, tuple(twins)))
+                if known == block:
+                    block_of[node] = twins.popitem()[0]
+                else:
+                    del twins[block]
+                if not twins:
+                    del twins_of[node]
+            node_of[block] = NONE
+            self._drop(node, removed)
 
-    def _forget(self, block: int) -> None:
-        node = self._nodes[block]
-        twins = self._twins.get(node, {})
-        if self._blocks[node] == block:
-            self._blocks[node] = twins.popitem()[0] if twins else NONE
-        else:
-            del twins[block]
-        if not twins:
-            self._twins.pop(node, None)
-        self._nodes[block] = NONE
-        self.drop(node)
+    def _drop(self, node: int, removed: list[tuple[int, Any]]) -> None:
+        """Do the work of `drop`, and add the removed nodes and their keys to `removed`."""
+        uses, keys = self._uses, self._keys
+        uses[node] -= 1
+        while not uses[node]:
+            key = keys[node]
+            removed.append((node, key))
+            self._vacant.append(node)
+            del self._found[key]
+            keys[node] = None
+            node = self._parents[node]
+            uses[node] -= 1
+
+    # What takes the changes back. The uses of nodes need no log: they are counted anew.
+
+    def count_uses(self, in_use: Iterable[int]) -> list[int]:
+        """Return how many children, blocks and sequences each node has.
+
+        Parameters
+        ----------
+        in_use : iterable of int
+            Nodes that sequences continue from, one for each sequence; NONE for none.
+        """
+        uses = [0] * len(self._keys)
+        # The root is never removed.
+        uses[ROOT] = 1
+        for node in in_use:
+            if node != NONE:
+                uses[node] += 1
+        for node in self._found.values():
+            uses[self._parents[node]] += 1
+        for node in self._nodes:
+            if node != NONE:
+                uses[node] += 1
+        return uses
+
+    def recount(self, in_use: Iterable[int]) -> None:
+        """Set the uses of all nodes to what `count_uses` returns."""
+        self._uses[:] = array("i", self.count_uses(in_use))
+
+    def _uninsert(
+        self,
+        blocks: Sequence[int],
+        placed: list[tuple[int, int, int]],
+        left: int,
+        vacant: list[tuple[int, int]],
+        num_nodes: int,
+    ) -> None:
+        reused = vacant[len(self._vacant) - left :]
+        new = {*(node for node, _ in reused), *range(num_nodes, len(self._keys))}
+        for node in new:
+            key = self._keys[node]
+            if key is not None and self._found.get(key) == node:
+                del self._found[key]
+        for block in blocks:
+            if block != NONE and self._nodes[block] in new:
+                self._nodes[block] = NONE
+        for block, child, known in reversed(placed):
+            self._nodes[block], self._blocks[child] = NONE, known
+            twins = self._twins.get(child, {})
+            twins.pop(block, None)
+            if not twins:
+                self._twins.pop(child, None)
+        for node, parent in reused:
+            # A removed node may be put back later, below its former parent.
+            self._keys[node], self._blocks[node], self._parents[node] = None, NONE, parent
+        self._vacant[left:] = array("i", (node for node, _ in vacant))
+        for by_node in (self._keys, self._parents, self._blocks, self._uses):
+            del by_node[num_nodes:]
+
+    def _unremove(self, removed: list[tuple[int, Any]], num_vacant: int) -> None:
+        for node, key in removed:
+            self._keys[node] = key
+            self._found[key] = node
+        del self._vacant[num_vacant:]
+
+    def _remember(self, forgotten: list[tuple[int, int, int, tuple[int, ...]]]) -> None:
+        for block, node, known, twins in reversed(forgotten):
+            self._nodes[block], self._blocks[node] = node, known
+            if twins:
+                self._twins[node] = dict.fromkeys(twins)
+
+    def _unevict(self, blocks: list[int], num_evictions: int) -> None:
+        self.num_evictions = num_evictions
+
+    def _link_again(self, blocks: Sequence[int], num_idle: int) -> None:
+        following, before = self._next, self._before
+        for block in reversed(blocks):
+            if following[block] == NONE:
+                # A removed block still knows its left neighbour, and that one by now its right neighbour.
+                left = before[block]
+                right = following[left]
+                following[left], before[right], following[block] = block, block, right
+        self.num_idle = num_idle
+
+    def _unlink_again(self, blocks: Sequence[int], lefts: list[int], num_idle: int) -> None:
+        following, before = self._next, self._before
+        for block, old in zip(reversed(blocks), reversed(lefts), strict=True):
+            if following[block] != NONE:
+                left, right = before[block], following[block]
+                following[left], before[right], following[block] = right, left, NONE
+            before[block] = old
+        self.num_idle = num_idle

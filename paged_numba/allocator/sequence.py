@@ -31,6 +31,8 @@ class SequenceState:
         Token ids of the part-filled last block.
     num_released : int
         Blocks that it released because they slid out of its window.
+    number : int
+        The sequences of a pool are numbered in the order in which they entered it.
     """
 
     table: array[int]
@@ -40,6 +42,7 @@ class SequenceState:
     unwritten: list[bytes]
     part: bytes
     num_released: int = 0
+    number: int = 0
 
     def fork(self) -> SequenceState:
         """Return a copy for a forked sequence."""
@@ -57,13 +60,30 @@ class SequenceState:
             full, self.part = split(self.part + ids, block_size)
             self.unwritten += full
 
-    def release(self, num_blocks: int) -> array[int]:
-        """Release the first blocks; return those that the sequence held until now."""
-        released = self.table[self.num_released : num_blocks]
-        self.table[self.num_released : num_blocks] = array("i", [NONE]) * len(released)
-        self.num_released += len(released)
-        return released
+    def release(self, num_blocks: int) -> None:
+        """Release the first blocks."""
+        first, self.num_released = self.num_released, max(self.num_released, num_blocks)
+        self.table[first : self.num_released] = array("i", [NONE]) * (self.num_released - first)
 
-    def hide(self) -> None:
-        """Stop offering this sequence's blocks to the prefix cache."""
-        self.node, self.unwritten, self.part = NONE, [], b""
+    def continue_from(self, node: int, unwritten: list[bytes], part: bytes) -> None:
+        """Set the node of the last committed block, and the token ids after it."""
+        self.node, self.unwritten, self.part = node, unwritten, part
+
+    # What takes changes back.
+
+    def shorten(self, num_blocks: int, length: int, num_unwritten: int, part: bytes) -> None:
+        """Take an append back."""
+        del self.table[num_blocks:], self.unwritten[num_unwritten:]
+        self.length, self.part = length, part
+
+    def hold_again(self, first: int, released: array[int]) -> None:
+        """Take a release back."""
+        self.table[first : first + len(released)] = released
+        self.num_released = first
+
+
+def enter_again(sequences: dict[Hashable, SequenceState], seq_id: Hashable, sequence: SequenceState) -> None:
+    """Put a sequence that left back in its place among the others."""
+    entries = sorted({**sequences, seq_id: sequence}.items(), key=lambda entry: entry[1].number)
+    sequences.clear()
+    sequences.update(entries)

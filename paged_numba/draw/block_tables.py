@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from .names import names_of
 from .protocols import Pool
 from .svg import Drawing, Picture, owner_fill
 
@@ -20,6 +21,7 @@ class BlockTables(Picture):
     ----------
     num_blocks, block_size : int
     tables : dict of str to list of int
+        By name of the sequence: the text of its id or, where that is empty, ambiguous or no clear text, its `repr`.
         Blocks of each sequence in logical order; -1 in the places of released blocks.
     lens : dict of str to int
         Number of tokens of each sequence.
@@ -65,10 +67,8 @@ class BlockTables(Picture):
         UnknownSequenceError, SwappedSequenceError
             As for `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
         """
-        chosen = list(pool) if seq_ids is None else list(seq_ids)
-        names = [str(seq_id) for seq_id in chosen]
-        if len(set(names)) < len(names):  # such as 1 and "1"
-            names = [repr(seq_id) for seq_id in chosen]
+        chosen = list(dict.fromkeys(pool if seq_ids is None else seq_ids))
+        names = names_of(chosen)
         tables = [pool.block_table(seq_id).tolist() for seq_id in chosen]
         lens = [pool.seq_len(seq_id) for seq_id in chosen]
         return cls(
@@ -158,3 +158,16 @@ class BlockTables(Picture):
         drawing.text(x + width / 2, y + 15, str(block), "halo")
         if owners:
             drawing.text(x + width / 2, y + 29, "+".join(name[:3] for name in owners), "halo small")
+
+
+MAX_BLOCKS, MAX_SEQUENCES, MAX_TABLE_BLOCKS = 256, 16, 32
+"""A notebook draws a pool only up to this many blocks, sequences, and blocks of a sequence."""
+
+
+def small_picture(pool: Pool) -> str | None:
+    """Return the SVG of a pool; None if it would be too large for a notebook."""
+    lens = [pool.seq_len(seq_id) for seq_id in pool]
+    longest = MAX_TABLE_BLOCKS * pool.block_size
+    if pool.num_blocks > MAX_BLOCKS or len(lens) > MAX_SEQUENCES or max(lens, default=0) > longest:
+        return None
+    return BlockTables.of(pool).svg()

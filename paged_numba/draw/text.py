@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+from .names import names_of, width_of
 from .protocols import Pool
 
 __all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
@@ -19,7 +20,12 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     ----------
     pool : Pool
     labels : dict of hashable to str
-        By sequence, its label of one character.
+        By sequence, its label: one printable character, as wide as a letter, but neither ``+`` nor ``.``.
+
+    Raises
+    ------
+    ValueError
+        A sequence that holds a block has no such label.
 
     See Also
     --------
@@ -36,7 +42,7 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     cells = ["."] * pool.num_blocks
     for seq_id in pool:
         for block in pool.held_blocks(seq_id).tolist():
-            cells[block] = "+" if pool.ref_count(block) > 1 else labels[seq_id]
+            cells[block] = "+" if pool.ref_count(block) > 1 else _label(labels, seq_id)
     digits = len(str(pool.num_blocks - 1))
     lines = [
         f"{first:>{digits}} |{''.join(cells[first : first + MAP_WIDTH])}|"
@@ -46,6 +52,16 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
         left_out = pool.num_blocks - MAP_LINES * MAP_WIDTH
         lines[MAP_LINES:] = [f"{' ' * digits} ... and {left_out} more blocks"]
     return "\n".join(lines)
+
+
+def _label(labels: dict[Hashable, str], seq_id: Hashable) -> str:
+    label = labels.get(seq_id)
+    if label is None or len(label) != 1 or label in "+." or not label.isprintable() or width_of(label) != 1:
+        raise ValueError(
+            f"labels must have a printable character other than + and . for each sequence, "
+            f"got {label!r} for {names_of([seq_id])[0]}"
+        )
+    return label
 
 
 def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
@@ -66,10 +82,10 @@ def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
     a  0 1               6       2
     b  2 3 4             9       3
     """
-    rows = []
-    for seq_id in seq_ids:
+    rows, chosen = [], list(dict.fromkeys(seq_ids))
+    for seq_id, name in zip(chosen, names_of(chosen), strict=True):
         blocks = pool.block_table(seq_id)
-        rows.append([str(seq_id), shortened(blocks), str(pool.seq_len(seq_id)), str(blocks.size)])
+        rows.append([name, shortened(blocks), str(pool.seq_len(seq_id)), str(blocks.size)])
     return table(["", "block table", "tokens", "blocks"], rows, left=2)
 
 
@@ -137,13 +153,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     naive     128
     block      64
     """
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    widths = [max(width_of(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        cells = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = []
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            blank = " " * (width - width_of(cell))
+            cells.append(cell + blank if column < left else blank + cell)
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import targets
+from ..errors import TargetNameError, TargetUnavailableError
 
 _FILES = (
     "attention_textbook",
@@ -90,7 +91,13 @@ class Kernel:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self._on_target(), name)
+        try:
+            on_target = self._on_target()
+        except (TargetNameError, TargetUnavailableError) as error:  # `hasattr` takes no other error
+            raise AttributeError(
+                f"the attribute {name!r} of a kernel is its target's, but {error}"
+            ) from error
+        return getattr(on_target, name)
 
     def __repr__(self) -> str:
         return f"<kernel {self.py_func.__name__}{inspect.signature(self.py_func)}>"
@@ -136,14 +143,13 @@ else:
         # Imports are lazy, so that the package works without Numba; type checkers do not see this function.
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        try:
-            found = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-        except ImportError as error:
-            if (error.name or "").partition(".")[0] != "numba":
-                raise
+        failure = targets.numba_cuda_failure()
+        if failure is not None:
             raise ImportError(
-                f"{name} needs numba.cuda, which cannot be imported: {error}", name=error.name
-            ) from error
+                f"{name} needs numba.cuda, which cannot be imported: {failure}. "
+                "The command paged-numba doctor says what to install."
+            )
+        found = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
         return _maker(found) if _HOME[name] in _MADE else _launchable(found)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..draw.text import plural
-from ..errors import LaunchError
+from ..errors import LaunchError, UnsupportedConstructError
 from .compiler.names import typed
 from .compiler.translate import translate
 from .machine.lanes import WARP_SIZE, Dim3
@@ -21,7 +21,7 @@ from .machine.machine import Machine
 from .machine.schedule import in_turns
 from .observe.observed_machine import ObservedMachine
 from .observe.observed_program import ObservedWriter
-from .observe.observer import observers
+from .observe.observer import observers, refuse
 
 MAX_THREADS_PER_BLOCK = 1024
 MAX_BLOCK_DIM = (1024, 1024, 64)
@@ -201,19 +201,17 @@ def launch(
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):
         raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
-    grid = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
-    thread_block = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
-    if math.prod(thread_block) > MAX_THREADS_PER_BLOCK:
+    grid, thread_block = configuration(blocks_per_grid, threads_per_block)
+    if not _is_integer(shared_bytes) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
-            f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
-            f"got {math.prod(thread_block)} with threads_per_block={tuple(thread_block)}"
-        )
-    if not isinstance(shared_bytes, (int, np.integer)) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
-        raise LaunchError(
-            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
+            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes!r}"
         )
     listeners = observers(args)
-    translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None)
+    try:
+        translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None)
+    except UnsupportedConstructError:
+        refuse(listeners)
+        raise
     program = translation.function
     code = inspect.unwrap(function).__code__
     # `inspect.signature` takes as long as the rest of an empty launch.
@@ -239,11 +237,14 @@ def launch(
         run_batch = _all_together(machine, program, arguments(machine))
     else:
         run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
-    machine.begin_launch(function, args)
     try:
+        machine.begin_launch(function, args)
         with np.errstate(all="ignore"):
             cooperative = "this_grid" in code.co_names
             _run_batches(run_batch, machine, settings, cooperative, translation.waits)
+    except BaseException as error:
+        machine.ended_by = type(error)
+        raise
     finally:
         machine.end_launch()
 
@@ -283,6 +284,23 @@ def _run_batches(
 _FIRST_BATCH = 256
 
 
+def configuration(blocks_per_grid: Any, threads_per_block: Any) -> tuple[Dim3, Dim3]:
+    """Return the launch configuration as x, y and z, or raise LaunchError."""
+    grid = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
+    thread_block = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
+    if math.prod(thread_block) > MAX_THREADS_PER_BLOCK:
+        raise LaunchError(
+            f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
+            f"got {math.prod(thread_block)} with threads_per_block={tuple(thread_block)}"
+        )
+    return grid, thread_block
+
+
+def _is_integer(value: Any) -> bool:
+    """Tell whether a value counts something; NumPy's durations are integers to NumPy."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+
+
 def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
     """Return `blocks_per_grid` or `threads_per_block` as x, y and z."""
     given = value if isinstance(value, (tuple, list)) else (value,)
@@ -290,7 +308,7 @@ def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
         raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
     sizes = [1, 1, 1]
     for axis, size in enumerate(given):
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
+        if not _is_integer(size):
             raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
         if not 1 <= size <= limits[axis]:
             raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={value!r}")
@@ -298,14 +316,23 @@ def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
     return Dim3(*sizes)
 
 
+_LONG = "gG"
+"""Characters of NumPy's longdouble and clongdouble."""
+
+
 def _argument(machine: Machine, name: str, value: Any) -> Any:
     """Return a kernel argument as a lane value."""
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.kind in "SUMm":
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
+        if not value.dtype.isnative or value.dtype.char in _LONG:
+            raise LaunchError(
+                f"{name} must have a dtype that a GPU has, in the byte order of this machine and of at most 64 bits "
+                f"a number, got {name}.dtype={value.dtype!r}"
+            )
         return machine.argument(name, value)
     if isinstance(value, np.generic):
-        return _argument(machine, name, np.asarray(value)) if isinstance(value, np.void) else value
+        return _argument(machine, name, np.asarray(value)) if value.dtype.char in f"V{_LONG}" else value
     if isinstance(value, (bool, int, float, complex)):
         return typed(value)
     if isinstance(value, tuple):

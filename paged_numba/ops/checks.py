@@ -13,6 +13,7 @@ import numpy as np
 from ..arguments import integer, is_number, positive, truth
 from ..kernels.columns import ROW_END, ROW_FIRST, ROW_SEQ
 from .layouts import piece_size
+from .memory import check_apart, check_written
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
@@ -26,9 +27,6 @@ MAX_BLOCK_SIZE = 256
 MAX_GRID_DIM = 65535
 MAX_THREADS = 1024
 """Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
-
-_ARRAYS = ("array_interface", "cuda_array_interface", "lockstep_array", "dlpack")
-"""Attributes that mark an array: NumPy's and CUDA's interfaces, the lockstep facade's, DLPack."""
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -117,7 +115,7 @@ def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None
     _array("value", value, tuple(key.shape), (dtype,))
     for name, source in (("key", key), ("value", value)):
         for cache_name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
-            _apart(name, source, cache_name, cache)
+            check_apart(name, source, cache_name, cache)
 
 
 def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len: Any) -> None:
@@ -184,9 +182,9 @@ def check_paged_attention(
     _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
     if out is not None:
         _array("out", out, tuple(query.shape), (np.dtype(query.dtype).name,))
-        _writable("out", out)
+        check_written("out", out)
         for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
-            _apart("out", out, name, other)
+            check_apart("out", out, name, other)
 
     if cu_seqlens_q is not None:
         _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], num_tokens)
@@ -230,10 +228,20 @@ def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: i
         )
 
 
-def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None:
+def check_lengths(seq_lens: Any, cu_seqlens_q: Any) -> None:
+    """Raise unless `plan.choose` can take these arguments; its docstring gives the shapes."""
+    _integers("seq_lens", seq_lens, ("num_seqs",))
+    _within("seq_lens", seq_lens, 0, MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)")
+    _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], None)
+
+
+def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int | None) -> None:
     _integers("cu_seqlens_q", cu_seqlens_q, (num_seqs + 1,))
     first, last = cu_seqlens_q[0], cu_seqlens_q[-1]
-    if (first, last) != (0, num_tokens):
+    if num_tokens is None:
+        if first != 0:
+            raise ValueError(f"cu_seqlens_q must begin with 0, got cu_seqlens_q[0]={first}")
+    elif (first, last) != (0, num_tokens):
         raise ValueError(
             f"cu_seqlens_q must begin with 0 and end with {num_tokens} (len(query)), "
             f"got cu_seqlens_q[0]={first} and cu_seqlens_q[-1]={last}"
@@ -325,16 +333,26 @@ def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
             raise ValueError(f"{what} must lie in 1 .. {limit}, got out_a.shape={tuple(out_a.shape)}")
 
 
-def _reals(name: str, given: Any) -> Any:
-    """Return real numbers as float32; numbers that are too large become infinite."""
+def check_reals(name: str, given: Any) -> None:
+    """Raise unless a NumPy array holds real numbers."""
+    if not isinstance(given, np.ndarray):
+        raise TypeError(f"{name} must be an array, got {type(given).__name__}")
     if given.dtype.kind not in "fiu" and given.dtype.name not in CACHE_DTYPES:
         raise TypeError(f"{name} must hold real numbers, got {name}.dtype={given.dtype}")
+
+
+def _reals(name: str, given: Any) -> Any:
+    """Return real numbers as float32; numbers that are too large become infinite."""
+    check_reals(name, given)
     with np.errstate(over="ignore"):
         return given.astype(np.float32)
 
 
 def _is_float32(number: Any) -> bool:
-    return is_number(number) and abs(number) <= _LARGEST_FLOAT
+    try:
+        return is_number(number) and abs(float(number)) <= _LARGEST_FLOAT
+    except OverflowError:  # an int that no float holds
+        return False
 
 
 # Static checks of one array.
@@ -379,35 +397,9 @@ def _caches(key_cache: Any, value_cache: Any) -> None:
 
 
 def _writable_caches(key_cache: Any, value_cache: Any) -> None:
-    _writable("key_cache", key_cache)
-    _writable("value_cache", value_cache)
-    _apart("key_cache", key_cache, "value_cache", value_cache)
-
-
-def _apart(name: str, array: Any, other_name: str, other: Any) -> None:
-    """Raise if two arrays on the host, one of which is written, overlap."""
-    if not (isinstance(array, np.ndarray) and isinstance(other, np.ndarray)):
-        return
-    if not np.may_share_memory(array, other):
-        return
-    try:
-        overlap = np.shares_memory(array, other, max_work=10_000)  # type: ignore[arg-type] # any number is taken
-    except np.exceptions.TooHardError:  # interleaved in a way that no caller uses
-        overlap = False
-    if overlap:
-        raise ValueError(f"{name} and {other_name} must not share memory, got two views that overlap")
-
-
-def _writable(name: str, array: Any) -> None:
-    """Raise if a kernel could not store into an array on the host."""
-    if not isinstance(array, np.ndarray):
-        return
-    if not array.flags.writeable:
-        raise ValueError(f"{name} must be writable, got a read-only array")
-    if array.size and any(
-        size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)
-    ):
-        raise ValueError(f"{name} must have memory for each element, got {name}.strides={array.strides}")
+    check_written("key_cache", key_cache)
+    check_written("value_cache", value_cache)
+    check_apart("key_cache", key_cache, "value_cache", value_cache)
 
 
 def _array(
@@ -421,7 +413,8 @@ def _array(
 
 
 def _shaped(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
-    is_array = type(array) is np.ndarray or any(hasattr(array, f"__{way}__") for way in _ARRAYS)
+    # Once adopted, an array is one of NumPy or lies on the GPU.
+    is_array = isinstance(array, np.ndarray) or hasattr(array, "__cuda_array_interface__")
     if not is_array or not isinstance(array.shape, tuple):
         raise TypeError(f"{name} must be an array, got {type(array).__name__}")
     got = tuple(array.shape)

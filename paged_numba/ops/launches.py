@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import targets
+from .. import kernels, targets
 from ..arrays import beside, empty
 from ..kernels.columns import TILE_SIZE
 from . import plan
@@ -21,25 +21,18 @@ _WARP = 32
 _NAIVE_THREADS = 64
 _MAX_COPY_THREADS = 256
 
-
-# Each function imports the kernels that it launches: the imports require Numba.
+# Each function reads the kernels that it launches from `kernels`, which imports them then, since they require Numba.
 
 
 def write(key: Any, value: Any, caches: Caches, slots: Any, target: str) -> None:
     """Write tokens; a thread block handles one token and as many KV heads as its threads cover."""
-    from ..kernels.write_kv import write_kv_kernel
-    from ..kernels.write_kv_packed import write_kv_packed_kernel
-
-    kernel = write_kv_packed_kernel if caches.layout == "packed" else write_kv_kernel
+    kernel = kernels.write_kv_packed_kernel if caches.layout == "packed" else kernels.write_kv_kernel
     _move_tokens(kernel, key, value, caches, slots, target)
 
 
 def gather(key: Any, value: Any, caches: Caches, block_table: Any, target: str) -> None:
     """Gather a sequence; a thread block handles one token and as many KV heads as its threads cover."""
-    from ..kernels.gather_kv import gather_kv_kernel
-    from ..kernels.gather_kv_packed import gather_kv_packed_kernel
-
-    kernel = gather_kv_packed_kernel if caches.layout == "packed" else gather_kv_kernel
+    kernel = kernels.gather_kv_packed_kernel if caches.layout == "packed" else kernels.gather_kv_kernel
     _move_tokens(kernel, key, value, caches, block_table, target)
 
 
@@ -54,25 +47,20 @@ def _move_tokens(kernel: Any, key: Any, value: Any, caches: Caches, places: Any,
 
 def copy(caches: Caches, block_pairs: Any, target: str) -> None:
     """Copy blocks; a thread block handles one token of a pair and as many KV heads as its threads cover."""
-    from ..kernels.copy_blocks import copy_blocks_kernel
-
     num_pairs = block_pairs.shape[0]
     if num_pairs:
         over_heads, threads = _copy_configuration(caches)
         blocks_per_grid = (num_pairs, over_heads, caches.key.shape[1])
         arguments = (caches.key, caches.value, block_pairs)
-        targets.launch(copy_blocks_kernel, blocks_per_grid, threads, *arguments, target=target)
+        targets.launch(kernels.copy_blocks_kernel, blocks_per_grid, threads, *arguments, target=target)
 
 
 def merge(out: Any, lse: Any, states: Sequence[Any], target: str) -> None:
     """Merge two states; a thread block handles one token and query head, a thread one dimension."""
-    from ..kernels.merge_states import merge_states_kernel
-
     if lse.shape[0]:
         arguments = (out, lse, *states)
-        targets.launch(
-            merge_states_kernel, tuple(lse.shape), _whole_warps(out.shape[2]), *arguments, target=target
-        )
+        threads = _whole_warps(out.shape[2])
+        targets.launch(kernels.merge_states_kernel, tuple(lse.shape), threads, *arguments, target=target)
 
 
 class Attention(NamedTuple):
@@ -137,30 +125,23 @@ def attend(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: st
 
 def _attend_rows(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
     """Attend with a thread, a warp or a thread block for each query token and head."""
-    from ..kernels.attention_block import attention_block_kernel
-    from ..kernels.attention_naive import attention_naive_kernel
-    from ..kernels.attention_packed import attention_packed_kernel
-    from ..kernels.attention_warp import attention_warp_kernel
-
     _, num_q_heads, head_dim = inputs.query.shape
     num_rows, block_size = len(planned.rows), inputs.caches.key.shape[1]
     by_row_and_head = (num_rows, num_q_heads)
     kernel, blocks_per_grid, threads = {
-        "naive": (attention_naive_kernel, -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
-        "warp": (attention_warp_kernel, by_row_and_head, _WARP),
-        "block": (attention_block_kernel, by_row_and_head, _attention_threads(max(head_dim, block_size))),
-        "packed": (attention_packed_kernel, by_row_and_head, _attention_threads(head_dim)),
+        "naive": ("attention_naive_kernel", -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
+        "warp": ("attention_warp_kernel", by_row_and_head, _WARP),
+        "block": ("attention_block_kernel", by_row_and_head, _attention_threads(max(head_dim, block_size))),
+        "packed": ("attention_packed_kernel", by_row_and_head, _attention_threads(head_dim)),
     }[planned.algorithm]
     arguments = inputs.arguments(planned.rows)
-    targets.launch(kernel, blocks_per_grid, threads, out, lse, *arguments, target=target)
+    targets.launch(getattr(kernels, kernel), blocks_per_grid, threads, out, lse, *arguments, target=target)
 
 
 def _attend_tiles(
     inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str, sinks: Any = None
 ) -> None:
     """Attend with a thread block for each tile of query tokens and each KV head."""
-    from ..kernels.attention_tile import attention_tile_kernel_for
-
     _, num_q_heads, head_dim = inputs.query.shape
     num_kv_heads = inputs.caches.key.shape[2]
     group = num_q_heads // num_kv_heads
@@ -173,7 +154,7 @@ def _attend_tiles(
             continue
         num_rows = _power_of_two(-(-group // parts) * int(tokens))
         threads = _attention_threads(max(head_dim, 2 * num_rows))
-        kernel = attention_tile_kernel_for(num_rows, threads)
+        kernel = kernels.attention_tile_kernel_for(num_rows, threads)
         arguments = inputs.arguments(planned.rows, chosen, planned.num_parts, sinks=sinks)
         blocks_per_grid = (len(chosen), num_kv_heads * parts)
         targets.launch(kernel, blocks_per_grid, threads, out, lse, *arguments, target=target)
@@ -181,19 +162,18 @@ def _attend_tiles(
 
 def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
     """Attend to each part of a token's keys with tiles, then merge the parts of each token."""
-    from ..kernels.merge_splits import merge_splits_kernel
-
     num_tokens, num_q_heads, head_dim = inputs.query.shape
     part_out = empty((len(planned.rows), num_q_heads, head_dim), np.float32, like=inputs.query)
-    part_lse = empty((len(planned.rows), num_q_heads), np.float32, like=inputs.query)
+    # For each head the largest score, then the sum of weights: an LSE would round both to one number.
+    part_state = empty((len(planned.rows), 2 * num_q_heads), np.float32, like=inputs.query)
     # A sink counts once: the merge adds it.
     no_sinks = np.full_like(inputs.sinks, -np.inf)
-    _attend_tiles(inputs, planned, part_out, part_lse, target, no_sinks)
+    _attend_tiles(inputs, planned, part_out, part_state, target, no_sinks)
     starts = np.arange(num_tokens + 1, dtype=np.int32) * planned.num_parts
     starts, sinks = (beside(array, inputs.query) for array in (starts, inputs.sinks))
-    arguments = (out, lse, part_out, part_lse, starts, sinks)
+    arguments = (out, lse, part_out, part_state, starts, sinks)
     threads = _whole_warps(head_dim)
-    targets.launch(merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=target)
+    targets.launch(kernels.merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=target)
 
 
 def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:

@@ -10,8 +10,11 @@ import pytest
 from paged_numba.lockstep.language import functions
 from paged_numba.lockstep.machine import arithmetic
 
+numba = pytest.importorskip("numba", reason="Numba is the oracle, and is not installed")
+cuda = pytest.importorskip("numba.cuda")
 descriptor = pytest.importorskip("numba.cuda.descriptor")
-types = pytest.importorskip("numba.cuda").types
+# numba-cuda has types of its own; Numba's own CUDA target, which runs without numba-cuda, has those of the CPU.
+types = cuda.types if hasattr(cuda.types, "float32") else numba.types
 
 NAMES = [
     "bool",
@@ -50,16 +53,16 @@ def numba_type(name):
 @pytest.fixture(scope="module")
 def context():
     """Return Numba's typing context for CUDA."""
-    try:
-        descriptor.cuda_target.typing_context.refresh()
-    except Exception as error:
-        pytest.skip(f"Numba's typing context does not start: {error}")
+    descriptor.cuda_target.typing_context.refresh()
     return descriptor.cuda_target.typing_context
 
 
 def numba_result(context, function, *names):
     """Return the dtype that Numba gives a result, or None if Numba has no such operation."""
-    signature = context.resolve_function_type(function, tuple(map(numba_type, names)), {})
+    try:
+        signature = context.resolve_function_type(function, tuple(map(numba_type, names)), {})
+    except numba.TypingError:
+        return None
     return None if signature is None else np.dtype(str(signature.return_type))
 
 
@@ -68,10 +71,7 @@ def test_binary_operator_has_the_type_that_numba_gives_it(context, function):
     differences = []
     compared = 0
     for a, b in itertools.product(NAMES + COMPLEX, repeat=2):
-        try:
-            expected = numba_result(context, function, a, b)
-        except Exception:
-            expected = None
+        expected = numba_result(context, function, a, b)
         if expected is None:
             continue
         actual = OPERATORS[function](np.ones(1, a), np.ones(1, b)).dtype
@@ -89,10 +89,7 @@ def test_math_function_has_the_type_that_numba_gives_it(context, name):
     differences = []
     compared = 0
     for a in ["int32", "int64", "uint64", "float32", "float64"]:
-        try:
-            expected = numba_result(context, getattr(math, name), a)
-        except Exception:
-            expected = None
+        expected = numba_result(context, getattr(math, name), a)
         if expected is None:
             continue
         actual = functions.MATH[name].function(np.ones(1, a)).dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import timeit
 import tracemalloc
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from ...allocator.allocator import BlockAllocator
+from ...allocator.transactions import UndoLog, transaction
 from ...draw.text import table
 from ...progress import progress
-from .provenance import provenance, write_json
+from ..options import deliver
+from .provenance import as_json, provenance
 
 BLOCK_SIZE = 16
 BLOCKS_PER_SEQUENCE = 100
@@ -25,6 +28,7 @@ LEAST_BLOCKS = 10**5
 """Least number of blocks to time. A small pool is used repeatedly to reach this number."""
 
 MEMORY_BLOCKS = 10**5
+CALLS = 10**5
 
 
 def token_ids(seq: int) -> Any:
@@ -107,6 +111,38 @@ def hashing() -> float:
     return (time.perf_counter() - start) / len(known) * 1e6
 
 
+def transactions() -> dict[str, float]:
+    """Return the microseconds that a call spends on its transaction, and of these on its lock."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self._undo = UndoLog()
+
+        def _recount(self) -> None:
+            pass
+
+        def plain(self) -> None:
+            pass
+
+        @transaction
+        def in_transaction(self) -> None:
+            pass
+
+        def locked(self) -> None:
+            self._undo.lock.acquire()
+            self._undo.lock.release()
+
+    def microseconds(call: Callable[[], object]) -> float:
+        return min(timeit.repeat(call, number=CALLS, repeat=5)) / CALLS * 1e6
+
+    owner = Owner()
+    plain = microseconds(owner.plain)
+    return {
+        "transaction": microseconds(owner.in_transaction) - plain,
+        "lock": microseconds(owner.locked) - plain,
+    }
+
+
 def memory() -> dict[str, float]:
     """Return the bytes for each block, measured by tracemalloc, of an empty and of a full pool."""
 
@@ -147,19 +183,23 @@ def run(json_path: Path | None, commit: str | None) -> int:
         [name, *(f"{times[size][name]:.2f}" for size in SIZES), f"{exponent:+.3f}"]
         for name, exponent in exponents.items()
     ]
-    print(
-        f"Microseconds for a block of {BLOCK_SIZE} tokens, in sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching."
-    )
-    print(table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows))
-    alone, bytes_per_block = hashing(), memory()
-    print(f"A plain dictionary takes {alone:.2f} microseconds to hash and insert the token ids of a block.")
-    print(table(["bytes for a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]))
-    if json_path is not None:
-        figures = {
-            "microseconds": {str(size): found for size, found in times.items()},
-            "exponents": exponents,
-            "hashing_microseconds": alone,
-            "bytes_per_block": bytes_per_block,
-        }
-        write_json(json_path, {"benchmark": "allocator", "provenance": provenance(commit), **figures})
+    alone, overhead, bytes_per_block = hashing(), transactions(), memory()
+    text = "\n".join([
+        f"Microseconds for a block of {BLOCK_SIZE} tokens, in sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching.",
+        table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows),
+        f"A plain dictionary takes {alone:.2f} microseconds to hash and insert the token ids of a block.",
+        f"Each call that changes the pool is a transaction, which takes {overhead['transaction']:.2f} microseconds, "
+        f"{overhead['lock']:.2f} of them for the lock.",
+        table(["bytes for a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]),
+    ])  # fmt: skip
+    figures = {
+        "microseconds": {str(size): found for size, found in times.items()},
+        "exponents": exponents,
+        "hashing_microseconds": alone,
+        "transaction_microseconds": overhead["transaction"],
+        "lock_microseconds": overhead["lock"],
+        "bytes_per_block": bytes_per_block,
+    }
+    record = {"benchmark": "allocator", **figures}
+    deliver(text, (json_path, lambda: as_json({**record, "provenance": provenance(commit)})))
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..machine.arithmetic import FLOAT16, FLOAT32, FLOAT64, INT64, Value, add, cast, mul, select, truth
+from .fused import multiply_add, multiply_add_float64
 from .intrinsic import Intrinsic
 
 Function = Callable[..., Value]
@@ -221,10 +222,10 @@ def brev(value: Value) -> Value:
 
 
 def fma(a: Value, b: Value, c: Value) -> Value:
-    """``a * b + c`` with one rounding (to within a double rounding for float64)."""
+    """``a * b + c`` with one rounding."""
     dtype = _float_type(a, b, c)
-    wide = np.longdouble if dtype == FLOAT64 else np.float64
-    return (a.astype(wide) * b.astype(wide) + c.astype(wide)).astype(dtype)
+    add_product = multiply_add_float64 if dtype == FLOAT64 else multiply_add
+    return add_product(*(value.astype(FLOAT64) for value in (a, b, c))).astype(dtype)
 
 
 def selp(condition: Value, a: Value, b: Value) -> Value:

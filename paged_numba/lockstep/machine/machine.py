@@ -74,6 +74,8 @@ class Machine(Lanes):
         By device function, how many calls of it are running: more than one if it calls itself.
     rendezvous : Rendezvous or None
         Where this machine waits at a barrier; None if all threads of a thread block advance together.
+    ended_by : type of exception or None
+        The exception that ended the launch, if one did.
     """
 
     array_type = LaneArray
@@ -85,6 +87,7 @@ class Machine(Lanes):
         super().__init__(blocks_per_grid, threads_per_block, columns)
         self.shared_bytes = shared_bytes
         self.rendezvous: Rendezvous | None = None
+        self.ended_by: type[BaseException] | None = None
         self._constants: dict[int, LaneArray] = {}
         # Not the arrays, which know the machine: a circle would keep its memory until Python looks for circles.
         self._argument_buffers: list[Any] = []

@@ -12,6 +12,7 @@ from ..machine.lanes import WARP_SIZE, Dim3
 from ..machine.machine import Machine, Site
 from ..machine.masks import Mask, minus
 from ..machine.memory import LaneArray
+from . import observer
 from .allocations import Memory, address_of, extent, root_of
 from .code import CodeFunction, CodeLine
 from .observer import Observer
@@ -192,12 +193,11 @@ class ObservedMachine(Machine):
     ) -> None:
         super().__init__(blocks_per_grid, threads_per_block, shared_bytes)
         self.listeners = listeners
-        self.collects_errors = any(listener.collects_errors for listener in listeners)
+        self._lock: Any = None
+        self._begun: list[Observer] = []
         self.line = CodeLine(CodeFunction("", "", 0, ()), 0)
         self.strays: Mask = False
         self.warps = -(-self.threads // WARP_SIZE)
-        self.on_load, self.on_store = self._handlers("load"), self._handlers("store")
-        self._on_statement, self._on_compute = self._handlers("statement"), self._handlers("compute")
         self._counted: dict[int, tuple[Mask, int, int]] = {}
         self.memories: dict[Any, Memory] = {}
 
@@ -240,10 +240,35 @@ class ObservedMachine(Machine):
                 compute(self, mask, dtype, operations, special)
 
     def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
-        self.tell("begin_launch", function, arguments)
+        lock = observer.launching
+        lock.acquire()
+        self._lock = lock
+        now = observer.listening(self.listeners)
+        if len(now) < len(self.listeners):
+            # In another thread, the `with` statement ended while this launch was being prepared.
+            observer.miss()
+        self.listeners = now
+        self.collects_errors = any(listener.collects_errors for listener in now)
+        self.on_load, self.on_store = self._handlers("load"), self._handlers("store")
+        self._on_statement, self._on_compute = self._handlers("statement"), self._handlers("compute")
+        for listener in now:
+            listener.begin_launch(self, function, arguments)
+            self._begun.append(listener)
 
     def end_launch(self) -> None:
-        self.tell("end_launch")
+        try:
+            self._end_launch()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _end_launch(self) -> None:
+        """Tell each observer, even if one before raises an error."""
+        if self._begun:
+            try:
+                self._begun.pop(0).end_launch(self)
+            finally:
+                self._end_launch()
 
     def begin_batch(self, first: int, count: int, memory: Any = None) -> None:
         super().begin_batch(first, count, memory)

@@ -74,6 +74,11 @@ class Queries:
         return [{**launch._asdict(), "launches": count} for launch, count in self._profiler.launches.items()]
 
     @property
+    def num_unseen(self) -> int:
+        """Launches of other threads that ran meanwhile, and that no observer saw."""
+        return self._profiler.num_unseen
+
+    @property
     def code_lines(self) -> list[CodeLine]:
         """The lines that ran, sorted by file and number."""
         return sorted(self._profiler.work, key=lambda line: (line.function.file, line.number))
@@ -178,6 +183,7 @@ class Queries:
                 for line in self.code_lines
             ],
             "footprint_bytes": dict(self._profiler.footprint),
+            "unseen_launches": self.num_unseen,
         }
 
 

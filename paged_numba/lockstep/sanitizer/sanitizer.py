@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import LaunchError
 from ..machine import masks
 from ..machine.masks import Mask
 from ..observe.observed_machine import ObservedArray, ObservedMachine
@@ -40,6 +41,9 @@ class Sanitizer(Observer):
         self._unwritten.begin_launch([memory.root for memory in given])
 
     def end_launch(self, machine: ObservedMachine) -> None:
+        # A launch that a GPU refuses has nothing to check.
+        if machine.ended_by is not None and not issubclass(machine.ended_by, LaunchError):
+            self.findings.num_failed += 1
         self._unwritten.flush()
         self._races.begin_launch(set())
         self._unwritten.begin_launch(())
@@ -108,6 +112,12 @@ class Sanitizer(Observer):
         if shadow is not None:
             self._races.write(machine, array, shadow, accesses(machine, array, mask, position), value)
         self._unwritten.write(machine, array, mask, position)
+
+    def refused(self) -> None:
+        self.findings.num_failed += 1
+
+    def missed(self) -> None:
+        self.findings.num_unseen += 1
 
     # Errors of single threads.
 

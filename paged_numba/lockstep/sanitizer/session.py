@@ -16,6 +16,10 @@ from .sanitizer import Sanitizer
 def sanitizing() -> Iterator[Findings]:
     """Sanitize the lockstep launches in a ``with`` statement, including those of operations such as `write_kv`.
 
+    That includes launches of the threads that are started in the statement, a thread pool's too. A launch of another
+    thread is counted in `Findings.num_unseen`, unless an observer of that thread sees it; a launch of another process
+    cannot be seen. Observed launches run one after the other.
+
     Errors that would otherwise raise (a stray index, a divergent barrier) become findings too, and the launch
     continues: a load out of bounds gives 0, a store out of bounds does nothing.
 

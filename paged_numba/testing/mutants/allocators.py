@@ -91,13 +91,14 @@ class BoundaryOffByOne(BlockAllocator):
 
 
 class FailureTakesBlocks(BlockAllocator):
-    """Takes the free blocks before it raises because there are too few."""
+    """Takes a free block although it raises because there are too few."""
 
-    def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         try:
-            super()._require_free(what, tokens, needed, free, watermark)
+            return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
-            self._pool.take(min(needed, self._pool.num_free))
+            self._pool.take(min(1, self._pool.num_free))
+            self._undo.clear()
             raise
 
 

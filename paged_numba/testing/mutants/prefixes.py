@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, SupportsIndex
 
 from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
-from ...allocator.token_ids import TokenIds, split
+from ...allocator.token_ids import TokenIds, count_and_ids, split
 
 
 def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
@@ -17,7 +18,7 @@ def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
 
     def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
         made = BlockAllocator(num_blocks, block_size, **options)
-        made._prefixes = made._pool._prefixes = prefixes(num_blocks)
+        made._prefixes = made._pool._prefixes = prefixes(num_blocks, made._undo)
         return made
 
     return make
@@ -28,7 +29,7 @@ def with_pool(pool: type[BlockPool]) -> Callable[..., BlockAllocator]:
 
     def make(num_blocks: int, block_size: int, **options: Any) -> BlockAllocator:
         made = BlockAllocator(num_blocks, block_size, **options)
-        made._pool = pool(num_blocks, made._prefixes)
+        made._pool = pool(num_blocks, made._prefixes, made._undo)
         return made
 
     return make
@@ -58,8 +59,9 @@ class SaltIgnored(PrefixCache):
 class StaleAfterReuse(PrefixCache):
     """Still finds a block that was evicted."""
 
-    def _forget(self, block: int) -> None:
-        self._nodes[block] = NONE
+    def _forget(self, blocks: Sequence[int]) -> None:
+        for block in blocks:
+            self._nodes[block] = NONE
 
 
 class ParentIgnored(PrefixCache):
@@ -72,12 +74,13 @@ class ParentIgnored(PrefixCache):
 class ParentForgotten(PrefixCache):
     """Reuses a node's number while other nodes are below it."""
 
-    def _forget(self, block: int) -> None:
-        node = self._nodes[block]
-        super()._forget(block)
-        if self._keys[node] is not None:
-            del self._found[self._keys[node]]
-            self._vacant.append(node)
+    def _forget(self, blocks: Sequence[int]) -> None:
+        nodes = [self._nodes[block] for block in blocks]
+        super()._forget(blocks)
+        for node in nodes:
+            if self._keys[node] is not None:
+                del self._found[self._keys[node]]
+                self._vacant.append(node)
 
 
 class UnwrittenAtReset(PrefixCache):
@@ -94,9 +97,8 @@ class MostRecentGoesFirst(PrefixCache):
 
     def evict(self, count: int) -> list[int]:
         last = self.idle_blocks()[-1 : -1 - count : -1]
-        for block in last:
-            self.remove_idle(block)
-            self._forget(block)
+        self.remove_idle(last)
+        self._forget(last)
         self.num_evictions += count
         return last
 
@@ -104,9 +106,12 @@ class MostRecentGoesFirst(PrefixCache):
 class HeadsGoFirst(PrefixCache):
     """Evicts the beginning of a prefix before its end."""
 
-    def add_idle(self, blocks: Iterable[int]) -> None:
+    def add_idle(self, blocks: Sequence[int]) -> None:
+        # In reverse, each block lies before the one that it should follow.
+        parents, self._parents = self._parents, array("i", [ROOT]) * len(self._parents)
         for block in blocks:
-            self._insert(block, len(self._nodes))
+            super().add_idle([block])
+        self._parents = parents
 
 
 class NotRenewed(PrefixCache):
@@ -122,15 +127,16 @@ class TwinsForgotten(PrefixCache):
     def insert(self, *given: Any) -> tuple[int, list[int]]:
         last = super().insert(*given)
         for twin in [block for twins in self._twins.values() for block in twins]:
-            self._forget(twin)
+            self._forget([twin])
         return last
 
 
 class TwinsStay(PrefixCache):
     """Keeps a block whose last owner left although its twin is cached."""
 
-    def keep_or_forget(self, block: int, findable: bool) -> bool:
-        return block in self
+    def keep(self, blocks: Sequence[int], findable: bool) -> list[int]:
+        self.add_idle([block for block in reversed(blocks) if block in self])
+        return [block for block in blocks if block not in self]
 
 
 class HitsHeldTooLate(BlockPool):
@@ -139,7 +145,7 @@ class HitsHeldTooLate(BlockPool):
     def hold(self, blocks: Iterable[int]) -> None:
         blocks = list(blocks)
         self._late = [block for block in blocks if not self.refs[block]]
-        super().hold(block for block in blocks if self.refs[block])
+        super().hold([block for block in blocks if self.refs[block]])
 
     def take(self, count: int) -> Any:
         taken = super().take(count)
@@ -220,7 +226,7 @@ class PromisesTooMuch(BlockAllocator):
     """Counts hits as free blocks too."""
 
     def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
-        count, ids = self._count_and_ids(tokens)
+        count, ids = count_and_ids(tokens, self.prefix_caching)
         hits, _ = self._find(split(ids, self.block_size), salt)
         return self._blocks_for(count) - len(hits) <= self._pool.num_free
 

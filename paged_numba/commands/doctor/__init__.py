@@ -11,10 +11,11 @@ import sys
 import textwrap
 from typing import Any
 
-from .. import targets
-from ..draw.text import table
-from ..errors import TargetUnavailableError
-from .bench.provenance import package_versions
+from ... import targets
+from ...draw.text import table
+from ...errors import TargetUnavailableError
+from ..bench.provenance import package_versions
+from . import packages
 
 GPU_NEEDS = """To run on a GPU (target cuda), you need Linux or Windows, an NVIDIA GPU of compute capability
 5.0 or higher (7.5 or higher with CUDA 13), and its driver. Then run in a clone of paged_numba,
@@ -30,25 +31,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the findings; return 0, or 1 if the target chosen by the environment cannot run."""
+    """Print the findings; return 0, or 1 if a package has a problem or the chosen target cannot run."""
     findings = diagnose()
     if options.json:
         print(json.dumps(findings, indent=1))
     else:
         print(report(findings))
-    return 0 if findings["target"] else 1
+    return 0 if findings["target"] and not findings["problems"] else 1
 
 
 def diagnose() -> dict[str, Any]:
     """Return the installed versions, the GPU and the target as a record that JSON can hold."""
-    try:
-        target, why = targets.resolve(), reason()
-    except (TargetUnavailableError, ValueError) as error:
-        target, why = None, str(error)
+    needed = packages.examine()
+    failure = targets.import_failure("numpy") or targets.numba_cuda_failure()
+    target: str | None = None
+    if failure is not None:
+        why = f"no target can run the kernels of paged_numba: {failure}"
+    else:
+        try:
+            target, why = targets.resolve(), reason()
+        except (TargetUnavailableError, ValueError) as error:
+            why = f"{error}. {targets.ENVIRONMENT} asks for it"
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "packages": {"numba": None, "numba-cuda": None, **package_versions()},
+        "packages": {**{name: package.version for name, package in needed.items()}, **package_versions()},
+        "problems": {name: package.problem for name, package in needed.items() if package.problem},
         "compiler": compiler(),
         "gpu": gpu(),
         "target": target,
@@ -72,6 +80,8 @@ def compiler() -> str:
         return "missing: numba-cuda is not installed"
     if targets.simulator_enabled():
         return "not used by the simulator"
+    if targets.numba_cuda_failure() is not None:
+        return "missing: numba.cuda cannot be imported"
     from numba import cuda
 
     def store(x):  # type: ignore[no-untyped-def]
@@ -116,8 +126,12 @@ def report(findings: dict[str, Any]) -> str:
         ],
     ]
     lines = [table(["what", "found"], rows, left=2), ""]
+    if findings["problems"]:
+        lines += ["These packages have problems:"]
+        lines += [f"  {name}: {problem}" for name, problem in findings["problems"].items()]
+        lines += ["This installs them again:", f"  {packages.remedy(list(findings['problems']))}", ""]
     if findings["target"] is None:
-        lines.append(f"{findings['why'][0].upper()}{findings['why'][1:]}. {targets.ENVIRONMENT} asks for it.")
+        lines.append(f"{findings['why'][0].upper()}{findings['why'][1:]}.")
     else:
         lines.append(f"Kernels run on the target {findings['target']}, because {findings['why']}.")
     if findings["target"] != "cuda":

@@ -1,0 +1,100 @@
+"""Transactions: a call that fails, for whatever reason, leaves its pool as it was.
+
+Before each step, a method that changes a pool logs the call that takes the step back. An exception, be it a MemoryError
+or Ctrl-C, runs the logged calls, last first. One pool has one `UndoLog`, whose lock also keeps threads apart.
+
+A logged call must be right whether its step was done, half done or not begun. So it restores old values, or finds out
+from the pool how far the step came; and where a step must not be half done, it is one assignment to several elements:
+Python handles no signal within it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+
+class UndoLog(list[tuple[Any, ...]]):
+    """How to take back the steps of an unfinished call: a list of tuples ``(function, *arguments)``.
+
+    Attributes
+    ----------
+    lock : RLock
+        Held during a transaction.
+    """
+
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copies of a pool have a lock of their own.
+        return UndoLog, ()
+
+    def run(self, nested: bool, method: Callable[..., Any], owner: Any, args: Any, kwargs: Any) -> Any:
+        """Call a method; if it raises, take back what it did. A nested transaction ends with the outer one."""
+        if self and not nested:
+            # A second Ctrl-C interrupted a roll-back.
+            self.roll_back(0, owner)
+        begin = len(self)
+        try:
+            # One line: no exception can come between the end of the method and the end of the transaction.
+            return (method(owner, *args, **kwargs), nested or self.clear())[0]  # type: ignore[func-returns-value]
+        except BaseException:
+            if len(self) > begin:
+                self.roll_back(begin, owner)
+            raise
+
+    def roll_back(self, begin: int, owner: Any) -> None:
+        """Take back the steps from entry `begin` on."""
+        while len(self) > begin:
+            function, *arguments = self[-1]
+            function(*arguments)
+            del self[-1]
+        owner._recount()
+
+
+RECOUNT = (int,)
+"""Entry of a step that needs no other, since the reference counts are counted anew after a roll-back."""
+
+
+class _HasUndoLog(Protocol):
+    @property
+    def _undo(self) -> UndoLog: ...
+
+    def _recount(self) -> None: ...
+
+
+Owner = TypeVar("Owner", bound=_HasUndoLog)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def transaction(
+    method: Callable[Concatenate[Owner, Parameters], Result],
+) -> Callable[Concatenate[Owner, Parameters], Result]:
+    """Make a method a transaction: it runs alone, and if it raises, its pool is as before the call."""
+
+    @wraps(method)
+    def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        undo = self._undo
+        nested = undo.lock._is_owned()  # type: ignore[attr-defined]
+        # One line, as in `run`: else an exception could come before the lock is released.
+        with undo.lock: return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
+
+    return call
+
+
+def alone(
+    method: Callable[Concatenate[Owner, Parameters], Result],
+) -> Callable[Concatenate[Owner, Parameters], Result]:
+    """Make a method that changes nothing wait for the transactions of other threads."""
+
+    @wraps(method)
+    def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with self._undo.lock: return method(self, *args, **kwargs)  # noqa: E701  # fmt: skip
+
+    return call
