@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import numpy_reads, shown
+
 
 class HasArrayInterface(Protocol):
     """An array in host memory."""
@@ -131,9 +133,11 @@ def on_host(array: Any, name: str = "array") -> Any:
     try:
         if hasattr(array, "__cuda_array_interface__"):
             return _device_array(array).copy_to_host()
+        if not numpy_reads(array):
+            raise TypeError("it is no sequence")
         numbers = np.asarray(array)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array, got {array!r}: {error}") from None
+    except (MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array, got {shown(array)}: {error}") from None
     # NumPy makes an empty list float64.
     return numbers.astype(np.int64) if isinstance(array, (list, tuple)) and not numbers.size else numbers
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arguments import is_number, positive, truth
+from .arguments import is_number, numpy_reads, positive, shown, truth
 
 
 def attention(
@@ -223,8 +223,10 @@ def merge_states(
 def _reals(name: str, given: ArrayLike) -> NDArray[np.float64]:
     """Return real numbers as float64; for NumPy itself, complex numbers, text and masks would do as well."""
     try:
+        if not numpy_reads(given):
+            raise TypeError(f"got {shown(given)}")
         array = np.asarray(given)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers: {error}") from None
     if isinstance(given, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array, since the mask has no effect")
@@ -232,19 +234,22 @@ def _reals(name: str, given: ArrayLike) -> NDArray[np.float64]:
     if array.dtype.kind not in "fiu" and not array.dtype.name.startswith(("bfloat", "float")):
         raise TypeError(f"{name} must hold real numbers, got {name}.dtype={array.dtype}")
     with np.errstate(over="ignore"):  # a longdouble may be larger than any float64
-        return array.astype(np.float64, copy=False)
+        try:
+            return array.astype(np.float64, copy=False)
+        except MemoryError:
+            raise MemoryError(f"{name} must fit into memory, got {name}.shape={array.shape}") from None
 
 
 def _finite(name: str, number: float) -> float:
     """Return a number as a float; require it to be finite."""
     if not is_number(number):
-        raise TypeError(f"{name} must be a number or None, got {name}={number!r}")
+        raise TypeError(f"{name} must be a number or None, got {name}={shown(number)}")
     try:
         converted = float(number)
     except OverflowError:
         converted = math.inf
     if not math.isfinite(converted):
-        raise ValueError(f"{name} must be finite in float64, got {name}={number!r}")
+        raise ValueError(f"{name} must be finite in float64, got {name}={shown(number)}")
     return converted
 
 

@@ -16,6 +16,7 @@ import textwrap
 from numbers import Integral
 from typing import Any
 
+from .arguments import shown
 from .errors import TargetNameError, TargetUnavailableError
 
 TARGETS = ("auto", "cuda", "lockstep", "cudasim")
@@ -49,7 +50,7 @@ def resolve(target: str = "auto") -> str:
     if isinstance(target, str) and target == "auto" and os.environ.get(ENVIRONMENT):
         asked, source = os.environ[ENVIRONMENT], ENVIRONMENT
     if not isinstance(asked, str) or asked not in TARGETS:
-        raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
+        raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={shown(asked)}")
     if asked == "auto":
         if simulator_enabled():
             return "cudasim"

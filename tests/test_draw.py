@@ -61,7 +61,7 @@ def test_warp_access_of_another_warp_and_line(kernels):
     line = accesses[0].line.number
     picture = draw.WarpAccess.of(accesses, "target", "store", line=line, warp=2)
     assert picture.addresses == {lane: 4 * (64 + lane) for lane in range(32)}
-    with pytest.raises(ValueError, match="no atomic of source in global memory by warp 0 was recorded"):
+    with pytest.raises(ValueError, match="got none with array='source' kind='atomic' line=None warp=0"):
         draw.WarpAccess.of(accesses, "source", "atomic")
 
 

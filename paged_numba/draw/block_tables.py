@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from .names import names_of
-from .protocols import Pool
+from .protocols import Pool, checked_pool, different_ids
 from .svg import Drawing, Picture, owner_fill
 
 CELL, LEFT, TOP = 40, 90, 44
@@ -67,7 +67,8 @@ class BlockTables(Picture):
         UnknownSequenceError, SwappedSequenceError
             As for `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
         """
-        chosen = list(dict.fromkeys(pool if seq_ids is None else seq_ids))
+        pool = checked_pool(pool)
+        chosen = different_ids(pool if seq_ids is None else seq_ids)
         names = names_of(chosen)
         tables = [pool.block_table(seq_id).tolist() for seq_id in chosen]
         lens = [pool.seq_len(seq_id) for seq_id in chosen]

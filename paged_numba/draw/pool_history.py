@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from itertools import groupby
 
 from .names import names_of
-from .protocols import Pool
+from .protocols import Pool, checked_pool
 from .svg import Drawing, Picture, owner_fill
 
 FREE, SHARED = "", "+"
@@ -46,6 +46,7 @@ class PoolHistory(Picture):
 
     def record(self, pool: Pool) -> None:
         """Record the current owners as the next step."""
+        pool = checked_pool(pool)
         owners = [_FREE] * pool.num_blocks
         seq_id: Hashable
         for seq_id in pool:

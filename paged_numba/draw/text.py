@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
+from ..arguments import shown
 from .names import names_of, width_of
-from .protocols import Pool
+from .protocols import Pool, checked_pool, different_ids
 
 __all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
 
@@ -24,8 +25,8 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
 
     Raises
     ------
-    ValueError
-        A sequence that holds a block has no such label.
+    TypeError, ValueError
+        `pool` is none, or a sequence that holds a block has no such label.
 
     See Also
     --------
@@ -39,6 +40,7 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     >>> print(pool_map(pool, {"first": "a", "second": "b"}))
     0 |aabbb...|
     """
+    pool = checked_pool(pool)
     cells = ["."] * pool.num_blocks
     for seq_id in pool:
         for block in pool.held_blocks(seq_id).tolist():
@@ -55,11 +57,17 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
 
 
 def _label(labels: dict[Hashable, str], seq_id: Hashable) -> str:
-    label = labels.get(seq_id)
-    if label is None or len(label) != 1 or label in "+." or not label.isprintable() or width_of(label) != 1:
+    label = labels.get(seq_id) if isinstance(labels, dict) else None
+    if (
+        not isinstance(label, str)
+        or len(label) != 1
+        or label in "+."
+        or not label.isprintable()
+        or width_of(label) != 1
+    ):
         raise ValueError(
             f"labels must have a printable character other than + and . for each sequence, "
-            f"got {label!r} for {names_of([seq_id])[0]}"
+            f"got {shown(label)} for {names_of([seq_id])[0]}"
         )
     return label
 
@@ -82,7 +90,7 @@ def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
     a  0 1               6       2
     b  2 3 4             9       3
     """
-    rows, chosen = [], list(dict.fromkeys(seq_ids))
+    pool, rows, chosen = checked_pool(pool), [], different_ids(seq_ids)
     for seq_id, name in zip(chosen, names_of(chosen), strict=True):
         blocks = pool.block_table(seq_id)
         rows.append([name, shortened(blocks), str(pool.seq_len(seq_id)), str(blocks.size)])
@@ -108,6 +116,7 @@ def reference_counts(pool: Pool) -> str:
     ----------  -  -  -
     references  2  1  1
     """
+    pool = checked_pool(pool)
     used = sorted({block for seq_id in pool for block in pool.held_blocks(seq_id).tolist()})
     counts = [str(pool.ref_count(block)) for block in used]
     return table(["block", *map(str, used)], [["references", *counts]])

@@ -39,15 +39,18 @@ def merge_splits_kernel(out, lse, split_out, split_state, split_starts, sinks):
     for row in range(first, end):
         largest = max(largest, split_state[row, q_head])
     total = math.exp(sink - largest) if sink > NEG_INF else float32(0)
-    weighted = float32(0)
     for row in range(first, end):
         split_total = split_state[row, num_q_heads + q_head]
         if split_total != 0:  # a split without keys has no weight; -inf - -inf would be NaN
-            weight = split_total * math.exp(split_state[row, q_head] - largest)
-            total += weight
-            if dim < out.shape[2]:
-                weighted += weight * split_out[row, q_head, dim]
+            total += split_total * math.exp(split_state[row, q_head] - largest)
     if dim < out.shape[2]:
-        out[token, q_head, dim] = weighted / total if total != 0 else float32(0)
+        weighted = float32(0)
+        for row in range(first, end):
+            split_total = split_state[row, num_q_heads + q_head]
+            if split_total != 0:
+                # Divided here, not at the end: the weight of a single split is 1, and its output stays as it is.
+                weight = split_total * math.exp(split_state[row, q_head] - largest) / total
+                weighted += weight * split_out[row, q_head, dim]
+        out[token, q_head, dim] = weighted
     if dim == 0:
         lse[token, q_head] = largest + math.log(total) if total != 0 else NEG_INF

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..arguments import one_of, positive, shown
 from ..draw.text import plural
 from ..errors import LaunchError, UnsupportedConstructError
 from .compiler.names import typed
@@ -60,7 +61,7 @@ class Options:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
         `compute_capability` is not a pair of integers, or `check_compiles` is no bool.
 
@@ -83,15 +84,13 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("max_lanes", "memory_budget"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a positive integer, got {name}={number!r}")
-        if self.order not in get_args(Order):
-            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
+            # A frozen dataclass is set this way; the machine counts on ints.
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        one_of("order", self.order, get_args(Order))
         pair = self.compute_capability
         if not isinstance(pair, tuple) or len(pair) != 2 or not all(type(part) is int for part in pair):
             raise ValueError(
-                f"compute_capability must be two integers such as (9, 0), got compute_capability={pair!r}"
+                f"compute_capability must be two integers such as (9, 0), got compute_capability={shown(pair)}"
             )
         if not isinstance(self.check_compiles, bool):
             raise ValueError(f"check_compiles must be a bool, got check_compiles={self.check_compiles!r}")
@@ -152,6 +151,11 @@ def options(**changes: Any) -> Iterator[Options]:
     >>> first_and_last("forward")  # warp 0 reads what warp 1 has not written: poison, here -1
     (-1.0, 0.0)
     """
+    for name, value in changes.items():
+        if name not in Options.__dataclass_fields__:
+            raise TypeError(
+                f"{name} must be an option: {', '.join(Options.__dataclass_fields__)}, got {shown(value)}"
+            )
     token = _options.set(replace(_options.get(), **changes))
     try:
         yield _options.get()
@@ -226,7 +230,7 @@ def _launch(
     grid, thread_block = configuration(blocks_per_grid, threads_per_block)
     if not _is_integer(shared_bytes) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
-            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes!r}"
+            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shown(shared_bytes)}"
         )
     settings = current_options()
     if settings.check_compiles:
@@ -329,13 +333,15 @@ def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
     """Return `blocks_per_grid` or `threads_per_block` as x, y and z."""
     given = value if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(given) <= 3:
-        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")
     sizes = [1, 1, 1]
     for axis, size in enumerate(given):
         if not _is_integer(size):
-            raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+            raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")
         if not 1 <= size <= limits[axis]:
-            raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={value!r}")
+            raise LaunchError(
+                f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={shown(value)}"
+            )
         sizes[axis] = int(size)
     return Dim3(*sizes)
 

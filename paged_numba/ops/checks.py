@@ -6,11 +6,12 @@ need only the shape and dtype, so they take arrays of any kind; value checks tak
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
-from ..arguments import integer, is_number, positive, truth
+from ..arguments import between, integer, is_number, one_of, positive, shown, truth
 from ..kernels.columns import ROW_END, ROW_FIRST, ROW_SEQ
 from .layouts import piece_size
 from .memory import check_apart, check_written
@@ -39,8 +40,7 @@ def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_lay
         ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
         ("head_dim", head_dim, MAX_HEAD_DIM),
     ):
-        if not 1 <= integer(name, count) <= limit:
-            raise ValueError(f"{name} must lie in 1 .. {limit}, got {name}={count}")
+        between(name, count, 1, limit)
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -57,18 +57,19 @@ def cache_dtype(dtype: Any) -> Any:
 
         dtype = getattr(ml_dtypes, dtype)
     try:
-        dtype = np.dtype(dtype)
-    except TypeError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of aliases, none of which is a dtype of caches
+            dtype = np.dtype(dtype)
+    except Exception:  # NumPy raises several kinds
         dtype = None
     if dtype is None or dtype.name not in CACHE_DTYPES or not dtype.isnative:
-        raise TypeError(f"dtype must be one of {', '.join(CACHE_DTYPES)}, got dtype={name!r}")
+        raise TypeError(f"dtype must be one of {', '.join(CACHE_DTYPES)}, got dtype={shown(name)}")
     return dtype
 
 
 def check_layer(layer: Any, num_layers: int) -> None:
     """Raise unless a cache has the layer."""
-    if not 0 <= integer("layer", layer) < num_layers:
-        raise ValueError(f"layer must lie in 0 .. {num_layers - 1} (num_layers - 1), got layer={layer}")
+    between("layer", layer, 0, num_layers - 1, "num_layers - 1")
 
 
 def check_layers(name: str, tokens: Any, num_layers: int) -> None:
@@ -76,33 +77,23 @@ def check_layers(name: str, tokens: Any, num_layers: int) -> None:
     _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
 
 
-def check_token_ids(token_ids: Any, num_tokens: int, prefix_caching: bool) -> None:
-    """Raise unless there is an id for each token, or ids are not required."""
-    if token_ids is None:
-        if prefix_caching:
-            raise TypeError("token_ids must be given with prefix_caching=True, got token_ids=None")
-        return
-    if not hasattr(token_ids, "__len__"):
-        raise TypeError(f"token_ids must be a sequence of integers, got {type(token_ids).__name__}")
-    if len(token_ids) != num_tokens:
-        raise ValueError(f"token_ids must hold an id for each of {num_tokens} tokens, got {len(token_ids)}")
-
-
-def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
-    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes."""
+def check_write_kv(
+    key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any, name: str = "slot_mapping"
+) -> None:
+    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes. `name` is of the slots."""
     _caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     check_tokens(key, value, key_cache, value_cache)
-    _integers("slot_mapping", slot_mapping, (key.shape[0],))
+    _integers(name, slot_mapping, (key.shape[0],))
 
     last = key_cache.shape[0] * key_cache.shape[1] - 1
-    _within("slot_mapping", slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
+    _within(name, slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
     slots = np.sort(slot_mapping[slot_mapping != -1])
     twice = np.flatnonzero(slots[1:] == slots[:-1])
     if twice.size:
         slot = slots[twice[0]]
         raise ValueError(
-            f"slot_mapping must not name a slot twice, got slot {slot} for tokens "
+            f"{name} must not name a slot twice, got slot {slot} for tokens "
             f"{np.flatnonzero(slot_mapping == slot).tolist()}"
         )
 
@@ -124,12 +115,7 @@ def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len:
     _integers("block_table", block_table, ("max_blocks",))
 
     block_size = key_cache.shape[1]
-    length = integer("seq_len", seq_len)
-    longest = block_table.size * block_size
-    if not 0 <= length <= longest:
-        raise ValueError(
-            f"seq_len must lie in 0 .. {longest} (len(block_table) * block_size), got seq_len={length}"
-        )
+    length = between("seq_len", seq_len, 0, block_table.size * block_size, "len(block_table) * block_size")
     used = block_table[: -(-length // block_size)]
     _within("block_table", used, 0, key_cache.shape[0] - 1, f"0 .. {key_cache.shape[0] - 1} (num_blocks - 1)")
 
@@ -260,13 +246,13 @@ def check_attention_options(
 ) -> None:
     """Raise unless the options of `ops.paged_attention` are valid; see its docstring."""
     if scale is not None and not _is_float32(scale):
-        raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
+        raise ValueError(f"scale must be a finite float32 or None, got scale={shown(scale)}")
     for name, flag in flags.items():
         truth(name, flag)
     if window is not None and integer("window", window) < 1:
-        raise ValueError(f"window must be positive or None, got window={window}")
+        raise ValueError(f"window must be positive or None, got window={shown(window)}")
     if softcap is not None and not (_is_float32(softcap) and np.float32(softcap) > 0):
-        raise ValueError(f"softcap must be a positive float32 or None, got softcap={softcap!r}")
+        raise ValueError(f"softcap must be a positive float32 or None, got softcap={shown(softcap)}")
     for name, given in (("alibi_slopes", alibi_slopes), ("sinks", sinks)):
         if given is None:
             continue
@@ -302,8 +288,7 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
 
 def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any, layout: str) -> None:
     """Raise unless the algorithm exists, supports the layout, and takes `num_splits`."""
-    if not isinstance(algorithm, str) or algorithm not in algorithms:
-        raise ValueError(f"algorithm must be one of {', '.join(algorithms)}, got algorithm={algorithm!r}")
+    algorithm = one_of("algorithm", algorithm, algorithms)
     if layout == "packed" and algorithm != "auto":
         raise ValueError(
             f"algorithm must be 'auto' for layout='packed', which has its own kernel, "
@@ -313,10 +298,10 @@ def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any
         return
     if algorithm != "split":
         raise ValueError(
-            f"num_splits must be None unless algorithm='split', got num_splits={num_splits} and algorithm={algorithm!r}"
+            f"num_splits must be None unless algorithm='split', got num_splits={shown(num_splits)} "
+            f"and algorithm={algorithm!r}"
         )
-    if not 1 <= integer("num_splits", num_splits) <= MAX_GRID_DIM:
-        raise ValueError(f"num_splits must lie in 1 .. {MAX_GRID_DIM}, got num_splits={num_splits}")
+    between("num_splits", num_splits, 1, MAX_GRID_DIM)
 
 
 def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:

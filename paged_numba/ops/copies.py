@@ -72,13 +72,14 @@ def checked_write(
     value_cache: ArrayLike,
     slot_mapping: IntegersLike,
     layout: str,
+    name: str = "slot_mapping",
 ) -> tuple[Any, Any, adopt.Caches, Any]:
-    """Adopt and check the arguments of `write_kv`; return those of `launches.write`."""
+    """Adopt and check the arguments of `write_kv`; return those of `launches.write`. `name` is that of the slots."""
     keys, values = as_array(key, "key"), as_array(value, "value")
     caches = adopt.caches(key_cache, value_cache, layout)
-    slot_mapping = as_array(slot_mapping, "slot_mapping")
-    slots = on_host(slot_mapping, "slot_mapping")
-    checks.check_write_kv(keys, values, caches.key, caches.value, slots)
+    slot_mapping = as_array(slot_mapping, name)
+    slots = on_host(slot_mapping, name)
+    checks.check_write_kv(keys, values, caches.key, caches.value, slots, name)
     return keys, values, caches, adopt.integers(slot_mapping, slots, np.int64)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import positive
+from ..arguments import one_of, positive, shown
 from ..arrays import to_host
 from ..targets import multiprocessors as multiprocessors_of
 from .checks import check_lengths
@@ -183,12 +183,12 @@ def choose(
     window = None if window is None else positive("window", window)
     if num_q_heads % num_kv_heads:
         raise ValueError(
-            f"num_q_heads must be a multiple of num_kv_heads={num_kv_heads}, got num_q_heads={num_q_heads}"
+            f"num_q_heads must be a multiple of num_kv_heads={shown(num_kv_heads)}, "
+            f"got num_q_heads={shown(num_q_heads)}"
         )
     lens, starts = to_host(seq_lens, "seq_lens"), to_host(cu_seqlens_q, "cu_seqlens_q")
     check_lengths(lens, starts)
-    if not isinstance(target, str) or target not in ("cuda", *FASTEST):
-        raise ValueError(f"target must be one of cuda, {', '.join(FASTEST)}, got target={target!r}")
+    target = one_of("target", target, ("cuda", *FASTEST))
     return _choose(lens, starts, num_q_heads, num_kv_heads, multiprocessors, window, target)
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple
 
+from ...arguments import shown
 from ...errors import KernelError, UnsupportedConstructError
 from ..language.control import NAMES
 from ..language.patience import Patience
@@ -96,6 +97,8 @@ def lane_program(function: Any) -> str:
 
     Raises
     ------
+    TypeError
+        `function` is no function.
     UnsupportedConstructError
         The kernel uses Python that the machine does not run, or its source cannot be read.
 
@@ -108,7 +111,10 @@ def lane_program(function: Any) -> str:
     >>> lockstep.lane_program(double).startswith("def double(")
     True
     """
-    return translate(decorated_function(function) or function, kernel=True).text
+    plain = decorated_function(function) or function
+    if not inspect.isfunction(plain):
+        raise TypeError(f"function must be a kernel or a Python function, got function={shown(function)}")
+    return translate(plain, kernel=True).text
 
 
 def _translate(
