@@ -14,6 +14,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 import paged_numba as pn
 from paged_numba import ops, traces
@@ -505,7 +506,20 @@ def _(pick):
     return Call(pn.lockstep.lane_program, {"function": add_one})
 
 
-OPTIONS = {"max_lanes": 64, "memory_budget": 2**20, "order": "forward", "compute_capability": (9, 0)}
+@call("lockstep.check_compiles")
+def _(pick):
+    pytest.importorskip("numba")
+    signature = pick(("void(float64[:])", (np.zeros(5),), ["(float32[::1],)"]))
+    return Call(pn.lockstep.check_compiles, {"kernel": add_one, "signature": signature})
+
+
+OPTIONS = {
+    "max_lanes": 64,
+    "memory_budget": 2**20,
+    "order": "forward",
+    "compute_capability": (9, 0),
+    "check_compiles": False,
+}
 
 
 @call("lockstep.Options")

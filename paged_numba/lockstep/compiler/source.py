@@ -10,6 +10,7 @@ import ast
 import builtins
 import dis
 import inspect
+import linecache
 import os
 import weakref
 from collections.abc import Iterator
@@ -135,16 +136,17 @@ def _changed(name: str, file: str) -> UnsupportedConstructError:
 
 def _read(function: Any, file: str) -> str:
     """Return the text of the file that holds a function."""
-    name = function.__code__.co_name
-    try:
-        lines, _ = inspect.findsource(function)
-    except (OSError, TypeError):
+    # Not `inspect.findsource`, which looks through all modules that are imported.
+    linecache.checkcache(file)
+    lines = linecache.getlines(file, function.__globals__)
+    if not lines:
+        name = function.__code__.co_name
         if os.path.exists(file):
-            raise _changed(name, file) from None
+            raise _changed(name, file)
         hint = "save it to a file" if file.startswith("<") else "its file must be there"
         raise UnsupportedConstructError(
             f"the source of {name!r} must be readable, got code from {file}: {hint}"
-        ) from None
+        )
     return "".join(lines)
 
 

@@ -8,6 +8,7 @@ numbers of the kernel, so that errors and tracebacks point into the kernel.
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
