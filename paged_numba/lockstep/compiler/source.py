@@ -71,7 +71,7 @@ class Source:
         text = _read(function, self.file)
         flags = self.code.co_flags & _FUTURE | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         try:
-            tree, codes = _parsed(text, flags)
+            candidates = _parsed(text, flags).get(name, [])
         except (SyntaxError, ValueError) as error:
             raise _changed(name, self.file) from error
         if name == "<lambda>":
@@ -79,7 +79,7 @@ class Source:
                 "a kernel or device function must be written with def, got a lambda, "
                 f"{self.file}:{self.code.co_firstlineno}"
             )
-        found = _definition(tree, codes, self.code)
+        found = _definition(candidates, self.code)
         if found is None:
             raise _changed(name, self.file)
         self.definition = found
@@ -151,11 +151,19 @@ def _read(function: Any, file: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _parsed(text: str, flags: int) -> tuple[ast.Module, tuple[CodeType, ...]]:
-    """Return the syntax tree of a file, and the code objects of all functions in it."""
-    tree = ast.parse(text)
-    module = compile(text, "<source>", "exec", flags, dont_inherit=True)
-    return tree, tuple(_codes(module))
+def _parsed(text: str, flags: int) -> dict[str, list[tuple[ast.FunctionDef, CodeType]]]:
+    """Return all functions in a file that are written with ``def``, by name: the definition and the code."""
+    places = {
+        (_first_line(node), node.name): node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef)
+    }
+    found: dict[str, list[tuple[ast.FunctionDef, CodeType]]] = {}
+    for code in _codes(compile(text, "<source>", "exec", flags, dont_inherit=True)):
+        definition = places.get((code.co_firstlineno, code.co_name))
+        if definition is not None:
+            found.setdefault(code.co_name, []).append((definition, code))
+    return found
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -165,16 +173,9 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _definition(tree: ast.Module, codes: tuple[CodeType, ...], code: CodeType) -> ast.FunctionDef | None:
+def _definition(candidates: list[tuple[ast.FunctionDef, CodeType]], code: CodeType) -> ast.FunctionDef | None:
     """Return the definition that compiles to `code`, at its line or, if the file has got more lines, at another one."""
-    places = {
-        _first_line(node): node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name == code.co_name
-    }
-    candidates = [one for one in codes if one.co_name == code.co_name and one.co_firstlineno in places]
-    for one in sorted(candidates, key=lambda one: one.co_firstlineno != code.co_firstlineno):
-        node = places[one.co_firstlineno]
+    for node, one in sorted(candidates, key=lambda pair: pair[1].co_firstlineno != code.co_firstlineno):
         if one.replace(co_firstlineno=code.co_firstlineno) == code or _same_but_asserts(one, code, node):
             return node
     return None
