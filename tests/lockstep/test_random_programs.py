@@ -60,7 +60,7 @@ def statements(draw, depth=0, in_loop=False, in_function=False):
     for _ in range(draw(st.integers(1, 3))):
         kinds = ["assign", "augment", "swap"] + ([] if in_function else ["store"])
         if depth < 3:
-            kinds += ["if", "ifelse", "for", "while", "if", "for"]
+            kinds += ["if", "ifelse", "for", "while", "if", "for", "each"]
         if in_loop:
             kinds += ["break", "continue"]
         if depth:
@@ -95,9 +95,18 @@ def statements(draw, depth=0, in_loop=False, in_function=False):
             lines += [f"for {index} in range({bounds.format(draw(atoms))}):", *inner(True)]
             if draw(st.integers(0, 4)) == 4:
                 lines += ["else:", "    " + f"{name} = ({draw(expressions)}) % 97"]
+        elif kind == "each":
+            items = ["row", "(2, {0}, 1)"] + (
+                [] if in_function else ["row[{0} % 3 :]", "data[t % 4, : {0} % 4]"]
+            )
+            loops = ("{1} in {0}", "i, {1} in enumerate({0})", "{1}, i in zip({0}, (3, t))")
+            index, given = draw(st.sampled_from(TARGETS)), draw(st.sampled_from(items)).format(draw(atoms))
+            lines += [f"for {draw(st.sampled_from(loops)).format(given, index)}:", *inner(True)]
         elif kind == "while":
             fuel = f"w{depth}"
             lines += [f"{fuel} = {draw(atoms)} % 5", f"while {fuel} > 0:", f"    {fuel} -= 1", *inner(True)]
+            if draw(st.integers(0, 4)) == 4:
+                lines += ["else:", "    " + f"{name} = ({draw(expressions)}) % 97"]
         elif kind == "return":
             lines.append(f"return {draw(atoms)}" if in_function else "return")
         else:
