@@ -188,7 +188,8 @@ def _argument_types(numba: _Numba, kernel: Any, function: Any, signature: Any) -
         return [tuple(numba.normalize(one)[0]) for one in (given if isinstance(given, list) else [given])]
     except Exception as error:
         raise LaunchError(
-            f"a signature must read like 'void(float32[:], int32)', got signature={shown(given)} ({str(error)[:LONGEST_REPR]})"
+            f"a signature must read like 'void(float32[:], int32)', got signature={shown(given)} "
+            f"({str(error)[:LONGEST_REPR]})"
         ) from error
 
 
