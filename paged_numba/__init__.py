@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .ops import merge_states as merge_states
     from .ops import paged_attention as paged_attention
     from .ops import plan as plan
+    from .ops import quantize_fp8 as quantize_fp8
     from .ops import write_kv as write_kv
 else:
     import importlib
@@ -45,6 +46,7 @@ else:
         "gather_kv": "ops",
         "merge_states": "ops",
         "paged_attention": "ops",
+        "quantize_fp8": "ops",
         "write_kv": "ops",
     }
     _MODULES = {

@@ -2,6 +2,10 @@
 
 import sys
 
-from .commands.main import main
+try:
+    from .commands.main import main
+except KeyboardInterrupt:
+    print("paged-numba: interrupted", file=sys.stderr)
+    sys.exit(130)
 
 sys.exit(main())

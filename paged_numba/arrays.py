@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .arguments import numpy_reads, shown
 
 
 class HasArrayInterface(Protocol):
@@ -55,22 +58,25 @@ _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
 
 
 def as_array(array: Any, name: str = "array") -> Any:
-    """Return a NumPy, lockstep or Numba array over the memory of `array`; return anything else unchanged.
+    """Return a NumPy array over the memory of an array on the host; return anything else unchanged.
+
+    An array on the GPU stays as it is if it has a shape and a dtype, otherwise it becomes an array of Numba.
 
     An operation calls `as_array` once for each of its arguments; the code that follows relies on the result.
 
     Parameters
     ----------
     array
-        An array of NumPy or torch (bfloat16 and float8_e4m3fn included), or any array with
-        ``__cuda_array_interface__`` (CuPy, Numba) or DLPack.
+        An array of NumPy or torch (bfloat16 and float8_e4m3fn included), any array with ``__array_interface__``,
+        ``__cuda_array_interface__`` (CuPy, Numba) or DLPack, or an array of the lockstep facade.
     name : str
         Name of the argument, for the error message.
 
     Raises
     ------
     TypeError
-        The memory cannot be shared: the tensor requires a gradient, or lies on another device.
+        The memory cannot be shared: the tensor requires a gradient, or lies on another device. Or it is a masked
+        array, whose mask no operation heeds.
 
     Examples
     --------
@@ -80,16 +86,23 @@ def as_array(array: Any, name: str = "array") -> Any:
     """
     if type(array) is np.ndarray:
         return array
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must not be a masked array, since no operation heeds a mask, got a mask that hides "
+            f"{int(np.sum(array.mask))} of {array.size} elements"
+        )
     try:
+        if hasattr(array, "__lockstep_array__"):
+            return array.__lockstep_array__
         if _is_tensor(array):
             return _tensor_view(array)
         if hasattr(array, "__cuda_array_interface__"):
             return array if hasattr(array, "shape") and hasattr(array, "dtype") else _device_array(array)
         if hasattr(array, "__array_interface__"):
-            return array if hasattr(array, "shape") and hasattr(array, "dtype") else np.asarray(array)
-        if hasattr(array, "__dlpack__") and not hasattr(array, "__lockstep_array__"):
+            return _interface_view(array)
+        if hasattr(array, "__dlpack__"):
             return _from_dlpack(array)
-    except (BufferError, RuntimeError, TypeError) as error:
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(
             f"{name} must share its memory with NumPy or Numba, got {type(array).__name__}: {error}"
         ) from error
@@ -117,14 +130,16 @@ def on_host(array: Any, name: str = "array") -> Any:
     """
     if type(array) is np.ndarray or array is None:
         return array
-    if hasattr(array, "__cuda_array_interface__"):
-        return _device_array(array).copy_to_host()
     try:
-        if isinstance(array, (list, tuple)) and not array:
-            return np.zeros(0, np.int64)  # NumPy would make it float64
-        return _as_numpy(array)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array, got {array!r}: {error}") from None
+        if hasattr(array, "__cuda_array_interface__"):
+            return _device_array(array).copy_to_host()
+        if not numpy_reads(array):
+            raise TypeError("it is no sequence")
+        numbers = np.asarray(array)
+    except (MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array, got {shown(array)}: {error}") from None
+    # NumPy makes an empty list float64.
+    return numbers.astype(np.int64) if isinstance(array, (list, tuple)) and not numbers.size else numbers
 
 
 def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
@@ -132,9 +147,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     if _is_tensor(like):
         return like.new_empty(shape, dtype=getattr(sys.modules["torch"], np.dtype(dtype).name))
     if hasattr(like, "__cuda_array_interface__"):
-        from numba import cuda
-
-        return cuda.device_array(shape, dtype)
+        return _gpu().device_array(shape, dtype)
     return np.empty(shape, dtype)
 
 
@@ -157,17 +170,13 @@ def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
 
 def beside(array: Any, like: Any) -> Any:
     """Return a NumPy array on the device of `like`: a copy if `like` is on the GPU, else the array itself."""
-    if not hasattr(like, "__cuda_array_interface__"):
-        return array
-    from numba import cuda
-
-    return cuda.to_device(array)
+    return _gpu().to_device(array) if hasattr(like, "__cuda_array_interface__") else array
 
 
 def transposed(array: Any, axes: tuple[int, ...]) -> Any:
     """Return a view of an array, on the host or on the GPU, with its axes in another order."""
     if not hasattr(array, "__cuda_array_interface__"):
-        return _as_numpy(array).transpose(axes)
+        return array.transpose(axes)
     array = _device_array(array)
     shape, strides = (tuple(old[axis] for axis in axes) for old in (array.shape, array.strides))
     return _device_view(array, shape, strides, array.dtype)
@@ -176,7 +185,7 @@ def transposed(array: Any, axes: tuple[int, ...]) -> Any:
 def reshaped(array: Any, shape: tuple[int, ...]) -> Any:
     """Return a view of a contiguous array, on the host or on the GPU, in another shape."""
     if not hasattr(array, "__cuda_array_interface__"):
-        return _as_numpy(array).reshape(shape)
+        return array.reshape(shape)
     return _device_array(array).reshape(shape)
 
 
@@ -200,6 +209,15 @@ def _tensor_view(tensor: Any) -> Any:
     return _device_view(bits, bits.shape, bits.strides, dtype) if tensor.is_cuda else bits.view(dtype)
 
 
+def _interface_view(array: Any) -> Any:
+    """Return a NumPy array over the memory that ``__array_interface__`` describes."""
+    adopted, dtype = np.asarray(array), getattr(array, "dtype", None)
+    # The interface has no name for bfloat16 and float8_e4m3fn: they come as bytes.
+    if adopted.dtype.kind == "V" and isinstance(dtype, np.dtype) and dtype.itemsize == adopted.dtype.itemsize:
+        return adopted.view(dtype)
+    return adopted
+
+
 def _from_dlpack(array: Any) -> Any:
     try:
         return np.from_dlpack(array)
@@ -212,18 +230,26 @@ def _from_dlpack(array: Any) -> Any:
 
 def _device_array(array: Any) -> Any:
     """Return a GPU array as a Numba array; a Numba array stays one, since its interface cannot express bfloat16."""
-    from numba import cuda
+    cuda = _gpu()
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
     return array if isinstance(array, DeviceNDArray) else cuda.as_cuda_array(array)
+
+
+@functools.cache
+def _gpu() -> Any:
+    """Return ``numba.cuda``; raise TypeError if it finds no GPU, on which an array is said to lie."""
+    try:
+        from numba import cuda
+
+        cuda.current_context()
+    except ImportError as error:  # Numba's error for a missing driver is one, too
+        reason = " ".join(str(error).split())
+        raise TypeError(f"an array on the GPU needs a GPU that Numba finds: {reason}") from None
+    return cuda
 
 
 def _device_view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any) -> Any:
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
     return DeviceNDArray(shape, strides, dtype, gpu_data=array.gpu_data)
-
-
-def _as_numpy(array: Any) -> Any:
-    """Return an array on the host as a NumPy array, without a copy if it exposes its memory."""
-    return np.asarray(getattr(array, "__lockstep_array__", array))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,15 @@ from . import ops, targets
 from .allocator import Allocation, BlockAllocator
 from .allocator.block_table import padded
 from .allocator.sequence import SequenceState
-from .allocator.token_ids import TokenIds
+from .allocator.token_ids import TokenIds, as_bytes, number_of
 from .allocator.transactions import UndoLog, alone, transaction
-from .arguments import truth
-from .arrays import ArrayLike, IntegersLike, as_array, beside, on_host, storage, to_host
+from .arguments import hashable, listed, shown, truth
+from .arrays import ArrayLike, IntegersLike, as_array, beside, on_host, to_host
 from .cache_debug import CacheWatch
 from .draw.text import plural
 from .ops import adopt, checks, launches, layouts
 from .ops.attention import AttentionOptions
+from .ops.storage import storage_of_layers
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -73,6 +74,8 @@ class PagedKVCache:
     ------
     TypeError, ValueError
         A size, dtype, layout or scale is invalid, or ``debug=True`` is given for a target other than ``lockstep``.
+    MemoryError
+        The storage does not fit into memory.
     TargetUnavailableError
         The target cannot run here.
 
@@ -127,15 +130,16 @@ class PagedKVCache:
         checks.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
         storage_type = checks.cache_dtype(dtype)
         self.layout = layout
+        num_blocks, block_size, num_kv_heads, head_dim, num_layers = map(
+            int, (num_blocks, block_size, num_kv_heads, head_dim, num_layers)
+        )
         shapes = layouts.cache_shapes(layout, storage_type, num_blocks, block_size, num_kv_heads, head_dim)
         scales = {"k_scale": k_scale, "v_scale": v_scale}
         self._scales = {
             name: checks.cache_scale(name, to_host(given, name), num_kv_heads)
             for name, given in scales.items()
         }
-        self.key_caches, self.value_caches = (
-            [storage(shape, storage_type, self.target) for _ in range(num_layers)] for shape in shapes
-        )
+        self.key_caches, self.value_caches = storage_of_layers(shapes, num_layers, storage_type, self.target)
         # Keys and values by layer, and what the allocator holds of the sequence, to tell a later one of the same id.
         self._swapped: dict[Hashable, tuple[list[tuple[Any, Any]], SequenceState]] = {}
         # Sequences with reserved, uncommitted tokens: the prefix cache must not offer their blocks.
@@ -321,6 +325,7 @@ class PagedKVCache:
         ...     out = cache.attend(["a"], query, layer=layer, cu_seqlens_q=[0, 5])
         >>> cache.commit("a")
         """
+        hashable("salt", salt)
         pool = self.allocator
         is_new = seq_id not in pool and not pool.is_swapped(seq_id)
         allocation = pool.add(seq_id, tokens, salt=salt) if is_new else pool.append(seq_id, tokens)
@@ -347,7 +352,7 @@ class PagedKVCache:
         TypeError, ValueError
             The layer does not exist, or a dtype, shape or slot is invalid; nothing was written.
         """
-        arguments = ops.copies.checked_write(key, value, *self._stored(layer), slots, self.layout)
+        arguments = ops.copies.checked_write(key, value, *self._stored(layer), slots, self.layout, "slots")
         if self.target != "cuda":
             self._log_blocks(on_host(arguments[-1], "slots") // self.allocator.block_size, [layer])
         launches.write(*arguments, self.target)
@@ -429,10 +434,11 @@ class PagedKVCache:
         ValueError
             The sequence is in the pool, or its allocator swapped it out without this cache.
         """
+        is_swapped = self.allocator.is_swapped(seq_id)
         kept, sequence = self._swapped.get(seq_id, ([], None))
-        if self.allocator.is_swapped(seq_id) and sequence is not self.allocator._swapped[seq_id]:
+        if is_swapped and sequence is not self.allocator._swapped[seq_id]:
             raise ValueError(
-                f"seq_id must be swapped out by this cache, not by its allocator alone, got seq_id={seq_id!r}"
+                f"seq_id must be swapped out by this cache, not by its allocator alone, got seq_id={shown(seq_id)}"
             )
         allocation = self.allocator.swap_in(seq_id)
         # Count from the end: the prefix cache may hold the first tokens, or a window may have released them.
@@ -486,7 +492,7 @@ class PagedKVCache:
         ------
         UnknownSequenceError, SwappedSequenceError
         """
-        return padded([self.allocator.block_table(seq_id) for seq_id in _ids(seq_ids)])
+        return padded([self.allocator.block_table(seq_id) for seq_id in listed("seq_ids", seq_ids, "ids")])
 
     @alone
     def attend(
@@ -524,13 +530,13 @@ class PagedKVCache:
         TypeError, ValueError
             The query or an option is invalid.
         """
-        seq_ids = _ids(seq_ids)
+        _only_options_of_attention(options)
+        seq_ids = listed("seq_ids", seq_ids, "ids")
         seq_lens = np.array([self.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
-        rows = getattr(query, "shape", (None,))[:1]
-        if cu_seqlens_q is None and rows != (len(seq_ids),):
+        shape = getattr(query, "shape", None)
+        if cu_seqlens_q is None and (not isinstance(shape, tuple) or shape[:1] != (len(seq_ids),)):
             raise ValueError(
-                f"query must have a row for each of the {len(seq_ids)} seq_ids, "
-                f"got query.shape={getattr(query, 'shape', None)}"
+                f"query must have a row for each of the {len(seq_ids)} seq_ids, got query.shape={shown(shape)}"
             )
         return ops.paged_attention(
             query,
@@ -569,8 +575,14 @@ class PagedKVCache:
             caches = self._layer(layer)
             checks.check_tokens(keys, values, caches.key, caches.value)
         count = int(layers[0][0].shape[0])
-        checks.check_token_ids(token_ids, count, self.allocator.prefix_caching)
-        return count if token_ids is None else token_ids
+        if token_ids is None:
+            if self.allocator.prefix_caching:
+                raise TypeError("token_ids must be given with prefix_caching=True, got token_ids=None")
+            return count
+        given = number_of(token_ids, "token_ids")
+        if given != count:
+            raise ValueError(f"token_ids must hold an id for each of {count} tokens, got {given}")
+        return np.frombuffer(as_bytes(token_ids, "token_ids"), np.int64)
 
     def _copy(self, allocation: Allocation) -> None:
         if len(allocation.copies):
@@ -636,8 +648,11 @@ def _put_back(array: Any, blocks: Any, held: Any) -> None:
     array[blocks] = held
 
 
-def _ids(seq_ids: Any) -> list[Hashable]:
-    """Return the ids of sequences as a list; a single string is one id, and refused."""
-    if isinstance(seq_ids, str) or not isinstance(seq_ids, Iterable):
-        raise TypeError(f"seq_ids must be a sequence of ids, got seq_ids={seq_ids!r}")
-    return list(seq_ids)
+def _only_options_of_attention(options: Mapping[str, Any]) -> None:
+    known = AttentionOptions.__annotations__
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(
+                f"{name} must not be given: attend takes {', '.join(known)}, and the cache sets the rest, "
+                f"got {name}={shown(value)}"
+            )

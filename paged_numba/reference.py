@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arguments import is_number, numpy_reads, positive, shown, truth
+
 
 def attention(
     query: ArrayLike,
@@ -68,8 +70,10 @@ def attention(
 
     Raises
     ------
+    TypeError
+        An array does not hold real numbers, a number is none, or an option of True or False is neither.
     ValueError
-        Shapes do not match, head_dim is 0, or `window` or `softcap` is not positive.
+        Shapes do not match, head_dim is 0, a number is not finite in float64, or `window` or `softcap` is not positive.
 
     See Also
     --------
@@ -88,7 +92,8 @@ def attention(
     >>> out[:, 0, 0], np.exp(lse[:, 0])
     (array([1., 2.]), array([1., 2.]))
     """
-    query, key, value = (np.asarray(array, np.float64) for array in (query, key, value))
+    query, key, value = _reals("query", query), _reals("key", key), _reals("value", value)
+    causal, return_lse = truth("causal", causal), truth("return_lse", return_lse)
     if query.ndim != 3 or key.ndim != 3 or key.shape != value.shape or query.shape[2] != key.shape[2]:
         raise ValueError(
             "query must have shape [num_queries, num_q_heads, head_dim], key and value "
@@ -102,21 +107,21 @@ def attention(
         )
     if head_dim == 0:
         raise ValueError(f"head_dim must be positive, got query.shape={query.shape}")
-    for name, number in (("window", window), ("softcap", softcap)):
-        if number is not None and not number > 0:
-            raise ValueError(f"{name} must be positive, got {name}={number}")
-    for name, given, shapes in (
-        ("alibi_slopes", alibi_slopes, [(num_q_heads,)]),
-        ("sinks", sinks, [(num_q_heads,)]),
-        ("k_scale", k_scale, [(), (num_kv_heads,)]),
-        ("v_scale", v_scale, [(), (num_kv_heads,)]),
-    ):
-        if given is not None and np.shape(given) not in shapes:
-            raise ValueError(
-                f"{name} must have shape {' or '.join(map(str, shapes))}, got {name}.shape={np.shape(given)}"
-            )
-    key = _scaled(key, k_scale)
-    value = _scaled(value, v_scale)
+    scale = 1 / math.sqrt(head_dim) if scale is None else _finite("scale", scale)
+    window = None if window is None else positive("window", window)
+    if softcap is not None:
+        softcap = _finite("softcap", softcap)
+        if softcap <= 0:
+            raise ValueError(f"softcap must be positive, got softcap={softcap}")
+    slopes = _by_head("alibi_slopes", alibi_slopes, [(num_q_heads,)])
+    sink = _by_head("sinks", sinks, [(num_q_heads,)])
+    key_factor, value_factor = (
+        _by_head(name, given, [(), (num_kv_heads,)])
+        for name, given in (("k_scale", k_scale), ("v_scale", v_scale))
+    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        key = key if key_factor is None else key * key_factor.reshape(-1, 1)
+        value = value if value_factor is None else value * value_factor.reshape(-1, 1)
     group = num_q_heads // num_kv_heads
     key, value = np.repeat(key, group, axis=1), np.repeat(value, group, axis=1)
 
@@ -127,32 +132,29 @@ def attention(
     if causal:
         seen &= key_pos <= query_pos
     if window is not None:
-        seen &= key_pos > query_pos - window
+        seen &= key_pos > query_pos - min(window, seq_len + num_queries)
 
     # Select with the mask, do not multiply by it: a NaN in a hidden key or value must not reach the result.
     with np.errstate(invalid="ignore", over="ignore"):
-        score = np.einsum("qhd,khd->qhk", query, key) * (1 / math.sqrt(head_dim) if scale is None else scale)
+        score = np.einsum("qhd,khd->qhk", query, key) * scale
         if softcap is not None:
             score = softcap * np.tanh(score / softcap)
-        if alibi_slopes is not None:
-            score = score + np.asarray(alibi_slopes, np.float64)[:, None] * (key_pos - query_pos)[:, None, :]
+        if slopes is not None:
+            score = score + slopes[:, None] * (key_pos - query_pos)[:, None, :]
     score = np.where(seen[:, None, :], score, -np.inf)
-    sink = np.full(num_q_heads, -np.inf) if sinks is None else np.asarray(sinks, np.float64)
+    sink = np.full(num_q_heads, -np.inf) if sink is None else sink
 
     largest = np.maximum(score.max(axis=2, initial=-np.inf), sink)
     shift = np.where(np.isneginf(largest), 0.0, largest)
-    with np.errstate(invalid="ignore"):  # inf - inf is NaN
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # inf - inf and 0 * inf are NaN
         weight = np.exp(score - shift[:, :, None])
         total = weight.sum(axis=2) + np.exp(sink - shift)
-    out = np.zeros((num_queries, num_q_heads, head_dim))
-    for i in range(num_queries):
-        visible = np.where(seen[i][:, None, None], value, 0.0)
-        out[i] = np.einsum("hk,khd->hd", weight[i], visible)
-    out /= np.where(total == 0, 1.0, total)[:, :, None]
-    if not return_lse:
-        return out
-    with np.errstate(divide="ignore"):
-        return out, shift + np.log(total)
+        out = np.zeros((num_queries, num_q_heads, head_dim))
+        for i in range(num_queries):
+            visible = np.where(seen[i][:, None, None], value, 0.0)
+            out[i] = np.einsum("hk,khd->hd", weight[i], visible)
+        out /= np.where(total == 0, 1.0, total)[:, :, None]
+        return (out, shift + np.log(total)) if return_lse else out
 
 
 def merge_states(
@@ -171,6 +173,11 @@ def merge_states(
     out : float64[..., head_dim]
     lse : float64[...]
 
+    Raises
+    ------
+    TypeError, ValueError
+        An array does not hold real numbers, or shapes do not match.
+
     See Also
     --------
     attention : Returns the outputs and LSEs.
@@ -186,22 +193,73 @@ def merge_states(
     >>> out, np.exp(lse)
     (array([[3.]]), array([3.]))
     """
-    out_a, lse_a, out_b, lse_b = (np.asarray(array, np.float64) for array in (out_a, lse_a, out_b, lse_b))
+    out_a, lse_a, out_b, lse_b = (
+        _reals(name, array)
+        for name, array in (("out_a", out_a), ("lse_a", lse_a), ("out_b", out_b), ("lse_b", lse_b))
+    )
+    if (
+        not out_a.ndim
+        or not out_a.shape[:-1] == out_b.shape[:-1] == lse_a.shape == lse_b.shape
+        or out_a.shape != out_b.shape
+    ):
+        raise ValueError(
+            "out_a and out_b must have one shape [..., head_dim], lse_a and lse_b [...], "
+            f"got {out_a.shape}, {out_b.shape}, {lse_a.shape} and {lse_b.shape}"
+        )
     largest = np.maximum(lse_a, lse_b)
     shift = np.where(np.isneginf(largest), 0.0, largest)
-    weight_a, weight_b = np.exp(lse_a - shift), np.exp(lse_b - shift)
-    total = weight_a + weight_b
-    divisor = np.where(total == 0, 1.0, total)
-    # The output of a set without keys may be NaN and must not count.
-    parts = [
-        np.where(weight[..., None] != 0, out * weight[..., None], 0.0)
-        for out, weight in ((out_a, weight_a), (out_b, weight_b))
-    ]
-    out = (parts[0] + parts[1]) / divisor[..., None]
-    with np.errstate(divide="ignore"):
-        return out, shift + np.log(total)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # inf - inf is NaN
+        weight_a, weight_b = np.exp(lse_a - shift), np.exp(lse_b - shift)
+        total = weight_a + weight_b
+        divisor = np.where(total == 0, 1.0, total)
+        # The output of a set without keys may be NaN and must not count.
+        parts = [
+            np.where(weight[..., None] != 0, out * weight[..., None], 0.0)
+            for out, weight in ((out_a, weight_a), (out_b, weight_b))
+        ]
+        return (parts[0] + parts[1]) / divisor[..., None], shift + np.log(total)
 
 
-def _scaled(array: NDArray[np.float64], factor: ArrayLike | None) -> NDArray[np.float64]:
-    """Return an array multiplied by one factor, or by a factor for each KV head."""
-    return array if factor is None else array * np.asarray(factor, np.float64).reshape(-1, 1)
+def _reals(name: str, given: ArrayLike) -> NDArray[np.float64]:
+    """Return real numbers as float64; for NumPy itself, complex numbers, text and masks would do as well."""
+    try:
+        if not numpy_reads(given):
+            raise TypeError(f"got {shown(given)}")
+        array = np.asarray(given)
+    except (MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+    if isinstance(given, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array, since the mask has no effect")
+    # The dtypes of ml_dtypes have a kind of their own.
+    if array.dtype.kind not in "fiu" and not array.dtype.name.startswith(("bfloat", "float")):
+        raise TypeError(f"{name} must hold real numbers, got {name}.dtype={array.dtype}")
+    with np.errstate(over="ignore"):  # a longdouble may be larger than any float64
+        try:
+            return array.astype(np.float64, copy=False)
+        except MemoryError:
+            raise MemoryError(f"{name} must fit into memory, got {name}.shape={array.shape}") from None
+
+
+def _finite(name: str, number: float) -> float:
+    """Return a number as a float; require it to be finite."""
+    if not is_number(number):
+        raise TypeError(f"{name} must be a number or None, got {name}={shown(number)}")
+    try:
+        converted = float(number)
+    except OverflowError:
+        converted = math.inf
+    if not math.isfinite(converted):
+        raise ValueError(f"{name} must be finite in float64, got {name}={shown(number)}")
+    return converted
+
+
+def _by_head(name: str, given: ArrayLike | None, shapes: list[tuple[int, ...]]) -> NDArray[np.float64] | None:
+    """Return the numbers of an option as float64; require one of the shapes."""
+    if given is None:
+        return None
+    array = _reals(name, given)
+    if array.shape not in shapes:
+        raise ValueError(
+            f"{name} must have shape {' or '.join(map(str, shapes))}, got {name}.shape={array.shape}"
+        )
+    return array

@@ -13,8 +13,10 @@ import functools
 import importlib.util
 import os
 import textwrap
+from numbers import Integral
 from typing import Any
 
+from .arguments import shown
 from .errors import TargetNameError, TargetUnavailableError
 
 TARGETS = ("auto", "cuda", "lockstep", "cudasim")
@@ -45,10 +47,10 @@ def resolve(target: str = "auto") -> str:
     'lockstep'
     """
     asked, source = target, "target"
-    if target == "auto" and os.environ.get(ENVIRONMENT):
+    if isinstance(target, str) and target == "auto" and os.environ.get(ENVIRONMENT):
         asked, source = os.environ[ENVIRONMENT], ENVIRONMENT
     if not isinstance(asked, str) or asked not in TARGETS:
-        raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={asked!r}")
+        raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={shown(asked)}")
     if asked == "auto":
         if simulator_enabled():
             return "cudasim"
@@ -61,7 +63,7 @@ def resolve(target: str = "auto") -> str:
         raise TargetUnavailableError(
             "the cudasim target must be chosen before Numba is imported: set NUMBA_ENABLE_CUDASIM=1"
         )
-    return asked
+    return str(asked)  # a plain one, whatever subclass of str was asked for
 
 
 def simulator_enabled() -> bool:
@@ -125,7 +127,7 @@ def launch(
     kernel : callable
         A function decorated with ``numba.cuda.jit``.
     blocks_per_grid, threads_per_block : int or tuple of int
-        The launch configuration. A grid without thread blocks runs nothing.
+        The launch configuration. A grid without thread blocks, with a 0 among its sizes, runs nothing.
     *args
         The kernel's arguments. Convert the arrays of libraries other than NumPy and Numba with
         `paged_numba.arrays.as_array`.
@@ -136,6 +138,8 @@ def launch(
     ------
     TargetNameError, TargetUnavailableError
         See `resolve`.
+    LaunchError
+        The grid has a 0 among its sizes, and its other sizes or the thread block are invalid.
     KernelError
         The kernel made an error on lockstep; see `paged_numba.lockstep.launch`.
 
@@ -155,7 +159,7 @@ def launch(
     chosen = resolve(target)
     # The kernels that `paged_numba.kernels` exports would choose a target themselves.
     kernel = getattr(kernel, "numba_kernel", kernel)
-    if 0 in (blocks_per_grid if isinstance(blocks_per_grid, tuple) else (blocks_per_grid,)):
+    if _is_empty(blocks_per_grid, threads_per_block):
         return
     if chosen == "lockstep":
         from . import lockstep
@@ -170,6 +174,27 @@ def launch(
                 array[...] = copy
     else:
         kernel[blocks_per_grid, threads_per_block](*args)
+
+
+def _is_empty(blocks_per_grid: Any, threads_per_block: Any) -> bool:
+    """Tell whether a grid has no thread blocks; its other sizes and the thread block must be valid all the same."""
+    sizes = blocks_per_grid if isinstance(blocks_per_grid, (tuple, list)) else (blocks_per_grid,)
+    zeros = [_is_zero(size) for size in sizes]
+    if not any(zeros):
+        return False
+    from .lockstep.launch import configuration
+
+    configuration(
+        tuple(1 if zero else size for zero, size in zip(zeros, sizes, strict=True)), threads_per_block
+    )
+    return True
+
+
+def _is_zero(size: Any) -> bool:
+    # A duration of NumPy is an Integral in name only.
+    return (
+        isinstance(size, Integral) and hasattr(size, "__index__") and not isinstance(size, bool) and size == 0
+    )
 
 
 def _contiguous(array: Any) -> Any:

@@ -25,9 +25,11 @@ import gzip
 import io
 import json
 import operator
+import os
 import re
 import reprlib
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -38,6 +40,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from .arguments import between, host_array, not_negative, positive, shown
 from .errors import InputError
 from .progress import progress
 
@@ -124,6 +127,7 @@ class Trace:
 
     def first(self, count: int) -> Trace:
         """Return the first `count` requests."""
+        count = not_negative("count", count)
         return replace(
             self,
             arrivals=None if self.arrivals is None else self.arrivals[:count],
@@ -146,16 +150,20 @@ class Trace:
         steps : int64[num_requests]
             The step in which each prompt is computed. A prompt finds the tokens that earlier steps computed.
         """
-        assert self.hash_ids is not None
+        hash_ids, block_size = self._known_hash_ids(), positive("block_size", block_size)
+        steps = host_array("steps", steps)
+        if steps.shape != (len(self),) or steps.dtype.kind not in "iu":
+            raise ValueError(
+                f"steps must hold an integer for each of {len(self)} requests, "
+                f"got steps.dtype={steps.dtype} steps.shape={steps.shape}"
+            )
         # The number of each prefix, by the number of the prefix without its last hash id, and by that hash id.
         prefixes: dict[tuple[int, int], int] = {}
         # Tokens computed up to the end of each prefix: the last hash id may stand for fewer than 512.
         held: list[int] = []
         written: list[tuple[int, int]] = []  # in this step
         hits, last = 0, -1
-        for step, prompt_len, ids in zip(
-            steps.tolist(), self.prompt_lens.tolist(), self.hash_ids, strict=True
-        ):
+        for step, prompt_len, ids in zip(steps.tolist(), self.prompt_lens.tolist(), hash_ids, strict=True):
             if step != last:
                 for prefix, end in written:
                     held[prefix] = max(held[prefix], end)
@@ -177,10 +185,13 @@ class Trace:
 
         Prompts whose `hash_ids` begin with the same ids begin with the same tokens; each generated token is unique.
         """
-        assert self.hash_ids is not None
+        hash_ids = self._known_hash_ids()
+        request = between("request", request, 0, len(self) - 1, "len(trace) - 1")
+        stop = between("stop", stop, 0, MOST_TOKENS * 2)
+        start = between("start", start, 0, stop, "stop")
         prompt_len = int(self.prompt_lens[request])
         first = start // TOKENS_PER_HASH
-        firsts = self.hash_ids[request][first : -(-stop // TOKENS_PER_HASH), None] * TOKENS_PER_HASH
+        firsts = hash_ids[request][first : -(-stop // TOKENS_PER_HASH), None] * TOKENS_PER_HASH
         skipped = first * TOKENS_PER_HASH
         prompt = (firsts + np.arange(TOKENS_PER_HASH)).ravel()[
             start - skipped : min(stop, prompt_len) - skipped
@@ -192,20 +203,35 @@ class Trace:
 
     @cached_property
     def _first_generated_id(self) -> int:
-        assert self.hash_ids is not None
-        return (max(int(ids.max()) for ids in self.hash_ids) + 1) * TOKENS_PER_HASH
+        return (max(int(ids.max()) for ids in self._known_hash_ids()) + 1) * TOKENS_PER_HASH
+
+    def _known_hash_ids(self) -> list[Any]:
+        if self.hash_ids is None:
+            raise ValueError(
+                f"hash_ids must be known for shared prefixes, got none in the trace {self.name!r}"
+            )
+        return self.hash_ids
 
 
-def read(path: Path) -> Trace:
+def read(path: str | Path) -> Trace:
     """Read a trace file of any format.
 
     Raises
     ------
     InputError
         The file is in none of the formats, a line violates its format, or a gzip file is damaged.
+    TypeError, ValueError
+        `path` is no path.
     OSError
         The file cannot be read.
     """
+    try:
+        path = Path(path)
+        os.fsencode(path)
+    except Exception:  # of the object's own __fspath__, too
+        raise TypeError(f"path must be a path, got path={shown(path)}") from None
+    if "\0" in str(path):
+        raise ValueError(f"path must not contain a null character, got path={shown(path)}")
     text = _text(path)
     start = re.search(r"\S", text)
     if start is None:
@@ -288,9 +314,9 @@ def _csv_format(path: Path, line: int, header: list[str]) -> CsvFormat:
         _refuse(path, line, f"a trace must be {FORMATS}", _shown.repr(header))
     if line > 1:
         _refuse(path, 1, "the header of a CSV trace must be its first line", "a blank line")
-    for name in header:
-        if header.count(name) > 1:
-            _refuse(path, line, "columns must have different names", f"{header.count(name)} named {name!r}")
+    name, count = Counter(header).most_common(1)[0]
+    if count > 1:
+        _refuse(path, line, "columns must have different names", f"{count} named {_shown.repr(name)}")
     return form
 
 

@@ -106,7 +106,7 @@ def test_ids_must_be_known_or_new():
             "prefix_caching must be True or False, got .*=1",
         ),
         (lambda: pool_with_a().add([1], 1), TypeError, r"seq_id must be hashable, got seq_id=\[1\]"),
-        (lambda: pool_with_a().fork("a", [1]), TypeError, r"seq_id must be hashable, got seq_id=\[1\]"),
+        (lambda: pool_with_a().fork("a", [1]), TypeError, r"child_id must be hashable, got child_id=\[1\]"),
         (lambda: pool_with_a().free([1]), TypeError, r"seq_id must be hashable, got seq_id=\[1\]"),
         (lambda: pool_with_a().seq_len([1]), TypeError, r"seq_id must be hashable, got seq_id=\[1\]"),
         (lambda: pool_with_a().add("b", 1, salt=[1]), TypeError, r"salt must be hashable, got salt=\[1\]"),
@@ -164,8 +164,8 @@ def test_check_finds_each_broken_invariant(corrupt, message):
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        ({1, 2}, "tokens must be a count, or token ids in order, got set"),
-        ({1: 2}, "tokens must be a count, or token ids in order, got dict"),
+        ({1, 2}, "tokens must be a count, or token ids in order, got tokens={1, 2}"),
+        ({1: 2}, "tokens must be a count, or token ids in order, got tokens={1: 2}"),
         (np.ones((2, 2), int), r"tokens must be integers in one dimension, got .*\(2, 2\)"),
         (np.ones(2), "tokens must be integers in one dimension, got tokens.dtype=float64"),
     ],

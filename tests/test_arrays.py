@@ -86,6 +86,56 @@ def test_an_empty_list_is_one_of_integers():
     assert pn.gather_kv(*caches, [], 0, target=TARGET)[0].shape == (0, 1, 2)
 
 
+ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_empty_list_of_lists_is_one_of_integers(algorithm):
+    caches = np.full((2, 3, 4, 1, 2), np.nan, np.float32)
+
+    def attend(num_seqs, *integers, **options):
+        query = np.ones((num_seqs, 1, 2), np.float32)
+        options = {"algorithm": algorithm, "return_lse": True, "target": TARGET, **options}
+        return pn.paged_attention(query, *caches, *integers, **options)
+
+    # No sequence; sequences without blocks, as a list, a tuple, and arrays.
+    out, lse = attend(0, [], [])
+    assert (out.shape, lse.shape) == ((0, 1, 2), (0, 1))
+    assert attend(0, (), (), cu_seqlens_q=[0])[0].shape == (0, 1, 2)
+    for tables in ([[], []], ((), ()), np.zeros((2, 0), np.int32), [np.zeros(0, int), []]):
+        out, lse = attend(2, tables, [0, 0])
+        np.testing.assert_array_equal(out, np.zeros((2, 1, 2)))
+        np.testing.assert_array_equal(lse, np.full((2, 1), -np.inf))
+        with pytest.raises(ValueError, match=r"seq_lens must lie in 0 \.\. 0 .*, got seq_lens\[1\]=1"):
+            attend(2, tables, [0, 1])
+
+
+def test_an_empty_list_of_pairs_copies_nothing():
+    caches = np.ones((2, 3, 4, 1, 2), np.float32)
+    for pairs in ([], (), np.zeros((0, 2), int)):
+        pn.copy_blocks(*caches, pairs, target=TARGET)
+    assert (caches == 1).all()
+
+
+@pytest.mark.parametrize("empty", [[[]], np.zeros(0, int), np.zeros((0, 3), int), [[], []]], ids=repr)
+def test_an_empty_array_of_another_shape_is_no_list_of_pairs(empty):
+    caches = np.ones((2, 3, 4, 1, 2), np.float32)
+    with pytest.raises(
+        ValueError, match=r"block_pairs must have shape \[num_pairs, 2\], got block_pairs.shape="
+    ):
+        pn.copy_blocks(*caches, empty, target=TARGET)
+
+
+def test_an_empty_list_for_sequences_that_there_are_is_refused_by_name():
+    caches, query = np.ones((2, 3, 4, 1, 2), np.float32), np.ones((1, 1, 2), np.float32)
+    with pytest.raises(
+        ValueError, match=r"block_tables must have shape \[1, max_blocks\], got .*shape=\(0, 0\)"
+    ):
+        pn.paged_attention(query, *caches, [], [0], target=TARGET)
+    with pytest.raises(TypeError, match=r"block_tables must hold integers, got block_tables.dtype=float64"):
+        pn.paged_attention(query, *caches, np.zeros((1, 0)), [0], target=TARGET)
+
+
 def test_rows_of_different_lengths_are_named():
     caches = np.zeros((2, 3, 4, 1, 2), np.float32)
     query = np.zeros((2, 1, 2), np.float32)

@@ -26,12 +26,7 @@ def on_lockstep(monkeypatch):
 
 def run(capsys, *words):
     """Return the exit status, stdout and stderr of a command."""
-    try:
-        status = cli.main(words)
-    except SystemExit as stop:
-        status = stop.code
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
+    return cli.main(words), *capsys.readouterr()
 
 
 @pytest.fixture

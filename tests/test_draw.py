@@ -1,6 +1,7 @@
 """The data behind the pictures, worked out by hand; and pictures that are self-contained."""
 
 import sys
+import unicodedata
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import paged_numba as pn
 from paged_numba import draw, lockstep
 from paged_numba.draw import text
+from paged_numba.draw.names import names_of
 from paged_numba.draw.svg import COLOURS, Drawing, owner_fill
 from paged_numba.draw.tree import Step
 
@@ -59,7 +61,7 @@ def test_warp_access_of_another_warp_and_line(kernels):
     line = accesses[0].line.number
     picture = draw.WarpAccess.of(accesses, "target", "store", line=line, warp=2)
     assert picture.addresses == {lane: 4 * (64 + lane) for lane in range(32)}
-    with pytest.raises(ValueError, match="no atomic of source in global memory by warp 0 was recorded"):
+    with pytest.raises(ValueError, match="got none with array='source' kind='atomic' line=None warp=0"):
         draw.WarpAccess.of(accesses, "source", "atomic")
 
 
@@ -140,6 +142,110 @@ def test_block_tables_name_released_blocks_and_ids_of_the_same_text():
     assert picture.tables == {"1": [-1, 1], "'1'": [2, 3]}
     assert [picture.owners(block) for block in range(4)] == [[], ["1"], ["'1'"], ["'1'"]]
     assert {"gone", "in 1", "in 2", "in 3"} <= set(texts(picture))
+
+
+class Mute:
+    """An id with nothing to show."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __str__(self):
+        if self.text is None:
+            raise ValueError("no text")
+        return self.text
+
+    __repr__ = __str__
+
+
+texts_of_ids = st.one_of(
+    st.text(max_size=4),
+    st.text(st.characters(codec=None), max_size=3),  # surrogates and control characters, too
+    st.sampled_from(
+        ["", "+", ".", "a", "a ", "free", "shared (+)", "'a'", "1", "'1'", "a,b", "\x00", "\udc80", "\uffff"]
+    ),
+)
+seq_ids = st.one_of(
+    texts_of_ids,
+    st.integers(-1, 2),
+    st.just(10**5000),
+    st.floats(),
+    st.none(),
+    st.binary(max_size=2),
+    st.tuples(texts_of_ids, st.integers(0, 1)),
+    st.frozensets(st.integers(0, 2), max_size=2),
+    st.builds(Mute, st.none() | texts_of_ids),
+)
+
+
+def columns_of(line):
+    """Return how many columns a line of text takes; the oracle knows only the characters that these tests draw."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" and not unicodedata.combining(c) for c in line)
+    return len(line) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in line)
+
+
+@given(st.lists(seq_ids, max_size=6))
+def test_sequences_of_any_id_can_be_told_apart(ids):
+    ids = list(dict.fromkeys(ids))
+    pool = pn.BlockAllocator(8, 4)
+    history = draw.PoolHistory()
+    for number, seq_id in enumerate(ids):
+        pool.add(seq_id, 1 + number)
+        history.record(pool)
+    names = names_of(ids)
+    assert len(set(names)) == len(ids)
+    for name in names:
+        assert name.strip() not in ("", "+", ".", "free", "shared (+)")
+        assert name.isprintable()
+        assert len(name) < 90
+    picture = draw.BlockTables.of(pool)
+    assert [*picture.tables] == [*picture.lens] == [*history.sequences] == names
+    assert {f"{name}, {1 + number} tokens" for number, name in enumerate(names)} <= set(texts(picture))
+    assert set(names) <= set(texts(history))
+    owned = [name for name, table in picture.tables.items() for _ in table]
+    assert history.steps[-1:] == ([owned + [""] * (8 - len(owned))] if ids else [])
+    lines = text.block_tables(pool, ids).split("\n")
+    assert len(lines) == 2 + len(ids)
+    assert len({columns_of(line) for line in lines}) == 1
+    for name, line in zip(names, lines[2:], strict=True):
+        assert line.startswith(f"{name} ")
+
+
+def test_names_by_hand():
+    assert names_of(["chatcmpl-1", 7, (1, 2), 1.5, "req.2"]) == ["chatcmpl-1", "7", "(1, 2)", "1.5", "req.2"]
+    assert names_of(["1", 1, "'1'"]) == ["'1'", "1", "\"'1'\""]
+    assert names_of(["free", " a", "a, b", "\x1b[31m"]) == ["'free'", "' a'", "'a, b'", r"'\x1b[31m'"]
+    assert names_of([Mute("x"), Mute("x"), "x"]) == ["x", "x (2)", "'x'"]
+    assert names_of([Mute(""), "y" * 99]) == ["<Mute >", f"'{'y' * 39}...{'y' * 16}'"]
+
+
+def test_a_sequence_that_comes_later_does_not_take_a_name():
+    pool, history = pn.BlockAllocator(2, 4), draw.PoolHistory()
+    for seq_id in ("1", 1, "1"):
+        pool.add(seq_id, 1)
+        history.record(pool)
+        pool.free(seq_id)
+    assert [step[0] for step in history.steps] == ["'1'", "1", "'1'"]
+
+
+@given(st.text(st.characters(codec=None), max_size=5))
+def test_any_text_can_be_drawn(words):
+    for picture in (
+        draw.BlockTables(1, 1, {words: [0]}, {words: 1}),
+        draw.Lines(words, [draw.Chart(words, words, [draw.Line(words, [(0, 0)])])]),
+        draw.WarpAccess(words, {0: 0}, 4),
+        draw.Tree(words, [Step(0, 0, 0, ())]),
+    ):
+        assert texts(picture)
+
+
+@pytest.mark.parametrize("label", [None, "", "ab", "+", ".", "\n", "\udc80", "\u4e00", "\u0301"])
+def test_a_pool_map_has_a_character_for_each_block(label):
+    pool = pn.BlockAllocator(2, 4)
+    pool.add("x", 1)
+    labels = {} if label is None else {"x": label}
+    with pytest.raises(ValueError, match=r"labels must have a printable character .* got .* for x$"):
+        text.pool_map(pool, labels)
 
 
 def test_a_legend_takes_as_many_rows_as_it_needs():

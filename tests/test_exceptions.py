@@ -21,7 +21,9 @@ EXAMPLES = {
 }
 ALL = [
     EXAMPLES.get(kind) or kind("what happened")
-    for kind in {*subclasses(errors.PagedNumbaError), errors.InputError, errors.TargetNameError}
+    for kind in dict.fromkeys(
+        [*subclasses(errors.PagedNumbaError), errors.InputError, errors.TargetNameError]
+    )
     if kind.__module__.startswith("paged_numba.")
 ]
 

@@ -25,6 +25,22 @@ SHAPES = [
 ]
 
 
+def test_large_scores_lose_no_digit():
+    # 300 equal scores of 1e6: the output is the mean of the values.
+    rng = np.random.default_rng(0)
+    keys = np.full((20, 16, 2, 64), 1e6 / 64, np.float32)
+    values = rng.standard_normal(keys.shape).astype(np.float32)
+    query, tables = np.ones((1, 8, 64), np.float32), rng.permutation(20).astype(np.int32)[None]
+    dense = [cache[tables[0]].reshape(-1, 2, 64)[:300] for cache in (keys, values)]
+    expected, expected_lse = pn.reference.attention(query, *dense, scale=1.0, return_lse=True)
+    for algorithm in ("naive", "warp", "block", "tile", "split", "cascade", "auto"):
+        out, lse = pn.paged_attention(
+            query, keys, values, tables, [300], scale=1.0, algorithm=algorithm, return_lse=True, target="cuda"
+        )
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5, err_msg=algorithm)
+        np.testing.assert_allclose(lse, expected_lse, rtol=1e-6, err_msg=algorithm)
+
+
 def decode_inputs(num_seqs, num_q_heads, num_kv_heads, head_dim, block_size, seed=0):
     """Return query, caches, tables and lengths; slots that no sequence owns hold NaN."""
     rng = np.random.default_rng(seed)

@@ -88,6 +88,19 @@ def test_merging_with_nothing_is_the_identity():
     np.testing.assert_array_equal(merged_lse, nothing[1])
 
 
+@pytest.mark.parametrize(("lse", "error"), [(100, 8e-6), (10_000, 0.001), (1e6, 0.0625)])
+def test_merging_is_as_exact_as_the_lses(lse, error):
+    # One key and three keys, all of the same score: the weight of the three is 3/4.
+    rounded = [np.full((1, 1), lse + np.log(count), np.float32) for count in (1, 3)]
+    outs = np.zeros((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32)
+    merged, _ = pn.merge_states(outs[0], rounded[0], outs[1], rounded[1], target=TARGET)
+    ratio = merged.item() / (1 - merged.item())
+    assert np.spacing(np.float32(lse)) <= error
+    assert abs(ratio / 3 - 1) <= error
+    # No more can be had: at 1e6, the LSEs are 1.125 apart, and ln 3 is 1.0986.
+    assert ratio == pytest.approx(np.exp(float(rounded[1].item()) - float(rounded[0].item())), rel=1e-6)
+
+
 @given(shared=st.integers(0, 3), rests=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=seeds)
 def test_cascade_attention_is_attention_to_prefix_and_rest(shared, rests, seed):
     rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ from paged_numba.allocator.allocator import BlockAllocator
 from paged_numba.errors import KernelError, PagedNumbaError
 from paged_numba.ops import adopt
 from paged_numba.testing import laws, properties
+from paged_numba.testing.large_scores import large_score_batches, large_scores_lose_no_digit
 from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
 from paged_numba.testing.mutants import kernels
 from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
@@ -131,6 +132,12 @@ def exact(batch):
     properties.attention_is_as_exact_as_dense_attention(batch, [("tile", None)], TARGET)
 
 
+@hunt
+@given(batch=large_score_batches(), num_splits=st.integers(1, 9))
+def large_scores(batch, num_splits):
+    large_scores_lose_no_digit(batch, "split", TARGET, num_splits)
+
+
 MANY_HEADS = grid_batches(np.dtype(np.float32), 33, 4, 20, 1)
 
 
@@ -155,6 +162,7 @@ PROPERTIES = {
     "attend textbook": attend_textbook,
     "attend packed": attend_packed,
     "exact": exact,
+    "large scores": large_scores,
     "hide": hide,
     "hide packed": hide_packed,
     "blind": blind,

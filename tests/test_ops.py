@@ -9,6 +9,7 @@ import paged_numba as pn
 from paged_numba import lockstep
 from paged_numba.kernels.columns import TILE_ROW
 from paged_numba.testing import properties
+from paged_numba.testing.large_scores import large_score_batches, large_scores_lose_no_digit
 from paged_numba.testing.strategies import paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
@@ -49,6 +50,24 @@ def test_a_row_that_sees_no_key_of_a_tile_stays_as_it_was():
 @given(batch=paged_batches(), num_splits=st.integers(1, 9))
 def test_attention_agrees_with_the_oracle_for_any_number_of_splits(batch, num_splits):
     properties.attention_agrees_with_the_oracle(batch, "split", TARGET, num_splits)
+
+
+@algorithms
+@settings(max_examples=settings.default.max_examples // 2)
+@given(batch=large_score_batches())
+def test_large_scores_lose_no_digit(batch, algorithm):
+    large_scores_lose_no_digit(batch, algorithm, TARGET)
+
+
+@settings(max_examples=settings.default.max_examples // 2)
+@given(batch=large_score_batches(layout="packed"))
+def test_large_scores_lose_no_digit_in_packed_caches(batch):
+    large_scores_lose_no_digit(batch, "auto", TARGET)
+
+
+@given(batch=large_score_batches(), num_splits=st.integers(1, 9))
+def test_large_scores_lose_no_digit_in_any_number_of_splits(batch, num_splits):
+    large_scores_lose_no_digit(batch, "split", TARGET, num_splits)
 
 
 @given(tokens=tokens_to_write())
@@ -250,7 +269,29 @@ def test_a_plan_says_what_runs_and_why():
             r"multiprocessors must be an integer, got multiprocessors=1\.5",
         ),
         ({"window": 0}, ValueError, "window must be positive, got window=0"),
-        ({"seq_lens": [1, 2]}, ValueError, r"cu_seqlens_q must have shape \[3\] .*, got 2 numbers"),
+        (
+            {"seq_lens": [1, 2]},
+            ValueError,
+            r"cu_seqlens_q must have shape \[3\], got cu_seqlens_q.shape=\(2,\)",
+        ),
+        ({"seq_lens": 9}, ValueError, r"seq_lens must have shape \[num_seqs\], got seq_lens.shape=\(\)"),
+        ({"seq_lens": [9.0]}, TypeError, "seq_lens must hold integers, got seq_lens.dtype=float64"),
+        ({"seq_lens": [-1]}, ValueError, r"seq_lens must lie in 0 \.\. 2147483647 .*, got seq_lens\[0\]=-1"),
+        ({"seq_lens": [2**31]}, ValueError, r"got seq_lens\[0\]=2147483648"),
+        ({"seq_lens": None}, TypeError, "seq_lens must be an array, got NoneType"),
+        ({"cu_seqlens_q": None}, TypeError, "cu_seqlens_q must be an array, got NoneType"),
+        ({"cu_seqlens_q": [1, 2]}, ValueError, r"cu_seqlens_q must begin with 0, got cu_seqlens_q\[0\]=1"),
+        ({"cu_seqlens_q": [0, -1]}, ValueError, r"must not decrease, got cu_seqlens_q\[0\]=0 and .*\[1\]=-1"),
+        (
+            {"cu_seqlens_q": np.array([0, 2, 1]), "seq_lens": [9, 9]},
+            ValueError,
+            r"\[1\]=2 and cu_seqlens_q\[2\]=1",
+        ),
+        (
+            {"cu_seqlens_q": [0, 0.5]},
+            TypeError,
+            "cu_seqlens_q must hold integers, got cu_seqlens_q.dtype=float64",
+        ),
     ],
 )
 def test_a_plan_of_nonsense_is_refused_by_name(wrong, error, message):

@@ -2,6 +2,7 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -160,3 +161,113 @@ def test_shapes_that_do_not_fit_are_named(change, message):
 def test_option_that_does_not_fit_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         reference.attention(*example(), **options)
+
+
+NO_NUMBER = ["1", "x", 1j, [1.0], np.ones(1), True, np.timedelta64(1), np.datetime64(1, "s"), object()]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["scale", "window", "softcap"])
+@pytest.mark.parametrize("no_number", NO_NUMBER, ids=repr)
+def test_an_option_that_is_no_number_is_refused_by_name(name, no_number):
+    with pytest.raises(TypeError, match=f"{name} must be (a number or None|an integer), got {name}="):
+        reference.attention(*example(), **{name: no_number})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["scale", "softcap"])
+@pytest.mark.parametrize(
+    "number", [10**400, -(10**400), math.inf, -math.inf, math.nan, np.float64(np.inf)], ids=str
+)
+def test_a_number_beyond_float64_is_refused_by_name(name, number):
+    with pytest.raises(ValueError, match=f"{name} must be finite in float64, got {name}="):
+        reference.attention(*example(), **{name: number})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("window", [5, 10**400, np.uint8(5), np.int64(2**63 - 1), np.array(7)], ids=str)
+def test_a_window_of_any_size_is_taken(window):
+    np.testing.assert_array_equal(
+        reference.attention(*example(), window=window), reference.attention(*example())
+    )
+
+
+ARRAYS = ("query", "key", "value", "alibi_slopes", "sinks", "k_scale", "v_scale")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize(
+    "dtype", [complex, bool, "U3", "S3", object, "m8[s]", "M8[s]", [("a", "f4")]], ids=str
+)
+def test_an_array_that_holds_no_real_numbers_is_refused_by_name(name, dtype):
+    arguments = dict(zip(ARRAYS[:3], example(), strict=True))
+    shape = arguments[name].shape if name in arguments else {"k": (2,), "v": (2,)}.get(name[0], (4,))
+    with pytest.raises(TypeError, match=f"{name} must hold real numbers, got {name}.dtype="):
+        reference.attention(**{**arguments, name: np.zeros(shape, dtype)})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_that_is_none_is_refused_by_name(name):
+    arguments = dict(zip(ARRAYS[:3], example(), strict=True))
+    for wrong in ([[1.0], [1.0, 2.0]], [10**400], "text", np.ma.masked_all((2,)), object()):
+        with pytest.raises(TypeError, match=f"{name} must "):
+            reference.attention(**{**arguments, name: wrong})
+
+
+@pytest.mark.parametrize(
+    "dtype", [">f4", "g", np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.int8, "u8"]
+)
+def test_real_numbers_of_any_dtype_are_taken(dtype):
+    arrays = [np.round(4 * np.abs(array)).astype(dtype) for array in example()]
+    expected = reference.attention(
+        *(array.astype(np.float64) for array in arrays), k_scale=0.5, sinks=np.ones(4)
+    )
+    actual = reference.attention(*arrays, k_scale=np.array(0.5, np.float16), sinks=np.ones(4, dtype))
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("flag", ["causal", "return_lse"])
+@pytest.mark.parametrize("value", [None, 1, "yes", np.array(True), np.zeros(0)], ids=repr)
+def test_a_flag_that_is_neither_true_nor_false_is_refused_by_name(flag, value):
+    with pytest.raises(TypeError, match=f"{flag} must be True or False, got {flag}="):
+        reference.attention(*example(), **{flag: value})
+
+
+def test_states_that_do_not_fit_are_named():
+    out, lse = reference.attention(*example(), return_lse=True)
+    assert reference.merge_states([1.0], 0, [2.0], 0)[0] == 1.5
+    for wrong in (
+        (out, lse, out[:2], lse[:2]),
+        (out, lse, out, lse[:, :1]),
+        (1.0, 1.0, 1.0, 1.0),
+        (out, lse, out[..., :1], lse),
+    ):
+        with pytest.raises(ValueError, match=r"out_a and out_b must have one shape \[\.\.\., head_dim\]"):
+            reference.merge_states(*wrong)
+    for place, name in enumerate(("out_a", "lse_a", "out_b", "lse_b")):
+        states = [out, lse, out, lse]
+        states[place] = states[place] * 1j
+        with pytest.raises(TypeError, match=f"{name} must hold real numbers, got {name}.dtype=complex128"):
+            reference.merge_states(*states)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan, 1e308, -1e308, 5e-324, 0.0])
+@pytest.mark.parametrize("name", [*ARRAYS, "out_a", "lse_a", "out_b", "lse_b"])
+def test_any_number_is_computed_with_and_gives_no_warning(name, number):
+    arguments = dict(zip(ARRAYS[:3], example(), strict=True))
+    arguments |= {
+        "alibi_slopes": np.ones(4),
+        "sinks": np.ones(4),
+        "k_scale": np.ones(2),
+        "v_scale": np.ones(2),
+    }
+    states = dict(zip(("out_a", "lse_a"), reference.attention(**arguments, return_lse=True), strict=True))
+    states |= {"out_b": states["out_a"].copy(), "lse_b": states["lse_a"].copy()}
+    for function, numbers in ((reference.attention, arguments), (reference.merge_states, states)):
+        if name in numbers:
+            for place in (np.s_[:1], np.s_[:]):
+                numbers[name][place] = number
+                function(**numbers)

@@ -58,13 +58,88 @@ def test_unknown_target_is_named():
         targets.resolve("gpu")
 
 
-def test_grid_without_thread_blocks_runs_nothing():
-    def kernel(x):
-        x[0] = 1
+@pytest.mark.parametrize("target", [np.zeros(0), np.zeros(2), np.array("auto"), None, ["lockstep"]])
+def test_a_target_that_is_no_name_is_refused_whatever_the_environment_says(target, monkeypatch):
+    for environment in ("", "lockstep"):
+        monkeypatch.setenv(targets.ENVIRONMENT, environment)
+        with pytest.raises(
+            ValueError, match="target must be one of auto, cuda, lockstep, cudasim, got target="
+        ):
+            targets.resolve(target)
 
+
+def test_a_target_is_a_plain_str():
+    assert type(targets.resolve(np.str_("lockstep"))) is str
+
+
+def set_first(x):
+    x[0] = 1
+
+
+@pytest.mark.parametrize("grid", [0, (0,), [0], (0, 3), (3, 0, 2), [0, 0], np.int64(0), (np.int32(0), 2)])
+def test_grid_without_thread_blocks_runs_nothing(grid):
     x = np.zeros(1)
-    targets.launch(kernel, (0, 3), 32, x, target="lockstep")
+    targets.launch(set_first, grid, 32, x, target="lockstep")
     assert x[0] == 0
+
+
+ODD_SIZES = [
+    -1,
+    False,
+    True,
+    0.0,
+    None,
+    "x",
+    (0,),
+    np.bool_(False),
+    np.timedelta64(0),
+    np.zeros(1, int),
+    2**70,
+]
+
+
+@pytest.mark.parametrize("odd", ODD_SIZES, ids=repr)
+def test_an_odd_grid_is_refused_with_and_without_thread_blocks(odd):
+    x = np.zeros(1)
+    for grid in (odd, (0, odd), (odd, 0), [1, odd, 0], (1, odd), (0, 1, 1, 1), (), (0, 0, 0, odd)):
+        if grid == (0,):
+            continue
+        with pytest.raises(pn.errors.LaunchError, match="blocks_per_grid"):
+            targets.launch(set_first, grid, 32, x, target="lockstep")
+    assert x[0] == 0
+
+
+@pytest.mark.parametrize("odd", [*ODD_SIZES, 0, 1025, (32, 33), (1, 1, 65)], ids=repr)
+def test_an_odd_thread_block_is_refused_with_and_without_a_grid(odd):
+    x = np.zeros(1)
+    for grid in (1, 0, (0, 3)):
+        with pytest.raises(pn.errors.LaunchError, match="thread"):
+            targets.launch(set_first, grid, odd, x, target="lockstep")
+    assert x[0] == 0
+
+
+@pytest.mark.parametrize("shared_bytes", [True, False, np.bool_(True), np.timedelta64(4), -1, 0.0, None, "4"])
+def test_shared_bytes_that_are_no_count_are_refused(shared_bytes):
+    with pytest.raises(pn.errors.LaunchError, match="shared_bytes must lie in 0"):
+        pn.lockstep.launch(set_first, 1, 1, np.zeros(1), shared_bytes=shared_bytes)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">i8", ">c8", "g", "G"])
+def test_arrays_that_no_gpu_can_read_are_refused_by_name(dtype):
+    if np.dtype(dtype).isnative and dtype not in "gG":
+        dtype = np.dtype(dtype).newbyteorder()
+    for x in (np.zeros(1, dtype), facade.to_device(np.zeros(1, dtype)), np.zeros(1, [("a", dtype)])[:1]):
+        if dtype in ("g", "G") and x.dtype.names:
+            continue
+        with pytest.raises(
+            pn.errors.LaunchError, match=r"x must have a dtype that a GPU has, .* got x\.dtype="
+        ):
+            targets.launch(set_first, 1, 1, x, target="lockstep")
+
+
+def test_a_number_of_more_than_64_bits_is_refused_by_name():
+    with pytest.raises(pn.errors.LaunchError, match=r"x must have a dtype that a GPU has"):
+        targets.launch(set_first, 1, 1, np.longdouble(1), target="lockstep")
 
 
 SIMULATED = """

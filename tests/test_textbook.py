@@ -134,6 +134,18 @@ def test_the_target_is_chosen_at_each_launch(monkeypatch):
     assert caches.ravel().tolist() == [0, 0, 2, 2]
 
 
+def test_an_attribute_is_absent_where_no_target_can_be_chosen(monkeypatch):
+    monkeypatch.setenv(targets.ENVIRONMENT, "lockstep")
+    assert hasattr(copy_blocks_kernel, "forall")
+    assert not hasattr(copy_blocks_kernel, "nothing")
+    monkeypatch.setenv(targets.ENVIRONMENT, "gpu")
+    assert not hasattr(copy_blocks_kernel, "forall")
+    with pytest.raises(
+        AttributeError, match="'forall' of a kernel is its target's, but PAGED_NUMBA_TARGET must be"
+    ):
+        copy_blocks_kernel.forall(1)
+
+
 def run_fresh(code, **environment):
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, **environment

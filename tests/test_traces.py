@@ -427,6 +427,7 @@ def changed(**fields):
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "a trace must hold at least one request, got none$"),
         ('""\n', r"line 1: a trace must be .* got \[\]"),
         ("TIMESTAMP," + CSV, "line 1: columns must have different names, got 2 named 'TIMESTAMP'"),
+        (f"{'x' * 999},{'x' * 999},{CSV}", r"line 1: columns must have different names, got 2 named 'x+\.\.\.x+'"),
         (CSV + "yesterday,1,2\n", "line 3: TIMESTAMP must be a date and time of ISO 8601, or .* 'yesterday'"),
         (CSV + "2023-13-16 18:15:46,1,2\n", "line 3: TIMESTAMP must be a date and time .* got '2023-13-16 18:15:46'"),
         (CSV + "2023-11-16 18:15:45,1,2\n", "line 3: TIMESTAMP must not decrease, got '2023-11-16 18:15:45' after '20"),
@@ -489,7 +490,7 @@ MISREPORT = {
     "last line of a row": ("yield line, row", "yield reader.line_num, row"),
     "last line of an error": ('line, "a line must be well', 'reader.line_num, "a line must be well'),
     "quotes may stay open": ("strict=True)\n    while", "strict=False)\n    while"),
-    "columns twice": ("header.count(name) > 1", "header.count(name) > 2"),
+    "columns twice": ("if count > 1:", "if count > 2:"),
     "header anywhere": ("if line > 1:", "if False:"),
     "lines by line feeds": (r'rb"\r\n|\r|\n"', r'rb"\n"'),
     "blank lines do not count": (
@@ -583,8 +584,7 @@ def test_both_commands_name_the_file_and_line_of_an_error(capsys, tmp_path, word
 
 @pytest.mark.parametrize("command", ["tour", "replay"])
 def test_help_says_which_formats_a_trace_may_have(capsys, command):
-    with pytest.raises(SystemExit):
-        cli.main([command, "--help"])
+    assert cli.main([command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for name in ("Azure", "BurstGPT", "Mooncake", "gzip", "GeneratedTokens", "Response tokens", "hash_ids"):
         assert name in text

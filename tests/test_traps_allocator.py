@@ -94,7 +94,7 @@ def test_ids_that_do_not_fit():
         with pytest.raises(ValueError, match=r"tokens must fit int64, got -?922"):
             pool.add("a", tokens)
     for tokens in (np.ones(2), np.ones((2, 2), int), np.ones(2, bool), [True, 1]):
-        with pytest.raises(TypeError, match="tokens must be"):
+        with pytest.raises(TypeError, match=r"tokens(\[\d\])? must be"):
             pool.add("a", tokens)
     assert len(pool) == 0
     for name, tokens in enumerate(([97, 98, 99], b"abc", np.array([97, 98, 99], np.uint8))):

@@ -2,6 +2,8 @@
 
 # ruff: noqa: E501 (a table with a case a line)
 
+from fractions import Fraction
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -256,6 +258,27 @@ def test_numbers_of_any_type_are_taken_for_heads(dtype):
     np.testing.assert_array_equal(pn.paged_attention(**arguments, **converted, target=TARGET), expected)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "number", [np.float16(0.5), np.float32(0.5), np.longdouble(0.5), Fraction(1, 2)], ids=repr
+)
+def test_numbers_of_any_type_are_taken_for_scale_and_softcap(number):
+    arguments = {"target": TARGET, **attention_arguments()}
+    query, key = arguments["query"][:1].astype(float), np.ones((9, 2, 4))
+    for name in ("scale", "softcap"):
+        ours = pn.paged_attention(**arguments, **{name: number})
+        np.testing.assert_array_equal(ours, pn.paged_attention(**arguments, **{name: 0.5}))
+        ours = pn.reference.attention(query, key, key, **{name: number})
+        np.testing.assert_array_equal(ours, pn.reference.attention(query, key, key, **{name: 0.5}))
+        for infinite in (np.float16(np.inf), np.float32(-np.inf), np.longdouble(np.inf)):
+            with pytest.raises(
+                ValueError, match=f"{name} must be .*finite.*, got {name}=|{name} must be a positive"
+            ):
+                pn.paged_attention(**arguments, **{name: infinite})
+            with pytest.raises(ValueError, match=f"{name} must be finite in float64, got {name}="):
+                pn.reference.attention(query, key, key, **{name: infinite})
+
+
 @pytest.mark.parametrize("number", [np.int8(3), np.array(3), np.uint64(3)])
 def test_integers_of_any_type_are_taken(number):
     arguments = {
@@ -270,6 +293,40 @@ def test_integers_of_any_type_are_taken(number):
         ours = pn.paged_attention(**arguments, **{name: number}, algorithm=algorithm, target=TARGET)
         right = pn.paged_attention(**arguments, **{name: 3}, algorithm=algorithm, target=TARGET)
         np.testing.assert_array_equal(ours, right)
+
+
+@pytest.mark.parametrize("dtype", [">i4", "<i4", ">i8", "<i8", "u1", ">u2", "i1"])
+def test_small_integer_arrays_of_any_dtype_are_taken(dtype):
+    rng, results = np.random.default_rng(0), []
+    key, value = rng.standard_normal((2, 3, 2, 4)).astype(F32)
+    for kind in (np.int64, dtype):
+        caches = np.zeros((2, 5, 8, 2, 4), F32)
+        tables, lens, starts = np.array([[2, 1]], kind), np.array([3], kind), np.array([0, 2], kind)
+        pn.write_kv(key, value, *caches, np.array([9, 16, 17], kind), target=TARGET)
+        pn.copy_blocks(*caches, np.array([[1, 0]], kind), target=TARGET)
+        results.append([
+            *pn.gather_kv(*caches, tables[0], np.array(11, kind), target=TARGET),
+            *pn.paged_attention(
+                key[:2], *caches, tables, lens, cu_seqlens_q=starts, return_lse=True, algorithm="split", target=TARGET
+            ),
+            caches,
+        ])  # fmt: skip
+    for ours, right in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, right)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+@pytest.mark.parametrize(
+    "change", [lambda dtype: dtype.newbyteorder(), lambda dtype: "g", lambda dtype: "c8"]
+)
+def test_arrays_of_a_dtype_that_no_gpu_has_are_refused_by_name(operation, change):
+    arguments = OPERATIONS[operation]()
+    arguments |= {"out": np.zeros((2, 4, 4), F32)} if operation is pn.paged_attention else {}
+    for name, array in arguments.items():
+        if getattr(array, "dtype", None) == F32:
+            wrong = array.astype(change(array.dtype))
+            with pytest.raises(TypeError, match=f"{name} must have dtype .*, got {name}.dtype="):
+                operation(**{**arguments, name: wrong}, target=TARGET)
 
 
 def test_an_empty_batch_takes_an_empty_out():

@@ -15,7 +15,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import fraction, hashable, not_negative, positive, truth
+from ..arguments import fraction, hashable, not_negative, positive, shown, truth
 from ..draw.block_tables import small_picture
 from ..draw.text import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
@@ -57,6 +57,8 @@ class BlockAllocator:
         A size is not an integer, `prefix_caching` not a bool, or `watermark` not a number.
     ValueError
         A size is not positive, the pool is too large, or `watermark` does not lie in 0 .. 1.
+    MemoryError
+        The bookkeeping of so many blocks does not fit into memory.
 
     See Also
     --------
@@ -102,10 +104,9 @@ class BlockAllocator:
         watermark = fraction("watermark", watermark)
         self.num_blocks = positive("num_blocks", num_blocks)
         self.block_size = positive("block_size", block_size)
-        check_pool_size(self.num_blocks, self.block_size)
+        check_pool_size(self.num_blocks, self.block_size, truth("prefix_caching", prefix_caching))
         self._undo = UndoLog()
-        caching = truth("prefix_caching", prefix_caching)
-        self._prefixes = PrefixCache(self.num_blocks, self._undo) if caching else None
+        self._prefixes = PrefixCache(self.num_blocks, self._undo) if prefix_caching else None
         self._pool = BlockPool(self.num_blocks, self._prefixes, self._undo)
         # Rounded first: 0.29 * 100 is a little below 29 in binary.
         self._reserve = int(round(watermark * self.num_blocks, 9))
@@ -133,7 +134,7 @@ class BlockAllocator:
     # Queries.
 
     def __contains__(self, seq_id: Hashable) -> bool:
-        return seq_id in self._sequences
+        return hashable("seq_id", seq_id) in self._sequences
 
     def __iter__(self) -> Iterator[Hashable]:
         return iter(self._sequences)
@@ -272,8 +273,8 @@ class BlockAllocator:
         first = sequence.num_released * self.block_size
         if not first <= start <= stop <= sequence.length:
             raise ValueError(
-                f"start and stop must satisfy {first} <= start <= stop <= {sequence.length} (the tokens of {seq_id!r} "
-                f"that are not released), got start={start} stop={stop}"
+                f"start and stop must satisfy {first} <= start <= stop <= {sequence.length} (the tokens of "
+                f"{shown(seq_id)} that are not released), got start={shown(start)} stop={shown(stop)}"
             )
         return slots_of(sequence.table, self.block_size, start, stop)
 
@@ -494,7 +495,7 @@ class BlockAllocator:
         >>> pool.can_allocate(64), pool.can_allocate(65)
         (True, False)
         """
-        count, ids = count_and_ids(tokens, self.prefix_caching)
+        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
         hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
@@ -549,7 +550,7 @@ class BlockAllocator:
         >>> pool.block_table("a").tolist(), pool.block_table("b").tolist()
         ([0, 1], [0, 2])
         """
-        count, ids = count_and_ids(tokens, self.prefix_caching)
+        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
         hashable("salt", salt)
         self._require_new(seq_id)
         unwritten, part = split(ids, self.block_size)
@@ -613,9 +614,9 @@ class BlockAllocator:
         >>> allocation.copies.tolist(), allocation.slots.tolist()    # slot 34 = block 2 * 16 + offset 2
         ([[1, 2]], [34])
         """
-        count, ids = count_and_ids(tokens, self._prefixes is not None)
+        count, ids = count_and_ids(tokens, self._prefixes is not None, self.num_blocks * self.block_size)
         if count == 0:
-            raise ValueError(f"tokens must be positive, got tokens={tokens!r}")
+            raise ValueError(f"tokens must be positive, got tokens={shown(tokens)}")
         sequence = self._sequence(seq_id)
         table, start, stop = sequence.table, sequence.length, sequence.length + count
         copied = start % self.block_size != 0 and self._pool.refs[table[-1]] > 1
@@ -707,8 +708,8 @@ class BlockAllocator:
         >>> pool.block_table("b").tolist(), pool.num_free_blocks
         ([0, 1], 2)
         """
-        parent = self._sequence(parent_id)
-        self._require_new(child_id)
+        parent = self._sequence(parent_id, "parent_id")
+        self._require_new(child_id, "child_id")
         child = parent.fork()
         self._pool.hold(child.held())
         if self._prefixes is not None:
@@ -905,7 +906,7 @@ class BlockAllocator:
         """
         if not self.is_swapped(seq_id):
             self._sequence(seq_id)
-            raise ValueError(f"seq_id must name a sequence that is swapped out, got seq_id={seq_id!r}")
+            raise ValueError(f"seq_id must name a sequence that is swapped out, got seq_id={shown(seq_id)}")
         sequence = self._swapped[seq_id]
         found: list[int] = []
         node = sequence.node
@@ -1019,19 +1020,19 @@ class BlockAllocator:
 
     # Lookups and checks.
 
-    def _sequence(self, seq_id: Hashable) -> SequenceState:
+    def _sequence(self, seq_id: Hashable, name: str = "seq_id") -> SequenceState:
         try:
-            return self._sequences[hashable("seq_id", seq_id)]
+            return self._sequences[hashable(name, seq_id)]
         except KeyError:
             if seq_id in self._swapped:
-                raise SwappedSequenceError(f"the sequence {seq_id!r} is swapped out") from None
-            raise UnknownSequenceError(f"no sequence has the id {seq_id!r}") from None
+                raise SwappedSequenceError(f"the sequence {shown(seq_id)} is swapped out") from None
+            raise UnknownSequenceError(f"no sequence has the id {shown(seq_id)}") from None
 
-    def _require_new(self, seq_id: Hashable) -> None:
-        if hashable("seq_id", seq_id) in self._sequences or seq_id in self._swapped:
-            raise DuplicateSequenceError(f"a sequence already has the id {seq_id!r}")
+    def _require_new(self, seq_id: Hashable, name: str = "seq_id") -> None:
+        if hashable(name, seq_id) in self._sequences or seq_id in self._swapped:
+            raise DuplicateSequenceError(f"a sequence already has the id {shown(seq_id)}")
 
     def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
         if needed + watermark > free:
-            above = f" above a watermark of {watermark} blocks" if watermark else ""
-            raise OutOfBlocksError(needed + watermark, free, f"{what} of {tokens} tokens{above}")
+            kept = f", leaving a watermark of {plural(watermark, 'block')}," if watermark else ""
+            raise OutOfBlocksError(needed, free, f"{what} of {tokens} tokens{kept}")

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
-from ..arguments import integer
+from ..arguments import between, require_memory, shown
 from .prefix_cache import PrefixCache
 from .transactions import RECOUNT, UndoLog
 
@@ -16,16 +16,23 @@ MAX_BLOCKS = 2**31 - 1
 MAX_SLOTS = 2**48
 """Largest number of slots in a pool: far more than any memory holds, and far from overflow in int64."""
 
+BYTES_PER_BLOCK = 8
+"""Bytes of bookkeeping for a block; with a prefix cache, `BYTES_OF_PREFIXES` more."""
 
-def check_pool_size(num_blocks: int, block_size: int) -> None:
-    """Raise ValueError for a pool that is too large."""
+BYTES_OF_PREFIXES = 12
+
+
+def check_pool_size(num_blocks: int, block_size: int, prefix_caching: bool) -> None:
+    """Raise ValueError for a pool that is too large, MemoryError for one that does not fit into memory."""
     if num_blocks > MAX_BLOCKS:
-        raise ValueError(f"num_blocks must be at most {MAX_BLOCKS}, got num_blocks={num_blocks}")
+        raise ValueError(f"num_blocks must be at most {MAX_BLOCKS}, got num_blocks={shown(num_blocks)}")
     if num_blocks * block_size > MAX_SLOTS:
         raise ValueError(
             f"num_blocks * block_size must be at most {MAX_SLOTS}, got num_blocks={num_blocks} "
-            f"block_size={block_size}"
+            f"block_size={shown(block_size)}"
         )
+    needed = num_blocks * (BYTES_PER_BLOCK + (BYTES_OF_PREFIXES if prefix_caching else 0))
+    require_memory(f"the bookkeeping of num_blocks={num_blocks} blocks", needed)
 
 
 class BlockPool:
@@ -73,10 +80,7 @@ class BlockPool:
 
     def checked(self, block: SupportsIndex) -> int:
         """Return the number of a block; raise TypeError or ValueError if the pool has no such block."""
-        block = integer("block", block)
-        if not 0 <= block < self.num_blocks:
-            raise ValueError(f"block must lie in 0 .. {self.num_blocks - 1}, got block={block}")
-        return block
+        return between("block", block, 0, self.num_blocks - 1)
 
     def take(self, count: int) -> array[int]:
         """Hand out free blocks, evicting prefixes only if there are too few empty blocks."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from array import array
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import integer, not_negative
+from ..arguments import integer, not_negative, shown
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 """Token ids in order: a sequence of int, or a one-dimensional array of any integer dtype."""
@@ -18,8 +18,14 @@ TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 BYTES_PER_ID = 8
 _INT64 = np.dtype(np.int64)
 
+MOST_TOKENS = 2**63 - 1
+"""Largest count of tokens, and largest token id."""
 
-def count_and_ids(tokens: Any, prefix_caching: bool) -> tuple[int, bytes]:
+_NOT_IDS = {bool, np.timedelta64}
+"""Types that `array` would take for integers."""
+
+
+def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, bytes]:
     """Return the number of tokens, and their packed ids; no ids without a prefix cache.
 
     Parameters
@@ -28,42 +34,77 @@ def count_and_ids(tokens: Any, prefix_caching: bool) -> tuple[int, bytes]:
         The number of tokens, or their ids.
     prefix_caching : bool
         Whether the ids are needed.
+    most : int
+        Most tokens that the pool holds: the ids of more are not read.
 
     Raises
     ------
     TypeError
         `tokens` is neither a number nor token ids, or is a number although the ids are needed.
     ValueError
-        The number is negative, or an id does not fit int64.
+        The number is negative, or it or an id does not fit int64.
     """
-    if type(tokens) is np.ndarray and tokens.ndim:
+    if type(tokens) is int and 0 <= tokens <= MOST_TOKENS and not prefix_caching:
+        return tokens, b""
+    if type(tokens) is np.ndarray and tokens.ndim and len(tokens) <= most:
         ids = as_bytes(tokens)
         return len(tokens), ids if prefix_caching else b""
-    if isinstance(tokens, (set, frozenset, dict)):
-        raise TypeError(f"tokens must be a count, or token ids in order, got {type(tokens).__name__}")
-    if isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0:
+    if _is_count(tokens):
         count = not_negative("tokens", tokens)
         if prefix_caching:
-            raise TypeError(f"tokens must be the token ids with prefix_caching=True, got tokens={tokens!r}")
+            raise TypeError(
+                f"tokens must be the token ids with prefix_caching=True, got tokens={shown(tokens)}"
+            )
+        if count > MOST_TOKENS:
+            raise ValueError(f"tokens must fit int64, got tokens={shown(tokens)}")
         return count, b""
-    if hasattr(tokens, "__array__"):
-        tokens = np.asarray(tokens)
-    ids = as_bytes(tokens) if prefix_caching or isinstance(tokens, np.ndarray) else b""
-    return len(tokens), ids if prefix_caching else b""
+    count = number_of(tokens, wanted="a count, or token ids in order")
+    if count > most:
+        if isinstance(tokens, np.ndarray):
+            _require_integers(tokens, "tokens")
+        return count, b""
+    ids = as_bytes(tokens)
+    return len(ids) // BYTES_PER_ID, ids if prefix_caching else b""
 
 
-def as_bytes(tokens: TokenIds) -> bytes:
+def _is_count(tokens: Any) -> bool:
+    """Tell whether `tokens` is meant as a number of tokens, not as their ids."""
+    try:
+        return isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0
+    except Exception:  # of the object's own methods
+        return True
+
+
+def number_of(tokens: Any, name: str = "tokens", wanted: str = "token ids in order") -> int:
+    """Return how many token ids there are.
+
+    Raises
+    ------
+    TypeError
+        `tokens` has no length, or no order.
+    """
+    if not isinstance(tokens, (str, set, frozenset, dict)):
+        try:
+            return len(tokens)
+        except Exception:  # of the object's own __len__, too
+            pass
+    raise TypeError(f"{name} must be {wanted}, got {name}={shown(tokens)}")
+
+
+def as_bytes(tokens: TokenIds, name: str = "tokens") -> bytes:
     """Return token ids packed as int64 bytes.
 
     Parameters
     ----------
     tokens : integer[num_tokens] or sequence of int
         A NumPy array is converted without creating a Python int for each token.
+    name : str
+        Name of the argument, for the error message.
 
     Raises
     ------
     TypeError
-        An id is not an integer, or an array has another dtype or more than one dimension.
+        An id is not an integer, or an array has another dtype, more than one dimension, or a mask.
     ValueError
         An id does not fit int64.
 
@@ -72,27 +113,53 @@ def as_bytes(tokens: TokenIds) -> bytes:
     >>> as_bytes([1, 258]).hex(" ", 8)
     '0100000000000000 0201000000000000'
     """
+    if type(tokens) not in (list, tuple, np.ndarray):
+        tokens = _adopted(tokens, name)
     if isinstance(tokens, np.ndarray):
-        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-            raise TypeError(
-                f"tokens must be integers in one dimension, got tokens.dtype={tokens.dtype} "
-                f"tokens.shape={tokens.shape}"
-            )
+        _require_integers(tokens, name)
         if tokens.dtype == _INT64:
             return tokens.tobytes()
-        if tokens.dtype == np.uint64 and tokens.size and tokens.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"tokens must fit int64, got {tokens.max()}")
+        if tokens.dtype == np.uint64 and tokens.size and tokens.max() > MOST_TOKENS:
+            raise ValueError(f"{name} must fit int64, got {tokens.max()}")
         return tokens.astype(np.int64).tobytes()
     try:
-        if bool not in set(map(type, tokens)):
+        if _NOT_IDS.isdisjoint(map(type, tokens)):
             # Through an iterator: `array` would take a `bytes` object as raw memory, not as numbers.
             return array("q", iter(tokens)).tobytes()
-    except (OverflowError, TypeError):
+    except Exception:  # of an id's own __index__, too
         pass
-    for token in tokens:
-        if not -(2**63) <= integer("tokens", token) < 2**63:
-            raise ValueError(f"tokens must fit int64, got {token}")
-    return array("q", map(operator.index, tokens)).tobytes()
+    ids = [integer(f"{name}[{place}]", token) for place, token in enumerate(tokens)]
+    for token in ids:
+        if not -MOST_TOKENS - 1 <= token <= MOST_TOKENS:
+            raise ValueError(f"{name} must fit int64, got {shown(token)}")
+    return array("q", ids).tobytes()
+
+
+def _require_integers(tokens: NDArray[Any], name: str) -> None:
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or isinstance(tokens, np.ma.MaskedArray):
+        mask = ", and no mask, got a masked array" if isinstance(tokens, np.ma.MaskedArray) else ", got"
+        raise TypeError(
+            f"{name} must be integers in one dimension{mask} {name}.dtype={tokens.dtype} "
+            f"{name}.shape={tokens.shape}"
+        )
+
+
+def _adopted(tokens: Any, name: str) -> Any:
+    """Return token ids of another type as an array, if they are one, or as a list."""
+    if isinstance(tokens, np.ndarray):
+        return tokens
+    length = number_of(tokens, name)
+    why = None
+    try:
+        if hasattr(tokens, "__array__"):
+            return np.asarray(tokens)
+        # Not more items than it says to have: there may be no end.
+        ids = list(islice(iter(tokens), length + 1))
+        if len(ids) == length:
+            return ids
+    except Exception as error:
+        why = error
+    raise TypeError(f"{name} must be token ids in order, got {name}={shown(tokens)}") from why
 
 
 def split(ids: bytes, block_size: int) -> tuple[list[bytes], bytes]:

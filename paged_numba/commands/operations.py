@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..cache import PagedKVCache
+from ..draw.text import size
 from ..errors import InputError
+from ..lockstep.observe.observer import unseen
 from ..lockstep.profiler.report import Report
 from ..ops.attention import ALGORITHMS
 from ..ops.copies import copy_blocks
@@ -17,6 +19,9 @@ from ..ops.plan import choose
 from ..targets import multiprocessors
 from .options import DEFAULT_SHAPE, shape
 from .user_function import load_function
+
+MOST_BYTES = 4 * 2**30
+"""Largest cache and query that ``--shape`` may ask for. On lockstep, a larger one would take hours."""
 
 OPERATIONS = ("write_kv", "gather_kv", "copy_blocks", "paged_attention")
 
@@ -33,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=SIZE",
         help=f"sizes that the operation runs with, given after the operation (default: {sizes})",
@@ -58,27 +64,63 @@ def prepare(options: argparse.Namespace, *, debug: bool = False) -> Callable[[],
         An operation, size, file or function does not exist, or an option does not apply to it.
     """
     what: str = options.what
-    if "::" in what:
+    if (place := _place(what)) is not None:
         if options.algorithm != "auto":
             raise InputError(f"--algorithm applies only to paged_attention, got {what}")
         if options.shape:
             raise InputError(f"--shape applies only to operations, got {what}")
-        return load_function(*what.rsplit("::", 1))
+        return load_function(*place)
     if options.algorithm != "auto" and what != "paged_attention":
         raise InputError(f"--algorithm applies only to paged_attention, got {what}")
     if what not in OPERATIONS:
         raise InputError(
             f"OPERATION must be one of {', '.join(OPERATIONS)}, or FILE.py::function, got {what!r}"
         )
-    return _operation(what, shape(options.shape), options.algorithm, debug)
+    call = _operation(what, shape(options.shape), options.algorithm, debug)
+
+    def run() -> Any:
+        try:
+            return call()
+        except ValueError as error:  # of an operation's checks, or a LaunchError
+            raise InputError(f"--shape must give sizes that a kernel can take, got: {error}") from None
+
+    return run
 
 
-def require_launches(options: argparse.Namespace, report: Report) -> int:
-    """Return the number of launches in a report; raise InputError if there is none."""
+def file_of(options: argparse.Namespace) -> str | None:
+    """Return the name of the Python file that is read, None if an operation runs."""
+    place = _place(options.what)
+    return None if place is None else place[0]
+
+
+def _place(what: str) -> tuple[str, str] | None:
+    """Return file and function of ``FILE.py::function``, None if the argument has another form."""
+    if "::" not in what:
+        return None
+    file, _, name = what.rpartition("::")
+    if not file or not name:
+        raise InputError(f"FILE.py::function must name a file and a function, got {what!r}")
+    return file, name
+
+
+def ending(call: Callable[[], Any]) -> BaseException | None:
+    """Call a function and return the exception that ended it, Ctrl-C included; what was observed is still to show."""
+    try:
+        call()
+    except BaseException as error:
+        return error
+    return None
+
+
+def require_launches(options: argparse.Namespace, report: Report, ending: BaseException | None = None) -> int:
+    """Return the number of launches in a report; if there is none, raise `ending`, or an InputError."""
     launches = sum(kernel["launches"] for kernel in report.kernels)
-    if not launches:
-        raise InputError(f"{options.what} must launch a kernel, got no launch")
-    return launches
+    if launches:
+        return launches
+    if ending is not None:
+        raise ending
+    others = f"; {unseen(report.num_unseen, 'seen')}" if report.num_unseen else ""
+    raise InputError(f"{options.what} must launch a kernel, got no launch{others}")
 
 
 def _operation(name: str, sizes: dict[str, int], algorithm: str, debug: bool) -> Callable[[], Any]:
@@ -88,6 +130,12 @@ def _operation(name: str, sizes: dict[str, int], algorithm: str, debug: bool) ->
         sizes[key] for key in ("num_seqs", "seq_len", "num_kv_heads", "head_dim")
     )
     per_seq = -(-(seq_len + 1) // sizes["block_size"])
+    slots = (2 * num_seqs * per_seq + 1) * sizes["block_size"]
+    needed = 2 * 4 * head_dim * (num_kv_heads * (slots + seq_len) + num_seqs * sizes["num_q_heads"])
+    if needed > MOST_BYTES:
+        raise InputError(
+            f"--shape must give a cache and a query of at most {size(MOST_BYTES)}, got {size(needed)}"
+        )
     try:
         cache = PagedKVCache(
             2 * num_seqs * per_seq + 1,

@@ -10,7 +10,7 @@ import argparse
 from .. import lockstep
 from ..lockstep.profiler import GPUS
 from . import operations
-from .options import file_to_write
+from .options import check_outputs, deliver, file_to_write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,15 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Profile, print the report and the annotated source; return 0."""
+    """Profile, print the report and the annotated source, however the program ends; return 0."""
+    check_outputs(options, "json", "html", read=operations.file_of(options))
     call = operations.prepare(options)
     with lockstep.profiling() as report:
-        call()
-    operations.require_launches(options, report)
-    print(report.text(options.gpu))
-    print(f"\n{report.source()}")
-    if options.json is not None:
-        report.save_json(options.json)
-    if options.html is not None:
-        report.save_html(options.html, options.gpu)
+        ending = operations.ending(call)
+    operations.require_launches(options, report, ending)
+    interrupted = isinstance(ending, KeyboardInterrupt)
+    deliver(
+        f"{report.text(options.gpu)}\n\n{report.source()}",
+        (None if interrupted else options.json, report.json),
+        (None if interrupted else options.html, lambda: report.page(options.gpu)),
+    )
+    if ending is not None:
+        raise ending
     return 0

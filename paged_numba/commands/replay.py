@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import traces
 from ..errors import InputError
-from .options import file_to_write, positive
+from .options import check_outputs, deliver, file_to_write, positive
 
 POOL_TOKENS = 819_200
 """100 GiB of Llama 3 8B: 2 x 32 layers x 8 KV heads x 128 x 2 bytes = 128 KiB a token. An H200's 141 GB, less
@@ -71,16 +71,17 @@ def run(options: argparse.Namespace) -> int:
             f"got --pool-tokens {options.pool_tokens}"
         )
     record = measure.measure(trace, options.pool_tokens, options.block_sizes, options.hit_block_size)
-    print(report.text(record))
-    if options.json is not None:
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if options.plot is not None:
-        report.picture(record).save(options.plot)
+    deliver(
+        report.text(record),
+        (options.json, lambda: json.dumps(record, indent=1) + "\n"),
+        (options.plot, lambda: report.picture(record).svg() + "\n"),
+    )
     return 0
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse options that would fail later."""
+    """Refuse options that would fail later, and files that would be lost."""
+    check_outputs(options, "json", "plot", read=options.file)
     if options.pool_tokens > MOST_POOL_TOKENS:
         raise InputError(
             f"--pool-tokens must be at most {MOST_POOL_TOKENS}, got --pool-tokens {options.pool_tokens}"

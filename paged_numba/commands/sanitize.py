@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 
 from .. import lockstep
+from ..errors import InputError, KernelError
+from ..lockstep.observe.observer import unseen
 from . import operations
-from .options import file_to_write
+from .options import check_outputs, deliver, file_to_write
+from .user_function import OwnProcess
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,15 +21,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=file_to_write, metavar="FILE", help="write the findings as JSON to FILE"
     )
+    parser.epilog = (
+        "Exit status: 0 only if kernels were launched, all were checked and none has an error; the last line of the "
+        "output then says so. Launches of other processes are not seen."
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run and print the findings; return 1 if one of them is an error, 0 otherwise."""
+    """Run and print the findings, however the program ends; return 1 if one of them is an error.
+
+    Returns
+    -------
+    int
+        0 if there were launches and no errors, 1 if there were errors.
+
+    Raises
+    ------
+    InputError
+        Nothing was launched, the program failed, or some launches were not seen.
+    KernelError
+        A kernel failed.
+    """
+    check_outputs(options, "json", read=operations.file_of(options))
+    process = OwnProcess(options.what) if options.own_process else None
     call = operations.prepare(options, debug=True)
     with lockstep.profiling() as report, lockstep.sanitizing() as findings:
-        call()
-    launches = operations.require_launches(options, report)
-    print(f"{launches} {'launch' if launches == 1 else 'launches'} on the lockstep machine: {findings}")
-    if options.json is not None:
-        findings.save(options.json)
-    return 1 if findings.errors else 0
+        ending = operations.ending(call)
+    launches = operations.require_launches(options, report, ending)
+    text = f"{launches} {'launch' if launches == 1 else 'launches'} on the lockstep machine: {findings}"
+    keep = None if isinstance(ending, KeyboardInterrupt) else options.json
+    deliver(text, (keep, findings.json))
+    if ending is not None:
+        raise ending
+    if findings.errors:
+        return 1
+    if findings.num_failed:
+        raise KernelError(f"{options.what} caught the error and went on")
+    if findings.num_unseen:
+        not_checked = unseen(findings.num_unseen, "checked")
+        raise InputError(f"{options.what} must start the threads that launch kernels: {not_checked}")
+    if process is not None:
+        process.refuse_launches()
+    return 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from .protocols import Pool
+from .names import names_of
+from .protocols import Pool, checked_pool, different_ids
 from .svg import Drawing, Picture, owner_fill
 
 CELL, LEFT, TOP = 40, 90, 44
@@ -20,6 +21,7 @@ class BlockTables(Picture):
     ----------
     num_blocks, block_size : int
     tables : dict of str to list of int
+        By name of the sequence: the text of its id or, where that is empty, ambiguous or no clear text, its `repr`.
         Blocks of each sequence in logical order; -1 in the places of released blocks.
     lens : dict of str to int
         Number of tokens of each sequence.
@@ -65,10 +67,9 @@ class BlockTables(Picture):
         UnknownSequenceError, SwappedSequenceError
             As for `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
         """
-        chosen = list(pool) if seq_ids is None else list(seq_ids)
-        names = [str(seq_id) for seq_id in chosen]
-        if len(set(names)) < len(names):  # such as 1 and "1"
-            names = [repr(seq_id) for seq_id in chosen]
+        pool = checked_pool(pool)
+        chosen = different_ids(pool if seq_ids is None else seq_ids)
+        names = names_of(chosen)
         tables = [pool.block_table(seq_id).tolist() for seq_id in chosen]
         lens = [pool.seq_len(seq_id) for seq_id in chosen]
         return cls(

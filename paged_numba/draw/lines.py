@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ..arguments import is_number, listed, shown, text, truth
 from .svg import COLOURS, Drawing, Picture
 
 # Without yellow, which is too faint for a line.
@@ -13,6 +15,9 @@ LINE_COLOURS = ("var(--ink)", *(colour for colour in COLOURS if colour != "#f0e4
 DASHES = ("6 3", "2 3", "9 3 2 3")
 
 LEFT, TOP, WIDTH, HEIGHT, GAP, LEGEND = 64, 64, 560, 200, 84, 170
+
+MOST = 1e300
+"""Bound of the numbers in a chart: their differences are finite."""
 
 ZERO_GAP = 0.1
 """Share of a logarithmic y axis below its lowest power of ten, where zeros are drawn."""
@@ -49,6 +54,17 @@ class Line:
     dashed: bool = False
     marks: bool = False
 
+    def __post_init__(self) -> None:
+        text("name", self.name)
+        _keep(self, points=listed("points", self.points, "pairs (x, y)"))
+        for place, point in enumerate(self.points):
+            pair = isinstance(point, (tuple, list)) and len(point) == 2
+            if not pair or not all(_finite(number) for number in (point[0], point[1] or 0)):
+                raise ValueError(
+                    f"points must be pairs of finite numbers, or of a number and None, "
+                    f"got points[{place}]={shown(point)}"
+                )
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -83,6 +99,16 @@ class Chart:
     log_y: bool = False
     counts: bool = False
 
+    def __post_init__(self) -> None:
+        text("title", self.title)
+        text("x_label", self.x_label)
+        for name in ("log_x", "log_y", "counts"):
+            truth(name, getattr(self, name))
+        _keep(self, lines=listed("lines", self.lines, "Line"))
+        for line in self.lines:
+            if not isinstance(line, Line):
+                raise TypeError(f"lines must be Line objects, got {shown(line)}")
+
 
 @dataclass(frozen=True)
 class Lines(Picture):
@@ -109,6 +135,13 @@ class Lines(Picture):
     title: str
     charts: Sequence[Chart]
 
+    def __post_init__(self) -> None:
+        text("title", self.title)
+        _keep(self, charts=listed("charts", self.charts, "Chart"))
+        for chart in self.charts:
+            if not isinstance(chart, Chart):
+                raise TypeError(f"charts must be Chart objects, got {shown(chart)}")
+
     def draw(self) -> Drawing:
         """Return the picture."""
         height = TOP + len(self.charts) * (HEIGHT + GAP)
@@ -116,6 +149,16 @@ class Lines(Picture):
         for place, chart in enumerate(self.charts):
             _draw(drawing, chart, TOP + place * (HEIGHT + GAP))
         return drawing
+
+
+def _keep(record: Any, **fields: Any) -> None:
+    """Set fields of a frozen dataclass while it is made."""
+    for name, value in fields.items():
+        object.__setattr__(record, name, value)
+
+
+def _finite(number: Any) -> bool:
+    return is_number(number) and abs(number) < MOST
 
 
 class _Axis:

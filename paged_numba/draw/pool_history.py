@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from itertools import groupby
 
-from .protocols import Pool
+from .names import names_of
+from .protocols import Pool, checked_pool
 from .svg import Drawing, Picture, owner_fill
 
 FREE, SHARED = "", "+"
+_FREE, _SHARED = -1, -2
 
 
 class PoolHistory(Picture):
@@ -17,7 +19,8 @@ class PoolHistory(Picture):
     Attributes
     ----------
     steps : list of list of str
-        For each step and block, the sequence that holds the block; ``+`` if several hold it, empty if it is free.
+        For each step and block, the sequence that holds the block; ``+`` if several hold it, empty if it is free. A
+        sequence's name is the text of its id or, where that is empty, ambiguous or no clear text, its `repr`.
 
     See Also
     --------
@@ -37,40 +40,52 @@ class PoolHistory(Picture):
     """
 
     def __init__(self) -> None:
-        self.steps: list[list[str]] = []
+        self._numbers: dict[Hashable, int] = {}
+        """Number of each sequence, in the order in which they first held a block."""
+        self._owners: list[list[int]] = []
 
     def record(self, pool: Pool) -> None:
         """Record the current owners as the next step."""
-        owners = [FREE] * pool.num_blocks
+        pool = checked_pool(pool)
+        owners = [_FREE] * pool.num_blocks
         seq_id: Hashable
         for seq_id in pool:
             for block in pool.held_blocks(seq_id).tolist():
-                owners[block] = SHARED if pool.ref_count(block) > 1 else str(seq_id)
-        self.steps.append(owners)
+                shared = pool.ref_count(block) > 1
+                owners[block] = _SHARED if shared else self._numbers.setdefault(seq_id, len(self._numbers))
+        self._owners.append(owners)
+
+    @property
+    def steps(self) -> list[list[str]]:
+        """For each step and block, the name of the sequence that holds it, see the class."""
+        # _SHARED and _FREE count from the end.
+        names = [*self.sequences, SHARED, FREE]
+        return [[names[owner] for owner in owners] for owners in self._owners]
 
     @property
     def sequences(self) -> list[str]:
-        """The sequences, in the order in which they first held a block."""
-        return list(dict.fromkeys(name for step in self.steps for name in step if name not in (FREE, SHARED)))
+        """The names of the sequences, in the order in which they first held a block of their own."""
+        return names_of(self._numbers)
 
     @property
     def used(self) -> list[int]:
         """Number of used blocks at each step."""
-        return [sum(name != FREE for name in step) for step in self.steps]
+        return [sum(owner != _FREE for owner in owners) for owners in self._owners]
 
     def draw(self) -> Drawing:
         left, top, row = 64, 60, 18
-        num_blocks = max((len(step) for step in self.steps), default=0)
-        step = max(6.0, min(40.0, 760 / max(1, len(self.steps))))
-        names = self.sequences
+        steps, names = self.steps, self.sequences
+        num_blocks = max((len(step) for step in steps), default=0)
+        step = max(6.0, min(40.0, 760 / max(1, len(steps))))
+        number_of = {name: number for number, name in enumerate(names)}
         bottom = top + row * num_blocks
-        drawing = Drawing(left + step * len(self.steps) + 24, bottom + 84, "Blocks of the pool over time")
+        drawing = Drawing(left + step * len(steps) + 24, bottom + 84, "Blocks of the pool over time")
         for block in range(num_blocks):
             y = top + row * block
             if num_blocks <= 32 or block % 8 == 0:
                 drawing.text(left - 10, y + 13, str(block), "q small")
             start = 0
-            for name, run in groupby(step[block] for step in self.steps):
+            for name, run in groupby(step[block] for step in steps):
                 length = len(list(run))
                 x, width = left + step * start, step * length
                 fill = (
@@ -78,7 +93,7 @@ class PoolHistory(Picture):
                     if name == FREE
                     else "url(#hatch4)"
                     if name == SHARED
-                    else owner_fill(names.index(name))
+                    else owner_fill(number_of[name])
                 )
                 tip = f"block {block}, steps {start} to {start + length - 1}: {name or 'free'}"
                 drawing.rect(x, y, width, row, fill, tip=tip)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..arguments import hashable, listed, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,3 +88,29 @@ class Access(Protocol):
     @property
     def elements(self) -> tuple[int, ...]:
         """Index of each thread's element in the flattened array."""
+
+
+def checked_pool(pool: Any) -> Pool:
+    """Return the pool; raise TypeError if it lacks a part of `Pool`."""
+    _require_parts("pool", pool, Pool, "a BlockAllocator")
+    return pool
+
+
+def different_ids(seq_ids: Any) -> list[Hashable]:
+    """Return ids of sequences as a list, each once; raise TypeError if they are none."""
+    ids = listed("seq_ids", seq_ids, "ids")
+    return list(dict.fromkeys(hashable("seq_id", seq_id) for seq_id in ids))
+
+
+def checked_accesses(accesses: Any) -> list[Access]:
+    """Return accesses as a list; raise TypeError if one lacks a part of `Access`."""
+    found = listed("accesses", accesses, "accesses")
+    for place, access in enumerate(found):
+        _require_parts(f"accesses[{place}]", access, Access, "an access that lockstep.tracing recorded")
+    return found
+
+
+def _require_parts(name: str, value: Any, protocol: Any, what: str) -> None:
+    for part in {**vars(protocol), **protocol.__annotations__}:
+        if (part == "__iter__" or not part.startswith("_")) and not hasattr(value, part):
+            raise TypeError(f"{name} must be {what}, or have its {part}, got {name}={shown(value)}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from .protocols import Pool
+from ..arguments import shown
+from .names import names_of, width_of
+from .protocols import Pool, checked_pool, different_ids
 
 __all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
 
@@ -19,7 +21,12 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     ----------
     pool : Pool
     labels : dict of hashable to str
-        By sequence, its label of one character.
+        By sequence, its label: one printable character, as wide as a letter, but neither ``+`` nor ``.``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `pool` is none, or a sequence that holds a block has no such label.
 
     See Also
     --------
@@ -33,10 +40,11 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     >>> print(pool_map(pool, {"first": "a", "second": "b"}))
     0 |aabbb...|
     """
+    pool = checked_pool(pool)
     cells = ["."] * pool.num_blocks
     for seq_id in pool:
         for block in pool.held_blocks(seq_id).tolist():
-            cells[block] = "+" if pool.ref_count(block) > 1 else labels[seq_id]
+            cells[block] = "+" if pool.ref_count(block) > 1 else _label(labels, seq_id)
     digits = len(str(pool.num_blocks - 1))
     lines = [
         f"{first:>{digits}} |{''.join(cells[first : first + MAP_WIDTH])}|"
@@ -46,6 +54,22 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
         left_out = pool.num_blocks - MAP_LINES * MAP_WIDTH
         lines[MAP_LINES:] = [f"{' ' * digits} ... and {left_out} more blocks"]
     return "\n".join(lines)
+
+
+def _label(labels: dict[Hashable, str], seq_id: Hashable) -> str:
+    label = labels.get(seq_id) if isinstance(labels, dict) else None
+    if (
+        not isinstance(label, str)
+        or len(label) != 1
+        or label in "+."
+        or not label.isprintable()
+        or width_of(label) != 1
+    ):
+        raise ValueError(
+            f"labels must have a printable character other than + and . for each sequence, "
+            f"got {shown(label)} for {names_of([seq_id])[0]}"
+        )
+    return label
 
 
 def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
@@ -66,10 +90,10 @@ def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
     a  0 1               6       2
     b  2 3 4             9       3
     """
-    rows = []
-    for seq_id in seq_ids:
+    pool, rows, chosen = checked_pool(pool), [], different_ids(seq_ids)
+    for seq_id, name in zip(chosen, names_of(chosen), strict=True):
         blocks = pool.block_table(seq_id)
-        rows.append([str(seq_id), shortened(blocks), str(pool.seq_len(seq_id)), str(blocks.size)])
+        rows.append([name, shortened(blocks), str(pool.seq_len(seq_id)), str(blocks.size)])
     return table(["", "block table", "tokens", "blocks"], rows, left=2)
 
 
@@ -92,6 +116,7 @@ def reference_counts(pool: Pool) -> str:
     ----------  -  -  -
     references  2  1  1
     """
+    pool = checked_pool(pool)
     used = sorted({block for seq_id in pool for block in pool.held_blocks(seq_id).tolist()})
     counts = [str(pool.ref_count(block)) for block in used]
     return table(["block", *map(str, used)], [["references", *counts]])
@@ -137,13 +162,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     naive     128
     block      64
     """
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    widths = [max(width_of(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        cells = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = []
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            blank = " " * (width - width_of(cell))
+            cells.append(cell + blank if column < left else blank + cell)
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .protocols import Access
+from ..arguments import is_name, shown
+from .protocols import Access, checked_accesses
 from .svg import Drawing, Picture
 from .text import plural
 
@@ -90,8 +91,8 @@ class Tree(Picture):
         """
         read: dict[tuple[int, int], list[int]] = {}
         written: dict[tuple[int, int], int] = {}
-        for access in accesses:
-            if (access.space, access.array) != ("shared", array):
+        for access in checked_accesses(accesses):
+            if access.space != "shared" or not is_name(array, access.array):
                 continue
             for thread, element in zip(access.threads, access.elements, strict=True):
                 if access.kind == "load":
@@ -99,7 +100,7 @@ class Tree(Picture):
                 else:
                     written[access.epoch, element] = thread
         if not written:
-            raise ValueError(f"array must name a shared array that was stored to, got array={array!r}")
+            raise ValueError(f"array must name a shared array that was stored to, got array={shown(array)}")
         steps = [
             Step(epoch, thread, element, tuple(sorted(set(read.get((epoch, thread), ())))))
             for (epoch, element), thread in sorted(written.items())

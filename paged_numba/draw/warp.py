@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .protocols import Access
+from ..arguments import integer, is_name, one_of, shown
+from .protocols import Access, checked_accesses
 from .svg import Drawing, Picture
 from .text import plural
 
@@ -81,11 +82,13 @@ class WarpAccess(Picture):
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             No such access was recorded.
         """
-        for access in accesses:
-            wanted = (access.space, access.array, access.kind) == ("global", array, kind)
+        kind, warp = one_of("kind", kind, ("load", "store", "atomic")), integer("warp", warp)
+        line = None if line is None else integer("line", line)
+        for access in checked_accesses(accesses):
+            wanted = (access.space, access.kind) == ("global", kind) and is_name(array, access.array)
             if not wanted or line not in (None, access.line.number):
                 continue
             lanes = {
@@ -95,7 +98,10 @@ class WarpAccess(Picture):
             }
             if lanes:
                 return cls(f"{access.kind} of {array}: {access.line.text}", lanes, access.itemsize)
-        raise ValueError(f"no {kind} of {array} in global memory by warp {warp} was recorded")
+        raise ValueError(
+            f"array, kind, line and warp must be those of a recorded access to global memory, got none with "
+            f"array={shown(array)} kind={kind!r} line={shown(line)} warp={shown(warp)}"
+        )
 
     @property
     def sectors(self) -> list[int]:

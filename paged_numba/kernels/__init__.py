@@ -30,6 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .. import targets
+from ..errors import TargetNameError, TargetUnavailableError
 
 _FILES = (
     "attention_textbook",
@@ -90,7 +91,13 @@ class Kernel:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self._on_target(), name)
+        try:
+            on_target = self._on_target()
+        except (TargetNameError, TargetUnavailableError) as error:  # `hasattr` takes no other error
+            raise AttributeError(
+                f"the attribute {name!r} of a kernel is its target's, but {error}"
+            ) from error
+        return getattr(on_target, name)
 
     def __repr__(self) -> str:
         return f"<kernel {self.py_func.__name__}{inspect.signature(self.py_func)}>"

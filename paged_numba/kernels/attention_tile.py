@@ -157,7 +157,9 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         sees, once per tile. Operations: 4 head_dim for each query row and key.
         """
         # out                     float[num_rows, num_q_heads, head_dim]
-        # lse                     float32[num_rows, num_q_heads], natural logarithm
+        # lse                     float32[num_rows, num_q_heads], natural logarithm; or, for `merge_splits`,
+        #                         float32[num_rows, 2 * num_q_heads]: the largest score of each head, then the sum of
+        #                         the weights of each head, relative to that score
         # query                   float[num_tokens, num_q_heads, head_dim]
         # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
         # block_tables            int32[num_seqs, max_blocks]
@@ -304,7 +306,11 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         if lane == 0:
             factors[my_row] = v_scales[kv_head] / total if total != 0 else float32(0)
             if my_index >= 0:
-                lse[my_index, my_head] = largest + math.log(total) if total != 0 else NEG_INF
+                if lse.shape[1] == num_q_heads:
+                    lse[my_index, my_head] = largest + math.log(total) if total != 0 else NEG_INF
+                else:
+                    lse[my_index, my_head] = largest
+                    lse[my_index, num_q_heads + my_head] = total
         cuda.syncthreads()  # factors are in shared memory
         if thread < head_dim:
             for row in range(rows_per_tile):

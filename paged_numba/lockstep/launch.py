@@ -12,16 +12,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..arguments import one_of, positive, shown
 from ..draw.text import plural
-from ..errors import LaunchError
+from ..errors import LaunchError, UnsupportedConstructError
 from .compiler.names import typed
 from .compiler.translate import translate
-from .machine.lanes import Dim3
+from .machine.lanes import WARP_SIZE, Dim3
 from .machine.machine import Machine
 from .machine.schedule import in_turns
 from .observe.observed_machine import ObservedMachine
 from .observe.observed_program import ObservedWriter
-from .observe.observer import observers
+from .observe.observer import observers, refuse
 
 MAX_THREADS_PER_BLOCK = 1024
 MAX_BLOCK_DIM = (1024, 1024, 64)
@@ -48,11 +49,15 @@ class Options:
         after the other from barrier to barrier, beginning with the first or the last one, as a GPU might.
         They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
         sanitized launches always run ``together``.
+    compute_capability : tuple of int
+        Of the GPU for which the machine stands. Before (7, 0) a barrier waits for threads that have exited too, so
+        that ``if i >= n: return`` with a barrier after it is an error; since then it waits for the others alone.
 
     Raises
     ------
-    ValueError
-        `max_lanes` or `memory_budget` is not a positive integer, or `order` is none of the above.
+    TypeError, ValueError
+        `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
+        `compute_capability` is not a pair of integers.
 
     See Also
     --------
@@ -62,23 +67,32 @@ class Options:
     --------
     >>> from paged_numba import lockstep
     >>> lockstep.Options(order="reverse")
-    Options(max_lanes=32768, memory_budget=268435456, order='reverse')
+    Options(max_lanes=32768, memory_budget=268435456, order='reverse', compute_capability=(9, 0))
     """
 
     max_lanes: int = 32768
     memory_budget: int = 256 * 2**20
     order: Order = "together"
+    compute_capability: tuple[int, int] = (9, 0)
 
     def __post_init__(self) -> None:
         for name in ("max_lanes", "memory_budget"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a positive integer, got {name}={number!r}")
-        if self.order not in get_args(Order):
-            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got order={self.order!r}")
+            # A frozen dataclass is set this way; the machine counts on ints.
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        one_of("order", self.order, get_args(Order))
+        pair = self.compute_capability
+        if not isinstance(pair, tuple) or len(pair) != 2 or not all(type(part) is int for part in pair):
+            raise ValueError(
+                f"compute_capability must be two integers such as (9, 0), got compute_capability={shown(pair)}"
+            )
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
+
+
+def current_options() -> Options:
+    """Return the options of launches here."""
+    return _options.get()
 
 
 @contextmanager
@@ -128,6 +142,11 @@ def options(**changes: Any) -> Iterator[Options]:
     >>> first_and_last("forward")  # warp 0 reads what warp 1 has not written: poison, here -1
     (-1.0, 0.0)
     """
+    for name, value in changes.items():
+        if name not in Options.__dataclass_fields__:
+            raise TypeError(
+                f"{name} must be an option: {', '.join(Options.__dataclass_fields__)}, got {shown(value)}"
+            )
     token = _options.set(replace(_options.get(), **changes))
     try:
         yield _options.get()
@@ -186,19 +205,18 @@ def launch(
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):
         raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
-    grid = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
-    thread_block = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
-    if math.prod(thread_block) > MAX_THREADS_PER_BLOCK:
+    grid, thread_block = configuration(blocks_per_grid, threads_per_block)
+    if not _is_integer(shared_bytes) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
-            f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
-            f"got {math.prod(thread_block)} with threads_per_block={tuple(thread_block)}"
-        )
-    if not isinstance(shared_bytes, (int, np.integer)) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
-        raise LaunchError(
-            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shared_bytes}"
+            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shown(shared_bytes)}"
         )
     listeners = observers(args)
-    program = translate(function, kernel=True, writer=ObservedWriter if listeners else None).function
+    try:
+        translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None)
+    except UnsupportedConstructError:
+        refuse(listeners)
+        raise
+    program = translation.function
     code = inspect.unwrap(function).__code__
     # `inspect.signature` takes as long as the rest of an empty launch.
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -215,15 +233,19 @@ def launch(
     def arguments(machine: Machine) -> list[Any]:
         return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
 
-    settings = _options.get()
-    if settings.order == "together" or listeners:
+    settings = current_options()
+    machine.compute_capability = settings.compute_capability
+    # A warp may wait for another one of its thread block too.
+    turns = settings.order != "together" or (translation.waits and machine.threads > WARP_SIZE)
+    if listeners or not turns:
         run_batch = _all_together(machine, program, arguments(machine))
     else:
         run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
-    machine.begin_launch(function, args)
     try:
+        machine.begin_launch(function, args)
         with np.errstate(all="ignore"):
-            _run_batches(run_batch, machine, settings, cooperative="this_grid" in code.co_names)
+            cooperative = "this_grid" in code.co_names
+            _run_batches(run_batch, machine, settings, cooperative, translation.waits)
     except BaseException as error:
         machine.ended_by = type(error)
         raise
@@ -245,10 +267,11 @@ def _all_together(
 
 
 def _run_batches(
-    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool
+    run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool, waits: bool
 ) -> None:
     """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch used."""
-    by_lanes = max(1, settings.max_lanes // machine.threads)
+    # A thread block that waits for a lock or a flag waits for one that ran before it.
+    by_lanes = 1 if waits else max(1, settings.max_lanes // machine.threads)
     # All thread blocks of a cooperative launch run together.
     count = machine.num_thread_blocks if cooperative else min(by_lanes, _FIRST_BATCH)
     done = 0
@@ -265,19 +288,42 @@ def _run_batches(
 _FIRST_BATCH = 256
 
 
+def configuration(blocks_per_grid: Any, threads_per_block: Any) -> tuple[Dim3, Dim3]:
+    """Return the launch configuration as x, y and z, or raise LaunchError."""
+    grid = _dimensions("blocks_per_grid", blocks_per_grid, MAX_GRID_DIM)
+    thread_block = _dimensions("threads_per_block", threads_per_block, MAX_BLOCK_DIM)
+    if math.prod(thread_block) > MAX_THREADS_PER_BLOCK:
+        raise LaunchError(
+            f"a thread block must have at most {MAX_THREADS_PER_BLOCK} threads, "
+            f"got {math.prod(thread_block)} with threads_per_block={tuple(thread_block)}"
+        )
+    return grid, thread_block
+
+
+def _is_integer(value: Any) -> bool:
+    """Tell whether a value counts something; NumPy's durations are integers to NumPy."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+
+
 def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
     """Return `blocks_per_grid` or `threads_per_block` as x, y and z."""
     given = value if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(given) <= 3:
-        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")
     sizes = [1, 1, 1]
     for axis, size in enumerate(given):
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
-            raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={value!r}")
+        if not _is_integer(size):
+            raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")
         if not 1 <= size <= limits[axis]:
-            raise LaunchError(f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={value!r}")
+            raise LaunchError(
+                f"{name}.{'xyz'[axis]} must lie in 1 .. {limits[axis]}, got {name}={shown(value)}"
+            )
         sizes[axis] = int(size)
     return Dim3(*sizes)
+
+
+_LONG = "gG"
+"""Characters of NumPy's longdouble and clongdouble."""
 
 
 def _argument(machine: Machine, name: str, value: Any) -> Any:
@@ -285,9 +331,14 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.kind in "SUMm":
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
+        if not value.dtype.isnative or value.dtype.char in _LONG:
+            raise LaunchError(
+                f"{name} must have a dtype that a GPU has, in the byte order of this machine and of at most 64 bits "
+                f"a number, got {name}.dtype={value.dtype!r}"
+            )
         return machine.argument(name, value)
     if isinstance(value, np.generic):
-        return _argument(machine, name, np.asarray(value)) if isinstance(value, np.void) else value
+        return _argument(machine, name, np.asarray(value)) if value.dtype.char in f"V{_LONG}" else value
     if isinstance(value, (bool, int, float, complex)):
         return typed(value)
     if isinstance(value, tuple):

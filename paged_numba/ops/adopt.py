@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import DTypeLike
 
-from ..arrays import as_array, reshaped, transposed
+from ..arrays import as_array, on_host, reshaped, transposed
 from . import checks, layouts
 
 
@@ -54,6 +54,16 @@ def caches(key_cache: Any, value_cache: Any, layout: str) -> Caches:
     checks.check_four_axes(*stored)
     key, value = (transposed(cache, (0, 2, 1, 3)) for cache in stored)
     return Caches(key, value, stored, layout)
+
+
+def integer_rows(array: Any, name: str, num_columns: int) -> Any:
+    """Return rows of integers as a NumPy array; an empty list has no rows of `num_columns` integers."""
+    rows = on_host(array, name)
+    return (
+        rows.reshape(0, num_columns)
+        if isinstance(array, (list, tuple)) and rows.ndim == 1 and not rows.size
+        else rows
+    )
 
 
 def integers(adopted: Any, host: Any, dtype: DTypeLike) -> Any:

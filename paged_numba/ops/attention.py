@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from .. import targets
-from ..arrays import ArrayLike, IntegersLike, as_array, empty, on_host, to_host
+from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host
 from . import adopt, checks, launches, plan
 
 ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
@@ -96,7 +96,8 @@ def paged_attention(
     sinks : float[num_q_heads], optional
         A score for each head that counts in the denominator but has no value (attention sinks).
     k_scale, v_scale : float or float[num_kv_heads], optional
-        Factors by which stored keys and values are multiplied, for float8_e4m3fn, whose largest number is 448.
+        Factors by which stored keys and values are multiplied, for float8_e4m3fn, whose largest number is 448;
+        `quantize_fp8` divides by them.
     return_lse : bool
         Whether to return the LSE as well.
     out : [num_tokens, num_q_heads, head_dim], optional
@@ -153,7 +154,7 @@ def paged_attention(
     adopted_query, adopted_out = as_array(query, "query"), as_array(out, "out")
     caches = adopt.caches(key_cache, value_cache, layout)
     block_tables = as_array(block_tables, "block_tables")
-    tables, lens = on_host(block_tables, "block_tables"), to_host(seq_lens, "seq_lens")
+    tables, lens = adopt.integer_rows(block_tables, "block_tables", 0), to_host(seq_lens, "seq_lens")
     starts = to_host(cu_seqlens_q, "cu_seqlens_q")
     slopes, sink_scores = to_host(alibi_slopes, "alibi_slopes"), to_host(sinks, "sinks")
 
@@ -215,6 +216,11 @@ def merge_states(
     With this, attention to a prefix that many sequences share needs to be computed only once (cascade attention).
     Merging with an empty set of keys, whose LSE is -inf, changes nothing, whatever its output holds. Pass `sinks` to
     the computation of only one of the two states.
+
+    The result is as exact as the LSEs. A weight is ``exp`` of a difference of LSEs, so it is off by up to the distance
+    between neighbouring float32 numbers: by 8e-6 of its size where LSEs are near 100, by 0.001 near 10,000, by 6 %
+    near 1e6. `paged_attention` merges its own parts, in ``split`` and ``cascade``, by their largest scores and sums
+    of weights, and loses nothing.
 
     Parameters
     ----------

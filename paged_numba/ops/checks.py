@@ -6,13 +6,15 @@ need only the shape and dtype, so they take arrays of any kind; value checks tak
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
-from ..arguments import integer, is_number, positive, truth
+from ..arguments import between, integer, is_number, one_of, positive, shown, truth
 from ..kernels.columns import ROW_END, ROW_FIRST, ROW_SEQ
 from .layouts import piece_size
+from .memory import check_apart, check_written
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
@@ -27,9 +29,6 @@ MAX_GRID_DIM = 65535
 MAX_THREADS = 1024
 """Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
 
-_ARRAYS = ("array_interface", "cuda_array_interface", "lockstep_array", "dlpack")
-"""Attributes that mark an array: NumPy's and CUDA's interfaces, the lockstep facade's, DLPack."""
-
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -41,8 +40,7 @@ def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_lay
         ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
         ("head_dim", head_dim, MAX_HEAD_DIM),
     ):
-        if not 1 <= integer(name, count) <= limit:
-            raise ValueError(f"{name} must lie in 1 .. {limit}, got {name}={count}")
+        between(name, count, 1, limit)
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -59,18 +57,19 @@ def cache_dtype(dtype: Any) -> Any:
 
         dtype = getattr(ml_dtypes, dtype)
     try:
-        dtype = np.dtype(dtype)
-    except TypeError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of aliases, none of which is a dtype of caches
+            dtype = np.dtype(dtype)
+    except Exception:  # NumPy raises several kinds
         dtype = None
     if dtype is None or dtype.name not in CACHE_DTYPES or not dtype.isnative:
-        raise TypeError(f"dtype must be one of {', '.join(CACHE_DTYPES)}, got dtype={name!r}")
+        raise TypeError(f"dtype must be one of {', '.join(CACHE_DTYPES)}, got dtype={shown(name)}")
     return dtype
 
 
 def check_layer(layer: Any, num_layers: int) -> None:
     """Raise unless a cache has the layer."""
-    if not 0 <= integer("layer", layer) < num_layers:
-        raise ValueError(f"layer must lie in 0 .. {num_layers - 1} (num_layers - 1), got layer={layer}")
+    between("layer", layer, 0, num_layers - 1, "num_layers - 1")
 
 
 def check_layers(name: str, tokens: Any, num_layers: int) -> None:
@@ -78,33 +77,23 @@ def check_layers(name: str, tokens: Any, num_layers: int) -> None:
     _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
 
 
-def check_token_ids(token_ids: Any, num_tokens: int, prefix_caching: bool) -> None:
-    """Raise unless there is an id for each token, or ids are not required."""
-    if token_ids is None:
-        if prefix_caching:
-            raise TypeError("token_ids must be given with prefix_caching=True, got token_ids=None")
-        return
-    if not hasattr(token_ids, "__len__"):
-        raise TypeError(f"token_ids must be a sequence of integers, got {type(token_ids).__name__}")
-    if len(token_ids) != num_tokens:
-        raise ValueError(f"token_ids must hold an id for each of {num_tokens} tokens, got {len(token_ids)}")
-
-
-def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
-    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes."""
+def check_write_kv(
+    key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any, name: str = "slot_mapping"
+) -> None:
+    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes. `name` is of the slots."""
     _caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     check_tokens(key, value, key_cache, value_cache)
-    _integers("slot_mapping", slot_mapping, (key.shape[0],))
+    _integers(name, slot_mapping, (key.shape[0],))
 
     last = key_cache.shape[0] * key_cache.shape[1] - 1
-    _within("slot_mapping", slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
+    _within(name, slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
     slots = np.sort(slot_mapping[slot_mapping != -1])
     twice = np.flatnonzero(slots[1:] == slots[:-1])
     if twice.size:
         slot = slots[twice[0]]
         raise ValueError(
-            f"slot_mapping must not name a slot twice, got slot {slot} for tokens "
+            f"{name} must not name a slot twice, got slot {slot} for tokens "
             f"{np.flatnonzero(slot_mapping == slot).tolist()}"
         )
 
@@ -117,7 +106,7 @@ def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None
     _array("value", value, tuple(key.shape), (dtype,))
     for name, source in (("key", key), ("value", value)):
         for cache_name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
-            _apart(name, source, cache_name, cache)
+            check_apart(name, source, cache_name, cache)
 
 
 def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len: Any) -> None:
@@ -126,12 +115,7 @@ def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len:
     _integers("block_table", block_table, ("max_blocks",))
 
     block_size = key_cache.shape[1]
-    length = integer("seq_len", seq_len)
-    longest = block_table.size * block_size
-    if not 0 <= length <= longest:
-        raise ValueError(
-            f"seq_len must lie in 0 .. {longest} (len(block_table) * block_size), got seq_len={length}"
-        )
+    length = between("seq_len", seq_len, 0, block_table.size * block_size, "len(block_table) * block_size")
     used = block_table[: -(-length // block_size)]
     _within("block_table", used, 0, key_cache.shape[0] - 1, f"0 .. {key_cache.shape[0] - 1} (num_blocks - 1)")
 
@@ -184,9 +168,9 @@ def check_paged_attention(
     _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
     if out is not None:
         _array("out", out, tuple(query.shape), (np.dtype(query.dtype).name,))
-        _writable("out", out)
+        check_written("out", out)
         for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
-            _apart("out", out, name, other)
+            check_apart("out", out, name, other)
 
     if cu_seqlens_q is not None:
         _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], num_tokens)
@@ -230,10 +214,20 @@ def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: i
         )
 
 
-def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int) -> None:
+def check_lengths(seq_lens: Any, cu_seqlens_q: Any) -> None:
+    """Raise unless `plan.choose` can take these arguments; its docstring gives the shapes."""
+    _integers("seq_lens", seq_lens, ("num_seqs",))
+    _within("seq_lens", seq_lens, 0, MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)")
+    _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], None)
+
+
+def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int | None) -> None:
     _integers("cu_seqlens_q", cu_seqlens_q, (num_seqs + 1,))
     first, last = cu_seqlens_q[0], cu_seqlens_q[-1]
-    if (first, last) != (0, num_tokens):
+    if num_tokens is None:
+        if first != 0:
+            raise ValueError(f"cu_seqlens_q must begin with 0, got cu_seqlens_q[0]={first}")
+    elif (first, last) != (0, num_tokens):
         raise ValueError(
             f"cu_seqlens_q must begin with 0 and end with {num_tokens} (len(query)), "
             f"got cu_seqlens_q[0]={first} and cu_seqlens_q[-1]={last}"
@@ -252,13 +246,13 @@ def check_attention_options(
 ) -> None:
     """Raise unless the options of `ops.paged_attention` are valid; see its docstring."""
     if scale is not None and not _is_float32(scale):
-        raise ValueError(f"scale must be a finite float32 or None, got scale={scale!r}")
+        raise ValueError(f"scale must be a finite float32 or None, got scale={shown(scale)}")
     for name, flag in flags.items():
         truth(name, flag)
     if window is not None and integer("window", window) < 1:
-        raise ValueError(f"window must be positive or None, got window={window}")
+        raise ValueError(f"window must be positive or None, got window={shown(window)}")
     if softcap is not None and not (_is_float32(softcap) and np.float32(softcap) > 0):
-        raise ValueError(f"softcap must be a positive float32 or None, got softcap={softcap!r}")
+        raise ValueError(f"softcap must be a positive float32 or None, got softcap={shown(softcap)}")
     for name, given in (("alibi_slopes", alibi_slopes), ("sinks", sinks)):
         if given is None:
             continue
@@ -294,8 +288,7 @@ def cache_scale(name: str, given: Any, num_kv_heads: int) -> Any:
 
 def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any, layout: str) -> None:
     """Raise unless the algorithm exists, supports the layout, and takes `num_splits`."""
-    if not isinstance(algorithm, str) or algorithm not in algorithms:
-        raise ValueError(f"algorithm must be one of {', '.join(algorithms)}, got algorithm={algorithm!r}")
+    algorithm = one_of("algorithm", algorithm, algorithms)
     if layout == "packed" and algorithm != "auto":
         raise ValueError(
             f"algorithm must be 'auto' for layout='packed', which has its own kernel, "
@@ -305,10 +298,10 @@ def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any
         return
     if algorithm != "split":
         raise ValueError(
-            f"num_splits must be None unless algorithm='split', got num_splits={num_splits} and algorithm={algorithm!r}"
+            f"num_splits must be None unless algorithm='split', got num_splits={shown(num_splits)} "
+            f"and algorithm={algorithm!r}"
         )
-    if not 1 <= integer("num_splits", num_splits) <= MAX_GRID_DIM:
-        raise ValueError(f"num_splits must lie in 1 .. {MAX_GRID_DIM}, got num_splits={num_splits}")
+    between("num_splits", num_splits, 1, MAX_GRID_DIM)
 
 
 def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
@@ -325,16 +318,26 @@ def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
             raise ValueError(f"{what} must lie in 1 .. {limit}, got out_a.shape={tuple(out_a.shape)}")
 
 
-def _reals(name: str, given: Any) -> Any:
-    """Return real numbers as float32; numbers that are too large become infinite."""
+def check_reals(name: str, given: Any) -> None:
+    """Raise unless a NumPy array holds real numbers."""
+    if not isinstance(given, np.ndarray):
+        raise TypeError(f"{name} must be an array, got {type(given).__name__}")
     if given.dtype.kind not in "fiu" and given.dtype.name not in CACHE_DTYPES:
         raise TypeError(f"{name} must hold real numbers, got {name}.dtype={given.dtype}")
+
+
+def _reals(name: str, given: Any) -> Any:
+    """Return real numbers as float32; numbers that are too large become infinite."""
+    check_reals(name, given)
     with np.errstate(over="ignore"):
         return given.astype(np.float32)
 
 
 def _is_float32(number: Any) -> bool:
-    return is_number(number) and abs(number) <= _LARGEST_FLOAT
+    try:
+        return is_number(number) and abs(float(number)) <= _LARGEST_FLOAT
+    except OverflowError:  # an int that no float holds
+        return False
 
 
 # Static checks of one array.
@@ -379,35 +382,9 @@ def _caches(key_cache: Any, value_cache: Any) -> None:
 
 
 def _writable_caches(key_cache: Any, value_cache: Any) -> None:
-    _writable("key_cache", key_cache)
-    _writable("value_cache", value_cache)
-    _apart("key_cache", key_cache, "value_cache", value_cache)
-
-
-def _apart(name: str, array: Any, other_name: str, other: Any) -> None:
-    """Raise if two arrays on the host, one of which is written, overlap."""
-    if not (isinstance(array, np.ndarray) and isinstance(other, np.ndarray)):
-        return
-    if not np.may_share_memory(array, other):
-        return
-    try:
-        overlap = np.shares_memory(array, other, max_work=10_000)  # type: ignore[arg-type] # any number is taken
-    except np.exceptions.TooHardError:  # interleaved in a way that no caller uses
-        overlap = False
-    if overlap:
-        raise ValueError(f"{name} and {other_name} must not share memory, got two views that overlap")
-
-
-def _writable(name: str, array: Any) -> None:
-    """Raise if a kernel could not store into an array on the host."""
-    if not isinstance(array, np.ndarray):
-        return
-    if not array.flags.writeable:
-        raise ValueError(f"{name} must be writable, got a read-only array")
-    if array.size and any(
-        size > 1 and stride == 0 for size, stride in zip(array.shape, array.strides, strict=True)
-    ):
-        raise ValueError(f"{name} must have memory for each element, got {name}.strides={array.strides}")
+    check_written("key_cache", key_cache)
+    check_written("value_cache", value_cache)
+    check_apart("key_cache", key_cache, "value_cache", value_cache)
 
 
 def _array(
@@ -421,7 +398,8 @@ def _array(
 
 
 def _shaped(name: str, array: Any, shape: tuple[int | str, ...]) -> None:
-    is_array = type(array) is np.ndarray or any(hasattr(array, f"__{way}__") for way in _ARRAYS)
+    # Once adopted, an array is one of NumPy or lies on the GPU.
+    is_array = isinstance(array, np.ndarray) or hasattr(array, "__cuda_array_interface__")
     if not is_array or not isinstance(array.shape, tuple):
         raise TypeError(f"{name} must be an array, got {type(array).__name__}")
     got = tuple(array.shape)

@@ -164,13 +164,14 @@ def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, tar
     """Attend to each part of a token's keys with tiles, then merge the parts of each token."""
     num_tokens, num_q_heads, head_dim = inputs.query.shape
     part_out = empty((len(planned.rows), num_q_heads, head_dim), np.float32, like=inputs.query)
-    part_lse = empty((len(planned.rows), num_q_heads), np.float32, like=inputs.query)
+    # For each head the largest score, then the sum of weights: an LSE would round both to one number.
+    part_state = empty((len(planned.rows), 2 * num_q_heads), np.float32, like=inputs.query)
     # A sink counts once: the merge adds it.
     no_sinks = np.full_like(inputs.sinks, -np.inf)
-    _attend_tiles(inputs, planned, part_out, part_lse, target, no_sinks)
+    _attend_tiles(inputs, planned, part_out, part_state, target, no_sinks)
     starts = np.arange(num_tokens + 1, dtype=np.int32) * planned.num_parts
     starts, sinks = (beside(array, inputs.query) for array in (starts, inputs.sinks))
-    arguments = (out, lse, part_out, part_lse, starts, sinks)
+    arguments = (out, lse, part_out, part_state, starts, sinks)
     threads = _whole_warps(head_dim)
     targets.launch(kernels.merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=target)
 

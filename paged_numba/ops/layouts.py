@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import one_of
+
 TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
 """For each layout, the axes of the key cache and of the value cache that count the tokens of a block."""
 
@@ -28,9 +30,7 @@ _PIECE_BYTES = 16
 
 def cache_layout(layout: Any) -> str:
     """Return the name of a layout, or raise if it does not exist."""
-    if not isinstance(layout, str) or layout not in TOKEN_AXES:
-        raise ValueError(f"layout must be one of {', '.join(TOKEN_AXES)}, got layout={layout!r}")
-    return str(layout)
+    return one_of("layout", layout, TOKEN_AXES)
 
 
 def piece_size(dtype: Any) -> int:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import positive
+from ..arguments import one_of, positive, shown
+from ..arrays import to_host
 from ..targets import multiprocessors as multiprocessors_of
+from .checks import check_lengths
 from .tiles import cascade_rows, shared_tokens, split_rows, tile_rows, tokens_per_tile
 from .visible_keys import query_rows as query_rows  # the first step of a plan
 
@@ -102,14 +104,14 @@ def plan_attention(
         return Plan("packed", rows, None, 1, "packed caches have their own kernel")
     why = f"algorithm={algorithm!r} was requested"
     if algorithm == "auto" or (algorithm == "split" and num_splits is None):
-        choice = choose(
+        choice = _choose(
             seq_lens,
             cu_seqlens_q,
-            num_q_heads=num_q_heads,
-            num_kv_heads=num_kv_heads,
-            multiprocessors=multiprocessors_of(target),
-            window=window,
-            target=target if algorithm == "auto" else "cuda",
+            num_q_heads,
+            num_kv_heads,
+            multiprocessors_of(target),
+            window,
+            target if algorithm == "auto" else "cuda",
         )
         num_splits = max(2, choice.num_splits)
         if algorithm == "auto":
@@ -161,7 +163,8 @@ def choose(
     Raises
     ------
     TypeError, ValueError
-        A number is not a positive integer, the lengths do not match, or the target does not exist.
+        A number is not a positive integer, `cu_seqlens_q` does not rise from 0, the lengths do not match, or the target
+        does not exist.
 
     See Also
     --------
@@ -180,14 +183,25 @@ def choose(
     window = None if window is None else positive("window", window)
     if num_q_heads % num_kv_heads:
         raise ValueError(
-            f"num_q_heads must be a multiple of num_kv_heads={num_kv_heads}, got num_q_heads={num_q_heads}"
+            f"num_q_heads must be a multiple of num_kv_heads={shown(num_kv_heads)}, "
+            f"got num_q_heads={shown(num_q_heads)}"
         )
-    if len(cu_seqlens_q) != len(seq_lens) + 1:
-        raise ValueError(
-            f"cu_seqlens_q must have shape [{len(seq_lens) + 1}] (len(seq_lens) + 1), got {len(cu_seqlens_q)} numbers"
-        )
-    if not isinstance(target, str) or target not in ("cuda", *FASTEST):
-        raise ValueError(f"target must be one of cuda, {', '.join(FASTEST)}, got target={target!r}")
+    lens, starts = to_host(seq_lens, "seq_lens"), to_host(cu_seqlens_q, "cu_seqlens_q")
+    check_lengths(lens, starts)
+    target = one_of("target", target, ("cuda", *FASTEST))
+    return _choose(lens, starts, num_q_heads, num_kv_heads, multiprocessors, window, target)
+
+
+def _choose(
+    seq_lens: Any,
+    cu_seqlens_q: Any,
+    num_q_heads: int,
+    num_kv_heads: int,
+    multiprocessors: int,
+    window: int | None,
+    target: str,
+) -> Choice:
+    """Choose as `choose` does, given arguments that were checked."""
     if target in FASTEST:
         algorithm = FASTEST[target]
         return Choice(algorithm, 1, f"{algorithm} is the fastest algorithm on the target {target}")

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..allocator.block_pool import MAX_SLOTS
+from ..arguments import between, listed, positive, shown
 from ..progress import progress
 from ..traces import Trace
 from .pools import RESERVATIONS, ContiguousPool, PagedPool, Pool
@@ -48,7 +50,10 @@ class Policy:
 
 def policies(block_sizes: Sequence[int]) -> list[Policy]:
     """Return the three reservation policies, then paging with each block size."""
-    return [*map(Policy, RESERVATIONS), *(Policy(f"blocks of {size}", size) for size in block_sizes)]
+    sizes = [positive("block_sizes", size) for size in listed("block_sizes", block_sizes, "integers")]
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"block_sizes must differ, got block_sizes={shown(block_sizes)}")
+    return [*map(Policy, RESERVATIONS), *(Policy(f"blocks of {size}", size) for size in sizes)]
 
 
 def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_size: int) -> dict[str, Any]:
@@ -63,8 +68,23 @@ def measure(trace: Trace, num_slots: int, block_sizes: Sequence[int], hit_block_
         Block sizes to compare, in tokens.
     hit_block_size : int
         Block size of the pools in which the prefix cache is measured.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The trace has no arrivals, a size is not a positive integer, or a block is larger than the pool.
     """
+    if not isinstance(trace, Trace) or trace.arrivals is None:
+        raise TypeError(f"trace must be a Trace with arrivals, got trace={shown(trace)}")
+    num_slots = between("num_slots", num_slots, 1, MAX_SLOTS)
+    hit_block_size = positive("hit_block_size", hit_block_size)
     compared = policies(block_sizes)
+    largest = max((policy.block_size or 0 for policy in compared), default=0)
+    if not 1 <= largest <= num_slots:
+        raise ValueError(
+            f"block_sizes must hold at least one size, and none above num_slots={shown(num_slots)}, "
+            f"got block_sizes={shown(block_sizes)}"
+        )
     pools = [] if trace.hash_ids is None else [int(share * num_slots) for share in SHARES_OF_POOL]
     pools = [slots for slots in pools if slots >= hit_block_size]
     with progress((2 * len(compared) + len(pools)) * len(trace), "replay", "requests") as done:

@@ -270,3 +270,24 @@ def before_in_last_axis(a, out):
     i = cuda.grid(1)
     row = a[..., i - 1]
     out[i] = row[0]
+
+
+LAST = -1
+
+
+@cuda.jit
+def last_elements(source, out):
+    out[0] = source[-1, -1]
+    out[LAST - LAST + 1] = source[LAST][-2]
+    out[-2] = source[..., -1][1]
+    cuda.atomic.add(out, -1, source[(0, LAST)])
+
+
+@cuda.jit
+def last_by_computation(source, out):
+    out[0] = source[0, cuda.threadIdx.x - 1]
+
+
+@cuda.jit
+def beyond_the_start(source, out):
+    out[0] = source[-4, 0]

@@ -167,10 +167,15 @@ def barrier_after_return(out, limit):
     out[cuda.threadIdx.x] = 1
 
 
-def test_barrier_after_some_threads_returned_is_an_error():
-    with pytest.raises(SynchronizationError, match=r"threadIdx=\(40, 0, 0\) has returned"):
-        launch(barrier_after_return, 1, 64, np.zeros(64), 40)
-    launch(barrier_after_return, 1, 64, np.zeros(64), 64)
+@pytest.mark.parametrize("order", ["together", "forward", "reverse"])
+def test_before_compute_capability_7_0_a_barrier_waits_for_threads_that_have_returned(order):
+    with lockstep.options(order=order, compute_capability=(6, 1)):
+        with pytest.raises(
+            SynchronizationError, match=r"threadIdx=\(40, 0, 0\) has returned.* capability 7.0"
+        ):
+            launch(barrier_after_return, 1, 64, np.zeros(64), 40)
+        launch(barrier_after_return, 1, 64, np.zeros(64), 64)
+    launch(barrier_after_return, 1, 64, np.zeros(64), 40)
 
 
 @cuda.jit
@@ -310,7 +315,9 @@ def reads_before_assignment(out):
 
 
 def test_variable_without_a_value_is_named():
-    with pytest.raises(KernelError, match=rf"'value' is read before it is assigned, {LINE}"):
+    with pytest.raises(
+        KernelError, match=rf"'value' is read before it is assigned, .*threadIdx=\(0, 0, 0\), {LINE}"
+    ):
         launch(reads_before_assignment, 1, 4, np.zeros(4))
 
 

@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
+from paged_numba.lockstep.language import control
+from paged_numba.lockstep.observe import observed_machine, observed_program
 from paged_numba.lockstep.observe.observed_machine import ObservedMachine
 from paged_numba.lockstep.profiler import profiler, transactions
-from paged_numba.lockstep.sanitizer import races, shadow, unwritten
+from paged_numba.lockstep.sanitizer import findings, races, shadow, unwritten
 
 test_profiler = pytest.importorskip("test_profiler", reason="Numba is not installed")
+test_assignment = pytest.importorskip("test_assignment")
+test_barriers = pytest.importorskip("test_barriers")
+test_inactive = pytest.importorskip("test_inactive")
+test_local_arrays = pytest.importorskip("test_local_arrays")
 test_sanitizer = pytest.importorskip("test_sanitizer", reason="Numba is not installed")
 
 TWINS = {twins[1]: twins for twins in test_sanitizer.TWINS}
@@ -33,6 +39,23 @@ def forgets_the_inactive_lanes(threads, place, group, full):
     return profiler_rows(
         threads, place, [(True, position, thread_blocks) for _, position, thread_blocks in group], True
     )
+
+
+def declares_for_all_lanes(self, mask, site, shape, dtype):
+    made = right_local_array(self, mask, site, shape, dtype)
+    if mask is not True:
+        self.declarations[self.frame(site)] = self.declarations[self.frame(site)] + ~mask
+    return made
+
+
+class Frozen:
+    """The lanes of a loop as they were at its beginning."""
+
+    def __init__(self, lanes):
+        self.first = lanes()
+
+    def __call__(self):
+        return self.first
 
 
 profiler_rows = profiler._rows
@@ -86,8 +109,39 @@ MUTANTS = {
         lambda self, machine, array, made, copies: right_read_global(self, machine, array, made, False),
         test_sanitizer.test_a_copy_is_no_use_but_its_result_is_as_unwritten,
     ),
+    "a barrier that exited threads miss is an error": (
+        findings, "HARMLESS", (findings.BENIGN,), test_barriers.test_the_sanitizer_notes_that_threads_have_exited,
+    ),
+    "exited threads are not noticed": (
+        observed_program, "_tell_exited", lambda machine, mask: None,
+        test_barriers.test_the_sanitizer_notes_that_threads_have_exited,
+    ),
+    "an unassigned variable is not noticed": (
+        ObservedMachine, "misses", lambda *_: None,
+        lambda: test_assignment.test_the_sanitizer_reports_the_value_and_goes_on(test_assignment.branch),
+    ),
+    "a constant that counts from the end is an error": (
+        observed_machine, "FromTheEnd", type("Nothing", (), {}),
+        test_sanitizer.test_a_negative_constant_counts_from_the_end_on_purpose,
+    ),
+    "every declaration of a local array makes an array of its own": (
+        observed_machine.ObservedArray, "_report_dangling", lambda *_: None,
+        lambda: test_local_arrays.test_a_local_array_of_an_earlier_call_is_found(test_local_arrays.used_together),
+    ),
+    "a local array is gone wherever another thread declares it again": (
+        ObservedMachine, "local_array", declares_for_all_lanes,
+        lambda: test_local_arrays.test_local_arrays_that_are_used_in_turn_are_fine(
+            test_local_arrays.in_other_threads, [0, 1, 20, 30]
+        ),
+    ),
+    "a loop loads items for lanes that have left it": (
+        control, "each", lambda machine, lanes, values: right_each(machine, Frozen(lanes), values),
+        lambda: test_inactive.test_a_loop_loads_no_item_that_it_does_not_use(test_inactive.breaks, 4),
+    ),
 }  # fmt: skip
 
+right_each = control.each
+right_local_array = ObservedMachine.local_array
 right_read_global = unwritten.Unwritten.read_global
 
 

@@ -146,7 +146,7 @@ def test_options_are_checked_and_undone():
         ValueError, match="order must be one of together, forward, reverse, got order='random'"
     ):
         lockstep.Options(order="random")
-    with pytest.raises(ValueError, match="max_lanes must be a positive integer, got max_lanes=0"):
+    with pytest.raises(ValueError, match="max_lanes must be positive, got max_lanes=0"):
         lockstep.Options(max_lanes=0)
     with pytest.raises(TypeError), lockstep.options(no_such_option=1):
         pass

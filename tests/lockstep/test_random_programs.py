@@ -1,10 +1,13 @@
 """Random programs with nested control flow: lockstep against plain Python, one thread at a time.
 
-Programs shrink towards a single assignment. All values stay below 97, so that both sides compute the same.
+Some variables have no first value: lockstep must raise where Python raises UnboundLocalError. Programs shrink
+towards a single assignment. All values stay below 97, so that both sides compute the same.
 """
 
 import itertools
 import linecache
+import re
+import traceback
 import types
 
 import numpy as np
@@ -13,14 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paged_numba import lockstep
+from paged_numba.errors import KernelError
 from paged_numba.lockstep.compiler.translate import FunctionWriter
 from paged_numba.lockstep.observe.observer import Observer, observing
 
 NAMES = ("a", "b", "c")
+UNSET_NAMES = ("d", "e")
+TARGETS = (*NAMES, *UNSET_NAMES)
 NUM_SLOTS = 3
 counter = itertools.count()
 
-atoms = st.sampled_from((*NAMES, "t", "0", "1", "2", "5"))
+# A variable that may have no value is read more seldom than it is assigned, so that many programs go on.
+atoms = st.sampled_from((*(*NAMES, "t", "0", "1", "2", "5") * 3, *UNSET_NAMES))
 expressions = st.recursive(
     atoms,
     lambda inner: st.one_of(
@@ -53,13 +60,13 @@ def statements(draw, depth=0, in_loop=False, in_function=False):
     for _ in range(draw(st.integers(1, 3))):
         kinds = ["assign", "augment", "swap"] + ([] if in_function else ["store"])
         if depth < 3:
-            kinds += ["if", "ifelse", "for", "while", "if", "for"]
+            kinds += ["if", "ifelse", "for", "while", "if", "for", "each"]
         if in_loop:
             kinds += ["break", "continue"]
         if depth:
             kinds += ["return"]
         kind = draw(st.sampled_from(kinds))
-        name = draw(st.sampled_from(NAMES))
+        name = draw(st.sampled_from(NAMES if kind in ("augment", "swap") else TARGETS))
 
         def inner(loop=in_loop):
             body = draw(statements(depth + 1, loop, in_function))
@@ -72,7 +79,7 @@ def statements(draw, depth=0, in_loop=False, in_function=False):
             lines.append(f"{name} %= 97")
         elif kind == "swap":
             lines.append(f"{name}, t2 = {draw(expressions)} % 97, {name}")
-            lines.append(f"{draw(st.sampled_from(NAMES))} = t2")
+            lines.append(f"{draw(st.sampled_from(TARGETS))} = t2")
         elif kind == "store":
             lines.append(f"out[t, {draw(st.integers(0, NUM_SLOTS - 1))}] = {draw(expressions)}")
         elif kind == "if":
@@ -84,15 +91,24 @@ def statements(draw, depth=0, in_loop=False, in_function=False):
             lines += ["else:", *inner()]
         elif kind == "for":
             bounds = draw(st.sampled_from(("{} % 4", "{} % 3, 5", "6, {} % 5, -2", "3", "1, 4")))
-            index = draw(st.sampled_from((*NAMES, "i", f"i{depth}")))
+            index = draw(st.sampled_from((*TARGETS, "i", f"i{depth}")))
             lines += [f"for {index} in range({bounds.format(draw(atoms))}):", *inner(True)]
             if draw(st.integers(0, 4)) == 4:
                 lines += ["else:", "    " + f"{name} = ({draw(expressions)}) % 97"]
+        elif kind == "each":
+            items = ["row", "(2, {0}, 1)"] + (
+                [] if in_function else ["row[{0} % 3 :]", "data[t % 4, : {0} % 4]"]
+            )
+            loops = ("{1} in {0}", "i, {1} in enumerate({0})", "{1}, i in zip({0}, (3, t))")
+            index, given = draw(st.sampled_from(TARGETS)), draw(st.sampled_from(items)).format(draw(atoms))
+            lines += [f"for {draw(st.sampled_from(loops)).format(given, index)}:", *inner(True)]
         elif kind == "while":
             fuel = f"w{depth}"
             lines += [f"{fuel} = {draw(atoms)} % 5", f"while {fuel} > 0:", f"    {fuel} -= 1", *inner(True)]
+            if draw(st.integers(0, 4)) == 4:
+                lines += ["else:", "    " + f"{name} = ({draw(expressions)}) % 97"]
         elif kind == "return":
-            lines.append(f"return {name}" if in_function else "return")
+            lines.append(f"return {draw(atoms)}" if in_function else "return")
         else:
             lines.append(kind)
     return lines
@@ -105,6 +121,8 @@ def programs(draw):
         "def device(a, b):",
         "    c = 1",
         "    t = 2",
+        "    d: int",
+        "    e: int",
         *(line.replace("data[t % 4,", "tuple3[").replace("row", "tuple3") for line in _indented(
             draw(statements(1, in_function=True)))),
         "    return (a + b + c) % 97",
@@ -119,6 +137,8 @@ def programs(draw):
         "    b = data[t % 4, 1]",
         "    c = 3",
         "    i = 0",
+        "    d: int",
+        "    e: int",
         *_indented(draw(statements())),
         *(f"    out[t, {slot}] = {name}" for slot, name in enumerate(NAMES)),
     ]
@@ -152,13 +172,21 @@ class OneThread:
 
 
 def run_one_by_one(source, threads, data):
-    """Run the program in plain Python, thread after thread."""
+    """Run the program in plain Python, thread after thread.
+
+    Returns `out`, and for each thread that read a variable without a value, the variable and the line.
+    """
     cuda = OneThread()
     module = load(source, cuda)
     out = np.full((threads, NUM_SLOTS), -1)
+    failed = {}
     for cuda.thread in range(threads):
-        module.kernel(out, data)
-    return out
+        try:
+            module.kernel(out, data)
+        except UnboundLocalError as error:  # noqa: PERF203 (each thread goes its own way)
+            line = traceback.extract_tb(error.__traceback__)[-1].lineno
+            failed[cuda.thread] = re.search("'(.*?)'", str(error))[1], line
+    return out, failed
 
 
 def run_lockstep(source, blocks, threads, data, **options):
@@ -174,20 +202,38 @@ def run_lockstep(source, blocks, threads, data, **options):
 
 
 DATA = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5], [0, 0, 2]])
+UNASSIGNED = re.compile(
+    r"'(\w+)' is read before it is assigned, blockIdx=\((\d), 0, 0\) threadIdx=\((\d), 0, 0\), .*:(\d+)"
+)
 
 
-@settings(max_examples=150)
-@given(programs())
-def test_random_program_computes_what_python_computes(source):
-    try:
-        expected = run_one_by_one(source, 10, DATA)
-    except UnboundLocalError:
-        return  # reads a variable that this thread never assigned: undefined on a GPU
-    np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected, err_msg=source)
-    for options in ({"max_lanes": 5}, {"order": "reverse"}):
+def check_lockstep(source, expected, failed, **options):
+    """Check that the machine computes `expected`, or raises for one of the threads that failed."""
+    if not failed:
         np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA, **options), expected, err_msg=source)
-    with observing(Observer()):
-        np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected, err_msg=source)
+        return
+    with pytest.raises(KernelError) as raised:
+        run_lockstep(source, 2, 5, DATA, **options)
+    named = UNASSIGNED.fullmatch(str(raised.value))
+    assert named, f"{raised.value}\n{source}"
+    name, thread_block, thread, line = named[1], *map(int, named.groups()[1:])
+    expected_name, expected_line = failed.get(thread_block * 5 + thread, ("", 0))
+    # CPython 3.11 runs a store and the load after it as one instruction, which has the line of the store.
+    assert name == expected_name, f"{raised.value}, not {failed}\n{source}"
+    assert line - expected_line in (0, 1), f"{raised.value}, not {failed}\n{source}"
+
+
+@settings(max_examples=200)
+@given(source=programs(), other=st.sampled_from(["batches", "forward", "reverse", "observed"]))
+def test_random_program_computes_what_python_computes(source, other):
+    expected, failed = run_one_by_one(source, 10, DATA)
+    check_lockstep(source, expected, failed)
+    if other == "observed":
+        with observing(Observer()):
+            check_lockstep(source, expected, failed)
+    else:
+        options = {"max_lanes": 5} if other == "batches" else {"order": other}
+        check_lockstep(source, expected, failed, **options)
 
 
 def test_fuzz_would_notice_a_machine_that_ignores_divergence(monkeypatch):
@@ -196,8 +242,32 @@ def test_fuzz_would_notice_a_machine_that_ignores_divergence(monkeypatch):
         "def kernel(out, data):", "    t = cuda.grid(1)", "    a = 1", "    if t % 2 == 0:", "        a = 7",
         "    out[t, 0] = a", "",
     ])  # fmt: skip
-    expected = run_one_by_one(source, 10, DATA)
+    expected, _ = run_one_by_one(source, 10, DATA)
     np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)
     monkeypatch.setitem(FunctionWriter.vocabulary, "blend", lambda mask, new, old: new)
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(run_lockstep(source, 2, 5, DATA), expected)
+
+
+UNASSIGNED_IN_SOME = "\n".join([
+    "def device(a, b):", "    return a", "", "",
+    "def kernel(out, data):", "    t = cuda.grid(1)", "    for i in range(3):", "        if t == 7 and i == 2:",
+    "            out[t, 0] = d", "        if t != 7:", "            d = i", "    if t < 3:", "        d = 2",
+    "    out[t, 1] = d", "",
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("assigned", lambda machine, mask, lanes, value, name: value),
+        ("union", lambda a, b: True),
+    ],
+)
+def test_fuzz_would_notice_a_machine_that_forgets_who_has_assigned(monkeypatch, name, wrong):
+    expected, failed = run_one_by_one(UNASSIGNED_IN_SOME, 10, DATA)
+    assert failed == {7: ("d", 9)}
+    check_lockstep(UNASSIGNED_IN_SOME, expected, failed)
+    monkeypatch.setitem(FunctionWriter.vocabulary, name, wrong)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        check_lockstep(UNASSIGNED_IN_SOME, expected, failed)

@@ -328,6 +328,14 @@ def test_negative_indices_are_found_though_numba_takes_them():
     np.testing.assert_array_equal(out, np.roll(source, 2))
 
 
+def test_a_negative_constant_counts_from_the_end_on_purpose():
+    source, out = np.arange(12.0, dtype=np.float32).reshape(3, 4), zeros(4)
+    assert not lockstep.sanitize(racy.last_elements, 1, 1, source, out)
+    np.testing.assert_array_equal(out, [11, 10, 7, 3])
+    only(lockstep.sanitize(racy.last_by_computation, 1, 1, source, out), "negative index")
+    only(lockstep.sanitize(racy.beyond_the_start, 1, 1, source, out), "out of bounds")
+
+
 def test_integers_that_do_not_fit_an_index_are_found():
     source, out = floats(32), zeros(32)
     assert not lockstep.sanitize(racy.narrow_index, 1, 32, source, out, 1)

@@ -40,6 +40,7 @@ pn.gather_kv(cache.key_cache, cache.value_cache, [0])  # E: call-arg
 pn.copy_blocks(cache.key_cache, cache.value_cache, [(0, 1)], axes="NHD")  # E: call-arg
 pn.paged_attention(keys, keys, keys, [[0]], [1], sliding_window=4)  # E: call-arg
 pn.merge_states(keys, keys[:, :, 0], keys)  # E: call-arg
+pn.quantize_fp8(keys, k_scale=2.0)  # E: call-arg
 pn.reference.attention(keys, keys, keys, is_causal=False)  # E: call-arg
 pn.lockstep.launch(print, 4, 32, dynamic_shared_bytes=64)  # E: call-arg
 cache.attend(query=keys)  # E: call-arg
@@ -54,6 +55,7 @@ pool.fork([], "b")  # E: arg-type
 pool.release("a", window=1.5)  # E: arg-type
 pn.gather_kv(cache.key_cache, cache.value_cache, [0], "3")  # E: arg-type
 pn.paged_attention(keys, keys, keys, [[0]], [1], window=4.5)  # E: arg-type
+pn.quantize_fp8(keys, "2")  # E: arg-type
 pn.targets.resolve(0)  # E: arg-type
 num_free: str = pool.num_free_blocks  # E: assignment
 

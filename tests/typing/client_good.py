@@ -95,6 +95,7 @@ out, lse = pn.paged_attention(
     algorithm="auto",
 )
 out, lse = pn.merge_states(out, lse, out, lse)
+quantised = pn.quantize_fp8(key, 0.5), pn.quantize_fp8(value, scale=np.ones(1, np.float32))
 expected = pn.reference.attention(query[:1], gathered_key, gathered_value, causal=False, scale=0.5)
 
 

@@ -15,7 +15,8 @@ from ...allocator.allocator import BlockAllocator
 from ...allocator.transactions import UndoLog, transaction
 from ...draw.text import table
 from ...progress import progress
-from .provenance import provenance, write_json
+from ..options import deliver
+from .provenance import as_json, provenance
 
 BLOCK_SIZE = 16
 BLOCKS_PER_SEQUENCE = 100
@@ -182,25 +183,23 @@ def run(json_path: Path | None, commit: str | None) -> int:
         [name, *(f"{times[size][name]:.2f}" for size in SIZES), f"{exponent:+.3f}"]
         for name, exponent in exponents.items()
     ]
-    print(
-        f"Microseconds for a block of {BLOCK_SIZE} tokens, in sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching."
-    )
-    print(table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows))
     alone, overhead, bytes_per_block = hashing(), transactions(), memory()
-    print(f"A plain dictionary takes {alone:.2f} microseconds to hash and insert the token ids of a block.")
-    print(
+    text = "\n".join([
+        f"Microseconds for a block of {BLOCK_SIZE} tokens, in sequences of {BLOCKS_PER_SEQUENCE}, with prefix caching.",
+        table(["blocks in the pool", *(f"1e{len(str(size)) - 1}" for size in SIZES), "exponent"], rows),
+        f"A plain dictionary takes {alone:.2f} microseconds to hash and insert the token ids of a block.",
         f"Each call that changes the pool is a transaction, which takes {overhead['transaction']:.2f} microseconds, "
-        f"{overhead['lock']:.2f} of them for the lock."
-    )
-    print(table(["bytes for a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]))
-    if json_path is not None:
-        figures = {
-            "microseconds": {str(size): found for size, found in times.items()},
-            "exponents": exponents,
-            "hashing_microseconds": alone,
-            "transaction_microseconds": overhead["transaction"],
-            "lock_microseconds": overhead["lock"],
-            "bytes_per_block": bytes_per_block,
-        }
-        write_json(json_path, {"benchmark": "allocator", "provenance": provenance(commit), **figures})
+        f"{overhead['lock']:.2f} of them for the lock.",
+        table(["bytes for a block", ""], [[name, f"{size:.0f}"] for name, size in bytes_per_block.items()]),
+    ])  # fmt: skip
+    figures = {
+        "microseconds": {str(size): found for size, found in times.items()},
+        "exponents": exponents,
+        "hashing_microseconds": alone,
+        "transaction_microseconds": overhead["transaction"],
+        "lock_microseconds": overhead["lock"],
+        "bytes_per_block": bytes_per_block,
+    }
+    record = {"benchmark": "allocator", **figures}
+    deliver(text, (json_path, lambda: as_json({**record, "provenance": provenance(commit)})))
     return 0

@@ -20,7 +20,8 @@ import numpy as np
 from ... import ops, targets
 from ...draw.text import table
 from ...progress import progress
-from .provenance import provenance, write_json
+from ..options import deliver
+from .provenance import as_json, provenance
 
 FLOAT = 4
 BLOCK_SIZE = 16
@@ -72,8 +73,8 @@ def run(json_path: Path | None, commit: str | None) -> int:
             rows += measure(rng, rows[0].gb_per_s)
             done(1)
     record["rows"] = [asdict(row) for row in rows]
-    print(f"{name}, driver {record['provenance']['driver']}, commit {record['provenance']['commit']}")
-    print(table(
+    first = f"{name}, driver {record['provenance']['driver']}, commit {record['provenance']['commit']}"
+    rest = table(
         ["kernel", "shape", "GB", "median ms", "min..max ms", "GB/s", "of copy", "error"],
         [
             [
@@ -88,9 +89,8 @@ def run(json_path: Path | None, commit: str | None) -> int:
             ]
             for row in rows
         ],
-    ))  # fmt: skip
-    if json_path is not None:
-        write_json(json_path, record)
+    )  # fmt: skip
+    deliver(f"{first}\n{rest}", (json_path, lambda: as_json(record)))
     return 0 if all(row.max_error is None or row.max_error < row.allowed_error for row in rows) else 1
 
 

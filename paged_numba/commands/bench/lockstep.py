@@ -23,7 +23,8 @@ from ...kernels.attention_block import attention_block_kernel
 from ...kernels.columns import ROW_END
 from ...ops.plan import query_rows
 from ...progress import progress
-from .provenance import provenance, write_json
+from ..options import deliver
+from .provenance import as_json, provenance
 
 BLOCK_SIZE = 16
 THREADS = 64
@@ -311,8 +312,8 @@ def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
         for measure in measurements:
             measure(found)
             done(1)
-    print(table(["what", "lockstep ms", "beside", "ms", "ratio"], found.rows))
-    print("Both sides agree." if found.agree else "The two sides DISAGREE.")
-    if json_path is not None:
-        write_json(json_path, {"benchmark": "lockstep", "provenance": provenance(commit), **found.figures})
+    verdict = "Both sides agree." if found.agree else "The two sides DISAGREE."
+    text = table(["what", "lockstep ms", "beside", "ms", "ratio"], found.rows)
+    record = {"benchmark": "lockstep", **found.figures}
+    deliver(f"{text}\n{verdict}", (json_path, lambda: as_json({**record, "provenance": provenance(commit)})))
     return 0 if found.agree else 1

@@ -52,6 +52,6 @@ def _commit() -> str:
         return "unknown"
 
 
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write the figures of a benchmark to a file."""
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+def as_json(record: dict[str, Any]) -> str:
+    """Return the figures of a benchmark as JSON."""
+    return json.dumps(record, indent=1) + "\n"

@@ -15,6 +15,7 @@ from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS
 from ..machine.machine import Site
 from . import analysis
+from .assignment import Reads
 from .names import PLAIN_NUMBERS, Names, decorated_function, typed
 
 _ARITHMETIC = {
@@ -54,14 +55,29 @@ class Expressions:
         Its syntax tree.
     home_mask : callable
         Returns the name of the mask of a variable's home region.
+    reads : Reads
+        The reads that may come before an assignment.
+
+    Attributes
+    ----------
+    unused : ast.expr or None
+        The expression whose value the statement that is written does not use.
+    callees : set of functions
+        The device functions that the function calls.
     """
 
-    def __init__(self, names: Names, definition: ast.FunctionDef, home_mask: Callable[[str], str]) -> None:
+    def __init__(
+        self, names: Names, definition: ast.FunctionDef, home_mask: Callable[[str], str], reads: Reads
+    ) -> None:
         self.names = names
         self.unsupported = names.unsupported
         self.definition = definition
         self.assigned = analysis.assigned_names(definition)
         self.home_mask = home_mask
+        self.early = reads.early
+        self.questioned = reads.names
+        self.unused: ast.expr | None = None
+        self.callees: set[Any] = set()
         self.deferred = 0
         self.counter = 0
 
@@ -89,7 +105,11 @@ class Expressions:
 
     def _Name(self, node: ast.Name) -> str:
         found = self.names.static(node)
-        return f"v_{node.id}" if found is None else self.names.text(node, found)
+        if found is not None:
+            return self.names.text(node, found)
+        if node in self.early:
+            return call("assigned", "_rt", "_m", f"a_{node.id}", f"v_{node.id}", repr(node.id))
+        return f"v_{node.id}"
 
     def _Attribute(self, node: ast.Attribute) -> str:
         found = self.names.static(node)
@@ -117,6 +137,9 @@ class Expressions:
             raise self.unsupported(node, "an assignment expression after `and`, `or` or in a ternary")
         name = f"v_{node.target.id}"
         kept = call("keep", "_m", self.home_mask(node.target.id), self.text(node.value), name)
+        if node.target.id in self.questioned:
+            lanes = f"a_{node.target.id}"
+            return f"(({name} := {kept}), ({lanes} := union({lanes}, _m)))[0]"
         return f"({name} := {kept})"
 
     # Operators.
@@ -167,7 +190,10 @@ class Expressions:
         self.counter += 1
         name = f"_w{self.counter}"
         holds = self._comparison(op, left, f"({name} := {right})")
-        return call("logical_and", "_m", holds, f"lambda _m: {self._comparisons(node, name, place + 1)}")
+        self.deferred += 1
+        rest = self._comparisons(node, name, place + 1)
+        self.deferred -= 1
+        return call("logical_and", "_m", holds, f"lambda _m: {rest}")
 
     def _comparison(self, op: ast.cmpop, left: str, right: str) -> str:
         if isinstance(op, (ast.Is, ast.IsNot)):
@@ -240,7 +266,7 @@ class Expressions:
         if path == "cuda.const.array_like":
             return self.text(given["array"])
         space = "shared" if path == "cuda.shared.array" else "local"
-        site = self.names.constant(Site(self.assigned.get(node, f"{space} array")))
+        site = self.names.constant(Site(self.assigned.get(node, f"{space} array"), self.names.function))
         shape = self.text(given["shape"])
         dtype = self.names.dtype(given["dtype"])
         dtype_text = self.text(given["dtype"]) if dtype is None else self.names.constant(dtype)
@@ -249,6 +275,7 @@ class Expressions:
         return call("_rt.local_array", "_m", site, shape, dtype_text)
 
     def _device_call(self, node: ast.Call, function: Any) -> str:
+        self.callees.add(function)
         signature = inspect.signature(function)
         try:
             bound = signature.bind(*node.args, **{str(k.arg): k.value for k in node.keywords})
@@ -260,7 +287,8 @@ class Expressions:
                 arguments.append(self.text(bound.arguments[name]))
             else:
                 arguments.append(self.names.frozen(node, parameter.default))
-        return call("call_device", self.names.constant(function), "_rt", "_m", *arguments)
+        made = call("call_device", self.names.constant(function), "_rt", "_m", *arguments)
+        return made if node is self.unused else call("returned", "_rt", made)
 
     # Iterables of a `for`.
 
@@ -276,5 +304,7 @@ class Expressions:
         """Return the lane expression for a tuple, an array, or ``enumerate`` or ``zip`` of them."""
         for name in ("enumerate", "zip"):
             if isinstance(node, ast.Call) and self.names.calls_builtin(node, name):
-                return call(f"{name}_lanes", "_m", *(self.iterable(argument) for argument in node.args))
+                if node.keywords:
+                    raise self.unsupported(node, f"a keyword argument (`{ast.unparse(node)}`)")
+                return call(f"{name}_lanes", *(self.iterable(argument) for argument in node.args))
         return self.text(node)

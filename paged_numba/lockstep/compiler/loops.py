@@ -12,6 +12,7 @@ from . import analysis
 from .analysis import Accumulation, Region
 from .expressions import call
 from .statements import Statements
+from .waiting import wait
 
 
 class Loops(Statements):
@@ -19,6 +20,8 @@ class Loops(Statements):
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         """Return the sums of a loop whose iterations may run at once, else None."""
+        if any(name in self.expressions.early for name in ast.walk(node)):
+            return None  # each iteration checks which lanes have assigned
         return analysis.accumulation(node, lambda function: self.names.dtype(function) is not None)
 
     def write_For(self, node: ast.For, region: Region) -> None:
@@ -28,7 +31,7 @@ class Loops(Statements):
         bounds = self.expressions.range_bounds(node.iter)
         found = None if bounds is None else self.accumulation(node)
         if bounds is None:
-            iteration = call("each", "_m", self.expressions.iterable(node.iter))
+            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.iterable(node.iter))
         elif found is None:
             iteration = call("trips", "_m", *bounds)
         else:
@@ -88,8 +91,14 @@ class Loops(Statements):
         n = self.next_number()
         self.emit(f"_s{n} = _l{n} = _m")
         self.emit(f"_o{n} = False")
+        waits = wait(node, self.names.atomic, self.names.device)
+        if waits is not None:
+            self.waits_for_others |= waits.for_others
+            self.emit(f"_p{n} = Patience({waits.for_others})")
         self.emit(f"while _l{n} is not False:")
         self.depth += 1
+        if waits is not None:
+            self.emit(f"_p{n}.check(_rt, _l{n})")
         self.emit(f"_m = _l{n}")
         self.begin_iteration(node)
         self.emit(f"_m = narrow(_m, {self.expressions.text(node.test)})")

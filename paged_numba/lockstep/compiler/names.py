@@ -134,6 +134,17 @@ class Names:
         found = self.static(node)
         return None if found is None else INTRINSICS.get(found.path or "") or intrinsic_of(found.value)
 
+    def device(self, node: ast.Call) -> Any:
+        """Return the device function that an expression calls, else None."""
+        found = self.static(node.func)
+        return None if found is None or found.path in INTRINSICS else decorated_function(found.value)
+
+    def atomic(self, node: ast.Call) -> str | None:
+        """Return the name of the atomic operation that an expression calls, such as ``cas``, else None."""
+        found = self.static(node.func)
+        path = "" if found is None else found.path or ""
+        return path.removeprefix("cuda.atomic.") if path.startswith("cuda.atomic.") else None
+
     def dtype(self, node: ast.expr) -> np.dtype[Any] | None:
         """Return the dtype that an expression names, else None."""
         found = self.static(node)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from . import analysis
 from .analysis import FUNCTION, Region
+from .assignment import Reads, returns_a_value, returns_in_some_lanes
 from .expressions import Expressions, call
 from .names import Names
 
@@ -19,9 +20,10 @@ from .names import Names
 class Statements:
     """Writer of the statements of one function, line by line.
 
-    Names in the program: ``v_x`` is the kernel's variable x, ``_m`` the mask of active lanes, ``_h`` masks of home
-    regions, ``_s`` masks saved around a statement, ``_l`` lanes still in a loop, ``_r`` lanes that have returned,
-    ``_v`` the value they return.
+    Names in the program: ``v_x`` is the kernel's variable x, ``a_x`` the lanes that have assigned it, if that is in
+    question, ``_m`` the mask of active lanes, ``_h`` masks of home regions, ``_s`` masks saved around a statement,
+    ``_l`` lanes still in a loop, ``_r`` lanes that have returned, ``_v`` the value they return, ``_y`` the lanes that
+    have returned one, if that is in question.
 
     Parameters
     ----------
@@ -52,9 +54,13 @@ class Statements:
         self.depth = 0
         self.counter = 0
         self.loops: list[int] = []
+        self.waits_for_others = False
         self.homes = analysis.homes(definition)
         self.regions: dict[Region, int] = {FUNCTION: 0}
-        self.expressions = self.expressions_type(names, definition, self.home_mask)
+        reads = Reads(definition, names.bound)
+        self.questioned = reads.names
+        self.returns_partly = not kernel and returns_in_some_lanes(definition, reads)
+        self.expressions = self.expressions_type(names, definition, self.home_mask, reads)
         self.line = definition.lineno
 
     # Writing.
@@ -150,6 +156,8 @@ class Statements:
                 self.emit(f"_t = {value}")
                 value = "_t"
             self.emit(f"{name} = {value} if _m is {home} else blend(_m, {value}, {name})")
+            if target.id in self.questioned:
+                self.emit(f"a_{target.id} = union(a_{target.id}, _m)")
         elif isinstance(target, (ast.Tuple, ast.List)):
             temporary = f"_t{self.next_number()}"
             parts = [f"{temporary}_{i}" for i in range(len(target.elts))]
@@ -172,6 +180,7 @@ class Statements:
 
     def write_Expr(self, node: ast.Expr, region: Region) -> None:
         if not isinstance(node.value, ast.Constant):
+            self.expressions.unused = node.value
             self.emit(self.expressions.text(node.value))
 
     def write_Assert(self, node: ast.Assert, region: Region) -> None:
@@ -196,10 +205,13 @@ class Statements:
         self.emit(f"_s{n} = _m")
         if ways:
             self.emit(f"_a{n}, _b{n} = _t{n}, _e{n}")
-        for branch, entered, left, part in (
+        branches = [
             (node.body, f"_t{n}", f"_a{n}", "body"),
             (node.orelse, f"_e{n}", f"_b{n}", "orelse"),
-        ):
+        ]
+        if node.orelse and isinstance(node.orelse[-1], ast.Return):
+            branches.reverse()  # a barrier of the other branch does not wait for these lanes
+        for branch, entered, left, part in branches:
             if not branch:
                 continue
             self.emit(f"if {entered} is not False:")
@@ -222,10 +234,12 @@ class Statements:
         self.emit("_m = False")
 
     def write_Return(self, node: ast.Return, region: Region) -> None:
-        if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
+        if node.value is not None and returns_a_value(node):
             if self.kernel:
                 raise self.unsupported(node, "a kernel that returns a value")
             self.emit(f"_v = blend(_m, {self.expressions.text(node.value)}, _v)")
+            if self.returns_partly:
+                self.emit("_y = union(_y, _m)")
         self.emit("_r = union(_r, _m)")
         if self.kernel:
             self.emit("_rt.exited = union(_rt.exited, _m)")

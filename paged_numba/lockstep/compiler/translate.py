@@ -12,10 +12,14 @@ import inspect
 import textwrap
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple
 
+from ...arguments import shown
 from ...errors import KernelError, UnsupportedConstructError
 from ..language.control import NAMES
+from ..language.patience import Patience
 from ..machine.lanes import SOURCE_MARK
 from ..machine.machine import Machine
 from ..machine.masks import Mask
@@ -38,6 +42,8 @@ class Translation(NamedTuple):
 
     function: LaneFunction
     text: str
+    waits: bool
+    """Whether a loop of the function, or of one that it calls, may wait for another thread block."""
 
 
 def translate(
@@ -68,7 +74,17 @@ def translate(
 
 def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
     """Call a device function in the active lanes."""
-    return translate(function).function(machine, mask, *arguments)
+    return run_device(translate(function), function, machine, mask, *arguments)
+
+
+def run_device(program: Translation, function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
+    """Run the program of a device function, and count its running calls."""
+    depth = machine.depths.get(function, 0)
+    machine.depths[function] = depth + 1
+    try:
+        return program.function(machine, mask, *arguments)
+    finally:
+        machine.depths[function] = depth
 
 
 def lane_program(function: Any) -> str:
@@ -76,6 +92,8 @@ def lane_program(function: Any) -> str:
 
     Raises
     ------
+    TypeError
+        `function` is no function.
     UnsupportedConstructError
         The kernel uses Python that the machine does not run, or its source cannot be read.
 
@@ -88,7 +106,10 @@ def lane_program(function: Any) -> str:
     >>> lockstep.lane_program(double).startswith("def double(")
     True
     """
-    return translate(decorated_function(function) or function, kernel=True).text
+    plain = decorated_function(function) or function
+    if not inspect.isfunction(plain):
+        raise TypeError(f"function must be a kernel or a Python function, got function={shown(function)}")
+    return translate(plain, kernel=True).text
 
 
 def _translate(function: Any, kernel: bool, writer_type: type[FunctionWriter]) -> Translation:
@@ -120,7 +141,27 @@ def _translate(function: Any, kernel: bool, writer_type: type[FunctionWriter]) -
     translated = namespace[definition.name]
     # A kernel may have the name of a function that its program calls, such as `add` or `load`.
     namespace.update(program_globals)
-    return Translation(translated, text)
+    return Translation(translated, text, writer.waits_for_others or _calls_wait(writer))
+
+
+_asked: ContextVar[frozenset[Any]] = ContextVar("asked whether it waits", default=frozenset())
+
+
+def _calls_wait(writer: FunctionWriter) -> bool:
+    """Tell whether a device function that the function calls may wait for another thread block."""
+    outer = _asked.get()
+    token = _asked.set(outer | {writer.names.function})
+    try:
+        # A function that cannot be translated raises when it is called.
+        with suppress(UnsupportedConstructError):
+            return any(
+                translate(callee, writer=type(writer)).waits
+                for callee in writer.expressions.callees
+                if callee not in _asked.get()
+            )
+        return False
+    finally:
+        _asked.reset(token)
 
 
 class FunctionWriter(Loops):
@@ -136,7 +177,7 @@ class FunctionWriter(Loops):
         **NAMES,
         **{
             value.__name__: value
-            for value in (KernelError, NotAtOnceError, accumulate, at_once, call_device, latest)
+            for value in (KernelError, NotAtOnceError, Patience, accumulate, at_once, call_device, latest)
         },
     }
 
@@ -154,6 +195,13 @@ class FunctionWriter(Loops):
         self.emit("_v = UNSET")
         for name in sorted(analysis.variables(self.definition) - set(parameters)):
             self.emit(f"v_{name} = Unset({name!r})")
+        for name in sorted(self.questioned):
+            self.emit(f"a_{name} = False")
+        if self.returns_partly:
+            self.emit("_y, _m0 = False, _m")
         self.statements(self.definition.body, FUNCTION)
-        self.emit("return None if _v is UNSET else _v")
+        if self.returns_partly:
+            self.emit(f"return partly(_m0, _y, _v, {self.definition.name!r})")
+        else:
+            self.emit("return None if _v is UNSET else _v")
         return "\n".join(self.lines) + "\n", self.numbers

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import numpy as np
 
+from ...arguments import host_array, integer, one_of, require_memory, shown, truth
 from ..machine.poison import fresh_array
+
+MOST_AXES = 32
+"""Most axes of an array: the limit of NumPy 1; NumPy 2 has 64."""
 
 
 class DeviceArray:
@@ -71,11 +77,15 @@ class DeviceArray:
 
         Raises
         ------
-        ValueError
-            `ary` has another shape or dtype.
+        TypeError, ValueError
+            `ary` is no NumPy array, is read-only, or has another shape or dtype.
         """
         if ary is None:
             return self.__lockstep_array__.copy()
+        if not isinstance(ary, np.ndarray):
+            raise TypeError(f"ary must be a NumPy array or None, got ary={shown(ary)}")
+        if not ary.flags.writeable:
+            raise ValueError("ary must be writable, got a read-only array")
         _require_same(self, ary)
         np.copyto(ary, self.__lockstep_array__)
         return ary
@@ -85,10 +95,10 @@ class DeviceArray:
 
         Raises
         ------
-        ValueError
-            `ary` has another shape or dtype.
+        TypeError, ValueError
+            `ary` is no array, or has another shape or dtype.
         """
-        source = getattr(ary, "__lockstep_array__", ary)
+        source = host_array("ary", ary)
         _require_same(self, source)
         np.copyto(self.__lockstep_array__, source)
 
@@ -115,19 +125,31 @@ class DeviceArray:
 
     def reshape(self, *shape: Any, **order: Any) -> DeviceArray:
         """Return a view in another shape."""
-        return DeviceArray(self.__lockstep_array__.reshape(*shape, **order))
+        sizes = _sizes("shape", shape[0] if len(shape) == 1 else shape)
+        try:
+            return DeviceArray(self.__lockstep_array__.reshape(sizes, **order))
+        except ValueError as error:
+            raise ValueError(f"shape must fit the array, got shape={shown(sizes)}: {error}") from None
 
     def ravel(self, order: Any = "C", stream: Any = 0) -> DeviceArray:
         """Return a flat view."""
-        return DeviceArray(self.__lockstep_array__.ravel(order))
+        return DeviceArray(self.__lockstep_array__.ravel(one_of("order", order, ("C", "F", "A", "K"))))
 
     def transpose(self, axes: Any = None) -> DeviceArray:
         """Return a view with permuted axes."""
-        return DeviceArray(self.__lockstep_array__.transpose(axes))
+        array = self.__lockstep_array__
+        if axes is not None:
+            axes = _sizes("axes", axes)
+            if sorted(axes) != list(range(array.ndim)):
+                raise ValueError(f"axes must hold each of 0 .. {array.ndim - 1} once, got axes={shown(axes)}")
+        return DeviceArray(array.transpose(axes))
 
     def view(self, dtype: Any) -> DeviceArray:
         """Return a view of the same memory with another dtype."""
-        return DeviceArray(self.__lockstep_array__.view(dtype))
+        try:
+            return DeviceArray(self.__lockstep_array__.view(_dtype(dtype)))
+        except ValueError as error:
+            raise ValueError(f"dtype must fit the last axis, got dtype={shown(dtype)}: {error}") from None
 
     def is_c_contiguous(self) -> bool:
         """Tell whether the array is C-contiguous."""
@@ -144,9 +166,29 @@ class DeviceArray:
 def _require_same(device: DeviceArray, host: Any) -> None:
     if host.shape != device.shape or host.dtype != device.dtype:
         raise ValueError(
-            f"the arrays of a copy must have equal shapes and dtypes, got {device.shape} {device.dtype} on the device "
-            f"and {host.shape} {host.dtype} on the host"
+            f"ary must have the shape and dtype of the other array of the copy, got {device.shape} {device.dtype} "
+            f"on the device and {host.shape} {host.dtype} on the host"
         )
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Return an integer or a sequence of integers as a tuple."""
+    if not isinstance(value, (tuple, list)) and not (isinstance(value, np.ndarray) and value.ndim == 1):
+        return (integer(name, value),)
+    return tuple(integer(name, size) for size in value)
+
+
+def _dtype(value: Any) -> np.dtype[Any]:
+    why = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dtype = np.dtype(value)
+        if not dtype.hasobject and dtype.itemsize and not isinstance(value, (np.generic, np.ndarray)):
+            return dtype
+    except Exception as error:  # NumPy raises several kinds
+        why = error
+    raise TypeError(f"dtype must be a dtype of numbers, got dtype={shown(value)}") from why
 
 
 def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | None = None) -> DeviceArray:
@@ -163,8 +205,8 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
 
     Raises
     ------
-    ValueError
-        `to` has another shape or dtype than `obj`.
+    TypeError, ValueError
+        `obj` is no array, or `to` is no device array of the same shape and dtype.
 
     See Also
     --------
@@ -177,17 +219,24 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
     >>> cuda.to_device(np.ones(4, np.float32))
     <DeviceArray on lockstep, shape=(4,), dtype=float32>
     """
-    source = getattr(obj, "__lockstep_array__", obj)
+    source = host_array("obj", obj)
     if to is not None:
-        to.copy_to_device(np.asarray(source))
+        if not isinstance(to, DeviceArray):
+            raise TypeError(f"to must be a device array or None, got to={shown(to)}")
+        to.copy_to_device(source)
         return to
-    return DeviceArray(np.array(source, order="K") if copy else np.asarray(source))
+    return DeviceArray(np.array(source, order="K") if truth("copy", copy) else source)
 
 
 def device_array(
     shape: Any, dtype: Any = np.float64, strides: Any = None, order: str = "C", stream: Any = 0
 ) -> DeviceArray:
     """Return a fresh device array, whose memory is poisoned: fresh memory of a GPU holds arbitrary values too.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        The shape, dtype or order is none, or the array does not fit into memory.
 
     See Also
     --------
@@ -200,20 +249,28 @@ def device_array(
     >>> cuda.device_array(3, np.float32).copy_to_host()
     array([nan, nan, nan], dtype=float32)
     """
-    dtype = np.dtype(dtype)
-    lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-    return DeviceArray(fresh_array(lengths, dtype, order))
+    dtype, lengths = _dtype(dtype), _sizes("shape", shape)
+    if any(length < 0 for length in lengths) or len(lengths) > MOST_AXES:
+        raise ValueError(
+            f"shape must hold at most {MOST_AXES} lengths of 0 or more, got shape={shown(lengths)}"
+        )
+    require_memory(f"an array of shape={shown(lengths)}", math.prod(lengths) * dtype.itemsize)
+    try:
+        return DeviceArray(fresh_array(lengths, dtype, one_of("order", order, ("C", "F"))))
+    except MemoryError:
+        raise MemoryError(f"an array of shape={shown(lengths)} must fit into memory") from None
 
 
 def device_array_like(ary: Any, stream: Any = 0) -> DeviceArray:
     """Return a fresh device array with the shape and dtype of `ary`."""
+    ary = host_array("ary", ary)
     order = "F" if ary.ndim > 1 and ary.strides[0] == ary.dtype.itemsize else "C"
     return device_array(ary.shape, ary.dtype, order=order)
 
 
 def as_cuda_array(obj: Any, sync: bool = True) -> DeviceArray:
     """Return a device array that uses the memory of `obj`, an array in host memory."""
-    return DeviceArray(getattr(obj, "__lockstep_array__", np.asarray(obj)))
+    return DeviceArray(host_array("obj", obj))
 
 
 def is_cuda_array(obj: Any) -> bool:

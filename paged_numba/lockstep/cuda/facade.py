@@ -30,10 +30,18 @@ from typing import Any, overload
 
 import numpy as np
 
+from ...arguments import integer, not_negative, shown
 from ...errors import LaunchError
 from ..language.functions import as_dtype
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
-from ..launch import MAX_BLOCK_DIM, MAX_GRID_DIM, MAX_SHARED_BYTES, MAX_THREADS_PER_BLOCK, launch
+from ..launch import (
+    MAX_BLOCK_DIM,
+    MAX_GRID_DIM,
+    MAX_SHARED_BYTES,
+    MAX_THREADS_PER_BLOCK,
+    current_options,
+    launch,
+)
 from ..machine.lanes import WARP_SIZE
 from ..machine.poison import poisoned
 from .device_array import (
@@ -124,7 +132,7 @@ class Kernel:
         if not isinstance(configuration, tuple) or not 2 <= len(configuration) <= 4:
             raise LaunchError(
                 "a launch must read kernel[blocks_per_grid, threads_per_block(, stream, shared_bytes)](...), "
-                f"got kernel[{configuration!r}]"
+                f"got kernel[{shown(configuration)}]"
             )
         if self.device:
             raise LaunchError(f"{self.py_func.__name__} must be called by a kernel: it is a device function")
@@ -149,7 +157,7 @@ class Kernel:
 
     def forall(self, ntasks: int, tpb: int = 0, stream: Any = 0, sharedmem: int = 0) -> Callable[..., None]:
         """Return the kernel configured for a 1-D grid of at least `ntasks` threads."""
-        threads = tpb or 256
+        ntasks, threads = not_negative("ntasks", ntasks), not_negative("tpb", tpb) or 256
         if ntasks == 0:
             return lambda *args: None
         return self[-(-ntasks // threads), threads, stream, sharedmem]
@@ -264,7 +272,7 @@ mapped_array = managed_array = pinned_array
 
 def pinned_array_like(ary: Any) -> Any:
     """Return a fresh host array with the shape and dtype of `ary`."""
-    return pinned_array(ary.shape, ary.dtype)
+    return device_array_like(ary).__lockstep_array__
 
 
 mapped_array_like = pinned_array_like
@@ -319,7 +327,7 @@ class Event:
 
     def elapsed_time(self, end: Event) -> float:
         """Return the milliseconds from this event to `end`."""
-        return (end.seconds - self.seconds) * 1e3
+        return (_event("end", end).seconds - self.seconds) * 1e3
 
 
 def stream() -> Stream:
@@ -337,7 +345,13 @@ def event(timing: bool = True) -> Event:
 
 def event_elapsed_time(start: Event, end: Event) -> float:
     """Return the milliseconds between two events."""
-    return start.elapsed_time(end)
+    return _event("start", start).elapsed_time(end)
+
+
+def _event(name: str, value: Any) -> Event:
+    if not isinstance(value, Event):
+        raise TypeError(f"{name} must be an event, got {name}={shown(value)}")
+    return value
 
 
 class Device:
@@ -345,13 +359,17 @@ class Device:
 
     id = 0
     name = b"paged_numba lockstep"
-    compute_capability = (9, 0)
     WARP_SIZE = WARP_SIZE
     MAX_THREADS_PER_BLOCK = MAX_THREADS_PER_BLOCK
     MAX_BLOCK_DIM_X, MAX_BLOCK_DIM_Y, MAX_BLOCK_DIM_Z = MAX_BLOCK_DIM
     MAX_GRID_DIM_X, MAX_GRID_DIM_Y, MAX_GRID_DIM_Z = MAX_GRID_DIM
     MAX_SHARED_MEMORY_PER_BLOCK = MAX_SHARED_BYTES
     MULTIPROCESSOR_COUNT = 1
+
+    @property
+    def compute_capability(self) -> tuple[int, int]:
+        """The compute capability for which the machine stands; see `paged_numba.lockstep.Options`."""
+        return current_options().compute_capability
 
     def __repr__(self) -> str:
         return "<the lockstep machine, no GPU>"
@@ -396,11 +414,11 @@ def select_device(device_id: int) -> Device:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `device_id` is not 0.
     """
-    if device_id != 0:
-        raise ValueError(f"device_id must be 0 on the lockstep machine, got device_id={device_id}")
+    if integer("device_id", device_id) != 0:
+        raise ValueError(f"device_id must be 0 on the lockstep machine, got device_id={shown(device_id)}")
     return Context.device
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,10 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
             return load(mask, value, name)
         if name == "strides":
             return tuple(np.int64(s * value.dtype.itemsize) for s in value.strides)
-        if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T", "reshape"):
+        if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T"):
             return getattr(value, name)
+        if name == "reshape":
+            return partial(value.reshape, mask)
     elif isinstance(value, np.dtype):
         if name == "type":
             return caster(value)

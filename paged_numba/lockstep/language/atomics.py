@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import KernelError
+from ..machine.arithmetic import convert
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
@@ -37,7 +38,7 @@ def _update(
     position, mask = array.locate_atomic(mask, index, exchanges)
     chosen = np.broadcast_to(np.asarray(mask), shape)
     position = np.broadcast_to(position, shape)[chosen]
-    operands = tuple(np.broadcast_to(x, shape)[chosen].astype(array.dtype) for x in operands)
+    operands = tuple(convert(np.broadcast_to(x, shape)[chosen], array.dtype) for x in operands)
     old = np.empty(position.size, array.dtype)
     # A stable sort makes lanes with one address neighbours; round r updates each address for its r-th lane.
     order = np.argsort(position, kind="stable")

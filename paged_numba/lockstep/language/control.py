@@ -7,14 +7,16 @@ under a mask. ``blend(mask, new, old)`` is an assignment, ``trips`` yields the i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
-from ..machine.arithmetic import truth, unify
+from ..machine.arithmetic import convert, truth, unify
 from ..machine.lanes import source_line
+from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
 from ..machine.memory import LaneArray
 from .access import attribute, load, set_attribute, store
@@ -37,6 +39,66 @@ class Unset:
 
 
 UNSET = Unset("return value")
+
+
+def assigned(machine: Machine, mask: Mask, lanes: Mask, value: Any, name: str) -> Any:
+    """Return the value of the variable `name`, which `lanes` have assigned.
+
+    Raises
+    ------
+    KernelError
+        An active lane has not assigned it.
+    """
+    if lanes is not True and lanes is not mask:
+        missing = minus(mask, lanes)
+        if missing is not False:
+            what = f"{name!r} is read before it is assigned"
+            if lanes is False:  # there is no value with which a sanitized launch could continue
+                raise KernelError(f"{what}, {machine.whereabouts(machine.first_lane(missing))}")
+            machine.misses(missing, "unassigned variable", what, name)
+    return value
+
+
+class Partial:
+    """The result of a device function that returned a value in some lanes only.
+
+    Parameters
+    ----------
+    value : value
+        The value, in the lanes that returned one.
+    missing : mask
+        The lanes that did not.
+    name : str
+        The function.
+    """
+
+    def __init__(self, value: Any, missing: Mask, name: str) -> None:
+        self.value = value
+        self.missing = missing
+        self.name = name
+
+
+def partly(mask: Mask, lanes: Mask, value: Any, name: str) -> Any:
+    """Return the result of a device function called in `mask`, of which `lanes` returned a value."""
+    if lanes is False:
+        return None
+    missing = minus(mask, lanes)
+    return value if missing is False else Partial(value, missing, name)
+
+
+def returned(machine: Machine, result: Any) -> Any:
+    """Return the result of a device function, which the caller uses.
+
+    Raises
+    ------
+    KernelError
+        The function returned a value in some lanes only.
+    """
+    if type(result) is not Partial:
+        return result
+    what = f"the device function {result.name!r} returns a value in other threads but not in this one"
+    machine.misses(result.missing, "missing result", what, "")
+    return result.value
 
 
 def blend(mask: Mask, new: Any, old: Any) -> Any:
@@ -76,7 +138,12 @@ def keep(mask: Mask, home: Mask, new: Any, old: Any) -> Any:
 def unpack(mask: Mask, value: Any, count: int) -> tuple[Any, ...]:
     """Return the `count` parts of a tuple or of an array's first axis."""
     if isinstance(value, LaneArray):
-        value = tuple(value.load(mask, np.int64(i)) for i in range(int(value.shape[0])))
+        length = masks.common(mask, value.lengths[0])
+        if length is None:
+            raise KernelError(
+                f"{value.name} must have one length in all threads to be unpacked, {source_line()}"
+            )
+        value = tuple(value.load(mask, np.int64(i)) for i in range(int(length)))
     if not isinstance(value, tuple) or len(value) != count:
         got = len(value) if isinstance(value, tuple) else type(value).__name__
         raise KernelError(f"{count} names need {count} values to unpack, got {got}, {source_line()}")
@@ -137,7 +204,7 @@ def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
         for i in range(int(start), int(stop), int(step)):
             yield index(i), None
         return
-    if np.any(step == 0):
+    if np.any((step == 0) & mask):
         raise KernelError(f"range() needs a step that is not zero, {source_line()}")
     wide = [bound.astype(np.int64) for bound in (start, stop, step)]
     count = np.maximum(0, -((wide[0] - wide[1]) // wide[2]))
@@ -148,19 +215,46 @@ def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
         yield i, None if k < least else count > k
 
 
+# The conversions of Numba to int32, int64 and uint64, the types of a range: exact, promoted, safe or unsafe.
+_EXACT, _PROMOTED, _SAFE, _UNSAFE = (0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)
+_RANGE_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint64)))
+_CONVERSIONS = {
+    "bool": (_SAFE, _SAFE, _SAFE),
+    "int8": (_PROMOTED, _PROMOTED, _UNSAFE),
+    "int16": (_PROMOTED, _PROMOTED, _UNSAFE),
+    "int32": (_EXACT, _PROMOTED, _UNSAFE),
+    "int64": (_UNSAFE, _EXACT, _UNSAFE),
+    "uint8": (_SAFE, _SAFE, _PROMOTED),
+    "uint16": (_SAFE, _SAFE, _PROMOTED),
+    "uint32": (_UNSAFE, _SAFE, _PROMOTED),
+    "uint64": (_UNSAFE, _UNSAFE, _EXACT),
+    **{f"float{bits}": (_UNSAFE, _UNSAFE, _UNSAFE) for bits in (16, 32, 64)},
+}
+
+
+@lru_cache(maxsize=256)
+def _range_type(*dtypes: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the type of ``range`` for arguments of these types, or None if it takes no such arguments.
+
+    As Numba does, take the type with the fewest unsafe conversions, then the fewest safe ones, then the first.
+    """
+    if any(dtype.name not in _CONVERSIONS for dtype in dtypes):
+        return None
+    costs = [
+        tuple(map(sum, zip(*(_CONVERSIONS[dtype.name][place] for dtype in dtypes), strict=True)))
+        for place in range(3)
+    ]
+    return _RANGE_TYPES[costs.index(min(costs))]
+
+
 def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
     """Return start, stop and step of ``range(*bounds)`` in the type that Numba gives its index."""
-    for bound in bounds:
-        if bound.dtype.kind not in "biu":
-            raise KernelError(f"range() needs integers, got {bound.dtype}, {source_line()}")
-    dtypes = [bound.dtype for bound in bounds]
-    dtype: np.dtype[Any]
-    if all(given.kind == "u" for given in dtypes):
-        dtype = np.dtype(np.uint64)
-    else:
-        dtype = np.dtype(np.int32 if all(d.itemsize <= 4 and d.kind != "u" for d in dtypes) else np.int64)
+    dtype = _range_type(*[bound.dtype for bound in bounds])
+    if dtype is None:
+        given = ", ".join(str(bound.dtype) for bound in bounds)
+        raise KernelError(f"range() needs real numbers, got {given}, {source_line()}")
     one, zero = dtype.type(1), dtype.type(0)
-    typed = [bound.astype(dtype) for bound in bounds]
+    typed = [bound if bound.dtype is dtype else convert(bound, dtype) for bound in bounds]
     if len(typed) == 1:
         return zero, typed[0], one
     # If every lane starts at the same value, keep the index a scalar.
@@ -175,34 +269,58 @@ def uniform(value: Any) -> Any:
     return value
 
 
-def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
-    """Iterate over a tuple or the first axis of an array; yield each item and None, as `trips` does."""
-    for value in _items(mask, values):
-        yield value, None
+class Items(NamedTuple):
+    """What a loop iterates over, if it is no range.
+
+    An item is loaded when its iteration begins, so that it has what earlier iterations have stored.
+    """
+
+    length: Any
+    """By lane if it differs."""
+    item: Callable[[Mask, int], Any]
+    """Returns an item, loaded in the lanes of a mask."""
 
 
-def _items(mask: Mask, values: Any) -> Iterator[Any]:
+def _items(values: Any) -> Items:
+    if isinstance(values, Items):
+        return values
     if isinstance(values, LaneArray):
-        if isinstance(values.lengths[0], np.ndarray):
-            raise KernelError(
-                f"a loop needs an array whose length is the same in all threads, {source_line()}"
-            )
-        return (values.load(mask, np.int64(i)) for i in range(values.lengths[0]))
-    if isinstance(values, (tuple, list)):
-        return iter(values)
+        return Items(values.lengths[0], lambda mask, place: values.load(mask, np.int64(place)))
+    if isinstance(values, tuple):
+        return Items(len(values), lambda _, place: values[place])
     raise KernelError(
         f"a loop needs range(), a tuple or an array, got {type(values).__name__}, {source_line()}"
     )
 
 
-def enumerate_lanes(mask: Mask, values: Any, start: Any = 0) -> list[Any]:
-    """``enumerate(values)``."""
-    return [(np.int64(i), value) for i, value in enumerate(_items(mask, values), int(start))]
+def each(machine: Machine, lanes: Callable[[], Mask], values: Any) -> Iterator[tuple[Any, Mask | None]]:
+    """Iterate over a tuple, an array's first axis, or `Items`: yield each item and a mask, as `trips` does.
+
+    `lanes` returns the lanes that are still in the loop.
+    """
+    length, item = _items(values)
+    for place in range(masks.most(lanes(), length)):
+        inside = place < length if isinstance(length, np.ndarray) else None
+        here = lanes() if inside is None else narrow(lanes(), inside)
+        if here is False:
+            return
+        yield item(here, place), inside
 
 
-def zip_lanes(mask: Mask, *values: Any) -> list[Any]:
-    """``zip(*values)``."""
-    return list(zip(*(_items(mask, v) for v in values), strict=False))
+def enumerate_lanes(values: Any, start: Any = None) -> Items:
+    """``enumerate(values, start)``."""
+    length, item = _items(values)
+    start = np.int64(0) if start is None else start
+    return Items(length, lambda mask, place: (start.astype(np.int64) + np.int64(place), item(mask, place)))
+
+
+def zip_lanes(*values: Any) -> Items:
+    """``zip(*values)``, as long as the shortest of them."""
+    parts = [_items(value) for value in values]
+    length: Any = 0
+    for number, part in enumerate(parts):
+        length = part.length if number == 0 else np.minimum(length, part.length)
+    return Items(length, lambda mask, place: tuple(part.item(mask, place) for part in parts))
 
 
 NAMES: dict[str, Any] = {
@@ -218,6 +336,7 @@ NAMES: dict[str, Any] = {
     **{
         function.__name__: function
         for function in (
+            assigned,
             attribute,
             blend,
             conditional,
@@ -231,7 +350,9 @@ NAMES: dict[str, Any] = {
             minus,
             mod,
             narrow,
+            partly,
             raise_in_kernel,
+            returned,
             set_attribute,
             split,
             store,

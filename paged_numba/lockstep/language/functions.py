@@ -139,7 +139,8 @@ def absolute(value: Value) -> Value:
 def round_(value: Value, ndigits: Value | None = None) -> Value:
     """``round(x)`` to int64, ties to even; ``round(x, n)`` keeps a floating-point type."""
     if ndigits is None:
-        return np.rint(value.astype(_float_type(value))).astype(np.int64)
+        # Numba rounds in float64.
+        return cast(np.rint(cast(value, FLOAT64)), INT64)
     if isinstance(ndigits, np.ndarray):
         raise TypeError("round(x, n) needs the same n in all threads")
     return np.round(value, int(ndigits))

@@ -119,7 +119,7 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
                 flat.extend(part if isinstance(part, tuple) else (part,))
             if len(flat) != count:
                 raise TypeError(f"{name} takes {count} components, got {len(flat)}")
-            return vector(*(component.astype(dtype) for component in flat))
+            return vector(*(arithmetic.cast(component, dtype) for component in flat))
 
         return make
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import SynchronizationError
 from ..machine import masks
 from ..machine.arithmetic import logical_not, truth
-from ..machine.barriers import require_whole_blocks
+from ..machine.barriers import GRID_BARRIER, require_whole_blocks
 from ..machine.lanes import WARP_SIZE, source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask
@@ -32,7 +32,7 @@ def syncthreads(machine: Machine, mask: Mask) -> None:
 
 
 def _barrier(machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
-    """Wait for the whole thread block; count the threads in which `predicate` holds, int32[thread blocks, 1].
+    """Wait for the whole thread block; count the threads here in which `predicate` holds, int32[thread blocks, 1].
 
     Lanes that advance together need not wait; the barrier only has to detect divergence.
     """
@@ -40,6 +40,8 @@ def _barrier(machine: Machine, mask: Mask, what: str, predicate: Any) -> Any:
         return machine.rendezvous.arrive(machine, mask, what, predicate)
     require_whole_blocks(machine, mask, what, source_line)
     held = masks.lanes(predicate, machine.shape)
+    if mask is not True:
+        held = held & mask
     return held.sum(axis=1, keepdims=True).astype(np.int32)
 
 
@@ -61,12 +63,12 @@ def syncthreads_or(machine: Machine, mask: Mask, predicate: Any) -> Any:
 
 def sync_grid(machine: Machine, mask: Mask) -> None:
     """``grid.sync()`` of a cooperative launch, whose thread blocks are all in one batch."""
-    _barrier(machine, mask, "grid.sync()", np.bool_(False))
+    _barrier(machine, mask, GRID_BARRIER, np.bool_(False))
     here = masks.lanes(mask, machine.shape)
     if not here.all():
         missing = machine.block_idx(int(np.argmin(here.all(axis=1))))
         raise SynchronizationError(
-            f"grid.sync() must be reached by every thread block, blockIdx={missing} does not reach it",
+            f"{GRID_BARRIER} must be reached by every thread block, blockIdx={missing} does not reach it",
             source_line(),
         )
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...errors import SynchronizationError
+from ...errors import KernelError, SynchronizationError
 from . import masks
 from .lanes import Lanes
 from .masks import Mask
@@ -32,9 +32,18 @@ class Rendezvous(Protocol):
             Threads of each thread block for which `predicate` holds.
         """
 
+    def pass_turn(self, lanes: Lanes, error: KernelError) -> None:
+        """Let the other warps run; raise `error` if none of them goes on."""
+
+
+GRID_BARRIER = "grid.sync()"
+
 
 def require_whole_blocks(lanes: Lanes, mask: Mask, what: str, line: Callable[[], str]) -> None:
-    """Raise SynchronizationError if some threads of a thread block, but not all, are in `mask`.
+    """Raise SynchronizationError if some threads of a thread block are in `mask` and others skip the barrier.
+
+    Since compute capability 7.0 a barrier waits only for the threads that have not exited (CUDA C++ Programming Guide,
+    Synchronization Functions); the barrier of the grid still waits for all.
 
     Parameters
     ----------
@@ -46,16 +55,22 @@ def require_whole_blocks(lanes: Lanes, mask: Mask, what: str, line: Callable[[],
     if mask is True or lanes.threads == 1 or mask.shape[1] == 1:
         return
     here = masks.lanes(mask, lanes.shape)
-    broken = here.any(axis=1) & ~here.all(axis=1)
+    gone = masks.lanes(lanes.exited, lanes.shape)
+    may_exit = lanes.compute_capability >= (7, 0) and what != GRID_BARRIER
+    arrived = here | gone if may_exit else here
+    broken = here.any(axis=1) & ~arrived.all(axis=1)
     if not broken.any():
         return
     row = int(np.argmax(broken))
-    missing = int(np.argmin(here[row]))
-    exited = bool(masks.lanes(lanes.exited, lanes.shape)[row, missing])
+    missing = int(np.argmin(arrived[row]))
+    why = "is in another branch or has left the loop"
+    if gone[row, missing]:
+        why = "has returned"
+        if what != GRID_BARRIER:
+            why += ", and before compute capability 7.0 a barrier waits for it too"
     raise SynchronizationError(
         f"{what} must be reached by all threads of a thread block, but {int(here[row].sum())} of "
         f"{lanes.threads} threads of blockIdx={lanes.block_idx(row)} reach it: "
-        f"threadIdx={lanes.thread_idx(missing)} "
-        f"{'has returned' if exited else 'is in another branch or has left the loop'}",
+        f"threadIdx={lanes.thread_idx(missing)} {why}",
         line(),
     )

@@ -57,9 +57,13 @@ class Lanes:
         The mask of all lanes as an array.
     exited : mask
         Lanes that have returned from the kernel.
+    compute_capability : tuple of int
+        Of the GPU for which the lanes stand.
     threadIdx, blockIdx, blockDim, gridDim, laneid
         As on ``cuda``, by lane: int32 scalars or arrays.
     """
+
+    compute_capability: tuple[int, int] = (9, 0)
 
     def __init__(self, blocks_per_grid: Dim3, threads_per_block: Dim3, columns: range | None = None) -> None:
         self.blocks_per_grid = blocks_per_grid

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .arithmetic import convert
 from .masks import Mask
 from .memory import LaneArray
 
@@ -44,7 +45,7 @@ class LocalArray(LaneArray):
             super().store(mask, index, value)
             return
         if value.dtype != self.dtype:
-            value = value.astype(self.dtype)
+            value = convert(value, self.dtype)
         self._kept[start] = value if mask is True else np.where(mask, value, self.load(mask, index))
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import math
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from ...errors import LaunchError
+from ...errors import KernelError, LaunchError
 from .barriers import Rendezvous
 from .lanes import Dim3, Lanes, source_line
 from .local_memory import LocalArray
 from .masks import Mask
-from .memory import LaneArray, contiguous_strides
+from .memory import LaneArray
 from .poison import poisoned
+from .strides import contiguous_strides
 
 STATIC_SHARED_LIMIT = 48 * 1024
 """Bytes of static shared memory that a thread block may declare (CUDA C++ Programming Guide, 20.2)."""
 
 
 class Site:
-    """A place in the source that declares shared or local memory, and the variable to which it assigns the array."""
+    """A place in the source that declares shared or local memory, and the variable to which it assigns the array.
 
-    def __init__(self, name: str) -> None:
+    Parameters
+    ----------
+    name : str
+        The variable.
+    function : function
+        The function that declares.
+    """
+
+    def __init__(self, name: str, function: Any = None) -> None:
         self.name = name
+        self.function = function
 
 
 class SharedMemory:
@@ -59,6 +70,8 @@ class Machine(Lanes):
 
     Attributes
     ----------
+    depths : dict
+        By device function, how many calls of it are running: more than one if it calls itself.
     rendezvous : Rendezvous or None
         Where this machine waits at a barrier; None if all threads of a thread block advance together.
     ended_by : type of exception or None
@@ -76,6 +89,9 @@ class Machine(Lanes):
         self.rendezvous: Rendezvous | None = None
         self.ended_by: type[BaseException] | None = None
         self._constants: dict[int, LaneArray] = {}
+        # Not the arrays, which know the machine: a circle would keep its memory until Python looks for circles.
+        self._argument_buffers: list[Any] = []
+        self.depths: dict[Any, int] = {}
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
         """Start the thread blocks ``first .. first + count - 1``, with no lane exited and with fresh memory.
@@ -93,11 +109,34 @@ class Machine(Lanes):
     def end_launch(self) -> None:
         """Called when a launch ends, even by an exception; an observed machine reports it."""
 
+    def misses(self, mask: Mask, kind: str, what: str, name: str) -> None:
+        """Raise KernelError for lanes that lack a value; an observed machine may report it."""
+        raise KernelError(f"{what}, {self.whereabouts(self.first_lane(mask))}")
+
+    def wait(self, error: KernelError) -> None:
+        """Let the other warps run, since this one waits for memory to change; raise `error` if there are none."""
+        if self.rendezvous is None:
+            raise error
+        self.rendezvous.pass_turn(self, error)
+
     # Memory.
 
     def argument(self, name: str, array: Any) -> LaneArray:
         """Return an array argument as a lane value, without a copy."""
-        return self.array_type.of(self, name, array)
+        made = self.array_type.of(self, name, array)
+        self._argument_buffers.append(made.buffer)
+        return made
+
+    def digest(self) -> bytes:
+        """Return a digest of all memory that the kernel can change: arguments, shared and local arrays."""
+        for array in self._local.values():
+            if isinstance(array, LocalArray):
+                array.settle()
+        local = [array.buffer for array in self._local.values()]
+        found = blake2b(digest_size=16)
+        for buffer in (*self._argument_buffers, *self.shared.buffers.values(), *local):
+            found.update(np.ascontiguousarray(buffer).view(np.uint8).data)
+        return found.digest()
 
     def shared_array(self, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
         """Return the shared array declared at `site`; ``shape=0`` means the dynamic shared memory."""
@@ -141,19 +180,24 @@ class Machine(Lanes):
         """Return the local array declared at `site`, poisoned in the lanes that run the declaration."""
         lengths = _lengths(shape)
         size = math.prod(lengths)
-        if site not in self._local:
+        frame = self.frame(site)
+        if frame not in self._local:
             buffer = poisoned(self.num_lanes * size, dtype)
             self.local_bytes += buffer.nbytes
             strides = tuple(s * self.num_lanes for s in contiguous_strides(lengths))
             lane = np.arange(self.num_lanes, dtype=np.int64).reshape(self.shape)
-            self._local[site] = self.local_type(self, site.name, buffer, lane, lengths, strides)
-            return self._local[site]
-        found = self._local[site]
+            self._local[frame] = self.local_type(self, site.name, buffer, lane, lengths, strides)
+            return self._local[frame]
+        found = self._local[frame]
         if isinstance(found, LocalArray):
             found.settle()
         element = poisoned(size * self.num_lanes, dtype).reshape(size, *self.shape)
         np.copyto(found.buffer.reshape(size, *self.shape), element, where=mask)
         return found
+
+    def frame(self, site: Site) -> tuple[Site, int]:
+        """Return the key of the local array at `site`: each running call of a function has its own."""
+        return site, self.depths.get(site.function, 1)
 
     def constant(self, name: str, array: Any) -> LaneArray:
         """Return a read-only view of a host array that the kernel refers to as a global."""

@@ -80,6 +80,22 @@ def join(entry: Mask, then: Mask, then_left: Mask, otherwise: Mask, otherwise_le
     return union(then_left, otherwise_left)
 
 
+def most(mask: Mask, count: Any) -> int:
+    """Return the largest of the counts that the active lanes have."""
+    if not isinstance(count, np.ndarray):
+        return int(count)
+    return int(count.max() if mask is True else np.where(mask, count, 0).max())
+
+
+def common(mask: Mask, value: Any) -> Any:
+    """Return the value that all active lanes have, or None if they have several."""
+    if not isinstance(value, np.ndarray):
+        return value
+    shape = np.broadcast_shapes(value.shape, np.shape(mask))
+    active = np.broadcast_to(value, shape)[np.broadcast_to(mask, shape)]
+    return active[0] if (active == active[0]).all() else None
+
+
 def lanes(mask: Mask, shape: tuple[int, ...]) -> Any:
     """Return `mask` as a bool array of `shape`."""
     return np.broadcast_to(np.asarray(mask), shape)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ...errors import KernelError, KernelIndexError
 from . import masks
-from .lanes import Lanes
+from .arithmetic import convert
+from .lanes import Lanes, source_line
 from .masks import Mask
+from .strides import contiguous_strides, flattened, slice_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -49,13 +50,17 @@ class LaneArray:
     ----------
     lengths : tuple
         The parameter `shape`.
+    is_integral : bool
+        Whether the elements are integers.
     is_vector : bool
         Whether the array has a single axis, whose length is the same in all lanes, and no fields.
     origins : dict
         Cached positions by the ids of the indices, which are kept alive: loops repeat the same indices.
     """
 
-    __slots__ = tuple("buffer dtype is_vector lead lengths machine name offset origins strides".split())
+    __slots__ = tuple(
+        "buffer dtype is_integral is_vector lead lengths machine name offset origins strides".split()
+    )
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class LaneArray:
         self.lengths = shape
         self.strides = strides
         self.lead = lead
+        self.is_integral = self.dtype.kind in "iu"
         self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
         self.origins: dict[tuple[int, ...], tuple[Any, tuple[Any, ...]]] = {}
 
@@ -119,13 +125,18 @@ class LaneArray:
         """Return another view of the same memory."""
         return LaneArray(self.machine, self.name, self.buffer, offset, shape, strides, lead)
 
-    def reshape(self, *shape: Any) -> LaneArray:
+    def reshape(self, mask: Mask, *shape: Any) -> LaneArray:
         """Return a view in another shape; the array must be C-contiguous."""
         if len(shape) == 1 and isinstance(shape[0], tuple):
             shape = shape[0]
-        wanted = [int(n) for n in shape]
-        size = int(self.size)
-        if self.strides != contiguous_strides(self.lengths):
+        given = [masks.common(mask, n) for n in (*shape, *self.lengths)]
+        if None in given:
+            raise KernelError(
+                f"{self.name} must have one shape in all threads that reshape it, {source_line()}"
+            )
+        wanted, lengths = [int(n) for n in given[: len(shape)]], tuple(map(int, given[len(shape) :]))
+        size = math.prod(lengths)
+        if self.strides != contiguous_strides(lengths):
             raise KernelError(f"reshape needs a C-contiguous array, got {self.name}, which is strided")
         if wanted.count(-1) == 1:
             wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
@@ -272,6 +283,13 @@ class LaneArray:
             raise KernelError(
                 f"{self.name} takes numbers, not {value.name}: records are copied field by field"
             )
+        # NumPy refuses a single number that does not fit, and leaves floats out of range undefined.
+        if (
+            self.is_integral
+            and value.dtype is not self.dtype
+            and (type(value) is not np.ndarray or value.dtype.kind == "f")
+        ):
+            value = convert(value, self.dtype)
         # The usual shapes first: broadcasting takes longer than the store.
         if type(position) is np.ndarray:
             if mask is True:
@@ -301,17 +319,19 @@ class LaneArray:
 
     def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
         """Store a value, or an array of the same shape, into every element of a view."""
-        if any(isinstance(n, np.ndarray) for n in target.lengths):
-            raise KernelError(
-                f"a slice of {self.name} must have the same length in all threads when it is assigned to"
-            )
-        for place in np.ndindex(*target.lengths):
+        for place in np.ndindex(*(masks.most(mask, n) for n in target.lengths)):
             where = tuple(np.int64(i) for i in place)
+            inside = mask
+            for i, n in zip(where, target.lengths, strict=True):
+                if isinstance(n, np.ndarray):
+                    inside = masks.narrow(inside, i < n)
+            if inside is False:
+                continue
             if isinstance(value, LaneArray):
                 source = where[len(where) - len(value.lengths) :]
-                target.store(mask, where, value.load(mask, source))
+                target.store(inside, where, value.load(inside, source))
             else:
-                target.store(mask, where, value)
+                target.store(inside, where, value)
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
         """Return the view that a partial index or slices select; integers may differ by lane."""
@@ -327,7 +347,7 @@ class LaneArray:
         for axis, i in enumerate(index):
             n, stride = self.lengths[axis], self.strides[axis]
             if type(i) is slice:
-                start, length, step = _slice_bounds(i, n)
+                start, length, step = slice_bounds(i, n)
                 offset = offset + start * stride
                 shape.append(length)
                 strides.append(stride * step)
@@ -372,56 +392,3 @@ class LaneArray:
         else:
             bounds = f"shape {lengths}"
         return lane, f"{self.name}[{text}]", bounds
-
-
-def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
-    """Return a 1-D view of all the memory of an array, and its offset, shape and strides in that view."""
-    if type(array) is np.ndarray and array.flags.c_contiguous:
-        return array.ravel(), 0, array.shape, _in_elements(array.strides, array.itemsize)
-    unit = math.gcd(*array.strides) or array.itemsize
-    start = array
-    for axis, stride in enumerate(array.strides):
-        if stride < 0:
-            start = np.flip(start, axis)
-    lengths = zip(start.shape, start.strides, strict=True)
-    extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
-    buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
-    strides = _in_elements(array.strides, unit)
-    offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
-    return buffer, offset, array.shape, strides
-
-
-@lru_cache(maxsize=1024)
-def _in_elements(strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Convert strides from bytes to elements; cached, since each argument of each launch needs them."""
-    return tuple(stride // itemsize for stride in strides)
-
-
-def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides, in elements, of a C-contiguous array."""
-    strides, step = [], 1
-    for length in reversed(shape):
-        strides.append(step)
-        step = step * length
-    return tuple(reversed(strides))
-
-
-def _slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
-    """Return start, length and step of a slice; start and length by lane if the bounds differ."""
-    step = 1 if index.step is None else int(index.step)
-    bounds = (index.start, index.stop, n)
-    if not any(isinstance(bound, np.ndarray) for bound in bounds):
-        start, stop = (None if bound is None else int(bound) for bound in bounds[:2])
-        chosen = range(*slice(start, stop, step).indices(n))
-        return chosen.start, len(chosen), step
-    if step < 1:
-        raise KernelError(f"a slice whose bounds differ by thread must have a positive step, got step={step}")
-
-    def clipped(bound: Any, default: Any) -> Any:
-        if bound is None:
-            return default
-        bound = bound.astype(np.int64)
-        return np.clip(np.where(bound < 0, bound + n, bound), 0, n)
-
-    start, stop = clipped(index.start, 0), clipped(index.stop, n)
-    return start, np.maximum(0, -((start - stop) // step)), step

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import SynchronizationError
+from ...errors import KernelError, SynchronizationError
 from . import masks
 from .barriers import require_whole_blocks
 from .lanes import WARP_SIZE, Lanes, source_line
@@ -91,6 +91,7 @@ class Turns:
         self.back = threading.Semaphore(0)
         self.arrivals: dict[int, Arrival] = {}
         self.finished: set[int] = set()
+        self.waiting: dict[int, KernelError] = {}
         self.error: BaseException | None = None
         self.stopping = False
         self.count: Any = None
@@ -102,15 +103,22 @@ class Turns:
             warp.rendezvous = self
         for thread in threads:
             thread.start()
+        before: Any = None
         try:
             while len(self.finished) < len(self.warps):
+                self.waiting.clear()
                 for w in self.order:
-                    if w not in self.finished:
+                    if w not in self.finished and w not in self.arrivals:
                         self.turn[w].release()
                         self.back.acquire()
                         if self.error is not None:
                             raise self.error
-                if self.arrivals:
+                if self.waiting:
+                    after = len(self.finished), len(self.arrivals), self.warps[0].digest()
+                    if after == before:
+                        raise next(iter(self.waiting.values()))
+                    before = after
+                elif self.arrivals:
                     self._meet()
         finally:
             self.stopping = True
@@ -135,15 +143,27 @@ class Turns:
 
     def arrive(self, lanes: Lanes, mask: Mask, what: str, predicate: Any) -> Any:
         """Wait for the other warps; see `barriers.Rendezvous.arrive`."""
-        w = next(number for number, warp in enumerate(self.warps) if warp is lanes)
+        w = self._number(lanes)
         here = masks.lanes(mask, lanes.shape)
         held = masks.lanes(predicate, lanes.shape) & here
         self.arrivals[w] = Arrival(here, held, what, source_line())
+        self._let_others_run(w)
+        return self.count
+
+    def pass_turn(self, lanes: Lanes, error: KernelError) -> None:
+        """Let the other warps run; see `barriers.Rendezvous.pass_turn`."""
+        w = self._number(lanes)
+        self.waiting[w] = error
+        self._let_others_run(w)
+
+    def _number(self, lanes: Lanes) -> int:
+        return next(number for number, warp in enumerate(self.warps) if warp is lanes)
+
+    def _let_others_run(self, w: int) -> None:
         self.back.release()
         self.turn[w].acquire()
         if self.stopping:
             raise _StopWarpError
-        return self.count
 
     def _meet(self) -> None:
         """Check that whole thread blocks wait at the same barrier, and let them continue."""

@@ -12,12 +12,17 @@ from ..machine.lanes import WARP_SIZE, Dim3
 from ..machine.machine import Machine, Site
 from ..machine.masks import Mask, minus
 from ..machine.memory import LaneArray
+from . import observer
 from .allocations import Memory, address_of, extent, root_of
 from .code import CodeFunction, CodeLine
 from .observer import Observer
 
 _MOST_MASKS = 64
 """Number of masks whose lane counts are cached."""
+
+
+class FromTheEnd(np.int64):
+    """A negative index that the kernel writes as a constant, such as ``-1``: it counts from the end on purpose."""
 
 
 class ObservedArray(LaneArray):
@@ -29,17 +34,20 @@ class ObservedArray(LaneArray):
         The argument or declared array of which this array is a view, or which it is itself.
     stray : mask
         Lanes for which this view lies out of bounds; they access nothing through it.
+    declared : (frame, int value) or None
+        For a local array, its `Machine.frame` and, by lane, how often it had run.
     start, unit : int
         Byte in ``memory.root`` of the buffer's first element, and bytes from one element to the next.
     """
 
-    __slots__ = ("memory", "start", "stray", "unit")
+    __slots__ = ("declared", "memory", "start", "stray", "unit")
     machine: ObservedMachine
 
     def assign_memory(self, memory: Memory) -> None:
         """Set the memory of which the array is a part."""
         self.memory = memory
         self.stray: Mask = False
+        self.declared: tuple[Any, Any] | None = None
         self.unit = self.buffer.strides[0]
         self.start = address_of(self.buffer) - extent(memory.root)[0]
 
@@ -48,7 +56,7 @@ class ObservedArray(LaneArray):
     ) -> LaneArray:
         view = type(self)(self.machine, self.name, self.buffer, offset, shape, strides, lead)
         view.memory, view.unit, view.start = self.memory, self.unit, self.start
-        view.stray = self.stray
+        view.stray, view.declared = self.stray, self.declared
         return view
 
     def field(self, name: str) -> LaneArray:
@@ -57,7 +65,7 @@ class ObservedArray(LaneArray):
             self.machine, self.name, plain.buffer, self.offset, self.lengths, self.strides, self.lead
         )
         view.assign_memory(self.memory)
-        view.stray = self.stray
+        view.stray, view.declared = self.stray, self.declared
         return view
 
     def load(self, mask: Mask, index: Any) -> Any:
@@ -98,6 +106,8 @@ class ObservedArray(LaneArray):
         if machine.collects_errors:
             self._report_negative(mask, index)
         position = self.address(mask, index)
+        if machine.collects_errors and self.declared is not None:
+            self._report_dangling(mask, index, *self.declared)
         if machine.strays is not False:
             mask, machine.strays = minus(mask, machine.strays), False
         return position, mask if self.stray is False else minus(mask, self.stray)
@@ -118,7 +128,7 @@ class ObservedArray(LaneArray):
         if at is not None:
             lengths = (*lengths[:at], 0, *lengths[len(lengths) - (len(index) - at - 1) :])
         for i, n in zip(index, lengths, strict=False):
-            if i is Ellipsis or type(i) is slice or i.dtype.kind != "i":
+            if i is Ellipsis or type(i) in (slice, FromTheEnd) or i.dtype.kind != "i":
                 continue
             if (i.min(initial=0) if type(i) is np.ndarray else i) >= 0:
                 continue
@@ -127,6 +137,18 @@ class ObservedArray(LaneArray):
                 lane, element, bounds = self.describe_index(mask, index, wraps)
                 text = f"{element} is negative and counts from the end of {bounds}"
                 self.machine.tell_wrong(lane, "negative index", text, self.name, element)
+
+    def _report_dangling(self, mask: Mask, index: tuple[Any, ...], frame: Any, count: Any) -> None:
+        """Report a local array whose memory its declaration has given to another one since."""
+        machine = self.machine
+        gone = (machine.declarations[frame] != count) & mask
+        if np.any(gone):
+            lane, element, _ = self.describe_index(mask, index, gone)
+            text = (
+                f"{element} lies in memory that its declaration, run again, has given to another array: "
+                "a local array ends with the call of the function that declares it"
+            )
+            machine.tell_wrong(lane, "dangling local array", text, self.name, element)
 
     def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
         machine = self.machine
@@ -151,6 +173,8 @@ class ObservedMachine(Machine):
         The array arguments, and the arrays that have been declared so far.
     lane_numbers : int array
         Flat indices of the lanes of the batch.
+    declarations : dict
+        By `Machine.frame` of a local array, how often its declaration has run, by lane.
     strays : mask
         Lanes whose index has just been found out of bounds.
     warps : int
@@ -169,12 +193,11 @@ class ObservedMachine(Machine):
     ) -> None:
         super().__init__(blocks_per_grid, threads_per_block, shared_bytes)
         self.listeners = listeners
-        self.collects_errors = any(listener.collects_errors for listener in listeners)
+        self._lock: Any = None
+        self._begun: list[Observer] = []
         self.line = CodeLine(CodeFunction("", "", 0, ()), 0)
         self.strays: Mask = False
         self.warps = -(-self.threads // WARP_SIZE)
-        self.on_load, self.on_store = self._handlers("load"), self._handlers("store")
-        self._on_statement, self._on_compute = self._handlers("statement"), self._handlers("compute")
         self._counted: dict[int, tuple[Mask, int, int]] = {}
         self.memories: dict[Any, Memory] = {}
 
@@ -199,6 +222,11 @@ class ObservedMachine(Machine):
             if listener.collects_errors:
                 listener.wrong(self, lane, kind, what, array or "", element)
 
+    def misses(self, mask: Mask, kind: str, what: str, name: str) -> None:
+        if not self.collects_errors:
+            super().misses(mask, kind, what, name)
+        self.tell_wrong(self.first_lane(mask), kind, what, name)
+
     def begin_statement(self, line: CodeLine, mask: Mask) -> None:
         """Record the line that runs, and report the statement."""
         self.line = line
@@ -212,15 +240,41 @@ class ObservedMachine(Machine):
                 compute(self, mask, dtype, operations, special)
 
     def begin_launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
-        self.tell("begin_launch", function, arguments)
+        lock = observer.launching
+        lock.acquire()
+        self._lock = lock
+        now = observer.listening(self.listeners)
+        if len(now) < len(self.listeners):
+            # In another thread, the `with` statement ended while this launch was being prepared.
+            observer.miss()
+        self.listeners = now
+        self.collects_errors = any(listener.collects_errors for listener in now)
+        self.on_load, self.on_store = self._handlers("load"), self._handlers("store")
+        self._on_statement, self._on_compute = self._handlers("statement"), self._handlers("compute")
+        for listener in now:
+            listener.begin_launch(self, function, arguments)
+            self._begun.append(listener)
 
     def end_launch(self) -> None:
-        self.tell("end_launch")
+        try:
+            self._end_launch()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _end_launch(self) -> None:
+        """Tell each observer, even if one before raises an error."""
+        if self._begun:
+            try:
+                self._begun.pop(0).end_launch(self)
+            finally:
+                self._end_launch()
 
     def begin_batch(self, first: int, count: int, memory: Any = None) -> None:
         super().begin_batch(first, count, memory)
         self._counted.clear()
         self.lane_numbers = np.arange(self.num_lanes)
+        self.declarations: dict[Any, Any] = {}
         self.memories = {key: m for key, m in self.memories.items() if m.space in ("global", "constant")}
         self.tell("begin_batch")
 
@@ -277,9 +331,13 @@ class ObservedMachine(Machine):
         return made
 
     def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
-        made: Any = super().local_array(mask, site, shape, dtype)
+        found: Any = super().local_array(mask, site, shape, dtype)
+        made: Any = ObservedArray(self, site.name, found.buffer, found.offset, found.lengths, found.strides)
         strides = tuple(s * dtype.itemsize for s in made.strides)
-        self._remember(made, site, lambda: Memory("local", site.name, made.buffer, 0, made.lengths, strides))
+        frame = self.frame(site)
+        self._remember(made, frame, lambda: Memory("local", site.name, made.buffer, 0, made.lengths, strides))
+        self.declarations[frame] = self.declarations.get(frame, np.int64(0)) + np.asarray(mask)
+        made.declared = frame, self.declarations[frame]
         self.tell("declare", made, mask)
         return made
 

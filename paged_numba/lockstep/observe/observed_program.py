@@ -19,14 +19,14 @@ from ..compiler import analysis
 from ..compiler.analysis import Accumulation
 from ..compiler.expressions import Expressions, call
 from ..compiler.names import Names
-from ..compiler.translate import FunctionWriter, translate
+from ..compiler.translate import FunctionWriter, run_device, translate
 from ..language import control, intrinsics, synchronization
 from ..language.intrinsic import Intrinsic
-from ..machine import arithmetic
+from ..machine import arithmetic, masks
 from ..machine.masks import Mask
-from ..machine.memory import LaneArray
 from .code import CodeFunction, CodeLine
-from .observed_machine import ObservedMachine
+from .observed_machine import FromTheEnd, ObservedMachine
+from .observer import EXITED
 
 # Arithmetic.
 
@@ -88,11 +88,29 @@ def _cooperative(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
             result = arguments[1] if kind == "shuffle" else np.int32(0)
             if function is synchronization.match_all_sync:
                 result = np.int32(0), np.bool_(False)
+        else:
+            if kind == "block" and mask is not True and machine.collects_errors:
+                _tell_exited(machine, mask)
         members = None if kind in ("block", "grid") else _first_of(arguments, named)
         machine.tell("cooperate", mask, kind, members)
         return result
 
     return cooperate
+
+
+def _tell_exited(machine: ObservedMachine, mask: Mask) -> None:
+    """Report a barrier that does not wait for all threads of a thread block, since some have exited."""
+    here = masks.lanes(mask, machine.shape)
+    gone = masks.lanes(machine.exited, machine.shape) & here.any(axis=1, keepdims=True)
+    if gone.any():
+        lane = machine.first_lane(gone)
+        waiting = int(here[lane // machine.threads].sum())
+        machine.tell_wrong(
+            lane,
+            EXITED,
+            f"{waiting} of {machine.threads} threads wait, since {machine.thread_name(lane)} and perhaps others have "
+            "exited: allowed since compute capability 7.0",
+        )
 
 
 def _first_of(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -119,7 +137,7 @@ def narrowed(machine: ObservedMachine, mask: Mask, dtype: Any, value: Any) -> An
     """``int32(value)`` whose result flows into an index."""
     if value.dtype.kind in "iu" and value.dtype.itemsize >= dtype.itemsize and value.dtype != dtype:
         machine.tell("narrowed", mask, value, dtype)
-    return value.astype(dtype)
+    return arithmetic.cast(value, dtype)
 
 
 # The program.
@@ -143,7 +161,16 @@ class ObservedExpressions(Expressions):
             return call(f"folded_{name}", *operands, *literals)
         return call(name, "_rt", "_m", *operands, *literals)
 
+    def index(self, node: ast.expr) -> str:
+        text = super().index(node)
+        number = self.names.constants.get(text)
+        if isinstance(number, np.signedinteger) and number < 0:
+            return self.names.constant(FromTheEnd(number))
+        return text
+
     def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
+        if intrinsic.kind in ("atomic", "store") and len(node.args) > 2:
+            arguments = [arguments[0], self.index(node.args[1]), *arguments[2:]]
         dtype = self.names.dtype(node.func)
         if (
             node in self.index_casts
@@ -159,19 +186,17 @@ class ObservedExpressions(Expressions):
 def call_device(function: Any, machine: ObservedMachine, mask: Mask, *arguments: Any) -> Any:
     """Call a device function in the active lanes; afterwards restore the line of the call."""
     line = machine.line
-    result = translate(function, writer=ObservedWriter).function(machine, mask, *arguments)
+    result = run_device(translate(function, writer=ObservedWriter), function, machine, mask, *arguments)
     machine.line = line
     return result
 
 
-def each(mask: Mask, values: Any) -> Iterator[tuple[Any, None]]:
-    """Iterate over a tuple or the first axis of an array; its elements count as loaded by the line of the loop."""
-    if not isinstance(values, LaneArray):
-        yield from control.each(mask, values)
-        return
-    machine: Any = values.machine
+def each(
+    machine: ObservedMachine, lanes: Callable[[], Mask], values: Any
+) -> Iterator[tuple[Any, Mask | None]]:
+    """Iterate as `control.each` does; the items count as loaded by the line of the loop."""
     line = machine.line
-    items = control.each(mask, values)
+    items = control.each(machine, lanes, values)
     while True:
         machine.line = line
         item = next(items, None)

@@ -6,16 +6,23 @@ if an `Observer` listens.
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..machine.masks import Mask
 from .allocations import root_of
+
+EXITED = "barrier after some threads exited"
+"""The kind of `Observer.wrong` that is no error since compute capability 7.0."""
 
 
 class Observer:
@@ -82,7 +89,7 @@ class Observer:
         """Called before integers that flow into an index are converted to a narrower signed type."""
 
     def wrong(self, machine: Any, lane: int, kind: str, what: str, array: str, element: str) -> None:
-        """Called for each error of the kernel, if `collects_errors`.
+        """Called for each error of the kernel, and for `EXITED`, if `collects_errors`.
 
         Parameters
         ----------
@@ -96,8 +103,31 @@ class Observer:
             Name of the array, and the array with its index; empty if no array is involved.
         """
 
+    def refused(self) -> None:
+        """Called for each launch that does not begin, since lockstep cannot run its kernel."""
 
-_observers: ContextVar[tuple[Observer, ...]] = ContextVar("lockstep_observers", default=())
+    def missed(self) -> None:
+        """Called for each launch of another thread that no observer sees while this one listens; see `observing`."""
+
+
+@dataclass(eq=False)
+class _Scope:
+    """One ``with observing(...)`` statement; `open` until its end."""
+
+    observer: Observer
+    open: bool = True
+
+
+_scopes: ContextVar[tuple[_Scope, ...]] = ContextVar("lockstep_observers", default=())
+
+_open: tuple[_Scope, ...] = ()
+"""The open scopes of all threads."""
+
+launching = threading.RLock()
+"""Held during each observed launch: an observer takes in one launch at a time."""
+
+_registry = threading.Lock()
+"""Held for a moment, to change `_open` or to report a launch that is not observed, which waits for no other launch."""
 
 _watched: weakref.WeakKeyDictionary[Observer, list[weakref.ref[Any]]] = weakref.WeakKeyDictionary()
 """The allocations that each living observer watches."""
@@ -105,7 +135,10 @@ _watched: weakref.WeakKeyDictionary[Observer, list[weakref.ref[Any]]] = weakref.
 
 def observers(arguments: tuple[Any, ...]) -> tuple[Observer, ...]:
     """Return the observers of a launch with these arguments, outermost first."""
-    found = _observers.get()
+    scopes = _current()
+    found = tuple(scope.observer for scope in scopes if scope.open) if scopes else ()
+    if _open and not found:
+        miss()
     if not _watched:
         return found
     roots = {id(root_of(array)) for array in map(_host_array, arguments) if isinstance(array, np.ndarray)}
@@ -117,6 +150,34 @@ def observers(arguments: tuple[Any, ...]) -> tuple[Observer, ...]:
     return (*found, *(observer for observer in watching if observer not in found))
 
 
+def _current() -> tuple[_Scope, ...]:
+    """Return the scopes of this thread: its own, or those in which it was started."""
+    scopes = _scopes.get()
+    if not scopes and _open:
+        scopes = getattr(threading.current_thread(), _STARTED_IN, ())
+    return scopes
+
+
+def listening(listeners: tuple[Observer, ...]) -> tuple[Observer, ...]:
+    """Return those of some observers whose ``with`` statement has not ended since; `launching` must be held."""
+    now = {id(scope.observer) for scope in _open}
+    return tuple(listener for listener in listeners if id(listener) in now or listener in _watched)
+
+
+def refuse(listeners: tuple[Observer, ...]) -> None:
+    """Tell observers that lockstep cannot run the kernel of a launch."""
+    with launching:
+        for listener in listeners:
+            listener.refused()
+
+
+def miss() -> None:
+    """Tell the observers that listen that they do not see a launch."""
+    with _registry:
+        for scope in _open:
+            scope.observer.missed()
+
+
 def _host_array(argument: Any) -> Any:
     return getattr(argument, "__lockstep_array__", argument)
 
@@ -126,11 +187,62 @@ def watch(root: Any, observer: Observer) -> None:
     _watched.setdefault(observer, []).append(weakref.ref(root))
 
 
+def unseen(count: int, done: str) -> str:
+    """Return the number of missed launches in words.
+
+    >>> unseen(2, "checked")
+    '2 launches of other threads were not checked'
+    """
+    what, were = ("launch", "was") if count == 1 else ("launches", "were")
+    return f"{count:,} {what} of other threads {were} not {done}"
+
+
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
-    """Register `observer` for the launches in a ``with`` statement."""
-    token = _observers.set((*_observers.get(), observer))
+    """Register `observer` for the launches in a ``with`` statement, and of the threads that are started in it.
+
+    Other threads are somebody else's: a launch there that no observer sees is reported to `Observer.missed`. At its
+    end, the statement waits for the observed launch that is running.
+    """
+    global _open
+    _follow_threads()
+    scope = _Scope(observer)
+    token = _scopes.set((*_current(), scope))
     try:
+        with _registry:
+            _open = (*_open, scope)
         yield
     finally:
-        _observers.reset(token)
+        scope.open = False
+        with launching, _registry:
+            _open = tuple(other for other in _open if other is not scope)
+        _scopes.reset(token)
+
+
+_STARTED_IN = "_lockstep_scopes"
+"""Attribute of a thread: the scopes in which it was started."""
+
+
+@functools.cache
+def _follow_threads() -> None:
+    """Have `threading.Thread.start` note the scopes in which it is called; a new thread has no context of its own."""
+    start = threading.Thread.start
+
+    @functools.wraps(start)
+    def noted(thread: threading.Thread, *args: Any, **options: Any) -> None:
+        scopes = _current()
+        if scopes:
+            setattr(thread, _STARTED_IN, scopes)
+        start(thread, *args, **options)
+
+    threading.Thread.start = noted  # type: ignore[method-assign, assignment]
+
+
+def _unlock_child() -> None:
+    """Replace the locks in a forked process, in which the thread that held them does not exist."""
+    global launching, _registry
+    launching, _registry = threading.RLock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_unlock_child)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...arguments import listed, not_negative, shown
 from ..machine import masks
 from ..machine.masks import Mask
 from .allocations import Memory
@@ -67,7 +68,10 @@ class Trace(Observer):
     """
 
     def __init__(self, thread_block: tuple[int, int, int] = (0, 0, 0)) -> None:
-        self.thread_block = thread_block
+        sizes = listed("thread_block", thread_block, "3 integers")
+        if len(sizes) != 3:
+            raise ValueError(f"thread_block must be 3 integers, got thread_block={shown(thread_block)}")
+        self.thread_block = tuple(not_negative("thread_block", size) for size in sizes)
         self.accesses: list[Access] = []
         self._epoch = 0
         self._kernel = ""
@@ -150,8 +154,8 @@ def tracing(thread_block: tuple[int, int, int] = (0, 0, 0)) -> Iterator[list[Acc
 
     Raises
     ------
-    ValueError
-        At a launch whose grid does not contain the thread block.
+    TypeError, ValueError
+        The thread block is not three numbers of 0 or more; or at a launch whose grid does not contain it.
 
     See Also
     --------

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ...draw.text import table
 from ..observe.code import CodeFunction
+from ..observe.observer import unseen
 from .counts import Traffic, Work
 from .queries import Queries
 
@@ -43,7 +44,7 @@ def sections(report: Queries, gpu: str) -> list[Section]:
 
 
 def headline(report: Queries) -> list[str]:
-    """Return a line for each kernel that was launched."""
+    """Return a line for each kernel that was launched, and one for launches that were not seen."""
     lines = []
     for k in report.kernels:
         grid, thread_block = k["blocks_per_grid"], k["threads_per_block"]
@@ -51,6 +52,8 @@ def headline(report: Queries) -> list[str]:
         threads = f"{_size(thread_block)} thread{'' if math.prod(thread_block) == 1 else 's'}"
         launches = _count(k["launches"], "launch", "launches")
         lines.append(f"{k['kernel']}: {launches} of {thread_blocks} of {threads}")
+    if report.num_unseen:
+        lines.append(unseen(report.num_unseen, "counted"))
     return lines
 
 

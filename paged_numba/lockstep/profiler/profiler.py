@@ -63,6 +63,8 @@ class Profiler(Observer):
         By memory space, the names of arguments and declared arrays.
     footprint : dict of str to int
         For ``load`` and ``store``, bytes of the global memory sectors that each launch touches, summed.
+    num_unseen : int
+        Launches of other threads that ran meanwhile, and that neither this profiler nor any other observer saw.
     """
 
     def __init__(self) -> None:
@@ -71,6 +73,7 @@ class Profiler(Observer):
         self.launches: dict[Launches, int] = {}
         self.arrays: dict[str, list[str]] = {}
         self.footprint = {"load": 0, "store": 0}
+        self.num_unseen = 0
         self._collected: dict[tuple[Any, ...], tuple[list[Any], list[int]]] = {}
         self._touched: dict[tuple[int, str], tuple[Any, Any]] = {}
 
@@ -89,6 +92,9 @@ class Profiler(Observer):
         for (_, kind), (_, touched) in self._touched.items():
             self.footprint[kind] += SECTOR * int(np.count_nonzero(touched))
         self._touched.clear()
+
+    def missed(self) -> None:
+        self.num_unseen += 1
 
     def declare(self, machine: ObservedMachine, array: ObservedArray, mask: Mask) -> None:
         self._name(array.memory)

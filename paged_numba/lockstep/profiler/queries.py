@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ...arguments import integer, one_of
 from ..observe.code import CodeFunction, CodeLine
 from .counts import Traffic, Work
 from .gpus import GPU, GPUS
@@ -74,6 +75,11 @@ class Queries:
         return [{**launch._asdict(), "launches": count} for launch, count in self._profiler.launches.items()]
 
     @property
+    def num_unseen(self) -> int:
+        """Launches of other threads that ran meanwhile, and that no observer saw."""
+        return self._profiler.num_unseen
+
+    @property
     def code_lines(self) -> list[CodeLine]:
         """The lines that ran, sorted by file and number."""
         return sorted(self._profiler.work, key=lambda line: (line.function.file, line.number))
@@ -91,7 +97,7 @@ class Queries:
         ValueError
             There is no such memory space.
         """
-        _require("space", space, SPACES)
+        one_of("space", space, SPACES)
         return list(self._profiler.arrays.get(space, ()))
 
     def memory(
@@ -115,15 +121,15 @@ class Queries:
 
         Raises
         ------
-        ValueError
-            There is no such memory space, kind or array.
+        TypeError, ValueError
+            There is no such memory space, kind or array, or `line` is no line.
         """
-        _require("space", space, SPACES)
+        one_of("space", space, SPACES)
         if kind is not None:
-            _require("kind", kind, KINDS)
+            one_of("kind", kind, KINDS)
         if array is not None:
-            _require("array", array, self.arrays(space))
-        found = Traffic()
+            one_of("array", array, self.arrays(space))
+        line, found = _wanted_line(line), Traffic()
         for key, traffic in self._profiler.traffic.items():
             if key.space != space or kind not in (None, key.kind) or array not in (None, key.array):
                 continue
@@ -133,7 +139,7 @@ class Queries:
 
     def work(self, *, line: int | CodeLine | None = None) -> Work:
         """Return statements, barriers and arithmetic, optionally of one line only; `line` as in `memory`."""
-        found = Work()
+        line, found = _wanted_line(line), Work()
         for code_line, work in self._profiler.work.items():
             if line is None or line in (code_line, code_line.number):
                 found.add(work)
@@ -152,7 +158,7 @@ class Queries:
         ValueError
             There is no such GPU in `GPUS`.
         """
-        _require("gpu", gpu, GPUS)
+        one_of("gpu", gpu, GPUS)
         peaks = GPUS[gpu]
         flops = self.work().flops
         least = sum(self._profiler.footprint.values())
@@ -178,12 +184,12 @@ class Queries:
                 for line in self.code_lines
             ],
             "footprint_bytes": dict(self._profiler.footprint),
+            "unseen_launches": self.num_unseen,
         }
 
 
-def _require(name: str, value: Any, known: Any) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {name}={value!r}")
+def _wanted_line(line: Any) -> int | CodeLine | None:
+    return line if line is None or isinstance(line, CodeLine) else integer("line", line)
 
 
 def _order(item: tuple[Key, Traffic]) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ...files import write_text
 from .html import page_html
 from .page import page_text, source_text, summary
 from .queries import Queries
@@ -63,11 +64,18 @@ class Report(Queries):
 
     _repr_html_ = html
 
+    def json(self) -> str:
+        """Return all counts as JSON."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+    def page(self, gpu: str = "H200") -> str:
+        """Return the report as an HTML page; `gpu` as in `text`."""
+        return f"<!doctype html>\n<meta charset=utf-8>\n<title>Profile</title>\n{self.html(gpu)}\n"
+
     def save_json(self, path: str | Path) -> None:
-        """Write all counts as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        """Write all counts as JSON; an old file stays as it was until the new one is complete."""
+        write_text(path, self.json())
 
     def save_html(self, path: str | Path, gpu: str = "H200") -> None:
-        """Write the report as an HTML page; `gpu` as in `text`."""
-        page = f"<!doctype html>\n<meta charset=utf-8>\n<title>Profile</title>\n{self.html(gpu)}\n"
-        Path(path).write_text(page, encoding="utf-8")
+        """Write the report as an HTML page; `gpu` as in `text`, the file as in `save_json`."""
+        write_text(path, self.page(gpu))

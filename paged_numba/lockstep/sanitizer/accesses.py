@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..machine import masks
+from ..machine.arithmetic import convert
 from ..machine.masks import Mask
 from ..observe.observed_machine import ObservedArray, ObservedMachine
 
@@ -55,7 +56,7 @@ def accesses(
 
 def values(machine: ObservedMachine, array: ObservedArray, value: Any, lane: Any) -> Any:
     """Return the values that lanes store, in the array's dtype."""
-    return np.broadcast_to(value, machine.shape).reshape(-1)[lane].astype(array.dtype)
+    return convert(np.broadcast_to(value, machine.shape).reshape(-1)[lane], array.dtype)
 
 
 def thread_name(machine: ObservedMachine, thread: int) -> str:

@@ -10,10 +10,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ...files import write_text
 from ..observe.code import CodeLine
+from ..observe.observer import EXITED, unseen
 
 BENIGN = "benign race"
-"""The kind of finding that is not an error: several threads write the same value."""
+"""The kind of finding for several threads that write the same value."""
+
+HARMLESS = (BENIGN, EXITED)
+"""The kinds of findings that are not errors."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,13 @@ class Findings:
     `sanitize` and `sanitizing` make them. ``len`` and iteration go over the `Finding` objects, ``print`` shows them
     as text, a notebook as a table.
 
+    Attributes
+    ----------
+    num_unseen : int
+        Launches of other threads that ran meanwhile, and that neither this sanitizer nor any other observer saw.
+    num_failed : int
+        Launches that an error ended, and that were checked up to there; also those of kernels that lockstep cannot run.
+
     See Also
     --------
     sanitize : Sanitizes a single launch.
@@ -107,6 +119,7 @@ class Findings:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str, str], Finding] = {}
+        self.num_unseen = self.num_failed = 0
 
     def __len__(self) -> int:
         return len(self._found)
@@ -116,8 +129,8 @@ class Findings:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that are not benign races."""
-        return [finding for finding in self if finding.kind != BENIGN]
+        """The findings that are errors: neither benign races nor barriers after some threads exited."""
+        return [finding for finding in self if finding.kind not in HARMLESS]
 
     def add(
         self,
@@ -137,7 +150,8 @@ class Findings:
 
     def __repr__(self) -> str:
         kinds = Counter(finding.kind for finding in self)
-        return f"Findings({', '.join(f'{kind}: {count}' for kind, count in kinds.items()) or 'no findings'})"
+        counts = [f"{kind}: {count}" for kind, count in kinds.items()] or ["no findings"]
+        return f"Findings({', '.join([*counts, *self.gaps])})"
 
     def __str__(self) -> str:
         return "\n\n".join([self._headline, *map(str, self)])
@@ -151,17 +165,37 @@ class Findings:
     @property
     def _headline(self) -> str:
         if not self:
-            return "no findings"
-        errors = len(self.errors)
-        return f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
+            found = "no findings"
+        else:
+            errors = len(self.errors)
+            found = f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
+        return "; ".join([found, *self.gaps])
+
+    @property
+    def gaps(self) -> list[str]:
+        """What was not checked, in words."""
+        gaps = [f"{_launches(self.num_failed)} ended with an error"] if self.num_failed else []
+        return [*gaps, unseen(self.num_unseen, "checked")] if self.num_unseen else gaps
 
     def to_dict(self) -> dict[str, Any]:
         """Return all findings as dicts, lists, numbers and strings."""
-        return {"findings": [asdict(finding) for finding in self]}
+        return {
+            "findings": [asdict(finding) for finding in self],
+            "failed_launches": self.num_failed,
+            "unseen_launches": self.num_unseen,
+        }
 
     def save(self, path: str | Path) -> None:
-        """Write the findings as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        """Write the findings as JSON; an old file stays as it was until the new one is complete."""
+        write_text(path, self.json())
+
+    def json(self) -> str:
+        """Return all findings as JSON."""
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+
+def _launches(count: int) -> str:
+    return f"{count:,} launch{'' if count == 1 else 'es'}"
 
 
 def _cells(finding: Finding) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import LaunchError
 from ..machine import masks
 from ..machine.masks import Mask
 from ..observe.observed_machine import ObservedArray, ObservedMachine
-from ..observe.observer import Observer
+from ..observe.observer import EXITED, Observer
 from .accesses import accesses, thread_name
 from .findings import Example, Findings
 from .races import Races
@@ -40,6 +41,9 @@ class Sanitizer(Observer):
         self._unwritten.begin_launch([memory.root for memory in given])
 
     def end_launch(self, machine: ObservedMachine) -> None:
+        # A launch that a GPU refuses has nothing to check.
+        if machine.ended_by is not None and not issubclass(machine.ended_by, LaunchError):
+            self.findings.num_failed += 1
         self._unwritten.flush()
         self._races.begin_launch(set())
         self._unwritten.begin_launch(())
@@ -109,6 +113,12 @@ class Sanitizer(Observer):
             self._races.write(machine, array, shadow, accesses(machine, array, mask, position), value)
         self._unwritten.write(machine, array, mask, position)
 
+    def refused(self) -> None:
+        self.findings.num_failed += 1
+
+    def missed(self) -> None:
+        self.findings.num_unseen += 1
+
     # Errors of single threads.
 
     def narrowed(self, machine: ObservedMachine, mask: Mask, value: Any, dtype: Any) -> None:
@@ -133,5 +143,5 @@ class Sanitizer(Observer):
     ) -> None:
         thread = thread_name(machine, lane + machine.first_thread)
         # Messages about barriers and warp operations already name a thread.
-        text = what if kind == "synchronization" else f"{what}, {thread}"
+        text = what if kind in ("synchronization", EXITED) else f"{what}, {thread}"
         self.findings.add(kind, array, machine.line, None, 1, lambda: Example(text, element, thread))

@@ -116,7 +116,7 @@ class FailureLeavesTheSequence(BlockAllocator):
 class DuplicateReplaces(BlockAllocator):
     """Lets a new sequence replace one with the same id."""
 
-    def _require_new(self, seq_id: Hashable) -> None:
+    def _require_new(self, seq_id: Hashable, name: str = "seq_id") -> None:
         pass
 
 

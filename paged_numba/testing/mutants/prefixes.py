@@ -226,7 +226,7 @@ class PromisesTooMuch(BlockAllocator):
     """Counts hits as free blocks too."""
 
     def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
-        count, ids = count_and_ids(tokens, self.prefix_caching)
+        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
         hits, _ = self._find(split(ids, self.block_size), salt)
         return self._blocks_for(count) - len(hits) <= self._pool.num_free
 

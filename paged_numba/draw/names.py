@@ -1,0 +1,87 @@
+"""Names of sequences: texts on one line, each different, for ids of any kind."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Iterable
+
+TAKEN = ("", "+", ".", "free", "gone", "pool", "shared (+)")
+"""Words that pictures use themselves."""
+
+MAX_LENGTH = 60
+
+
+def names_of(seq_ids: Iterable[Hashable]) -> list[str]:
+    r"""Return a name for each of some different ids: its text or, where that is not clear, its `repr`.
+
+    Examples
+    --------
+    >>> names_of(["a", "", "+", "two\nlines"])
+    ['a', "''", "'+'", "'two\\nlines'"]
+    >>> names_of([1, "1", 2])
+    ['1', "'1'", '2']
+    """
+    ids = list(seq_ids)
+    texts = [_text(seq_id) for seq_id in ids]
+    often = Counter(texts)
+    names = [
+        text if often[text] == 1 and _is_clear(text) else _shown(seq_id)
+        for text, seq_id in zip(texts, ids, strict=True)
+    ]
+    # The repr of "1" is also the text of "'1'".
+    often = Counter(names)
+    names = [name if often[name] == 1 else _shown(seq_id) for name, seq_id in zip(names, ids, strict=True)]
+    taken: set[str] = set()
+    for place, name in enumerate(names):
+        number = 1
+        while names[place] in taken:
+            number += 1
+            names[place] = f"{name} ({number})"
+        taken.add(names[place])
+    return names
+
+
+def _text(seq_id: Hashable) -> str:
+    try:
+        return str(seq_id)
+    except Exception:  # of a class of the user, or for an integer of more digits than Python converts
+        return object.__repr__(seq_id)
+
+
+def _is_clear(text: str) -> bool:
+    """Tell whether a text can be read in a picture: no odd blanks, no sign that stands between names."""
+    return (
+        text.isprintable()
+        and text == " ".join(text.split())
+        and text not in TAKEN
+        and "+" not in text
+        and "," not in text
+        and len(text) <= MAX_LENGTH
+    )
+
+
+def _shown(seq_id: Hashable) -> str:
+    """Return the `repr` of an id on one line, cut in the middle if it is long."""
+    try:
+        text = repr(seq_id)
+    except Exception:
+        text = object.__repr__(seq_id)
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if len(line) > MAX_LENGTH:
+        line = f"{line[: MAX_LENGTH - 20]}...{line[-17:]}"
+    return line if line.strip() not in TAKEN else f"<{type(seq_id).__name__} {line}>"
+
+
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0
+        if unicodedata.category(c) in ("Mn", "Me", "Cf")
+        else 2
+        if unicodedata.east_asian_width(c) in "WF"
+        else 1
+        for c in text
+    )

@@ -1,0 +1,74 @@
+"""`Patience`: notices that a loop which waits for memory to change waits forever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...errors import KernelError
+from ..machine import masks
+from ..machine.machine import Machine
+from ..machine.masks import Mask
+
+FIRST_LOOK = 8, 1024
+"""Iterations in which no lane leaves before memory is compared, which happens again after 4 times as many, and so on.
+
+The first number is for loops that wait for others. The rest may change memory themselves, and may run for long.
+"""
+
+MOST_ITERATIONS = 1 << 18
+"""Iterations of a loop that waits for others in which no lane leaves, though memory changes."""
+
+
+class Patience:
+    """Watches one run of a loop whose end depends on memory alone.
+
+    Parameters
+    ----------
+    for_others : bool
+        Whether the loop may wait for threads that do not run it, such as the owner of a lock.
+    """
+
+    def __init__(self, for_others: bool) -> None:
+        self.for_others = for_others
+        self._begin(0)
+
+    def _begin(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.iterations = 0
+        self.next_look = FIRST_LOOK[0 if self.for_others else 1]
+        self.memory = b""
+
+    def check(self, machine: Machine, lanes: Mask) -> None:
+        """Note that an iteration begins, in `lanes`.
+
+        Raises
+        ------
+        KernelError
+            No lane leaves any more: the last iteration changed no memory, and no other warp can change it, or the
+            loop has waited for others too long.
+        """
+        count = int(np.count_nonzero(masks.lanes(lanes, machine.shape)))
+        if count != self.lanes:
+            self._begin(count)
+            return
+        self.iterations += 1
+        if self.iterations == self.next_look:
+            self.memory = machine.digest()
+        elif self.iterations == self.next_look + 1:
+            if machine.digest() == self.memory:
+                self._begin(count)
+                machine.wait(_error(machine, lanes, "memory stays as it is"))
+            else:
+                self.next_look *= 4
+        if self.for_others and self.iterations > MOST_ITERATIONS:
+            raise _error(machine, lanes, f"none has in {MOST_ITERATIONS:,} iterations")
+
+
+def _error(machine: Machine, lanes: Any, why: str) -> KernelError:
+    return KernelError(
+        f"a loop waits forever in {machine.whereabouts(machine.first_lane(lanes))}: no thread leaves it, since {why}. "
+        "Threads run in lockstep, so a thread that holds a lock cannot go on while threads of its warp wait for it: "
+        "let one thread of a warp take the lock, or release it inside of the loop"
+    )

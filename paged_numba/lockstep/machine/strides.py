@@ -1,0 +1,71 @@
+"""Strides of arrays, in elements: how an array lies in its memory, and what a slice selects."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...errors import KernelError
+from .lanes import source_line
+
+
+def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
+    """Return a 1-D view of all the memory of an array, and its offset, shape and strides in that view."""
+    if type(array) is np.ndarray and array.flags.c_contiguous:
+        return array.ravel(), 0, array.shape, _in_elements(array.strides, array.itemsize)
+    unit = math.gcd(*array.strides) or array.itemsize
+    start = array
+    for axis, stride in enumerate(array.strides):
+        if stride < 0:
+            start = np.flip(start, axis)
+    lengths = zip(start.shape, start.strides, strict=True)
+    extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
+    buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
+    strides = _in_elements(array.strides, unit)
+    offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
+    return buffer, offset, array.shape, strides
+
+
+@lru_cache(maxsize=1024)
+def _in_elements(strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Convert strides from bytes to elements; cached, since each argument of each launch needs them."""
+    return tuple(stride // itemsize for stride in strides)
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, of a C-contiguous array."""
+    strides, step = [], 1
+    for length in reversed(shape):
+        strides.append(step)
+        step = step * length
+    return tuple(reversed(strides))
+
+
+def slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
+    """Return start, length and step of a slice; start and length by lane if the bounds differ."""
+    if isinstance(index.step, np.ndarray):
+        raise KernelError(f"a slice must have the same step in all threads, {source_line()}")
+    step = 1 if index.step is None else int(index.step)
+    bounds = (index.start, index.stop, n)
+    if not any(isinstance(bound, np.ndarray) for bound in bounds):
+        start, stop = (None if bound is None else int(bound) for bound in bounds[:2])
+        chosen = range(*slice(start, stop, step).indices(n))
+        return chosen.start, len(chosen), step
+    if step < 1:
+        raise KernelError(
+            f"a slice whose bounds differ by thread must have a positive step, got step={step}, {source_line()}"
+        )
+
+    def clipped(bound: Any, default: Any) -> Any:
+        if bound is None:
+            return default
+        bound = bound.astype(np.int64)
+        return np.clip(np.where(bound < 0, bound + n, bound), 0, n)
+
+    start, stop = clipped(index.start, 0), clipped(index.stop, n)
+    length = np.maximum(0, -((start - stop) // step))
+    # An empty view must lie inside its array, since inactive lanes read from it.
+    return np.where(length > 0, start, 0), length, step

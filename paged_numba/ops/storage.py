@@ -1,0 +1,43 @@
+"""Storage of a cache: the arrays of every layer, refused if they cannot fit into the memory of the target."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..arguments import require_memory, shown
+from ..arrays import storage
+
+
+def storage_of_layers(
+    shapes: tuple[tuple[int, ...], ...], num_layers: int, dtype: Any, target: str
+) -> tuple[list[Any], ...]:
+    """Return arrays full of NaN: for each shape, one array for each layer.
+
+    Parameters
+    ----------
+    shapes : tuple of tuple of int
+        Shapes of a layer's key cache and value cache.
+    num_layers : int
+    dtype : dtype
+    target : str
+        The target that runs, from `paged_numba.targets.resolve`.
+
+    Raises
+    ------
+    MemoryError
+        The arrays do not fit into memory.
+    """
+    needed = num_layers * sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+    what = f"the storage of num_layers={shown(num_layers)} layers, two arrays of shape {shapes[-1]} in each,"
+    require_memory(what, needed, _memory_of_gpu() if target == "cuda" else None)
+    try:
+        return tuple([storage(shape, dtype, target) for _ in range(num_layers)] for shape in shapes)
+    except MemoryError:
+        raise MemoryError(f"{what} must fit into memory, got {needed / 2**30:,.1f} GiB") from None
+
+
+def _memory_of_gpu() -> int:
+    from numba import cuda
+
+    return int(cuda.current_context().get_memory_info().total)

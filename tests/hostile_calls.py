@@ -1,0 +1,801 @@
+"""A valid call of each public callable, which `test_hostile_calls.py` then spoils; and what no such call is made of.
+
+Each maker takes a function that picks one of several options, and returns a new `Call` of new objects.
+"""
+
+import atexit
+import functools
+import inspect
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+import paged_numba as pn
+from paged_numba import ops, traces
+from paged_numba.draw import text
+from paged_numba.lockstep.cuda import facade
+from paged_numba.ops import layouts
+from paged_numba.replay import measure
+
+F32 = np.float32
+STORAGE = ("float32", "float16", ml_dtypes.bfloat16, "float8_e4m3fn")
+
+
+@dataclass
+class Call:
+    """A call: its function, its arguments by name, and objects that it may change only if it succeeds."""
+
+    function: Any
+    arguments: dict[str, Any]
+    objects: list[Any] = field(default_factory=list)
+    positional: tuple[str, ...] = ()
+    """Names of arguments that are passed by place."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Kinds of arguments whose names have another kind elsewhere."""
+
+    def kind(self, name):
+        """Return the kind of an argument, as `paged_numba.testing.meanings` names it."""
+        return self.kinds.get(name) or KIND_OF.get(name, "any")
+
+    def run(self, arguments):
+        by_name = dict(arguments)
+        by_place = [by_name.pop(name) for name in self.positional]
+        extra = by_name.pop("*", ())
+        return self.function(*by_place, *extra, **by_name)
+
+
+KINDS = {
+    "count": "num_blocks block_size num_kv_heads head_dim num_layers start stop block window layer seq_len num_splits "
+    "num_q_heads multiprocessors max_lanes memory_budget shared_bytes warp num_slots hit_block_size request "
+    "count number columns ntasks tpb sharedmem devnum device_id",
+    "number": "watermark scale softcap",
+    "flag": "prefix_caching causal return_lse debug",
+    "name": "layout target algorithm order kind path gpu space",
+    "array": "query key value key_cache value_cache out out_a out_b lse_a lse_b",
+    "integers": "block_tables seq_lens cu_seqlens_q slot_mapping block_table block_pairs slots",
+    "numbers": "alibi_slopes sinks k_scale v_scale",
+    "tokens": "tokens",
+    "token_ids": "token_ids",
+    "ids": "seq_ids",
+    "id": "seq_id parent_id child_id salt",
+    "dtype": "dtype",
+}
+KIND_OF = {name: kind for kind, names in KINDS.items() for name in names.split()}
+
+CALLS = {}
+
+
+def call(name):
+    """Decorate a maker of the call of this name."""
+
+    def register(make):
+        assert name not in CALLS
+        CALLS[name] = make
+        return make
+
+    return register
+
+
+# Operations.
+
+
+def caches(pick, *, blocks=3, block_size=4, heads=1, head_dim=8):
+    """Return the keywords that caches in some layout and dtype need."""
+    layout, dtype = pick(("NHD", "HND", "packed")), np.dtype(pick(STORAGE[:3]))
+    shapes = layouts.cache_shapes(layout, dtype, blocks, block_size, heads, head_dim)
+    rng = np.random.default_rng(0)
+    made = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    return {"key_cache": made[0], "value_cache": made[1], "layout": layout, "target": "lockstep"}
+
+
+def tokens_of(count, dtype, heads=1, head_dim=8, seed=1):
+    return np.random.default_rng(seed).standard_normal((count, heads, head_dim)).astype(dtype)
+
+
+@call("write_kv")
+def _(pick):
+    given = caches(pick)
+    key, value = (tokens_of(3, given["key_cache"].dtype, seed=seed) for seed in (1, 2))
+    slots = pick((np.array([0, 11, -1]), np.array([5, 6, 7], np.int32), [4, -1, 2]))
+    return Call(pn.write_kv, {"key": key, "value": value, **given, "slot_mapping": slots})
+
+
+@call("gather_kv")
+def _(pick):
+    return Call(pn.gather_kv, {**caches(pick), "block_table": pick((np.array([2, 0]), [2, 0])), "seq_len": 7})
+
+
+@call("copy_blocks")
+def _(pick):
+    return Call(pn.copy_blocks, {**caches(pick), "block_pairs": pick((np.array([[0, 2]]), [[0, 1], [0, 2]]))})
+
+
+@call("paged_attention")
+def _(pick):
+    given = caches(pick)
+    packed = given["layout"] == "packed"
+    algorithm = "auto" if packed else pick(ops.ALGORITHMS)
+    dtype = pick(STORAGE[:3])
+    query = tokens_of(3, dtype, heads=2)
+    return Call(
+        pn.paged_attention,
+        {
+            "query": query,
+            **given,
+            "block_tables": np.array([[2, 0], [1, 9]], np.int32),
+            "seq_lens": np.array([6, 3], np.int32),
+            "cu_seqlens_q": np.array([0, 2, 3], np.int32),
+            "scale": pick((None, 0.5)),
+            "causal": True,
+            "window": pick((None, 3)),
+            "softcap": pick((None, 20.0)),
+            "alibi_slopes": pick((None, np.array([0.5, 0.25], F32))),
+            "sinks": pick((None, np.array([0.5, 0.25], F32))),
+            "k_scale": pick((None, 2.0, np.array([2.0], F32))),
+            "v_scale": pick((None, 2.0)),
+            "return_lse": pick((False, True)),
+            "out": pick((None, np.zeros_like(query))),
+            "algorithm": algorithm,
+            "num_splits": 2 if algorithm == "split" else None,
+        },
+    )
+
+
+@call("merge_states")
+def _(pick):
+    dtype = pick(STORAGE[:3])
+    lse_a, lse_b = np.random.default_rng(0).standard_normal((2, 3, 2)).astype(F32)
+    parts = {
+        "out_a": tokens_of(3, dtype, 2),
+        "lse_a": lse_a,
+        "out_b": tokens_of(3, dtype, 2, seed=2),
+        "lse_b": lse_b,
+    }
+    return Call(pn.merge_states, {**parts, "target": "lockstep"})
+
+
+@call("quantize_fp8")
+def _(pick):
+    given = {"array": tokens_of(3, pick(STORAGE[:3]), 2), "scale": pick((None, 2.0, np.array([1.0, 2.0])))}
+    return Call(pn.quantize_fp8, given, kinds={"array": "dense", "scale": "numbers"})
+
+
+DENSE = dict.fromkeys("query key value out_a out_b lse_a lse_b".split(), "dense")
+"""The oracle takes nested lists as well."""
+
+
+@call("reference.attention")
+def _(pick):
+    key, value = (tokens_of(5, F32, seed=seed) for seed in (1, 2))
+    options = {
+        "scale": pick((None, 0.5)),
+        "causal": True,
+        "window": pick((None, 3)),
+        "softcap": pick((None, 20.0)),
+    }
+    options |= {
+        "alibi_slopes": np.array([0.5, 0.25]),
+        "sinks": None,
+        "k_scale": 2.0,
+        "v_scale": np.array([2.0]),
+    }
+    options["return_lse"] = pick((False, True))
+    given = {"query": tokens_of(2, F32, 2), "key": key, "value": value, **options}
+    return Call(pn.reference.attention, given, kinds=DENSE)
+
+
+@call("reference.merge_states")
+def _(pick):
+    lse = np.array([[0.0, 1.0]])
+    parts = {"out_a": np.ones((1, 2, 3)), "lse_a": lse, "out_b": np.zeros((1, 2, 3)), "lse_b": lse + 1}
+    return Call(pn.reference.merge_states, parts, kinds=DENSE)
+
+
+@call("plan.choose")
+def _(pick):
+    sizes = {"num_q_heads": 8, "num_kv_heads": 2, "multiprocessors": 132, "window": None, "target": "cuda"}
+    given = {"seq_lens": pick(([4096, 5], np.array([4096, 5]))), "cu_seqlens_q": np.array([0, 1, 2])}
+    return Call(pn.plan.choose, {**given, **sizes})
+
+
+@call("layouts.cache_layout")
+def _(pick):
+    return Call(layouts.cache_layout, {"layout": "NHD"})
+
+
+# Arrays and targets.
+
+
+@call("arrays.as_array")
+def _(pick):
+    return Call(pn.arrays.as_array, {"array": np.arange(3.0), "name": "array"}, kinds={"array": "any"})
+
+
+@call("arrays.to_host")
+def _(pick):
+    return Call(
+        pn.arrays.to_host,
+        {"array": pick((np.arange(3.0), [1, 2], 5)), "name": "array"},
+        kinds={"array": "any"},
+    )
+
+
+@call("targets.resolve")
+def _(pick):
+    return Call(pn.targets.resolve, {"target": "lockstep"})
+
+
+@call("targets.cuda_module")
+def _(pick):
+    return Call(pn.targets.cuda_module, {"target": "lockstep"})
+
+
+@call("targets.multiprocessors")
+def _(pick):
+    return Call(pn.targets.multiprocessors, {"target": "lockstep"})
+
+
+for _name in ("simulator_enabled", "cuda_unavailable_reason", "numba_cuda_failure"):
+    CALLS[f"targets.{_name}"] = lambda pick, name=_name: Call(getattr(pn.targets, name), {})
+
+
+# The allocator and the cache.
+
+
+def allocator(pick, prefix_caching=None):
+    """Return a pool with the sequences a, its fork b, and s, which is swapped out."""
+    prefix_caching = pick((False, True)) if prefix_caching is None else prefix_caching
+    pool = pn.BlockAllocator(8, 4, prefix_caching=prefix_caching, watermark=pick((0.0, 0.25)))
+    pool.add("a", list(range(9)))
+    pool.commit("a")
+    pool.fork("a", "b")
+    pool.add("s", [7, 8])
+    pool.swap_out("s")
+    return pool
+
+
+def cache(pick):
+    """Return a cache with the sequences a, its fork b, and s, which is swapped out."""
+    layers, dtype, layout = pick((1, 2)), np.dtype(pick(STORAGE)), pick(("NHD", "HND", "packed"))
+    head_dim = 16 if layout == "packed" else 2
+    made = pn.PagedKVCache(
+        8, 4, 1, head_dim, num_layers=layers, dtype=dtype, layout=layout, prefix_caching=pick((False, True)),
+        target="lockstep", debug=pick((False, False, True)),
+    )  # fmt: skip
+    made.add("a", *keys_of(made, 9), list(range(9)))
+    made.fork("a", "b")
+    made.add("s", *keys_of(made, 2), [7, 8])
+    made.swap_out("s")
+    return made
+
+
+def keys_of(made, count):
+    _, _, heads, head_dim = made._layer(0).key.shape
+    dtype = made.key_cache.dtype
+    parts = [tokens_of(count, dtype, heads, head_dim, seed) for seed in range(2 * made.num_layers)]
+    keys, values = np.stack(parts[::2]), np.stack(parts[1::2])
+    return (keys, values) if made.num_layers > 1 else (keys[0], values[0])
+
+
+def tokens_for(pool, pick, least=0):
+    return (
+        pick(([3, 4, 5], np.array([3, 4, 5]), range(3))) if pool.prefix_caching else pick((least, 3, [3, 4]))
+    )
+
+
+@call("BlockAllocator")
+def _(pick):
+    sizes = {
+        "num_blocks": 4,
+        "block_size": 16,
+        "prefix_caching": pick((False, True)),
+        "watermark": pick((0.0, 0.5)),
+    }
+    return Call(pn.BlockAllocator, sizes)
+
+
+def of_pool(name, **arguments):
+    """Register a call of an allocator's method; an argument may be a function of the pool and `pick`."""
+
+    @call(f"BlockAllocator.{name}")
+    def _(pick):
+        pool = allocator(pick)
+        given = {key: one(pool, pick) if callable(one) else one for key, one in arguments.items()}
+        special = name.startswith("__")
+        return Call(getattr(pool, name), given, [pool], tuple(given) if special else ())
+
+
+for _name in "seq_len block_table held_blocks num_released_tokens commit free preempt swap_out".split():
+    of_pool(_name, seq_id="a")
+for _name in ("is_cached", "ref_count", "generation"):
+    of_pool(_name, block=1)
+for _name in ("stats", "check", "reset_prefix_cache", "__len__", "__repr__", "_repr_html_"):
+    of_pool(_name)
+of_pool("slots", seq_id="a", start=1, stop=9)
+of_pool("is_swapped", seq_id=lambda pool, pick: pick(("a", "s")))
+of_pool("__contains__", seq_id="a")
+of_pool("can_allocate", tokens=tokens_for, salt=None)
+of_pool("add", seq_id="new", tokens=tokens_for, salt=lambda pool, pick: pick((None, "salt")))
+of_pool("append", seq_id=lambda pool, pick: pick(("a", "b")), tokens=functools.partial(tokens_for, least=1))
+of_pool("fork", parent_id="a", child_id="new")
+of_pool("release", seq_id="a", window=3)
+of_pool("swap_in", seq_id="s")
+
+
+@call("PagedKVCache")
+def _(pick):
+    sizes = {"num_blocks": 4, "block_size": 4, "num_kv_heads": 1, "head_dim": 16, "num_layers": pick((1, 2))}
+    kind = {"dtype": pick(STORAGE), "layout": pick(("NHD", "HND", "packed")), "k_scale": None, "v_scale": 2.0}
+    options = {"prefix_caching": pick((False, True)), "watermark": 0.25, "target": "lockstep", "debug": False}
+    return Call(pn.PagedKVCache, {**sizes, **kind, **options})
+
+
+def of_cache(name, **arguments):
+    """Register a call of a cache's method; an argument may be a function of the cache and `pick`."""
+
+    @call(f"PagedKVCache.{name}")
+    def _(pick):
+        made = cache(pick)
+        given = {key: one(made, pick) if callable(one) else one for key, one in arguments.items()}
+        return Call(getattr(made, name), given, [made])
+
+
+def key_values(count):
+    return {
+        "key": lambda made, pick: keys_of(made, count)[0],
+        "value": lambda made, pick: keys_of(made, count)[1],
+        "token_ids": lambda made, pick: pick((list(range(count)), np.arange(count), range(count))),
+    }
+
+
+for _name in "commit free preempt swap_out".split():
+    of_cache(_name, seq_id="a")
+for _name in ("__repr__", "_repr_html_"):
+    of_cache(_name)
+of_cache("add", seq_id="new", **key_values(5), salt=None)
+of_cache("append", seq_id=lambda made, pick: pick(("a", "b")), **key_values(2))
+of_cache(
+    "reserve",
+    seq_id=lambda made, pick: pick(("a", "new")),
+    tokens=lambda made, pick: tokens_for(made.allocator, pick, least=1),
+    salt=None,
+)
+of_cache("fork", parent_id="a", child_id="new")
+of_cache("release", seq_id="a", window=3)
+of_cache("swap_in", seq_id="s")
+of_cache("gather", seq_id="a", layer=0)
+of_cache("block_tables", seq_ids=lambda made, pick: pick((["a", "b"], ("b",), [])))
+
+
+@call("PagedKVCache.write_layer")
+def _(pick):
+    made = cache(pick)
+    slots = made.reserve("a", [5, 6, 7]).slots
+    key, value = (array if array.ndim == 3 else array[0] for array in keys_of(made, 3))
+    return Call(made.write_layer, {"layer": 0, "key": key, "value": value, "slots": slots}, [made])
+
+
+@call("PagedKVCache.attend")
+def _(pick):
+    made = cache(pick)
+    query = tokens_of(2, F32, 2, made._layer(0).key.shape[3])
+    options = {
+        "layer": 0,
+        "cu_seqlens_q": None,
+        "scale": 0.5,
+        "causal": True,
+        "window": None,
+        "softcap": None,
+    }
+    options |= {"sinks": None, "alibi_slopes": None, "return_lse": False, "out": None, "algorithm": "auto"}
+    return Call(made.attend, {"seq_ids": ["a", "b"], "query": query, **options, "num_splits": None}, [made])
+
+
+# Pictures.
+
+
+def accesses():
+    @facade.jit
+    def shift(source, out):
+        tile = facade.shared.array(4, np.float32)
+        i = facade.threadIdx.x
+        tile[i] = source[i]
+        facade.syncthreads()
+        out[i] = tile[i]
+
+    with pn.lockstep.tracing() as recorded:
+        shift[1, 4](np.ones(4, F32), np.zeros(4, F32))
+    return recorded
+
+
+accesses = functools.cache(accesses)
+
+
+@call("draw.BlockTables.of")
+def _(pick):
+    pool = allocator(pick)
+    return Call(pn.draw.BlockTables.of, {"pool": pool, "seq_ids": pick((None, ["a"]))}, [pool])
+
+
+@call("draw.PoolHistory.record")
+def _(pick):
+    history = pn.draw.PoolHistory()
+    pool = allocator(pick)
+    return Call(history.record, {"pool": pool}, [pool, history])
+
+
+@call("draw.Line")
+def _(pick):
+    return Call(
+        pn.draw.Line,
+        {"name": "a line", "points": [(0, 1.5), (1, None), (2, 3)], "dashed": False, "marks": True},
+    )
+
+
+@call("draw.Chart")
+def _(pick):
+    lines = [pn.draw.Line("a line", [(1, 1.5), (2, 3)])]
+    return Call(
+        lambda **given: pn.draw.Lines("t", [pn.draw.Chart(**given)]).svg(),
+        {"title": "t", "x_label": "x", "lines": lines, "log_x": pick((False, True))},
+    )
+
+
+@call("draw.Lines")
+def _(pick):
+    charts = [pn.draw.Chart("t", "x", [pn.draw.Line("a line", [(1, 1.5), (2, 3)])])]
+    return Call(lambda title, charts: pn.draw.Lines(title, charts).svg(), {"title": "t", "charts": charts})
+
+
+@call("draw.WarpAccess.of")
+def _(pick):
+    recorded = accesses()
+    return Call(
+        pn.draw.WarpAccess.of,
+        {"accesses": recorded, "array": "source", "kind": "load", "line": None, "warp": 0},
+    )
+
+
+@call("draw.Tree.of")
+def _(pick):
+    return Call(pn.draw.Tree.of, {"accesses": accesses(), "array": "tile"})
+
+
+# lockstep.
+
+
+@facade.jit
+def add_one(x):
+    i = facade.grid(1)
+    if i < x.size:
+        x[i] += 1
+
+
+def is_long(blocks):
+    """Tell whether a launch of so many thread blocks, which is valid, would take hours."""
+    counts = blocks if isinstance(blocks, (list, tuple)) else [blocks]
+    return any(isinstance(count, (int, np.integer)) and 10**5 < count < 2**31 for count in counts)
+
+
+def launches(function, **more):
+    def run(kernel, blocks_per_grid, threads_per_block, *args, **options):
+        if not is_long(blocks_per_grid):
+            function(kernel, blocks_per_grid, threads_per_block, *args, **options)
+
+    def make(pick):
+        shape = {"blocks_per_grid": pick((2, (2, 1))), "threads_per_block": pick((4, (4, 1, 1)))}
+        given = {"kernel": pick((add_one, add_one.py_func)), **shape, "*": (np.zeros(5),), **more}
+        return Call(run, given, [], ("kernel", "blocks_per_grid", "threads_per_block"))
+
+    return make
+
+
+for _name in ("launch", "profile", "sanitize"):
+    CALLS[f"lockstep.{_name}"] = launches(getattr(pn.lockstep, _name), shared_bytes=0)
+CALLS["targets.launch"] = launches(pn.targets.launch, target="lockstep")
+
+
+@call("lockstep.lane_program")
+def _(pick):
+    return Call(pn.lockstep.lane_program, {"function": add_one})
+
+
+OPTIONS = {"max_lanes": 64, "memory_budget": 2**20, "order": "forward", "compute_capability": (9, 0)}
+
+
+@call("lockstep.Options")
+def _(pick):
+    return Call(pn.lockstep.Options, dict(OPTIONS))
+
+
+def entered(manager):
+    """Return a function that enters a context manager and leaves it."""
+
+    @functools.wraps(manager)
+    def enter(*args, **kwargs):
+        with manager(*args, **kwargs) as found:
+            return found
+
+    return enter
+
+
+@call("lockstep.options")
+def _(pick):
+    return Call(entered(pn.lockstep.options), dict(OPTIONS))
+
+
+@call("lockstep.tracing")
+def _(pick):
+    return Call(entered(pn.lockstep.tracing), {"thread_block": (0, 0, 0)})
+
+
+for _name in ("profiling", "sanitizing"):
+    CALLS[f"lockstep.{_name}"] = lambda pick, name=_name: Call(entered(getattr(pn.lockstep, name)), {})
+
+
+@functools.cache
+def report():
+    return pn.lockstep.profile(add_one, 2, 4, np.zeros(5))
+
+
+for _name, _given in {
+    "text": {"gpu": "H200"},
+    "html": {"gpu": "H200"},
+    "page": {"gpu": "H200"},
+    "json": {},
+    "roofline": {"gpu": "H200"},
+    "source": {},
+    "to_dict": {},
+    "arrays": {"space": "global"},
+    "memory": {"space": "global", "kind": "load", "array": "x", "line": None},
+    "work": {"line": None},
+}.items():
+    CALLS[f"Report.{_name}"] = lambda pick, name=_name, given=_given: Call(
+        getattr(report(), name), dict(given)
+    )
+
+
+# Host functions of the facade.
+
+
+@call("cuda.jit")
+def _(pick):
+    return Call(
+        facade.jit, {"func_or_sig": pick((add_one.py_func, None, "void(float64[:])")), "device": False}
+    )
+
+
+def device():
+    return facade.to_device(np.arange(6.0).reshape(2, 3))
+
+
+@call("cuda.to_device")
+def _(pick):
+    return Call(
+        facade.to_device,
+        {"obj": np.arange(3.0), "copy": True, "to": pick((None, facade.to_device(np.ones(3))))},
+    )
+
+
+for _name in ("device_array", "pinned_array", "mapped_array", "managed_array"):
+    CALLS[f"cuda.{_name}"] = lambda pick, name=_name: Call(
+        getattr(facade, name), {"shape": pick((3, (2, 3))), "dtype": F32, "order": "C"}
+    )
+for _name in ("device_array_like", "pinned_array_like", "mapped_array_like"):
+    CALLS[f"cuda.{_name}"] = lambda pick, name=_name: Call(getattr(facade, name), {"ary": np.ones((2, 3))})
+for _name in ("as_cuda_array", "is_cuda_array"):
+    CALLS[f"cuda.{_name}"] = lambda pick, name=_name: Call(getattr(facade, name), {"obj": np.ones(3)})
+for (
+    _name
+) in """list_devices current_context get_current_device is_available detect synchronize close stream event
+default_stream legacy_default_stream per_thread_default_stream""".split():
+    CALLS[f"cuda.{_name}"] = lambda pick, name=_name: Call(getattr(facade, name), {})
+for _name in ("profile_start", "profile_stop", "profiling", "pinned", "defer_cleanup"):
+    _function = getattr(facade, _name)
+    CALLS[f"cuda.{_name}"] = lambda pick, one=_function: Call(
+        entered(one) if hasattr(one, "__wrapped__") else one, {}
+    )
+
+
+@call("cuda.select_device")
+def _(pick):
+    return Call(facade.select_device, {"device_id": 0})
+
+
+@call("cuda.event_elapsed_time")
+def _(pick):
+    return Call(facade.event_elapsed_time, {"start": facade.event(), "end": facade.event()})
+
+
+@call("cuda.Kernel.__getitem__")
+def _(pick):
+    return Call(lambda configuration: add_one[configuration](np.zeros(5)), {"configuration": (2, 4)})
+
+
+@call("cuda.Kernel.forall")
+def _(pick):
+    def run(ntasks, tpb, sharedmem):
+        configured = add_one.forall(ntasks, tpb=tpb, sharedmem=sharedmem)
+        if not is_long(ntasks):
+            configured(np.zeros(5))
+
+    return Call(run, {"ntasks": 5, "tpb": pick((0, 4)), "sharedmem": 0})
+
+
+for _name, _given in {
+    "copy_to_host": {"ary": None},
+    "copy_to_device": {"ary": np.ones((2, 3))},
+    "reshape": {"*": (3, 2)},
+    "ravel": {"order": "C"},
+    "transpose": {"axes": None},
+    "view": {"dtype": np.int64},
+    "is_c_contiguous": {},
+    "is_f_contiguous": {},
+}.items():
+
+    def _make(pick, name=_name, given=_given):
+        array = device()
+        return Call(getattr(array, name), dict(given), [array.__lockstep_array__])
+
+    CALLS[f"cuda.DeviceArray.{_name}"] = _make
+
+
+# Text, traces, tolerances, replays.
+
+
+@call("text.block_tables")
+def _(pick):
+    pool = allocator(pick)
+    return Call(text.block_tables, {"pool": pool, "seq_ids": ["a", "b"]}, [pool])
+
+
+@call("text.pool_map")
+def _(pick):
+    pool = allocator(pick)
+    return Call(text.pool_map, {"pool": pool, "labels": {"a": "A", "b": "B"}}, [pool])
+
+
+@call("text.reference_counts")
+def _(pick):
+    pool = allocator(pick)
+    return Call(text.reference_counts, {"pool": pool}, [pool])
+
+
+def trace():
+    ids = [np.array([1]), np.array([1, 2])]
+    return traces.Trace("t", np.array([0.0, 1.0]), np.array([5, 600]), np.array([2, 3]), ids)
+
+
+@call("Trace.first")
+def _(pick):
+    return Call(trace().first, {"count": 1})
+
+
+@call("Trace.all_at_once")
+def _(pick):
+    return Call(trace().all_at_once, {})
+
+
+@call("Trace.unbounded_hit_rate")
+def _(pick):
+    return Call(trace().unbounded_hit_rate, {"block_size": 4, "steps": np.array([0, 1])})
+
+
+@call("Trace.token_ids")
+def _(pick):
+    return Call(trace().token_ids, {"request": 1, "start": 3, "stop": 7})
+
+
+@functools.cache
+def trace_file():
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    (folder / "trace.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,5,2\n", encoding="utf-8")
+    return folder / "trace.csv"
+
+
+@call("traces.read")
+def _(pick):
+    return Call(traces.read, {"path": pick((trace_file(), str(trace_file())))})
+
+
+@call("measure.policies")
+def _(pick):
+    return Call(measure.policies, {"block_sizes": [4, 16]})
+
+
+@call("measure.measure")
+def _(pick):
+    given = {"trace": trace(), "num_slots": 2048, "block_sizes": [4, 16], "hit_block_size": 16}
+    return Call(measure.measure, given)
+
+
+# What is public.
+
+MODULES = {
+    "": pn,
+    "layouts": layouts,
+    "plan": pn.plan,
+    "reference": pn.reference,
+    "arrays": pn.arrays,
+    "targets": pn.targets,
+    "draw": pn.draw,
+    "text": text,
+    "lockstep": pn.lockstep,
+    "cuda": facade,
+    "traces": traces,
+    "measure": measure,
+}
+CLASSES = {
+    "BlockAllocator": pn.BlockAllocator,
+    "PagedKVCache": pn.PagedKVCache,
+    "Report": type(report()),
+    "Trace": traces.Trace,
+    "cuda.DeviceArray": facade.DeviceArray,
+}
+RECORD = "holds what the package has computed"
+HELPER = "takes arguments that a public function has checked"
+UNCHECKED = {
+    **dict.fromkeys(
+        ["draw.BlockTables", "draw.PoolHistory", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD
+    ),
+    **dict.fromkeys(["plan.Choice", "traces.Trace", "traces.CsvFormat", "measure.Policy"], RECORD),
+    **dict.fromkeys(
+        "OutOfBlocksError UnknownSequenceError DuplicateSequenceError SwappedSequenceError".split(), RECORD
+    ),
+    **dict.fromkeys(
+        [f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER
+    ),
+    **dict.fromkeys(
+        ["targets.import_failure", "plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"],
+        HELPER,
+    ),
+    **dict.fromkeys([f"text.{name}" for name in ("shortened", "size", "table")], HELPER),
+    **dict.fromkeys(
+        [f"cuda.{name}" for name in "Context Device DeviceArray Event Kernel Stream".split()],
+        "made by functions",
+    ),
+    **dict.fromkeys(
+        [f"cuda.{name}" for name in "DeviceName HostArgument In InOut Out".split()], "a mark for launches"
+    ),
+    **dict.fromkeys(
+        ["cuda.DeviceArray.getitem", "cuda.DeviceArray.setitem"], "indexing by NumPy, with its errors"
+    ),
+    **dict.fromkeys(["Report.save_html", "Report.save_json"], "writes a file"),
+    **dict.fromkeys(
+        [f"arrays.Has{name}" for name in "ArrayInterface CudaArrayInterface DLPack LockstepArray".split()],
+        "a protocol",
+    ),
+}
+
+
+def public_callables():
+    """Return the names of all public functions, classes and methods."""
+    named = set()
+    for prefix, module in MODULES.items():
+        listed = (
+            getattr(module, "__all__", ()) if module in (pn, pn.draw, text, pn.lockstep) else vars(module)
+        )
+        for name in listed:
+            thing = getattr(module, name)
+            own = getattr(thing, "__module__", "").startswith(module.__name__.removesuffix(".facade"))
+            if (
+                not name.startswith("_")
+                and callable(thing)
+                and own
+                and not isinstance(thing, facade.DeviceName)
+            ):
+                named.add(f"{prefix}.{name}".lstrip("."))
+    for prefix, made in CLASSES.items():
+        named |= {
+            f"{prefix}.{name}"
+            for one in made.__mro__
+            for name, member in vars(one).items()
+            if not name.startswith("_") and (inspect.isroutine(member) or isinstance(member, classmethod))
+        }
+    return named
