@@ -299,8 +299,9 @@ def test_prefix_cache_mutant_is_killed(name):
 
 def test_an_allocator_that_promises_too_much_is_noticed():
     def refuses_what_it_cannot_hold(make):
-        pool = make(2, 2, prefix_caching=True)
+        pool = make(3, 2, prefix_caching=True)
         pool.add("a", [1, 2, 3, 4])
+        pool.add("b", [9])
         pool.commit("a")
         pool.free("a")
         return not pool.can_allocate([1, 2, 5, 6, 7, 8])
