@@ -13,6 +13,7 @@
         +-- KernelIndexError (IndexError)            an index outside its array
         +-- SynchronizationError                     a barrier or warp operation that some threads do not reach
         +-- UnsupportedConstructError (NotImplementedError)  Python code that the lockstep machine cannot run
+        +-- CompilationError (TypeError)             Numba cannot compile the kernel for arguments of these types
     ValueError
     +-- InputError                                   an invalid file or command-line argument
     +-- TargetNameError                              an unknown target name
@@ -149,6 +150,10 @@ class SynchronizationError(KernelError):
 
 class UnsupportedConstructError(KernelError, NotImplementedError):
     """The kernel uses Python code that the lockstep machine cannot run."""
+
+
+class CompilationError(KernelError, TypeError):
+    """Numba cannot compile the kernel for arguments of these types."""
 
 
 class InputError(ValueError):

@@ -219,6 +219,10 @@ REFUSED = {
     "a call of any other function": ("y = np.dot(x, x)", "a call of `np.dot`"),
     "a list or another object from outside as a value": ("y = OUTSIDE", "`OUTSIDE` (a list) as a value"),
     "an undefined name": ("y = nowhere", "the undefined name 'nowhere'"),
+    "a shape that is no constant": (
+        "y = cuda.local.array(x.size, np.int8)",
+        "a shape must be made of integers",
+    ),
 }
 
 
@@ -231,7 +235,8 @@ def test_lockstep_refuses_what_the_page_lists(construct, tmp_path):
     body, named = REFUSED[construct]
     path = tmp_path / "refused.py"
     path.write_text(
-        "import numpy as np\nOUTSIDE = [1]\ndef plain(y):\n    return y\n"
+        "import numpy as np\nfrom paged_numba.lockstep.cuda import facade as cuda\n"
+        "OUTSIDE = [1]\ndef plain(y):\n    return y\n"
         f"def make():\n    enclosed = 1\n    def kernel(x):\n{textwrap.indent(body, ' ' * 8)}\n    return kernel\n",
         encoding="utf-8",
     )

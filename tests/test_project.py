@@ -70,11 +70,13 @@ LOCKSTEP_MAY_IMPORT = {
     "language": {"machine"},
     "compiler": {"machine", "language"},
     "observe": {"machine", "language", "compiler"},
-    "launch": {"machine", "language", "compiler", "observe"},
+    "failures": {"machine", "language"},
+    "numba_typing": {"machine", "language", "compiler"},
+    "launch": {"machine", "language", "compiler", "observe", "failures", "numba_typing"},
     "profiler": {"machine", "language", "compiler", "observe", "launch"},
     "sanitizer": {"machine", "language", "compiler", "observe", "launch"},
-    "cuda": {"machine", "language", "compiler", "observe", "launch"},
-    "__init__": {"machine", "compiler", "observe", "launch", "profiler", "sanitizer"},
+    "cuda": {"machine", "language", "compiler", "observe", "failures", "launch"},
+    "__init__": {"machine", "compiler", "observe", "numba_typing", "launch", "profiler", "sanitizer"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

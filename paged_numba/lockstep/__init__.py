@@ -22,12 +22,14 @@ Findings(no findings)
 
 from .compiler.translate import lane_program
 from .launch import Options, launch, options
+from .numba_typing import check_compiles
 from .observe.trace import tracing
 from .profiler import profile, profiling
 from .sanitizer import sanitize, sanitizing
 
 __all__ = [
     "Options",
+    "check_compiles",
     "lane_program",
     "launch",
     "options",

@@ -17,9 +17,12 @@ from ..draw.text import plural
 from ..errors import LaunchError, UnsupportedConstructError
 from .compiler.names import typed
 from .compiler.translate import translate
+from .failures import hide, presentable
+from .language.signatures import as_declared, signatures_of
 from .machine.lanes import WARP_SIZE, Dim3
 from .machine.machine import Machine
 from .machine.schedule import in_turns
+from .numba_typing import check_launch
 from .observe.observed_machine import ObservedMachine
 from .observe.observed_program import ObservedWriter
 from .observe.observer import observers, refuse
@@ -52,12 +55,15 @@ class Options:
     compute_capability : tuple of int
         Of the GPU for which the machine stands. Before (7, 0) a barrier waits for threads that have exited too, so
         that ``if i >= n: return`` with a barrier after it is an error; since then it waits for the others alone.
+    check_compiles : bool
+        Whether the first launch of a kernel with arguments of new types checks that Numba can compile it; see
+        `paged_numba.lockstep.check_compiles`.
 
     Raises
     ------
     TypeError, ValueError
         `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
-        `compute_capability` is not a pair of integers.
+        `compute_capability` is not a pair of integers, or `check_compiles` is no bool.
 
     See Also
     --------
@@ -67,13 +73,14 @@ class Options:
     --------
     >>> from paged_numba import lockstep
     >>> lockstep.Options(order="reverse")
-    Options(max_lanes=32768, memory_budget=268435456, order='reverse', compute_capability=(9, 0))
+    Options(max_lanes=32768, memory_budget=268435456, order='reverse', compute_capability=(9, 0), check_compiles=False)
     """
 
     max_lanes: int = 32768
     memory_budget: int = 256 * 2**20
     order: Order = "together"
     compute_capability: tuple[int, int] = (9, 0)
+    check_compiles: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_lanes", "memory_budget"):
@@ -85,6 +92,8 @@ class Options:
             raise ValueError(
                 f"compute_capability must be two integers such as (9, 0), got compute_capability={shown(pair)}"
             )
+        if not isinstance(self.check_compiles, bool):
+            raise ValueError(f"check_compiles must be a bool, got check_compiles={self.check_compiles!r}")
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)
@@ -202,6 +211,19 @@ def launch(
     >>> values
     array([1, 2, 3, 4, 5])
     """
+    __tracebackhide__ = hide
+    try:
+        _launch(kernel, blocks_per_grid, threads_per_block, args, shared_bytes)
+    except Exception as error:
+        shown = presentable(error)
+        if shown is None:
+            raise
+        raise shown from shown.__cause__
+
+
+def _launch(
+    kernel: Any, blocks_per_grid: Any, threads_per_block: Any, args: tuple[Any, ...], shared_bytes: int
+) -> None:
     function = getattr(kernel, "py_func", None) or getattr(kernel, "fn", None) or kernel
     if not inspect.isfunction(function):
         raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
@@ -210,19 +232,21 @@ def launch(
         raise LaunchError(
             f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shown(shared_bytes)}"
         )
+    settings = current_options()
+    if settings.check_compiles:
+        check_launch(kernel, tuple(map(_host_array, args)))
+    declared = signatures_of(kernel)
     listeners = observers(args)
     try:
         translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None)
     except UnsupportedConstructError:
         refuse(listeners)
         raise
-    program = translation.function
-    code = inspect.unwrap(function).__code__
-    # `inspect.signature` takes as long as the rest of an empty launch.
-    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    program, source = translation.function, translation.source
+    names = source.parameters
     if len(names) != len(args):
         raise LaunchError(
-            f"{function.__name__} takes {plural(len(names), 'argument')} ({', '.join(names)}), got {len(args)}"
+            f"{source.definition.name} takes {plural(len(names), 'argument')} ({', '.join(names)}), got {len(args)}"
         )
     machine = (
         ObservedMachine(listeners, grid, thread_block, shared_bytes)
@@ -231,9 +255,9 @@ def launch(
     )
 
     def arguments(machine: Machine) -> list[Any]:
-        return [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
+        given = [_argument(machine, name, value) for name, value in zip(names, args, strict=True)]
+        return as_declared(declared, names, given) if declared else given
 
-    settings = current_options()
     machine.compute_capability = settings.compute_capability
     # A warp may wait for another one of its thread block too.
     turns = settings.order != "together" or (translation.waits and machine.threads > WARP_SIZE)
@@ -244,7 +268,7 @@ def launch(
     try:
         machine.begin_launch(function, args)
         with np.errstate(all="ignore"):
-            cooperative = "this_grid" in code.co_names
+            cooperative = "this_grid" in source.code.co_names
             _run_batches(run_batch, machine, settings, cooperative, translation.waits)
     except BaseException as error:
         machine.ended_by = type(error)
@@ -340,20 +364,30 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         return _argument(machine, name, np.asarray(value)) if value.dtype.char in f"V{_LONG}" else value
     if isinstance(value, (bool, int, float, complex)):
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise LaunchError(f"{name} must fit in 64 bits, got {name}={value}")
         return typed(value)
     if isinstance(value, tuple):
-        return tuple(_argument(machine, f"{name}[{i}]", item) for i, item in enumerate(value))
-    if value is None or isinstance(value, str):
+        items = [_argument(machine, f"{name}[{i}]", item) for i, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if value is None:
         return value
-    if hasattr(value, "__lockstep_array__"):
-        return _argument(machine, name, value.__lockstep_array__)
+    host = _host_array(value)
+    if host is not value:
+        return _argument(machine, name, host)
     if hasattr(value, "__cuda_array_interface__"):
         raise LaunchError(f"{name} must lie in host memory for the lockstep target, got an array on a GPU")
-    if hasattr(value, "__array_interface__") or hasattr(value, "__dlpack__"):
-        return machine.argument(name, _shared_view(value))
     raise LaunchError(f"{name} must be an array or a number, got {type(value).__name__}")
 
 
-def _shared_view(value: Any) -> Any:
-    """Return a NumPy array over the memory of `value`, without a copy."""
-    return np.asarray(value) if hasattr(value, "__array_interface__") else np.from_dlpack(value)
+def _host_array(value: Any) -> Any:
+    """Return a NumPy array over the memory of an array in host memory, without a copy; anything else itself."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value
+    if hasattr(value, "__lockstep_array__"):
+        return value.__lockstep_array__
+    if hasattr(value, "__cuda_array_interface__"):
+        return value
+    if hasattr(value, "__array_interface__"):
+        return np.asarray(value)
+    return np.from_dlpack(value) if hasattr(value, "__dlpack__") else value

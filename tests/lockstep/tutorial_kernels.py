@@ -10,6 +10,8 @@ ROWS = 8
 SIDE = 16
 THREADS = 128
 RADIUS = 3
+NEAR = THREADS + 2 * RADIUS
+WARPS = THREADS // 32
 BINS = 64
 
 
@@ -250,7 +252,7 @@ def reduce_last_warp(data, out, careful):
 
 @cuda.jit
 def reduce_by_shuffles(data, out):
-    warps = cuda.shared.array(THREADS // 32, float32)
+    warps = cuda.shared.array(WARPS, float32)
     thread = cuda.threadIdx.x
     value = data[cuda.grid(1)]
     step = 16
@@ -269,7 +271,7 @@ def reduce_by_shuffles(data, out):
 
 @cuda.jit
 def stencil(data, out):
-    near = cuda.shared.array(THREADS + 2 * RADIUS, float32)
+    near = cuda.shared.array(NEAR, float32)
     thread, i = cuda.threadIdx.x, cuda.grid(1)
     near[thread + RADIUS] = data[i]
     if thread < RADIUS:
@@ -285,7 +287,7 @@ def stencil(data, out):
 
 @cuda.jit
 def stencil_without_barrier(data, out):
-    near = cuda.shared.array(THREADS + 2 * RADIUS, float32)
+    near = cuda.shared.array(NEAR, float32)
     thread, i = cuda.threadIdx.x, cuda.grid(1)
     near[thread + RADIUS] = data[i]
     if thread < RADIUS:

@@ -17,9 +17,15 @@ Region = tuple[ast.stmt | str, ...]
 FUNCTION: Region = ()
 
 
+def parameters(function: ast.FunctionDef) -> list[str]:
+    """Return the names of a function's parameters, in order."""
+    given = function.args
+    return [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+
+
 def variables(function: ast.FunctionDef) -> set[str]:
     """Return the names that a function binds, its parameters included."""
-    bound = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
+    bound = set(parameters(function))
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             bound.add(node.id)
@@ -83,8 +89,8 @@ def homes(function: ast.FunctionDef) -> dict[str, Region]:
                 visit(statement, region)
 
     walk(function.body, FUNCTION)
-    for argument in function.args.args + function.args.kwonlyargs:
-        accesses.setdefault(argument.arg, []).append(FUNCTION)
+    for name in parameters(function):
+        accesses.setdefault(name, []).append(FUNCTION)
     found = {}
     for name, regions in accesses.items():
         home = _common(regions)

@@ -9,14 +9,20 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from ..language.functions import as_dtype
 from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS
+from ..language.signatures import Signature, signatures_of
 from ..machine.machine import Site
 from . import analysis
 from .assignment import Reads
 from .names import PLAIN_NUMBERS, Names, decorated_function, typed
+from .shapes import Shapes, folded, lengths_of_call
 
 _ARITHMETIC = {
     ast.Add: "add",
@@ -80,6 +86,11 @@ class Expressions:
         self.callees: set[Any] = set()
         self.deferred = 0
         self.counter = 0
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """The literals of the function."""
+        return Shapes(self.names)
 
     def text(self, node: ast.expr) -> str:
         """Return the lane expression for `node`."""
@@ -145,6 +156,9 @@ class Expressions:
     # Operators.
 
     def _BinOp(self, node: ast.BinOp) -> str:
+        number = folded(node)
+        if number is not None:
+            return self.names.constant(typed(number))
         left = self.text(node.left)
         if isinstance(node.op, ast.Pow):
             exponent = node.right
@@ -170,13 +184,9 @@ class Expressions:
         return call(name, *operands, *literals)
 
     def _UnaryOp(self, node: ast.UnaryOp) -> str:
-        literal = node.operand.value if isinstance(node.operand, ast.Constant) else None
-        if (
-            isinstance(node.op, ast.USub)
-            and isinstance(literal, (int, float))
-            and not isinstance(literal, bool)
-        ):
-            return self.names.constant(typed(-literal))
+        number = folded(node)
+        if number is not None:
+            return self.names.constant(typed(number))
         return call(_UNARY[type(node.op)], self.text(node.operand))
 
     def _Compare(self, node: ast.Compare) -> str:
@@ -234,9 +244,18 @@ class Expressions:
             raise self.unsupported(node, f"a call of a variable (`{ast.unparse(node)}`)")
         if found.path in DECLARATIONS:
             return self._declaration(node, found.path)
+        text = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        if found.value is float and isinstance(text, str) and len(node.args) == 1:
+            return self.names.constant(np.float64(text))
         function = decorated_function(found.value)
         if function is not None and found.path not in INTRINSICS:
-            return self._device_call(node, function)
+            return self._device_call(node, function, signatures_of(found.value))
+        if (
+            isinstance(found.value, type)
+            and issubclass(found.value, tuple)
+            and hasattr(found.value, "_fields")
+        ):
+            return call(self.names.constant(found.value), *self._arguments(node))
         intrinsic = self.names.intrinsic(node.func)
         if intrinsic is None:
             callee = ast.unparse(node.func)
@@ -246,9 +265,11 @@ class Expressions:
                     f"a call of the plain Python function {callee!r}: decorate it with @cuda.jit(device=True)",
                 )
             raise self.unsupported(node, f"a call of `{callee}`")
-        arguments = self.texts(node.args)
-        arguments += [f"{keyword.arg}={self.text(keyword.value)}" for keyword in node.keywords]
-        return self.call(node, intrinsic, arguments)
+        return self.call(node, intrinsic, self._arguments(node))
+
+    def _arguments(self, node: ast.Call) -> list[str]:
+        keywords = [f"{keyword.arg}={self.text(keyword.value)}" for keyword in node.keywords]
+        return self.texts(node.args) + keywords
 
     def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
         """Return the call of an intrinsic."""
@@ -257,37 +278,70 @@ class Expressions:
 
     def _declaration(self, node: ast.Call, path: str) -> str:
         """Return the lane expression for an array that the kernel declares; each declaration makes a separate array."""
-        parameters = ("array",) if path == "cuda.const.array_like" else ("shape", "dtype")
+        parameters = ("array",) if path == "cuda.const.array_like" else ("shape", "dtype", "alignment")
         given = dict(zip(parameters, node.args, strict=False))
-        given.update({str(k.arg): k.value for k in node.keywords if k.arg in parameters})
-        missing = [name for name in parameters if name not in given]
+        given.update({str(k.arg): k.value for k in node.keywords})
+        missing = [name for name in parameters if name not in given and name != "alignment"]
         if missing:
             raise self.unsupported(node, f"`{ast.unparse(node)}` without {missing[0]}")
+        if len(given) != len(node.args) + len(node.keywords) or not set(given) <= set(parameters):
+            raise self.unsupported(
+                node, f"`{ast.unparse(node)}`, whose arguments are {', '.join(parameters)}"
+            )
         if path == "cuda.const.array_like":
             return self.text(given["array"])
         space = "shared" if path == "cuda.shared.array" else "local"
-        site = self.names.constant(Site(self.assigned.get(node, f"{space} array"), self.names.function))
+        self.shapes.required(node, given["shape"], space == "shared")
+        site = self.names.constant(Site(self.assigned.get(node, f"{space} array"), self.names.source))
         shape = self.text(given["shape"])
-        dtype = self.names.dtype(given["dtype"])
+        dtype = self._declared_dtype(node, given["dtype"])
         dtype_text = self.text(given["dtype"]) if dtype is None else self.names.constant(dtype)
         if space == "shared":
             return call("_rt.shared_array", site, shape, dtype_text)
         return call("_rt.local_array", "_m", site, shape, dtype_text)
 
-    def _device_call(self, node: ast.Call, function: Any) -> str:
+    def _declared_dtype(self, node: ast.Call, given: ast.expr) -> np.dtype[Any] | None:
+        """Return the dtype of a declaration, or None if only the running kernel knows it, as for ``x.dtype``."""
+        found = self.names.static(given)
+        value = given.value if isinstance(given, ast.Constant) else None if found is None else found.value
+        if isinstance(value, str):
+            try:
+                return np.dtype(value)
+            except TypeError:
+                value = None
+        elif isinstance(given, ast.Name) and value in (bool, int, float, complex):
+            value = None  # Numba takes them for functions
+        elif found is None and not isinstance(given, ast.Constant):
+            return None
+        dtype = as_dtype(value)
+        if dtype is None:
+            raise self.unsupported(
+                node, f"`{ast.unparse(node)}`, whose dtype must be a type of Numba or NumPy"
+            )
+        return dtype
+
+    def _device_call(self, node: ast.Call, function: Any, declared: list[Signature]) -> str:
         self.callees.add(function)
         signature = inspect.signature(function)
         try:
             bound = signature.bind(*node.args, **{str(k.arg): k.value for k in node.keywords})
         except TypeError as error:
             raise self.unsupported(node, f"`{ast.unparse(node)}`: {error}") from None
+        for length in lengths_of_call(node, self.names):
+            self.shapes.required(node, length, False)
         arguments = []
         for name, parameter in signature.parameters.items():
             if name in bound.arguments:
                 arguments.append(self.text(bound.arguments[name]))
             else:
                 arguments.append(self.names.frozen(node, parameter.default))
-        made = call("call_device", self.names.constant(function), "_rt", "_m", *arguments)
+        text = self.names.constant(function)
+        made = call("call_device", text, "_rt", "_m", *arguments)
+        if declared:
+            inside = f"lambda *_a: call_device({text}, _rt, _m, *_a)"
+            made = call(
+                "call_signed", self.names.constant(declared), repr(function.__name__), inside, *arguments
+            )
         return made if node is self.unused else call("returned", "_rt", made)
 
     # Iterables of a `for`.

@@ -19,6 +19,7 @@ from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, PREFIXES, intrinsic_of, path_of
 from ..machine.lanes import WARP_SIZE, file_name
 from . import analysis
+from .source import Source, constant
 
 PLAIN_NUMBERS = (bool, int, float, complex)
 
@@ -61,12 +62,10 @@ class Names:
 
     Parameters
     ----------
-    function : function
+    source : Source
         The kernel or device function.
-    definition : ast.FunctionDef
-        Its syntax tree.
-    file : str
-        Its file, for errors.
+    kernel : bool
+        Whether it is a kernel.
 
     Attributes
     ----------
@@ -76,12 +75,11 @@ class Names:
         Values that the globals of the lane program must hold, by name.
     """
 
-    def __init__(self, function: Any, definition: ast.FunctionDef, file: str) -> None:
-        self.function = function
-        closure = inspect.getclosurevars(function)
-        self.outer = {**vars(builtins), **function.__globals__, **closure.nonlocals}
-        self.bound = analysis.variables(definition)
-        self.file = file
+    def __init__(self, source: Source, kernel: bool = False) -> None:
+        self.source = source
+        self.kernel = kernel
+        self.bound = analysis.variables(source.definition)
+        self.file = source.file
         self.constants: dict[str, Any] = {}
 
     def unsupported(self, node: ast.AST, what: str | None = None) -> UnsupportedConstructError:
@@ -108,9 +106,9 @@ class Names:
         if isinstance(node, ast.Name):
             if node.id in self.bound:
                 return None
-            if node.id not in self.outer:
+            if not self.source.defines(node.id):
                 raise self.unsupported(node, f"the undefined name {node.id!r}")
-            value = self.outer[node.id]
+            value = self.source.outer[node.id]
             return Static(value, path_of(value))
         if isinstance(node, ast.Attribute):
             base = self.static(node.value)
@@ -122,12 +120,19 @@ class Names:
             if _machine_value(path) or (path in PREFIXES and not hasattr(base.value, node.attr)):
                 # Numba types cuda.fp16, though its module has no such attribute.
                 return Static(None, path)
-            try:
-                value = getattr(base.value, node.attr)
-            except AttributeError:
-                raise self.unsupported(node, f"`{ast.unparse(node)}`, which does not exist") from None
-            return Static(value, path_of(value) or path)
+            text, known = ast.unparse(node), self.source.attributes
+            if text not in known:
+                try:
+                    known[text] = constant(getattr(base.value, node.attr))
+                except AttributeError:
+                    raise self.unsupported(node, f"`{text}`, which does not exist") from None
+            return Static(known[text], path_of(known[text]) or path)
         return None
+
+    def path(self, node: ast.expr) -> str | None:
+        """Return the path on ``cuda`` that an expression names, else None."""
+        found = self.static(node)
+        return None if found is None else found.path
 
     def intrinsic(self, node: ast.expr) -> Intrinsic | None:
         """Return the intrinsic that an expression names, else None."""
@@ -186,7 +191,9 @@ class Names:
         if isinstance(value, PLAIN_NUMBERS):
             return self.constant(typed(value))
         if isinstance(value, tuple):
-            return "(" + "".join(f"{self.frozen(node, item)}, " for item in value) + ")"
+            kind: Any = type(value)
+            maker = self.constant(kind._make) if hasattr(value, "_fields") else ""
+            return f"{maker}((" + "".join(f"{self.frozen(node, item)}, " for item in value) + "))"
         if isinstance(value, np.ndarray):
             return f"_rt.constant({ast.unparse(node)!r}, {self.constant(value)})"
         dtype = as_dtype(value)

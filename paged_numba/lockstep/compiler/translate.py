@@ -8,9 +8,6 @@ numbers of the kernel, so that errors and tracebacks point into the kernel.
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -20,7 +17,8 @@ from ...arguments import shown
 from ...errors import KernelError, UnsupportedConstructError
 from ..language.control import NAMES
 from ..language.patience import Patience
-from ..machine.lanes import SOURCE_MARK
+from ..language.signatures import call_signed
+from ..machine.lanes import SOURCE_MARK, file_name
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from . import analysis
@@ -28,13 +26,10 @@ from .analysis import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .loops import Loops
 from .names import Names, decorated_function
+from .source import Source
 
 LaneFunction = Callable[..., Any]
 """A translated function: ``function(machine, mask, *arguments)``."""
-
-_translated: weakref.WeakKeyDictionary[Any, dict[tuple[bool, type], Translation]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 class Translation(NamedTuple):
@@ -44,6 +39,7 @@ class Translation(NamedTuple):
     text: str
     waits: bool
     """Whether a loop of the function, or of one that it calls, may wait for another thread block."""
+    source: Source
 
 
 def translate(
@@ -63,28 +59,37 @@ def translate(
     Raises
     ------
     UnsupportedConstructError
-        If the source cannot be read, or uses Python that the machine does not run.
+        If the source of the function, or of a device function that it calls, cannot be read, has changed since it
+        was imported, or uses Python that the machine does not run.
     """
-    versions = _translated.setdefault(function, {})
+    source = Source.of(function)
+    known = source.translations
     key = kernel, writer or FunctionWriter
-    if key not in versions:
-        versions[key] = _translate(function, *key)
-    return versions[key]
+    if key not in known:
+        known[key], callees = _translate(source, *key)
+        try:
+            # Now, since Numba compiles them with the kernel: before anything runs, with the globals of this moment.
+            for callee in callees:
+                translate(callee, writer=writer)
+        except BaseException:
+            known.pop(key, None)
+            raise
+    return known[key]
 
 
 def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
     """Call a device function in the active lanes."""
-    return run_device(translate(function), function, machine, mask, *arguments)
+    return run_device(translate(function), machine, mask, *arguments)
 
 
-def run_device(program: Translation, function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
+def run_device(program: Translation, machine: Machine, mask: Mask, *arguments: Any) -> Any:
     """Run the program of a device function, and count its running calls."""
-    depth = machine.depths.get(function, 0)
-    machine.depths[function] = depth + 1
+    depth = machine.depths.get(program.source, 0)
+    machine.depths[program.source] = depth + 1
     try:
         return program.function(machine, mask, *arguments)
     finally:
-        machine.depths[function] = depth
+        machine.depths[program.source] = depth
 
 
 def lane_program(function: Any) -> str:
@@ -112,36 +117,35 @@ def lane_program(function: Any) -> str:
     return translate(plain, kernel=True).text
 
 
-def _translate(function: Any, kernel: bool, writer_type: type[FunctionWriter]) -> Translation:
+def _translate(
+    source: Source, kernel: bool, writer_type: type[FunctionWriter]
+) -> tuple[Translation, set[Any]]:
+    """Translate a function; return its translation and the device functions that it calls."""
+    writer = writer_type(Names(source, kernel), source.definition, kernel)
     try:
-        lines, first = inspect.getsourcelines(function)
-        file = inspect.getsourcefile(function) or "<unknown>"
-    except (OSError, TypeError) as error:
+        text, numbers = writer.write()
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        line = source.lines[writer.line - source.first].strip()
         raise UnsupportedConstructError(
-            f"the source of {getattr(function, '__name__', function)!r} must be readable: {error}"
-        ) from None
-    tree = ast.parse(textwrap.dedent("".join(lines)))
-    ast.increment_lineno(tree, first - 1)
-    definition = tree.body[0]
-    if not isinstance(definition, ast.FunctionDef):
-        raise UnsupportedConstructError(
-            f"a kernel must be written with def, got {type(definition).__name__}, {file}:{first}"
-        )
-    writer = writer_type(Names(function, definition, file), definition, kernel)
-    text, numbers = writer.write()
+            f"the lockstep machine does not run `{line}` ({error}), {file_name(source.file)}:{writer.line}"
+        ) from error
     program = ast.parse(text)
     for node in ast.walk(program):
         if isinstance(node, (ast.stmt, ast.expr)):
             place = numbers[node.lineno - 1]
             node.lineno = node.end_lineno = place
-            node.col_offset = node.end_col_offset = 0
-    program_globals = {**writer.vocabulary, **writer.names.constants, SOURCE_MARK: file}
+            # The whole line, so that tracebacks underline nothing.
+            line = source.lines[place - source.first]
+            node.col_offset = len(line) - len(line.lstrip())
+            node.end_col_offset = len(line.rstrip().encode())
+    program_globals = {**writer.vocabulary, **writer.names.constants, SOURCE_MARK: source.file}
     namespace = dict(program_globals)
-    exec(compile(program, file, "exec"), namespace)
-    translated = namespace[definition.name]
+    exec(compile(program, source.file, "exec"), namespace)
+    translated = namespace[source.definition.name]
     # A kernel may have the name of a function that its program calls, such as `add` or `load`.
     namespace.update(program_globals)
-    return Translation(translated, text, writer.waits_for_others or _calls_wait(writer))
+    waits = writer.waits_for_others or _calls_wait(writer)
+    return Translation(translated, text, waits, source), writer.expressions.callees
 
 
 _asked: ContextVar[frozenset[Any]] = ContextVar("asked whether it waits", default=frozenset())
@@ -150,14 +154,14 @@ _asked: ContextVar[frozenset[Any]] = ContextVar("asked whether it waits", defaul
 def _calls_wait(writer: FunctionWriter) -> bool:
     """Tell whether a device function that the function calls may wait for another thread block."""
     outer = _asked.get()
-    token = _asked.set(outer | {writer.names.function})
+    token = _asked.set(outer | {writer.names.source})
     try:
         # A function that cannot be translated raises when it is called.
         with suppress(UnsupportedConstructError):
             return any(
                 translate(callee, writer=type(writer)).waits
                 for callee in writer.expressions.callees
-                if callee not in _asked.get()
+                if Source.of(callee) not in _asked.get()
             )
         return False
     finally:
@@ -177,7 +181,16 @@ class FunctionWriter(Loops):
         **NAMES,
         **{
             value.__name__: value
-            for value in (KernelError, NotAtOnceError, Patience, accumulate, at_once, call_device, latest)
+            for value in (
+                KernelError,
+                NotAtOnceError,
+                Patience,
+                accumulate,
+                at_once,
+                call_device,
+                call_signed,
+                latest,
+            )
         },
     }
 
@@ -186,8 +199,7 @@ class FunctionWriter(Loops):
         arguments = self.definition.args
         if arguments.vararg or arguments.kwarg:
             raise self.unsupported(self.definition, "*args and **kwargs in a kernel")
-        parameters = [argument.arg for argument in arguments.posonlyargs + arguments.args]
-        parameters += [argument.arg for argument in arguments.kwonlyargs]
+        parameters = analysis.parameters(self.definition)
         self.emit(f"def {self.definition.name}({', '.join(['_rt', '_m', *(f'v_{p}' for p in parameters)])}):")
         self.depth += 1
         self.emit("_h0 = _m")

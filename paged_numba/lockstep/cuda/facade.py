@@ -21,7 +21,6 @@ array([0, 2, 4, 6, 8])
 from __future__ import annotations
 
 import inspect
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,8 +31,9 @@ import numpy as np
 
 from ...arguments import integer, not_negative, shown
 from ...errors import LaunchError
-from ..language.functions import as_dtype
+from ..failures import hide
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
+from ..language.signatures import check_definition, signatures
 from ..launch import (
     MAX_BLOCK_DIM,
     MAX_GRID_DIM,
@@ -126,7 +126,9 @@ class Kernel:
         update_wrapper(self, function)
         self.py_func = function
         self.device = device
-        self._scalars = [] if signature is None else _scalar_types(signature)
+        self.__lockstep_given__ = signature
+        self.__lockstep_signatures__ = [] if signature is None else signatures(signature)
+        check_definition(function, self.__lockstep_signatures__, device)
 
     def __getitem__(self, configuration: Any) -> Callable[..., None]:
         if not isinstance(configuration, tuple) or not 2 <= len(configuration) <= 4:
@@ -140,11 +142,9 @@ class Kernel:
         shared_bytes = rest[1] if len(rest) == 2 else 0
 
         def call(*args: Any) -> None:
-            typed = [
-                dtype.type(value) if dtype is not None and np.isscalar(value) else _unwrapped(value)
-                for value, dtype in zip(args, [*self._scalars, *[None] * len(args)], strict=False)
-            ]
-            launch(self.py_func, blocks_per_grid, threads_per_block, *typed, shared_bytes=shared_bytes)
+            __tracebackhide__ = hide
+            given = map(_unwrapped, args)
+            launch(self, blocks_per_grid, threads_per_block, *given, shared_bytes=shared_bytes)
 
         return call
 
@@ -174,30 +174,6 @@ def _unwrapped(value: Any) -> Any:
     return value.array if isinstance(value, HostArgument) else value
 
 
-def _scalar_types(signature: Any) -> list[np.dtype[Any] | None]:
-    """Return the dtypes that a signature gives to scalar arguments, and None for arrays and other types."""
-    if isinstance(signature, (list, tuple)):
-        return _scalar_types(signature[0]) if len(signature) == 1 else []
-    if not isinstance(signature, str):
-        return [as_dtype(argument) for argument in getattr(signature, "args", ())]
-    inside = re.fullmatch(r"\s*\w*\s*\((.*)\)\s*", signature, re.DOTALL)
-    if inside is None:
-        raise LaunchError(
-            f"a signature must read like 'void(float32[:], int32)', got signature={signature!r}"
-        )
-    # A comma between brackets belongs to an array type.
-    parts = re.findall(r"[^,\[]+(?:\[[^\]]*\])?", inside.group(1))
-    aliases = {"boolean": "bool", "b1": "bool"}
-
-    def scalar_type(part: str) -> np.dtype[Any] | None:
-        try:
-            return None if "[" in part else np.dtype(aliases.get(part, part))
-        except TypeError:
-            return None
-
-    return [scalar_type(part.strip()) for part in parts]
-
-
 @overload
 def jit(func_or_sig: Callable[..., Any], *, device: bool = False, **options: Any) -> Kernel: ...
 @overload
@@ -209,8 +185,9 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
 
     Parameters
     ----------
-    func_or_sig : function, str or Numba signature, optional
-        With a signature, scalar arguments are converted to its types.
+    func_or_sig : function, str, Numba signature, tuple of types, or list of these, optional
+        With a signature, scalar arguments, and the result of a device function, are converted to its types, and
+        arrays must have its types. Of several signatures, Numba's rules choose one.
     device : bool
         Whether the function is a device function.
     **options
@@ -223,7 +200,7 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
     Raises
     ------
     LaunchError
-        The signature cannot be read.
+        The signature cannot be read, or does not fit the function's parameters.
 
     See Also
     --------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import KernelError
+from ...errors import KernelError, KernelIndexError
 from ..machine.lanes import source_line
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
@@ -19,29 +19,65 @@ def load(mask: Mask, container: Any, index: Any) -> Any:
     if isinstance(container, LaneArray) and type(index) is not str:
         return container.load(mask, index)
     if isinstance(container, tuple):
-        if type(index) is slice:
-            parts = (None if p is None else int(p) for p in (index.start, index.stop, index.step))
-            return container[slice(*parts)]
-        if not isinstance(index, np.ndarray):
-            return container[int(index)]
-        value = container[0]
-        for place, item in enumerate(container[1:], 1):
-            value = np.where(index == place, item, value)
-        return value
-    if isinstance(index, str):
+        return _item(mask, container, index)
+    if isinstance(index, str) and _has_field(container, index):
         view = container.field(index)
         return view if view.lengths else view.load(mask, ())
-    raise KernelError(f"{_kind(container)} does not support indexing, {source_line()}")
+    if isinstance(index, str):
+        raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
+    raise KernelError(f"{kind_of(container)} does not support indexing, {source_line()}")
+
+
+def _has_field(value: Any, name: str) -> bool:
+    return isinstance(value, LaneArray) and value.dtype.names is not None and name in value.dtype.names
+
+
+def _item(mask: Mask, values: tuple[Any, ...], index: Any) -> Any:
+    """``values[index]`` for a tuple; the index may differ by lane."""
+    if type(index) is slice:
+        parts = (None if p is None else int(p) for p in (index.start, index.stop, index.step))
+        return values[slice(*parts)]
+    n = len(values)
+    beyond = index[((index < -n) | (index >= n)) & mask] if isinstance(index, np.ndarray) else index
+    if np.size(beyond) and not -n <= (wrong := int(np.ravel(beyond)[0])) < n:
+        raise KernelIndexError(f"a tuple of {n} elements has no element {wrong}, {source_line()}")
+    if not isinstance(index, np.ndarray):
+        return values[int(index)]
+    value = values[0]
+    for place, item in enumerate(values[1:], 1):
+        value = np.where((index == place) | (index == place - n), item, value)
+    return value
 
 
 def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
     """``container[index] = value``."""
-    if isinstance(index, str):
-        container.field(index).store(mask, (), value)
-        return
     if not isinstance(container, LaneArray):
-        raise KernelError(f"{_kind(container)} does not support item assignment, {source_line()}")
+        raise KernelError(f"{kind_of(container)} does not support item assignment, {source_line()}")
+    if isinstance(index, str):
+        if not _has_field(container, index):
+            raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
+        container, index = container.field(index), ()
+    try:
+        is_complex = value.dtype.kind == "c"
+    except AttributeError:
+        is_complex = False
+        if isinstance(value, tuple):
+            _store_items(mask, container, index, value)
+            return
+        if type(value) is not bool:
+            raise KernelError(f"{kind_of(container)} cannot hold {kind_of(value)}, {source_line()}") from None
+    if is_complex and container.dtype.kind != "c":
+        raise KernelError(f"{kind_of(container)} holds real numbers, not {kind_of(value)}, {source_line()}")
     container.store(mask, index, value)
+
+
+def _store_items(mask: Mask, container: LaneArray, index: Any, values: tuple[Any, ...]) -> None:
+    """``array[:] = 1, 2, 3``."""
+    view = container.load(mask, index)
+    if not isinstance(view, LaneArray) or view.lengths != (len(values),):
+        raise KernelError(f"{kind_of(container)} cannot hold a tuple of {len(values)} there, {source_line()}")
+    for place, item in enumerate(values):
+        store(mask, view, np.int64(place), item)
 
 
 def attribute(mask: Mask, value: Any, name: str) -> Any:
@@ -50,7 +86,7 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
         if value.dtype.names is not None and name in value.dtype.names:
             return load(mask, value, name)
         if name == "strides":
-            return tuple(np.int64(s * value.dtype.itemsize) for s in value.strides)
+            return tuple(np.int64(s * value.buffer.strides[0]) for s in value.strides)
         if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T"):
             return getattr(value, name)
         if name == "reshape":
@@ -66,22 +102,26 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
         or hasattr(type(value), "__lane_attributes__")
     ):
         return getattr(value, name)
-    raise KernelError(f"{_kind(value)} has no attribute {name!r} in a kernel, {source_line()}")
+    raise KernelError(f"{kind_of(value)} has no attribute {name!r} in a kernel, {source_line()}")
 
 
 def set_attribute(mask: Mask, value: Any, name: str, new: Any) -> None:
     """``record.name = new``."""
     if not isinstance(value, LaneArray) or value.dtype.names is None or name not in value.dtype.names:
-        raise KernelError(f"{_kind(value)} has no field {name!r}, {source_line()}")
+        raise KernelError(f"{kind_of(value)} has no field {name!r}, {source_line()}")
     store(mask, value, name, new)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """Describe a value in the words of a kernel's author, for an error."""
     if isinstance(value, LaneArray):
         return f"the array {value.name}"
     if isinstance(value, tuple):
         return "a tuple"
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if callable(value):
+        return "a function"
     if isinstance(value, np.dtype):
         return f"the dtype {value}"
     return f"a number of type {value.dtype}" if hasattr(value, "dtype") else f"{value!r}"

@@ -305,7 +305,7 @@ def as_dtype(value: Any) -> np.dtype[Any] | None:
     if "numba" in module and "types" in module:
         try:
             return np.dtype(_NUMBA_NAMES.get(str(value), str(value)))
-        except TypeError:
+        except (TypeError, ValueError, SyntaxError):
             return None
     return None
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
+from ..machine.identity import IdentityMap
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
@@ -44,12 +45,25 @@ def _store_hinted(machine: Machine, mask: Mask, array: LaneArray, index: Any, va
 
 def _print(machine: Machine, mask: Mask, *values: Any) -> None:
     """``print`` in a kernel: a line for each active thread, in the order of thread blocks and threads."""
+    for value in values:
+        if not isinstance(value, (str, np.ndarray, np.generic)):
+            raise TypeError("print takes numbers and texts")
     for lane in np.flatnonzero(masks.lanes(mask, machine.shape)):
         line = (
             value if isinstance(value, str) else np.broadcast_to(value, machine.shape).flat[lane]
             for value in values
         )
         print(*line)
+
+
+def _extreme(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*values: Any) -> Any:
+        given = values[0] if len(values) == 1 and isinstance(values[0], tuple) else values
+        if not given or (len(values) == 1 and given is values):
+            raise TypeError("min and max take a tuple, or at least two numbers")
+        return function(*given) if len(given) > 1 else given[0]
+
+    return call
 
 
 def floordiv(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
@@ -177,33 +191,30 @@ _PREFIXES = ("shared", "local", "const", "atomic", "fp16", "cg", "libdevice")
 PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 """Groups of names on ``cuda``."""
 
-# Keyed by id, since a kernel may name an object that cannot be hashed.
-_HOST_FUNCTIONS: dict[int, Intrinsic] = {
-    **{
-        id(function): intrinsic
-        for function, intrinsic in (
-            (min, Intrinsic(arithmetic.minimum)),
-            (max, Intrinsic(arithmetic.maximum)),
-            (abs, Intrinsic(functions.absolute)),
-            (round, Intrinsic(functions.round_)),
-            (int, Intrinsic(functions.int_)),
-            (float, Intrinsic(functions.float_)),
-            (bool, Intrinsic(arithmetic.truth)),
-            (complex, Intrinsic(functions.complex_)),
-            (len, Intrinsic(functions.length)),
-            (sum, Intrinsic(functions.sum_)),
-            (pow, Intrinsic(arithmetic.power, special=1)),
-            (divmod, Intrinsic(_divmod, masked=True)),
-            (print, Intrinsic(_print, masked=True)),
-        )
-    },
-    **{
-        id(getattr(module, name)): intrinsic
-        for module, table in ((math, functions.MATH), (cmath, functions.CMATH))
-        for name, intrinsic in table.items()
-        if hasattr(module, name)
-    },
-}
+# By identity, since a kernel may name an object that cannot be hashed.
+_HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
+    [
+        (min, Intrinsic(_extreme(arithmetic.minimum))),
+        (max, Intrinsic(_extreme(arithmetic.maximum))),
+        (abs, Intrinsic(functions.absolute)),
+        (round, Intrinsic(functions.round_)),
+        (int, Intrinsic(functions.int_)),
+        (float, Intrinsic(functions.float_)),
+        (bool, Intrinsic(arithmetic.truth)),
+        (complex, Intrinsic(functions.complex_)),
+        (len, Intrinsic(functions.length)),
+        (sum, Intrinsic(functions.sum_)),
+        (pow, Intrinsic(arithmetic.power, special=1)),
+        (divmod, Intrinsic(_divmod, masked=True)),
+        (print, Intrinsic(_print, masked=True)),
+        *(
+            (getattr(module, name), intrinsic)
+            for module, table in ((math, functions.MATH), (cmath, functions.CMATH))
+            for name, intrinsic in table.items()
+            if hasattr(module, name)
+        ),
+    ]
+)
 """Builtins and functions of ``math`` and ``cmath``."""
 
 _FACADE = f"{__package__.rpartition('.')[0]}.cuda.facade"
@@ -222,26 +233,27 @@ def path_of(value: Any) -> str | None:
     path: str | None = (
         getattr(value, "__lockstep_path__", None) if type(value).__module__ == _FACADE else None
     )
-    return path or _known_objects().get(id(value))
+    return path or _known_objects().get(value)
 
 
-_objects: dict[int, str] = {}
+_objects: IdentityMap[str] = IdentityMap()
 _objects_of: Any = None
 
 
-def _known_objects() -> dict[int, str]:
-    """Map ids of the objects of ``numba.cuda``, if it is imported, to their paths: for ``from numba.cuda import …``."""
-    global _objects_of
+def _known_objects() -> IdentityMap[str]:
+    """Map the objects of ``numba.cuda``, if it is imported, to their paths: for ``from numba.cuda import …``."""
+    global _objects, _objects_of
     module = sys.modules.get("numba.cuda")
     if module is not _objects_of and hasattr(module, "jit"):
         _objects_of = module
-        _objects.clear()
+        found = []
         for path in (*_MASKED, *_PURE, *MACHINE_VALUES, *_PREFIXES, "shared.array", "local.array"):
             value: Any = module
             for part in path.split("."):
                 value = getattr(value, part, None)
             if value is not None and not isinstance(value, (int, np.generic)):
-                _objects.setdefault(id(value), f"cuda.{path}")
+                found.append((value, f"cuda.{path}"))
+        _objects = IdentityMap(found)
     return _objects
 
 
@@ -250,8 +262,9 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     path = path_of(value)
     if path is not None:
         return INTRINSICS.get(path)
-    if id(value) in _HOST_FUNCTIONS:
-        return _HOST_FUNCTIONS[id(value)]
+    known = _HOST_FUNCTIONS.get(value)
+    if known is not None:
+        return known
     if isinstance(value, np.ufunc):
         return Intrinsic(value, special=1)
     dtype = functions.as_dtype(value)

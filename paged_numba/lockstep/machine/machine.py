@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import KernelError, LaunchError
 from .barriers import Rendezvous
+from .identity import IdentityMap
 from .lanes import Dim3, Lanes, source_line
 from .local_memory import LocalArray
 from .masks import Mask
@@ -20,6 +21,9 @@ from .strides import contiguous_strides
 STATIC_SHARED_LIMIT = 48 * 1024
 """Bytes of static shared memory that a thread block may declare (CUDA C++ Programming Guide, 20.2)."""
 
+LOCAL_LIMIT = 512 * 1024
+"""Bytes of local memory of a thread (CUDA C++ Programming Guide, Technical Specifications per Compute Capability)."""
+
 
 class Site:
     """A place in the source that declares shared or local memory, and the variable to which it assigns the array.
@@ -28,7 +32,7 @@ class Site:
     ----------
     name : str
         The variable.
-    function : function
+    function : Source
         The function that declares.
     """
 
@@ -88,7 +92,7 @@ class Machine(Lanes):
         self.shared_bytes = shared_bytes
         self.rendezvous: Rendezvous | None = None
         self.ended_by: type[BaseException] | None = None
-        self._constants: dict[int, LaneArray] = {}
+        self._constants: IdentityMap[LaneArray] = IdentityMap()
         # Not the arrays, which know the machine: a circle would keep its memory until Python looks for circles.
         self._argument_buffers: list[Any] = []
         self.depths: dict[Any, int] = {}
@@ -180,6 +184,11 @@ class Machine(Lanes):
         """Return the local array declared at `site`, poisoned in the lanes that run the declaration."""
         lengths = _lengths(shape)
         size = math.prod(lengths)
+        if size * dtype.itemsize > LOCAL_LIMIT:
+            raise LaunchError(
+                f"local memory of a thread must be at most {LOCAL_LIMIT} bytes, got {size * dtype.itemsize} with "
+                f"shape={lengths} dtype={dtype}, {source_line()}"
+            )
         frame = self.frame(site)
         if frame not in self._local:
             buffer = poisoned(self.num_lanes * size, dtype)
@@ -201,11 +210,12 @@ class Machine(Lanes):
 
     def constant(self, name: str, array: Any) -> LaneArray:
         """Return a read-only view of a host array that the kernel refers to as a global."""
-        if id(array) not in self._constants:
-            frozen = np.asarray(array).view()
-            frozen.flags.writeable = False
-            self._constants[id(array)] = self.array_type.of(self, name, frozen)
-        return self._constants[id(array)]
+        known = self._constants.get(array)
+        if known is not None:
+            return known
+        frozen = np.asarray(array).view()
+        frozen.flags.writeable = False
+        return self._constants.setdefault(array, self.array_type.of(self, name, frozen))
 
 
 def row_size(size: int, dtype: np.dtype[Any]) -> int:

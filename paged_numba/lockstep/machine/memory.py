@@ -12,7 +12,7 @@ from . import masks
 from .arithmetic import convert
 from .lanes import Lanes, source_line
 from .masks import Mask
-from .strides import contiguous_strides, flattened, slice_bounds
+from .strides import contiguous_strides, field_of, flattened, slice_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -89,6 +89,13 @@ class LaneArray:
         """Wrap a NumPy array without a copy, whatever its strides."""
         return cls(machine, name, *flattened(array))
 
+    def __eq__(self, other: object) -> bool:
+        if other is None:
+            return False
+        raise TypeError("an array is no number")
+
+    __hash__ = object.__hash__
+
     # Attributes and methods that kernels use.
 
     @property
@@ -136,7 +143,7 @@ class LaneArray:
             )
         wanted, lengths = [int(n) for n in given[: len(shape)]], tuple(map(int, given[len(shape) :]))
         size = math.prod(lengths)
-        if self.strides != contiguous_strides(lengths):
+        if self.strides != contiguous_strides(lengths) or self.buffer.strides[0] != self.dtype.itemsize:
             raise KernelError(f"reshape needs a C-contiguous array, got {self.name}, which is strided")
         if wanted.count(-1) == 1:
             wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
@@ -145,10 +152,9 @@ class LaneArray:
         return self.like(self.offset, tuple(wanted), contiguous_strides(tuple(wanted)), None)
 
     def field(self, name: str) -> LaneArray:
-        """Return the view of one field of a record array."""
-        return LaneArray(
-            self.machine, self.name, self.buffer[name], self.offset, self.lengths, self.strides, self.lead
-        )
+        """Return the view of one field of a record array; a field that is an array adds its axes."""
+        buffer, offset, strides, axes = field_of(self.buffer, name, self.offset, self.strides)
+        return LaneArray(self.machine, self.name, buffer, offset, (*self.lengths, *axes), strides, self.lead)
 
     # Access.
 

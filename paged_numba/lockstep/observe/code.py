@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from ..compiler.source import Source
 from ..machine.lanes import file_name
 
 
@@ -29,11 +27,9 @@ class CodeFunction:
     source: tuple[str, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, function: Callable[..., Any]) -> CodeFunction:
-        """Describe a Python function whose source can be read."""
-        lines, first = inspect.getsourcelines(function)
-        file = inspect.getsourcefile(function) or "<unknown>"
-        return cls(function.__name__, file, first, tuple(line.rstrip("\n") for line in lines))
+    def of(cls, source: Source) -> CodeFunction:
+        """Describe a function."""
+        return cls(source.definition.name, source.file, source.first, source.lines)
 
     @property
     def short_file(self) -> str:

@@ -62,7 +62,7 @@ class ObservedArray(LaneArray):
     def field(self, name: str) -> LaneArray:
         plain = super().field(name)
         view = type(self)(
-            self.machine, self.name, plain.buffer, self.offset, self.lengths, self.strides, self.lead
+            self.machine, self.name, plain.buffer, plain.offset, plain.lengths, plain.strides, plain.lead
         )
         view.assign_memory(self.memory)
         view.stray, view.declared = self.stray, self.declared

@@ -186,7 +186,7 @@ class ObservedExpressions(Expressions):
 def call_device(function: Any, machine: ObservedMachine, mask: Mask, *arguments: Any) -> Any:
     """Call a device function in the active lanes; afterwards restore the line of the call."""
     line = machine.line
-    result = run_device(translate(function, writer=ObservedWriter), function, machine, mask, *arguments)
+    result = run_device(translate(function, writer=ObservedWriter), machine, mask, *arguments)
     machine.line = line
     return result
 
@@ -228,7 +228,7 @@ class ObservedWriter(FunctionWriter):
 
     def __init__(self, names: Names, definition: ast.FunctionDef, kernel: bool) -> None:
         super().__init__(names, definition, kernel)
-        self.code = CodeFunction.of(names.function)
+        self.code = CodeFunction.of(names.source)
         self.code_lines: dict[tuple[int, bool], CodeLine] = {}
 
     def begin(self, statement: ast.stmt) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from ...errors import UnsupportedConstructError
+from ..compiler import analysis
 from ..compiler.names import Names, decorated_function
+from ..compiler.source import Source
 
-_known: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Source, frozenset[str]] = weakref.WeakKeyDictionary()
 
 
 def stored_parameters(function: Any) -> frozenset[str]:
@@ -20,18 +21,18 @@ def stored_parameters(function: Any) -> frozenset[str]:
 
     If the source leaves open whether an array is stored into, the array counts as stored into.
     """
-    if function not in _known:
-        _known[function] = frozenset()  # for recursive calls
-        _known[function] = _stored(function)
-    return _known[function]
+    source = Source.of(function)
+    if source not in _known:
+        _known[source] = frozenset()  # for recursive calls
+        _known[source] = _stored(source)
+    return _known[source]
 
 
-def _stored(function: Any) -> frozenset[str]:
-    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    names = Names(function, tree.body[0], inspect.getsourcefile(function) or "<unknown>")
+def _stored(source: Source) -> frozenset[str]:
+    names = Names(source)
     stored: set[str] = set()
     origins: list[tuple[str, set[str]]] = []
-    for node in ast.walk(tree):
+    for node in ast.walk(source.definition):
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.For)):
             value = node.iter if isinstance(node, ast.For) else node.value
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -50,7 +51,7 @@ def _stored(function: Any) -> frozenset[str]:
         for name, bases in origins:
             if name in stored:
                 stored |= bases
-    return frozenset(stored & set(inspect.signature(function).parameters))
+    return frozenset(stored & set(analysis.parameters(source.definition)))
 
 
 def _bases(node: ast.AST) -> Iterator[str]:

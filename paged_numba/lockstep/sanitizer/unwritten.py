@@ -36,7 +36,7 @@ class Unwritten:
     def begin_launch(self, roots: Any) -> None:
         """Record which words of the allocations `roots` are unwritten."""
         self._words: dict[int, tuple[Any, Any]] = {}
-        self._local: dict[int, Any] = {}
+        self._local: dict[int, tuple[Any, Any]] = {}
         for root in roots:
             if is_fresh(root):
                 unwritten = _words(root) == POISON
@@ -51,11 +51,11 @@ class Unwritten:
         """Record that a declaration makes local memory fresh in the lanes of `mask`."""
         if array.memory.space != "local":
             return
-        key, elements = id(array.memory.root), array.buffer.size // machine.num_lanes
-        if key not in self._local:
-            self._local[key] = np.ones((elements, *machine.shape), bool)
+        root, elements = array.memory.root, array.buffer.size // machine.num_lanes
+        if id(root) not in self._local:
+            self._local[id(root)] = root, np.ones((elements, *machine.shape), bool)
         else:
-            np.copyto(self._local[key], True, where=mask)
+            np.copyto(self._local[id(root)][1], True, where=mask)
 
     def concerns(self, array: ObservedArray) -> bool:
         """Tell whether an array lies in global memory that was fresh when the launch began."""
@@ -63,7 +63,7 @@ class Unwritten:
 
     def read_local(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
         """Check a load from local memory."""
-        unwritten = self._local[id(array.memory.root)].reshape(-1)[position] & mask
+        unwritten = self._local[id(array.memory.root)][1].reshape(-1)[position] & mask
         if unwritten.any():
             lanes = np.flatnonzero(masks.lanes(unwritten, machine.shape))
             byte = np.broadcast_to(position, machine.shape).reshape(-1)[lanes] * array.unit + array.start
@@ -121,7 +121,7 @@ class Unwritten:
         if array.memory.space == "local":
             position = np.broadcast_to(position, machine.shape)
             chosen = position if mask is True else position[masks.lanes(mask, machine.shape)]
-            self._local[root].reshape(-1)[chosen] = False
+            self._local[root][1].reshape(-1)[chosen] = False
         elif root in self._words:
             byte = accesses(machine, array, mask, position).byte
             for start in range(0, array.dtype.itemsize, _WORD):

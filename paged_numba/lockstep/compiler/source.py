@@ -1,0 +1,215 @@
+"""`Source`: the syntax tree of a function, held to the code that was imported, and what its names mean outside it.
+
+Python keeps no source with a function: it is read from the file, which may have changed since. A function runs only
+if its file still compiles to the function's own code object.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dis
+import inspect
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedConstructError
+from . import analysis
+
+_sources: weakref.WeakKeyDictionary[Any, Source] = weakref.WeakKeyDictionary()
+
+
+class Source:
+    """A kernel or device function as the machine runs it.
+
+    Globals and closure variables are read once, when the function is first translated: to Numba they are constants.
+
+    Parameters
+    ----------
+    function : function
+        The Python function, undecorated.
+
+    Attributes
+    ----------
+    code : code object
+        The code that the source belongs to.
+    file : str
+    lines : tuple of str
+        The source lines of the function, decorators included.
+    first : int
+        The number in the file of the first of them.
+    definition : ast.FunctionDef
+        The syntax tree, with the line numbers of the file.
+    outer : dict
+        The values of the names outside the function that it uses.
+    attributes : dict
+        The values of attributes of these names that have been resolved, by their text.
+    parameters : list of str
+    translations : dict
+        The function's lane programs; see `translate`.
+    notes : dict
+        Results of analyses of the function, by their names.
+
+    Raises
+    ------
+    UnsupportedConstructError
+        The source cannot be read or parsed, differs from the code, or is no ``def``.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.code: CodeType = function.__code__
+        name = self.code.co_name
+        self.file = inspect.getsourcefile(function) or self.code.co_filename
+        text = _read(function, self.file)
+        flags = self.code.co_flags & _FUTURE | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        try:
+            tree, codes = _parsed(text, flags)
+        except (SyntaxError, ValueError) as error:
+            raise _changed(name, self.file) from error
+        if name == "<lambda>":
+            raise UnsupportedConstructError(
+                "a kernel or device function must be written with def, got a lambda, "
+                f"{self.file}:{self.code.co_firstlineno}"
+            )
+        found = _definition(tree, codes, self.code)
+        if found is None:
+            raise _changed(name, self.file)
+        self.definition = found
+        self.first = _first_line(found)
+        self.parameters = analysis.parameters(found)
+        end = found.end_lineno or found.lineno
+        self.lines = tuple(text.split("\n")[self.first - 1 : end])
+        # The table of sources must not keep a function alive, and the globals of its module do.
+        self.function = weakref.ref(function)
+        self.outer: dict[str, Any] = {}
+        self.attributes: dict[str, Any] = {}
+        self.translations: dict[Any, Any] = {}
+        self.notes: dict[str, Any] = {}
+        for name, cell in zip(self.code.co_freevars, function.__closure__ or (), strict=True):
+            # A cell that is still empty is an undefined name.
+            with suppress(ValueError):
+                self.outer[name] = constant(cell.cell_contents)
+        for name in self.code.co_names:
+            self.defines(name)
+
+    def defines(self, name: str) -> bool:
+        """Tell whether a name is defined outside the function; if so, `outer` holds its value from then on."""
+        if name not in self.outer and name not in self.code.co_freevars:
+            for namespace in (getattr(self.function(), "__globals__", {}), vars(builtins)):
+                if name in namespace:
+                    self.outer[name] = constant(namespace[name])
+                    break
+        return name in self.outer
+
+    @classmethod
+    def of(cls, function: Any) -> Source:
+        """Return the source of a function, which is read again only if the function has got another code object."""
+        known = _sources.get(function)
+        if known is not None and known.code is function.__code__:
+            return known
+        inside = inspect.unwrap(function)
+        if inside is not function:
+            return cls.of(inside)
+        known = _sources[function] = cls(function)
+        return known
+
+
+_FUTURE = 0
+for _name in __import__("__future__").all_feature_names:
+    _FUTURE |= getattr(__import__("__future__"), _name).compiler_flag
+
+
+def _changed(name: str, file: str) -> UnsupportedConstructError:
+    return UnsupportedConstructError(
+        f"the source of {name!r} must be the code that runs, but {file} has changed since {name!r} was imported: "
+        "import it again, or restart"
+    )
+
+
+def _read(function: Any, file: str) -> str:
+    """Return the text of the file that holds a function."""
+    name = function.__code__.co_name
+    try:
+        lines, _ = inspect.findsource(function)
+    except (OSError, TypeError):
+        if os.path.exists(file):
+            raise _changed(name, file) from None
+        hint = "save it to a file" if file.startswith("<") else "its file must be there"
+        raise UnsupportedConstructError(
+            f"the source of {name!r} must be readable, got code from {file}: {hint}"
+        ) from None
+    return "".join(lines)
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str, flags: int) -> tuple[ast.Module, tuple[CodeType, ...]]:
+    """Return the syntax tree of a file, and the code objects of all functions in it."""
+    tree = ast.parse(text)
+    module = compile(text, "<source>", "exec", flags, dont_inherit=True)
+    return tree, tuple(_codes(module))
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+def _definition(tree: ast.Module, codes: tuple[CodeType, ...], code: CodeType) -> ast.FunctionDef | None:
+    """Return the definition that compiles to `code`, at its line or, if the file has got more lines, at another one."""
+    places = {
+        _first_line(node): node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == code.co_name
+    }
+    candidates = [one for one in codes if one.co_name == code.co_name and one.co_firstlineno in places]
+    for one in sorted(candidates, key=lambda one: one.co_firstlineno != code.co_firstlineno):
+        node = places[one.co_firstlineno]
+        if one.replace(co_firstlineno=code.co_firstlineno) == code or _same_but_asserts(one, code, node):
+            return node
+    return None
+
+
+def _first_line(node: ast.FunctionDef) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+
+def _same_but_asserts(compiled: CodeType, code: CodeType, definition: ast.FunctionDef) -> bool:
+    """Tell whether a definition compiles to `code` apart from ``assert``, which pytest rewrites in test files."""
+    asserts = [node for node in ast.walk(definition) if isinstance(node, ast.Assert)]
+    rewritten = {line for a in asserts for line in range(a.lineno, (a.end_lineno or a.lineno) + 1)}
+    return bool(rewritten) and _instructions(compiled, rewritten) == _instructions(code, rewritten)
+
+
+def _instructions(code: CodeType, without: set[int]) -> dict[int, list[Any]]:
+    """Return the instructions of each line, apart from some lines, and without jumps, which depend on other lines."""
+    found: dict[int, list[Any]] = {}
+    line = None
+    for instruction in dis.get_instructions(code):
+        starts = getattr(instruction, "line_number", None) or instruction.starts_line
+        line = starts if starts and not isinstance(starts, bool) else line
+        jumps = instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs
+        if line is None or line in without or jumps or instruction.opname in ("EXTENDED_ARG", "NOP"):
+            continue
+        # Which loads check or borrow depends on the block around them, and so on an `assert` in it.
+        name = instruction.opname.replace("_BORROW", "").replace("_CHECK", "")
+        found.setdefault(line, []).append((name, instruction.argrepr))
+    return found
+
+
+def constant(value: Any) -> Any:
+    """Return a value from outside a function as a constant: a copy of an array, anything else itself."""
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        value = value.copy(order="K")
+        value.flags.writeable = False
+    elif type(value) is tuple and any(isinstance(item, (np.ndarray, tuple)) for item in value):
+        value = tuple(map(constant, value))
+    return value

@@ -1,0 +1,382 @@
+"""`check_compiles`: whether Numba can compile a kernel, by its typing alone; needs no GPU and no CUDA toolkit."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import CellType, FunctionType, SimpleNamespace
+from typing import Any, NamedTuple
+
+from ..errors import CompilationError, LaunchError, TargetUnavailableError
+from .compiler.names import decorated_function
+from .compiler.source import Source
+from .language.intrinsics import path_of
+from .machine.lanes import file_name
+
+
+def check_compiles(kernel: Any, signature: Any = None) -> None:
+    """Check that Numba can compile a kernel: run its typing, but no code generation.
+
+    The lockstep machine runs some kernels that Numba refuses. Typing finds most of them, but not what Numba refuses
+    later, when it generates code.
+
+    Parameters
+    ----------
+    kernel : callable
+        A function decorated with ``cuda.jit``, Numba's or the facade's, or the plain Python function.
+    signature : str, Numba signature, tuple of Numba types, or tuple of example arguments, optional
+        The types of the arguments. By default, the signatures with which the kernel was decorated.
+
+    Raises
+    ------
+    CompilationError
+        Numba cannot compile the kernel; the message holds Numba's reason and the line.
+    LaunchError
+        `signature` cannot be read, or is missing.
+    TargetUnavailableError
+        ``numba.cuda`` cannot be imported, or its simulator replaces it.
+
+    See Also
+    --------
+    options : ``check_compiles=True`` checks each kernel at its first launch with arguments of new types.
+    launch : Runs a kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from paged_numba import cuda, lockstep
+    >>> @cuda.jit
+    ... def halve(x):
+    ...     if (i := cuda.grid(1)) < x.size:
+    ...         x[i] /= 2
+    >>> lockstep.launch(halve, 1, 4, np.ones(4))
+    >>> lockstep.check_compiles(halve, "void(float32[:])")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    paged_numba.errors.CompilationError: Numba cannot compile halve(array(float32, 1d, A)): ...
+    """
+    numba = _numba()
+    function = decorated_function(kernel) or kernel
+    if not isinstance(function, FunctionType):
+        raise LaunchError(f"kernel must be a Python function or a decorated one, got {type(kernel).__name__}")
+    for types in _argument_types(numba, kernel, function, signature):
+        _check(numba, function, types)
+
+
+def check_launch(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Check a kernel for the arguments of a launch, unless it has been checked for arguments of these types."""
+    numba = _numba()
+    function = decorated_function(kernel) or kernel
+    checked: set[Any] = Source.of(function).notes.setdefault("compiles", set())
+    example = arguments if getattr(kernel, "__lockstep_signatures__", None) in (None, []) else None
+    for types in _argument_types(numba, kernel, function, example):
+        if types not in checked:
+            _check(numba, function, types)
+            checked.add(types)
+
+
+# Numba's parts, wherever its releases keep them.
+
+
+class _Numba(NamedTuple):
+    cuda: Any
+    compile_extra: Callable[..., Any]
+    pipeline: type
+    flags: Callable[[], Any]
+    dispatcher: Any
+    contexts: Callable[[], tuple[Any, Any]]
+    normalize: Callable[[Any], tuple[Any, Any]]
+    signature: Callable[..., Any]
+    concrete: Callable[..., Any]
+    types: Any
+    override: Callable[[], Any]
+    lock: Any
+
+
+@cache
+def _numba() -> _Numba:
+    if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0"):
+        raise TargetUnavailableError(
+            "check_compiles needs Numba's compiler, which NUMBA_ENABLE_CUDASIM=1 replaces by the simulator"
+        )
+    try:
+        from numba import cuda, types
+        from numba.core import compiler as core_compiler
+        from numba.cuda import compiler, descriptor, dispatcher
+
+        try:
+            from numba.cuda import typing
+            from numba.cuda.core import sigutils
+        except ImportError:
+            from numba.core import sigutils, typing
+    except ImportError as error:
+        raise TargetUnavailableError(
+            f"check_compiles needs numba.cuda, which cannot be imported ({error}): install numba-cuda"
+        ) from error
+    override = getattr(getattr(compiler, "utils", None), "numba_target_override", None)
+    if override is None:
+        from numba.core.target_extension import target_override
+
+        def override() -> Any:
+            return target_override("cuda")
+
+    @compiler.register_pass(mutates_CFG=False, analysis_only=True)
+    class Finish(compiler.LoweringPass):  # type: ignore[misc]
+        """Ends the pipeline after typing; the signature is the result."""
+
+        _name = "paged_numba_typing_only"
+
+        def __init__(self) -> None:
+            compiler.LoweringPass.__init__(self)
+
+        def run_pass(self, state: Any) -> bool:
+            state.cr = typing.signature(state.return_type, *state.args)
+            return True
+
+    class TypingOnly(compiler.CUDACompiler):  # type: ignore[misc]
+        """Numba's pipeline without the passes that generate code."""
+
+        def define_cuda_lowering_pipeline(self, state: Any) -> Any:
+            passes = compiler.PassManager("typing only")
+            passes.add_pass(Finish, "typing only")
+            passes.finalize()
+            return passes
+
+    def flags() -> Any:
+        made = (getattr(compiler, "CUDAFlags", None) or dispatcher.Flags)()
+        made.no_compile = made.no_cpython_wrapper = made.no_cfunc_wrapper = True
+        made.error_model = "numpy"
+        return made
+
+    def contexts() -> tuple[Any, Any]:
+        target = descriptor.cuda_target
+        return target.typing_context, target.target_context
+
+    return _Numba(
+        cuda,
+        getattr(compiler, "compile_extra", None) or core_compiler.compile_extra,
+        TypingOnly,
+        flags,
+        dispatcher,
+        contexts,
+        sigutils.normalize_signature,
+        typing.signature,
+        typing.make_concrete_template,
+        types,
+        override,
+        dispatcher.global_compiler_lock,
+    )
+
+
+def _argument_types(numba: _Numba, kernel: Any, function: Any, signature: Any) -> list[tuple[Any, ...]]:
+    if signature is None:
+        given = getattr(kernel, "__lockstep_given__", None)
+        if given is None:
+            raise LaunchError(
+                f"signature must be given, or {function.__name__} decorated with one, got signature=None"
+            )
+    else:
+        given = signature
+    if isinstance(given, tuple) and not (given and all(_is_type(item) for item in given)):
+        return [tuple(_type_of(numba, number, item) for number, item in enumerate(given))]
+    try:
+        return [tuple(numba.normalize(one)[0]) for one in (given if isinstance(given, list) else [given])]
+    except Exception as error:
+        raise LaunchError(
+            f"a signature must read like 'void(float32[:], int32)', got signature={given!r} ({error})"
+        ) from error
+
+
+def _is_type(value: Any) -> bool:
+    return any(base.__name__ == "Type" and "numba" in base.__module__ for base in type(value).__mro__)
+
+
+def _type_of(numba: _Numba, number: int, value: Any) -> Any:
+    value = getattr(value, "__lockstep_array__", value)
+    try:
+        return numba.dispatcher.typeof(value, numba.dispatcher.Purpose.argument)
+    except Exception as error:
+        raise CompilationError(
+            f"argument {number} must have a type that Numba knows, got {type(value).__name__} ({_words(error)})"
+        ) from None
+
+
+# Typing.
+
+
+def _check(numba: _Numba, function: Any, types: tuple[Any, ...]) -> None:
+    text = f"{function.__name__}({', '.join(map(str, types))})"
+    names = Source.of(function).parameters
+    if len(names) != len(types):
+        raise LaunchError(f"signature must have a type for each parameter ({', '.join(names)}), got {text}")
+    with numba.lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rebuilt = _Rebuilt(numba)
+        try:
+            with rebuilt.device_functions_are_only_typed():
+                result = rebuilt.typed(rebuilt.function(function), types)
+        except Exception as error:
+            walrus = any(isinstance(node, ast.NamedExpr) for node in ast.walk(Source.of(function).definition))
+            why = _words(error) + ("; Numba has no assignment expressions (:=)" if walrus else "")
+            raise CompilationError(
+                f"Numba cannot compile {text}: {why}, {_place(error, function)}"
+            ) from error
+    if result.return_type != numba.types.none:
+        raise CompilationError(
+            f"Numba cannot compile {text}: a kernel must return nothing, got {result.return_type}"
+        )
+
+
+class _Rebuilt:
+    """Functions whose names mean Numba's objects where they mean the facade's."""
+
+    def __init__(self, numba: _Numba) -> None:
+        self.numba = numba
+        self.made: dict[Any, Any] = {}
+
+    def function(self, function: Any) -> Any:
+        """Return a function with the same code, and the constants that the lockstep machine has read."""
+        source = Source.of(function)
+        if source not in self.made:
+            cells = {name: CellType() for name in source.code.co_freevars}
+            space = dict(function.__globals__)
+            copy = FunctionType(
+                source.code, space, function.__name__, function.__defaults__, tuple(cells.values())
+            )
+            copy.__kwdefaults__ = function.__kwdefaults__
+            copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
+            self.made[source] = copy
+            for name, value in source.outer.items():
+                if name in cells:
+                    cells[name].cell_contents = self.value(value)
+                elif name in space:
+                    space[name] = self.value(value)
+        return self.made[source]
+
+    def value(self, value: Any) -> Any:
+        """Return Numba's object for a name of the facade, or a kernel of it."""
+        if hasattr(value, "__lockstep_signatures__"):
+            function = self.function(value.py_func)  # which makes a dispatcher for its recursive calls
+            if value not in self.made:
+                options = {"device": value.device}
+                made = self.numba.dispatcher.CUDADispatcher(function, targetoptions=options)
+                made.paged_numba_signatures = value.__lockstep_given__
+                self.made[value] = made
+            return self.made[value]
+        path = path_of(value)
+        if path is None:
+            return value
+        found = self.numba.cuda
+        for part in path.split(".")[1:]:
+            found = getattr(found, part, value)
+        return found
+
+    def typed(self, function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
+        """Return the signature that Numba infers."""
+        numba = self.numba
+        contexts = numba.contexts()
+        with numba.override():
+            return numba.compile_extra(
+                *contexts, function, types, result, numba.flags(), {}, pipeline_class=numba.pipeline
+            )
+
+    @contextlib.contextmanager
+    def device_functions_are_only_typed(self) -> Iterator[None]:
+        """In a ``with`` statement, Numba types device functions and does not compile them."""
+        numba, cls = self.numba, self.numba.dispatcher.CUDADispatcher
+        original = cls.get_call_template
+        known: dict[Any, Any] = {}
+        made: list[tuple[Any, Any]] = []
+
+        def get_call_template(dispatcher: Any, args: Any, kws: Any) -> Any:
+            compiler = (
+                getattr(dispatcher, "fold_argument_types", None) or dispatcher._compiler.fold_argument_types
+            )
+            pysig, args = compiler(args, kws)
+            given = getattr(dispatcher, "paged_numba_signatures", None)
+            py_func = dispatcher.py_func
+            if given is not None:
+                signatures = []
+                for one in given if isinstance(given, list) else [given]:
+                    types, result = numba.normalize(one)
+                    signatures.append((tuple(types), result))
+            elif dispatcher._can_compile:
+                signatures = [(tuple(args), None)]
+            else:
+                template = numba.concrete(
+                    "template", key=py_func.__name__, signatures=dispatcher.nopython_signatures
+                )
+                return template, pysig, args, {}
+            found = []
+            for types, result in signatures:
+                key = py_func, types
+                if key not in known:
+                    with dispatcher._compiling_counter:
+                        known[key] = self.typed(py_func, types, result)
+                    if types not in dispatcher.overloads:
+                        # Recursion with other types asks for the name of the code that there would be.
+                        dispatcher.overloads[types] = SimpleNamespace(
+                            signature=known[key],
+                            fndesc=SimpleNamespace(modname="", qualname=py_func.__name__, uid=len(made)),
+                        )
+                        made.append((dispatcher, types))
+                found.append(known[key])
+            template = numba.concrete("template", key=py_func.__name__, signatures=found)
+            return template, pysig, args, {}
+
+        def get_overload(dispatcher: Any, sig: Any) -> Any:
+            return None  # what code generation would need
+
+        cls.get_call_template, cls.get_overload = get_call_template, get_overload
+        try:
+            yield
+        finally:
+            for dispatcher, types in made:
+                del dispatcher.overloads[types]
+            del cls.get_overload
+            cls.get_call_template = original
+
+
+# Numba's words.
+
+
+def _words(error: BaseException) -> str:
+    """Return what a learner needs of Numba's message: its first sentence, and the call that has no implementation."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines()]
+    useful = [line for line in lines if line and not _NOISE.match(line)]
+    if not useful:
+        return type(error).__name__
+    first = re.sub(r", location: .*", "", useful[0])
+    call = next((line.removeprefix(">>>").strip() for line in useful if line.startswith(">>>")), None)
+    if call is not None and first.startswith("No implementation of function"):
+        return f"no implementation of {call}"
+    return first if _is_numba_error(error) else f"{type(error).__name__}: {first}"
+
+
+_NOISE = re.compile(r"Failed in |- Resolution failure|During: |File .*line \d+|- Of which|\^+$")
+
+
+def _is_numba_error(error: BaseException) -> bool:
+    return any(base.__name__ == "NumbaError" for base in type(error).__mro__)
+
+
+def _place(error: BaseException, function: Any) -> str:
+    """Return the line at which Numba failed."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    found = re.findall(r"(?:at|location:) (\S.*?) \((\d+)\)", text) or re.findall(
+        r'File "(.*?)", line (\d+)', text
+    )
+    location = getattr(error, "loc", None)
+    places = [(file, int(line)) for file, line in found] + (
+        [(location.filename, location.line)] if location else []
+    )
+    code = function.__code__
+    file, line = next(
+        (place for place in reversed(places) if place[1]), (code.co_filename, code.co_firstlineno)
+    )
+    return f"{file_name(file)}:{line}"
