@@ -48,6 +48,14 @@ def test_every_public_callable_has_a_call_or_a_reason_to_have_none():
     assert not CALLS.keys() & UNCHECKED.keys()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def full_tracebacks():
+    """Keep the frames that the errors of launches hide, since they tell which line raised the error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAGED_NUMBA_FULL_TRACEBACK", "1")
+        yield
+
+
 # Whole states.
 
 
