@@ -112,6 +112,17 @@ def test_lengths_that_a_device_function_takes_must_be_literals_in_the_call(call)
     agrees(written(f"def kernel(x, n):\n    x[0] = {call}\n", **OUTSIDE), np.ones(3), 4)
 
 
+@pytest.mark.parametrize(
+    "test", ["FLAG", "not FLAG", "N", "N > 3", "N == 4 and not FLAG", "N % 2 == 0", "N + 1 > 3", "TEXT == 'float32'",
+             "NONE is None", "NUMPY_N > 2", "len(PAIR) == 2", "x is None", "True", "N in (4, 8)", "0 < N < 8",
+             "N > 3 or x[0] > 2", "N > 3 and x[0] > 2", "N > 5 and x[0] > 2"],
+)  # fmt: skip
+@pytest.mark.parametrize("choice", ["m = 8 if {} else 4", "if {}:\n        m = 8\n    else:\n        m = 4"])
+def test_the_branch_that_a_constant_condition_never_takes_does_not_count(choice, test):
+    text = f"def kernel(x):\n    {choice.format(test)}\n    x[0] = cuda.local.array(m, np.int8).size\n"
+    agrees(written(text, **OUTSIDE, FLAG=True, NONE=None), np.ones(3))
+
+
 @st.composite
 def blocks(draw, depth):
     lines = []

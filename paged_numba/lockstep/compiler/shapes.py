@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...errors import UnsupportedConstructError
 from ..machine.lanes import file_name
 from .names import Names, decorated_function
@@ -58,6 +60,9 @@ def _folded(text: str) -> Any:
 
 
 _LOADS = frozenset(("RESUME", "LOAD_CONST", "LOAD_SMALL_INT", "RETURN_VALUE", "RETURN_CONST"))
+
+_PLAIN = (bool, int, float, str, type(None), np.number, np.bool_)
+"""Types of the constants in the conditions that Numba decides when it compiles."""
 
 Values = frozenset[ast.expr | ast.arg | None]
 """What a variable may hold: expressions and parameters; None for anything else."""
@@ -166,21 +171,33 @@ class Shapes:
         return None
 
     def _known(self, test: ast.expr) -> bool | None:
-        """Return the value of a condition on constants, or None if it is another one."""
+        """Return the value of a condition that is constant to Numba, or None if it is another one."""
+        if isinstance(test, ast.BoolOp):
+            values = [self._known(value) for value in test.values]
+            decides = isinstance(test.op, ast.Or)
+            return decides if decides in values else None if None in values else not decides
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            value = self._known(test.operand)
+            return None if value is None else not value
         for node in ast.walk(test):
             if isinstance(node, ast.Name):
-                if node.id in self.names.bound or self._outer(node) is None:
+                if node.id in self.names.bound or not isinstance(self._value(node), _PLAIN):
                     return None
-            elif not isinstance(node, (ast.Constant, ast.Compare, ast.cmpop, ast.Load)):
+            elif isinstance(node, (ast.In, ast.NotIn)) or not isinstance(
+                node, (ast.Constant, ast.Compare, ast.cmpop, ast.Load)
+            ):
                 return None
         try:
             return bool(eval(ast.unparse(test), {"__builtins__": {}}, self.names.source.outer))
         except Exception:
             return None
 
-    def _outer(self, node: ast.Name) -> Literal | None:
+    def _value(self, node: ast.Name) -> Any:
         found = self.names.static(node)
-        value = None if found is None else found.value
+        return () if found is None else found.value
+
+    def _outer(self, node: ast.Name) -> Literal | None:
+        value = self._value(node)
         numbers = value if type(value) is tuple else (value,)
         return Literal(value) if all(type(number) is int for number in numbers) else None
 
