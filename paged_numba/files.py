@@ -35,8 +35,13 @@ def write_text(path: str | Path, text: str) -> None:
         _write(path, text)
     elif found is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    elif not _replace(target, text, found):
-        _write(path, text)
+    else:
+        try:
+            replaced = _replace(target, text, found)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        if not replaced:
+            _write(path, text)
 
 
 def _own_stream(found: os.stat_result | None) -> Any:
@@ -74,10 +79,10 @@ def _replace(target: str, text: str, old: os.stat_result | None) -> bool:
     try:
         # Not `tempfile`, whose files nobody else may read: the mode is that of any new file.
         handle = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except OSError as error:
+    except OSError:
         if old is not None:
             return False
-        raise OSError(error.errno, error.strerror, target) from None
+        raise
     try:
         os.close(handle)
         _write(new, text)
@@ -86,11 +91,10 @@ def _replace(target: str, text: str, old: os.stat_result | None) -> bool:
         os.replace(new, target)
     except BaseException as error:
         os.unlink(new)
-        if not isinstance(error, OSError):
-            raise
-        if old is not None and error.errno in (errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV):
+        kept = (errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV)
+        if old is not None and isinstance(error, OSError) and error.errno in kept:
             return False
-        raise OSError(error.errno, error.strerror, target) from None
+        raise
     return True
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import pytest
 
 import paged_numba as pn
 from paged_numba import ops, traces
@@ -55,7 +54,7 @@ KINDS = {
     "num_q_heads multiprocessors max_lanes memory_budget shared_bytes warp num_slots hit_block_size request "
     "count number columns ntasks tpb sharedmem devnum device_id",
     "number": "watermark scale softcap",
-    "flag": "prefix_caching causal return_lse debug",
+    "flag": "prefix_caching causal return_lse debug check_compiles",
     "name": "layout target algorithm order kind path gpu space",
     "array": "query key value key_cache value_cache out out_a out_b lse_a lse_b",
     "integers": "block_tables seq_lens cu_seqlens_q slot_mapping block_table block_pairs slots",
@@ -501,25 +500,18 @@ for _name in ("launch", "profile", "sanitize"):
 CALLS["targets.launch"] = launches(pn.targets.launch, target="lockstep")
 
 
+@call("lockstep.check_compiles")
+def _(pick):
+    return Call(pn.lockstep.check_compiles, {"kernel": add_one, "signature": "void(float64[:])"})
+
+
 @call("lockstep.lane_program")
 def _(pick):
     return Call(pn.lockstep.lane_program, {"function": add_one})
 
 
-@call("lockstep.check_compiles")
-def _(pick):
-    pytest.importorskip("numba")
-    signature = pick(("void(float64[:])", (np.zeros(5),), ["(float32[::1],)"]))
-    return Call(pn.lockstep.check_compiles, {"kernel": add_one, "signature": signature})
-
-
-OPTIONS = {
-    "max_lanes": 64,
-    "memory_budget": 2**20,
-    "order": "forward",
-    "compute_capability": (9, 0),
-    "check_compiles": False,
-}
+OPTIONS = {"max_lanes": 64, "memory_budget": 2**20, "order": "forward", "compute_capability": (9, 0)}
+OPTIONS["check_compiles"] = False
 
 
 @call("lockstep.Options")

@@ -82,6 +82,9 @@ def test_what_cannot_be_replaced_is_written_in_place(tmp_path):
             files.write_text(tmp_path / "other", "new")
     assert path.read_text(encoding="utf-8") == "new"
     assert caught.value.filename == str(tmp_path / "other")
+    with pytest.raises(FileNotFoundError) as caught:
+        files.write_text("absent/out", "new")
+    assert caught.value.filename == "absent/out"
     for error in (PermissionError(1, "Operation not permitted"), OSError(16, "Device or resource busy")):
         with mock.patch("os.replace", side_effect=error):
             files.write_text(path, str(error))

@@ -41,19 +41,19 @@ SECONDS, MORE_MEMORY = 20, 2 * 2**30
 LONGEST_MESSAGE = 1000
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _full_tracebacks():
-    """Keep the frames of the machine, so that the ``raise`` statement of an error of a launch is found."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PAGED_NUMBA_FULL_TRACEBACK", "1")
-        yield
-
-
 def test_every_public_callable_has_a_call_or_a_reason_to_have_none():
     named = public_callables()
     assert sorted(named - CALLS.keys() - UNCHECKED.keys()) == []
     assert UNCHECKED.keys() <= named
     assert not CALLS.keys() & UNCHECKED.keys()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def full_tracebacks():
+    """Keep the frames that the errors of launches hide, since they tell which line raised the error."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAGED_NUMBA_FULL_TRACEBACK", "1")
+        yield
 
 
 # Whole states.

@@ -216,6 +216,21 @@ def test_an_array_on_a_gpu_that_is_not_there_is_named():
         )
 
 
+@pytest.mark.parametrize(("layout", "shape"), [("HND", (5, 2, 8, 4)), ("packed", (5, 2, 1, 8, 4))])
+def test_a_cache_on_a_gpu_that_is_not_there_is_named(layout, shape):
+    if pn.targets.cuda_unavailable_reason() is None:
+        pytest.skip("there is a GPU")
+    key_cache, value_cache = (
+        np.zeros(shape, F32),
+        np.zeros((5, 2, 4, 8) if layout == "packed" else shape, F32),
+    )
+    for caches in ((OnGPU(key_cache), value_cache), (key_cache, OnGPU(value_cache))):
+        with pytest.raises(
+            TypeError, match=r"key_cache and value_cache must be arrays that can be viewed here: .* GPU"
+        ):
+            pn.copy_blocks(*caches, [[0, 1]], layout=layout, target=TARGET)
+
+
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn])
 def test_an_array_of_a_dtype_that_its_interface_cannot_name_is_taken(dtype):
     caches = np.zeros((2, 2, 4, 1, 2), dtype)

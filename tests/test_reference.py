@@ -168,7 +168,7 @@ NO_NUMBER = ["1", "x", 1j, [1.0], np.ones(1), True, np.timedelta64(1), np.dateti
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["scale", "window", "softcap"])
-@pytest.mark.parametrize("no_number", NO_NUMBER, ids=repr)
+@pytest.mark.parametrize("no_number", NO_NUMBER, ids=lambda value: type(value).__name__)
 def test_an_option_that_is_no_number_is_refused_by_name(name, no_number):
     with pytest.raises(TypeError, match=f"{name} must be (a number or None|an integer), got {name}="):
         reference.attention(*example(), **{name: no_number})

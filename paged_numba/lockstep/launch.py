@@ -93,7 +93,9 @@ class Options:
                 f"compute_capability must be two integers such as (9, 0), got compute_capability={shown(pair)}"
             )
         if not isinstance(self.check_compiles, bool):
-            raise ValueError(f"check_compiles must be a bool, got check_compiles={self.check_compiles!r}")
+            raise ValueError(
+                f"check_compiles must be a bool, got check_compiles={shown(self.check_compiles)}"
+            )
 
 
 _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options())  # noqa: B039 (frozen)

@@ -12,6 +12,7 @@ from functools import cache
 from types import CellType, FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
+from ..arguments import LONGEST_REPR, shown
 from ..errors import CompilationError, LaunchError, TargetUnavailableError
 from .compiler.names import decorated_function
 from .compiler.source import Source
@@ -187,7 +188,8 @@ def _argument_types(numba: _Numba, kernel: Any, function: Any, signature: Any) -
         return [tuple(numba.normalize(one)[0]) for one in (given if isinstance(given, list) else [given])]
     except Exception as error:
         raise LaunchError(
-            f"a signature must read like 'void(float32[:], int32)', got signature={given!r} ({error})"
+            f"a signature must read like 'void(float32[:], int32)', got signature={shown(given)} "
+            f"({str(error)[:LONGEST_REPR]})"
         ) from error
 
 

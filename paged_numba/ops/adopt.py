@@ -49,11 +49,20 @@ def caches(key_cache: Any, value_cache: Any, layout: str) -> Caches:
         checks.check_packed(*stored)
         num_blocks, num_kv_heads, head_dim, block_size = stored[1].shape
         shape = (num_blocks, block_size, num_kv_heads, head_dim)
-        key, value = (reshaped(cache, shape) for cache in stored)
+        key, value = _views(reshaped, stored, shape)
         return Caches(key, value, stored, layout)
     checks.check_four_axes(*stored)
-    key, value = (transposed(cache, (0, 2, 1, 3)) for cache in stored)
+    key, value = _views(transposed, stored, (0, 2, 1, 3))
     return Caches(key, value, stored, layout)
+
+
+def _views(view: Any, stored: tuple[Any, Any], argument: tuple[int, ...]) -> tuple[Any, Any]:
+    try:
+        return view(stored[0], argument), view(stored[1], argument)
+    except TypeError as error:
+        raise TypeError(
+            f"key_cache and value_cache must be arrays that can be viewed here: {error}"
+        ) from None
 
 
 def integer_rows(array: Any, name: str, num_columns: int) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from ..arguments import between, integer, is_number, one_of, positive, shown, truth
 from ..kernels.columns import ROW_END, ROW_FIRST, ROW_SEQ
 from .layouts import piece_size
-from .memory import check_apart, check_written
+from .memory import check_apart, check_written, memory_of
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 QUERY_DTYPES = CACHE_DTYPES[:3]
@@ -357,13 +357,11 @@ def check_packed(key_cache: Any, value_cache: Any) -> None:
     num_blocks, num_kv_heads, pieces, block_size, numbers = key_cache.shape
     _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, pieces * numbers, block_size))
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
-        step = cache.dtype.itemsize
-        for size, stride in zip(reversed(cache.shape), reversed(cache.strides), strict=True):
-            if size > 1 and stride != step and cache.size:
-                raise ValueError(
-                    f"{name} must be contiguous for layout='packed', got {name}.strides={tuple(cache.strides)}"
-                )
-            step *= size
+        memory = memory_of(cache)
+        if memory is not None and not memory.flags.c_contiguous:
+            raise ValueError(
+                f"{name} must be contiguous for layout='packed', got {name}.strides={memory.strides}"
+            )
 
 
 def _caches(key_cache: Any, value_cache: Any) -> None:

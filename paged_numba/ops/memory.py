@@ -12,7 +12,7 @@ _MAX_WORK = 10_000
 
 def check_written(name: str, array: Any) -> None:
     """Raise if a kernel could not store into an array, or two of its elements overlap."""
-    memory = _memory(array)
+    memory = memory_of(array)
     if memory is None:
         return
     if not memory.flags.writeable:
@@ -26,7 +26,7 @@ def check_written(name: str, array: Any) -> None:
 
 def check_apart(name: str, array: Any, other_name: str, other: Any) -> None:
     """Raise if two arrays, one of which is written, overlap."""
-    memory, others = _memory(array), _memory(other)
+    memory, others = memory_of(array), memory_of(other)
     if memory is None or others is None or not np.may_share_memory(memory, others):
         return
     try:
@@ -97,7 +97,7 @@ class _Described:
         self.__array_interface__ = description
 
 
-def _memory(array: Any) -> Any:
+def memory_of(array: Any) -> Any:
     """Return a NumPy array that has the flags, strides and addresses of an adopted array; None if these are unknown.
 
     For an array on the GPU, the addresses are the GPU's: the result must not be read.

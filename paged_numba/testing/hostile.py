@@ -20,6 +20,8 @@ from unittest import mock
 import ml_dtypes
 import numpy as np
 
+from ..targets import cuda_unavailable_reason
+
 Maker = Callable[[], Any]
 """A function that makes a value, a new one for each call: a call may change it."""
 
@@ -72,6 +74,12 @@ def _returning(**results: Any) -> Maker:
 def _with(**attributes: Any) -> Maker:
     """Return a maker of objects that have these attributes."""
     return type("Having", (), attributes)
+
+
+def _as_if_on_gpu(**attributes: Any) -> Maker:
+    """Return a maker of objects that pretend to lie on a GPU; of None if there is one, which would read the memory."""
+    make = _with(**attributes)
+    return lambda: make() if cuda_unavailable_reason() else None
 
 
 _INTEGERS = _constants(
@@ -191,10 +199,10 @@ _HOSTS: list[Maker] = [
     _returning(__dlpack__=5, __dlpack_device__=(1, 0)),
     _with(__array_interface__={}),
     _with(__array_interface__=np.array([1, 2]).__array_interface__),
-    _with(__cuda_array_interface__={}),
-    _with(__cuda_array_interface__={}, shape=(2, 1, 2), dtype=np.dtype(np.float32), ndim=3),
-    _with(__cuda_array_interface__={}, shape=7, dtype="x", ndim="x"),
-    _with(__cuda_array_interface__=None, shape=(), dtype=None),
+    _as_if_on_gpu(__cuda_array_interface__={}),
+    _as_if_on_gpu(__cuda_array_interface__={}, shape=(2, 1, 2), dtype=np.dtype(np.float32), ndim=3),
+    _as_if_on_gpu(__cuda_array_interface__={}, shape=7, dtype="x", ndim="x"),
+    _as_if_on_gpu(__cuda_array_interface__=None, shape=(), dtype=None),
     _with(__array_interface__={}, shape=(2,), dtype=np.dtype(np.int64), ndim=1),
     _with(__lockstep_array__=5),
     _with(__lockstep_array__=np.array([1, 2])),
@@ -326,7 +334,7 @@ def _twisted_array(value: Any) -> list[Maker]:
         lambda: filled(np.nan if floats else least),
         lambda: np.zeros_like(value),
         lambda: interface("__array_interface__"),
-        lambda: interface("__cuda_array_interface__"),
+        lambda: interface("__cuda_array_interface__") if cuda_unavailable_reason() else None,
         _with(__lockstep_array__=value.copy(), shape=value.shape, dtype=value.dtype, ndim=value.ndim),
         lambda: memoryview(value.copy()) if value.dtype.isbuiltin == 1 else value,
     ]

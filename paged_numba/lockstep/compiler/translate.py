@@ -8,10 +8,10 @@ numbers of the kernel, so that errors and tracebacks point into the kernel.
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from types import FunctionType
 from typing import Any, ClassVar, NamedTuple
 
 from ...arguments import shown
@@ -113,7 +113,7 @@ def lane_program(function: Any) -> str:
     True
     """
     plain = decorated_function(function) or function
-    if not inspect.isfunction(plain):
+    if not isinstance(plain, FunctionType):
         raise TypeError(f"function must be a kernel or a Python function, got function={shown(function)}")
     return translate(plain, kernel=True).text
 

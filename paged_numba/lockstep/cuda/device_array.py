@@ -175,6 +175,8 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
     """Return an integer or a sequence of integers as a tuple."""
     if not isinstance(value, (tuple, list)) and not (isinstance(value, np.ndarray) and value.ndim == 1):
         return (integer(name, value),)
+    if len(value) > MOST_AXES:
+        raise ValueError(f"{name} must hold at most {MOST_AXES} integers, got {name}={shown(value)}")
     return tuple(integer(name, size) for size in value)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...arguments import LONGEST_REPR, shown
 from ...errors import KernelError, LaunchError
 from ..machine.lanes import source_line
 from ..machine.memory import LaneArray
@@ -180,7 +181,9 @@ def signatures(given: Any) -> list[Signature]:
 
 
 def _unreadable(given: Any, why: str = "") -> LaunchError:
-    return LaunchError(f"a signature must read like 'void(float32[:], int32)', got signature={given!r}{why}")
+    return LaunchError(
+        f"a signature must read like 'void(float32[:], int32)', got signature={shown(given)}{why[:LONGEST_REPR]}"
+    )
 
 
 def _evaluated(text: str) -> Any:

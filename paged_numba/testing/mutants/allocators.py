@@ -15,6 +15,7 @@ from ...allocator.block_table import slots_of
 from ...allocator.prefix_cache import ROOT
 from ...allocator.sequence import SequenceState
 from ...allocator.token_ids import TokenIds
+from ...allocator.transactions import transaction
 
 
 class CopyOnWriteForgotten(BlockAllocator):
@@ -97,9 +98,12 @@ class FailureTakesBlocks(BlockAllocator):
         try:
             return super().add(seq_id, tokens, salt=salt)
         except MemoryError:
-            self._pool.take(min(1, self._pool.num_free))
-            self._undo.clear()
+            self._take_one()
             raise
+
+    @transaction
+    def _take_one(self) -> None:
+        self._pool.take(min(1, self._pool.num_free))
 
 
 class FailureLeavesTheSequence(BlockAllocator):
@@ -155,6 +159,7 @@ class SlotOffByOne(WrongSlots):
 class PreemptionNotCounted(BlockAllocator):
     """Frees the sequence without counting the preemption."""
 
+    @transaction
     def preempt(self, seq_id: Hashable) -> None:
         self._leave(seq_id)
 
@@ -171,6 +176,7 @@ class CountsStaleAfterPreemption(BlockAllocator):
 class SwapOutKeepsTheBlocks(BlockAllocator):
     """Does not free the blocks of a swapped sequence."""
 
+    @transaction
     def swap_out(self, seq_id: Hashable) -> None:
         self._pool.hold(self._sequence(seq_id).held())
         super().swap_out(seq_id)

@@ -11,6 +11,7 @@ from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
 from ...allocator.token_ids import TokenIds, count_and_ids, split
+from ...allocator.transactions import transaction
 
 
 def with_prefixes(prefixes: type[PrefixCache]) -> Callable[..., BlockAllocator]:
@@ -182,6 +183,7 @@ class SwapInServedBeforeItIsWritten(BlockAllocator):
 class SwapInGoesOnFromAGoneNode(BlockAllocator):
     """Takes blocks before it uses the node that it found, so the node may be removed."""
 
+    @transaction
     def swap_in(self, seq_id: Hashable) -> Allocation:
         prefixes: Any = self._prefixes
         used: list[int] = []
@@ -214,6 +216,7 @@ class SwapInForgetsTheSalt(BlockAllocator):
 class ResetForgetsWhereSequencesAre(BlockAllocator):
     """After a reset, inserts the next block of a sequence as if it were its first."""
 
+    @transaction
     def reset_prefix_cache(self) -> None:
         super().reset_prefix_cache()
         for sequence in self._sequences.values():
