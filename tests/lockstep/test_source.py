@@ -7,6 +7,7 @@ import linecache
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -392,3 +393,39 @@ def test_a_device_function_that_cannot_run_is_refused_before_anything_runs():
         with pytest.raises(UnsupportedConstructError, match="a list"):
             kernel[1, 1](out)
     assert out[0] == 0
+
+
+def test_threads_translate_kernels_at_the_same_time():
+    """In Python 3.11, `ast.parse` fails now and then if two threads call it."""
+    wrong = []
+
+    def work(number):
+        for step in range(12):
+            lines = [
+                "@cuda.jit(device=True)", "def twice(x):", f"    return {number} * x + {step}",
+                "@cuda.jit", "def kernel(x):", "    i = cuda.grid(1)", "    if i < x.size:", "        x[i] = twice(x[i])",
+            ]  # fmt: skip
+            name = f"<thread {number}, step {step}>"
+            text = "\n".join(lines)
+            linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+            namespace = {"cuda": cuda}
+            exec(compile(text, name, "exec"), namespace)
+            x = np.ones(4)
+            try:
+                lockstep.launch(namespace["kernel"], 1, 4, x)
+            except BaseException as error:
+                wrong.append(error)
+            if (x != number + step).any():
+                wrong.append((number, step, x))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []

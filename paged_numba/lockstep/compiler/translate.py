@@ -8,6 +8,7 @@ numbers of the kernel, so that errors and tracebacks point into the kernel.
 from __future__ import annotations
 
 import ast
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -63,19 +64,24 @@ def translate(
         If the source of the function, or of a device function that it calls, cannot be read, has changed since it
         was imported, or uses Python that the machine does not run.
     """
-    source = Source.of(function)
-    known = source.translations
-    key = kernel, writer or FunctionWriter
-    if key not in known:
-        known[key], callees = _translate(source, *key)
-        try:
-            # Now, since Numba compiles them with the kernel: before anything runs, with the globals of this moment.
-            for callee in callees:
-                translate(callee, writer=writer)
-        except BaseException:
-            known.pop(key, None)
-            raise
-    return known[key]
+    with _translating:
+        source = Source.of(function)
+        known = source.translations
+        key = kernel, writer or FunctionWriter
+        if key not in known:
+            known[key], callees = _translate(source, *key)
+            try:
+                # Now, since Numba compiles them with the kernel: before anything runs, with the globals of this moment.
+                for callee in callees:
+                    translate(callee, writer=writer)
+            except BaseException:
+                known.pop(key, None)
+                raise
+        return known[key]
+
+
+_translating = threading.RLock()
+"""One thread translates at a time: in Python 3.11, `ast.parse` fails now and then if two threads call it."""
 
 
 def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
