@@ -193,6 +193,13 @@ def test_an_argument_that_no_gpu_takes_is_refused(argument, message):
     lockstep.launch(written("def kernel(a):\n    pass\n"), 1, 1, 2**64 - 1)
 
 
+@pytest.mark.parametrize("expression", ["OUTSIDE[0]", "OUTSIDE(x[0])"])
+def test_an_array_object_from_outside_is_no_dtype(expression):
+    kernel = written(f"def kernel(x):\n    x[0] = {expression}\n", OUTSIDE=cuda.to_device(np.ones(1)))
+    with pytest.raises(PagedNumbaError, match=r"does not run .*OUTSIDE"):
+        lockstep.launch(kernel, 1, 1, np.zeros(1))
+
+
 class Broken(Observer):
     def store(self, machine, array, mask, position, value):
         raise TypeError("the observer's own")
