@@ -58,6 +58,7 @@ WRONG = {
     "x.a": "the array x has no attribute 'a'",
     "'a' + 'b'": "the text 'a' cannot be used there",
     "None": "the array x cannot hold None",
+    "x": "x takes numbers, not x, which is an array",
     "'a'": "the array x cannot hold the text 'a'",
     "(1, 2)": "the array x cannot hold a tuple",
     "1j": "the array x holds real numbers",
