@@ -24,7 +24,7 @@ from paged_numba.lockstep.observe.observer import Observer, observing
 
 Point = namedtuple("Point", "x y")
 POINT = Point(3, 4.5)
-RECORD = np.dtype([("s", np.float32), ("a", np.float64, (3,)), ("m", np.int32, (2, 2))])
+RECORD = np.dtype([("s", np.float32), ("a", np.float64, (3,)), ("m", np.int32, (2, 2)), ("t", "U3")])
 
 
 @cuda.jit(device=True)
@@ -58,6 +58,7 @@ WRONG = {
     "x.a": "the array x has no attribute 'a'",
     "'a' + 'b'": "the text 'a' cannot be used there",
     "None": "the array x cannot hold None",
+    "x": "x takes numbers, not x, which is an array",
     "'a'": "the array x cannot hold the text 'a'",
     "(1, 2)": "the array x cannot hold a tuple",
     "1j": "the array x holds real numbers",
@@ -141,19 +142,25 @@ def kernel(r, out):
     r[i]["m"][0][1] = 8
     r["a"][i, 2] += 10
     one.a[0:1] = (5,)
+    one.t = "ab"
+    spare = cuda.local.array(2, RECORD)
+    spare[1].s, spare[1].a[2] = i, 2
+    out[i] = spare[1].s + spare[1].a[2]
     one.s = one.a.size + one.m.ndim + len(one.a)
     total = 0.0
     for value in r.a[i]:
         total += value
-    out[i] = total + one.a[-1]
-"""
+    out[i] += total + one.a[-1]
+""",
+        RECORD=RECORD,
     )
     records, out = np.zeros(2, RECORD), np.zeros(2)
     launcher(kernel, 1, 2, records, out)
     assert records["a"].tolist() == [[5, 1, 12], [5, 2, 13]]
     assert records["m"].tolist() == [[[0, 8], [7, 0]]] * 2
     assert records["s"].tolist() == [3 + 2 + 3] * 2
-    assert out.tolist() == [5 + 1 + 12 + 12, 5 + 2 + 13 + 13]
+    assert records["t"].tolist() == ["ab"] * 2
+    assert out.tolist() == [2 + 5 + 1 + 12 + 12, 3 + 5 + 2 + 13 + 13]
     beyond = written("def kernel(r):\n    r[cuda.threadIdx.x].a[3] = 1\n")
     if launcher is not lockstep.sanitize:
         with pytest.raises(IndexError, match=r"r\[0, 3\] out of bounds for its last axis, of shape \(3,\)"):
@@ -185,6 +192,13 @@ def test_an_argument_that_no_gpu_takes_is_refused(argument, message):
     with pytest.raises(LaunchError, match=message):
         lockstep.launch(written("def kernel(a):\n    pass\n"), 1, 1, argument)
     lockstep.launch(written("def kernel(a):\n    pass\n"), 1, 1, 2**64 - 1)
+
+
+@pytest.mark.parametrize("expression", ["OUTSIDE[0]", "OUTSIDE(x[0])"])
+def test_an_array_object_from_outside_is_no_dtype(expression):
+    kernel = written(f"def kernel(x):\n    x[0] = {expression}\n", OUTSIDE=cuda.to_device(np.ones(1)))
+    with pytest.raises(PagedNumbaError, match=r"does not run .*OUTSIDE"):
+        lockstep.launch(kernel, 1, 1, np.zeros(1))
 
 
 class Broken(Observer):

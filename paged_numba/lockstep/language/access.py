@@ -64,7 +64,9 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
         if isinstance(value, tuple):
             _store_items(mask, container, index, value)
             return
-        if type(value) is not bool:
+        if isinstance(value, str) and container.dtype.kind == "U":
+            value = np.str_(value)
+        elif type(value) is not bool:
             raise KernelError(f"{kind_of(container)} cannot hold {kind_of(value)}, {source_line()}") from None
     if is_complex and container.dtype.kind != "c":
         raise KernelError(f"{kind_of(container)} holds real numbers, not {kind_of(value)}, {source_line()}")

@@ -299,7 +299,7 @@ def as_dtype(value: Any) -> np.dtype[Any] | None:
             return np.dtype(value)
         return None
     record = getattr(value, "dtype", None)
-    if isinstance(record, np.dtype) and not isinstance(value, np.ndarray | np.generic):
+    if isinstance(record, np.dtype) and not hasattr(value, "shape"):
         return record
     module = type(value).__module__
     if "numba" in module and "types" in module:

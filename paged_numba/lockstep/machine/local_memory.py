@@ -63,7 +63,7 @@ class LocalArray(LaneArray):
         """Return the position of the element that all lanes access; None if they differ or are out of bounds."""
         if type(index) is not tuple:
             index = (index,)
-        if self._selects_view(index):
+        if self._selects_view(index) or self.dtype.names is not None:
             return None
         element = 0
         for i, n, stride in zip(index, self.lengths, self.strides, strict=True):

@@ -286,9 +286,8 @@ class LaneArray:
 
     def _scatter(self, mask: Mask, position: Any, value: Any) -> None:
         if isinstance(value, LaneArray):
-            raise KernelError(
-                f"{self.name} takes numbers, not {value.name}: records are copied field by field"
-            )
+            hint = ": records are copied field by field" if value.dtype.names else ", which is an array"
+            raise KernelError(f"{self.name} takes numbers, not {value.name}{hint}")
         # NumPy refuses a single number that does not fit, and leaves floats out of range undefined.
         if (
             self.is_integral

@@ -141,7 +141,10 @@ class ObservedArray(LaneArray):
     def _report_dangling(self, mask: Mask, index: tuple[Any, ...], frame: Any, count: Any) -> None:
         """Report a local array whose memory its declaration has given to another one since."""
         machine = self.machine
-        gone = (machine.declarations[frame] != count) & mask
+        latest = machine.declarations[frame]
+        if latest is count:
+            return
+        gone = (latest != count) & mask
         if np.any(gone):
             lane, element, _ = self.describe_index(mask, index, gone)
             text = (

@@ -63,7 +63,8 @@ class Unwritten:
 
     def read_local(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
         """Check a load from local memory."""
-        unwritten = self._local[id(array.memory.root)][1].reshape(-1)[position] & mask
+        root, fresh = self._local[id(array.memory.root)]
+        unwritten = fresh.reshape(-1)[_element(array, root, position)] & mask
         if unwritten.any():
             lanes = np.flatnonzero(masks.lanes(unwritten, machine.shape))
             byte = np.broadcast_to(position, machine.shape).reshape(-1)[lanes] * array.unit + array.start
@@ -119,9 +120,10 @@ class Unwritten:
                 return
         root = id(array.memory.root)
         if array.memory.space == "local":
-            position = np.broadcast_to(position, machine.shape)
+            local, fresh = self._local[root]
+            position = np.broadcast_to(_element(array, local, position), machine.shape)
             chosen = position if mask is True else position[masks.lanes(mask, machine.shape)]
-            self._local[root][1].reshape(-1)[chosen] = False
+            fresh.reshape(-1)[chosen] = False
         elif root in self._words:
             byte = accesses(machine, array, mask, position).byte
             for start in range(0, array.dtype.itemsize, _WORD):
@@ -138,6 +140,12 @@ class Unwritten:
         self._findings.add(
             "uninitialised read", array.name, line or machine.line, None, bad.lane.size, example
         )
+
+
+def _element(array: ObservedArray, root: Any, position: Any) -> Any:
+    """Return which elements of the local array `root` hold positions in `array`, which may be a field of them."""
+    size = root.dtype.itemsize
+    return position if array.unit == size else (position * array.unit + array.start) // size
 
 
 def _words(root: Any) -> Any:
