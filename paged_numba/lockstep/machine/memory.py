@@ -289,6 +289,8 @@ class LaneArray:
             raise KernelError(
                 f"{self.name} takes numbers, not {value.name}: records are copied field by field"
             )
+        if self.dtype.names is not None:
+            raise KernelError(f"{self.name} holds records, not numbers: a number goes to one of their fields")
         # NumPy refuses a single number that does not fit, and leaves floats out of range undefined.
         if (
             self.is_integral
