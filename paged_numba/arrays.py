@@ -102,7 +102,7 @@ def as_array(array: Any, name: str = "array") -> Any:
             return _interface_view(array)
         if hasattr(array, "__dlpack__"):
             return _from_dlpack(array)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # of the object's own methods, too
         raise TypeError(
             f"{name} must share its memory with NumPy or Numba, got {type(array).__name__}: {error}"
         ) from error
@@ -136,7 +136,7 @@ def on_host(array: Any, name: str = "array") -> Any:
         if not numpy_reads(array):
             raise TypeError("it is no sequence")
         numbers = np.asarray(array)
-    except (MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # of the object's own methods, too
         raise ValueError(f"{name} must be an array, got {shown(array)}: {error}") from None
     # NumPy makes an empty list float64.
     return numbers.astype(np.int64) if isinstance(array, (list, tuple)) and not numbers.size else numbers

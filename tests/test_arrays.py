@@ -66,6 +66,25 @@ def test_an_array_that_cannot_be_shared_is_named():
         pn.copy_blocks(Elsewhere(), value_cache, np.array([[0, 1]]), target=TARGET)
 
 
+def test_an_array_whose_own_code_fails_is_named():
+    class Fails:
+        def __array__(self, *_, **__):
+            raise KeyError("no elements")
+
+    class HasNone:
+        @property
+        def __array_interface__(self):
+            raise KeyError("no shape")
+
+    cache = pn.PagedKVCache(4, 4, 1, 2, target=TARGET)
+    kv = np.ones((1, 1, 2), np.float32)
+    for array, error in ((Fails(), ValueError), (HasNone(), TypeError)):
+        with pytest.raises(error, match="slots must "):
+            cache.write_layer(0, kv, kv, array)
+        with pytest.raises(error, match="array must "):
+            pn.quantize_fp8(array)
+
+
 def test_an_array_that_only_says_where_it_lies_is_taken():
     class Bare:
         def __init__(self, array):

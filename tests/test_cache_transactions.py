@@ -199,6 +199,31 @@ def test_an_observer_that_fails_changes_nothing():
     assert state(cache) == before
 
 
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("name", ["gather", "attend"])
+def test_what_an_observer_changes_during_a_reading_call_stays(name, fails):
+    """A call that only reads is no transaction, which the next call would take for one that was interrupted."""
+
+    class Frees(lockstep.observe.observer.Observer):
+        def end_launch(self, machine):
+            if "w" in cache.allocator:
+                cache.free("w")
+            if fails:
+                raise Injected
+
+    cache, whole = used_cache(), used_cache()
+    with lockstep.observe.observer.observing(Frees()):
+        if fails:
+            with pytest.raises(Injected):
+                CALLS[name](cache)
+        else:
+            CALLS[name](cache)
+    whole.free("w")
+    for one in (cache, whole):
+        one.fork("a", "new")
+    assert state(cache) == state(whole)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])
 def test_a_copy_of_a_watched_cache_is_watched(duplicate):
     cache = used_cache(debug=True)

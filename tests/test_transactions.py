@@ -253,6 +253,78 @@ def test_a_roll_back_that_is_interrupted_is_finished_by_the_next_call():
     assert state(pool) == before
 
 
+class CallAt(Inject):
+    """Makes a call at a line instead of raising: stands for a signal handler or a finalizer."""
+
+    def __init__(self, at, call):
+        super().__init__(at)
+        self.call, self.refused = call, False
+
+    def __call__(self, frame, event, argument):
+        try:
+            return super().__call__(frame, event, argument)
+        except Injected:
+            try:
+                self.call()
+            except pn.errors.PagedNumbaError as error:
+                self.refused = "while another call changes the same pool" in str(error)
+            return None
+
+
+@pytest.mark.parametrize(
+    "name", ["add, evicting", "append, copying", "free of cached blocks", "swap_out", "fork"]
+)
+def test_a_call_from_within_a_call_is_refused_or_done(name):
+    """Without the refusal, an `add` within an `add` takes its blocks, and the pool never ends to evict."""
+    alone = used_pool()
+    outcome(alone, CALLS[name], Inject(-1))
+    refused = []
+    for at in range(10_000):
+        pool = used_pool()
+        inject = CallAt(at, lambda pool=pool: pool.add("inner", ids(9)))
+        try:
+            inject.run(lambda pool=pool: CALLS[name](pool))
+        except pn.OutOfBlocksError:
+            assert "inner" in pool
+        if inject.place is None:
+            break
+        pool.check()
+        assert not pool._undo
+        assert ("inner" in pool) is not inject.refused
+        if inject.refused:
+            assert state(pool) == state(alone), inject.place
+        refused.append(inject.refused)
+    assert any(refused)
+    assert not all(refused)
+
+
+class CallsWhenCompared:
+    """An id, or a salt, whose comparison calls the pool."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        self.call()
+        return self is other
+
+
+@pytest.mark.parametrize("place", ["id", "salt"])
+def test_an_id_or_a_salt_that_changes_the_pool_is_refused(place):
+    pool = pn.BlockAllocator(6, BLOCK_SIZE, prefix_caching=True)
+    first, second = (CallsWhenCompared(lambda: pool.add("inner", [4, 5])) for _ in range(2))
+    pool.add(first, [1, 2], salt=first)
+    pool.commit(first)
+    before = pool.block_table(first).tolist(), pool.stats(), len(pool)
+    with pytest.raises(pn.errors.PagedNumbaError, match="add must not be called while another call changes"):
+        pool.add(second if place == "id" else "a", [1, 2, 3], salt=second)
+    assert before == (pool.block_table(first).tolist(), pool.stats(), len(pool))
+    pool.check()
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs the timer of a Unix")
 def test_a_signal_at_any_moment_leaves_a_call_done_or_not_done():
     def interrupt(*_):

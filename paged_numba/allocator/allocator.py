@@ -26,7 +26,7 @@ from .block_table import slots_of
 from .prefix_cache import NONE, ROOT, PrefixCache
 from .sequence import SequenceState, enter_again
 from .token_ids import TokenIds, count_and_ids, split
-from .transactions import UndoLog, alone, transaction
+from .transactions import UndoLog, alone, whole
 
 _NO_COPIES = np.empty((0, 2), np.int64)
 
@@ -501,7 +501,7 @@ class BlockAllocator:
 
     # Changes. Each method logs how to take a step back before the step; see `transactions`.
 
-    @transaction
+    @whole
     def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
         """Start a sequence with its first tokens.
 
@@ -571,7 +571,7 @@ class BlockAllocator:
             self._count("_num_hit", cached)
         return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, count), cached)
 
-    @transaction
+    @whole
     def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
         """Grow a sequence; if its last block is part-filled and shared, replace it by a copy first.
 
@@ -642,7 +642,7 @@ class BlockAllocator:
         sequence.extend(ids, self.block_size)
         return Allocation(copies, slots_of(table, self.block_size, start, stop))
 
-    @transaction
+    @whole
     def commit(self, seq_id: Hashable) -> None:
         """Record that all tokens of a sequence are written: from now on `add` may find its full blocks.
 
@@ -682,7 +682,7 @@ class BlockAllocator:
         self._prefixes.drop(sequence.node)
         self._continue_from(sequence, node, [], sequence.part)
 
-    @transaction
+    @whole
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares every block of another.
 
@@ -716,7 +716,7 @@ class BlockAllocator:
             self._prefixes.use(child.node)
         self._enter(child_id, child)
 
-    @transaction
+    @whole
     def free(self, seq_id: Hashable) -> None:
         """End a sequence, which may be swapped out; blocks that no other sequence holds are free again.
 
@@ -747,7 +747,7 @@ class BlockAllocator:
         else:
             self._leave(seq_id)
 
-    @transaction
+    @whole
     def release(self, seq_id: Hashable, window: SupportsIndex) -> int:
         """Release the blocks that neither the last token nor any later one sees through a sliding window.
 
@@ -803,7 +803,7 @@ class BlockAllocator:
         self._pool.drop(released)
         return len(released)
 
-    @transaction
+    @whole
     def preempt(self, seq_id: Hashable) -> None:
         """Free a sequence to make room; the caller adds it again later and computes its tokens again.
 
@@ -833,7 +833,7 @@ class BlockAllocator:
         self._leave(seq_id)
         self._count("_num_recomputes")
 
-    @transaction
+    @whole
     def swap_out(self, seq_id: Hashable) -> None:
         """Free the blocks of a sequence whose tokens the caller has copied to host memory.
 
@@ -869,7 +869,7 @@ class BlockAllocator:
         self._swapped[seq_id] = sequence
         self._count("_num_swaps")
 
-    @transaction
+    @whole
     def swap_in(self, seq_id: Hashable) -> Allocation:
         """Give blocks to a sequence that was swapped out.
 
@@ -933,7 +933,7 @@ class BlockAllocator:
             _NO_COPIES, slots_of(sequence.table, self.block_size, cached, sequence.length), cached
         )
 
-    @transaction
+    @whole
     def reset_prefix_cache(self) -> None:
         """Forget all prefixes.
 

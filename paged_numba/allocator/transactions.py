@@ -15,6 +15,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from ..errors import PagedNumbaError
+
 
 class UndoLog(list[tuple[Any, ...]]):
     """How to take back the steps of an unfinished call: a list of tuples ``(function, *arguments)``.
@@ -22,13 +24,17 @@ class UndoLog(list[tuple[Any, ...]]):
     Attributes
     ----------
     lock : RLock
-        Held during a transaction.
+        Held by the thread that calls a method of the pool.
+    changing : RLock
+        Held, too, during a transaction.
+    half_done : Lock
+        Held, too, while an allocator's method runs, when its pool may be half changed.
     """
 
-    __slots__ = ("lock",)
+    __slots__ = ("changing", "half_done", "lock")
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock, self.changing, self.half_done = threading.RLock(), threading.RLock(), threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copies of a pool have a lock of their own.
@@ -76,14 +82,39 @@ Result = TypeVar("Result")
 def transaction(
     method: Callable[Concatenate[Owner, Parameters], Result],
 ) -> Callable[Concatenate[Owner, Parameters], Result]:
-    """Make a method a transaction: it runs alone, and if it raises, its pool is as before the call."""
+    """Make a method a transaction: it runs alone, and if it raises, its pool is as before the call.
+
+    It may call methods of the pool. A call from elsewhere, by a signal handler or an observer, is part of it, too.
+    """
 
     @wraps(method)
     def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         undo = self._undo
-        nested = undo.lock._is_owned()  # type: ignore[attr-defined]
-        # One line, as in `run`: else an exception could come before the lock is released.
-        with undo.lock: return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
+        nested = undo.changing._is_owned()  # type: ignore[attr-defined]
+        if nested and undo.half_done.locked():
+            raise _half_done(method.__name__)
+        # One line, as in `run`: else an exception could come before the locks are released.
+        with undo.lock, undo.changing: return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
+
+    return call
+
+
+def whole(
+    method: Callable[Concatenate[Owner, Parameters], Result],
+) -> Callable[Concatenate[Owner, Parameters], Result]:
+    """Make a method a transaction within which no other can begin.
+
+    For methods that change the pool step by step. Between two steps Python may run other code: a signal handler, a
+    finalizer, or the ``__eq__`` of an id.
+    """
+
+    @wraps(method)
+    def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        undo = self._undo
+        nested = undo.changing._is_owned()  # type: ignore[attr-defined]
+        if nested and undo.half_done.locked():
+            raise _half_done(method.__name__)
+        with undo.lock, undo.changing, undo.half_done: return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
 
     return call
 
@@ -98,3 +129,10 @@ def alone(
         with self._undo.lock: return method(self, *args, **kwargs)  # noqa: E701  # fmt: skip
 
     return call
+
+
+def _half_done(name: str) -> PagedNumbaError:
+    return PagedNumbaError(
+        f"{name} must not be called while another call changes the same pool, got a call from within it: by a signal "
+        "handler, a finalizer, or a method of an id or a salt"
+    )

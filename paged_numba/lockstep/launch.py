@@ -355,6 +355,8 @@ _LONG = "gG"
 def _argument(machine: Machine, name: str, value: Any) -> Any:
     """Return a kernel argument as a lane value."""
     if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise LaunchError(f"{name} must not be a masked array, since no kernel heeds a mask")
         if value.dtype.hasobject or value.dtype.kind in "SUMm":
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
         if not value.dtype.isnative or value.dtype.char in _LONG:
@@ -374,7 +376,7 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if value is None:
         return value
-    host = _host_array(value)
+    host = _host_array(value, name)
     if host is not value:
         return _argument(machine, name, host)
     if hasattr(value, "__cuda_array_interface__"):
@@ -382,14 +384,19 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     raise LaunchError(f"{name} must be an array or a number, got {type(value).__name__}")
 
 
-def _host_array(value: Any) -> Any:
+def _host_array(value: Any, name: str = "an argument") -> Any:
     """Return a NumPy array over the memory of an array in host memory, without a copy; anything else itself."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value
-    if hasattr(value, "__lockstep_array__"):
-        return value.__lockstep_array__
-    if hasattr(value, "__cuda_array_interface__"):
-        return value
-    if hasattr(value, "__array_interface__"):
-        return np.asarray(value)
-    return np.from_dlpack(value) if hasattr(value, "__dlpack__") else value
+    try:
+        if hasattr(value, "__lockstep_array__"):
+            return value.__lockstep_array__
+        if hasattr(value, "__cuda_array_interface__"):
+            return value
+        if hasattr(value, "__array_interface__"):
+            return np.asarray(value)
+        return np.from_dlpack(value) if hasattr(value, "__dlpack__") else value
+    except Exception as error:  # of the object's own methods, too
+        raise LaunchError(
+            f"{name} must share its memory with NumPy, got {type(value).__name__}: {error}"
+        ) from error

@@ -214,7 +214,9 @@ def _check(numba: _Numba, function: Any, types: tuple[Any, ...]) -> None:
     text = f"{function.__name__}({', '.join(map(str, types))})"
     names = Source.of(function).parameters
     if len(names) != len(types):
-        raise LaunchError(f"signature must have a type for each parameter ({', '.join(names)}), got {text}")
+        raise LaunchError(
+            f"signature must have a type for each parameter ({', '.join(names)}), got {text[:LONGEST_REPR]}"
+        )
     with numba.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rebuilt = _Rebuilt(numba)

@@ -7,6 +7,7 @@ import pytest
 
 from paged_numba import lockstep
 from paged_numba.errors import (
+    CompilationError,
     KernelError,
     KernelIndexError,
     LaunchError,
@@ -237,6 +238,14 @@ def nothing(x):
     pass
 
 
+class Unreadable:
+    """An array whose own code fails."""
+
+    @property
+    def __array_interface__(self):
+        raise KeyError("no shape")
+
+
 @pytest.mark.parametrize(
     ("grid", "thread_block", "args", "options", "message"),
     [
@@ -264,6 +273,8 @@ def nothing(x):
         (1, 1, ([1, 2],), {}, "x must be an array or a number, got list"),
         (1, 1, (np.array([object()]),), {}, r"x must have a numeric dtype, got x\.dtype=object"),
         (1, 1, (np.array(["1"]),), {}, r"x must have a numeric dtype, got x\.dtype=<U1"),
+        (1, 1, (np.ma.array([1.0, 2.0]),), {}, "x must not be a masked array"),
+        (1, 1, (Unreadable(),), {}, "x must share its memory with NumPy, got Unreadable: 'no shape'"),
         (1, 1, (0,), {"shared_bytes": 1.5}, r"got shared_bytes=1\.5"),
         (1, 1, (0,), {"shared_bytes": -1}, "shared_bytes must lie in 0"),
         (1, 1, (0,), {"shared_bytes": 2**20}, "got shared_bytes=1048576"),
@@ -272,6 +283,30 @@ def nothing(x):
 def test_launch_that_a_gpu_would_refuse_is_refused(grid, thread_block, args, options, message):
     with pytest.raises(LaunchError, match=message):
         launch(nothing, grid, thread_block, *args, **options)
+
+
+def test_an_argument_that_cannot_be_read_is_named_where_kernels_are_checked_to_compile():
+    with lockstep.options(check_compiles=True), pytest.raises(LaunchError, match="got Unreadable"):
+        launch(nothing, 1, 1, Unreadable())
+
+
+RECORDS = np.zeros(3, [("number", np.float64), ("count", np.int32)])
+
+
+@pytest.mark.parametrize("index", [0, slice(0, 2)])
+@pytest.mark.parametrize("value", [2.5, 1, True])
+def test_a_number_is_no_record(index, value):
+    def element(x, value):
+        x[0] = value
+
+    def elements(x, value):
+        x[:2] = value
+
+    kernel = element if index == 0 else elements
+    with pytest.raises(KernelError, match="x holds records, not numbers"):
+        launch(kernel, 1, 1, RECORDS, value)
+    with pytest.raises(CompilationError):
+        lockstep.check_compiles(kernel, (RECORDS, value))
 
 
 @pytest.mark.parametrize("kernel", [None, "text", 5])

@@ -128,6 +128,13 @@ def test_configuration_must_have_two_to_four_parts():
             double[configuration]
 
 
+@pytest.mark.parametrize("arguments", [{"sharedmem": 0.0}, {"tpb": 0.5}, {"sharedmem": -1}])
+@pytest.mark.parametrize("ntasks", [0, 1])
+def test_forall_checks_its_arguments_also_for_no_tasks(ntasks, arguments):
+    with pytest.raises((TypeError, ValueError), match=next(iter(arguments))):
+        double.forall(ntasks, **arguments)
+
+
 def test_forall_covers_every_element():
     out = np.zeros(1000)
     double.forall(1000)(out, np.ones(1000))

@@ -158,6 +158,7 @@ class Kernel:
     def forall(self, ntasks: int, tpb: int = 0, stream: Any = 0, sharedmem: int = 0) -> Callable[..., None]:
         """Return the kernel configured for a 1-D grid of at least `ntasks` threads."""
         ntasks, threads = not_negative("ntasks", ntasks), not_negative("tpb", tpb) or 256
+        sharedmem = not_negative("sharedmem", sharedmem)
         if ntasks == 0:
             return lambda *args: None
         return self[-(-ntasks // threads), threads, stream, sharedmem]

@@ -165,6 +165,8 @@ def signatures(given: Any) -> list[Signature]:
         A signature cannot be read.
     """
     if isinstance(given, list):
+        if any(isinstance(item, list) for item in given):
+            raise _unreadable(given)
         return [signature for item in given for signature in signatures(item)]
     try:
         read = _evaluated(given) if isinstance(given, str) else given

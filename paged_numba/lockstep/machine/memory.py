@@ -288,6 +288,8 @@ class LaneArray:
         if isinstance(value, LaneArray):
             hint = ": records are copied field by field" if value.dtype.names else ", which is an array"
             raise KernelError(f"{self.name} takes numbers, not {value.name}{hint}")
+        if self.dtype.names is not None:
+            raise KernelError(f"{self.name} holds records, not numbers: a number goes to one of their fields")
         # NumPy refuses a single number that does not fit, and leaves floats out of range undefined.
         if (
             self.is_integral
