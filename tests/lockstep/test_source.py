@@ -1,12 +1,15 @@
 """What runs is what was written: the source belongs to the code, and names mean what they meant at the first launch."""
 
 import ast
+import gc
 import importlib.util
 import itertools
 import linecache
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -392,3 +395,33 @@ def test_a_device_function_that_cannot_run_is_refused_before_anything_runs():
         with pytest.raises(UnsupportedConstructError, match="a list"):
             kernel[1, 1](out)
     assert out[0] == 0
+
+
+def test_threads_may_launch_kernels_for_the_first_time_at_once():
+    kernels = [kernel_with_its_own_function(factor) for factor in range(1, 5)]
+    results = {}
+    ready = threading.Barrier(4)
+
+    def launch(number):
+        out = np.ones(1)
+        ready.wait()
+        kernels[number][1, 1](out)
+        results[number] = out[0]
+
+    def let_others_run(phase, info):
+        time.sleep(1e-4)
+
+    threads = [threading.Thread(target=launch, args=(number,)) for number in range(4)]
+    # Another thread may run while `ast.parse` collects garbage, if a collection calls Python functions.
+    threshold = gc.get_threshold()
+    gc.callbacks.append(let_others_run)
+    gc.set_threshold(200)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(let_others_run)
+    assert results == {0: 2, 1: 4, 2: 6, 3: 8}

@@ -23,6 +23,7 @@ from ..machine.lanes import SOURCE_MARK, file_name
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from . import analysis
+from . import source as sources
 from .analysis import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .loops import Loops
@@ -67,14 +68,15 @@ def translate(
     known = source.translations
     key = kernel, writer or FunctionWriter
     if key not in known:
-        known[key], callees = _translate(source, *key)
-        try:
-            # Now, since Numba compiles them with the kernel: before anything runs, with the globals of this moment.
-            for callee in callees:
-                translate(callee, writer=writer)
-        except BaseException:
-            known.pop(key, None)
-            raise
+        with sources.translating:
+            known[key], callees = _translate(source, *key)
+            try:
+                # Now, since Numba compiles them with the kernel: before anything runs, with the globals of this moment.
+                for callee in callees:
+                    translate(callee, writer=writer)
+            except BaseException:
+                known.pop(key, None)
+                raise
     return known[key]
 
 
