@@ -206,7 +206,7 @@ def require_memory(what: str, needed: int, memory: int | None = None) -> None:
     if needed > memory:
         got = f"{needed / 2**30:,.1f}" if needed < 2**100 else "more than 2**70"
         raise MemoryError(
-            f"{what} must fit into memory, got {got} GiB, where {memory / 2**30:,.1f} GiB are left"
+            f"{what} must fit into memory, got {got} GiB, but {memory / 2**30:,.1f} GiB are left"
         )
 
 

@@ -88,7 +88,7 @@ def as_array(array: Any, name: str = "array") -> Any:
         return array
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} must not be a masked array, since no operation heeds a mask, got a mask that hides "
+            f"{name} must not be a masked array, since its mask would be ignored, got a mask that hides "
             f"{int(np.sum(array.mask))} of {array.size} elements"
         )
     try:

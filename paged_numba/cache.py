@@ -581,7 +581,7 @@ class PagedKVCache:
             return count
         given = number_of(token_ids, "token_ids")
         if given != count:
-            raise ValueError(f"token_ids must hold an id for each of {count} tokens, got {given}")
+            raise ValueError(f"token_ids must hold an id for each of {plural(count, 'token')}, got {given}")
         return np.frombuffer(as_bytes(token_ids, "token_ids"), np.int64)
 
     def _copy(self, allocation: Allocation) -> None:

@@ -93,6 +93,10 @@ def _origin(path: Path) -> tuple[Path, str]:
     return folder, ".".join(names)
 
 
+_NOT_OF_THE_USER = (__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+"""Files whose frames a traceback of the user's program leaves out."""
+
+
 @contextmanager
 def _failures_of(what: str, *, may_exit: bool = False) -> Iterator[None]:
     """Turn an exception that the user's file (but not a kernel) raises into an InputError; print its traceback.
@@ -107,7 +111,10 @@ def _failures_of(what: str, *, may_exit: bool = False) -> Iterator[None]:
         if not may_exit or stop.code not in (None, 0):
             raise InputError(f"{what} failed: SystemExit: {stop}") from stop
     except BaseException as error:  # those of pytest.skip and asyncio, too, are no Exception
-        traceback.print_exc()
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename in _NOT_OF_THE_USER:
+            frames = frames.tb_next
+        traceback.print_exception(type(error), error, frames)
         raise InputError(f"{what} failed: {type(error).__name__}: {error}") from error
 
 

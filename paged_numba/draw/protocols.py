@@ -113,4 +113,6 @@ def checked_accesses(accesses: Any) -> list[Access]:
 def _require_parts(name: str, value: Any, protocol: Any, what: str) -> None:
     for part in {**vars(protocol), **protocol.__annotations__}:
         if (part == "__iter__" or not part.startswith("_")) and not hasattr(value, part):
-            raise TypeError(f"{name} must be {what}, or have its {part}, got {name}={shown(value)}")
+            raise TypeError(
+                f"{name} must be {what} or have the same attributes, but lacks {part}, got {name}={shown(value)}"
+            )

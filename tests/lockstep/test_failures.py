@@ -51,7 +51,7 @@ WRONG = {
     "TUPLE[-4]": "a tuple of 3 elements has no element -4",
     "TUPLE[i + 3]": "a tuple of 3 elements has no element 3",
     "x.shape[1]": "a tuple of 1 elements has no element 1",
-    "endless(1)": "a device function calls itself without end",
+    "endless(1)": "a device function calls itself endlessly",
     "both(1)": "missing a required argument: 'b'",
     "both(x, 1)": "unsupported operand",
     "x['a']": "the array x has no field 'a'",
