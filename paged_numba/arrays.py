@@ -60,7 +60,7 @@ _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
 def as_array(array: Any, name: str = "array") -> Any:
     """Return a NumPy array over the memory of an array on the host; return anything else unchanged.
 
-    An array on the GPU stays as it is if it has a shape and a dtype, otherwise it becomes an array of Numba.
+    An array on the GPU is returned unchanged if it has a shape and a dtype, otherwise as an array of Numba.
 
     An operation calls `as_array` once for each of its arguments; the code that follows relies on the result.
 
@@ -238,7 +238,7 @@ def _device_array(array: Any) -> Any:
 
 @functools.cache
 def _gpu() -> Any:
-    """Return ``numba.cuda``; raise TypeError if it finds no GPU, on which an array is said to lie."""
+    """Return ``numba.cuda``, for an array on the GPU; raise TypeError if it finds no GPU."""
     try:
         from numba import cuda
 

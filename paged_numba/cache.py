@@ -81,10 +81,10 @@ class PagedKVCache:
 
     Notes
     -----
-    A method that raises has changed nothing, whatever it raises: sequences, blocks, stored tokens and host copies are
-    as before the call. Only on a GPU, slots that `write_layer` has written stay written.
+    A method that raises any exception has changed nothing: sequences, blocks, stored tokens and host copies are as
+    before the call. One exception: on a GPU, slots that `write_layer` has written stay written.
 
-    Any thread may call any method; a call waits until those of other threads have ended.
+    Any thread may call any method; a call waits until the calls of other threads have ended.
 
     See Also
     --------

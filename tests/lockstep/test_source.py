@@ -1,4 +1,4 @@
-"""What runs is what was written: the source belongs to the code, and names mean what they meant at the first launch."""
+"""The machine runs the code that was imported, and globals have the values of the first launch."""
 
 import ast
 import gc

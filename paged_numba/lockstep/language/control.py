@@ -216,7 +216,7 @@ def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
         yield i, None if k < least else count > k
 
 
-_RANGE_TYPES = tuple(Scalar(np.dtype(dtype)) for dtype in (np.int32, np.int64, np.uint64))
+_RANGE_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint64)))
 
 
 @lru_cache(maxsize=256)
@@ -225,9 +225,9 @@ def _range_type(*dtypes: np.dtype[Any]) -> np.dtype[Any] | None:
 
     It is the type whose signature fits best, and the first of them if several fit equally well.
     """
-    candidates = [Signature((wanted,) * len(dtypes), wanted) for wanted in _RANGE_TYPES]
-    found = choose(candidates, tuple(map(Scalar, dtypes)))
-    return found[0].args[0].dtype if found else None
+    candidates = {Signature((Scalar(wanted),) * len(dtypes)): wanted for wanted in _RANGE_TYPES}
+    found = choose(list(candidates), tuple(map(Scalar, dtypes)))
+    return candidates[found[0]] if found else None
 
 
 def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
