@@ -1,7 +1,7 @@
 """Attention with large scores: a strategy for batches whose scores are exact, and the property that no digit is lost.
 
-The tolerance of random batches grows with the scores, since dot products are rounded. Here each score is one product with
-a power of two, which float32 holds exactly, however large, so the fixed tolerance applies.
+The tolerance of random batches grows with the scores, since dot products are rounded. Here each score is one product
+with a power of two, which float32 holds exactly, however large, so the fixed tolerance applies.
 """
 
 from __future__ import annotations
