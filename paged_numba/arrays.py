@@ -134,7 +134,7 @@ def on_host(array: Any, name: str = "array") -> Any:
         if hasattr(array, "__cuda_array_interface__"):
             return _device_array(array).copy_to_host()
         if not numpy_reads(array):
-            raise TypeError("it is no sequence")
+            raise TypeError("it is not a sequence")
         numbers = np.asarray(array)
     except (MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array, got {shown(array)}: {error}") from None

@@ -140,7 +140,7 @@ class PagedKVCache:
             for name, given in scales.items()
         }
         self.key_caches, self.value_caches = storage_of_layers(shapes, num_layers, storage_type, self.target)
-        # Keys and values by layer, and what the allocator holds of the sequence, to tell a later one of the same id.
+        # Keys and values by layer, and the allocator's record of the sequence, which a later one of the same id lacks.
         self._swapped: dict[Hashable, tuple[list[tuple[Any, Any]], SequenceState]] = {}
         # Sequences with reserved, uncommitted tokens: the prefix cache must not offer their blocks.
         self._unwritten: set[Hashable] = set()

@@ -71,7 +71,7 @@ def attention(
     Raises
     ------
     TypeError
-        An array does not hold real numbers, a number is none, or an option of True or False is neither.
+        An array does not hold real numbers, or an option has another type than its parameter.
     ValueError
         Shapes do not match, head_dim is 0, a number is not finite in float64, or `window` or `softcap` is not positive.
 

@@ -97,7 +97,7 @@ def checked_pool(pool: Any) -> Pool:
 
 
 def different_ids(seq_ids: Any) -> list[Hashable]:
-    """Return ids of sequences as a list, each once; raise TypeError if they are none."""
+    """Return ids of sequences as a list without repetitions; raise TypeError if they are not hashable."""
     ids = listed("seq_ids", seq_ids, "ids")
     return list(dict.fromkeys(hashable("seq_id", seq_id) for seq_id in ids))
 

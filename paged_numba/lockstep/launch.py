@@ -62,8 +62,8 @@ class Options:
     Raises
     ------
     TypeError, ValueError
-        `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
-        `compute_capability` is not a pair of integers, or `check_compiles` is no bool.
+        `max_lanes` or `memory_budget` is not a positive integer, `order` is not one of the above,
+        `compute_capability` is not a pair of integers, or `check_compiles` is not a bool.
 
     See Also
     --------

@@ -129,7 +129,11 @@ def report(findings: dict[str, Any]) -> str:
     if findings["problems"]:
         lines += ["These packages have problems:"]
         lines += [f"  {name}: {problem}" for name, problem in findings["problems"].items()]
-        lines += ["This installs all required packages again:", f"  {packages.remedy(list(findings['problems']))}", ""]
+        lines += [
+            "This installs all required packages again:",
+            f"  {packages.remedy(list(findings['problems']))}",
+            "",
+        ]
     if findings["target"] is None:
         lines.append(f"{findings['why'][0].upper()}{findings['why'][1:]}.")
     else:

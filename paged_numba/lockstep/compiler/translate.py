@@ -101,7 +101,7 @@ def lane_program(function: Any) -> str:
     Raises
     ------
     TypeError
-        `function` is no function.
+        `function` is not a function.
     UnsupportedConstructError
         The kernel uses Python that the machine does not run, or its source cannot be read.
 
