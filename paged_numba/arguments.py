@@ -38,7 +38,7 @@ def shown(value: Any) -> str:
 
 
 def integer(name: str, value: SupportsIndex) -> int:
-    """Return an integer as an int; reject a bool, and a NumPy duration, which counts as an integer in NumPy."""
+    """Return an integer as an int; refuse a bool, and a NumPy duration, which NumPy counts as an integer."""
     if type(value) is int:
         return value
     import numpy as np
@@ -133,16 +133,16 @@ def text(name: str, value: Any) -> str:
 
 
 def is_name(value: Any, name: str) -> bool:
-    """Tell whether a value is the name; an array, for one, is not."""
+    """Tell whether a value is this name; comparing an array would give an array."""
     return isinstance(value, str) and value == name
 
 
 MOST_LISTED = 2**22
-"""Most things that a sequence of ids or points may hold: far more than anybody has, and they fit into memory."""
+"""Largest number of ids or points in a sequence: far more than anybody has, but few enough to fit into memory."""
 
 
 def listed(name: str, value: Any, what: str) -> list[Any]:
-    """Return several things as a list; refuse a string, which is one thing, and a set, which has no order."""
+    """Return a sequence as a list; refuse a string, which is a single value, and a set, which has no order."""
     why = None
     if not isinstance(value, (str, bytes, bytearray, set, frozenset)):
         try:
@@ -162,7 +162,7 @@ _ARRAYS = ("__array__", "__array_interface__", "__dlpack__")
 def numpy_reads(value: Any) -> bool:
     """Tell whether NumPy may read a value: a number, a sequence or an array.
 
-    Any other object that has items might have no end of them.
+    Any other object with items might be endless.
     """
     sequence = isinstance(value, Sequence) or not hasattr(value, "__getitem__")
     return sequence or any(hasattr(value, way) for way in _ARRAYS)
@@ -185,11 +185,11 @@ def host_array(name: str, value: Any) -> Any:
 
 
 _SMALL = 2**28
-"""Bytes that need no look at the memory that is left."""
+"""Bytes below which the free memory is not looked up."""
 
 
 def require_memory(what: str, needed: int, memory: int | None = None) -> None:
-    """Raise MemoryError if something takes more bytes than there are.
+    """Raise MemoryError if something takes more memory than is left.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def require_memory(what: str, needed: int, memory: int | None = None) -> None:
     needed : int
         Bytes that it takes.
     memory : int, optional
-        Bytes that there are; those that this process can still take if None.
+        Bytes that are left; if None, those that this process can still allocate.
     """
     if needed < _SMALL:
         return
@@ -206,12 +206,12 @@ def require_memory(what: str, needed: int, memory: int | None = None) -> None:
     if needed > memory:
         got = f"{needed / 2**30:,.1f}" if needed < 2**100 else "more than 2**70"
         raise MemoryError(
-            f"{what} must fit into memory, got {got} GiB, where {memory / 2**30:,.1f} GiB are left"
+            f"{what} must fit into memory, got {got} GiB, but {memory / 2**30:,.1f} GiB are left"
         )
 
 
 def _memory_left() -> int:
-    """Return the bytes that this process can take before the system kills a process, as far as it says."""
+    """Return how many bytes this process can still allocate, by the limits that the system reports."""
     bounds = [2**47]  # the address space of a process
     meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if meminfo.exists():

@@ -60,7 +60,7 @@ _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
 def as_array(array: Any, name: str = "array") -> Any:
     """Return a NumPy array over the memory of an array on the host; return anything else unchanged.
 
-    An array on the GPU stays as it is if it has a shape and a dtype, otherwise it becomes an array of Numba.
+    An array on the GPU is returned unchanged if it has a shape and a dtype, otherwise as an array of Numba.
 
     An operation calls `as_array` once for each of its arguments; the code that follows relies on the result.
 
@@ -88,7 +88,7 @@ def as_array(array: Any, name: str = "array") -> Any:
         return array
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} must not be a masked array, since no operation heeds a mask, got a mask that hides "
+            f"{name} must not be a masked array, since its mask would be ignored, got a mask that hides "
             f"{int(np.sum(array.mask))} of {array.size} elements"
         )
     try:
@@ -134,7 +134,7 @@ def on_host(array: Any, name: str = "array") -> Any:
         if hasattr(array, "__cuda_array_interface__"):
             return _device_array(array).copy_to_host()
         if not numpy_reads(array):
-            raise TypeError("it is no sequence")
+            raise TypeError("it is not a sequence")
         numbers = np.asarray(array)
     except Exception as error:  # of the object's own methods, too
         raise ValueError(f"{name} must be an array, got {shown(array)}: {error}") from None
@@ -238,7 +238,7 @@ def _device_array(array: Any) -> Any:
 
 @functools.cache
 def _gpu() -> Any:
-    """Return ``numba.cuda``; raise TypeError if it finds no GPU, on which an array is said to lie."""
+    """Return ``numba.cuda``, for an array on the GPU; raise TypeError if it finds no GPU."""
     try:
         from numba import cuda
 

@@ -81,10 +81,10 @@ class PagedKVCache:
 
     Notes
     -----
-    A method that raises has changed nothing, whatever it raises: sequences, blocks, stored tokens and host copies are
-    as before the call. Only on a GPU, slots that `write_layer` has written stay written.
+    A method that raises any exception has changed nothing: sequences, blocks, stored tokens and host copies are as
+    before the call. One exception: on a GPU, slots that `write_layer` has written stay written.
 
-    Any thread may call any method; a call waits until those of other threads have ended.
+    Any thread may call any method; a call waits until the calls of other threads have ended.
 
     See Also
     --------
@@ -140,7 +140,7 @@ class PagedKVCache:
             for name, given in scales.items()
         }
         self.key_caches, self.value_caches = storage_of_layers(shapes, num_layers, storage_type, self.target)
-        # Keys and values by layer, and what the allocator holds of the sequence, to tell a later one of the same id.
+        # Keys and values by layer, and the allocator's record of the sequence, which a later one of the same id lacks.
         self._swapped: dict[Hashable, tuple[list[tuple[Any, Any]], SequenceState]] = {}
         # Sequences with reserved, uncommitted tokens: the prefix cache must not offer their blocks.
         self._unwritten: set[Hashable] = set()
@@ -581,7 +581,7 @@ class PagedKVCache:
             return count
         given = number_of(token_ids, "token_ids")
         if given != count:
-            raise ValueError(f"token_ids must hold an id for each of {count} tokens, got {given}")
+            raise ValueError(f"token_ids must hold an id for each of {plural(count, 'token')}, got {given}")
         return np.frombuffer(as_bytes(token_ids, "token_ids"), np.int64)
 
     def _copy(self, allocation: Allocation) -> None:

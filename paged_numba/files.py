@@ -15,7 +15,7 @@ def write_text(path: str | Path, text: str) -> None:
 
     The text goes to a new file in the same folder, which then takes the name; permissions stay, and a symbolic link
     still points to the file. A device or a pipe is written directly, and so is a file that cannot be replaced, such as
-    one in a folder that takes no new files. Standard output under a name, such as ``/dev/stdout``, is written through
+    one in a folder where no file can be made. Standard output under a name, such as ``/dev/stdout``, is written through
     ``sys.stdout``.
 
     Raises
@@ -99,7 +99,7 @@ def _replace(target: str, text: str, old: os.stat_result | None) -> bool:
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
-    """Tell whether two names stand for one regular file, there already or not; devices and pipes are no such file."""
+    """Tell whether two names mean the same regular file, whether or not it exists; devices and pipes do not count."""
     first, second = _found(one), _found(other)
     if first is not None and second is not None:
         return stat.S_ISREG(first.st_mode) and os.path.samestat(first, second)
@@ -112,6 +112,6 @@ def same_file(one: str | Path, other: str | Path) -> bool:
 
 
 def _ignores_case(folder: str) -> bool:
-    """Tell whether a folder has the same name in the other case."""
+    """Tell whether file names in a folder ignore case: whether its own path in swapped case leads to it."""
     other = folder.swapcase()
     return other != folder and os.path.exists(other) and os.path.samefile(folder, other)

@@ -71,7 +71,7 @@ def attention(
     Raises
     ------
     TypeError
-        An array does not hold real numbers, a number is none, or an option of True or False is neither.
+        An array does not hold real numbers, or an option has another type than its parameter.
     ValueError
         Shapes do not match, head_dim is 0, a number is not finite in float64, or `window` or `softcap` is not positive.
 
@@ -229,7 +229,7 @@ def _reals(name: str, given: ArrayLike) -> NDArray[np.float64]:
     except (MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers: {error}") from None
     if isinstance(given, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, since the mask has no effect")
+        raise TypeError(f"{name} must not be a masked array, since its mask would be ignored")
     # The dtypes of ml_dtypes have a kind of their own.
     if array.dtype.kind not in "fiu" and not array.dtype.name.startswith(("bfloat", "float")):
         raise TypeError(f"{name} must hold real numbers, got {name}.dtype={array.dtype}")

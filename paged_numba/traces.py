@@ -221,7 +221,7 @@ def read(path: str | Path) -> Trace:
     InputError
         The file is in none of the formats, a line violates its format, or a gzip file is damaged.
     TypeError, ValueError
-        `path` is no path.
+        `path` is not a path.
     OSError
         The file cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Exceptions raised at a chosen line of code, and the whole state of a pool to compare afterwards."""
+"""Raises an exception at a chosen line of code, and returns the whole state of a pool to compare afterwards."""
 
 import inspect
 import sys

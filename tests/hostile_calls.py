@@ -1,4 +1,4 @@
-"""A valid call of each public callable, which `test_hostile_calls.py` then spoils; and what no such call is made of.
+"""A valid call of each public callable, whose arguments `test_hostile_calls.py` then replaces by hostile values.
 
 Each maker takes a function that picks one of several options, and returns a new `Call` of new objects.
 """

@@ -219,7 +219,7 @@ REFUSED = {
     "a call of any other function": ("y = np.dot(x, x)", "a call of `np.dot`"),
     "a list or another object from outside as a value": ("y = OUTSIDE", "`OUTSIDE` (a list) as a value"),
     "an undefined name": ("y = nowhere", "the undefined name 'nowhere'"),
-    "a shape that is no constant": (
+    "a shape that is not constant": (
         "y = cuda.local.array(x.size, np.int8)",
         "a shape must be made of integers",
     ),

@@ -577,7 +577,7 @@ def test_processes_end_with_a_line_and_a_status(program, tmp_path):
     status, out, err = end(started["ends"])
     assert status == 2
     assert out.count("data race: x[0]") == 1
-    assert err.count("a program that is sanitized must not end its process by os._exit") == 3
+    assert err.count("a program that is sanitized must not end its process with os._exit") == 3
     lost = "paged-numba: error: standard output must be open, got a closed one\n"
     assert end(started["no stdout"]) == (2, None, lost)
     status, out, _ = end(started["no stderr"])

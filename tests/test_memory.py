@@ -157,13 +157,14 @@ BAD = [
     ("attention", "out", lambda given: given["value_cache"][0, :2].reshape(1, 4, 4), "out and value_cache must not"),
     # Windows: each block begins one token after the one before it; each head one number after the one before it.
     ("write_kv", "key_cache", lambda given: as_strided(np.zeros(99, F32), (5, 8, 2, 4), (32, 32, 16, 4)),
-     r"key_cache must have memory for each element, got key_cache.strides=\(32, 32, 16, 4\)"),
+     r"key_cache must not have elements that share memory, got key_cache.strides=\(32, 32, 16, 4\)"),
     ("write_kv", "value_cache", lambda given: as_strided(np.zeros(400, F32), (5, 8, 2, 4), (256, 32, 4, 4)),
-     "value_cache must have memory for each element"),
+     "value_cache must not have elements that share memory"),
     ("copy_blocks", "key_cache", lambda given: np.broadcast_to(np.zeros((8, 2, 4), F32), (5, 8, 2, 4)), "key_cache"),
     ("attention", "out", lambda given: sliding_window_view(np.zeros(7, F32), 4, writeable=True)[None],
-     "out must have memory for each element"),
-    ("attention", "out", lambda given: as_strided(np.zeros(9, F32)[5:], (1, 4, 4), (0, -4, 4)), "out must have memory"),
+     "out must not have elements that share memory"),
+    ("attention", "out", lambda given: as_strided(np.zeros(9, F32)[5:], (1, 4, 4), (0, -4, 4)),
+     "out must not have elements that share memory"),
 ]  # fmt: skip
 
 

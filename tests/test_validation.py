@@ -162,7 +162,7 @@ BAD = [
     (pn.paged_attention, "sinks", np.array([0, 1, np.nan, 0]), ValueError, r"sinks must be finite, got sinks\[2\]=nan"),
     (pn.paged_attention, "sinks", np.full(4, np.inf, np.float16), ValueError, r"sinks must be finite, got sinks\[0\]=inf"),
     (pn.paged_attention, "out", np.lib.stride_tricks.as_strided(np.zeros(8, F32), (2, 4, 4), (0, 16, 4)), ValueError,
-     r"out must have memory for each element, got out.strides=\(0, 16, 4\)"),
+     r"out must not have elements that share memory, got out.strides=\(0, 16, 4\)"),
     (pn.paged_attention, "cu_seqlens_q", np.array([0, 2]), ValueError, r"cu_seqlens_q must have shape \[3\]"),
     (pn.paged_attention, "cu_seqlens_q", np.array([0, 1, 3]), ValueError, r"end with 2 \(len\(query\)\), got .*\[-1\]=3"),
     (pn.paged_attention, "cu_seqlens_q", np.array([0, 3, 2]), ValueError,

@@ -70,8 +70,8 @@ class BlockAllocator:
     ``len(pool)`` is the number of sequences, iteration gives their ids, and ``seq_id in pool`` tells whether a
     sequence is in the pool; sequences that are swapped out do not count.
 
-    A method that raises has changed nothing, whatever it raises, be it a MemoryError or Ctrl-C. Any thread may call any
-    method; a call that changes the pool waits until those of other threads have ended.
+    A method that raises any exception, even MemoryError or KeyboardInterrupt, has changed nothing. Any thread may call
+    any method; a call that changes the pool waits until the calls of other threads have ended.
 
     The time of a call is proportional to the number of blocks that it touches. It does not depend on the size of the
     pool nor, for `append`, on the length of the sequence; `stats` takes constant time. A block takes 8 bytes of memory,
@@ -127,9 +127,8 @@ class BlockAllocator:
 
     def _repr_html_(self) -> str | None:
         """Return the repr and a picture of the block tables; None if the picture would be too large."""
-        return (
-            picture := small_picture(self)
-        ) and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
+        picture = small_picture(self)
+        return picture and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
 
     # Queries.
 
@@ -499,7 +498,7 @@ class BlockAllocator:
         hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
         return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
 
-    # Changes. Each method logs how to take a step back before the step; see `transactions`.
+    # Changes. Each method logs how to undo a step before the step; see `transactions`.
 
     @whole
     def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
@@ -995,7 +994,7 @@ class BlockAllocator:
         return sequence
 
     def _count(self, name: str, by: int = 1) -> None:
-        """Increase a count that cannot be derived from the sequences."""
+        """Increase a count that `_recount` cannot derive from the sequences."""
         self._undo.append((setattr, self, name, getattr(self, name)))
         setattr(self, name, getattr(self, name) + by)
 
@@ -1003,10 +1002,10 @@ class BlockAllocator:
         self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
         sequence.continue_from(node, unwritten, part)
 
-    # What takes the changes back.
+    # Undoing changes.
 
     def _recount(self) -> None:
-        """Derive from the sequences what can be derived: it needs no log."""
+        """Compute again all counts that follow from the sequences, and so need no log."""
         sequences = self._sequences
         self._pool.recount(invariants.check_sequences(sequences, self.num_blocks, self.block_size))
         self._num_tokens = sum(sequence.length for sequence in sequences.values())

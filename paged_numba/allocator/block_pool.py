@@ -17,7 +17,7 @@ MAX_SLOTS = 2**48
 """Largest number of slots in a pool: far more than any memory holds, and far from overflow in int64."""
 
 BYTES_PER_BLOCK = 8
-"""Bytes of bookkeeping for a block; with a prefix cache, `BYTES_OF_PREFIXES` more."""
+"""Bytes of bookkeeping for each block; a prefix cache needs `BYTES_OF_PREFIXES` more."""
 
 BYTES_OF_PREFIXES = 12
 
@@ -79,7 +79,7 @@ class BlockPool:
         return [*self._free, *range(self._fresh, self.num_blocks)]
 
     def checked(self, block: SupportsIndex) -> int:
-        """Return the number of a block; raise TypeError or ValueError if the pool has no such block."""
+        """Return a block number as an int; raise TypeError or ValueError if the pool has no such block."""
         return between("block", block, 0, self.num_blocks - 1)
 
     def take(self, count: int) -> array[int]:
@@ -142,7 +142,7 @@ class BlockPool:
         self._undo.append((self._truncate, len(self._free)))
         self._free.extend(blocks)
 
-    # What takes the changes back. Reference counts need no log: they are counted anew.
+    # Undoing changes. Reference counts need no log: `recount` counts them again.
 
     def recount(self, held: Iterable[int]) -> None:
         """Set the reference counts to the number of tables that hold each block."""

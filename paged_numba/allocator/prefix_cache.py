@@ -335,7 +335,7 @@ class PrefixCache:
             node = self._parents[node]
             uses[node] -= 1
 
-    # What takes the changes back. The uses of nodes need no log: they are counted anew.
+    # Undoing changes. The uses of nodes need no log: `recount` counts them again.
 
     def count_uses(self, in_use: Iterable[int]) -> list[int]:
         """Return how many children, blocks and sequences each node has.
@@ -411,7 +411,7 @@ class PrefixCache:
         following, before = self._next, self._before
         for block in reversed(blocks):
             if following[block] == NONE:
-                # A removed block still knows its left neighbour, and that one by now its right neighbour.
+                # A removed block still has its left neighbour, which by now has its right neighbour again.
                 left = before[block]
                 right = following[left]
                 following[left], before[right], following[block] = block, block, right

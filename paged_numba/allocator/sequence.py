@@ -32,7 +32,7 @@ class SequenceState:
     num_released : int
         Blocks that it released because they slid out of its window.
     number : int
-        The sequences of a pool are numbered in the order in which they entered it.
+        Counts the sequences of a pool in the order in which they entered it.
     """
 
     table: array[int]
@@ -69,21 +69,21 @@ class SequenceState:
         """Set the node of the last committed block, and the token ids after it."""
         self.node, self.unwritten, self.part = node, unwritten, part
 
-    # What takes changes back.
+    # Undoing changes.
 
     def shorten(self, num_blocks: int, length: int, num_unwritten: int, part: bytes) -> None:
-        """Take an append back."""
+        """Undo an append."""
         del self.table[num_blocks:], self.unwritten[num_unwritten:]
         self.length, self.part = length, part
 
     def hold_again(self, first: int, released: array[int]) -> None:
-        """Take a release back."""
+        """Undo a release."""
         self.table[first : first + len(released)] = released
         self.num_released = first
 
 
 def enter_again(sequences: dict[Hashable, SequenceState], seq_id: Hashable, sequence: SequenceState) -> None:
-    """Put a sequence that left back in its place among the others."""
+    """Put a removed sequence back, in its old place among the others."""
     entries = sorted({**sequences, seq_id: sequence}.items(), key=lambda entry: entry[1].number)
     sequences.clear()
     sequences.update(entries)

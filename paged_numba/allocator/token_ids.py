@@ -26,7 +26,7 @@ _NOT_IDS = {bool, np.timedelta64}
 
 
 def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, bytes]:
-    """Return the number of tokens, and their packed ids; no ids without a prefix cache.
+    """Return the number of tokens and their packed ids, which are empty without a prefix cache.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
     prefix_caching : bool
         Whether the ids are needed.
     most : int
-        Most tokens that the pool holds: the ids of more are not read.
+        Tokens that the pool can hold; if there are more, their ids are not read.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
 
 
 def _is_count(tokens: Any) -> bool:
-    """Tell whether `tokens` is meant as a number of tokens, not as their ids."""
+    """Tell whether `tokens` is a number of tokens rather than their ids."""
     try:
         return isinstance(tokens, str) or not hasattr(tokens, "__len__") or getattr(tokens, "ndim", 1) == 0
     except Exception:  # of the object's own methods
@@ -145,7 +145,7 @@ def _require_integers(tokens: NDArray[Any], name: str) -> None:
 
 
 def _adopted(tokens: Any, name: str) -> Any:
-    """Return token ids of another type as an array, if they are one, or as a list."""
+    """Return token ids of another type as a NumPy array or as a list."""
     if isinstance(tokens, np.ndarray):
         return tokens
     length = number_of(tokens, name)
@@ -153,7 +153,7 @@ def _adopted(tokens: Any, name: str) -> Any:
     try:
         if hasattr(tokens, "__array__"):
             return np.asarray(tokens)
-        # Not more items than it says to have: there may be no end.
+        # One more than its length at most: an iterator may be endless.
         ids = list(islice(iter(tokens), length + 1))
         if len(ids) == length:
             return ids

@@ -1,11 +1,12 @@
-"""Transactions: a call that fails, for whatever reason, leaves its pool as it was.
+"""Transactions: a call that fails for any reason leaves its pool as it was.
 
-Before each step, a method that changes a pool logs the call that takes the step back. An exception, be it a MemoryError
-or Ctrl-C, runs the logged calls, last first. One pool has one `UndoLog`, whose lock also keeps threads apart.
+Before each step, a method that changes a pool logs a call that undoes the step. If the method raises any exception,
+even MemoryError or KeyboardInterrupt, the logged calls run, last first. A pool has one `UndoLog`, whose lock also lets
+only one thread change the pool at a time.
 
-A logged call must be right whether its step was done, half done or not begun. So it restores old values, or finds out
-from the pool how far the step came; and where a step must not be half done, it is one assignment to several elements:
-Python handles no signal within it.
+A logged call must be correct whether its step was done, half done or not begun. It therefore restores old values, or
+reads from the pool how far the step went. A step that must not be half done is one assignment to several elements,
+during which Python handles no signal.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..errors import PagedNumbaError
 
 
 class UndoLog(list[tuple[Any, ...]]):
-    """How to take back the steps of an unfinished call: a list of tuples ``(function, *arguments)``.
+    """How to undo the steps of an unfinished call: a list of tuples ``(function, *arguments)``.
 
     Attributes
     ----------
@@ -41,7 +42,7 @@ class UndoLog(list[tuple[Any, ...]]):
         return UndoLog, ()
 
     def run(self, nested: bool, method: Callable[..., Any], owner: Any, args: Any, kwargs: Any) -> Any:
-        """Call a method; if it raises, take back what it did. A nested transaction ends with the outer one."""
+        """Call a method; if it raises, undo what it did. A nested transaction ends with the outer one."""
         if self and not nested:
             # A second Ctrl-C interrupted a roll-back.
             self.roll_back(0, owner)
@@ -55,7 +56,7 @@ class UndoLog(list[tuple[Any, ...]]):
             raise
 
     def roll_back(self, begin: int, owner: Any) -> None:
-        """Take back the steps from entry `begin` on."""
+        """Undo the steps from entry `begin` on."""
         while len(self) > begin:
             function, *arguments = self[-1]
             function(*arguments)
@@ -64,7 +65,7 @@ class UndoLog(list[tuple[Any, ...]]):
 
 
 RECOUNT = (int,)
-"""Entry of a step that needs no other, since the reference counts are counted anew after a roll-back."""
+"""Entry of a step that changes reference counts alone, which are counted again after every roll-back."""
 
 
 class _HasUndoLog(Protocol):

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 if a check failed, a kernel failed or nobody reads standard output any more; 2 for bad usage or input, or
+        0; 1 if a check failed, a kernel failed or the reader of standard output closed it; 2 for bad usage or input, or
         if output is lost; 130 after Ctrl-C.
     """
     with _streams() as lost:
@@ -146,14 +146,14 @@ def _streams() -> Iterator[bool]:
 
 
 def _occupy_descriptors() -> None:
-    """Open the null device under each closed one of 0, 1, 2: the next file to be opened would be taken for a stream."""
+    """Open the null device as each of 0, 1 and 2 that is closed, lest the next opened file be taken for a stream."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(handle)
 
 
 def _flush() -> None:
-    """Write what is left of standard output; if that fails, drop it, so that Python does not fail over it at exit."""
+    """Flush standard output; if that fails, drop the rest, so that Python does not fail at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -162,7 +162,7 @@ def _flush() -> None:
 
 
 def _say(message: str) -> None:
-    """Print a message to standard error; escape characters that a terminal would obey, and cut endless lines."""
+    """Print a message to standard error; escape control characters, and cut long lines."""
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
     lines = [line if len(line) < 2000 else f"{line[:900]} ... {line[-900:]}" for line in shown.split("\n")]
     with suppress(OSError, ValueError):
@@ -170,7 +170,7 @@ def _say(message: str) -> None:
 
 
 class _Version(argparse.Action):
-    """``--version``. Only it imports `importlib.metadata`, which takes longer than all else before a command runs."""
+    """``--version``: the only option that imports `importlib.metadata`, which is slow."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib import metadata

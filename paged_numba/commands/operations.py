@@ -104,7 +104,7 @@ def _place(what: str) -> tuple[str, str] | None:
 
 
 def ending(call: Callable[[], Any]) -> BaseException | None:
-    """Call a function and return the exception that ended it, Ctrl-C included; what was observed is still to show."""
+    """Call a function and return the exception that ended it, if any, so that the caller can print its report first."""
     try:
         call()
     except BaseException as error:

@@ -23,7 +23,7 @@ DEFAULT_SHAPE = {
 """The sizes that ``--shape`` takes, with their defaults."""
 
 MOST = 2**63 - 1
-"""Largest integer that an option takes; `len` and array sizes go no further."""
+"""Largest integer that an option takes: the largest `len` and array size."""
 
 
 def positive(text: str) -> int:
@@ -39,7 +39,7 @@ def positive(text: str) -> int:
 
 
 def _integer(text: str) -> int | None:
-    """Return an integer, or a larger one than `MOST` for any that Python would not read; None if it is no integer."""
+    """Return an integer, or None if the text is not one; more than `MOST` if it has too many digits for Python."""
     digits = text.strip()
     if len(digits) > 100 and digits.isdecimal():
         return MOST + 1
@@ -94,8 +94,8 @@ def check_outputs(options: argparse.Namespace, *names: str, read: str | Path | N
 def deliver(text: str, *outputs: tuple[Path | None, Callable[[], str]]) -> None:
     """Write output files, those whose path is not None, and print a text.
 
-    The files come first: standard output may be a pipe that nobody reads any more. A file that cannot be written
-    does not keep the rest back.
+    The files come first, since standard output may be a pipe that its reader has closed. If a file cannot be written,
+    the rest is still written.
 
     Raises
     ------

@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse options that would fail later, and files that would be lost."""
+    """Refuse options that would fail later, and outputs that would overwrite a file that is read or written."""
     check_outputs(options, "json", "plot", read=options.file)
     if options.pool_tokens > MOST_POOL_TOKENS:
         raise InputError(

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", type=file_to_write, metavar="FILE", help="write the findings as JSON to FILE"
     )
     parser.epilog = (
-        "Exit status: 0 only if kernels were launched, all were checked and none has an error; the last line of the "
-        "output then says so. Launches of other processes are not seen."
+        "Exit status: 0 if kernels were launched, all launches were checked and no error was found; 1 if an error was "
+        "found or a kernel failed; 2 otherwise. Launches in other processes are not seen."
     )
 
 

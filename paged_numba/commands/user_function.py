@@ -26,8 +26,8 @@ from ..targets import ENVIRONMENT
 def load_function(file: str, name: str) -> Callable[[], Any]:
     """Return a function that calls a function of a Python file on lockstep.
 
-    The file finds modules where ``python -m pytest`` would: in the working directory, and in its own folder or, if
-    that is part of a package, in the folder that holds the package.
+    The file can import modules from where ``python -m pytest`` would: the working directory, and its own folder or, if
+    that is part of a package, the folder that holds the package.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def load_function(file: str, name: str) -> Callable[[], Any]:
 
 
 def _load(spec: ModuleSpec) -> ModuleType:
-    """Import a module anew, or return what its package has imported on the way."""
+    """Import a module again, unless importing its package has just imported it."""
     new = spec.name not in sys.modules
     if spec.parent:
         importlib.import_module(spec.parent)
@@ -93,11 +93,15 @@ def _origin(path: Path) -> tuple[Path, str]:
     return folder, ".".join(names)
 
 
+_NOT_OF_THE_USER = (__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+"""Files whose frames a traceback of the user's program leaves out."""
+
+
 @contextmanager
 def _failures_of(what: str, *, may_exit: bool = False) -> Iterator[None]:
     """Turn an exception that the user's file (but not a kernel) raises into an InputError; print its traceback.
 
-    If the program `may_exit`, ``sys.exit(0)`` is a proper end.
+    If `may_exit`, ``sys.exit(0)`` is not a failure.
     """
     try:
         yield
@@ -106,14 +110,17 @@ def _failures_of(what: str, *, may_exit: bool = False) -> Iterator[None]:
     except SystemExit as stop:
         if not may_exit or stop.code not in (None, 0):
             raise InputError(f"{what} failed: SystemExit: {stop}") from stop
-    except BaseException as error:  # those of pytest.skip and asyncio, too, are no Exception
-        traceback.print_exc()
+    except BaseException as error:  # pytest.skip and asyncio raise some that are not Exceptions
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename in _NOT_OF_THE_USER:
+            frames = frames.tb_next
+        traceback.print_exception(type(error), error, frames)
         raise InputError(f"{what} failed: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
 def _failures_of_threads() -> Iterator[list[BaseException]]:
-    """Collect the exceptions that end threads; Python prints their tracebacks, and goes on."""
+    """Collect the exceptions that end threads; Python only prints their tracebacks."""
     failures: list[BaseException] = []
     report = threading.excepthook
 
@@ -151,12 +158,12 @@ def _lockstep_as_numba_cuda(
 
 
 class OwnProcess(Observer):
-    """Keeps a process that is a program's alone from passing by accident.
+    """Keeps a process that runs only a user's program from ending with status 0 by accident.
 
-    While it lives, the program cannot end the process with ``os._exit`` or ``os.exec``; that raises an error. After
-    `refuse_launches`, a launch by an exit handler, or by a thread that goes on, makes the process end with status 2.
+    The program cannot end the process with ``os._exit`` or ``os.exec``, which raise an error. After `refuse_launches`,
+    a launch by an exit handler or by a thread that still runs makes the process end with status 2.
 
-    Made before the program is loaded, so that its exit handler runs after those of the program.
+    It must be made before the program is loaded, so that its exit handler runs after those of the program.
 
     Parameters
     ----------
@@ -199,11 +206,11 @@ class OwnProcess(Observer):
 
 
 def _refused(name: str, function: Callable[..., Any], process: int) -> Callable[..., Any]:
-    """Return a function that does not end this process; in one forked from it, it is `function`."""
+    """Return a function that raises an error in this process; in a process forked from it, it calls `function`."""
 
     def refuse(*args: Any) -> Any:
         if os.getpid() != process:
             return function(*args)
-        raise InputError(f"a program that is sanitized must not end its process by os.{name}")
+        raise InputError(f"a program that is sanitized must not end its process with os.{name}")
 
     return refuse

@@ -1,4 +1,4 @@
-"""Names of sequences: texts on one line, each different, for ids of any kind."""
+"""Names of sequences in pictures: for ids of any type, different texts of one line each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_LENGTH = 60
 
 
 def names_of(seq_ids: Iterable[Hashable]) -> list[str]:
-    r"""Return a name for each of some different ids: its text or, where that is not clear, its `repr`.
+    r"""Return a name for each of several different ids: its text or, if that is unclear, its `repr`.
 
     Examples
     --------
@@ -45,12 +45,12 @@ def names_of(seq_ids: Iterable[Hashable]) -> list[str]:
 def _text(seq_id: Hashable) -> str:
     try:
         return str(seq_id)
-    except Exception:  # of a class of the user, or for an integer of more digits than Python converts
+    except Exception:  # in a user's class, or for an integer with more digits than Python converts
         return object.__repr__(seq_id)
 
 
 def _is_clear(text: str) -> bool:
-    """Tell whether a text can be read in a picture: no odd blanks, no sign that stands between names."""
+    """Tell whether a text is clear in a picture: printable, single spaces, none of the signs that separate names."""
     return (
         text.isprintable()
         and text == " ".join(text.split())

@@ -97,7 +97,7 @@ def checked_pool(pool: Any) -> Pool:
 
 
 def different_ids(seq_ids: Any) -> list[Hashable]:
-    """Return ids of sequences as a list, each once; raise TypeError if they are none."""
+    """Return ids of sequences as a list without repetitions; raise TypeError if they are not hashable."""
     ids = listed("seq_ids", seq_ids, "ids")
     return list(dict.fromkeys(hashable("seq_id", seq_id) for seq_id in ids))
 
@@ -113,4 +113,6 @@ def checked_accesses(accesses: Any) -> list[Access]:
 def _require_parts(name: str, value: Any, protocol: Any, what: str) -> None:
     for part in {**vars(protocol), **protocol.__annotations__}:
         if (part == "__iter__" or not part.startswith("_")) and not hasattr(value, part):
-            raise TypeError(f"{name} must be {what}, or have its {part}, got {name}={shown(value)}")
+            raise TypeError(
+                f"{name} must be {what} or have the same attributes, but lacks {part}, got {name}={shown(value)}"
+            )

@@ -26,7 +26,7 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     Raises
     ------
     TypeError, ValueError
-        `pool` is none, or a sequence that holds a block has no such label.
+        `pool` is not a pool, or a sequence that holds a block lacks such a label.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""Errors of kernels as their author sees them: each is a KernelError that names a line of the kernel.
+"""Errors of kernels: turns errors inside the machine into KernelErrors that name a line of the kernel.
 
 ``PAGED_NUMBA_FULL_TRACEBACK=1`` keeps the frames of the machine in tracebacks.
 """
@@ -31,7 +31,7 @@ def hide(excinfo: Any = None) -> bool:
 
 
 def presentable(error: Exception) -> Exception | None:
-    """Return the error to raise at the end of a launch in place of `error`, or None if `error` is no kernel's.
+    """Return the error that a launch raises instead of `error`, or None if the kernel did not cause `error`.
 
     Its message names the kernel's line, and its traceback has only the frames of the kernel and of the device
     functions.
@@ -79,7 +79,7 @@ _ERRORS_OF_KERNELS = (
     ValueError,
     Warning,
 )
-"""What Python and NumPy raise when an operation does not suit its operands."""
+"""What Python and NumPy raise if an operation does not take its operands."""
 
 
 def _entries(traceback: TracebackType | None) -> Iterator[TracebackType]:
@@ -98,9 +98,9 @@ def _of_machine(frame: FrameType) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Return why a lane program failed, in words that do not need the machine's code to be understood."""
+    """Return why a lane program failed, in words that make sense without the machine's code."""
     if isinstance(error, RecursionError):
-        return "a device function calls itself without end"
+        return "a device function calls itself endlessly"
     if isinstance(error, AttributeError) and error.name is not None:
         return f"{kind_of(error.obj)} cannot be used there"
     lines = str(error).strip().splitlines() or ["no reason is known"]

@@ -53,8 +53,8 @@ class Options:
         They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
         sanitized launches always run ``together``.
     compute_capability : tuple of int
-        Of the GPU for which the machine stands. Before (7, 0) a barrier waits for threads that have exited too, so
-        that ``if i >= n: return`` with a barrier after it is an error; since then it waits for the others alone.
+        Compute capability of the GPU that the machine imitates. Below (7, 0), a barrier waits for all threads, so
+        ``if i >= n: return`` before a barrier is an error; from (7, 0) on, it does not wait for exited threads.
     check_compiles : bool
         Whether the first launch of a kernel with arguments of new types checks that Numba can compile it; see
         `paged_numba.lockstep.check_compiles`.
@@ -62,8 +62,8 @@ class Options:
     Raises
     ------
     TypeError, ValueError
-        `max_lanes` or `memory_budget` is not a positive integer, `order` is none of the above, or
-        `compute_capability` is not a pair of integers, or `check_compiles` is no bool.
+        `max_lanes` or `memory_budget` is not a positive integer, `order` is not one of the above,
+        `compute_capability` is not a pair of integers, or `check_compiles` is not a bool.
 
     See Also
     --------
@@ -102,7 +102,7 @@ _options: ContextVar[Options] = ContextVar("lockstep_options", default=Options()
 
 
 def current_options() -> Options:
-    """Return the options of launches here."""
+    """Return the options of launches in the current context."""
     return _options.get()
 
 
@@ -261,7 +261,7 @@ def _launch(
         return as_declared(declared, names, given) if declared else given
 
     machine.compute_capability = settings.compute_capability
-    # A warp may wait for another one of its thread block too.
+    # A warp may also wait for another warp of its thread block.
     turns = settings.order != "together" or (translation.waits and machine.threads > WARP_SIZE)
     if listeners or not turns:
         run_batch = _all_together(machine, program, arguments(machine))
@@ -296,7 +296,7 @@ def _run_batches(
     run_batch: Callable[[int, int], int], machine: Machine, settings: Options, cooperative: bool, waits: bool
 ) -> None:
     """Run the grid in batches of thread blocks; `run_batch` returns the bytes of memory that a batch used."""
-    # A thread block that waits for a lock or a flag waits for one that ran before it.
+    # A thread block can wait for a lock or a flag only if an earlier thread block has released or set it.
     by_lanes = 1 if waits else max(1, settings.max_lanes // machine.threads)
     # All thread blocks of a cooperative launch run together.
     count = machine.num_thread_blocks if cooperative else min(by_lanes, _FIRST_BATCH)
@@ -327,7 +327,7 @@ def configuration(blocks_per_grid: Any, threads_per_block: Any) -> tuple[Dim3, D
 
 
 def _is_integer(value: Any) -> bool:
-    """Tell whether a value counts something; NumPy's durations are integers to NumPy."""
+    """Tell whether a value is an integer, but not a bool or a duration, which NumPy counts as integers."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
 
 
@@ -361,7 +361,7 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
             raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
         if not value.dtype.isnative or value.dtype.char in _LONG:
             raise LaunchError(
-                f"{name} must have a dtype that a GPU has, in the byte order of this machine and of at most 64 bits "
+                f"{name} must have a dtype that a GPU has, in native byte order and of at most 64 bits "
                 f"a number, got {name}.dtype={value.dtype!r}"
             )
         return machine.argument(name, value)

@@ -1,4 +1,4 @@
-"""`check_compiles`: whether Numba can compile a kernel, by its typing alone; needs no GPU and no CUDA toolkit."""
+"""`check_compiles`: asks Numba's type inference, without a GPU or CUDA toolkit, whether it accepts a kernel."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .machine.lanes import file_name
 
 
 def check_compiles(kernel: Any, signature: Any = None) -> None:
-    """Check that Numba can compile a kernel: run its typing, but no code generation.
+    """Check that Numba can compile a kernel: run its type inference, but not its code generation.
 
-    The lockstep machine runs some kernels that Numba refuses. Typing finds most of them, but not what Numba refuses
-    later, when it generates code.
+    The lockstep machine runs some kernels that Numba refuses. Type inference finds most of them, but not those that
+    Numba refuses only when it generates code.
 
     Parameters
     ----------
@@ -349,7 +349,7 @@ class _Rebuilt:
 
 
 def _words(error: BaseException) -> str:
-    """Return what a learner needs of Numba's message: its first sentence, and the call that has no implementation."""
+    """Return the useful part of Numba's message: its first sentence, or the call that has no implementation."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines()]
     useful = [line for line in lines if line and not _NOISE.match(line)]

@@ -1,4 +1,4 @@
-"""Checks of the memory that kernels write: it is writable, each element has its own, and no other argument uses it."""
+"""Checks of arrays that kernels write: they are writable, and no two elements and no two arguments share memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 _MAX_WORK = 10_000
-"""Steps after which a question about addresses is given up; slices and transposes need one step for each axis."""
+"""Steps after which a search for overlaps is given up; slices and transposes need one step for each axis."""
 
 
 def check_written(name: str, array: Any) -> None:
@@ -19,7 +19,7 @@ def check_written(name: str, array: Any) -> None:
         raise ValueError(f"{name} must be writable, got a read-only array")
     if not memory.flags.c_contiguous and overlaps_itself(memory.shape, memory.strides, memory.itemsize):
         raise ValueError(
-            f"{name} must have memory for each element, got {name}.strides={memory.strides} "
+            f"{name} must not have elements that share memory, got {name}.strides={memory.strides} "
             f"with {name}.shape={memory.shape}"
         )
 
@@ -41,8 +41,8 @@ def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: 
     """Tell whether two elements of an array have a byte in common.
 
     Two elements overlap if some numbers of steps along the axes, not all of them 0, lead less than an element away. The
-    search goes from the longest stride to the shortest, and takes the steps that the shorter ones can make up for. In
-    a slice or a transpose of an array there are none, so each axis costs one step of the search. After `_MAX_WORK`
+    search goes from the longest stride to the shortest, and tries only steps that the shorter strides can lead back
+    from. A slice or a transpose of an array has none, so each axis costs one step of the search. After `_MAX_WORK`
     steps, the answer is yes.
 
     Parameters
@@ -91,7 +91,7 @@ def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: 
 
 
 class _Described:
-    """An object that NumPy takes for an array, of which only the description is used."""
+    """An object that describes memory to NumPy; the memory itself is never read."""
 
     def __init__(self, description: dict[str, Any]) -> None:
         self.__array_interface__ = description

@@ -1,4 +1,4 @@
-"""Storage of a cache: the arrays of every layer, refused if they cannot fit into the memory of the target."""
+"""Storage of a cache: allocates the arrays of every layer, unless they cannot fit into the memory of the target."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Hostile values: what a caller may pass by mistake or by malice, from NaN to objects whose methods raise.
 
 `VALUES` suit any parameter; `twisted` returns hostile relatives of a valid value, such as a masked array of the same
-numbers. `paged_numba.testing.meanings` tells what they mean.
+numbers. `paged_numba.testing.meanings` says which plain value each stands for.
 """
 
 from __future__ import annotations

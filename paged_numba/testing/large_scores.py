@@ -1,7 +1,7 @@
 """Attention with large scores: a strategy for batches whose scores are exact, and the property that no digit is lost.
 
-The tolerance of random batches grows with the scores, since the dot products round. Here each score is one product by
-a power of two, so float32 holds it exactly, however large, and the fixed tolerance applies.
+The tolerance of random batches grows with the scores, since dot products are rounded. Here each score is one product
+with a power of two, which float32 holds exactly, however large, so the fixed tolerance applies.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ LEVELS = (1e6, 1e4, 1e8, -1e4, -1e6, -1e8, 3.0)
 def large_score_batches(draw: st.DrawFn, layout: str = "NHD") -> PagedBatch:
     """Draw a batch with equal, nearly equal or very different scores of up to 1e8, some of them -inf.
 
-    Scores are made in runs of one level each, so that parts of the keys have levels of their own. Shrinks towards
-    equal scores of 1e6 without options.
+    Runs of neighbouring tokens have scores of the same level. Shrinks towards equal scores of 1e6 without options.
     """
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
     head_dim = draw(st.sampled_from((4, 40) if layout == "packed" else (1, 2, 5, 40)), label="head_dim")

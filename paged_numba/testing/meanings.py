@@ -1,7 +1,7 @@
-"""Meanings of values: what a hostile value, passed as an argument of some kind, stands for.
+"""Meanings of hostile values: the plain value that each stands for as an argument of some kind.
 
-It is the oracle of calls with hostile arguments. A call that takes a value must do what it does with the plain value
-that `plain` returns; a call must refuse a value that means nothing.
+This is the oracle of calls with hostile arguments. A call that accepts a value must do what it does with the plain
+value that `plain` returns; it must refuse a value that has no meaning.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .hostile import HostileError
 
 
 class MeaninglessError(Exception):
-    """The value means nothing as an argument of this kind: no call may take it."""
+    """The value has no meaning as an argument of this kind: every call must refuse it."""
 
 
 def plain(kind: str, value: Any) -> Any:
@@ -31,17 +31,16 @@ def plain(kind: str, value: Any) -> Any:
     Parameters
     ----------
     kind : str
-        ``count`` (an integer), ``number`` (a real number), ``flag``, ``name``, ``array``, ``dense`` (an array or
-        nested lists), ``integers`` (an array or
-        nested lists), ``numbers`` (a real number or an array of them), ``tokens`` (a count or ids), ``token_ids``,
-        ``id`` (of a sequence), ``ids`` (of several sequences), ``dtype``, ``any``.
+        ``count`` (an integer), ``number`` (a real number), ``flag``, ``name``, ``array``, ``dense`` or ``integers`` (an
+        array or nested lists), ``numbers`` (a real number or an array of them), ``tokens`` (a count or ids),
+        ``token_ids``, ``id`` (of a sequence), ``ids`` (of several sequences), ``dtype``, ``any``.
     value
         None, which many parameters take, means itself.
 
     Raises
     ------
     MeaninglessError
-        A call that takes the value is wrong.
+        The value has no meaning as an argument of this kind.
     """
     if isinstance(value, mock.MagicMock):
         return value  # whatever is asked of it

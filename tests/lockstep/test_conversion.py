@@ -232,6 +232,7 @@ TYPES = ["boolean", *INTEGERS, *FLOATS]
 @given(st.lists(st.sampled_from(TYPES), min_size=1, max_size=3))
 def test_the_index_of_a_range_has_the_type_that_numba_gives_it(names):
     context = pytest.importorskip("numba.cuda.descriptor").cuda_target.typing_context
+    context.refresh()  # loads the functions, unless something has been typed before
     types = pytest.importorskip("numba.cuda").types
     signature = context.resolve_function_type(range, tuple(getattr(types, name) for name in names), {})
     bounds = tuple(np.dtype(name.replace("boolean", "bool")).type(1) for name in names)

@@ -252,7 +252,7 @@ def test_a_loop_that_nobody_can_end_is_an_error(kernel, order, monkeypatch):
     # The loop's first line, or the line of its condition.
     message = (
         rf"^a loop waits forever in blockIdx=\(0, 0, 0\) threadIdx=\([01], 0, 0\), test_waiting\.py:({line}|{line - 2})"
-        ": no thread leaves it, since (memory stays as it is|none has in 300 iterations).*inside of the loop$"
+        ": no thread leaves it, since (memory does not change|none has in 300 iterations).*inside the loop$"
     )
     with lockstep.options(order=order), pytest.raises(KernelError, match=message):
         lockstep.launch(kernel, 1, 8, np.zeros(1, np.int32), np.zeros(2, np.int64))

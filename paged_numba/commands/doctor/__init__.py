@@ -129,11 +129,16 @@ def report(findings: dict[str, Any]) -> str:
     if findings["problems"]:
         lines += ["These packages have problems:"]
         lines += [f"  {name}: {problem}" for name, problem in findings["problems"].items()]
-        lines += ["This installs them again:", f"  {packages.remedy(list(findings['problems']))}", ""]
+        lines += [
+            "This installs all required packages again:",
+            f"  {packages.remedy(list(findings['problems']))}",
+            "",
+        ]
     if findings["target"] is None:
         lines.append(f"{findings['why'][0].upper()}{findings['why'][1:]}.")
     else:
-        lines.append(f"Kernels run on the target {findings['target']}, because {findings['why']}.")
+        when = "With working packages, kernels would" if findings["problems"] else "Kernels"
+        lines.append(f"{when} run on the target {findings['target']}, because {findings['why']}.")
     if findings["target"] != "cuda":
         lines += ["", GPU_NEEDS]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The packages that paged_numba declares: their versions against the declared ones, and whether they import."""
+"""The packages that paged_numba requires: whether they can be imported, and whether their versions are supported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODULES = {
     "numba": ("numba", ("numpy",)),
     "numba-cuda": ("numba.cuda", ("numpy", "numba")),
 }
-"""The declared packages: the module of each, and the packages without which it cannot be imported."""
+"""The required packages: the module of each, and the packages that it imports."""
 
 _COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
 
@@ -31,7 +31,7 @@ class Package(NamedTuple):
 
 
 def examine() -> dict[str, Package]:
-    """Import each declared package, compare its version with the declared ones, and return the findings by name."""
+    """Import each required package, compare its version with the supported ones, and return the results by name."""
     declared = requirements()
     found: dict[str, Package] = {}
     broken: set[str] = set()
@@ -64,7 +64,7 @@ def requirements() -> dict[str, str]:
 
 def remedy(broken: list[str]) -> str:
     """Return the command that installs packages again, in versions that paged_numba supports."""
-    # To reinstall one package may bring others, in versions that are not supported: name all.
+    # Reinstalling one package may bring unsupported versions of others: name all.
     wanted = requirements().values() or broken
     return "pip install --force-reinstall " + " ".join(f'"{requirement}"' for requirement in wanted)
 

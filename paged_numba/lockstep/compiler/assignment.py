@@ -2,7 +2,7 @@
 
 A thread may read a variable that only other threads have assigned; a GPU then gives an undefined value. Most variables
 are assigned on every path to each of their reads, which the syntax tree shows. The program keeps a mask of the lanes
-that have assigned only for the others.
+that have assigned a variable only for the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _meet(*paths: Assigned) -> Assigned:
 
 
 class Reads:
-    """The reads of a function that some path reaches before an assignment.
+    """Finds the reads of variables in a function that some path reaches before any assignment.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Shapes of shared and local arrays: whether Numba can compile them, which needs every length to be a literal.
 
 To Numba, an integer in the source, a global or closure variable that is an int, and ``x.ndim`` are literals, as are
-variables that hold one. An expression of literals, such as ``TILE + 1``, is none.
+variables that hold one. An expression of literals, such as ``TILE + 1``, is not a literal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Literal(NamedTuple):
     Attributes
     ----------
     value : object
-        An int or a tuple of ints, or anything else where the number is not known here.
+        An int or a tuple of ints; anything else if the number is not known here.
     needs : frozenset of str
         The parameters of the device function that must be literals in its calls.
     """
@@ -68,7 +68,7 @@ Values = frozenset[ast.expr | ast.arg | None]
 """What a variable may hold: expressions and parameters; None for anything else."""
 
 State = dict[str, Values] | None
-"""The values of each variable before a statement; None where no thread can come."""
+"""The values of each variable before a statement; None if no thread can reach the statement."""
 
 
 class Shapes:
@@ -142,7 +142,7 @@ class Shapes:
     # Which values are literals.
 
     def literal(self, node: ast.expr) -> Literal | None:
-        """Return the value of an expression that Numba takes for a literal, else None."""
+        """Return the value of an expression that is a literal to Numba, else None."""
         if isinstance(node, ast.Constant):
             return Literal(node.value) if type(node.value) is int else None
         if isinstance(node, (ast.BinOp, ast.UnaryOp)):
@@ -171,7 +171,7 @@ class Shapes:
         return None
 
     def _known(self, test: ast.expr) -> bool | None:
-        """Return the value of a condition that is constant to Numba, or None if it is another one."""
+        """Return the value of a condition that is constant to Numba, else None."""
         if isinstance(test, ast.BoolOp):
             values = [self._known(value) for value in test.values]
             decides = isinstance(test.op, ast.Or)
@@ -301,7 +301,7 @@ def _joined(parts: list[Literal | None]) -> Literal | None:
 
 
 def literal_parameters(source: Source) -> frozenset[str]:
-    """Return the parameters of a device function that become lengths of arrays, and must be literals in its calls."""
+    """Return the parameters of a device function that are used as lengths of arrays, and must be literals in calls."""
     if "lengths" not in source.notes:
         source.notes["lengths"] = frozenset()  # for recursive calls
         source.notes["lengths"] = frozenset(_literal_parameters(Names(source)))
@@ -320,7 +320,7 @@ def _literal_parameters(names: Names) -> Iterator[str]:
 
 
 def lengths_of_call(node: ast.Call, names: Names) -> list[ast.expr]:
-    """Return the arguments of a call that must be literals."""
+    """Return the arguments of a call that must be literals, since the device function uses them as lengths."""
     try:
         found = names.static(node.func)
     except UnsupportedConstructError:

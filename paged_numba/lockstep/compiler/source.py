@@ -1,4 +1,4 @@
-"""`Source`: the syntax tree of a function, held to the code that was imported, and what its names mean outside it.
+"""`Source`: the syntax tree of a function, checked against the code that was imported, and the values of its globals.
 
 Python keeps no source with a function: it is read from the file, which may have changed since. A function runs only
 if its file still compiles to the function's own code object.
@@ -12,6 +12,7 @@ import dis
 import inspect
 import linecache
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,9 +23,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import UnsupportedConstructError
+from ..machine.lanes import file_name
 from . import analysis
 
 _sources: weakref.WeakKeyDictionary[Any, Source] = weakref.WeakKeyDictionary()
+
+translating = threading.RLock()
+"""Held to read and translate a function: `ast.parse` fails in several threads at once (python/cpython issue 106905)."""
 
 
 class Source:
@@ -77,7 +82,7 @@ class Source:
         if name == "<lambda>":
             raise UnsupportedConstructError(
                 "a kernel or device function must be written with def, got a lambda, "
-                f"{self.file}:{self.code.co_firstlineno}"
+                f"{file_name(self.file)}:{self.code.co_firstlineno}"
             )
         found = _definition(candidates, self.code)
         if found is None:
@@ -111,14 +116,15 @@ class Source:
 
     @classmethod
     def of(cls, function: Any) -> Source:
-        """Return the source of a function, which is read again only if the function has got another code object."""
+        """Return the source of a function, which is read again only if the function has a new code object."""
         known = _sources.get(function)
         if known is not None and known.code is function.__code__:
             return known
         inside = inspect.unwrap(function)
         if inside is not function:
             return cls.of(inside)
-        known = _sources[function] = cls(function)
+        with translating:
+            known = _sources[function] = cls(function)
         return known
 
 
@@ -143,7 +149,7 @@ def _read(function: Any, file: str) -> str:
         name = function.__code__.co_name
         if os.path.exists(file):
             raise _changed(name, file)
-        hint = "save it to a file" if file.startswith("<") else "its file must be there"
+        hint = "save it to a file" if file.startswith("<") else "the file must exist"
         raise UnsupportedConstructError(
             f"the source of {name!r} must be readable, got code from {file}: {hint}"
         )
@@ -174,7 +180,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _definition(candidates: list[tuple[ast.FunctionDef, CodeType]], code: CodeType) -> ast.FunctionDef | None:
-    """Return the definition that compiles to `code`, at its line or, if the file has got more lines, at another one."""
+    """Return the definition that compiles to `code`, at its line or, if lines above it have changed, at another."""
     for node, one in sorted(candidates, key=lambda pair: pair[1].co_firstlineno != code.co_firstlineno):
         if one.replace(co_firstlineno=code.co_firstlineno) == code or _same_but_asserts(one, code, node):
             return node
@@ -216,3 +222,13 @@ def constant(value: Any) -> Any:
     elif type(value) is tuple and any(isinstance(item, (np.ndarray, tuple)) for item in value):
         value = tuple(map(constant, value))
     return value
+
+
+def _unlock_child() -> None:
+    """Replace the lock in a forked process, in which the thread that held it does not exist."""
+    global translating
+    translating = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_unlock_child)

@@ -8,7 +8,6 @@ numbers of the kernel, so that errors and tracebacks point into the kernel.
 from __future__ import annotations
 
 import ast
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -24,6 +23,7 @@ from ..machine.lanes import SOURCE_MARK, file_name
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from . import analysis
+from . import source as sources
 from .analysis import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .loops import Loops
@@ -64,12 +64,15 @@ def translate(
         If the source of the function, or of a device function that it calls, cannot be read, has changed since it
         was imported, or uses Python that the machine does not run.
     """
-    with _translating:
-        source = Source.of(function)
-        known = source.translations
-        key = kernel, writer or FunctionWriter
-        if key not in known:
-            known[key], callees = _translate(source, *key)
+    source = Source.of(function)
+    known = source.translations
+    key = kernel, writer or FunctionWriter
+    program: Translation | None = known.get(key)
+    if program is None:
+        with sources.translating:
+            program, callees = _translate(source, *key)
+            # Before the callees, since one of them may call this function.
+            known[key] = program
             try:
                 # Now, since Numba compiles them with the kernel: before anything runs, with the globals of this moment.
                 for callee in callees:
@@ -77,11 +80,7 @@ def translate(
             except BaseException:
                 known.pop(key, None)
                 raise
-        return known[key]
-
-
-_translating = threading.RLock()
-"""One thread translates at a time: in Python 3.11, `ast.parse` fails now and then if two threads call it."""
+    return program
 
 
 def call_device(function: Any, machine: Machine, mask: Mask, *arguments: Any) -> Any:
@@ -105,7 +104,7 @@ def lane_program(function: Any) -> str:
     Raises
     ------
     TypeError
-        `function` is no function.
+        `function` is not a function.
     UnsupportedConstructError
         The kernel uses Python that the machine does not run, or its source cannot be read.
 

@@ -1,8 +1,8 @@
 """Waiting loops: loops that end only when memory changes, such as ``while cuda.atomic.cas(lock, 0, 0, 1): pass``.
 
-A loop waits if what decides on its end does not depend on a variable that an earlier iteration has changed. If such a
-loop leaves memory as it was and loses no lane, it never ends: `Patience` notices. If another thread block must change
-the memory, such as the owner of a lock, the thread blocks run one after the other.
+A loop waits if its end does not depend on a variable that an earlier iteration has changed. If an iteration of such a
+loop changes no memory and no lane leaves, the loop never ends: `Patience` notices this. If another thread block, such
+as the owner of a lock, must change the memory, the thread blocks run one after the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .analysis import leaves
 
 _UNCHANGED = ("cas", "compare_and_swap", "exch", "and_", "or_", "max", "min", "nanmax", "nanmin")
-"""Atomic operations that change nothing if they are repeated."""
+"""Atomic operations that change nothing more if they are repeated."""
 
 
 class Wait(NamedTuple):
@@ -109,7 +109,7 @@ def _decisive(loop: ast.While) -> list[ast.expr] | None:
 
 
 def _assignments(statement: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
-    """Yield the names that a statement assigns, without the statements inside of it, and their values."""
+    """Yield the names that a statement assigns, without the statements inside it, and their values."""
     targets: list[ast.expr] = []
     value: ast.expr | None = None
     if isinstance(statement, ast.Assign):

@@ -96,7 +96,7 @@ class DeviceArray:
         Raises
         ------
         TypeError, ValueError
-            `ary` is no array, or has another shape or dtype.
+            `ary` is not an array, or has another shape or dtype.
         """
         source = host_array("ary", ary)
         _require_same(self, source)
@@ -208,7 +208,7 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
     Raises
     ------
     TypeError, ValueError
-        `obj` is no array, or `to` is no device array of the same shape and dtype.
+        `obj` is not an array, or `to` is not a device array of the same shape and dtype.
 
     See Also
     --------
@@ -238,7 +238,7 @@ def device_array(
     Raises
     ------
     TypeError, ValueError, MemoryError
-        The shape, dtype or order is none, or the array does not fit into memory.
+        The shape, dtype or order is not valid, or the array does not fit into memory.
 
     See Also
     --------

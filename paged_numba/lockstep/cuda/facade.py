@@ -346,7 +346,7 @@ class Device:
 
     @property
     def compute_capability(self) -> tuple[int, int]:
-        """The compute capability for which the machine stands; see `paged_numba.lockstep.Options`."""
+        """The compute capability that the machine imitates; see `paged_numba.lockstep.Options`."""
         return current_options().compute_capability
 
     def __repr__(self) -> str:

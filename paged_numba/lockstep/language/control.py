@@ -21,6 +21,7 @@ from ..machine.masks import Mask, minus, narrow, split
 from ..machine.memory import LaneArray
 from .access import attribute, load, set_attribute, store
 from .intrinsics import floordiv, mod, raise_in_kernel
+from .signatures import Scalar, Signature, choose
 
 
 class Unset:
@@ -79,7 +80,7 @@ class Partial:
 
 
 def partly(mask: Mask, lanes: Mask, value: Any, name: str) -> Any:
-    """Return the result of a device function called in `mask`, of which `lanes` returned a value."""
+    """Return the result of a device function that was called in `mask` and returned a value in `lanes`."""
     if lanes is False:
         return None
     missing = minus(mask, lanes)
@@ -215,36 +216,18 @@ def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
         yield i, None if k < least else count > k
 
 
-# The conversions of Numba to int32, int64 and uint64, the types of a range: exact, promoted, safe or unsafe.
-_EXACT, _PROMOTED, _SAFE, _UNSAFE = (0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)
 _RANGE_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint64)))
-_CONVERSIONS = {
-    "bool": (_SAFE, _SAFE, _SAFE),
-    "int8": (_PROMOTED, _PROMOTED, _UNSAFE),
-    "int16": (_PROMOTED, _PROMOTED, _UNSAFE),
-    "int32": (_EXACT, _PROMOTED, _UNSAFE),
-    "int64": (_UNSAFE, _EXACT, _UNSAFE),
-    "uint8": (_SAFE, _SAFE, _PROMOTED),
-    "uint16": (_SAFE, _SAFE, _PROMOTED),
-    "uint32": (_UNSAFE, _SAFE, _PROMOTED),
-    "uint64": (_UNSAFE, _UNSAFE, _EXACT),
-    **{f"float{bits}": (_UNSAFE, _UNSAFE, _UNSAFE) for bits in (16, 32, 64)},
-}
 
 
 @lru_cache(maxsize=256)
 def _range_type(*dtypes: np.dtype[Any]) -> np.dtype[Any] | None:
     """Return the type of ``range`` for arguments of these types, or None if it takes no such arguments.
 
-    As Numba does, take the type with the fewest unsafe conversions, then the fewest safe ones, then the first.
+    It is the type whose signature fits best, and the first of them if several fit equally well.
     """
-    if any(dtype.name not in _CONVERSIONS for dtype in dtypes):
-        return None
-    costs = [
-        tuple(map(sum, zip(*(_CONVERSIONS[dtype.name][place] for dtype in dtypes), strict=True)))
-        for place in range(3)
-    ]
-    return _RANGE_TYPES[costs.index(min(costs))]
+    candidates = {Signature((Scalar(wanted),) * len(dtypes)): wanted for wanted in _RANGE_TYPES}
+    found = choose(list(candidates), tuple(map(Scalar, dtypes)))
+    return candidates[found[0]] if found else None
 
 
 def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
@@ -270,13 +253,13 @@ def uniform(value: Any) -> Any:
 
 
 class Items(NamedTuple):
-    """What a loop iterates over, if it is no range.
+    """What a loop iterates over if it is not a range.
 
-    An item is loaded when its iteration begins, so that it has what earlier iterations have stored.
+    An item is loaded when its iteration begins, after the stores of earlier iterations.
     """
 
     length: Any
-    """By lane if it differs."""
+    """An array by lane if it differs."""
     item: Callable[[Mask, int], Any]
     """Returns an item, loaded in the lanes of a mask."""
 

@@ -1,4 +1,4 @@
-"""Fused multiply-add, rounded once on every platform: NumPy has none, and its long double is float64 on some."""
+"""Fused multiply-add, rounded once: NumPy has none, and its long double is float64 on some platforms."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ Float64 = NDArray[np.float64]
 
 _SPLIT = 2.0**27 + 1
 _APART = 220
-"""Binary places between two numbers above which the smaller one only decides how the sum is rounded."""
+"""Distance of exponents beyond which the smaller of two numbers only decides how their sum is rounded."""
 
 
 def multiply_add(a: Any, b: Any, c: Any) -> Any:
-    """Return ``a * b + c`` of float64 numbers in float64, rounded to odd: to round it to a narrower type rounds once.
+    """Return ``a * b + c`` of float64 numbers in float64, rounded to odd.
 
-    The product must be exact, as that of two float32 numbers is.
+    Rounding the result to a narrower type then gives what a single rounding would. The product must be exact, as that
+    of two float32 numbers is.
     """
     return _sum_to_odd(a * b, c)
 
@@ -44,7 +45,7 @@ def multiply_add_float64(a: Any, b: Any, c: Any) -> Any:
 
 
 def _sum_to_odd(a: Any, b: Any) -> Any:
-    """Return a sum that, where it is not exact, is the neighbour whose last bit is 1."""
+    """Return a sum rounded to odd: if it is not exact, the neighbour whose last bit is 1."""
     total, error = _sum(a, b)
     even = np.asarray(total).view(np.int64) % 2 == 0
     move = even & (error != 0) & np.isfinite(error)

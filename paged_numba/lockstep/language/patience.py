@@ -1,4 +1,4 @@
-"""`Patience`: notices that a loop which waits for memory to change waits forever."""
+"""`Patience`: detects a loop that waits forever for memory to change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..machine.machine import Machine
 from ..machine.masks import Mask
 
 FIRST_LOOK = 8, 1024
-"""Iterations in which no lane leaves before memory is compared, which happens again after 4 times as many, and so on.
+"""Iterations without a lane that leaves, after which memory is first compared; then after 4 times as many, and so on.
 
-The first number is for loops that wait for others. The rest may change memory themselves, and may run for long.
+The first number is for loops that wait for other threads; other loops may change memory themselves, and run long.
 """
 
 MOST_ITERATIONS = 1 << 18
-"""Iterations of a loop that waits for others in which no lane leaves, though memory changes."""
+"""Iterations without a lane that leaves, after which a loop that waits for other threads is given up."""
 
 
 class Patience:
@@ -46,8 +46,7 @@ class Patience:
         Raises
         ------
         KernelError
-            No lane leaves any more: the last iteration changed no memory, and no other warp can change it, or the
-            loop has waited for others too long.
+            The last iteration changed no memory and no other warp can, or the loop has waited too long for others.
         """
         count = int(np.count_nonzero(masks.lanes(lanes, machine.shape)))
         if count != self.lanes:
@@ -59,7 +58,7 @@ class Patience:
         elif self.iterations == self.next_look + 1:
             if machine.digest() == self.memory:
                 self._begin(count)
-                machine.wait(_error(machine, lanes, "memory stays as it is"))
+                machine.wait(_error(machine, lanes, "memory does not change"))
             else:
                 self.next_look *= 4
         if self.for_others and self.iterations > MOST_ITERATIONS:
@@ -70,5 +69,5 @@ def _error(machine: Machine, lanes: Any, why: str) -> KernelError:
     return KernelError(
         f"a loop waits forever in {machine.whereabouts(machine.first_lane(lanes))}: no thread leaves it, since {why}. "
         "Threads run in lockstep, so a thread that holds a lock cannot go on while threads of its warp wait for it: "
-        "let one thread of a warp take the lock, or release it inside of the loop"
+        "let one thread of a warp take the lock, or release it inside the loop"
     )

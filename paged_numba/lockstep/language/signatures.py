@@ -1,4 +1,4 @@
-"""Eager signatures, such as ``void(float32[:, ::1], int32)``: which arguments they accept, and how these are cast.
+"""Eager signatures, such as ``void(float32[:, ::1], int32)``: which arguments they accept, and how arguments are cast.
 
 Reading a signature needs no Numba; a name that only Numba knows is looked up there.
 """
@@ -86,7 +86,7 @@ VOID = OtherType("void")
 
 
 class Signature(NamedTuple):
-    """Types of the parameters, and the type of the result, which is None if it is left open."""
+    """Types of the parameters, and the type of the result, which is None if the signature does not give one."""
 
     args: tuple[Type, ...]
     result: Type | None = None
@@ -137,7 +137,7 @@ def as_type(value: Any) -> Type:
     Raises
     ------
     TypeError
-        `value` is no type.
+        `value` is not a type.
     """
     if isinstance(value, Type):
         return value
@@ -153,7 +153,7 @@ def as_type(value: Any) -> Type:
         return Scalar(dtype)
     if kinds or dtype is not None:
         return OtherType(str(value))
-    raise TypeError(f"{value!r} is no type")
+    raise TypeError(f"{value!r} is not a type")
 
 
 def signatures(given: Any) -> list[Signature]:
@@ -225,7 +225,7 @@ def check_definition(function: Any, given: Sequence[Signature], device: bool) ->
     Raises
     ------
     LaunchError
-        A signature has another number of parameters, or lets a kernel return a value.
+        A signature has another number of parameters than the function, or a kernel has a result.
     """
     code = function.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -250,11 +250,11 @@ _RULES = (
     "int32 unsafe float32, int64 safe float64, uint64 safe float64, float16 promote float32, "
     "float32 promote float64, complex64 promote complex128"
 )
-"""Conversions as in ``numba.core.typeconv.rules``; each may also be undone, unsafely."""
+"""Conversions as in ``numba.core.typeconv.rules``; the reverse of each is unsafe."""
 
 
 def _conversions() -> dict[tuple[str, str], int]:
-    """Return the worst step of the best way from each dtype to each other one."""
+    """Return the rank of the best conversion from each dtype to each other one: that of its worst step."""
     ranks = {"promote": _PROMOTE, "safe": _SAFE, "unsafe": _UNSAFE}
     best = {("float32", "complex64"): _SAFE, ("float64", "complex128"): _SAFE}
     for rule in _RULES.split(", "):
@@ -285,7 +285,7 @@ def type_of(value: Any) -> Type:
 
 
 def _contiguous(array: LaneArray, order: int) -> bool:
-    """Tell whether an array is contiguous in its order of axes, 1, or in the reversed order, -1."""
+    """Tell whether an array is contiguous in the order of its axes (`order` 1) or in the reversed order (-1)."""
     lengths, strides = array.lengths[::order], array.strides[::order]
     if any(isinstance(n, np.ndarray) for n in lengths):
         return False
@@ -303,7 +303,7 @@ def _contiguous(array: LaneArray, order: int) -> bool:
 
 
 def conversion(given: Type, wanted: Type) -> int | None:
-    """Return how well a type fits a parameter: 0 is exact, 1 to 3 ever worse, None not at all."""
+    """Return how well a type fits a parameter: 0 is exact, 1 to 3 are worse, None is not at all."""
     if given == wanted or (isinstance(wanted, OtherType) and wanted is not VOID):
         return 0
     if isinstance(given, Scalar) and isinstance(wanted, Scalar):
@@ -383,7 +383,7 @@ def call_signed(
             f"{name} must be called as its signature says, {' or '.join(map(str, candidates))}, "
             f"got ({', '.join(map(str, given))}), {source_line()}"
         )
-    chosen = found[0]  # of equals Numba takes the first
+    chosen = found[0]  # Numba takes the first of several that fit equally well
     arguments = [convert(value, wanted) for value, wanted in zip(values, chosen.args, strict=True)]
     result = function(*arguments)
     return result if chosen.result is None else convert(result, chosen.result)

@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 class IdentityMap(Generic[Value]):
     """A table whose keys are objects, not their values.
 
-    The table keeps its keys alive. An id alone is no key: Python gives the id of an object that has gone to another.
+    The table keeps its keys alive: Python may give the id of a deleted object to a new one.
 
     Parameters
     ----------
@@ -29,5 +29,5 @@ class IdentityMap(Generic[Value]):
         return None if found is None else found[1]
 
     def setdefault(self, key: Any, value: Value) -> Value:
-        """Return the value of an object, which is `value` if the object is not in the table yet."""
+        """Return the value of an object, after adding it with `value` if the table lacks it."""
         return self._items.setdefault(id(key), (key, value))[1]

@@ -93,7 +93,7 @@ class Machine(Lanes):
         self.rendezvous: Rendezvous | None = None
         self.ended_by: type[BaseException] | None = None
         self._constants: IdentityMap[LaneArray] = IdentityMap()
-        # Not the arrays, which know the machine: a circle would keep its memory until Python looks for circles.
+        # Not the arrays, which refer to the machine: a cycle would keep its memory until the garbage collector runs.
         self._argument_buffers: list[Any] = []
         self.depths: dict[Any, int] = {}
 

@@ -88,7 +88,7 @@ def most(mask: Mask, count: Any) -> int:
 
 
 def common(mask: Mask, value: Any) -> Any:
-    """Return the value that all active lanes have, or None if they have several."""
+    """Return the value of all active lanes, or None if their values differ."""
     if not isinstance(value, np.ndarray):
         return value
     shape = np.broadcast_shapes(value.shape, np.shape(mask))

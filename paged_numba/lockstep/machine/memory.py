@@ -92,7 +92,7 @@ class LaneArray:
     def __eq__(self, other: object) -> bool:
         if other is None:
             return False
-        raise TypeError("an array is no number")
+        raise TypeError("an array is not a number")
 
     __hash__ = object.__hash__
 

@@ -22,7 +22,7 @@ _MOST_MASKS = 64
 
 
 class FromTheEnd(np.int64):
-    """A negative index that the kernel writes as a constant, such as ``-1``: it counts from the end on purpose."""
+    """A negative index written as a constant, such as ``-1``, which counts from the end on purpose."""
 
 
 class ObservedArray(LaneArray):
@@ -139,7 +139,7 @@ class ObservedArray(LaneArray):
                 self.machine.tell_wrong(lane, "negative index", text, self.name, element)
 
     def _report_dangling(self, mask: Mask, index: tuple[Any, ...], frame: Any, count: Any) -> None:
-        """Report a local array whose memory its declaration has given to another one since."""
+        """Report a use of a local array after its declaration ran again and reused its memory."""
         machine = self.machine
         latest = machine.declarations[frame]
         if latest is count:
@@ -266,7 +266,7 @@ class ObservedMachine(Machine):
                 self._lock.release()
 
     def _end_launch(self) -> None:
-        """Tell each observer, even if one before raises an error."""
+        """Tell each observer, even if an earlier one raises an error."""
         if self._begun:
             try:
                 self._begun.pop(0).end_launch(self)

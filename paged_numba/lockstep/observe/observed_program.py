@@ -108,8 +108,8 @@ def _tell_exited(machine: ObservedMachine, mask: Mask) -> None:
         machine.tell_wrong(
             lane,
             EXITED,
-            f"{waiting} of {machine.threads} threads wait, since {machine.thread_name(lane)} and perhaps others have "
-            "exited: allowed since compute capability 7.0",
+            f"only {waiting} of {machine.threads} threads wait, since others, such as {machine.thread_name(lane)}, "
+            "have exited: allowed since compute capability 7.0",
         )
 
 

@@ -22,7 +22,7 @@ from ..machine.masks import Mask
 from .allocations import root_of
 
 EXITED = "barrier after some threads exited"
-"""The kind of `Observer.wrong` that is no error since compute capability 7.0."""
+"""A kind that `Observer.wrong` reports, though it is not an error since compute capability 7.0."""
 
 
 class Observer:
@@ -127,7 +127,7 @@ launching = threading.RLock()
 """Held during each observed launch: an observer takes in one launch at a time."""
 
 _registry = threading.Lock()
-"""Held for a moment, to change `_open` or to report a launch that is not observed, which waits for no other launch."""
+"""Held briefly, to change `_open` or to report an unobserved launch, which must not wait for other launches."""
 
 _watched: weakref.WeakKeyDictionary[Observer, list[weakref.ref[Any]]] = weakref.WeakKeyDictionary()
 """The allocations that each living observer watches."""
@@ -159,7 +159,7 @@ def _current() -> tuple[_Scope, ...]:
 
 
 def listening(listeners: tuple[Observer, ...]) -> tuple[Observer, ...]:
-    """Return those of some observers whose ``with`` statement has not ended since; `launching` must be held."""
+    """Return the observers whose ``with`` statement has not ended yet; the caller must hold `launching`."""
     now = {id(scope.observer) for scope in _open}
     return tuple(listener for listener in listeners if id(listener) in now or listener in _watched)
 
@@ -199,10 +199,10 @@ def unseen(count: int, done: str) -> str:
 
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
-    """Register `observer` for the launches in a ``with`` statement, and of the threads that are started in it.
+    """Register `observer` for the launches inside a ``with`` statement and of the threads that are started inside it.
 
-    Other threads are somebody else's: a launch there that no observer sees is reported to `Observer.missed`. At its
-    end, the statement waits for the observed launch that is running.
+    A launch of any other thread that no observer sees is reported to `Observer.missed`. At its end, the statement waits
+    for the observed launch that is running.
     """
     global _open
     _follow_threads()
@@ -225,7 +225,7 @@ _STARTED_IN = "_lockstep_scopes"
 
 @functools.cache
 def _follow_threads() -> None:
-    """Have `threading.Thread.start` note the scopes in which it is called; a new thread has no context of its own."""
+    """Make `threading.Thread.start` record the current scopes, since a new thread does not inherit the context."""
     start = threading.Thread.start
 
     @functools.wraps(start)

@@ -122,7 +122,7 @@ class Queries:
         Raises
         ------
         TypeError, ValueError
-            There is no such memory space, kind or array, or `line` is no line.
+            There is no such memory space, kind or array, or `line` is not a line number.
         """
         one_of("space", space, SPACES)
         if kind is not None:

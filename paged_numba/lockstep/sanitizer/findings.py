@@ -88,9 +88,9 @@ class Findings:
     Attributes
     ----------
     num_unseen : int
-        Launches of other threads that ran meanwhile, and that neither this sanitizer nor any other observer saw.
+        Launches of other threads in the meantime that neither this sanitizer nor any other observer saw.
     num_failed : int
-        Launches that an error ended, and that were checked up to there; also those of kernels that lockstep cannot run.
+        Launches that ended with an error, checked only until then, and launches of kernels that lockstep cannot run.
 
     See Also
     --------

@@ -16,9 +16,9 @@ from .sanitizer import Sanitizer
 def sanitizing() -> Iterator[Findings]:
     """Sanitize the lockstep launches in a ``with`` statement, including those of operations such as `write_kv`.
 
-    That includes launches of the threads that are started in the statement, a thread pool's too. A launch of another
-    thread is counted in `Findings.num_unseen`, unless an observer of that thread sees it; a launch of another process
-    cannot be seen. Observed launches run one after the other.
+    Launches of threads that are started inside the statement are included, also those of a thread pool. A launch of any
+    other thread is counted in `Findings.num_unseen`, unless an observer of that thread sees it; a launch of another
+    process cannot be seen. Observed launches run one after the other.
 
     Errors that would otherwise raise (a stray index, a divergent barrier) become findings too, and the launch
     continues: a load out of bounds gives 0, a store out of bounds does nothing.
@@ -67,10 +67,10 @@ def sanitize(
       the race is benign. Shuffles, votes and fences do not order memory accesses here, nor do locks and flags that
       a kernel builds from atomics. Only two readers of each element are remembered, so a race with a third may be
       missed;
-    - barriers and warp operations that some threads do not reach. A barrier that only threads which have exited do not
-      reach is noted, and is no error: a GPU waits for them only before compute capability 7.0;
-    - reads of a variable that the thread has not assigned, though other threads have, and of the result of a device
-      function that returned none in the thread;
+    - barriers and warp operations that some threads do not reach. If only threads that have exited do not reach a
+      barrier, this is noted but is not an error: a GPU waits for them only before compute capability 7.0;
+    - reads of a variable that only other threads have assigned, and of the result of a device function that returned
+      nothing in the thread;
     - uses of a local array after a later call of the function that returned it has declared its memory again;
     - reads of shared memory, local memory or a fresh ``cuda.device_array`` before anything is written. A copy from
       one global array to another is not a use: the copy counts as unwritten too. Fresh global memory is tracked in
