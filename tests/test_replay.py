@@ -351,8 +351,8 @@ def test_a_prompt_is_found_from_the_step_after_it_was_written():
     assert pool.allocator.stats().num_hit_tokens == 8
 
 
-# Wrong simulations and pools, which the oracle must find: as in test_mutants.py, with far more examples than one release
-# of Hypothesis needs, since another draws others. They cost time where a release is slow to find the fault alone.
+# Wrong simulations and pools, which the oracle must find: as in test_mutants.py, with far more examples than one
+# release of Hypothesis needs, since another draws others.
 
 hunt = settings(
     max_examples=10_000, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
