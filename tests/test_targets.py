@@ -120,7 +120,7 @@ def test_an_odd_thread_block_is_refused_with_and_without_a_grid(odd):
 
 @pytest.mark.parametrize("shared_bytes", [True, False, np.bool_(True), np.timedelta64(4), -1, 0.0, None, "4"])
 def test_shared_bytes_that_are_no_count_are_refused(shared_bytes):
-    with pytest.raises(pn.errors.LaunchError, match="shared_bytes must lie in 0"):
+    with pytest.raises(pn.errors.LaunchError, match="shared_bytes must be an integer in 0"):
         pn.lockstep.launch(set_first, 1, 1, np.zeros(1), shared_bytes=shared_bytes)
 
 

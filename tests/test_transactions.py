@@ -394,9 +394,20 @@ def test_threads_share_a_pool():
     assert pool.num_free_blocks == 64
 
 
-def test_a_call_waits_for_the_transaction_of_another_thread():
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        (lambda pool: pool.add("b", 3).slots.tolist(), [4, 5, 6]),
+        # NumPy reads a table while `append` cannot resize it, so that it would raise BufferError.
+        (lambda pool: pool.block_table("a").tolist(), [0, 1]),
+        (lambda pool: pool.held_blocks("a").tolist(), [0, 1]),
+        (lambda pool: pool.slots("a", 0, 3).tolist(), [0, 1, 2]),
+        (lambda pool: pool.stats().num_tokens, 3),
+    ],
+)
+def test_a_call_waits_for_the_transaction_of_another_thread(call, result):
     pool = pn.BlockAllocator(8, BLOCK_SIZE)
-    entered, leave, done = threading.Event(), threading.Event(), threading.Event()
+    entered, leave, done, results = threading.Event(), threading.Event(), threading.Event(), []
 
     @transactions.transaction
     def slow(pool):
@@ -404,11 +415,11 @@ def test_a_call_waits_for_the_transaction_of_another_thread():
         entered.set()
         leave.wait()
 
-    def add():
-        pool.add("b", 3)
+    def run():
+        results.append(call(pool))
         done.set()
 
-    threads = [threading.Thread(target=slow, args=(pool,)), threading.Thread(target=add)]
+    threads = [threading.Thread(target=slow, args=(pool,)), threading.Thread(target=run)]
     threads[0].start()
     entered.wait()
     threads[1].start()
@@ -416,7 +427,16 @@ def test_a_call_waits_for_the_transaction_of_another_thread():
     leave.set()
     for thread in threads:
         thread.join()
-    assert list(pool) == ["a", "b"]
+    assert results == [result]
+
+
+def test_a_pool_may_change_while_its_ids_are_read():
+    pool = pn.BlockAllocator(8, BLOCK_SIZE)
+    pool.add("a", 3)
+    pool.add("b", 3)
+    for name in pool:
+        pool.free(name)
+    assert list(pool) == []
 
 
 def test_check_is_not_optimised_away():

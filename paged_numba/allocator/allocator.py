@@ -71,7 +71,8 @@ class BlockAllocator:
     sequence is in the pool; sequences that are swapped out do not count.
 
     A method that raises any exception, even MemoryError or KeyboardInterrupt, has changed nothing. Any thread may call
-    any method; a call that changes the pool waits until the calls of other threads have ended.
+    any method, and waits until the calls of other threads have ended. A call that changes the pool must not come from
+    within another, as from a signal handler, a finalizer, or a method of an id; it raises PagedNumbaError.
 
     The time of a call is proportional to the number of blocks that it touches. It does not depend on the size of the
     pool nor, for `append`, on the length of the sequence; `stats` takes constant time. A block takes 8 bytes of memory,
@@ -136,7 +137,8 @@ class BlockAllocator:
         return hashable("seq_id", seq_id) in self._sequences
 
     def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._sequences)
+        # Of a copy: another thread may change the pool meanwhile.
+        return iter([*self._sequences])
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -173,6 +175,7 @@ class BlockAllocator:
         """
         return self._swapped[seq_id].length if self.is_swapped(seq_id) else self._sequence(seq_id).length
 
+    @alone
     def block_table(self, seq_id: Hashable) -> NDArray[np.int32]:
         """Return the blocks of a sequence in logical order.
 
@@ -203,6 +206,7 @@ class BlockAllocator:
         """
         return np.array(self._sequence(seq_id).table, np.int32)
 
+    @alone
     def held_blocks(self, seq_id: Hashable) -> NDArray[np.int32]:
         """Return the block table of a sequence without the places of released blocks.
 
@@ -234,6 +238,7 @@ class BlockAllocator:
         """
         return np.array(self._sequence(seq_id).held(), np.int32)
 
+    @alone
     def slots(self, seq_id: Hashable, start: SupportsIndex, stop: SupportsIndex) -> NDArray[np.int64]:
         """Return the slots of the tokens ``start .. stop - 1`` of a sequence.
 

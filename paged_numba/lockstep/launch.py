@@ -232,7 +232,7 @@ def _launch(
     grid, thread_block = configuration(blocks_per_grid, threads_per_block)
     if not _is_integer(shared_bytes) or not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise LaunchError(
-            f"shared_bytes must lie in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shown(shared_bytes)}"
+            f"shared_bytes must be an integer in 0 .. {MAX_SHARED_BYTES}, got shared_bytes={shown(shared_bytes)}"
         )
     settings = current_options()
     if settings.check_compiles:

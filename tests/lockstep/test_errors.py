@@ -276,7 +276,7 @@ class Unreadable:
         (1, 1, (np.ma.array([1.0, 2.0]),), {}, "x must not be a masked array"),
         (1, 1, (Unreadable(),), {}, "x must share its memory with NumPy, got Unreadable: 'no shape'"),
         (1, 1, (0,), {"shared_bytes": 1.5}, r"got shared_bytes=1\.5"),
-        (1, 1, (0,), {"shared_bytes": -1}, "shared_bytes must lie in 0"),
+        (1, 1, (0,), {"shared_bytes": -1}, "shared_bytes must be an integer in 0"),
         (1, 1, (0,), {"shared_bytes": 2**20}, "got shared_bytes=1048576"),
     ],
 )
