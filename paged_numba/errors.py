@@ -50,14 +50,16 @@ class OutOfBlocksError(PagedNumbaError, MemoryError):
     paged_numba.errors.OutOfBlocksError: add of 33 tokens needs 3 blocks, 2 are free
     """
 
-    def __init__(self, needed: int, free: int, why: str) -> None:
+    def __init__(self, needed: int, free: int, why: str, watermark: int = 0) -> None:
         # All arguments, so that copies and pickles can be made from them.
-        super().__init__(needed, free, why)
+        super().__init__(needed, free, why, watermark)
         self.needed = needed
         self.free = free
 
     def __str__(self) -> str:
-        return f"{self.args[2]} needs {self.needed} blocks, {self.free} are free"
+        _, _, why, watermark = self.args
+        above = f" above a watermark of {watermark}" if watermark else ""
+        return f"{why} needs {self.needed} blocks{above}, {self.free} are free"
 
 
 class UnknownSequenceError(PagedNumbaError, LookupError):

@@ -272,7 +272,7 @@ def test_the_watermark_is_that_of_the_allocator():
     subject = pn.PagedKVCache(10, 4, 2, 3, watermark=0.2, target="lockstep")
     with pytest.raises(
         pn.OutOfBlocksError,
-        match="add of 33 tokens, leaving a watermark of 2 blocks, needs 9 blocks, 10 are free",
+        match="add of 33 tokens needs 9 blocks above a watermark of 2, 10 are free",
     ):
         subject.add("a", *tokens(33))
     assert subject.add("a", *tokens(32)) == 0

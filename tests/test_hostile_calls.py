@@ -501,7 +501,7 @@ def test_the_error_says_what_is_needed_and_what_the_watermark_keeps(blocks, wate
         pool.add("a", 4 * blocks)
         return
     with pytest.raises(
-        pn.OutOfBlocksError, match=f"leaving a watermark of {kept} blocks, needs {blocks} block"
+        pn.OutOfBlocksError, match=f"needs {blocks} blocks? above a watermark of {kept},"
     ) as info:
         pool.add("a", 4 * blocks)
     assert (info.value.needed, info.value.free) == (blocks, 40)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 from paged_numba import lockstep
@@ -191,7 +192,9 @@ def test_kernel_mutant_is_killed(mutant):
 
 @pytest.mark.parametrize("mutant", PLAN_MUTANTS, ids=str)
 def test_plan_mutant_is_killed(mutant):
-    with planned_wrongly(mutant), pytest.raises((AssertionError, KernelError, ValueError)):
+    # A part that is left out leaves memory as it happens to be: Hypothesis calls a failure flaky that does not come again.
+    noticed = AssertionError, KernelError, ValueError, Flaky
+    with planned_wrongly(mutant), pytest.raises(noticed):
         attend(mutant.algorithm, MOST)
 
 

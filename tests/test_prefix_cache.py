@@ -113,7 +113,7 @@ def test_the_watermark_is_left_to_grow_into():
     assert not pool.can_allocate(9)
     with pytest.raises(
         pn.OutOfBlocksError,
-        match="add of 9 tokens, leaving a watermark of 2 blocks, needs 9 blocks, 10 are free",
+        match="add of 9 tokens needs 9 blocks above a watermark of 2, 10 are free",
     ):
         pool.add("a", 9)
     pool.add("a", 8)

@@ -1038,5 +1038,4 @@ class BlockAllocator:
 
     def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
         if needed + watermark > free:
-            kept = f", leaving a watermark of {plural(watermark, 'block')}," if watermark else ""
-            raise OutOfBlocksError(needed, free, f"{what} of {tokens} tokens{kept}")
+            raise OutOfBlocksError(needed, free, f"{what} of {tokens} tokens", watermark)
