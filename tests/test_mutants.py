@@ -192,7 +192,7 @@ def test_kernel_mutant_is_killed(mutant):
 
 @pytest.mark.parametrize("mutant", PLAN_MUTANTS, ids=str)
 def test_plan_mutant_is_killed(mutant):
-    # A part that is left out leaves memory as it happens to be: Hypothesis calls a failure flaky that does not come again.
+    # A part left out leaves memory as it happens to be; Hypothesis calls a failure flaky if it does not recur.
     noticed = AssertionError, KernelError, ValueError, Flaky
     with planned_wrongly(mutant), pytest.raises(noticed):
         attend(mutant.algorithm, MOST)
