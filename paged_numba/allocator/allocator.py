@@ -128,9 +128,8 @@ class BlockAllocator:
 
     def _repr_html_(self) -> str | None:
         """Return the repr and a picture of the block tables; None if the picture would be too large."""
-        return (
-            picture := small_picture(self)
-        ) and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
+        picture = small_picture(self)
+        return picture and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
 
     # Queries.
 
@@ -207,7 +206,6 @@ class BlockAllocator:
         """
         return np.array(self._sequence(seq_id).table, np.int32)
 
-    @alone
     def held_blocks(self, seq_id: Hashable) -> NDArray[np.int32]:
         """Return the block table of a sequence without the places of released blocks.
 
