@@ -400,7 +400,6 @@ def test_threads_share_a_pool():
         (lambda pool: pool.add("b", 3).slots.tolist(), [4, 5, 6]),
         # NumPy reads a table while `append` cannot resize it, so that it would raise BufferError.
         (lambda pool: pool.block_table("a").tolist(), [0, 1]),
-        (lambda pool: pool.held_blocks("a").tolist(), [0, 1]),
         (lambda pool: pool.slots("a", 0, 3).tolist(), [0, 1, 2]),
         (lambda pool: pool.stats().num_tokens, 3),
     ],

@@ -206,7 +206,6 @@ class BlockAllocator:
         """
         return np.array(self._sequence(seq_id).table, np.int32)
 
-    @alone
     def held_blocks(self, seq_id: Hashable) -> NDArray[np.int32]:
         """Return the block table of a sequence without the places of released blocks.
 

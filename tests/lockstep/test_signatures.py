@@ -360,3 +360,10 @@ def test_a_device_function_refuses_what_its_signature_does():
         lockstep.launch(fills, 1, 1, np.zeros(3, np.float32))
     with pytest.raises(KernelError, match=r"got \(float64\[:\], int64\), test_signatures\.py:\d+"):
         lockstep.launch(fills_strided, 1, 1, np.zeros(4))
+
+
+def test_a_list_that_holds_itself_is_no_list_of_signatures():
+    given = ["void(int32)"]
+    given.append(given)
+    with pytest.raises(LaunchError, match="a signature must read like"):
+        cuda.jit(given)(lambda x: None)
