@@ -47,7 +47,12 @@ def presentable(error: Exception) -> Exception | None:
         if not kernels or not isinstance(error, _ERRORS_OF_KERNELS):
             return None
         frames = [entry.tb_frame for entry in entries[entries.index(kernels[-1]) :]]
-        if any(_observes(caller) and not _of_machine(callee) for caller, callee in pairwise(frames)):
+        # Endless calls of a device function may reach Python's limit in an observer that they call.
+        endless = isinstance(error, RecursionError) and len({id(k.tb_frame.f_code) for k in kernels}) < len(
+            kernels
+        )
+        observed = any(_observes(caller) and not _of_machine(callee) for caller, callee in pairwise(frames))
+        if observed and not endless:
             return None
         text = linecache.getline(file, line).strip() or frame.f_code.co_name
         shown = KernelError(f"`{text}` cannot run: {reason(error)}, {where}")

@@ -211,6 +211,29 @@ def test_the_error_of_an_observer_is_its_own():
         lockstep.launch(written("def kernel(x):\n    x[0] = 1\n"), 1, 1, np.zeros(1))
 
 
+class Overflowing(Observer):
+    """Reaches Python's recursion limit in its 20th statement, as any observer may that a deep recursion calls."""
+
+    statements = 0
+
+    def statement(self, machine, mask):
+        self.statements += 1
+        if self.statements == 20:
+            raise RecursionError("too deep")
+
+
+def test_endless_calls_are_an_error_of_the_kernel_where_an_observer_meets_the_limit():
+    kernel = written("def kernel(x):\n    x[0] = endless(1)\n", **NAMES)
+    with (
+        observing(Overflowing()),
+        pytest.raises(KernelError, match="a device function calls itself endlessly"),
+    ):
+        lockstep.launch(kernel, 1, 1, np.zeros(1))
+    plain = written("def kernel(x):\n    for i in range(40):\n        x[0] = i\n", **NAMES)
+    with observing(Overflowing()), pytest.raises(RecursionError, match="too deep"):
+        lockstep.launch(plain, 1, 1, np.zeros(1))
+
+
 # Tracebacks.
 
 SCRIPT = """
