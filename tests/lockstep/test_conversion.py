@@ -74,6 +74,12 @@ def test_the_oracle_by_hand():
     assert by_ptx(math.nan, "float32", "uint64") == 2**63
 
 
+def numba_types():
+    """Return Numba's types: numba-cuda has its own; Numba's own CUDA target, without it, those of the CPU."""
+    own = pytest.importorskip("numba.cuda").types
+    return own if hasattr(own, "float32") else pytest.importorskip("numba").types
+
+
 @pytest.mark.parametrize("source", FLOATS)
 def test_numba_emits_these_instructions(source):
     numba_cuda = pytest.importorskip("numba.cuda")
@@ -81,7 +87,7 @@ def test_numba_emits_these_instructions(source):
     def stores(x, a, b, c, d, e, f, g, h):
         a[0] = b[0] = c[0] = d[0] = e[0] = f[0] = g[0] = h[0] = x[0]
 
-    types = numba_cuda.types
+    types = numba_types()
     signature = types.void(*(getattr(types, name)[::1] for name in (source, *INTEGERS)))
     try:
         ptx, _ = numba_cuda.compile_ptx(stores, signature, cc=(9, 0))
@@ -233,7 +239,7 @@ TYPES = ["boolean", *INTEGERS, *FLOATS]
 def test_the_index_of_a_range_has_the_type_that_numba_gives_it(names):
     context = pytest.importorskip("numba.cuda.descriptor").cuda_target.typing_context
     context.refresh()  # loads the functions, unless something has been typed before
-    types = pytest.importorskip("numba.cuda").types
+    types = numba_types()
     signature = context.resolve_function_type(range, tuple(getattr(types, name) for name in names), {})
     bounds = tuple(np.dtype(name.replace("boolean", "bool")).type(1) for name in names)
     assert f"range_state_{range_bounds(bounds)[1].dtype}" == str(signature.return_type)
