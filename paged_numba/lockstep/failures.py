@@ -48,9 +48,8 @@ def presentable(error: Exception) -> Exception | None:
             return None
         frames = [entry.tb_frame for entry in entries[entries.index(kernels[-1]) :]]
         # Endless calls of a device function may reach Python's limit in an observer that they call.
-        endless = isinstance(error, RecursionError) and len({id(k.tb_frame.f_code) for k in kernels}) < len(
-            kernels
-        )
+        codes = {kernel.tb_frame.f_code for kernel in kernels}
+        endless = isinstance(error, RecursionError) and len(codes) < len(kernels)
         observed = any(_observes(caller) and not _of_machine(callee) for caller, callee in pairwise(frames))
         if observed and not endless:
             return None
