@@ -46,9 +46,8 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
     """
     if type(tokens) is int and 0 <= tokens <= MOST_TOKENS and not prefix_caching:
         return tokens, b""
-    if type(tokens) is np.ndarray and tokens.ndim and len(tokens) <= most:
-        ids = as_bytes(tokens)
-        return len(tokens), ids if prefix_caching else b""
+    if type(tokens) is np.ndarray and tokens.ndim == 1 and tokens.dtype == _INT64 and len(tokens) <= most:
+        return len(tokens), tokens.tobytes() if prefix_caching else b""
     if _is_count(tokens):
         count = not_negative("tokens", tokens)
         if prefix_caching:
@@ -136,8 +135,10 @@ def as_bytes(tokens: TokenIds, name: str = "tokens") -> bytes:
 
 
 def _require_integers(tokens: NDArray[Any], name: str) -> None:
-    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or isinstance(tokens, np.ma.MaskedArray):
-        mask = ", and no mask, got a masked array" if isinstance(tokens, np.ma.MaskedArray) else ", got"
+    # NumPy imports `np.ma` when it is first used.
+    masked = type(tokens) is not np.ndarray and isinstance(tokens, np.ma.MaskedArray)
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or masked:
+        mask = ", and no mask, got a masked array" if masked else ", got"
         raise TypeError(
             f"{name} must be integers in one dimension{mask} {name}.dtype={tokens.dtype} "
             f"{name}.shape={tokens.shape}"
