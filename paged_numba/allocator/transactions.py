@@ -87,17 +87,8 @@ def transaction(
 
     It may call methods of the pool. A call from elsewhere, by a signal handler or an observer, is part of it, too.
     """
-
-    @wraps(method)
-    def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        undo = self._undo
-        nested = undo.changing._is_owned()  # type: ignore[attr-defined]
-        if nested and undo.half_done.locked():
-            raise _half_done(method.__name__)
-        # One line, as in `run`: else an exception could come before the locks are released.
-        with undo.lock, undo.changing: return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
-
-    return call
+    # A thread may take this lock twice.
+    return _under(method, "changing")
 
 
 def whole(
@@ -108,6 +99,13 @@ def whole(
     For methods that change the pool step by step. Between two steps Python may run other code: a signal handler, a
     finalizer, or the ``__eq__`` of an id.
     """
+    return _under(method, "half_done")
+
+
+def _under(
+    method: Callable[Concatenate[Owner, Parameters], Result], innermost: str
+) -> Callable[Concatenate[Owner, Parameters], Result]:
+    """Make a method a transaction that holds one of the locks of its log besides `lock` and `changing`."""
 
     @wraps(method)
     def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -115,7 +113,8 @@ def whole(
         nested = undo.changing._is_owned()  # type: ignore[attr-defined]
         if nested and undo.half_done.locked():
             raise _half_done(method.__name__)
-        with undo.lock, undo.changing, undo.half_done: return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
+        # One line, as in `run`: else an exception could come before the locks are released.
+        with undo.lock, undo.changing, getattr(undo, innermost): return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
 
     return call
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from .. import ops, reference
 from ..tolerances import fixed_tolerance
 from .properties import attention_arguments, kernel_options
-from .strategies import BLOCK_SIZES, PagedBatch, laid_out, lengths, scattered, seeds
+from .strategies import BLOCK_SIZES, PagedBatch, batch_of, lengths, scattered, seeds
 
 LEVELS = (1e6, 1e4, 1e8, -1e4, -1e6, -1e8, 3.0)
 """Sizes of scores; around 1e6 neighbouring float32 numbers are 1/16 apart, around 1e8 they are 8 apart."""
@@ -54,18 +54,7 @@ def large_score_batches(draw: st.DrawFn, layout: str = "NHD") -> PagedBatch:
     starts = None if chunks is None else np.cumsum([0, *chunks]).astype(np.int32)
     query = np.zeros((len(seq_lens) if starts is None else starts[-1], num_q_heads, head_dim), np.float32)
     query[..., 0] = 1 / scale
-    return PagedBatch(
-        query,
-        *laid_out(caches, layout),
-        block_tables,
-        np.array(seq_lens, np.int32),
-        [tokens[0] for tokens in dense],
-        [tokens[1] for tokens in dense],
-        scale,
-        starts,
-        options,
-        layout,
-    )
+    return batch_of(query, caches, block_tables, dense, scale, starts, options, layout)
 
 
 @st.composite

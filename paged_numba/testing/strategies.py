@@ -188,7 +188,7 @@ def _tokens(rng: np.random.Generator, seq_lens: list[int], shared: int, *shape: 
     return dense
 
 
-def _batch(
+def batch_of(
     query: Any,
     caches: Any,
     block_tables: Any,
@@ -280,7 +280,7 @@ def paged_batches(
         chosen = layout or draw(st.sampled_from(layouts(head_dim, storage)), label="layout")
     dense, caches = [tokens.astype(storage) for tokens in dense], caches.astype(storage)
     query = query.astype(query_type)
-    return _batch(query, caches, block_tables, dense, scale, cu_seqlens_q, options, chosen)
+    return batch_of(query, caches, block_tables, dense, scale, cu_seqlens_q, options, chosen)
 
 
 @st.composite
@@ -348,7 +348,7 @@ def grid_batches(
     layout = layout or draw(st.sampled_from(("NHD", "HND")), label="layout")
     dense, caches = [tokens.astype(storage) for tokens in dense], caches.astype(storage)
     query = query.astype(query_type)
-    return _batch(query, caches, block_tables, dense, scale, cu_seqlens_q, options, layout)
+    return batch_of(query, caches, block_tables, dense, scale, cu_seqlens_q, options, layout)
 
 
 @st.composite
