@@ -46,7 +46,7 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
     """
     if type(tokens) is int and 0 <= tokens <= MOST_TOKENS and not prefix_caching:
         return tokens, b""
-    if type(tokens) is np.ndarray and tokens.ndim == 1 and tokens.dtype == _INT64 and len(tokens) <= most:
+    if type(tokens) is np.ndarray and tokens.ndim == 1 and tokens.dtype is _INT64 and len(tokens) <= most:
         return len(tokens), tokens.tobytes() if prefix_caching else b""
     if _is_count(tokens):
         count = not_negative("tokens", tokens)

@@ -27,9 +27,9 @@ class UndoLog(list[tuple[Any, ...]]):
     lock : RLock
         Held by the thread that calls a method of the pool.
     changing : RLock
-        Held, too, during a transaction.
+        Held, too, during a transaction that others may be part of.
     half_done : Lock
-        Held, too, while an allocator's method runs, when its pool may be half changed.
+        Held, too, during one that no other may be part of, since the pool may be half changed.
     """
 
     __slots__ = ("changing", "half_done", "lock")
@@ -87,7 +87,6 @@ def transaction(
 
     It may call methods of the pool. A call from elsewhere, by a signal handler or an observer, is part of it, too.
     """
-    # A thread may take this lock twice.
     return _under(method, "changing")
 
 
@@ -105,16 +104,16 @@ def whole(
 def _under(
     method: Callable[Concatenate[Owner, Parameters], Result], innermost: str
 ) -> Callable[Concatenate[Owner, Parameters], Result]:
-    """Make a method a transaction that holds one of the locks of its log besides `lock` and `changing`."""
+    """Make a method a transaction that holds `lock` and another of the locks of its log."""
 
     @wraps(method)
     def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         undo = self._undo
         nested = undo.changing._is_owned()  # type: ignore[attr-defined]
-        if nested and undo.half_done.locked():
+        if undo.half_done.locked() and undo.lock._is_owned():  # type: ignore[attr-defined]
             raise _half_done(method.__name__)
         # One line, as in `run`: else an exception could come before the locks are released.
-        with undo.lock, undo.changing, getattr(undo, innermost): return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
+        with undo.lock, getattr(undo, innermost): return undo.run(nested, method, self, args, kwargs)  # noqa: E701  # fmt: skip
 
     return call
 
