@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import paged_numba as pn
 from paged_numba import draw, lockstep
 from paged_numba.draw import text
+from paged_numba.draw.kernels.tree import Step
 from paged_numba.draw.names import names_of
+from paged_numba.draw.picture import Picture
 from paged_numba.draw.svg import COLOURS, Drawing, owner_fill
-from paged_numba.draw.tree import Step
 
 sys.path.insert(0, str(Path(__file__).parent / "lockstep"))
 
@@ -369,8 +370,21 @@ def test_a_picture_stands_alone(pool, tmp_path):
         picture.save(tmp_path / "picture.png")
     picture.save(tmp_path / "picture.svg")
     text = (tmp_path / "picture.svg").read_text(encoding="utf-8")
-    assert text == picture._repr_svg_() + "\n"
+    assert text == picture.svg() + "\n"
+    assert text.strip() in picture._repr_html_()
     assert "prefers-color-scheme:dark" in text
     assert text.count("http") == text.count("http://www.w3.org/2000/svg") == 1
     assert draw.BlockTables.of(pn.BlockAllocator(2, 2)).svg()
     assert draw.PoolHistory().svg()
+
+
+def test_show_prints_and_saves_in_a_script_and_only_returns_the_picture_elsewhere(
+    pool, tmp_path, capsys, monkeypatch
+):
+    picture, path = draw.BlockTables.of(pool), tmp_path / "picture.svg"
+    assert picture.show(path) is picture
+    assert capsys.readouterr().out == f"{picture.text()}\nSaved as {path}.\n"
+    path.unlink()
+    monkeypatch.setattr(Picture, "inline", True)
+    assert picture.show(path) is picture
+    assert (capsys.readouterr().out, path.exists()) == ("", False)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import fraction, hashable, not_negative, positive, shown, truth
-from ..draw.block_tables import small_picture
+from ..draw.pools.block_tables import small_picture
 from ..draw.text import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
 from . import invariants

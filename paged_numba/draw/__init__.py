@@ -4,10 +4,8 @@ A picture has a method ``svg()``, a method ``save(path)``, and shows itself in a
 attributes. `paged_numba.draw.text` draws the same pools as plain text for terminals.
 """
 
-from .block_tables import BlockTables
+from .kernels import Tree, WarpAccess
 from .lines import Chart, Line, Lines
-from .pool_history import PoolHistory
-from .tree import Tree
-from .warp import WarpAccess
+from .pools import BlockTables, PoolHistory
 
 __all__ = ["BlockTables", "Chart", "Line", "Lines", "PoolHistory", "Tree", "WarpAccess"]

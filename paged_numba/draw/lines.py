@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..arguments import is_number, listed, shown, text, truth
-from .svg import COLOURS, Drawing, Picture
+from .picture import Picture
+from .svg import COLOURS, Drawing
 
 # Without yellow, which is too faint for a line.
 LINE_COLOURS = ("var(--ink)", *(colour for colour in COLOURS if colour != "#f0e442"))

@@ -5,9 +5,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from pathlib import Path
-
-from ..files import write_text
 
 # Okabe & Ito, "Color Universal Design", 2008: distinct in any kind of colour vision.
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
@@ -37,7 +34,7 @@ def owner_fill(number: int) -> str:
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Return a text as XML; a character that XML cannot hold, such as a control character, becomes its escape."""
     return html.escape(_NOT_IN_XML.sub(lambda found: ascii(found.group())[1:-1], text))
 
@@ -62,7 +59,7 @@ class Drawing:
     ) -> None:
         """Add a rectangle; `tip` is its tooltip."""
         style = f' style="fill:{fill}"' if fill != "none" else ""
-        inside = f"<title>{_escape(tip)}</title>" if tip else ""
+        inside = f"<title>{escape(tip)}</title>" if tip else ""
         place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
         self._parts.append(f'<rect {place} class="{css}"{style}>{inside}</rect>')
 
@@ -96,7 +93,7 @@ class Drawing:
         self, x: float, y: float, radius: float, fill: str, *, css: str = "edge", tip: str = ""
     ) -> None:
         """Add a circle; `tip` is its tooltip."""
-        inside = f"<title>{_escape(tip)}</title>" if tip else ""
+        inside = f"<title>{escape(tip)}</title>" if tip else ""
         style = f' style="fill:{fill}"' if fill else ""
         self._parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" class="{css}"{style}>{inside}</circle>'
@@ -104,7 +101,7 @@ class Drawing:
 
     def text(self, x: float, y: float, text: str, css: str = "") -> None:
         """Add a line of text, centred at `x` unless `css` says ``left`` or ``right``."""
-        self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{_escape(text)}</text>')
+        self._parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}">{escape(text)}</text>')
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
         """Add swatches (fill, meaning) in rows as wide as the drawing; enlarge the drawing if they do not fit."""
@@ -130,36 +127,7 @@ class Drawing:
         size = f'width="{self.width:.0f}" height="{self.height:.0f}" style="max-width:100%;height:auto"'
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="pn" viewBox="0 0 {self.width:.0f} {self.height:.0f}" '
-            f'{size} role="img" aria-label="{_escape(self.title)}"><style>{_STYLE}</style><defs>{hatches}</defs>'
+            f'{size} role="img" aria-label="{escape(self.title)}"><style>{_STYLE}</style><defs>{hatches}</defs>'
             f'<rect width="100%" height="100%" class="bg"/>'
-            f'<text x="16" y="24" class="left title">{_escape(self.title)}</text>{"".join(self._parts)}</svg>'
+            f'<text x="16" y="24" class="left title">{escape(self.title)}</text>{"".join(self._parts)}</svg>'
         )
-
-
-class Picture:
-    """Base class of pictures: recorded data with a method `draw`.
-
-    A notebook shows the picture if it is the last value of a cell.
-    """
-
-    def draw(self) -> Drawing:
-        """Return the shapes of the picture."""
-        raise NotImplementedError
-
-    def svg(self) -> str:
-        """Return the picture as SVG text."""
-        return str(self.draw())
-
-    _repr_svg_ = svg
-
-    def save(self, path: str | Path) -> None:
-        """Write the picture to a file; an old file stays as it was until the new one is complete.
-
-        Raises
-        ------
-        ValueError
-            The name of the file does not end in ``.svg``.
-        """
-        if Path(path).suffix != ".svg":
-            raise ValueError(f"path must end in .svg, got path={str(path)!r}")
-        write_text(path, self.svg() + "\n")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from itertools import groupby
 
-from .names import names_of
-from .protocols import Pool, checked_pool
-from .svg import Drawing, Picture, owner_fill
+from ..names import names_of
+from ..picture import Picture
+from ..protocols import Pool, checked_pool
+from ..svg import Drawing, owner_fill
 
 FREE, SHARED = "", "+"
 _FREE, _SHARED = -1, -2

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..arguments import integer, is_name, one_of, shown
-from .protocols import Access, checked_accesses
-from .svg import Drawing, Picture
-from .text import plural
+from ...arguments import integer, is_name, one_of, shown
+from ..picture import Picture
+from ..protocols import Access, checked_accesses
+from ..svg import Drawing
+from ..text import plural
 
 _SECTOR, _LINE = 32, 128
 _USED, _WASTED = "#56b4e9", "url(#hatch1)"

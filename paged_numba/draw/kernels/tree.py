@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..arguments import is_name, shown
-from .protocols import Access, checked_accesses
-from .svg import Drawing, Picture
-from .text import plural
+from ...arguments import is_name, shown
+from ..picture import Picture
+from ..protocols import Access, checked_accesses
+from ..svg import Drawing
+from ..text import plural
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from .names import names_of
-from .protocols import Pool, checked_pool, different_ids
-from .svg import Drawing, Picture, owner_fill
+from ..names import names_of
+from ..picture import Picture
+from ..protocols import Pool, checked_pool, different_ids
+from ..svg import Drawing, owner_fill
 
 CELL, LEFT, TOP = 40, 90, 44
 """Pixels: width of a block with the space after it; left of the first block; above the tables."""
