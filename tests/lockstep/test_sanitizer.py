@@ -126,7 +126,7 @@ def test_of_two_readers_either_may_be_the_other_thread(writer):
     finding = only(
         lockstep.sanitize(racy.random_accesses, 1, 2, access, element, barriers, True, out), "data race"
     )
-    assert finding.example.other_thread == f"blockIdx=(0, 0, 0) threadIdx=({1 - writer}, 0, 0)"
+    assert finding.example.other_thread == f"thread {1 - writer} of block 0"
 
 
 def test_a_shuffle_orders_no_memory():
