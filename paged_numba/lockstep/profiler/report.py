@@ -19,8 +19,8 @@ class Report(Queries):
 
     See Also
     --------
-    profile : Profiles a single launch.
-    profiling : Profiles all launches in a ``with`` statement.
+    paged_numba.lockstep.profile : Profiles a single launch.
+    paged_numba.lockstep.profiling : Profiles all launches in a ``with`` statement.
 
     Examples
     --------
