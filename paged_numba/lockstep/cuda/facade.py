@@ -218,7 +218,7 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
 
     See Also
     --------
-    Kernel : How to launch a kernel.
+    paged_numba.cuda.Kernel : How to launch a kernel.
 
     Examples
     --------
