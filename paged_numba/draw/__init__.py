@@ -1,20 +1,18 @@
-"""Pictures of recorded data as SVG: block tables, pools over time, warps' addresses, reductions, line charts.
+"""Pictures of recorded data as SVG: block tables, pools and schedules, threads, warps, reductions, splits.
 
 A picture has a method ``svg()``, a method ``save(path)`` and a form as plain text (``print(picture)``), and shows
 itself in a notebook. The data behind it are its attributes. `paged_numba.draw.text` has tables for terminals.
 """
 
-from .kernels import Tree, WarpAccess
-from .lines import Chart, Line, Lines
+from .kernels import Splits, Threads, Tree, WarpAccess
 from .pools import BlockTables, PoolHistory, Schedule, TokenPath
 
 __all__ = [
     "BlockTables",
-    "Chart",
-    "Line",
-    "Lines",
     "PoolHistory",
     "Schedule",
+    "Splits",
+    "Threads",
     "TokenPath",
     "Tree",
     "WarpAccess",

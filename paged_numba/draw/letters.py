@@ -56,7 +56,7 @@ def fitted(text: str, room: float, size: float = 12, *, middle: bool = True) -> 
     Examples
     --------
     >>> fitted("chatcmpl-8f3a", 60), fitted("a", 60), fitted("chatcmpl-8f3a", 5)
-    ('cha…8f3a', 'a', '')
+    ('cha…f3a', 'a', '')
     """
     if text_width(text, size) <= room:
         return text

@@ -243,5 +243,5 @@ def some(lines: Sequence[str], most: int, rest: str) -> list[str]:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return ``1 sector``, ``2 sectors``."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
+    """Return ``1 sector``, ``2,000 sectors``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

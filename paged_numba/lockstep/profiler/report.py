@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ...files import write_text
+from ...files import write
 from .html import page_html
-from .page import page_text, source_text, summary
+from .page import page_text, summary
 from .queries import Queries
+from .source import source_text
 
 
 class Report(Queries):
@@ -18,8 +19,8 @@ class Report(Queries):
 
     See Also
     --------
-    profile : Profiles a single launch.
-    profiling : Profiles all launches in a ``with`` statement.
+    paged_numba.lockstep.profile : Profiles a single launch.
+    paged_numba.lockstep.profiling : Profiles all launches in a ``with`` statement.
 
     Examples
     --------
@@ -70,12 +71,13 @@ class Report(Queries):
 
     def page(self, gpu: str = "H200") -> str:
         """Return the report as an HTML page; `gpu` as in `text`."""
-        return f"<!doctype html>\n<meta charset=utf-8>\n<title>Profile</title>\n{self.html(gpu)}\n"
+        head = "<meta charset=utf-8>\n<title>Profile</title>\n<style>:root{color-scheme:light dark}</style>"
+        return f"<!doctype html>\n<html lang=en>\n{head}\n{self.html(gpu)}\n</html>\n"
 
     def save_json(self, path: str | Path) -> None:
         """Write all counts as JSON; an old file stays as it was until the new one is complete."""
-        write_text(path, self.json())
+        write(path, self.json())
 
     def save_html(self, path: str | Path, gpu: str = "H200") -> None:
         """Write the report as an HTML page; `gpu` as in `text`, the file as in `save_json`."""
-        write_text(path, self.page(gpu))
+        write(path, self.page(gpu))
