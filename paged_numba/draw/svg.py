@@ -30,7 +30,7 @@ _LIGHT = f"--ink:{INK};--quiet:{QUIET};--paper:{PAPER}"
 _DARK = "--ink:#e8e8e8;--quiet:#a0a0a0;--paper:#161616"
 _STYLE = (
     "@supports(fill:var(--ink)){"
-    f".pn{{{_LIGHT};fill:var(--ink)}}"
+    f".pn{{{_LIGHT};fill:var(--ink);max-width:100%;height:auto}}"
     f"@media(prefers-color-scheme:dark){{.pn{{{_DARK}}}}}"
     f"[data-theme=light] .pn,[data-jp-theme-light=true] .pn{{{_LIGHT}}}"
     f"[data-theme=dark] .pn,[data-jp-theme-light=false] .pn{{{_DARK}}}"
@@ -287,7 +287,7 @@ class Drawing:
         heading.text(16, 24, self.title, "left title", room=self.width - 28)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="pn" viewBox="0 0 {self.width:.0f} {self.height:.0f}" '
-            f'{size} style="max-width:100%;height:auto" role="{role}" aria-label="{escape(seen)}" '
+            f'{size} role="{role}" aria-label="{escape(seen)}" '
             f'fill="{INK}" font-family="system-ui,sans-serif" font-size="{SIZE}" text-anchor="middle">'
             f"<desc>{escape(seen)}</desc><style>{_STYLE}</style>"
             f'<rect width="100%" height="100%"{_attributes("bg")}/>{"".join(heading._parts + self._parts)}</svg>'
