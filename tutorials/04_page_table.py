@@ -8,18 +8,15 @@ two calls that break it, and a picture shows what they would do to two users.
 """
 
 # %%
-# Two ways to count
-# -----------------
 # To a program, memory is one long row of bytes. In truth it is cut into pages of equal size, which lie anywhere in the
 # machine, and a :term:`page table` says for each page of the program where it lies. Kwon et al. (SOSP 2023) do the same
 # for sequences. A sequence counts its own blocks from 0: these are its :term:`logical blocks <logical block>`. The pool
-# counts all blocks: these are the :term:`physical blocks <physical block>`. Entry 2 of a block table names the physical
-# block of logical block 2. A token's place within its block is its :term:`offset`, like that of a byte within a page.
+# counts all blocks: these are :term:`physical blocks <physical block>`. Entry 2 of a block table is the physical block
+# of logical block 2. A token's place within its block is its :term:`offset`, like that of a byte within a page.
 #
 # .. dropdown:: Predict: a block holds 4 tokens. In which slot lies token 9 of "ours", if the first is token 0?
 #
-#    9 // 4 = 2 and 9 % 4 = 1: logical block 2, offset 1. Entry 2 of the block table is physical block 4. A slot is
-#    physical block times ``block_size`` plus offset: 4 * 4 + 1 = 17.
+#    9 // 4 = 2 and 9 % 4 = 1: logical block 2, offset 1. Entry 2 of the table is physical block 4; 4 * 4 + 1 = 17.
 
 from hypothesis import settings, stateful, strategies
 
@@ -29,22 +26,19 @@ pool = pn.BlockAllocator(num_blocks=8, block_size=4)
 pool.add("ours", 6)
 pool.add("theirs", 7)
 pool.append("ours", 5)  # "theirs" has the blocks beside those of "ours" by now
-print("block table of ours:", pool.block_table("ours"))
 pn.draw.TokenPath.of(pool, "ours", 9).show("04_token.svg")
 
 # %%
 # An allocator from nothing
 # -------------------------
-# A pool must remember two things: which blocks nobody holds, its :term:`free list`, and the block table of each
-# sequence. A sequence that grows takes blocks from the end of the free list; one that is over puts its blocks back.
-# **This allocator is broken**, in one line. Do you see it? The first try does not.
+# A pool remembers the blocks that nobody holds, its :term:`free list`, and the block table of each sequence. A sequence
+# that grows takes blocks from the end of that list. **This allocator is broken**, in one line. Do you see it?
 
 
 class Pool:
     def __init__(self, num_blocks, block_size):
-        self.num_blocks, self.block_size = num_blocks, block_size
+        self.block_size, self.tables, self.lens = block_size, {}, {}
         self.free_list = [*range(num_blocks)][::-1]  # block 0 is the first to be taken
-        self.tables, self.lens = {}, {}
 
     def append(self, seq, tokens):
         table, seq_len = self.tables.get(seq, []), self.lens.get(seq, 0) + tokens
@@ -58,15 +52,8 @@ class Pool:
 
     def free(self, seq):
         table, num_full = self.tables.pop(seq), self.lens.pop(seq) // self.block_size
-        self.free_list += table[:num_full]  # the full blocks,
-        self.free_list.append(table[-1])  # and the last one
+        self.free_list += [*table[:num_full], table[-1]]  # the full blocks, and the last one
 
-
-pool = Pool(num_blocks=8, block_size=4)
-pool.add("a", 11)
-print("a holds blocks", pool.tables["a"], end=", ")
-pool.free("a")
-print("and after free(),", len(pool.free_list), "of 8 blocks are free")
 
 # %%
 # A test that plays
@@ -78,7 +65,7 @@ print("and after free(),", len(pool.free_list), "of 8 blocks are free")
 # .. dropdown:: Predict: which lengths of a sequence break ``free``?
 #
 #    Multiples of ``block_size``. The last block is then one of the full blocks, too, and goes back twice: a
-#    :term:`double free`. Any other length is safe, such as the 11 tokens above.
+#    :term:`double free`. Any other length is safe, so a try with 11 tokens would have told you that all is well.
 
 
 class PoolTest(stateful.RuleBasedStateMachine):
@@ -120,13 +107,11 @@ pool.add("over", 4)
 pool.free("over")
 pool.add("you", 7)
 pool.add("me", 6)
-pn.draw.BlockTables(pool.num_blocks, pool.block_size, pool.tables, pool.lens).show("04_double_free.svg")
+pn.draw.BlockTables(8, 4, pool.tables, pool.lens).show("04_double_free.svg")
 
 # %%
-# The fix
-# -------
-# A sequence holds what is in its block table. Put this back, and nothing else. The same test passes, and the same calls
-# give the same tables as ``pn.BlockAllocator``.
+# The fix: a sequence holds what is in its block table, so put this back and nothing else. The same test passes, and
+# the same calls give the same tables as ``pn.BlockAllocator``.
 
 
 class MendedPool(Pool):
@@ -145,7 +130,7 @@ print(ours.tables, {seq: theirs.block_table(seq).tolist() for seq in theirs}, se
 
 # %%
 # **In two sentences.** A block table maps the blocks that a sequence counts to blocks of the pool, so one division and
-# one look-up find any token. An allocator gives each block to one place at a time, and a stateful test holds it to that.
+# one look-up find any token. An allocator gives a block to one place at a time; a stateful test holds it to that.
 #
 # **Check yourself.**
 #
@@ -155,7 +140,7 @@ print(ours.tables, {seq: theirs.block_table(seq).tolist() for seq in theirs}, se
 #
 # .. dropdown:: Answers
 #
-#    1. ``free`` needs a sequence, so there is an ``add`` before; and both lists look right until their sum is compared.
+#    1. ``free`` needs a sequence, so a call of ``add`` comes first, and only some lengths do harm.
 #    2. Not here: one would write over the other's keys. Lesson 14 allows it, and then ``free`` has more to think about.
 #    3. The blocks taken by then: they are in no table. Our test does not: a pool of 64 blocks never runs out in it.
 #
