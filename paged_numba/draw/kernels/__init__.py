@@ -1,6 +1,8 @@
 """Pictures of what the threads of a kernel do."""
 
+from .splits import Splits
+from .threads import Threads
 from .tree import Tree
 from .warp_access import WarpAccess
 
-__all__ = ["Tree", "WarpAccess"]
+__all__ = ["Splits", "Threads", "Tree", "WarpAccess"]
