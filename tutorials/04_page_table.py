@@ -8,11 +8,11 @@ two calls that break it, and a picture shows what they would do to two users.
 """
 
 # %%
-# To a program, memory is one long row of bytes. In truth it is cut into pages of equal size, which lie anywhere in the
-# machine, and a :term:`page table` says for each page of the program where it lies. Kwon et al. (SOSP 2023) do the same
-# for sequences. A sequence counts its own blocks from 0: these are its :term:`logical blocks <logical block>`. The pool
-# counts all blocks: these are :term:`physical blocks <physical block>`. Entry 2 of a block table is the physical block
-# of logical block 2. A token's place within its block is its :term:`offset`, like that of a byte within a page.
+# To a program, memory is one long row of bytes. In truth it is cut into pages of equal size, which lie anywhere in
+# the machine, and a :term:`page table` says where each page lies. Kwon et al. (SOSP 2023) keep the tokens of a
+# sequence in the same way. The sequence counts its own blocks from 0: its :term:`logical blocks <logical block>`. The
+# pool counts all blocks: the :term:`physical blocks <physical block>`. Entry 2 of the block table is the physical
+# block of logical block 2. Within its block, a token is found by its :term:`offset`, as a byte is within a page.
 #
 # .. dropdown:: Predict: a block holds 4 tokens. In which slot lies token 9 of "ours", if the first is token 0?
 #
@@ -31,8 +31,8 @@ pn.draw.TokenPath.of(pool, "ours", 9).show("04_token.svg")
 # %%
 # An allocator from nothing
 # -------------------------
-# A pool remembers the blocks that nobody holds, its :term:`free list`, and the block table of each sequence. A sequence
-# that grows takes blocks from the end of that list. **This allocator is broken**, in one line. Do you see it?
+# A pool remembers the blocks that nobody holds, its :term:`free list`, and the block table of each sequence. A
+# sequence that grows takes blocks from the end of that list. **This allocator is broken.** Do you see where?
 
 
 class Pool:
@@ -59,8 +59,8 @@ class Pool:
 # A test that plays
 # -----------------
 # A property test as in lesson 02 draws one input. But what a call does here depends on the calls before it, so now
-# Hypothesis draws whole series of calls: a :term:`stateful test`. A ``rule`` is a call that it may make. After each it
-# checks the :term:`invariant`, which must always hold. Ours: the tables and the free list have each block once.
+# Hypothesis draws whole series of calls: a :term:`stateful test`. A ``rule`` is a call that it may make. After each
+# it checks the :term:`invariant`, which must always hold. Ours: the tables and the free list have each block once.
 #
 # .. dropdown:: Predict: which lengths of a sequence break ``free``?
 #
@@ -129,8 +129,8 @@ for call, *arguments in ("add", "a", 8), ("add", "b", 5), ("free", "a"), ("appen
 print(ours.tables, {seq: theirs.block_table(seq).tolist() for seq in theirs}, sep="\n")
 
 # %%
-# **In two sentences.** A block table maps the blocks that a sequence counts to blocks of the pool, so one division and
-# one look-up find any token. An allocator gives a block to one place at a time; a stateful test holds it to that.
+# **In two sentences.** A block table maps the blocks that a sequence counts to blocks of the pool, so one division
+# and one look-up find any token. An allocator gives a block to one place at a time; a stateful test holds it to that.
 #
 # **Check yourself.**
 #
@@ -141,10 +141,10 @@ print(ours.tables, {seq: theirs.block_table(seq).tolist() for seq in theirs}, se
 # .. dropdown:: Answers
 #
 #    1. ``free`` needs a sequence, so a call of ``add`` comes first, and only some lengths do harm.
-#    2. Not here: one would write over the other's keys. Lesson 14 allows it, and then ``free`` has more to think about.
+#    2. Not here: one would write over the other's keys. Lesson 14 allows it, and ``free`` then has more to do.
 #    3. The blocks taken by then: they are in no table. Our test does not: a pool of 64 blocks never runs out in it.
 #
-# **Try next.** Let the test have 6 blocks, not 64. ``append`` must then expect a ``MemoryError``. When is it justified?
+# **Try next.** Let the test have 6 blocks, not 64. It finds a ``MemoryError``. When may there be one, and what then?
 #
-# **In the engines.** Our rung is ``pn.BlockAllocator`` (``paged_numba/allocator/``). vLLM's free list is ``BlockPool``
-# (``vllm/v1/core/block_pool.py``), its tables ``BlockTable`` (``vllm/v1/worker/block_table.py``). FlashInfer says page.
+# **In the engines.** Our rung is ``pn.BlockAllocator`` (``paged_numba/allocator/``). vLLM has its free list in
+# ``BlockPool`` (``vllm/v1/core/block_pool.py``) and its tables in ``BlockTable`` (``vllm/v1/worker/block_table.py``).

@@ -38,15 +38,15 @@ pn.draw.BlockTables.of(pool).show("05_pool.svg")
 # %%
 # A thread for each number
 # ------------------------
-# The new keys lie in an array of tokens, KV heads and dimensions; in the cache, block and offset stand in place of the
-# token. So a thread block takes a token, and its thread (x, y) dimension x of KV head y. Reading is orderly; the writes
-# go wherever the slot mapping says, which is called a :term:`scatter`. **This kernel is broken**: it takes every number
-# of the slot mapping for a slot.
+# The new keys lie in an array of tokens, KV heads and dimensions; in the cache, block and offset stand in place of
+# the token. So a thread block takes a token, and its thread (x, y) dimension x of KV head y. Reading is orderly; the
+# writes go wherever the slot mapping says, which is called a :term:`scatter`. **This kernel is broken**: it takes
+# every number of the slot mapping for a slot.
 #
 # .. dropdown:: Predict: where does it write the token with slot -1? In Python, what are -1 // 4 and -1 % 4?
 #
-#    Block -1, offset 3. Numba counts a :term:`negative index` from the end, as Python does, so this is the last block,
-#    number 8, and slot 8 * 4 + 3 = 35: the last token of "idle".
+#    Block -1, offset 3. Numba counts a :term:`negative index` from the end, as Python does, so this is the last
+#    block, number 8, and slot 8 * 4 + 3 = 35: the last token of "idle".
 
 
 @cuda.jit
@@ -131,10 +131,11 @@ print(cache)
 #    2. What came last, for each number on its own, and nothing says which that is.
 #    3. No. "c" may get block 8 in this very step; the kernel then writes its last slot, and the padding token, too.
 #
-# **Try next.** Fill the batch up to 16 tokens, with slot -1 for all of the new ones. The sanitizer then reports another
-# kind of error in the broken kernel. Which, and why not with 8 tokens? (Lesson 07 is about it.)
+# **Try next.** Fill the batch up to 16 tokens, with slot -1 for all of the new ones. The sanitizer then reports
+# another kind of error in the broken kernel. Which, and why not with 8 tokens? (Lesson 07 is about it.)
 #
 # **In the engines.** Our rung is ``write_kv_kernel`` (``paged_numba/kernels/write_kv.py``), for any number of heads.
 # vLLM's ``reshape_and_cache_flash_kernel`` (``csrc/libtorch_stable/cache_kernels.cu``, earlier ``csrc/``) returns for
 # negative slots, too; ``_compute_slot_mapping_kernel`` (``vllm/v1/worker/block_table.py``) makes them. FlashInfer's
-# ``AppendPagedKVCacheKernel`` (``include/flashinfer/page.cuh``) has no slot mapping and reads the block tables itself.
+# ``AppendPagedKVCacheKernel`` (``include/flashinfer/page.cuh``) has no slot mapping and reads the block tables
+# itself.
