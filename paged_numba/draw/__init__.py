@@ -7,13 +7,4 @@ itself in a notebook. The data behind it are its attributes. `paged_numba.draw.t
 from .kernels import Splits, Threads, Tree, WarpAccess
 from .pools import BlockTables, PoolHistory, Schedule, TokenPath
 
-__all__ = [
-    "BlockTables",
-    "PoolHistory",
-    "Schedule",
-    "Splits",
-    "Threads",
-    "TokenPath",
-    "Tree",
-    "WarpAccess",
-]
+__all__ = ["BlockTables", "PoolHistory", "Schedule", "Splits", "Threads", "TokenPath", "Tree", "WarpAccess"]
