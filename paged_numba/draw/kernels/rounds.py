@@ -126,7 +126,7 @@ class Rounds:
         kinds.setdefault(place, set()).add(visit)
         turn.stored = True
         row = epoch, turn.round
-        self._made[(*row, element)] = visit.thread, _Turn(turn.round, True, turn.synced), turn.read
+        self._made[epoch, turn.round, element] = visit.thread, _Turn(turn.round, True, turn.synced), turn.read
         self._last[element] = row
 
     def _races(self) -> list[Race]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from ...arguments import is_name, not_negative, shown
 from ...arguments import integer as checked_integer
+from ...arguments import is_name, not_negative, shown
 from ..picture import Picture
 from ..protocols import Access, checked_accesses
 from ..svg import COLOURS, Drawing, Look
@@ -248,10 +248,10 @@ class Tree(Picture):
             names.sort(key=lambda name: not name.startswith("own"))
             groups.setdefault(tuple(names), []).append(step.element)
         texts = []
-        for names, elements in groups.items():
-            shown_names = names if len(names) < 6 else (*names[:4], f"{len(names) - 4} others")
-            what = f"from {' and '.join(shown_names)}" if names else "stored"
-            what = "its own" if not names and self.array == "register" else what
+        for key, elements in groups.items():
+            words = list(key) if len(key) < 6 else [*key[:4], f"{len(key) - 4} others"]
+            what = f"from {' and '.join(words)}" if words else "stored"
+            what = "its own" if not words and self.array == "register" else what
             texts.append(f"{self.array}[{ranges(elements)}] {what}")
         return texts
 
