@@ -260,10 +260,13 @@ class WarpAccess(Picture):
             to = start[byte // _LINE] + (byte % _LINE + self.itemsize / 2) * scale
             drawing.line(_lane_x(lane), _LANES_Y + 22, to, _MEMORY_Y - 3)
         drawing.text(_LEFT - 8, _MEMORY_Y + 52, "byte", "right q")
-        room = next(n for n in (1, 2, 4, 8, 16, 32) if n * _LINE * scale > 40)
+        # As many numbers as there is room for: of each sector, or of some cache lines.
+        step = next(n for n in (_SECTOR, *(_LINE * 2**k for k in range(99))) if n * scale > 40)
         for place, line in enumerate(lines):
-            if place % room == 0:
-                drawing.text(start[line], _MEMORY_Y + 52, f"{line * _LINE}", "q small left")
+            for byte in range(line * _LINE, (line + 1) * _LINE, min(step, _LINE)):
+                if step <= _LINE or place % (step // _LINE) == 0:
+                    at = start[line] + byte % _LINE * scale
+                    drawing.text(at, _MEMORY_Y + 52, str(byte), "q small left")
         drawing.text(_LEFT, _MEMORY_Y + 76, self._caption, "left")
         legend: list[tuple[str | Look, str]] = [
             (_USED, "used"),
