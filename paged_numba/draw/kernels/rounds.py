@@ -50,13 +50,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Race:
-    """Two threads that access one element between the same barriers, at least one of them by a store.
+    """A thread that accesses an element between the same barriers as another thread stores to it.
 
     Attributes
     ----------
     epoch, element : int
     thread, writer : int
-        `writer` stores; `thread` stores or loads.
+        `writer` stores; `thread` loads, stores or runs an atomic operation.
     """
 
     epoch: int
@@ -130,16 +130,14 @@ class Rounds:
         self._last[element] = row
 
     def _races(self) -> list[Race]:
-        """Return all pairs of threads that race."""
+        """Return the threads that race at each element and epoch, each with one of the threads that write."""
         found = []
         for (epoch, element), writers in sorted(self._writes.items()):
-            everyone = sorted({*writers, *self._others.get((epoch, element), ())})
-            for writer in sorted(writers):
-                found += [
-                    Race(epoch, element, visit.thread, writer.thread)
-                    for visit in everyone
-                    if visit.races_with(writer)
-                ]
+            in_order = sorted(writers)
+            for visit in sorted({*writers, *self._others.get((epoch, element), ())}):
+                writer = next((writer for writer in in_order if visit.races_with(writer)), None)
+                if writer is not None:
+                    found.append(Race(epoch, element, visit.thread, writer.thread))
         return found
 
     def _steps(self, raced: set[tuple[int, int, int]]) -> list[Step]:

@@ -79,12 +79,12 @@ class Threads(Picture):
             "blocks_per_grid": (*grid, 1)[:2],
             "threads_per_block": (*block, 1)[:2],
         }
-        default = (
-            f"{plural(columns, 'element')} for {plural(grid[0], 'thread block')} of {plural(block[0], 'thread')}"
-            if len(shape) == 1
-            else f"{plural(rows, 'row')} of {plural(columns, 'cell')} for {_times(of['blocks_per_grid'])} thread blocks of "
-            f"{_times(of['threads_per_block'])} threads"
-        )
+        grid, block = of["blocks_per_grid"], of["threads_per_block"]
+        if len(shape) == 1:
+            default = f"{plural(columns, 'element')} for {plural(grid[0], 'thread block')} of {plural(block[0], 'thread')}"
+        else:
+            cells = f"{plural(rows, 'row')} of {plural(columns, 'cell')}"
+            default = f"{cells} for {_times(grid)} thread blocks of {_times(block)} threads"
         of["title"] = text("title", self.title) or default
         for name, value in of.items():
             object.__setattr__(self, name, value)

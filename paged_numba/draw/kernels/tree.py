@@ -18,7 +18,7 @@ from .rounds import Race, Rounds, Step, steps_of_shuffles
 
 _WRITTEN, _RACE = Look(COLOURS[0]), Look("#d62728")
 _LEFT, _TOP, _DOWN = 104, 70, 56
-_MOST_COLUMNS, _IN_FOCUS, _STRIP = 40, 16, 300
+_MOST_COLUMNS, _IN_FOCUS, _STRIP = 40, 16, 280
 _MOST_RACING_LINES = 6
 
 

@@ -143,7 +143,14 @@ class Trace(Observer):
         return np.broadcast_to(value, machine.shape)[self._number - machine.first_thread_block]
 
     def _append(
-        self, machine: ObservedMachine, space: str, array: str, kind: str, lanes: Any, byte: Any, itemsize: int
+        self,
+        machine: ObservedMachine,
+        space: str,
+        array: str,
+        kind: str,
+        lanes: Any,
+        byte: Any,
+        itemsize: int,
     ) -> None:
         threads, where = tuple(lanes.tolist()), tuple(byte.tolist())
         syncwarps = tuple(self._syncwarps[lanes].tolist())
