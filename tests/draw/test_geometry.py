@@ -73,13 +73,29 @@ def test_texts_of_a_path_keep_to_their_places(made, data):
         assert_orderly(draw.TokenPath.of(pool, seq_id, position))
 
 
-@given(pools())
-def test_arrows_of_block_tables_cross_no_box_and_no_text(made):
-    picture = draw.BlockTables.of(made[0])
+def assert_arrows_are_free(picture):
     boxes = [*rectangles(picture), *text_boxes(picture)]
     for points in arrows(picture):
         for x, y in points:
             assert not any(box.contains(x, y) for box in boxes), (x, y)
+
+
+@given(pools())
+def test_arrows_of_block_tables_cross_no_box_and_no_text(made):
+    assert_arrows_are_free(draw.BlockTables.of(made[0]))
+
+
+@pytest.mark.parametrize("name", ["s", "sequence {}", "a name of many letters {}"])
+def test_arrows_of_many_block_tables_pass_the_names_between_them(name):
+    pool = pn.BlockAllocator(64, 16)
+    for number in range(13):
+        pool.add(name.format(number) if "{" in name else number, 1 + 37 * number % 80)
+    picture = draw.BlockTables.of(pool)
+    # Names stand between tables, in rows that arrows pass.
+    assert any(box.left > 200 and 130 < box.top < 300 and "tokens" in box.text for box in text_boxes(picture))
+    assert len(arrows(picture)) == sum(map(len, picture.tables.values())) > 30
+    assert_arrows_are_free(picture)
+    assert_orderly(picture)
 
 
 @given(pools())
