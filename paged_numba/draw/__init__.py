@@ -4,7 +4,7 @@ A picture has a method ``svg()``, a method ``save(path)``, and shows itself in a
 attributes. `paged_numba.draw.text` draws the same pools as plain text for terminals.
 """
 
-from .kernels import Tree, WarpAccess
+from .kernels import OnlineSoftmax, Tree, WarpAccess
 from .pools import BlockTables, PoolHistory
 
-__all__ = ["BlockTables", "PoolHistory", "Tree", "WarpAccess"]
+__all__ = ["BlockTables", "OnlineSoftmax", "PoolHistory", "Tree", "WarpAccess"]
