@@ -3,9 +3,8 @@
 ============================================
 
 **Can attention read each key only once?** Lesson 06 read all keys twice: first to find the largest score, then for
-the weights, since a weight is :math:`e^{score - largest}`. You will see one factor that repairs everything added up
-so far when a larger score arrives, a kernel without it that passes a lazy test, and how much traffic the second pass
-was.
+the weights, since a weight is :math:`e^{score - largest}`. You will see one factor that repairs the sums when a
+larger score arrives, a kernel without it that passes a lazy test, and how much traffic the second pass was.
 """
 
 # %%
@@ -50,17 +49,17 @@ for score in scores:
     new_largest = max(largest, score)
     total = total * math.exp(largest - new_largest) + math.exp(score - new_largest)
     largest = new_largest
-print(f"sum of the weights: {total:.4f} in one pass, {np.exp(np.subtract(scores, max(scores))).sum():.4f} in two")
+two_passes = np.exp(np.subtract(scores, max(scores))).sum()
+print(f"sum of the weights: {total:.4f} in one pass, {two_passes:.4f} in two")
 pn.draw.OnlineSoftmax(scores).show("08_online_softmax.svg")
 
 # %%
 # One pass in a kernel
 # --------------------
-# A thread block works on one head, and each of its threads on one dimension. To add up a score, the threads use the
-# tree of lesson 07, which the package has as ``segment_sum``; it returns the sum to every thread. Then each thread
-# rescales two numbers of its own: the sum of the weights, and its dimension of the weighted values. They are in
-# :term:`registers <register>`, the fast and few places where a thread keeps its variables. **Can we do without
-# rescaling?** The last argument leaves it out.
+# A thread block works on one head, and each of its threads on one dimension. Together they add up a score with the
+# tree of lesson 07, which the package has as ``segment_sum``. Then each thread rescales two numbers of its own: the
+# sum of the weights, and its dimension of the weighted values. They lie in :term:`registers <register>`, the few and
+# fast places where a thread keeps its variables. **Can we do without rescaling?** The last argument leaves it out.
 
 
 @cuda.jit
@@ -85,7 +84,7 @@ def attend(out, query, key_cache, value_cache, block_table, seq_len, rescaling):
 # %%
 # A lazy test passes
 # ------------------
-# First without rescaling: **this kernel is broken**. Its result is still a mean of the values, but with wrong
+# First without rescaling: **this kernel is broken**. Its result is still a mean of the values, only with wrong
 # weights.
 #
 # .. dropdown:: Predict: for which of the two sequences is it right?
@@ -102,19 +101,16 @@ for rescaling in (False, True):
         error = abs(out - pn.reference.attention(query[None], key, value)[0]).max()
         print(f"{'rescaled' if rescaling else 'broken':8}  {name:5}  largest error {error:.0e}")
 
-# %%
-# The repaired kernel also agrees with the package's kernels, of which two work online, as ours does.
-
 tables, seq_lens = cache.block_tables(["late"]), np.array([100], np.int32)
+arrays = query[None], cache.key_cache, cache.value_cache, tables, seq_lens
 for algorithm in ("naive", "warp", "block"):
-    same = pn.paged_attention(query[None], cache.key_cache, cache.value_cache, tables, seq_lens, algorithm=algorithm)
-    np.testing.assert_allclose(out, same[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(pn.paged_attention(*arrays, algorithm=algorithm)[0], out, rtol=1e-4, atol=1e-6)
 
 # %%
 # What the second pass had cost
 # -----------------------------
-# Now the traffic of both kernels on the same sequence, in sectors. Both read each value once. Yet ours moves 8 times
-# fewer sectors of V, since neighbouring threads read neighbouring numbers (lesson 10 shows why).
+# Now the traffic of both kernels on ``late``, in sectors. Both read each value once. Yet ours moves 8 times fewer
+# sectors of V, since neighbouring threads read neighbouring numbers (lesson 10 shows why).
 #
 # .. dropdown:: Predict: how many times fewer sectors of K?
 #
@@ -122,16 +118,14 @@ for algorithm in ("naive", "warp", "block"):
 #
 # The textbook kernel also adds up its weighted sums in ``out``: one thread has 64 of them, too many for registers.
 # In an array of its own they would be in :term:`local memory`, its part of global memory. Our threads have one sum
-# each.
+# each, but they meet at 8 barriers per token.
 
-arrays = cache.key_cache, cache.value_cache
-textbook = lockstep.profile(attention_textbook_kernel, 1, 4, out[None], query[None], *arrays, tables, seq_lens, 0.125)
-online = lockstep.profile(attend, 4, 64, out, query, *arrays, tables[0], 100, True)
-print("sectors      key_cache  value_cache     out")
+textbook = lockstep.profile(attention_textbook_kernel, 1, 4, out[None], *arrays, np.float32(0.125))
+online = lockstep.profile(attend, 4, 64, out, query, *arrays[1:3], tables[0], 100, True)
+print("sectors     key_cache  value_cache     out")
 for name, report in (("two passes", textbook), ("one pass", online)):
     sectors = [report.memory("global", array=array).sectors for array in ("key_cache", "value_cache", "out")]
-    print("{:11}  {:9,}  {:11,}  {:6,}".format(name, *sectors))
-print(f"barriers, counted by warp: {online.work().barriers:,}")
+    print("{:10}  {:9,}  {:11,}  {:6,}".format(name, *sectors))
 
 # %%
 # **In two sentences.** A running maximum lets softmax add up weights before all scores are known. When it rises, one
@@ -141,18 +135,16 @@ print(f"barriers, counted by warp: {online.work().barriers:,}")
 #
 # 1. The first score meets a maximum of minus infinity. What is its factor, and why does it do no harm?
 # 2. If only ``total`` were rescaled, but not ``weighted``, would the result still look plausible?
-# 3. The kernel reaches 8 barriers per token. Which of them are those of the tree?
+# 3. Which of the 8 barriers per token are those of the tree?
 #
 # .. dropdown:: Answers
 #
 #    1. :math:`e^{-\infty} = 0`, and it multiplies sums that are 0.
 #    2. No: the weights would no longer add up to 1, and the result can be many times larger than any value.
-#    3. 6 stand after its rounds, since 64 threads need 6. One waits for all products; one keeps the next token's
-#       products from overwriting a result that others still read.
+#    3. 6, one after each of its rounds. One before them waits for all products, one after them protects the result.
 #
 # **Try next.** Sort the scores in ascending order. How often is the sum rescaled? Does the result change?
 #
-# **In the engines.** Our rung is ``attention_block`` (``paged_numba/kernels``), which rescales once for a whole tile
-# of tokens. FlashAttention's factor is ``scores_scale`` in ``softmax_rescale_o``
-# (``csrc/flash_attn/src/softmax.h``); FlashInfer's is ``o_scale`` in ``compute_qk``
-# (``include/flashinfer/attention/decode.cuh``).
+# **In the engines.** Our rung is ``attention_block``, which rescales once for a whole tile of tokens. The factor is
+# ``scores_scale`` in FlashAttention's ``softmax_rescale_o`` (``csrc/flash_attn/src/softmax.h``), and ``o_scale`` in
+# FlashInfer's ``compute_qk`` (``include/flashinfer/attention/decode.cuh``).

@@ -83,7 +83,7 @@ for unused in (7, np.nan):
     out, right = np.zeros((3, 8, 32), np.float32), pn.paged_attention(*arrays, algorithm="naive")
     for fault, loop in ((WHOLE_BLOCKS, "whole blocks"), (NONE, "tokens")):
         attend[(3, 8), 32](out, *arrays, fault)
-        print(f"stale {unused:3}, loop over {loop:12}: errors of a, b, c", abs(out - right).max((1, 2)).round(5))
+        print(f"stale {unused:3}, loop over {loop:12}: error of a, b, c", abs(out - right).max((1, 2)).round(5))
 
 # %%
 # A pool that begins with zeros hides this fault. So tests fill unused slots with NaN.
