@@ -145,6 +145,6 @@ for name, report in (("two passes", textbook), ("one pass", online)):
 #
 # **Try next.** Sort the scores in ascending order. How often is the sum rescaled? Does the result change?
 #
-# **In the engines.** Our rung is ``attention_block``, which rescales once for a whole tile of tokens. The factor is
+# **In the engines.** Our rung is ``attention_block``, which rescales once for a hundred tokens or so. The factor is
 # ``scores_scale`` in FlashAttention's ``softmax_rescale_o`` (``csrc/flash_attn/src/softmax.h``), and ``o_scale`` in
 # FlashInfer's ``compute_qk`` (``include/flashinfer/attention/decode.cuh``).
