@@ -3,9 +3,9 @@
 ===========================================
 
 **Can a kernel be wrong and still look right?** A real batch has sequences of different lengths, last blocks that are
-half empty, and more query heads than KV heads. You will see two faults that keep the result plausible: one shows
-only if unused slots hold NaN, the other only for certain numbers of heads. And you will see how often each key is
-read.
+half empty, and more :term:`query heads <query head>` than KV heads. You will see two faults that keep the result
+plausible: one shows only if unused slots hold NaN, the other only for certain numbers of heads. And you will see how
+often each key is read.
 """
 
 # %%
@@ -40,10 +40,10 @@ cache, arrays = batch(8, 2, unused=7)
 pn.draw.BlockTables.of(cache.allocator).show("09_ragged_batch.svg")
 
 # %%
-# With :term:`grouped queries`, several :term:`query heads <query head>` share the keys and values of a KV head, so
-# that the cache is smaller. The :term:`head map` says which KV head a query head reads: of 8 query heads and 2 KV
-# heads, query heads 0 to 3 read KV head 0, and 4 to 7 read KV head 1. A thread block works on one query head of one
-# sequence, in one pass as in lesson 08. The last argument plants a fault, or none.
+# With :term:`grouped queries`, several query heads share the keys and values of a KV head, so that the cache is
+# smaller. The :term:`head map` says which KV head a query head reads: of 8 query heads and 2 KV heads, query heads 0
+# to 3 read KV head 0, and 4 to 7 read KV head 1. A thread block works on one query head of one sequence, in one pass
+# as in lesson 08. The last argument plants a fault, or none.
 
 
 @cuda.jit
@@ -70,13 +70,13 @@ def attend(out, query, key_cache, value_cache, block_tables, seq_lens, fault):
 # %%
 # The tail
 # --------
-# A slot beyond the end of its sequence is a :term:`stale slot`: it holds what was left there. A loop over all slots
-# of each block looks harmless, since a stale slot gets the score minus infinity and so the weight 0. **This kernel
-# is broken.** After it we run the loop that ends with the tokens.
+# A slot beyond the end of its sequence is a :term:`stale slot`: it holds what was left there. A loop over whole
+# blocks gives it the score minus infinity, so that its weight is 0, and looks harmless. **This kernel is broken.**
 #
 # .. dropdown:: Predict: which sequences come out wrong if stale slots hold 7? And if they hold NaN?
 #
-#    With 7, none: 0 times 7 is 0. With NaN, ``a`` and ``b``: 0 times NaN is NaN. ``c`` has no stale slot.
+#    With 7, none: 0 times 7 is 0. With NaN, ``a`` and ``b``: 0 times NaN is NaN. ``c`` has no stale slot. So a pool
+#    that begins with zeros hides the fault, and tests fill unused slots with NaN.
 
 for unused in (7, np.nan):
     cache, arrays = batch(8, 2, unused)
@@ -86,8 +86,6 @@ for unused in (7, np.nan):
         print(f"stale {unused:3}, loop over {loop:12}: error of a, b, c", abs(out - right).max((1, 2)).round(5))
 
 # %%
-# A pool that begins with zeros hides this fault. So tests fill unused slots with NaN.
-#
 # The head map
 # ------------
 # The other fault deals the KV heads out in turn, ``q_head % num_kv_heads``: **this kernel is broken**, too. The
