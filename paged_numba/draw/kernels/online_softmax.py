@@ -90,7 +90,7 @@ class OnlineSoftmax(Picture):
     @property
     def rises(self) -> list[int]:
         """The tokens, after the first, that raise the maximum."""
-        return [token for token, factor in enumerate(self.factors) if token and factor < 1]
+        return [token for token, (old, new) in enumerate(pairwise(self.maxima), 1) if new > old]
 
     @property
     def description(self) -> str:
