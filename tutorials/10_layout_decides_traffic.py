@@ -13,7 +13,8 @@ empty column that saves 31 of 32 turns.
 #
 # * :term:`NHD`: token by token, and for each token head by head. We used it so far without a name.
 # * :term:`HND`: head by head, and for each head token by token.
-# * :term:`packed`: head by head, but keys are cut into pieces of 4 numbers: piece 0 of all tokens, then piece 1, ...
+# * :term:`packed <packed layout>`: head by head, and keys are cut into pieces of 4 numbers: piece 0 of all tokens
+#   comes before piece 1.
 
 import numpy as np
 from numba import float32

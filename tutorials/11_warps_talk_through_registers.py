@@ -8,13 +8,13 @@ kernel that loses all its 1,400 barriers.
 """
 
 # %%
-# What a thread computes, it keeps in registers, which no other thread can read, with one exception. A thread's number
-# in its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane:
+# A thread computes in its registers, which no other thread can read, with one exception. The number of a thread in
+# its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane:
 #
 # * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger;
 # * ``cuda.shfl_xor_sync(ALL, value, 4)`` that of the lane whose number differs in the bit of 4: lanes 0 and 4 trade.
 #
-# ``ALL`` is the :term:`mask`, 32 bits that say which lanes take part.
+# ``ALL`` is the :term:`mask`: 32 bits that say which lanes take part.
 
 import math
 
@@ -27,18 +27,20 @@ from paged_numba.kernels.reduce import segment_sum  # the sum of lesson 07's rou
 ALL, FIVE_STEPS = 0xFFFFFFFF, (16, 8, 4, 2, 1)
 
 
-@cuda.jit(device=True)
+@cuda.jit(device=True)  # a function for kernels to call
 def warp_sum(x, distances, xor):
     for distance in distances:
-        x += cuda.shfl_xor_sync(ALL, x, distance) if xor else cuda.shfl_down_sync(ALL, x, distance)
+        if xor:
+            x += cuda.shfl_xor_sync(ALL, x, distance)
+        else:
+            x += cuda.shfl_down_sync(ALL, x, distance)
     return x
 
 
 @cuda.jit
 def totals(out, x, distances, xor):
-    lane = cuda.threadIdx.x
-    if lane < x.size:
-        out[lane] = warp_sum(x[lane], distances, xor)
+    if cuda.threadIdx.x < x.size:
+        out[cuda.threadIdx.x] = warp_sum(x[cuda.threadIdx.x], distances, xor)
 
 
 # %%
@@ -62,8 +64,8 @@ def show_letters(xor):
 show_letters(xor=False)
 
 # %%
-# With ``shfl_xor`` the lanes of a pair trade, and both have the same afterwards. Lines between the partners look like
-# wings: a :term:`butterfly`. It takes as many steps, and the sum need not be handed out.
+# With ``shfl_xor`` two lanes trade, and both have the same afterwards. This is a :term:`butterfly`, named after the
+# wings that the lines between the partners make. It takes no more steps, and leaves the sum in all lanes.
 
 show_letters(xor=True)
 
@@ -87,8 +89,7 @@ def attention(out, query, keys, values, table, seq_len, way):
         previous, largest = largest, max(largest, score)
         rescale, weight = math.exp(previous - largest), math.exp(score - largest)
         total = total * rescale + weight
-        low = low * rescale + weight * value[lane]
-        high = high * rescale + weight * value[lane + 32]
+        low, high = low * rescale + weight * value[lane], high * rescale + weight * value[lane + 32]
     out[head, lane] = low / total
     out[head, lane + 32] = high / total
 
@@ -102,7 +103,7 @@ def attention(out, query, keys, values, table, seq_len, way):
 #    A store, two loads and a store in each round, and a load are 17 requests: 3,400. BUTTERFLY makes none.
 
 rng = np.random.default_rng(11)
-query = rng.standard_normal((2, 64), dtype=np.float32) / 4
+query = rng.standard_normal((2, 64), dtype=np.float32) / 8  # scaled by 1 / sqrt(64)
 keys, values = rng.standard_normal((2, 10, 16, 2, 64), dtype=np.float32)
 table = np.array([4, 9, 0, 7, 2, 5, 1])
 key, value = keys[table].reshape(112, 2, 64)[:100], values[table].reshape(112, 2, 64)[:100]
@@ -111,7 +112,7 @@ for name, way in {"TREE": TREE, "DOWN": DOWN, "BUTTERFLY": BUTTERFLY}.items():
     attention[2, 32](out, query, keys, values, table, 100, way)
     report = lockstep.profile(attention, 2, 32, out, query, keys, values, table, 100, way)
     right, requests = np.isclose(out, oracle, rtol=1e-4, atol=1e-5).mean(), report.memory("shared").requests
-    print(f"{name:9} {right:4.0%} right, {report.work().barriers:5,} barriers, {requests:5,} requests")
+    print(f"{name:9} {right:4.0%} right, {report.work().barriers:5,} barriers, {requests:5,} shared requests")
 np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
@@ -121,16 +122,14 @@ accesses = lockstep.trace(attention, 2, 32, out, query, keys, values, table, 100
 draw.WarpAccess.of(accesses, "keys", title="NHD, a key for the whole warp").show("11_warp.svg")
 
 # %%
-# If lanes of a warp take different branches, that is :term:`divergence`. The guard in ``totals`` is the one of lesson
-# 01, but now ``ALL`` promises 32 lanes. **For 24 numbers it is broken**: lanes 24 to 31 never come to the shuffle.
+# Lanes of a warp may take different branches: :term:`divergence`. So they do at the guard of ``totals``, but ``ALL``
+# promises 32 lanes. **For 24 numbers it is broken**. The cure: all lanes call, and those without a number bring 0.
 
 print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, True))
 
 # %%
-# On a GPU, nobody knows what the others receive. So let all lanes call, and those without a number bring 0.
-#
-# **In two sentences.** Lanes of a warp read each other's registers by shuffles, with neither memory nor barrier. A
-# butterfly leaves the sum in all lanes after 5 steps, if all lanes in the mask take part.
+# **In two sentences.** By shuffles, lanes read each other's registers, with neither memory nor barrier. A butterfly
+# leaves the sum in all lanes after 5 steps, if all lanes of the mask take part.
 #
 # **Check yourself.**
 #

@@ -25,7 +25,7 @@ from paged_numba import cuda, draw
 from paged_numba.kernels.reduce import warp_sum  # the butterfly of lesson 11
 
 for splits in (1, 4, 16, 64):
-    print(f"{splits:2} splits: {min(8 * splits, 132):3} multiprocessors work, each on {4096 // splits:5,} tokens")
+    print(f"splits {splits:2}: {min(8 * splits, 132):3} multiprocessors work, on {4096 // splits:,} tokens")
 
 # %%
 # In the kernel of lesson 11 only the range of the loop changes, and what it leaves behind: beside the result of the
@@ -114,16 +114,14 @@ oracle = pn.reference.attention(query[None], key[:3600], value[:3600], scale=1)[
 np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
-# The package does all of this with ``algorithm="split"``. For each split, a result and an LSE are written and read:
-# with 16 splits 0.4 % more bytes. `paged_numba.plan.choose` looks for two thread blocks to each multiprocessor.
+# A result and an LSE for each split are written and read: with 16 splits 0.4 % more bytes. `paged_numba.plan.choose`
+# wants two thread blocks for a multiprocessor, and no split of less than 256 tokens.
 #
 # .. dropdown:: Predict: how many splits for a batch of 33 such sequences?
 #
 #    None: with 8 heads they make 264 thread blocks, two for each multiprocessor. Splits are for small batches.
 
-lens, sizes = np.array([3600]), {"num_q_heads": 8, "num_kv_heads": 8, "multiprocessors": 132}
-out = pn.paged_attention(query[None], keys, values, table[None], lens, scale=1, algorithm="split", num_splits=16)
-np.testing.assert_allclose(out[0], oracle, rtol=1e-4, atol=1e-5)
+sizes = {"num_q_heads": 8, "num_kv_heads": 8, "multiprocessors": 132}
 for batch in (1, 33):
     print(f"batch of {batch}: {pn.plan.choose([4096] * batch, range(batch + 1), **sizes).why}")
 
@@ -139,7 +137,8 @@ for batch in (1, 33):
 #
 # .. dropdown:: Answers
 #
-#    1. No, but for rounding: in the end each result is weighed by its share of the sum of all ``exp(score)``.
+#    1. No, but for rounding: each result is weighed by its share of the sum of all ``exp(score)``. So
+#       `paged_numba.merge_states` can merge two at a time.
 #    2. No, it would count twice. Nothing would say so: the weights still add up to 1.
 #    3. Plausible numbers. Each LSE is 1.44 times as large, so heavy splits weigh too much; multiply by log 2 first.
 #
@@ -147,4 +146,5 @@ for batch in (1, 33):
 #
 # **In the engines.** Our rungs: ``merge_splits``, ``merge_states``. vLLM: ``merge_attn_states_kernel``
 # (``csrc/attention/merge_attn_states.cu``). FlashInfer: ``MergeStatesKernel``
-# (``include/flashinfer/attention/cascade.cuh``). FlashAttention has ``num_splits_heuristic`` (``flash_api.cpp``).
+# (``include/flashinfer/attention/cascade.cuh``). FlashAttention: ``num_splits_heuristic``
+# (``csrc/flash_attn/flash_api.cpp``).
