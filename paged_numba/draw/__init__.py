@@ -4,8 +4,8 @@ A picture has a method ``svg()``, a method ``save(path)``, and shows itself in a
 attributes. `paged_numba.draw.text` draws the same pools as plain text for terminals.
 """
 
-from .kernels import Tree, WarpAccess
+from .kernels import Mask, Tree, WarpAccess
 from .lines import Chart, Line, Lines
 from .pools import BlockTables, PoolHistory
 
-__all__ = ["BlockTables", "Chart", "Line", "Lines", "PoolHistory", "Tree", "WarpAccess"]
+__all__ = ["BlockTables", "Chart", "Line", "Lines", "Mask", "PoolHistory", "Tree", "WarpAccess"]

@@ -1,0 +1,164 @@
+"""
+13 · Prefill: many queries at once
+==================================
+
+**How does a prompt get through attention without a step for each token?** In decode a sequence brings one query, and
+all its keys are read for that one. A prompt brings all its queries at once, and they can share each key that is read.
+You will see which keys a query may look at, a fault that no test with whole prompts finds, a prompt cut into pieces
+with the same result, and one load of a key that serves 32 queries.
+"""
+
+# %%
+# Our sequence has 20 tokens, in blocks that are not all neighbours. Value number t is 1 in dimension t, and 0 in all
+# other dimensions. So the output of a query is the list of its weights, and shows *which keys a kernel looks at*.
+
+import math
+
+import numpy as np
+from numba import float32
+
+import paged_numba as pn
+from paged_numba import cuda, lockstep
+from paged_numba.kernels.reduce import warp_sum  # lesson 11: each lane gets the sum over the warp
+
+rng = np.random.default_rng(13)
+query, key = rng.standard_normal((2, 20, 1, 32), dtype=np.float32)  # each: token, head, dimension
+value = np.eye(20, 32, dtype=np.float32).reshape(20, 1, 32)
+cache = pn.PagedKVCache(num_blocks=8, block_size=4, num_kv_heads=1, head_dim=32)
+cache.add("ours", key[:8], value[:8])
+cache.add("other", key[:9], value[:9])
+cache.append("ours", key[8:], value[8:])
+right = pn.reference.attention(query, key, value)
+print("block table", cache.allocator.block_table("ours"), "weights of query 2:", right[2, 0, :4].round(2))
+
+# %%
+# A tile of queries
+# -----------------
+# Query 2 has no weight for token 3: when token 2 was new, token 3 did not exist. That no query looks at later keys is
+# the :term:`causal mask`. A :term:`chunk` is the part of a sequence whose queries come in one step: a whole prompt, a
+# piece of one, or one token in decode. The queries of all chunks lie in one array, and :term:`cu_seqlens_q` holds the
+# row at which each chunk begins and, at its end, the number of rows.
+#
+# A thread block takes a :term:`tile`: a few neighbouring queries of a chunk, one for each warp, whose lanes share out
+# the dimensions as in lesson 11. Each warp loads one key and one value into shared memory; after the barrier each warp
+# goes through all of them with its own query. The softmax is the online softmax of lesson 08.
+
+
+@cuda.jit
+def prefill(out, query, key_cache, value_cache, block_tables, seq_lens, cu_seqlens_q):
+    keys, values = cuda.shared.array((32, 32), float32), cuda.shared.array((32, 32), float32)
+    lane, warp, tile = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
+    seq, head, block_size = cuda.blockIdx.y, cuda.blockIdx.z, key_cache.shape[1]
+    first, chunk = cu_seqlens_q[seq], cu_seqlens_q[seq + 1] - cu_seqlens_q[seq]
+    index = cuda.blockIdx.x * tile + warp  # this warp's query, counted in its chunk
+    position = seq_lens[seq] - chunk + index  # and in its sequence
+    end = min(position - warp + tile, seq_lens[seq])  # no query of the tile looks further
+    mine = query[min(first + index, query.shape[0] - 1), head, lane] / math.sqrt(float32(32))
+    largest, total, weighted = float32(-np.inf), float32(0), float32(0)
+    for start in range(0, end, tile):
+        token = start + warp
+        if token < end:
+            block, offset = block_tables[seq, token // block_size], token % block_size
+            keys[warp, lane] = key_cache[block, offset, head, lane]
+            values[warp, lane] = value_cache[block, offset, head, lane]
+        cuda.syncthreads()  # the next keys and values are there
+        for i in range(min(tile, position + 1 - start)):  # causal: up to the query's own
+            score = warp_sum(mine * keys[i, lane])
+            new_largest = max(largest, score)
+            rescale, weight = math.exp(largest - new_largest), math.exp(score - new_largest)
+            total, weighted = total * rescale + weight, weighted * rescale + weight * values[i, lane]
+            largest = new_largest
+        cuda.syncthreads()  # all warps have used them
+    if index < chunk:
+        out[first + index, head, lane] = weighted / total
+
+
+def attend(query, seq_ids, seq_lens, cu_seqlens_q, tile=4):
+    tables, lens, rows = cache.block_tables(seq_ids), np.array(seq_lens), np.array(cu_seqlens_q)
+    out, longest = np.zeros_like(query), max(np.diff(rows).tolist())
+    grid = -(-longest // tile), len(seq_ids), query.shape[1]  # tiles, sequences, heads
+    prefill[grid, (32, tile)](out, query, cache.key_cache, cache.value_cache, tables, lens, rows)
+    return out
+
+
+# %%
+# The corner of the mask
+# ----------------------
+# Someone calls it with the number of the chunk's tokens for ``seq_lens``. **That call is broken**, and the first test
+# does not see it: the whole prompt is the chunk.
+#
+# .. dropdown:: Predict: then comes a chunk with tokens 12 to 19. Which keys does the query of token 12 look at?
+#
+#    Only key 0. ``position`` is 8 - 8 + 0: the kernel takes token 12 for the first of a prompt.
+
+np.testing.assert_allclose(attend(query, ["ours"], [20], [0, 20]), right, rtol=1e-4, atol=1e-6)
+wrong = attend(query[12:], ["ours"], [8], [0, 8])
+print(f"whole prompt: right; tokens 12 to 19: off by up to {np.abs(wrong - right[12:]).max():.2f}")
+pn.draw.Mask(wrong[:, 0, :20] > 0, title="Broken: a corner at the top left").show("13_top_left.svg")
+
+# %%
+# The staircase must end at the last key: with n tokens in the cache, query i of a chunk of m stands at position
+# n - m + i. That is :term:`bottom-right alignment`. So ``seq_lens`` counts every token in the cache, those of the
+# chunk included: write first, then attend.
+
+chunk = attend(query[12:], ["ours"], [20], [0, 8])
+np.testing.assert_allclose(chunk, right[12:], rtol=1e-4, atol=1e-6)
+pn.draw.Mask(chunk[:, 0, :20] > 0, title="Right: a corner at the bottom right").show("13_bottom_right.svg")
+
+# %%
+# Servers cut long prompts, :term:`chunked prefill`, and take decodes of other sequences into the same step, which need
+# not wait until the long prompt is through. The test that finds the fault is a property: pieces change nothing.
+
+for size in (1, 7, 16):
+    cuts = [*range(0, 20, size), 20]
+    out = [attend(query[a:b], ["ours"], [b], [0, b - a]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    np.testing.assert_allclose(np.concatenate(out), right, rtol=1e-4, atol=1e-6)
+step = np.concatenate([query[12:], query[8:9]])  # a chunk of ours, and a decode of the other sequence
+tables, seq_lens, rows = cache.block_tables(["ours", "other"]), np.array([20, 9]), np.array([0, 8, 9])
+expected = pn.paged_attention(step, cache.key_cache, cache.value_cache, tables, seq_lens, cu_seqlens_q=rows)
+np.testing.assert_allclose(attend(step, ["ours", "other"], seq_lens, rows), expected, rtol=1e-4, atol=1e-6)
+print("pieces of 1, 7 and 16 tokens, and a step of chunk and decode: all right")
+
+# %%
+# What a tile saves
+# -----------------
+# A key has 32 floats, 4 sectors. For a prompt of 128 tokens, we count what is loaded for each query and head.
+#
+# .. dropdown:: Predict: how many sectors of keys does a query need with a tile of 1, and with a tile of 32?
+#
+#    258 and 10. Query i looks at i + 1 keys, 64.5 on average: 258 sectors. The four tiles of 32 load 32, 64, 96 and 128
+#    keys, each for 32 queries: 320 keys for 128 queries, 2.5 keys each.
+
+query, key = rng.standard_normal((2, 128, 1, 32), dtype=np.float32)
+cache = pn.PagedKVCache(num_blocks=8, block_size=16, num_kv_heads=1, head_dim=32)
+cache.add("long", key, key)
+tables, out = cache.block_tables(["long"]), np.zeros_like(query)
+arrays = out, query, cache.key_cache, cache.value_cache, tables, np.array([128]), np.array([0, 128])
+for tile in (1, 2, 4, 8, 16, 32):
+    report = lockstep.profile(prefill, (128 // tile, 1, 1), (32, tile), *arrays)
+    keys = report.memory("global", "load", array="key_cache")
+    print(f"tile of {tile:2}: {keys.sectors / 128:3.0f} sectors of keys for each query")
+
+# %%
+# **In two sentences.** In prefill the queries of a tile share each key and value that is loaded, so the arithmetic
+# intensity grows with the tile. A query looks at the keys up to its own position in the *sequence*, not in the chunk.
+#
+# **Check yourself.**
+#
+# 1. Tests prefill whole prompts with the broken call, and decode with lesson 11's kernel. Do they find the fault?
+# 2. Some warps of a chunk's last tile have no query. Why do they not return at the top?
+# 3. A launch has chunks of 100 and of 3 tokens. What do the thread blocks beyond the end of the short one do?
+#
+# .. dropdown:: Answers
+#
+#    1. No. Only a chunk with tokens before it shows the fault.
+#    2. They load keys for the other warps, and all threads of a block must come to each barrier.
+#    3. They load all its keys for nothing. ``if index - warp >= chunk: return`` mends it, and no barrier is missed: it
+#       holds for all threads of a thread block or for none.
+#
+# **Try next.** Add grouped queries as in lesson 09, and let the query heads of a KV head share a tile.
+#
+# **In the engines.** Our rung, with that added, is ``attention_tile`` (``paged_numba/kernels/attention_tile.py``).
+# FlashAttention's mask was top-left up to version 2.0, and is bottom-right since 2.1 (``apply_mask_local``,
+# ``csrc/flash_attn/src/mask.h``). In vLLM see ``context_len + query_pos`` in ``kernel_unified_attention``
+# (``vllm/v1/attention/ops/triton_unified_attention.py``).
