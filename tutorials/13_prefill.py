@@ -98,26 +98,25 @@ pn.draw.Mask(wrong[:, 0, :20] > 0, title="Broken: a corner at the top left").sho
 
 # %%
 # The staircase must end at the last key: with n tokens in the cache, query i of a chunk of m stands at position
-# n - m + i. That is :term:`bottom-right alignment`. So ``seq_lens`` counts every token in the cache, those of the
-# chunk included: write first, then attend.
+# n - m + i, :term:`bottom-right alignment`. So ``seq_lens`` counts every token in the cache, the chunk's included:
+# write first, then attend. A step may hold chunks and decodes side by side; here one token of ``other`` comes along.
 
-chunk = attend(query[12:], ["ours"], [20], [0, 8])
-np.testing.assert_allclose(chunk, right[12:], rtol=1e-4, atol=1e-6)
-pn.draw.Mask(chunk[:, 0, :20] > 0, title="Right: a corner at the bottom right").show("13_bottom_right.svg")
+rows = [*range(12, 20), 8]  # tokens 12 to 19 of ours, and token 8 of the other
+chunk = attend(query[rows], ["ours", "other"], [20, 9], [0, 8, 9])
+np.testing.assert_allclose(chunk, right[rows], rtol=1e-4, atol=1e-6)
+pn.draw.Mask(chunk[:8, 0, :20] > 0, title="Right: a corner at the bottom right").show("13_bottom_right.svg")
 
 # %%
-# Servers cut long prompts, :term:`chunked prefill`, and take decodes of other sequences into the same step, which need
-# not wait until the long prompt is through. The test that finds the fault is a property: pieces change nothing.
+# Servers cut long prompts, :term:`chunked prefill`, so that the decodes of other sequences need not wait for a long
+# step. The test that finds the fault is a property: how a prompt is cut changes nothing.
 
 for size in (1, 7, 16):
-    cuts = [*range(0, 20, size), 20]
-    out = [attend(query[a:b], ["ours"], [b], [0, b - a]) for a, b in zip(cuts, cuts[1:], strict=False)]
-    np.testing.assert_allclose(np.concatenate(out), right, rtol=1e-4, atol=1e-6)
-step = np.concatenate([query[12:], query[8:9]])  # a chunk of ours, and a decode of the other sequence
-tables, seq_lens, rows = cache.block_tables(["ours", "other"]), np.array([20, 9]), np.array([0, 8, 9])
-expected = pn.paged_attention(step, cache.key_cache, cache.value_cache, tables, seq_lens, cu_seqlens_q=rows)
-np.testing.assert_allclose(attend(step, ["ours", "other"], seq_lens, rows), expected, rtol=1e-4, atol=1e-6)
-print("pieces of 1, 7 and 16 tokens, and a step of chunk and decode: all right")
+    starts = range(0, 20, size)
+    pieces = [
+        attend(query[i : i + size], ["ours"], [min(i + size, 20)], [0, min(size, 20 - i)]) for i in starts
+    ]
+    np.testing.assert_allclose(np.concatenate(pieces), right, rtol=1e-4, atol=1e-6)
+    print("pieces of", *map(len, pieces), "tokens: right")
 
 # %%
 # What a tile saves
