@@ -2,10 +2,9 @@
 13 · Prefill: many queries at once
 ==================================
 
-**How does a prompt get through attention without a step for each token?** In decode a sequence brings one query, and
-all its keys are read for that one. A prompt brings all its queries at once, and they can share each key that is read.
-You will see which keys a query may look at, a fault that no test with whole prompts finds, a prompt cut into pieces
-with the same result, and one load of a key that serves 32 queries.
+**How does a prompt get through attention without a step for each token?** A decode brings one query, and all keys are
+read for that one. A prompt brings many queries at once, which can share each key. You will see which keys a query may
+look at, a fault that no test with whole prompts finds, and one load of a key that serves 20 queries.
 """
 
 # %%
@@ -34,14 +33,13 @@ print("block table", cache.allocator.block_table("ours"), "weights of query 2:",
 # %%
 # A tile of queries
 # -----------------
-# Query 2 has no weight for token 3: when token 2 was new, token 3 did not exist. That no query looks at later keys is
-# the :term:`causal mask`. A :term:`chunk` is the part of a sequence whose queries come in one step: a whole prompt, a
-# piece of one, or one token in decode. The queries of all chunks lie in one array, and :term:`cu_seqlens_q` holds the
-# row at which each chunk begins and, at its end, the number of rows.
+# Query 2 has no weight for token 3, which came later. No query looks at later keys: the :term:`causal mask`. A
+# :term:`chunk` is the part of a sequence whose queries come in one step: a prompt, a piece of one, or one token. The
+# queries of all chunks lie in one array; :term:`cu_seqlens_q` holds the row where each begins and their number.
 #
 # A thread block takes a :term:`tile`: a few neighbouring queries of a chunk, one for each warp, whose lanes share out
-# the dimensions as in lesson 11. Each warp loads one key and one value into shared memory; after the barrier each warp
-# goes through all of them with its own query. The softmax is the online softmax of lesson 08.
+# the dimensions as in lesson 11. Each warp loads one key and one value into shared memory. After the barrier it goes
+# through all of them with its own query, by the online softmax of lesson 08.
 
 
 @cuda.jit
@@ -64,10 +62,9 @@ def prefill(out, query, key_cache, value_cache, block_tables, seq_lens, cu_seqle
         cuda.syncthreads()  # the next keys and values are there
         for i in range(min(tile, position + 1 - start)):  # causal: up to the query's own
             score = warp_sum(mine * keys[i, lane])
-            new_largest = max(largest, score)
-            rescale, weight = math.exp(largest - new_largest), math.exp(score - new_largest)
+            new = max(largest, score)
+            rescale, weight, largest = math.exp(largest - new), math.exp(score - new), new
             total, weighted = total * rescale + weight, weighted * rescale + weight * values[i, lane]
-            largest = new_largest
         cuda.syncthreads()  # all warps have used them
     if index < chunk:
         out[first + index, head, lane] = weighted / total
@@ -75,8 +72,7 @@ def prefill(out, query, key_cache, value_cache, block_tables, seq_lens, cu_seqle
 
 def attend(query, seq_ids, seq_lens, cu_seqlens_q, tile=4):
     tables, lens, rows = cache.block_tables(seq_ids), np.array(seq_lens), np.array(cu_seqlens_q)
-    out, longest = np.zeros_like(query), max(np.diff(rows).tolist())
-    grid = -(-longest // tile), len(seq_ids), query.shape[1]  # tiles, sequences, heads
+    out, grid = np.zeros_like(query), (-(-len(query) // tile), len(seq_ids), query.shape[1])
     prefill[grid, (32, tile)](out, query, cache.key_cache, cache.value_cache, tables, lens, rows)
     return out
 
@@ -112,31 +108,24 @@ pn.draw.Mask(chunk[:8, 0, :20] > 0, title="Right: a corner at the bottom right")
 
 for size in (1, 7, 16):
     starts = range(0, 20, size)
-    pieces = [
-        attend(query[i : i + size], ["ours"], [min(i + size, 20)], [0, min(size, 20 - i)]) for i in starts
-    ]
+    pieces = [attend(query[i:][:size], ["ours"], [min(i + size, 20)], [0, min(size, 20 - i)]) for i in starts]
     np.testing.assert_allclose(np.concatenate(pieces), right, rtol=1e-4, atol=1e-6)
-    print("pieces of", *map(len, pieces), "tokens: right")
+    print(f"in pieces of {size}: right")
 
 # %%
 # What a tile saves
 # -----------------
-# A key has 32 floats, 4 sectors. For a prompt of 128 tokens, we count what is loaded for each query and head.
+# A key has 32 floats, 4 sectors. We count what the whole prompt loads for each of its 20 queries.
 #
 # .. dropdown:: Predict: how many sectors of keys does a query need with a tile of 1, and with a tile of 32?
 #
-#    258 and 10. Query i looks at i + 1 keys, 64.5 on average: 258 sectors. The four tiles of 32 load 32, 64, 96 and 128
-#    keys, each for 32 queries: 320 keys for 128 queries, 2.5 keys each.
+#    42 and 4. Alone, query i loads i + 1 keys, 10.5 on average. In one tile, all 20 queries share 20 keys.
 
-query, key = rng.standard_normal((2, 128, 1, 32), dtype=np.float32)
-cache = pn.PagedKVCache(num_blocks=8, block_size=16, num_kv_heads=1, head_dim=32)
-cache.add("long", key, key)
-tables, out = cache.block_tables(["long"]), np.zeros_like(query)
-arrays = out, query, cache.key_cache, cache.value_cache, tables, np.array([128]), np.array([0, 128])
+tables, lens, rows = cache.block_tables(["ours"]), np.array([20]), np.array([0, 20])
+arrays = np.empty_like(query), query, cache.key_cache, cache.value_cache, tables, lens, rows
 for tile in (1, 2, 4, 8, 16, 32):
-    report = lockstep.profile(prefill, (128 // tile, 1, 1), (32, tile), *arrays)
-    keys = report.memory("global", "load", array="key_cache")
-    print(f"tile of {tile:2}: {keys.sectors / 128:3.0f} sectors of keys for each query")
+    report = lockstep.profile(prefill, (-(-20 // tile), 1, 1), (32, tile), *arrays)
+    print(f"tile {tile:2}: {report.memory('global', 'load', array='key_cache').sectors / 20:4.1f} sectors")
 
 # %%
 # **In two sentences.** In prefill the queries of a tile share each key and value that is loaded, so the arithmetic
@@ -146,18 +135,16 @@ for tile in (1, 2, 4, 8, 16, 32):
 #
 # 1. Tests prefill whole prompts with the broken call, and decode with lesson 11's kernel. Do they find the fault?
 # 2. Some warps of a chunk's last tile have no query. Why do they not return at the top?
-# 3. A launch has chunks of 100 and of 3 tokens. What do the thread blocks beyond the end of the short one do?
+# 3. In a launch for chunks of 100 and of 3, what do the thread blocks beyond the end of the short chunk do?
 #
 # .. dropdown:: Answers
 #
 #    1. No. Only a chunk with tokens before it shows the fault.
-#    2. They load keys for the other warps, and all threads of a block must come to each barrier.
-#    3. They load all its keys for nothing. ``if index - warp >= chunk: return`` mends it, and no barrier is missed: it
-#       holds for all threads of a thread block or for none.
+#    2. They load keys for the other warps, and all threads of a thread block must come to each barrier.
+#    3. They load all its keys for nothing. ``if index - warp >= chunk: return`` mends it: whole thread blocks return.
 #
 # **Try next.** Add grouped queries as in lesson 09, and let the query heads of a KV head share a tile.
 #
 # **In the engines.** Our rung, with that added, is ``attention_tile`` (``paged_numba/kernels/attention_tile.py``).
-# FlashAttention's mask was top-left up to version 2.0, and is bottom-right since 2.1 (``apply_mask_local``,
-# ``csrc/flash_attn/src/mask.h``). In vLLM see ``context_len + query_pos`` in ``kernel_unified_attention``
-# (``vllm/v1/attention/ops/triton_unified_attention.py``).
+# FlashAttention masked top-left up to version 2.0 (``apply_mask_local``, ``csrc/flash_attn/src/mask.h``). vLLM: see
+# ``query_abs_pos`` in ``kernel_unified_attention`` (``vllm/v1/attention/ops/triton_unified_attention.py``).
