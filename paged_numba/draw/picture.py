@@ -32,7 +32,8 @@ class Picture:
         """Return the picture as plain text, for terminals."""
         return self.description
 
-    __str__ = text
+    def __str__(self) -> str:
+        return self.text()
 
     def svg(self) -> str:
         """Return the picture as SVG text."""

@@ -175,5 +175,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def plural(count: int, noun: str) -> str:
-    """Return ``1 sector``, ``2 sectors``."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
+    """Return ``1 sector``, ``2,000 sectors``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,7 +1,9 @@
 """Pictures of what the threads of a kernel do."""
 
 from .mask import Mask
+from .splits import Splits
+from .threads import Threads
 from .tree import Tree
 from .warp_access import WarpAccess
 
-__all__ = ["Mask", "Tree", "WarpAccess"]
+__all__ = ["Mask", "Splits", "Threads", "Tree", "WarpAccess"]

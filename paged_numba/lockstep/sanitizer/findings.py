@@ -94,8 +94,8 @@ class Findings:
 
     See Also
     --------
-    sanitize : Sanitizes a single launch.
-    sanitizing : Sanitizes all launches in a ``with`` statement.
+    paged_numba.lockstep.sanitize : Sanitizes a single launch.
+    paged_numba.lockstep.sanitizing : Sanitizes all launches in a ``with`` statement.
 
     Examples
     --------
