@@ -104,7 +104,7 @@ class Kernel:
 
     See Also
     --------
-    jit : Makes kernels.
+    paged_numba.cuda.jit : Makes kernels.
     paged_numba.lockstep.launch : Launches any kernel.
 
     Examples
