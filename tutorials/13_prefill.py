@@ -93,9 +93,9 @@ print(f"whole prompt: right; tokens 12 to 19: off by up to {np.abs(wrong - right
 pn.draw.Mask(wrong[:, 0, :20] > 0, title="Broken: a corner at the top left").show("13_top_left.svg")
 
 # %%
-# The staircase must end at the last key: with n tokens in the cache, query i of a chunk of m stands at position
-# n - m + i, :term:`bottom-right alignment`. So ``seq_lens`` counts every token in the cache, the chunk's included:
-# write first, then attend. A step may hold chunks and decodes side by side; here one token of ``other`` comes along.
+# The staircase must end at the last key: with n tokens in the cache, query i of a chunk of m stands at position n - m
+# + i, :term:`bottom-right alignment`. So ``seq_lens`` counts every token in the cache, the chunk's included: write
+# first, then attend. A step may hold chunks and decodes side by side; here one token of ``other`` comes along.
 
 rows = [*range(12, 20), 8]  # tokens 12 to 19 of ours, and token 8 of the other
 chunk = attend(query[rows], ["ours", "other"], [20, 9], [0, 8, 9])

@@ -2,15 +2,15 @@
 14 · Share and copy on write
 ============================
 
-**How can two answers to one prompt use the same keys and values?** Both block tables name the same blocks. That costs
-nothing until one of them writes. You will see a child overwrite a token of its parent, a cache that names the culprit,
-a kernel of a few lines that prevents it, and blocks that are found again after their request has ended.
+**How can two answers to one prompt use the same keys and values?** Both block tables name the same blocks, which
+costs nothing until one of them writes. You will see a child overwrite a token of its parent, a cache that names the
+culprit, a small kernel that prevents it, and blocks that are found again after their request has ended.
 """
 
 # %%
 # A request may ask for several answers. To :term:`fork` a sequence is to start another one with a copy of its block
-# table, and of nothing else. A block that stands in several tables is a :term:`shared block`; its
-# :term:`reference count` says in how many.
+# table, and of nothing else. A block that stands in several tables is a :term:`shared block`; its :term:`reference
+# count` says in how many.
 #
 # .. dropdown:: Predict: the parent has 10 tokens, in blocks of 4. How many free blocks does a fork take?
 #
@@ -41,8 +41,8 @@ pn.draw.BlockTables.of(cache.allocator).show("14_fork.svg")
 # %%
 # Two writers, one slot
 # ---------------------
-# Now each gets an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's. **The last two lines
-# are broken**: they write to the slot that the block table says, as lesson 05 did.
+# Now each gets an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's. **The last two
+# lines are broken**: they write where the block table says, as lesson 05 did.
 #
 # .. dropdown:: Predict: the parent writes first, then the child. Whose attention is wrong?
 #
@@ -66,8 +66,8 @@ tables = {name: cache.allocator.block_table(name) for name in next_token}
 step(cache, {name: table[[10 // 4]] * 4 + 10 % 4 for name, table in tables.items()})
 
 # %%
-# Nothing failed: a server would go on, with a word of one user's answer in that of another. With ``debug=True`` a cache
-# compares each access of a kernel with its allocator, and names the write.
+# Nothing failed: a server would go on, with a word of one user's answer in that of another. With ``debug=True`` a
+# cache compares each access of a kernel with its allocator, and names the write.
 
 checked = forked(debug=True, target="lockstep")
 try:
@@ -78,8 +78,9 @@ except pn.errors.KernelError as error:
 # %%
 # Copy, then write
 # ----------------
-# The rule is :term:`copy-on-write`: before a sequence writes to a block with a reference count above 1, it gets its own
-# copy of it. ``append`` takes a free block, changes the table, and returns which blocks to copy and which slots to write.
+# The rule is :term:`copy-on-write`: a sequence writes only to a block with a reference count of 1, and gets its own
+# copy first if there are others. ``append`` takes a free block, changes the table, and returns which blocks to copy
+# and which slots to write.
 
 
 @cuda.jit
@@ -107,16 +108,18 @@ pn.draw.BlockTables.of(cache.allocator).show("14_copied.svg")
 # %%
 # The prefix cache
 # ----------------
-# Requests of strangers begin alike, too, with the same system prompt. A :term:`prefix cache` finds full blocks by the
-# token ids in them and before them; ``commit`` says that their keys are written. A token that is found is a
-# :term:`hit`: no slot, no write, and above all no computing. A block that no request holds any more is free, but can be
-# found until it is needed. Then :term:`eviction` forgets it: the least recently used prefix first (:term:`LRU`), and of
-# a prefix the end before the beginning, as an end alone is of no use. Here requests come and go, one at a time.
+# Strangers' requests also begin alike, with the same system prompt. A :term:`prefix cache` finds full blocks by the
+# token ids in them and before them; ``commit`` tells it that their keys and values are written. A token that is found
+# is a :term:`hit`: it needs no slot, no write, and no computing.
 #
-# .. dropdown:: Predict: A and B have 9 tokens each, C has 17, the pool has 6 blocks. How many hits has each A?
+# A block that no request holds any more is free, but can be found until it is needed. Then comes :term:`eviction`:
+# the least recently used prefix is forgotten first (:term:`LRU`), its end before its beginning, since an end alone is
+# of no use. Here requests come and go, one at a time.
 #
-#    0, 8 and 4. The second A finds its two full blocks. C needs 5 blocks: two that hold nothing, then both of B, which
-#    was used before A, and the last of A. So the third A finds its first block only.
+# .. dropdown:: Predict: A and B have 9 tokens, C has 17, the pool has 6 blocks. How many hits has each of the three A?
+#
+#    0, 8 and 4. The second A finds its two full blocks. C needs 5: two that hold nothing, both of B, which was used
+#    before A, and the last of A. So the third A finds its first block only.
 
 pool, history = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True), pn.draw.PoolHistory()
 prompts = {"A": range(9), "B": range(50, 59), "C": range(100, 117)}
@@ -130,8 +133,8 @@ for name in ("A", "B", "A", "C", "A", "B"):
 history.show("14_pool.svg")
 
 # %%
-# **In two sentences.** Sequences share blocks as long as they only read, and the first that writes takes its own copy of
-# the last block. Full blocks are never written again, so they also serve requests that come later.
+# **In two sentences.** Sequences share blocks as long as they only read, and the first that writes gets its own copy
+# of the last block. Full blocks are never written again, so they also serve requests that come later.
 #
 # **Check yourself.**
 #
@@ -145,9 +148,9 @@ history.show("14_pool.svg")
 #    2. No: block 2 counts 1 again.
 #    3. None. In a model each key depends on all tokens before it: equal ids after another token are other keys.
 #
-# **Try next.** The worked examples *parallel sampling* and *beam search* do this with a model, and fork in every step.
+# **Try next.** The worked examples *parallel sampling* and *beam search* do this with a model.
 #
-# **In the engines.** Our rungs: ``copy_blocks`` (``paged_numba/kernels/copy_blocks.py``) and ``BlockAllocator``. vLLM's
-# first engine copied like this (``CopyOnWriteTracker``, ``vllm/core/block/common.py``). Its present one shares full
-# blocks only (``get_computed_blocks``, ``vllm/v1/core/kv_cache_manager.py``) and evicts in the order of
+# **In the engines.** Our rungs: ``copy_blocks`` (``paged_numba/kernels/copy_blocks.py``) and ``BlockAllocator``. vLLM
+# first copied like this, ``CopyOnWriteTracker`` (``vllm/core/block/common.py``); now ``get_computed_blocks``
+# (``vllm/v1/core/kv_cache_manager.py``) shares full blocks only, and they are evicted in the order of
 # ``FreeKVCacheBlockQueue`` (``vllm/v1/core/kv_cache_utils.py``).
