@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text to a file as UTF-8; an old file stays as it was until the new one is complete.
+def write(path: str | Path, content: str | bytes) -> None:
+    """Write a text, as UTF-8, or bytes to a file; an old file stays as it was until the new one is complete.
 
-    The text goes to a new file in the same folder, which then takes the name; permissions stay, and a symbolic link
+    The content goes to a new file in the same folder, which then takes the name; permissions stay, and a symbolic link
     still points to the file. A device or a pipe is written directly, and so is a file that cannot be replaced, such as
     one in a folder where no file can be made. Standard output under a name, such as ``/dev/stdout``, is written through
     ``sys.stdout``.
@@ -26,22 +26,26 @@ def write_text(path: str | Path, text: str) -> None:
     found = _found(path)
     stream = _own_stream(found)
     if stream is not None:
-        stream.write(text)
+        if isinstance(content, bytes):
+            stream.flush()
+            stream.buffer.write(content)
+        else:
+            stream.write(content)
         stream.flush()
         return
     target = os.path.realpath(path)
     if found is not None and not (stat.S_ISREG(found.st_mode) and _found(target)):
         # Neither a device nor a file without a name, such as that of a descriptor, can be replaced.
-        _write(path, text)
+        _write(path, content)
     elif found is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     else:
         try:
-            replaced = _replace(target, text, found)
+            replaced = _replace(target, content, found)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
         if not replaced:
-            _write(path, text)
+            _write(path, content)
 
 
 def _own_stream(found: os.stat_result | None) -> Any:
@@ -67,13 +71,16 @@ def _found(path: str | Path) -> os.stat_result | None:
         return None
 
 
-def _write(path: str | Path, text: str) -> None:
-    # A text may hold surrogates: the bytes of a file name that are not UTF-8.
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
+def _write(path: str | Path, content: str | bytes) -> None:
+    if isinstance(content, str):
+        # With the line ends of the system. A text may hold surrogates: the bytes of a file name that are not UTF-8.
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(content)
+    else:
+        Path(path).write_bytes(content)
 
 
-def _replace(target: str, text: str, old: os.stat_result | None) -> bool:
+def _replace(target: str, content: str | bytes, old: os.stat_result | None) -> bool:
     """Write a new file and give it the name `target`; return False if the old file can only be written in place."""
     new = os.path.join(os.path.dirname(target), f".{os.urandom(8).hex()}.tmp")
     try:
@@ -85,7 +92,7 @@ def _replace(target: str, text: str, old: os.stat_result | None) -> bool:
         raise
     try:
         os.close(handle)
-        _write(new, text)
+        _write(new, content)
         if old is not None:
             os.chmod(new, stat.S_IMODE(old.st_mode))
         os.replace(new, target)

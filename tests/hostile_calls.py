@@ -429,29 +429,6 @@ def _(pick):
     return Call(history.record, {"pool": pool}, [pool, history])
 
 
-@call("draw.Line")
-def _(pick):
-    return Call(
-        pn.draw.Line,
-        {"name": "a line", "points": [(0, 1.5), (1, None), (2, 3)], "dashed": False, "marks": True},
-    )
-
-
-@call("draw.Chart")
-def _(pick):
-    lines = [pn.draw.Line("a line", [(1, 1.5), (2, 3)])]
-    return Call(
-        lambda **given: pn.draw.Lines("t", [pn.draw.Chart(**given)]).svg(),
-        {"title": "t", "x_label": "x", "lines": lines, "log_x": pick((False, True))},
-    )
-
-
-@call("draw.Lines")
-def _(pick):
-    charts = [pn.draw.Chart("t", "x", [pn.draw.Line("a line", [(1, 1.5), (2, 3)])])]
-    return Call(lambda title, charts: pn.draw.Lines(title, charts).svg(), {"title": "t", "charts": charts})
-
-
 @call("draw.WarpAccess.of")
 def _(pick):
     recorded = accesses()

@@ -233,7 +233,6 @@ def test_a_sequence_that_comes_later_does_not_take_a_name():
 def test_any_text_can_be_drawn(words):
     for picture in (
         draw.BlockTables(1, 1, {words: [0]}, {words: 1}),
-        draw.Lines(words, [draw.Chart(words, words, [draw.Line(words, [(0, 0)])])]),
         draw.WarpAccess(words, {0: 0}, 4),
         draw.Tree(words, [Step(0, 0, 0, ())]),
     ):
@@ -289,72 +288,6 @@ def test_pool_over_time(pool):
     assert history.used == [3, 2, 4]
     assert history.sequences == ["a", "b", "c"]
     assert {"shared (+)", "free", "step", "used"} <= set(texts(history))
-
-
-def polylines(picture):
-    """Return the points of each stretch of the first chart's lines, without the 26-pixel lines of the legend."""
-    found = [
-        [tuple(map(float, place.split(","))) for place in element.get("points").split()]
-        for element in ET.fromstring(picture.svg()).iter()
-        if element.tag.endswith("polyline")
-    ]
-    return [points for points in found if points[-1][0] - points[0][0] != 26]
-
-
-def test_lines_by_hand():
-    line = draw.Line("a", [(0, 0), (5, 50), (7, None), (10, 100)], marks=True)
-    picture = draw.Lines("T", [draw.Chart("C", "x", [line])])
-    # Both axes end at round numbers: x is 0 to 10 over 560 pixels from 64, y is 0 to 100 over 200 pixels up from 264.
-    # The gap leaves a stretch of two points and one of a single point.
-    assert polylines(picture) == [[(64, 264), (344, 164)], [(624, 64)]]
-    assert texts(picture) == [
-        "T", "C", *("0", "20", "40", "60", "80", "100"), *("0", "2", "4", "6", "8", "10"), "x", "a",
-    ]  # fmt: skip
-    assert "<title>5: 50</title>" in picture.svg()
-
-
-def test_lines_over_logarithmic_axes():
-    points = [(0, 1), (1, -1), (1, 1), (10, 10), (100, 1000)]
-    picture = draw.Lines("T", [draw.Chart("C", "x", [draw.Line("a", points)], log_x=True, log_y=True)])
-    # Two decades over 560 pixels, three up 200; what is not positive is left out.
-    assert polylines(picture) == [[(64, 264), (344, 197.3), (624, 64)]]
-    assert texts(picture)[1:6] == ["C (logarithmic)", "1", "10", "100", "1,000"]
-    assert texts(picture)[-2:] == ["x (logarithmic)", "a"]
-    # A zero takes the lowest tenth: three decades up 180 pixels.
-    zero = draw.Line("a", [*points, (10, 0)])
-    picture = draw.Lines("T", [draw.Chart("C", "x", [zero], log_x=True, log_y=True)])
-    assert polylines(picture) == [[(64, 244), (344, 184), (624, 64), (344, 264)]]
-    assert texts(picture)[2:7] == ["0", "1", "10", "100", "1,000"]
-
-
-@given(st.lists(st.sampled_from([(0, 1), (1, 0), (1, 1), (3, 2)]), max_size=6))
-def test_lines_exactly_alike_are_drawn_once_and_all_named(ends):
-    lines = [draw.Line(str(number), list(enumerate(pair))) for number, pair in enumerate(ends)]
-    picture = draw.Lines("T", [draw.Chart("C", "x", lines)])
-    assert len(polylines(picture)) == len(set(ends))
-    named = texts(picture)[texts(picture).index("x") + 1 :]
-    assert {name.removeprefix("= ") for name in named} == {line.name for line in lines}
-    groups = "".join("=" if name.startswith("= ") else "." for name in named)
-    assert [len(group) for group in groups.split(".")[1:]] == [
-        ends.count(pair) - 1 for pair in dict.fromkeys(ends)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("most", "ticks"), [(0, ["0", "1"]), (2, ["0", "1", "2"]), (3.4, ["0", "1", "2", "3", "4"])]
-)
-def test_ticks_of_counts_are_whole(most, ticks):
-    picture = draw.Lines("T", [draw.Chart("C", "x", [draw.Line("a", [(0, 0), (9, most)])], counts=True)])
-    assert texts(picture)[2 : 2 + len(ticks)] == ticks
-    assert texts(picture)[2 + len(ticks)] == "0"
-
-
-@pytest.mark.parametrize("points", [[], [(0, None)], [(3, 0)], [(3, 7), (3, 7)], [(0, 0), (1e-9, 1e9)]])
-@pytest.mark.parametrize("log", [False, True])
-def test_lines_of_little_or_extreme_data_are_drawn(points, log):
-    picture = draw.Lines("T", [draw.Chart("C", "x", [draw.Line("a", points)], log_x=log, log_y=log)])
-    assert "nan" not in picture.svg()
-    assert "a" in texts(picture)
 
 
 def test_states_differ_by_more_than_colour():

@@ -23,7 +23,7 @@ def test_any_text_is_written_and_nothing_else_stays(text):
     # Standard output that is no file, as in a notebook.
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(sys, "stdout", io.StringIO()):
         path = Path(folder) / "out"
-        files.write_text(path, text)
+        files.write(path, text)
         written = text.encode("utf-8", "backslashreplace").replace(b"\n", os.linesep.encode())
         assert path.read_bytes() == written
         assert os.listdir(folder) == ["out"]
@@ -39,7 +39,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, error, place):
         mock.patch(where, side_effect=error),
         pytest.raises((KeyboardInterrupt, MemoryError, OSError)) as caught,
     ):
-        files.write_text(path, "new")
+        files.write(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["out"]
     if isinstance(error, OSError):
@@ -49,27 +49,27 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, error, place):
 @posix
 def test_mode_and_links_stay(tmp_path):
     path, link, dangling = (tmp_path / name for name in ("out", "link", "dangling"))
-    files.write_text(path, "one")
+    files.write(path, "one")
     plain = tmp_path / "plain"
     plain.touch()
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
     path.chmod(0o640)
     link.symlink_to(path.name)
-    files.write_text(link, "two")
+    files.write(link, "two")
     assert link.is_symlink()
     assert path.read_text(encoding="utf-8") == "two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     dangling.symlink_to("new")
-    files.write_text(dangling, "three")
+    files.write(dangling, "three")
     assert (tmp_path / "new").read_text(encoding="utf-8") == "three"
 
 
 @posix
 def test_what_cannot_be_replaced_is_written_in_place(tmp_path):
-    files.write_text(os.devnull, "text")
+    files.write(os.devnull, "text")
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
     reader, writer = os.pipe()
-    files.write_text(f"/dev/fd/{writer}", "text")
+    files.write(f"/dev/fd/{writer}", "text")
     assert os.read(reader, 9) == b"text"
     os.close(reader)
     os.close(writer)
@@ -77,33 +77,34 @@ def test_what_cannot_be_replaced_is_written_in_place(tmp_path):
     path = tmp_path / "out"
     path.write_text("a longer old text", encoding="utf-8")
     with mock.patch("os.open", side_effect=PermissionError(13, "Permission denied")):
-        files.write_text(path, "new")
+        files.write(path, "new")
         with pytest.raises(PermissionError) as caught:
-            files.write_text(tmp_path / "other", "new")
+            files.write(tmp_path / "other", "new")
     assert path.read_text(encoding="utf-8") == "new"
     assert caught.value.filename == str(tmp_path / "other")
     with pytest.raises(FileNotFoundError) as caught:
-        files.write_text("absent/out", "new")
+        files.write("absent/out", "new")
     assert caught.value.filename == "absent/out"
     for error in (PermissionError(1, "Operation not permitted"), OSError(16, "Device or resource busy")):
         with mock.patch("os.replace", side_effect=error):
-            files.write_text(path, str(error))
+            files.write(path, str(error))
         assert path.read_text(encoding="utf-8") == str(error)
     assert os.listdir(tmp_path) == ["out"]
     with mock.patch("os.access", return_value=False), pytest.raises(PermissionError):
-        files.write_text(path, "newer")
+        files.write(path, "newer")
     assert path.read_text(encoding="utf-8") != "newer"
 
 
 @posix
+@pytest.mark.parametrize("content", ["text\n", b"text\n"])
 @pytest.mark.parametrize("name", ["/dev/stdout", "out"])
-def test_a_file_that_is_standard_output_gets_both(tmp_path, monkeypatch, name):
+def test_a_file_that_is_standard_output_gets_both(tmp_path, monkeypatch, name, content):
     path = tmp_path / "out"
     with path.open("w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         print("before")
         with mock.patch("os.stat", return_value=path.stat()):
-            files.write_text(path if name == "out" else name, "text\n")
+            files.write(path if name == "out" else name, content)
         print("after")
     assert path.read_text(encoding="utf-8") == "before\ntext\nafter\n"
 
@@ -180,16 +181,16 @@ def test_a_file_without_permission_is_refused_before_work(tmp_path, monkeypatch,
 def test_an_output_that_fails_does_not_keep_the_rest_back(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text(TRACE, encoding="utf-8")
-    write = files.write_text
+    write = files.write
 
     def fail(path, text):
         if path.suffix == ".json":
             raise OSError(28, "No space left on device", str(path))
         write(path, text)
 
-    monkeypatch.setattr(files, "write_text", fail)
+    monkeypatch.setattr(files, "write", fail)
     assert cli.main(["replay", "t.csv", "--json", "x.json", "--plot", "x.svg"]) == 2
     out, err = capsys.readouterr()
     assert out.startswith("t.csv: 2 requests")
     assert err == "paged-numba replay: error: [Errno 28] No space left on device: 'x.json'\n"
-    assert Path("x.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert "<svg" in Path("x.svg").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+import math
 import re
 import sys
 import types
@@ -19,7 +20,7 @@ from paged_numba import traces
 from paged_numba.allocator.allocator import BlockAllocator
 from paged_numba.commands import main as cli
 from paged_numba.errors import PagedNumbaError
-from paged_numba.replay import measure, pools, recording, report, simulation
+from paged_numba.replay import measure, plot, pools, recording, report, simulation
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 AZURE, MOONCAKE = DATA / "azure_llm_2023_conv.csv", DATA / "mooncake_conversation.jsonl"
@@ -443,6 +444,12 @@ def cells(out, name):
     return [cell.strip() for cell in re.split(r" {2,}", line[len(name) :].strip())]
 
 
+def words_of(plot):
+    """Return the texts of an SVG file."""
+    root = ET.fromstring(plot.read_text(encoding="utf-8"))
+    return [element.text for element in root.iter() if element.tag.endswith("text") and element.text]
+
+
 def test_table_json_and_plot_say_the_same(capsys, tmp_path, conversation):
     figures, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
     status, out, err = run(
@@ -475,13 +482,16 @@ def test_table_json_and_plot_say_the_same(capsys, tmp_path, conversation):
     assert [pool["num_slots"] for pool in hits["pools"]] == [40, 160, 640, 2560]
     assert 0 < hits["pools"][-1]["hit_rate"] <= hits["unbounded_hit_rate"]
     assert cells(out, "2,560")[0] == f"{100 * hits['pools'][-1]['hit_rate']:.1f} %"
-    root = ET.fromstring(plot.read_text(encoding="utf-8"))
-    said = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert set(names) <= {text.removeprefix("= ") for text in said if text}
-    assert "minutes" not in said
-    assert [text for text in said if text and text.startswith(("Memory", "Running", "Preemptions", "Prefix"))] == [
-        "Memory waste, % of the taken slots (logarithmic)", "Running requests, with the trace's arrivals",
-        "Preemptions so far", "Prefix cache, % of tokens found",
+    said = words_of(plot)
+    assert {word for name in names for word in name.split()} <= {
+        word for text in said for word in text.split()
+    }
+    assert f"waste {100 * by_name['blocks of 4']['waste']:.3g} %" in said
+    assert "seconds, until paging has served all requests" in said
+    titles = ["Waste", "Running", "Preemptions", "Prefix"]
+    assert [text for text in said if text.startswith(tuple(titles))] == [
+        "Waste, % of the taken slots", "Running requests", "Preemptions so far",
+        "Prefix cache: % of prompt tokens found, in blocks of 4",
     ]  # fmt: skip
 
 
@@ -498,10 +508,9 @@ def test_a_trace_without_ids_has_no_hit_rate(capsys, tmp_path):
     assert [policy["full_batch"] for policy in record["policies"]] == [None] * 7
     assert {cells(out, policy["name"])[4] for policy in record["policies"]} == {"all"}
     assert "all: the pool holds all requests at once; compare with a smaller --pool-tokens." in out
-    drawn = plot.read_text(encoding="utf-8")
-    assert "Prefix cache" not in drawn
-    assert "Preemptions" not in drawn
-    assert "= blocks of 256" in drawn
+    said = words_of(plot)
+    assert not [text for text in said if text.startswith(("Prefix", "Preemptions"))]
+    assert "blocks of 256" in said
     assert run(capsys, path, "--requests", 1)[1].startswith("azure.csv: 1 request in 0 s")
 
 
@@ -525,7 +534,7 @@ def test_requests_that_can_never_fit_are_counted(capsys, conversation):
         (["--block-sizes", "16", "256", "--pool-tokens", "200"], "at most --pool-tokens 200, got --block-sizes 256\n"),
         (["--pool-tokens", "200"], "at most --pool-tokens 200, got --block-sizes 256 (the default)"),
         (["--block-sizes", "16", "32", "16"], "--block-sizes must differ, got --block-sizes 16 32 16"),
-        (["--plot", "plot.png"], "--plot must end in .svg, got --plot plot.png"),
+        (["--plot", "plot.gif"], "--plot must end in .svg, .png or .pdf, got --plot plot.gif"),
         (["--json", "absent/figures.json"], "argument --json: must name a file in a directory that exists, got absent"),
         (["--plot", "."], "argument --plot: must name a file, got a directory, ."),
     ],
@@ -535,6 +544,88 @@ def test_bad_options_are_refused_before_the_replay(capsys, conversation, words, 
         status, out, err = run(capsys, conversation, *words)
     assert (status, out) == (2, "")
     assert message in err
+
+
+def test_plot_without_matplotlib_says_what_to_install_before_the_replay(capsys, conversation, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with mock.patch.object(traces, "read", side_effect=AssertionError("too late")):
+        status, out, err = run(capsys, conversation, "--plot", "plot.svg")
+    assert (status, out) == (2, "")
+    assert "--plot needs matplotlib, which cannot be imported" in err
+    assert "pip install matplotlib" in err
+
+
+# Plots of records that no replay has made.
+
+values = st.lists(
+    st.none() | st.floats(0, 2) | st.sampled_from([1e9, math.inf, math.nan]), min_size=1, max_size=9
+)
+
+
+def record_of(waste, running, preempted, seconds=None):
+    """Return a record of one policy with blocks and one without, which have the same values over time."""
+    policy = {
+        "name": "blocks of 4", "block_size": 4, "waste": 0.5, "num_preemptions": 1, "waste_over_time": waste,
+        "running_over_time": running, "preemptions_over_time": preempted,
+    }  # fmt: skip
+    return {
+        "trace": {"name": "made up"}, "num_slots": 64, "prefix_cache": None,
+        "seconds": list(range(len(waste))) if seconds is None else seconds,
+        "policies": [policy, {**policy, "name": "exact", "block_size": None, "waste": None}],
+    }  # fmt: skip
+
+
+@settings(max_examples=10)
+@given(values)
+def test_any_values_are_plotted_on_finite_axes(over_time):
+    made = plot.figure(record_of(over_time, over_time, over_time))
+    made.draw_without_rendering()
+    for chart in made.axes:
+        assert np.isfinite([*chart.get_xlim(), *chart.get_ylim()]).all()
+    assert b"<svg" in plot.render(record_of(over_time, over_time, over_time), "svg")
+
+
+def test_a_value_of_1e9_does_not_flatten_the_others_and_is_marked():
+    usual = [3.0] * 99
+    made = plot.figure(record_of([0.1] * 100, [*usual, 1e9], [0] * 100))
+    made.draw_without_rendering()
+    running = made.axes[1]
+    assert running.get_title(loc="left") == "Running requests"
+    assert 3 < running.get_ylim()[1] < 10
+    assert [text.get_text() for text in running.texts] == ["1e+09"]
+    # All of them as large: they are the usual values.
+    assert plot.figure(record_of([0.1] * 9, [1e9] * 9, [0] * 9)).axes[1].get_ylim()[1] > 1e9
+
+
+def test_values_that_lack_leave_gaps_and_one_between_gaps_is_a_dot():
+    made = plot.figure(record_of([0.5, None, 0.5, None, 0.5, 0.5], [1] * 6, [0] * 6))
+    steps, dots = made.axes[0].get_lines()
+    assert np.isnan(steps.get_ydata()).tolist() == [False, True, False, True, False, False]
+    assert dots.get_xdata().tolist() == [0, 2]
+    assert steps.get_drawstyle() == "steps-post"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit", "last"),
+    [
+        (599, "seconds", 599),
+        (601, "minutes", 601 / 60),
+        (7201, "hours", 7201 / 3600),
+        (1e9, "days", 1e9 / 86400),
+    ],
+)
+def test_times_have_the_unit_that_suits_them(seconds, unit, last):
+    made = plot.figure(record_of([0.5, 0.5], [1, 1], [0, 0], [0, seconds]))
+    assert made.axes[0].get_lines()[0].get_xdata()[-1] == last
+    assert unit in "".join(text.get_text() for part in made.subfigs for text in part.texts)
+
+
+@pytest.mark.parametrize(("file_format", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_the_same_record_gives_the_same_file(file_format, start):
+    record = record_of([0.5, None, 0.1], [1, 2, 3], [0, 1, 0])
+    written = plot.render(record, file_format)
+    assert written.startswith(start)
+    assert written == plot.render(record, file_format)
 
 
 def test_files_that_cannot_be_read_are_named(capsys, tmp_path):

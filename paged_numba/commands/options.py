@@ -91,7 +91,7 @@ def check_outputs(options: argparse.Namespace, *names: str, read: str | Path | N
                 )
 
 
-def deliver(text: str, *outputs: tuple[Path | None, Callable[[], str]]) -> None:
+def deliver(text: str, *outputs: tuple[Path | None, Callable[[], str | bytes]]) -> None:
     """Write output files, those whose path is not None, and print a text.
 
     The files come first, since standard output may be a pipe that its reader has closed. If a file cannot be written,
@@ -106,7 +106,7 @@ def deliver(text: str, *outputs: tuple[Path | None, Callable[[], str]]) -> None:
     for path, content in outputs:
         if path is not None:
             try:
-                files.write_text(path, content())
+                files.write(path, content())
             except OSError as error:
                 failure = failure or error
     # A user's program may have closed standard output.

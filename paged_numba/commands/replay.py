@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .. import traces
 from ..errors import InputError
+from ..replay.plot import FORMATS
+from ..targets import import_failure
 from .options import check_outputs, deliver, file_to_write, positive
 
 POOL_TOKENS = 819_200
@@ -47,14 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", type=file_to_write, metavar="FILE", help="write all figures as JSON to FILE"
     )
     parser.add_argument(
-        "--plot", type=file_to_write, metavar="FILE.svg", help="draw the figures over time to FILE.svg"
-    )
+        "--plot", type=file_to_write, metavar="FILE",
+        help="plot the figures over time to a file that ends in .svg, .png or .pdf; needs matplotlib",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
     """Replay, print the tables, write the requested files; return 0."""
     _check(options)
-    from ..replay import measure, report
+    from ..replay import measure, plot, report
 
     trace = traces.read(options.file)
     if trace.arrivals is None:
@@ -74,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     deliver(
         report.text(record),
         (options.json, lambda: json.dumps(record, indent=1) + "\n"),
-        (options.plot, lambda: report.picture(record).svg() + "\n"),
+        (options.plot, lambda: plot.render(record, options.plot.suffix[1:])),
     )
     return 0
 
@@ -95,5 +98,13 @@ def _check(options: argparse.Namespace) -> None:
         )
     if len(set(sizes)) < len(sizes):
         raise InputError(f"--block-sizes must differ, got --block-sizes {' '.join(map(str, sizes))}")
-    if options.plot is not None and options.plot.suffix != ".svg":
-        raise InputError(f"--plot must end in .svg, got --plot {options.plot}")
+    if options.plot is None:
+        return
+    if options.plot.suffix[1:] not in FORMATS:
+        raise InputError(f"--plot must end in .svg, .png or .pdf, got --plot {options.plot}")
+    failure = import_failure("matplotlib")
+    if failure is not None:
+        raise InputError(
+            f"--plot needs matplotlib, which cannot be imported ({failure}); "
+            "pip install matplotlib installs it"
+        )

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..files import write_text
+from ..files import write
 from .svg import Drawing, escape
 
 
@@ -53,7 +53,7 @@ class Picture:
         """
         if Path(path).suffix != ".svg":
             raise ValueError(f"path must end in .svg, got path={str(path)!r}")
-        write_text(path, self.svg() + "\n")
+        write(path, self.svg() + "\n")
 
     def show(self, path: str | Path) -> Picture:
         """Show the picture in any place: print its text and save it or, in a notebook, only return it.

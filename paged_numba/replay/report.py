@@ -1,16 +1,13 @@
-"""Report of a replay: its record as text and as a picture."""
+"""Report of a replay: its record as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import accumulate
 from typing import Any
 
-from ..draw.lines import Chart, Line, Lines
 from ..draw.text import table
 
 TIME_ROWS = 8
-"""Rows of the table over time. The record and the picture have more points."""
+"""Rows of the table over time. The record and the plot have more points."""
 
 PAPER = (
     "Kwon et al. (SOSP 2023, figure 2) measured 79.6 % waste with the maximum length reserved, 73.2 % with the next\n"
@@ -19,9 +16,6 @@ PAPER = (
 """The figures of the paper, for other models and traces."""
 
 ALL, NOTHING = "all", "-"
-
-SECONDS_ON_AXIS = 600
-"""Longest time whose axis is in seconds. Longer times are drawn in minutes."""
 
 SHORT = {"maximum length": "maximum", "next power of two": "power of two", "exact (oracle)": "exact"}
 
@@ -154,39 +148,3 @@ def _percent(share: float | None) -> str:
     if share is None:
         return NOTHING
     return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2f} %"
-
-
-def picture(record: dict[str, Any]) -> Lines:
-    """Return charts: waste, running requests and preemptions over time; hit rate by pool size."""
-    times, unit = record["seconds"], "seconds"
-    if times[-1] > SECONDS_ON_AXIS:
-        times, unit = [second / 60 for second in times], "minutes"
-    axis = f"{unit}, until paging has served all requests"
-
-    def line(policy: dict[str, Any], values: Iterable[float | None]) -> Line:
-        return Line(
-            policy["name"], list(zip(times, values, strict=True)), dashed=policy["block_size"] is None
-        )
-
-    waste, running, preempted = [], [], []
-    for policy in record["policies"]:
-        shares = policy["waste_over_time"]
-        waste.append(line(policy, [None if share is None else 100 * share for share in shares]))
-        running.append(line(policy, policy["running_over_time"]))
-        preempted.append(line(policy, accumulate(policy["preemptions_over_time"])))
-    charts = [
-        Chart("Memory waste, % of the taken slots", axis, waste, log_y=True),
-        Chart("Running requests, with the trace's arrivals", axis, running, counts=True),
-    ]
-    if any(policy["num_preemptions"] for policy in record["policies"]):
-        charts.append(Chart("Preemptions so far", axis, preempted, counts=True))
-    hits = record["prefix_cache"]
-    if hits is not None and hits["pools"]:
-        rates = [(pool["num_slots"], 100 * pool["hit_rate"]) for pool in hits["pools"]]
-        bound = [(slots, 100 * hits["unbounded_hit_rate"]) for slots, _ in rates]
-        lines = [
-            Line("nothing evicted", bound, dashed=True),
-            Line(f"blocks of {hits['block_size']}", rates, marks=True),
-        ]
-        charts.append(Chart("Prefix cache, % of tokens found", "tokens in the pool", lines, log_x=True))
-    return Lines(f"{record['trace']['name']}, pool of {record['num_slots']:,} tokens", charts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ...files import write_text
+from ...files import write
 from .html import page_html
 from .page import page_text, source_text, summary
 from .queries import Queries
@@ -74,8 +74,8 @@ class Report(Queries):
 
     def save_json(self, path: str | Path) -> None:
         """Write all counts as JSON; an old file stays as it was until the new one is complete."""
-        write_text(path, self.json())
+        write(path, self.json())
 
     def save_html(self, path: str | Path, gpu: str = "H200") -> None:
         """Write the report as an HTML page; `gpu` as in `text`, the file as in `save_json`."""
-        write_text(path, self.page(gpu))
+        write(path, self.page(gpu))

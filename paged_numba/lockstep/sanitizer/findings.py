@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ...files import write_text
+from ...files import write
 from ..observe.code import CodeLine
 from ..observe.observer import EXITED, unseen
 
@@ -187,7 +187,7 @@ class Findings:
 
     def save(self, path: str | Path) -> None:
         """Write the findings as JSON; an old file stays as it was until the new one is complete."""
-        write_text(path, self.json())
+        write(path, self.json())
 
     def json(self) -> str:
         """Return all findings as JSON."""
