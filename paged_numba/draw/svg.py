@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .letters import fitted, text_width
+from .theme import themed
 
 # Okabe & Ito, "Color Universal Design", 2008: distinct in any kind of colour vision.
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
@@ -24,16 +25,13 @@ HATCHINGS = 7
 INK, QUIET, PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"
 TITLE_SIZE, SIZE, SMALL_SIZE = 14, 12, 10
 
-# Programs that do not know variables skip the whole of an @supports rule. A site's switch (`data-theme`) and
-# JupyterLab's (`data-jp-theme-light`) go before the system's preference.
+# Programs that do not know variables skip the whole of an @supports rule.
 _LIGHT = f"--ink:{INK};--quiet:{QUIET};--paper:{PAPER}"
 _DARK = "--ink:#e8e8e8;--quiet:#a0a0a0;--paper:#161616"
 _STYLE = (
     "@supports(fill:var(--ink)){"
-    f".pn{{{_LIGHT};fill:var(--ink);max-width:100%;height:auto}}"
-    f"@media(prefers-color-scheme:dark){{.pn{{{_DARK}}}}}"
-    f"[data-theme=light] .pn,[data-jp-theme-light=true] .pn{{{_LIGHT}}}"
-    f"[data-theme=dark] .pn,[data-jp-theme-light=false] .pn{{{_DARK}}}"
+    f"{themed('.pn', _LIGHT, _DARK)}"
+    ".pn{fill:var(--ink);max-width:100%;height:auto}"
     ".pn .bg{fill:var(--paper)}.pn .ink{fill:var(--ink)}.pn .q{fill:var(--quiet)}"
     ".pn .edge{stroke:var(--quiet)}.pn .line{stroke:var(--ink)}"
     ".pn .halo{stroke:var(--paper)}"
