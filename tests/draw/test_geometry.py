@@ -1,6 +1,5 @@
 """Nothing in a picture of a pool runs out of it, and no text into another, whatever the pool and the names are."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +20,9 @@ names = st.one_of(
 @st.composite
 def pools(draw_from):
     """Pools with sequences, forks among them, and the pool and sequences after each change."""
-    pool = pn.BlockAllocator(draw_from(st.sampled_from([1, 2, 7, 16, 40, 300])), draw_from(st.sampled_from([1, 4, 16, 128])))
+    pool = pn.BlockAllocator(
+        draw_from(st.sampled_from([1, 2, 7, 16, 40, 300])), draw_from(st.sampled_from([1, 4, 16, 128]))
+    )
     history, schedule, waiting = draw.PoolHistory(), draw.Schedule(), []
     for name in draw_from(st.lists(names, max_size=14, unique=True)):
         try:
@@ -49,12 +50,14 @@ def assert_orderly(picture):
     for place, one in enumerate(texts):
         for other in texts[place + 1 :]:
             assert not one.meets(other), (one, other)
-        around = [box for box in boxes if box.contains((one.left + one.right) / 2, (one.top + one.bottom) / 2)]
+        around = [
+            box for box in boxes if box.contains((one.left + one.right) / 2, (one.top + one.bottom) / 2)
+        ]
         # A text that is in a box is within it: the innermost that is as high as a text.
         around = [box for box in around if box.bottom - box.top >= one.bottom - one.top]
         if around:
             inner = min(around, key=lambda box: box.right - box.left)
-            assert inner.left - 0.6 <= one.left and one.right <= inner.right + 0.6, (one, inner)
+            assert inner.left - 0.6 <= one.left <= one.right <= inner.right + 0.6, (one, inner)
 
 
 @given(pools())
