@@ -4,7 +4,18 @@ A picture has a method ``svg()``, a method ``save(path)`` and a form as plain te
 itself in a notebook. The data behind it are its attributes. `paged_numba.draw.text` has tables for terminals.
 """
 
-from .kernels import Splits, Threads, Tree, WarpAccess
+from .kernels import Mask, OnlineSoftmax, Splits, Threads, Tree, WarpAccess
 from .pools import BlockTables, PoolHistory, Schedule, TokenPath
 
-__all__ = ["BlockTables", "PoolHistory", "Schedule", "Splits", "Threads", "TokenPath", "Tree", "WarpAccess"]
+__all__ = [
+    "BlockTables",
+    "Mask",
+    "OnlineSoftmax",
+    "PoolHistory",
+    "Schedule",
+    "Splits",
+    "Threads",
+    "TokenPath",
+    "Tree",
+    "WarpAccess",
+]

@@ -81,7 +81,8 @@ class Threads(Picture):
         }
         grid, block = of["blocks_per_grid"], of["threads_per_block"]
         if len(shape) == 1:
-            default = f"{plural(columns, 'element')} for {plural(grid[0], 'thread block')} of {plural(block[0], 'thread')}"
+            blocks, threads = plural(grid[0], "thread block"), plural(block[0], "thread")
+            default = f"{plural(columns, 'element')} for {blocks} of {threads}"
         else:
             cells = f"{plural(rows, 'row')} of {plural(columns, 'cell')}"
             default = f"{cells} for {_times(grid)} thread blocks of {_times(block)} threads"
