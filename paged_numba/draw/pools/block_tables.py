@@ -131,7 +131,7 @@ class BlockTables(Picture):
     @property
     def description(self) -> str:
         """What is seen: the size of the pool, its use, and the tables."""
-        used = Counter(block for blocks in self.tables.values() for block in blocks if block >= 0)
+        used = Counter(block for blocks in self.tables.values() for block in {*blocks} - {-1})
         shared = sum(count > 1 for count in used.values())
         others = f"{len(self.others)} held by sequences that are not shown, " if self.others else ""
         sentences = [
@@ -156,9 +156,9 @@ class BlockTables(Picture):
         for block in self.others:
             cells[block] = "*"
         for name, blocks in self.tables.items():
-            for block in blocks:
-                if block >= 0:
-                    cells[block] = labels[name] if cells[block] == "." else "+"
+            # A set, since a broken pool may give a block to a sequence twice.
+            for block in {*blocks} - {-1}:
+                cells[block] = labels[name] if cells[block] == "." else "+"
         left_out = [f"... and {len(rows) - MOST_ROWS} more sequences"] if len(rows) > MOST_ROWS else []
         return "\n".join(
             [
@@ -167,7 +167,7 @@ class BlockTables(Picture):
                 *left_out,
                 f"pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}:",
                 block_map(cells),
-                key_of(labels, ["* others"] * bool(self.others)),
+                key_of(labels, cells, ["* others"] * bool(self.others)),
             ]
         )
 
@@ -256,10 +256,9 @@ class BlockTables(Picture):
         drawing.line(x, y + 30, x + BOX, y + 30, css="edge")
         together, whole = "+".join(owners), ""
         if len(owners) > 1 and text_width(together, SMALL_SIZE) > BOX - 2:
-            together, whole = (
-                f"{len(owners)} seqs" if len(owners) < 10 else str(len(owners)),
-                ", ".join(owners),
-            )
+            # The strips tell who up to four owners are.
+            many = f"{len(owners)} seqs" if len(owners) < 10 else str(len(owners))
+            together, whole = many if len(owners) > MOST_STRIPS else "shared", ", ".join(owners)
         drawing.text(x + BOX / 2, y + 41, together, "small", room=BOX - 2, tip=whole)
 
 
