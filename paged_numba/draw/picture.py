@@ -47,16 +47,19 @@ class Picture:
 
     def svg(self) -> str:
         """Return the picture as SVG text."""
+        return str(self._described())
+
+    def _described(self) -> Drawing:
         drawing = self.draw()
         drawing.description = self.description
-        return str(drawing)
+        return drawing
 
     def _repr_html_(self) -> str:
         """Return the picture and its description as a figure."""
-        caption = f"<figcaption>{escape(self.description)}</figcaption>"
+        drawing = self._described()
         return (
-            f'<figure class="pn-picture" tabindex="0" style="--width:{self.draw().width:.0f}px">{_STYLE}{self.svg()}'
-            f"{caption}</figure>"
+            f'<figure class="pn-picture" tabindex="0" style="--width:{drawing.width:.0f}px">{_STYLE}{drawing}'
+            f"<figcaption>{escape(drawing.description)}</figcaption></figure>"
         )
 
     def save(self, path: str | Path) -> None:
