@@ -32,9 +32,10 @@ MOST_STRIPS = 4
 class BlockTables(Picture):
     """The block tables of a pool's sequences, and the blocks of the pool with their owners.
 
-    Attributes
+    Parameters
     ----------
     num_blocks, block_size : int
+        Number of blocks of the pool; of slots of a block.
     tables : dict of str to list of int
         By name of the sequence: the text of its id or, where that is empty, ambiguous or no clear text, its `repr`.
         Blocks of each sequence in logical order; -1 in the places of released blocks.
