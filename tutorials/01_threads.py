@@ -147,5 +147,5 @@ pn.draw.Threads((2, 2), (8, 4), (5, 12), title="Two by two thread blocks, 5 toke
 # ``for i in range(cuda.grid(1), out.size, cuda.gridsize(1))``. Where is the guard now?
 #
 # **In the engines.** Our ``write_kv_kernel`` (``paged_numba/kernels/write_kv.py``) is ``scale`` with one dimension
-# more and a list that says where each row goes (lesson 05). In vLLM 0.9, ``reshape_and_cache_flash_kernel``
+# more and a list that says where each row goes (lesson 05). In vLLM 0.6, ``reshape_and_cache_flash_kernel``
 # (``csrc/cache_kernels.cu``) gives each token a thread block, whose threads walk along the row in such a loop.
