@@ -6,6 +6,7 @@ Each maker takes a function that picks one of several options, and returns a new
 import atexit
 import functools
 import inspect
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -443,6 +444,31 @@ def _(pick):
     return Call(pn.draw.Tree.of, {"accesses": accesses(), "array": "tile"})
 
 
+@call("draw.Threads")
+def _(pick):
+    return Call(
+        lambda **given: pn.draw.Threads(**given).text(),
+        {"blocks_per_grid": 3, "threads_per_block": 4, "shape": 10, "title": "threads"},
+    )
+
+
+@call("draw.Splits")
+def _(pick):
+    lse = [0.5, -math.inf, 1.5]
+    return Call(
+        lambda **given: pn.draw.Splits(**given).text(),
+        {"starts": [0, 4, 4], "seq_len": 10, "lse": lse, "title": "splits"},
+    )
+
+
+@call("draw.OnlineSoftmax")
+def _(pick):
+    return Call(
+        lambda **given: pn.draw.OnlineSoftmax(**given).text(),
+        {"scores": [0.5, 1.5, -2.0], "title": "scores"},
+    )
+
+
 # lockstep.
 
 
@@ -472,7 +498,7 @@ def launches(function, **more):
     return make
 
 
-for _name in ("launch", "profile", "sanitize"):
+for _name in ("launch", "profile", "sanitize", "trace"):
     CALLS[f"lockstep.{_name}"] = launches(getattr(pn.lockstep, _name), shared_bytes=0)
 CALLS["targets.launch"] = launches(pn.targets.launch, target="lockstep")
 
@@ -551,6 +577,9 @@ def _(pick):
     return Call(
         facade.jit, {"func_or_sig": pick((add_one.py_func, None, "void(float64[:])")), "device": False}
     )
+
+
+CALLS["lockstep.jit"] = CALLS["cuda.jit"]
 
 
 def device():

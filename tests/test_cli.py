@@ -369,7 +369,7 @@ def test_profile_shows_operations_line_by_line(capsys, tmp_path):
     assert "attention_tile_kernel: 1 launch of 1 x 2 thread blocks of 64 threads" in out
     assert "Roofline for A100" in out
     # Keys come in whole sectors: 8 neighbouring threads load 8 neighbouring floats.
-    line = next(line for line in out.splitlines() if "float32(source[" in line)
+    line = next(line for line in out.splitlines() if "|" in line and "float32(source[" in line)
     assert re.search(r" 4\.0 +100% ", line), line
     assert "Roofline for A100" in page.read_text(encoding="utf-8")
     assert json.loads(counts.read_text(encoding="utf-8"))["kernels"][0]["kernel"] == "attention_tile_kernel"

@@ -76,7 +76,18 @@ LOCKSTEP_MAY_IMPORT = {
     "profiler": {"machine", "language", "compiler", "observe", "launch"},
     "sanitizer": {"machine", "language", "compiler", "observe", "launch"},
     "cuda": {"machine", "language", "compiler", "observe", "failures", "launch"},
-    "__init__": {"machine", "compiler", "observe", "numba_typing", "launch", "profiler", "sanitizer"},
+    "tracer": {"observe", "launch"},
+    "__init__": {
+        "machine",
+        "compiler",
+        "observe",
+        "numba_typing",
+        "launch",
+        "profiler",
+        "sanitizer",
+        "tracer",
+        "cuda",
+    },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

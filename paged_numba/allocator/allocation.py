@@ -69,11 +69,11 @@ class AllocatorStats:
     num_swapped_sequences : int
         Sequences that are swapped out now.
     num_recompute_preemptions, num_swap_preemptions : int
-        Calls of `BlockAllocator.preempt` and of `BlockAllocator.swap_out` since the pool was created.
+        Calls of `paged_numba.BlockAllocator.preempt` and ``swap_out`` since the pool was created.
 
     See Also
     --------
-    BlockAllocator.stats : Returns the counts of a pool.
+    paged_numba.BlockAllocator.stats : Returns the counts of a pool.
 
     Examples
     --------

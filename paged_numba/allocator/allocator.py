@@ -412,7 +412,7 @@ class BlockAllocator:
 
         See Also
         --------
-        AllocatorStats : Defines each count.
+        paged_numba.allocator.AllocatorStats : Defines each count.
 
         Examples
         --------

@@ -21,15 +21,18 @@ Findings(no findings)
 """
 
 from .compiler.translate import lane_program
+from .cuda.facade import jit
 from .launch import Options, launch, options
 from .numba_typing import check_compiles
 from .observe.trace import tracing
 from .profiler import profile, profiling
 from .sanitizer import sanitize, sanitizing
+from .tracer import trace
 
 __all__ = [
     "Options",
     "check_compiles",
+    "jit",
     "lane_program",
     "launch",
     "options",
@@ -37,5 +40,6 @@ __all__ = [
     "profiling",
     "sanitize",
     "sanitizing",
+    "trace",
     "tracing",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,6 +26,7 @@ from .machine.schedule import in_turns
 from .numba_typing import check_launch
 from .observe.observed_machine import ObservedMachine
 from .observe.observed_program import ObservedWriter
+from .observe.observed_warp import ObservedWarp
 from .observe.observer import observers, refuse
 
 MAX_THREADS_PER_BLOCK = 1024
@@ -50,8 +52,8 @@ class Options:
     order : {"together", "forward", "reverse"}
         ``together`` advances all warps of a thread block at once. ``forward`` and ``reverse`` run one warp
         after the other from barrier to barrier, beginning with the first or the last one, as a GPU might.
-        They are slower, but a kernel that lacks a barrier then gives different results. Profiled and
-        sanitized launches always run ``together``.
+        They are slower, but a kernel that lacks a barrier then gives different results. Traced, profiled and
+        sanitized launches run in this order too: for a race-free kernel they count and find the same in any order.
     compute_capability : tuple of int
         Compute capability of the GPU that the machine imitates. Below (7, 0), a barrier waits for all threads, so
         ``if i >= n: return`` before a barrier is an error; from (7, 0) on, it does not wait for exited threads.
@@ -263,10 +265,11 @@ def _launch(
     machine.compute_capability = settings.compute_capability
     # A warp may also wait for another warp of its thread block.
     turns = settings.order != "together" or (translation.waits and machine.threads > WARP_SIZE)
-    if listeners or not turns:
-        run_batch = _all_together(machine, program, arguments(machine))
+    if turns:
+        part = partial(ObservedWarp, machine) if isinstance(machine, ObservedMachine) else machine.part
+        run_batch = in_turns(machine, part, program, arguments, reverse=settings.order == "reverse")
     else:
-        run_batch = in_turns(machine, program, arguments, reverse=settings.order == "reverse")
+        run_batch = _all_together(machine, program, arguments(machine))
     try:
         machine.begin_launch(function, args)
         with np.errstate(all="ignore"):

@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     algorithm : str
         The algorithm that runs, never ``auto``.
     rows : int32[num_tokens * num_parts, 5]
-        Query tokens and the keys that each sees, part by part; columns in `paged_numba.kernels.columns`.
+        Query tokens and the keys that each sees, part by part; columns in ``paged_numba/kernels/columns.py``.
     tiles : int32[num_tiles, 6] or None
         Groups of rows, each computed by one thread block for each KV head; None for algorithms without tiles.
     num_parts : int

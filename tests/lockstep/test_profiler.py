@@ -1,6 +1,7 @@
 """The profiler on tutorial kernels with counts worked out by hand, and on random accesses with sets in Python."""
 
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paged_numba import lockstep
+from paged_numba.lockstep.cuda import facade as cuda
 from paged_numba.lockstep.profiler import GPUS
+from paged_numba.lockstep.profiler.overview import overview
+from paged_numba.lockstep.profiler.source import source_lines
 
 sys.path.insert(0, str(Path(__file__).parent))
 kernels = pytest.importorskip("tutorial_kernels", reason="Numba is not installed")
@@ -423,6 +427,95 @@ def test_report_names_kernels_arrays_and_lines(report):
     assert "tile = cuda.shared.array((TILE, TILE), float32)" in source
     line = next(line for line in source.splitlines() if "= tile[x, y + j]" in line)
     assert line.split("|")[0].split()[1:] == ["128", "512", "4.0", "100%", "4,096", "3,968", "100%"]
+
+
+def test_report_begins_with_what_matters(report):
+    text = str(report)
+    tables = text.index("Global memory\n")
+    # The transpose moves 2 * 16,384 bytes, the addition 3 * 128: each sector once.
+    opening = text[:tables]
+    assert "33,152 bytes of global memory moved: each sector once, which is the least possible." in opening
+    assert "Bound by memory on the H200: 0.00 operations a byte" in opening
+    costliest = opening[opening.index("Costliest lines, by their share of the traffic to global memory:") :]
+    shares = [(float(share), number) for share, number in re.findall(r"(\d+)%  \S+:(\d+)  ", costliest)]
+    assert [share for share, _ in shares] == [49, 49, 1]
+    assert shares[0][1] == str(line_of(kernels.transpose_tiled, "tile[y + j, x] = source"))
+    page = report.html()
+    assert page.index("least possible") < page.index("Costliest lines") < page.index("<th class=l>source")
+    assert page.index("<th class=l>source") < page.index("<summary>Global memory")
+
+
+def test_traffic_is_compared_with_the_least_possible():
+    report = lockstep.profile(kernels.copy_with_stride, 1, 32, floats(32 * 32 + 8), floats(32), 32, 0)
+    seen = overview(report, "H200")
+    # Each lane reads a sector of its own, 32 * 32 bytes; the stores take 4 sectors. Each is touched once.
+    assert (seen.moved, seen.least) == (36 * 32, 36 * 32)
+    # Two warps read the same sector, and write 8 sectors.
+    seen = overview(lockstep.profile(kernels.copy_with_stride, 1, 64, floats(8), floats(64), 0, 0), "H200")
+    assert (seen.moved, seen.least) == (10 * 32, 9 * 32)
+    assert seen.traffic == (
+        "320 bytes of global memory moved, 1.1 times the least possible: each sector once would be 288."
+    )
+    # A lane reads 4 bytes of the 32.
+    assert seen.lines[0].counts == "10 sectors, 82% of the bytes useful"
+
+
+@cuda.jit
+def add_twice(x):
+    # The comment, and the two lines
+    # that follow, do
+    # not run.
+    if cuda.threadIdx.x < 8:
+        x[cuda.threadIdx.x] = twice(
+            x[cuda.threadIdx.x],
+        )
+    else:
+        pass
+
+
+@cuda.jit(device=True)
+def twice(value):
+    return value + value
+
+
+@cuda.jit
+def shared_only():
+    tile = cuda.shared.array(64, np.float32)
+    tile[2 * cuda.threadIdx.x] = 1
+
+
+@cuda.jit
+def nothing():
+    cuda.syncthreads()
+
+
+def test_without_global_traffic_the_costliest_lines_are_those_of_shared_memory_or_statements():
+    seen = overview(lockstep.profile(shared_only, 1, 32), "H200")
+    assert (seen.traffic, seen.bound, seen.cost) == ("", "", "traffic to shared memory")
+    # 32 floats, 2 apart: two passes through the banks.
+    assert [(line.share, line.counts) for line in seen.lines] == [(1, "1 bank conflict")]
+    seen = overview(lockstep.profile(nothing, 1, 32), "H200")
+    assert (seen.cost, seen.lines[0].counts) == ("statements", "1 statement, counted by warp")
+
+
+def test_source_page_folds_what_did_not_run_and_shows_device_functions_where_they_are_called():
+    report = lockstep.profile(add_twice, 1, 32, floats(8))
+    function = next(function for function in report.functions if function.name == "add_twice")
+    lines = source_lines(report, function)
+    ran = [line.text.strip() for line in lines if line.ran]
+    # All lines of a statement that ran, and a header whose body did not.
+    assert ran == [
+        "if cuda.threadIdx.x < 8:", "x[cuda.threadIdx.x] = twice(", "x[cuda.threadIdx.x],", ")",
+    ]  # fmt: skip
+    page = report.html()
+    assert f"lines {function.first} to {function.first + 4}: nothing that runs" in page
+    assert page.index("x[cuda.threadIdx.x] = twice(") < page.index(
+        "twice, in test_profiler.py: 0% of the traffic"
+    )
+    assert page.count("return value + value") == 1
+    [call] = [line for line in lines if line.called]
+    assert [called.name for called in call.called] == ["twice"]
+    assert call.share == 1
 
 
 def test_report_page_stands_alone_and_escapes_the_source(report):

@@ -425,3 +425,50 @@ def test_threads_may_launch_kernels_for_the_first_time_at_once():
         gc.set_threshold(*threshold)
         gc.callbacks.remove(let_others_run)
     assert results == {0: 2, 1: 4, 2: 6, 3: 8}
+
+
+# Cells. A tool that runs a script cell by cell compiles each alone, with the line numbers of the file.
+
+CELLS = """# %%
+import numpy as np
+from paged_numba.lockstep.cuda import facade as cuda
+
+# %%
+import math
+
+@cuda.jit
+def kernel(out):
+    if cuda.threadIdx.x == 0:
+        cuda.atomic.add(out, 0, math.sqrt(4))
+    cuda.syncthreads()
+    out[1] = cuda.laneid
+
+# %%
+text = '''
+# %%
+def kernel(out):
+'''
+"""
+
+
+def run_cells(path):
+    namespace, line = {"__name__": "__main__", "__file__": str(path)}, 0
+    for cell in CELLS.split("\n\n# %%"):
+        exec(compile("\n" * line + cell, str(path), "exec", dont_inherit=True), namespace)
+        line += cell.count("\n") + 2
+    return namespace["kernel"]
+
+
+def test_a_kernel_runs_whose_cell_was_compiled_alone(tmp_path):
+    path = tmp_path / "cells.py"
+    path.write_text(CELLS, encoding="utf-8")
+    out = np.zeros(2)
+    lockstep.launch(run_cells(path), 1, 1, out)
+    assert out.tolist() == [2, 0]
+
+
+def test_a_kernel_whose_cell_has_changed_does_not_run(tmp_path):
+    path = tmp_path / "cells.py"
+    path.write_text(CELLS.replace("out[1]", "out[0]"), encoding="utf-8")
+    with pytest.raises(UnsupportedConstructError, match="has changed since 'kernel' was imported"):
+        lockstep.launch(run_cells(path), 1, 1, np.zeros(2))

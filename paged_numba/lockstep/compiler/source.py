@@ -12,6 +12,7 @@ import dis
 import inspect
 import linecache
 import os
+import re
 import threading
 import weakref
 from collections.abc import Iterator
@@ -165,11 +166,27 @@ def _parsed(text: str, flags: int) -> dict[str, list[tuple[ast.FunctionDef, Code
         if isinstance(node, ast.FunctionDef)
     }
     found: dict[str, list[tuple[ast.FunctionDef, CodeType]]] = {}
-    for code in _codes(compile(text, "<source>", "exec", flags, dont_inherit=True)):
-        definition = places.get((code.co_firstlineno, code.co_name))
-        if definition is not None:
-            found.setdefault(code.co_name, []).append((definition, code))
+    for module in _modules(text, flags):
+        for code in _codes(module):
+            definition = places.get((code.co_firstlineno, code.co_name))
+            if definition is not None:
+                found.setdefault(code.co_name, []).append((definition, code))
     return found
+
+
+def _modules(text: str, flags: int) -> Iterator[CodeType]:
+    """Yield the code of a file and, if ``# %%`` divides it into cells, of each cell.
+
+    Spyder and sphinx-gallery compile cells one by one. CPython compiles `cuda.grid(1)` in another way if the import of
+    `cuda` is not in the same compilation.
+    """
+    yield compile(text, "<source>", "exec", flags, dont_inherit=True)
+    cells = re.split(r"^(?=# ?%%)", text, flags=re.M)
+    line = 0
+    for cell in cells if len(cells) > 1 else ():
+        with suppress(SyntaxError):  # "# %%" in a string divides nothing
+            yield compile("\n" * line + cell, "<source>", "exec", flags, dont_inherit=True)
+        line += cell.count("\n")
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -25,8 +25,8 @@ class DeviceArray:
 
     See Also
     --------
-    to_device : Makes a device array with a copy of a host array.
-    device_array : Makes a device array with fresh memory.
+    paged_numba.cuda.to_device : Makes a device array with a copy of a host array.
+    paged_numba.cuda.device_array : Makes a device array with fresh memory.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
 
     See Also
     --------
-    device_array : Makes a device array with fresh memory.
+    paged_numba.cuda.device_array : Makes a device array with fresh memory.
 
     Examples
     --------
@@ -242,7 +242,7 @@ def device_array(
 
     See Also
     --------
-    to_device : Makes a device array with a copy of a host array.
+    paged_numba.cuda.to_device : Makes a device array with a copy of a host array.
 
     Examples
     --------

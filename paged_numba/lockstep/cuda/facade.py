@@ -33,7 +33,7 @@ from ...arguments import integer, not_negative, shown
 from ...errors import LaunchError
 from ..failures import hide
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
-from ..language.signatures import check_definition, signatures
+from ..language.signatures import check_definition, signatures, signatures_of
 from ..launch import (
     MAX_BLOCK_DIM,
     MAX_GRID_DIM,
@@ -104,7 +104,7 @@ class Kernel:
 
     See Also
     --------
-    jit : Makes kernels.
+    paged_numba.cuda.jit : Makes kernels.
     paged_numba.lockstep.launch : Launches any kernel.
 
     Examples
@@ -129,6 +129,17 @@ class Kernel:
         self.__lockstep_given__ = signature
         self.__lockstep_signatures__ = [] if signature is None else signatures(signature)
         check_definition(function, self.__lockstep_signatures__, device)
+
+    @classmethod
+    def of(cls, kernel: Any) -> Kernel:
+        """Return a kernel or device function of Numba's or of the facade as one that runs on lockstep."""
+        device = getattr(kernel, "device", None)
+        if device is None:
+            device = bool(getattr(kernel, "targetoptions", {}).get("device"))
+        made = cls(kernel.py_func, device=device)
+        made.__lockstep_given__ = getattr(kernel, "__lockstep_given__", None)
+        made.__lockstep_signatures__ = signatures_of(kernel)
+        return made
 
     def __getitem__(self, configuration: Any) -> Callable[..., None]:
         if not isinstance(configuration, tuple) or not 2 <= len(configuration) <= 4:
@@ -186,9 +197,11 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
 
     Parameters
     ----------
-    func_or_sig : function, str, Numba signature, tuple of types, or list of these, optional
+    func_or_sig : function, kernel, str, Numba signature, tuple of types, or list of these, optional
         With a signature, scalar arguments, and the result of a device function, are converted to its types, and
-        arrays must have its types. Of several signatures, Numba's rules choose one.
+        arrays must have its types. Of several signatures, Numba's rules choose one. A kernel of Numba's or of the
+        facade keeps its signatures: ``lockstep.jit(kernel)[blocks, threads](...)`` runs it on lockstep, also on a
+        machine that has a GPU.
     device : bool
         Whether the function is a device function.
     **options
@@ -205,7 +218,7 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
 
     See Also
     --------
-    Kernel : How to launch a kernel.
+    paged_numba.cuda.Kernel : How to launch a kernel.
 
     Examples
     --------
@@ -224,6 +237,8 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
     """
     if inspect.isfunction(func_or_sig):
         return Kernel(func_or_sig, device=device)
+    if inspect.isfunction(getattr(func_or_sig, "py_func", None)):
+        return Kernel.of(func_or_sig)
     return lambda function: Kernel(function, func_or_sig, device)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import KernelError, LaunchError
-from .barriers import Rendezvous
+from .barriers import Rendezvous, require_whole_blocks
 from .identity import IdentityMap
 from .lanes import Dim3, Lanes, source_line
 from .local_memory import LocalArray
@@ -84,6 +84,8 @@ class Machine(Lanes):
 
     array_type = LaneArray
     local_type: type[LaneArray] = LocalArray
+    collects_errors = False
+    """Whether errors of the kernel are reported to observers, and the launch continues."""
 
     def __init__(
         self, blocks_per_grid: Dim3, threads_per_block: Dim3, shared_bytes: int, columns: range | None = None
@@ -96,6 +98,10 @@ class Machine(Lanes):
         # Not the arrays, which refer to the machine: a cycle would keep its memory until the garbage collector runs.
         self._argument_buffers: list[Any] = []
         self.depths: dict[Any, int] = {}
+
+    def part(self, columns: range) -> Machine:
+        """Return a machine for some of the threads of each thread block."""
+        return Machine(self.blocks_per_grid, self.threads_per_block, self.shared_bytes, columns)
 
     def begin_batch(self, first: int, count: int, memory: SharedMemory | None = None) -> None:
         """Start the thread blocks ``first .. first + count - 1``, with no lane exited and with fresh memory.
@@ -116,6 +122,22 @@ class Machine(Lanes):
     def misses(self, mask: Mask, kind: str, what: str, name: str) -> None:
         """Raise KernelError for lanes that lack a value; an observed machine may report it."""
         raise KernelError(f"{what}, {self.whereabouts(self.first_lane(mask))}")
+
+    def meet(self, mask: Mask, what: str, line: str, parts: list[Any]) -> bool:
+        """Check the barrier `what` that the lanes of `mask` have reached; an observed machine reports it.
+
+        Parameters
+        ----------
+        parts : list of Machine
+            The machines of the warps that wait there.
+
+        Returns
+        -------
+        bool
+            Whether the barrier was in order.
+        """
+        require_whole_blocks(self, mask, what, lambda: line)
+        return True
 
     def wait(self, error: KernelError) -> None:
         """Let the other warps run, since this one waits for memory to change; raise `error` if there are none."""

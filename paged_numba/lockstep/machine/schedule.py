@@ -15,7 +15,6 @@ import numpy as np
 
 from ...errors import KernelError, SynchronizationError
 from . import masks
-from .barriers import require_whole_blocks
 from .lanes import WARP_SIZE, Lanes, source_line
 from .machine import Machine, SharedMemory
 from .masks import Mask
@@ -39,7 +38,12 @@ class _StopWarpError(Exception):
 
 
 def in_turns(
-    whole: Machine, program: Program, arguments: Callable[[Machine], list[Any]], *, reverse: bool
+    whole: Machine,
+    part: Callable[[range], Machine],
+    program: Program,
+    arguments: Callable[[Machine], list[Any]],
+    *,
+    reverse: bool,
 ) -> Callable[[int, int], int]:
     """Return a function that runs a batch of thread blocks warp by warp and returns the bytes of memory used.
 
@@ -47,6 +51,8 @@ def in_turns(
     ----------
     whole : Machine
         The machine of whole thread blocks.
+    part : callable
+        Returns a machine for some of the threads of each thread block.
     program : callable
         The lane program of the kernel.
     arguments : callable
@@ -55,15 +61,7 @@ def in_turns(
         Whether the last warp runs first.
     """
     starts = range(0, whole.threads, WARP_SIZE)
-    warps = [
-        Machine(
-            whole.blocks_per_grid,
-            whole.threads_per_block,
-            whole.shared_bytes,
-            range(start, min(start + WARP_SIZE, whole.threads)),
-        )
-        for start in starts
-    ]
+    warps = [part(range(start, min(start + WARP_SIZE, whole.threads))) for start in starts]
     given = [arguments(warp) for warp in warps]
 
     def run_batch(first: int, count: int) -> int:
@@ -167,22 +165,30 @@ class Turns:
 
     def _meet(self) -> None:
         """Check that whole thread blocks wait at the same barrier, and let them continue."""
-        first = self.arrivals[min(self.arrivals)]
+        # At a kernel's error that is only reported, the warps at the first barrier in the source continue.
+        first = min(self.arrivals.values(), key=_line_number)
+        members = [w for w, arrival in self.arrivals.items() if arrival[2:] == first[2:]]
+        elsewhere = [arrival for w, arrival in self.arrivals.items() if w not in members]
+        if elsewhere and not self.whole.collects_errors:
+            raise SynchronizationError(
+                f"{first.what} must be reached by all threads of a thread block, but some are at {first.line} "
+                f"and others at {elsewhere[0].what}",
+                elsewhere[0].line,
+            )
         here, held = [], []
         for w, warp in enumerate(self.warps):
-            arrival = self.arrivals.get(w)
             nobody = np.zeros(warp.shape, bool)
-            here.append(nobody if arrival is None else arrival.here)
-            held.append(nobody if arrival is None else arrival.held)
-            if arrival is not None and arrival[2:] != first[2:]:
-                raise SynchronizationError(
-                    f"{first.what} must be reached by all threads of a thread block, but some are at {first.line} "
-                    f"and others at {arrival.what}",
-                    arrival.line,
-                )
+            here.append(self.arrivals[w].here if w in members else nobody)
+            held.append(self.arrivals[w].held if w in members else nobody)
         self.whole.exited = np.concatenate(
             [masks.lanes(warp.exited, warp.shape) for warp in self.warps], axis=1
         )
-        require_whole_blocks(self.whole, np.concatenate(here, axis=1), first.what, lambda: first.line)
-        self.count = np.concatenate(held, axis=1).sum(axis=1, keepdims=True).astype(np.int32)
-        self.arrivals.clear()
+        parts = [self.warps[w] for w in members]
+        met = self.whole.meet(np.concatenate(here, axis=1), first.what, first.line, parts)
+        self.count = np.concatenate(held, axis=1).sum(axis=1, keepdims=True).astype(np.int32) * met
+        for w in members:
+            del self.arrivals[w]
+
+
+def _line_number(arrival: Arrival) -> int:
+    return int(arrival.line.rpartition(":")[2])

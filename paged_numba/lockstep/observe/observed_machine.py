@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import SynchronizationError
 from ..machine import masks
+from ..machine.barriers import GRID_BARRIER
 from ..machine.lanes import WARP_SIZE, Dim3
 from ..machine.machine import Machine, Site
 from ..machine.masks import Mask, minus
@@ -15,9 +17,9 @@ from ..machine.memory import LaneArray
 from . import observer
 from .allocations import Memory, address_of, extent, root_of
 from .code import CodeFunction, CodeLine
-from .observer import Observer
+from .observer import EXITED, Observer
 
-_MOST_MASKS = 64
+MOST_MASKS = 64
 """Number of masks whose lane counts are cached."""
 
 
@@ -230,6 +232,36 @@ class ObservedMachine(Machine):
             super().misses(mask, kind, what, name)
         self.tell_wrong(self.first_lane(mask), kind, what, name)
 
+    def meet(self, mask: Mask, what: str, line: str, parts: list[Any]) -> bool:
+        self.line, met = parts[0].line, True
+        mask = True if mask.all() else mask
+        try:
+            super().meet(mask, what, line, parts)
+        except SynchronizationError as error:
+            if not self.collects_errors:
+                raise
+            self.tell_wrong(self.first_lane(mask), "synchronization", error.what)
+            met = False
+        else:
+            self.tell_exited(mask)
+        self.tell("cooperate", mask, "grid" if what == GRID_BARRIER else "block", None)
+        return met
+
+    def tell_exited(self, mask: Mask) -> None:
+        """Report a barrier that does not wait for all threads of a thread block, since some have exited."""
+        if mask is True or not self.collects_errors:
+            return
+        here = masks.lanes(mask, self.shape)
+        gone = masks.lanes(self.exited, self.shape) & here.any(axis=1, keepdims=True)
+        if gone.any():
+            lane = self.first_lane(gone)
+            waiting = int(here[lane // self.threads].sum())
+            text = (
+                f"only {waiting} of {self.threads} threads wait, since others, such as {self.thread_name(lane)}, "
+                "have exited: allowed since compute capability 7.0"
+            )
+            self.tell_wrong(lane, EXITED, text)
+
     def begin_statement(self, line: CodeLine, mask: Mask) -> None:
         """Record the line that runs, and report the statement."""
         self.line = line
@@ -278,14 +310,15 @@ class ObservedMachine(Machine):
         self._counted.clear()
         self.lane_numbers = np.arange(self.num_lanes)
         self.declarations: dict[Any, Any] = {}
-        self.memories = {key: m for key, m in self.memories.items() if m.space in ("global", "constant")}
+        for key in [key for key, m in self.memories.items() if m.space not in ("global", "constant")]:
+            del self.memories[key]
         self.tell("begin_batch")
 
     def count(self, mask: Mask) -> tuple[int, int]:
         """Return the number of active lanes in a mask, and of warps with an active lane."""
         found = self._counted.get(id(mask))
         if found is None:
-            if len(self._counted) >= _MOST_MASKS:
+            if len(self._counted) >= MOST_MASKS:
                 self._counted.clear()
             # Keep the mask, so that no other object can get its id.
             found = self._counted[id(mask)] = (mask, *self._count(mask))
@@ -334,8 +367,13 @@ class ObservedMachine(Machine):
         return made
 
     def local_array(self, mask: Mask, site: Site, shape: Any, dtype: np.dtype[Any]) -> LaneArray:
-        found: Any = super().local_array(mask, site, shape, dtype)
-        made: Any = ObservedArray(self, site.name, found.buffer, found.offset, found.lengths, found.strides)
+        found = super().local_array(mask, site, shape, dtype)
+        return self.declare_local(mask, site, found, found.offset)
+
+    def declare_local(self, mask: Mask, site: Site, found: Any, offset: Any) -> LaneArray:
+        """Return an array in the local memory `found`, and report the declaration."""
+        made: Any = ObservedArray(self, site.name, found.buffer, offset, found.lengths, found.strides)
+        dtype = found.dtype
         strides = tuple(s * dtype.itemsize for s in made.strides)
         frame = self.frame(site)
         self._remember(made, frame, lambda: Memory("local", site.name, made.buffer, 0, made.lengths, strides))

@@ -22,11 +22,10 @@ from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, run_device, translate
 from ..language import control, intrinsics, synchronization
 from ..language.intrinsic import Intrinsic
-from ..machine import arithmetic, masks
+from ..machine import arithmetic
 from ..machine.masks import Mask
 from .code import CodeFunction, CodeLine
 from .observed_machine import FromTheEnd, ObservedMachine
-from .observer import EXITED
 
 # Arithmetic.
 
@@ -79,6 +78,7 @@ def _cooperative(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
     """Wrap `function` to report each call, and its errors if the observers collect them."""
 
     def cooperate(machine: ObservedMachine, mask: Mask, *arguments: Any, **named: Any) -> Any:
+        in_turns = kind in ("block", "grid") and machine.rendezvous is not None
         try:
             result = function(machine, mask, *arguments, **named)
         except SynchronizationError as error:
@@ -89,28 +89,15 @@ def _cooperative(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
             if function is synchronization.match_all_sync:
                 result = np.int32(0), np.bool_(False)
         else:
-            if kind == "block" and mask is not True and machine.collects_errors:
-                _tell_exited(machine, mask)
+            if in_turns:
+                return result  # the meeting of the warps has been reported
+            if kind == "block":
+                machine.tell_exited(mask)
         members = None if kind in ("block", "grid") else _first_of(arguments, named)
         machine.tell("cooperate", mask, kind, members)
         return result
 
     return cooperate
-
-
-def _tell_exited(machine: ObservedMachine, mask: Mask) -> None:
-    """Report a barrier that does not wait for all threads of a thread block, since some have exited."""
-    here = masks.lanes(mask, machine.shape)
-    gone = masks.lanes(machine.exited, machine.shape) & here.any(axis=1, keepdims=True)
-    if gone.any():
-        lane = machine.first_lane(gone)
-        waiting = int(here[lane // machine.threads].sum())
-        machine.tell_wrong(
-            lane,
-            EXITED,
-            f"only {waiting} of {machine.threads} threads wait, since others, such as {machine.thread_name(lane)}, "
-            "have exited: allowed since compute capability 7.0",
-        )
 
 
 def _first_of(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -1,16 +1,14 @@
-"""Contents of a report: its summary, its tables, and each kernel's source with the counts next to the lines."""
+"""Contents of a report: its summary in a line, its tables, and both as text."""
 
 from __future__ import annotations
 
-import ast
 import math
-import textwrap
 from typing import NamedTuple
 
 from ...draw.text import table
-from ..observe.code import CodeFunction
 from ..observe.observer import unseen
-from .counts import Traffic, Work
+from .counts import Traffic
+from .overview import overview, percent
 from .queries import Queries
 
 
@@ -22,19 +20,6 @@ class Section(NamedTuple):
     rows: list[list[str]]
     left: int
     note: str = ""
-
-
-class SourceLine(NamedTuple):
-    """A source line with its counts, which are empty if the line did not run."""
-
-    number: int
-    text: str
-    cells: list[str]
-    share: float
-    """The line's share of the report's global memory traffic, 0 to 1."""
-
-
-SOURCE_HEADER = ["requests", "sectors", "/req", "useful", "wavefr.", "conflicts", "lanes", "flops"]
 
 
 def sections(report: Queries, gpu: str) -> list[Section]:
@@ -73,69 +58,24 @@ def summary(report: Queries) -> str:
 
 
 def page_text(report: Queries, gpu: str) -> str:
-    """Return the report as text."""
+    """Return the report as text: what matters, then the tables."""
     parts = ["\n".join(headline(report)) or "nothing was launched on the lockstep machine"]
+    if report.kernels:
+        parts.append("\n".join(_overview_lines(report, gpu)))
     for section in sections(report, gpu):
         note = f"\n{section.note}" if section.note else ""
         parts.append(f"{section.title}\n{table(section.header, section.rows, section.left)}{note}")
     return "\n\n".join(parts)
 
 
-def source_text(report: Queries) -> str:
-    """Return the source with its counts as text."""
-    parts = []
-    for function in report.functions:
-        lines = source_lines(report, function)
-        rows = [[str(line.number), *line.cells, line.text] for line in lines]
-        header = ["line", *SOURCE_HEADER, "source"]
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header) - 1)]
-        text = [f"{function.short_file}: {function.name}"]
-        for row in [header, *rows]:
-            cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]
-            text.append(f"{'  '.join(cells)} | {row[-1]}".rstrip())
-        parts.append("\n".join(text))
-    return "\n\n".join(parts)
-
-
-def source_lines(report: Queries, function: CodeFunction) -> list[SourceLine]:
-    """Return the lines of a function with their counts."""
-    by_number = {line.number: line for line in report.code_lines if line.function is function}
-    whole = report.memory("global").sectors
-    indent = min((len(text) - len(text.lstrip()) for text in function.source if text.strip()), default=0)
-    made = []
-    docstring = _docstring_lines(function)
-    for number, text in enumerate(function.source, function.first):
-        if number in docstring:
-            continue
-        cells, share = [""] * len(SOURCE_HEADER), 0.0
-        if number in by_number:
-            line = by_number[number]
-            moved, shared = report.memory("global", line=line), report.memory("shared", line=line)
-            cells = _source_cells(moved, shared, report.work(line=line))
-            share = moved.sectors / whole if whole else 0.0
-        made.append(SourceLine(number, text[indent:], cells, share))
-    return made
-
-
-def _docstring_lines(function: CodeFunction) -> range:
-    """Return the lines of the docstring that the report leaves out: all but the first."""
-    tree = ast.parse(textwrap.dedent("\n".join(function.source))).body[0]
-    if not isinstance(tree, ast.FunctionDef) or ast.get_docstring(tree) is None:
-        return range(0)
-    return range(function.first + tree.body[0].lineno, function.first + (tree.body[0].end_lineno or 0))
-
-
-def _source_cells(moved: Traffic, shared: Traffic, work: Work) -> list[str]:
-    return [
-        _nonzero(moved.requests),
-        _nonzero(moved.sectors),
-        f"{moved.sectors_per_request:.1f}" if moved.requests else "",
-        f"{moved.efficiency:.0f}%" if moved.requests else "",
-        _nonzero(shared.wavefronts),
-        _nonzero(shared.bank_conflicts),
-        f"{work.active_lanes:.0f}%" if work.warps else "",
-        _nonzero(sum(work.flops.values())),
-    ]
+def _overview_lines(report: Queries, gpu: str) -> list[str]:
+    seen = overview(report, gpu)
+    lines = [sentence for sentence in (seen.traffic, seen.bound) if sentence]
+    if seen.lines:
+        lines.append(f"Costliest lines, by their share of the {seen.cost}:")
+    for line, share, counts in seen.lines:
+        lines += [f"{percent(share):>5}  {line}  {line.text}", f"{'':7}{counts}"]
+    return lines
 
 
 def _global(report: Queries) -> Section:
@@ -257,10 +197,6 @@ def _roofline(report: Queries, gpu: str) -> Section:
         ["bound by", roof.bound, "without latency and launch overhead"],
     ]
     return Section(f"Roofline for {roof.gpu.name}", ["what", "", ""], rows, 1, f"Peaks: {roof.gpu.source}.")
-
-
-def _nonzero(count: int) -> str:
-    return f"{count:,}" if count else ""
 
 
 def _size(lengths: tuple[int, ...]) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ...files import write
 from .html import page_html
-from .page import page_text, source_text, summary
+from .page import page_text, summary
 from .queries import Queries
+from .source import source_text
 
 
 class Report(Queries):
@@ -18,8 +19,8 @@ class Report(Queries):
 
     See Also
     --------
-    profile : Profiles a single launch.
-    profiling : Profiles all launches in a ``with`` statement.
+    paged_numba.lockstep.profile : Profiles a single launch.
+    paged_numba.lockstep.profiling : Profiles all launches in a ``with`` statement.
 
     Examples
     --------
@@ -70,7 +71,8 @@ class Report(Queries):
 
     def page(self, gpu: str = "H200") -> str:
         """Return the report as an HTML page; `gpu` as in `text`."""
-        return f"<!doctype html>\n<meta charset=utf-8>\n<title>Profile</title>\n{self.html(gpu)}\n"
+        head = "<meta charset=utf-8>\n<title>Profile</title>\n<style>:root{color-scheme:light dark}</style>"
+        return f"<!doctype html>\n<html lang=en>\n{head}\n{self.html(gpu)}\n</html>\n"
 
     def save_json(self, path: str | Path) -> None:
         """Write all counts as JSON; an old file stays as it was until the new one is complete."""

@@ -17,8 +17,8 @@ def profiling() -> Iterator[Report]:
     """Profile the lockstep launches in a ``with`` statement, including those of operations such as `write_kv`.
 
     That includes launches of the threads that are started in the statement, a thread pool's too. A launch of another
-    thread is counted in `Report.num_unseen`, unless an observer of that thread sees it; a launch of another process
-    cannot be seen. Observed launches run one after the other.
+    thread is counted in ``num_unseen`` of the report, unless an observer of that thread sees it; a launch of another
+    process cannot be seen. Observed launches run one after the other.
 
     Yields
     ------

@@ -17,8 +17,8 @@ def sanitizing() -> Iterator[Findings]:
     """Sanitize the lockstep launches in a ``with`` statement, including those of operations such as `write_kv`.
 
     Launches of threads that are started inside the statement are included, also those of a thread pool. A launch of any
-    other thread is counted in `Findings.num_unseen`, unless an observer of that thread sees it; a launch of another
-    process cannot be seen. Observed launches run one after the other.
+    other thread is counted in ``num_unseen`` of the findings, unless an observer of that thread sees it; a launch of
+    another process cannot be seen. Observed launches run one after the other.
 
     Errors that would otherwise raise (a stray index, a divergent barrier) become findings too, and the launch
     continues: a load out of bounds gives 0, a store out of bounds does nothing.
@@ -47,7 +47,7 @@ def sanitizing() -> Iterator[Findings]:
     >>> findings
     Findings(out of bounds: 1)
     >>> [finding.example.what for finding in findings]
-    ['source[32] out of bounds for shape (32,), blockIdx=(0, 0, 0) threadIdx=(31, 0, 0)']
+    ['source[32] out of bounds for shape (32,), thread 31 of block 0']
     """
     sanitizer = Sanitizer()
     with observing(sanitizer):

@@ -1,0 +1,71 @@
+"""Lessons on the site: their thumbnails, their map on the start page, and the list of those that use a name."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from paged_numba.draw.picture import Picture
+
+TUTORIALS = Path(__file__).parents[2] / "tutorials"
+
+
+def keep_thumbnails(block, block_vars, gallery_conf):
+    """Save each picture that a cell ends with; sphinx-gallery makes the first one the lesson's thumbnail."""
+    shown = block_vars["example_globals"].get("___")  # the value of the last expression that was evaluated
+    if isinstance(shown, Picture) and shown is not block_vars.get("last_picture"):
+        block_vars["last_picture"] = shown
+        shown.save(Path(next(block_vars["image_path_iterator"])).with_suffix(".svg"))
+    return ""  # the page has the picture itself, by _repr_html_
+
+
+def opening(path: Path) -> tuple[str, str]:
+    """Return the title of a lesson and the question that it answers."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    title, question = docstring.split("\n")[0], re.search(r"\*\*(.+?)\*\*", docstring, re.S)
+    if question is None:
+        raise ValueError(f"{path.name} must open with a question in bold")
+    return title, " ".join(question[1].split())
+
+
+class LessonMap(SphinxDirective):
+    """``lesson-map``: a card for each lesson, with its title and the question that it answers."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the cards, written in the Markdown of sphinx-design."""
+        lines = ["::::{grid} 1 2 2 3", ":gutter: 2", ":class-container: lesson-map", ""]
+        for path in sorted(TUTORIALS.glob("[0-9][0-9]_*.py")):
+            title, question = opening(path)
+            card = [":::{grid-item-card} " + title, f":link: /lessons/{path.stem}", ":link-type: doc"]
+            lines += [*card, "", question, ":::", ""]
+        return self.parse_text_to_nodes("\n".join([*lines, "::::"]))
+
+
+class LessonsThatUse(SphinxDirective):
+    """``lessons-that-use``: a list of the lessons whose code has one of the full names that are given."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return a paragraph with links, or nothing if no lesson uses the names."""
+        config = self.config.sphinx_gallery_conf
+        record = Path(self.env.srcdir, config["backreferences_dir"], "backreferences_all.json")
+        users = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        names = self.arguments[0].split()
+        found = {Path(user[0]).stem: user[4] for name in names for user in users.get(name, ())}
+        if not found:
+            return []
+        items = [f"* :doc:`{title} </lessons/{stem}>`" for stem, title in sorted(found.items())]
+        return self.parse_text_to_nodes("\n".join([".. rubric:: Lessons that use it", "", *items]))
+
+
+def setup(app: Sphinx):
+    """Register the directives."""
+    app.add_directive("lesson-map", LessonMap)
+    app.add_directive("lessons-that-use", LessonsThatUse)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,112 @@
+"""Sphinx configuration. The lessons run during the build, and the pages need no network."""
+
+import os
+import sys
+from pathlib import Path
+
+# Before anything imports Numba or matplotlib: the pages are the same on a machine with a GPU or a screen.
+os.environ["PAGED_NUMBA_TARGET"] = "lockstep"
+os.environ["MPLBACKEND"] = "agg"
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
+
+from lessons import keep_thumbnails
+
+import paged_numba
+from paged_numba.draw.picture import Picture
+
+Picture.inline = (
+    True  # a lesson's `picture.show("name.svg")` prints and saves nothing: the page shows the picture
+)
+
+project = "paged_numba"
+author = "The paged_numba developers"
+copyright = "the paged_numba developers, Apache-2.0"  # noqa: A001 (the name that Sphinx reads)
+version = release = paged_numba.__version__
+language = "en"
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.bibtex",
+    # From docs/_ext.
+    "lessons",
+    "mathml",
+    "names",
+    "notebooks",
+    "pool_animation",
+]
+exclude_patterns = ["_build", "_ext", "_templates", "images", "gen_backreferences"]
+templates_path = ["_templates"]
+nitpicky = True
+suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
+default_role = "name"  # docs/_ext/names.py
+
+# Markdown. The anchors of headings are those of GitHub, where the pages are read as well.
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+# The API. Docstrings say types in words, so annotations need no links into other projects.
+autosummary_generate = True
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_validation_checks = {"all"}
+bibtex_bibfiles = ["references.bib"]
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../tutorials",
+    "gallery_dirs": "lessons",
+    "filename_pattern": r"/\d\d_",  # the default runs plot_* only, and shows the others without output
+    "ignore_pattern": r"/(?!\d\d_)[^/]*\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "run_stale_examples": True,  # the cache compares scripts; a change of the package would not run them again
+    "capture_repr": ("_repr_html_",),  # without __repr__: a last expression that is no picture prints nothing
+    "image_scrapers": (keep_thumbnails,),
+    "reset_modules": (),
+    "min_reported_time": 0,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "download_all_examples": False,
+    # Links from the code of lessons to the API, and (directive `lessons-that-use`) back.
+    "doc_module": ("paged_numba",),
+    "reference_url": {"paged_numba": None},
+    "backreferences_dir": "gen_backreferences",
+    "inspect_global_variables": True,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "paged_numba"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"  # without one, a browser asks for favicon.ico, which is not there
+html_copy_source = html_show_sourcelink = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+# Code of 110 columns needs the room of the left bar; the path above the title and the links below remain.
+html_sidebars = {"index": [], "lessons/*": [], "search": []}
+html_theme_options = {
+    "logo": {"text": "paged_numba"},
+    "navbar_end": ["theme-switcher"],
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
+    "pygments_light_style": "a11y-light",
+    "pygments_dark_style": "github-dark",
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"

@@ -1,0 +1,156 @@
+"""Picture of split-KV attention: a context cut into splits, and the weight of each split in the merged output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...arguments import between, is_number, listed, not_negative, shown, text
+from ..picture import Picture
+from ..svg import COLOURS, Drawing
+from ..text import plural, table
+
+
+@dataclass(frozen=True)
+class Splits(Picture):
+    """The splits of one query's context, their LSEs, and their weights in the merge.
+
+    Split i attends to the tokens from ``starts[i]`` up to the start of the next split, the last one up to `seq_len`.
+    The LSE of a split is the logarithm of the sum of its exponentiated scores; the LSE of the whole context is
+    ``log(sum(exp(lse)))``. In the merged output, the output of split i has the weight ``exp(lse[i] - total)``.
+
+    Parameters
+    ----------
+    starts : list of int
+        First token of each split, ascending from 0. A split that begins where the next one does is empty.
+    seq_len : int
+        Tokens of the context.
+    lse : list of float
+        LSE of each split, to the base e; ``-inf`` if it is empty.
+    title : str, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        `starts` is not ascending from 0 to at most `seq_len`; `lse` has another length, is not a number, or is not
+        ``-inf`` for an empty split.
+
+    See Also
+    --------
+    paged_numba.merge_states : Merges attention over parts of a context.
+
+    Examples
+    --------
+    >>> import math
+    >>> import paged_numba as pn
+    >>> splits = pn.draw.Splits([0, 4, 8], 10, [0.0, math.log(2), 0.0])
+    >>> print(splits)
+    10 tokens in 3 splits
+    split  tokens  LSE     weight
+    -----  ------  ------  ------
+    0      0 to 3  0.0000  0.2500
+    1      4 to 7  0.6931  0.5000
+    2      8 to 9  0.0000  0.2500
+    total  0 to 9  1.3863  1.0000
+    output = 0.2500 * output of split 0 + 0.5000 * output of split 1 + 0.2500 * output of split 2
+    """
+
+    starts: Sequence[int]
+    seq_len: int
+    lse: Sequence[float]
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        seq_len = not_negative("seq_len", self.seq_len)
+        starts = [between("starts", start, 0, seq_len) for start in listed("starts", self.starts, "integers")]
+        if not starts or starts[0] != 0 or starts != sorted(starts):
+            raise ValueError(f"starts must be ascending from 0, got starts={shown(self.starts)}")
+        lse = listed("lse", self.lse, "numbers")
+        if len(lse) != len(starts):
+            raise ValueError(
+                f"lse must have one number for each of {len(starts)} splits, got lse={shown(self.lse)}"
+            )
+        for start, end, value in zip(starts, [*starts[1:], seq_len], lse, strict=True):
+            if not is_number(value):
+                raise TypeError(f"lse must be numbers, got lse={shown(self.lse)}")
+            if math.isnan(value) or value == math.inf or (start == end and value != -math.inf):
+                raise ValueError(
+                    f"lse must be below infinity, and -inf for an empty split, got lse={shown(self.lse)}"
+                )
+        title = text("title", self.title) or f"{plural(seq_len, 'token')} in {plural(len(starts), 'split')}"
+        of = {"starts": starts, "seq_len": seq_len, "lse": [float(value) for value in lse], "title": title}
+        for name, value in of.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """First token, and the token after the last one, of each split."""
+        return list(zip(self.starts, [*self.starts[1:], self.seq_len], strict=True))
+
+    @property
+    def total(self) -> float:
+        """The LSE of the whole context; ``-inf`` if all splits are empty."""
+        most = max(self.lse)
+        if most == -math.inf:
+            return most
+        return most + math.log(math.fsum(math.exp(value - most) for value in self.lse))
+
+    @property
+    def weights(self) -> list[float]:
+        """The weight of each split in the merged output; they add up to 1, or are all 0 without any token."""
+        total = self.total
+        return [0.0 if value == -math.inf else math.exp(value - total) for value in self.lse]
+
+    @property
+    def description(self) -> str:
+        weights = self.weights
+        empty = sum(start == end for start, end in self.bounds)
+        words = f"{plural(self.seq_len, 'token')} in {plural(len(weights), 'split')}"
+        if empty:
+            words += f", of which {empty} {'is' if empty == 1 else 'are'} empty"
+        if not any(weights):
+            return f"{words}. No split has a token, so there is nothing to merge."
+        largest = max(range(len(weights)), key=weights.__getitem__)
+        first, end = self.bounds[largest]
+        return (
+            f"{words}. A split's weight in the merged output is exp(LSE - {self.total:.4f}). Split {largest}, tokens "
+            f"{first} to {end - 1}, weighs most: {weights[largest]:.4f}."
+        )
+
+    def text(self) -> str:
+        rows = [
+            [str(number), _tokens(*bounds), f"{lse:.4f}", f"{weight:.4f}"]
+            for number, (bounds, lse, weight) in enumerate(
+                zip(self.bounds, self.lse, self.weights, strict=True)
+            )
+        ]
+        total = ["total", _tokens(0, self.seq_len), f"{self.total:.4f}", f"{sum(self.weights):.4f}"]
+        lines = table(["split", "tokens", "LSE", "weight"], [*rows, total], left=4)
+        terms = [
+            f"{weight:.4f} * output of split {number}" for number, weight in enumerate(self.weights) if weight
+        ]
+        merged = f"output = {' + '.join(terms)}"
+        if len(merged) > 100 or not terms:
+            merged = "output = the sum of weight * output over the splits"
+        return f"{self.title}\n{lines}\n{merged}"
+
+    def draw(self) -> Drawing:
+        width, left, top, merged = 700, 20, 66, 210
+        drawing = Drawing(width + 2 * left, 300, self.title)
+        scale = width / max(1, self.seq_len)
+        drawing.text(left, top - 10, "context, in tokens", "left q")
+        drawing.text(left, merged + 48, "merged output, in weights", "left q")
+        x = float(left)
+        for number, ((first, end), weight) in enumerate(zip(self.bounds, self.weights, strict=True)):
+            colour, at, wide = COLOURS[number % len(COLOURS)], left + first * scale, (end - first) * scale
+            drawing.rect(at, top, wide, 30, colour, tip=f"split {number}: {_tokens(first, end)}")
+            drawing.text(at + wide / 2, top + 20, str(number), "on")
+            drawing.line(at + wide / 2, top + 30, x + weight * width / 2, merged)
+            drawing.rect(x, merged, weight * width, 30, colour, tip=f"split {number}: weight {weight:.4f}")
+            x += weight * width
+        return drawing
+
+
+def _tokens(first: int, end: int) -> str:
+    return "empty" if first == end else f"{first} to {end - 1}" if end - first > 1 else str(first)

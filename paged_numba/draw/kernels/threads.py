@@ -1,0 +1,324 @@
+"""Picture of a launch: which thread of which thread block has which cell of an array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...arguments import listed, positive, shown, text
+from ..picture import Picture
+from ..svg import COLOURS, Drawing
+from ..text import plural, table
+from .fold import folded, ranges
+
+_CELL, _HEIGHT = 38, 22
+
+
+@dataclass(frozen=True)
+class Threads(Picture):
+    """The threads of a launch over the cells of a 1-D or 2-D array.
+
+    In one dimension, thread ``cuda.grid(1)``, which is ``blockIdx.x * blockDim.x + threadIdx.x``, has the element of
+    that number. In two dimensions, thread ``x, y = cuda.grid(2)`` has the cell ``[y, x]``: x counts columns, y rows.
+
+    Parameters
+    ----------
+    blocks_per_grid, threads_per_block : int or tuple of up to 2 int
+        The launch configuration.
+    shape : int or tuple of up to 2 int
+        Shape of the array: elements, or rows and columns.
+    title : str, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        A size is not a positive integer, or there are more than two; the grid has rows of threads, but not the array.
+
+    See Also
+    --------
+    WarpAccess : The addresses that the threads of one warp access.
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> threads = pn.draw.Threads(3, 4, 10)
+    >>> threads.thread_of(5)
+    (1, 1)
+    >>> print(threads)
+    10 elements for 3 thread blocks of 4 threads
+    thread block  threads  elements  no element
+    ------------  -------  --------  ------------
+    0             0 to 3   0 to 3
+    1             0 to 3   4 to 7
+    2             0 to 3   8, 9      threads 2, 3
+    >>> pn.draw.Threads((2, 2), (4, 4), (7, 6)).thread_of(4, 1)
+    ((0, 1), (1, 0))
+    """
+
+    blocks_per_grid: Any
+    threads_per_block: Any
+    shape: Any
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        shape = _sizes("shape", self.shape)
+        grid = _sizes("blocks_per_grid", self.blocks_per_grid)
+        block = _sizes("threads_per_block", self.threads_per_block)
+        for name, sizes in (("blocks_per_grid", grid), ("threads_per_block", block)):
+            if len(shape) == 1 and sizes[1:] not in ((), (1,)):
+                raise ValueError(
+                    f"{name} must have one dimension, as the array has, got {name}={shown(sizes)}"
+                )
+        # Columns before rows, as in CUDA; sizes of 1 where there is no second dimension.
+        columns, rows = (*shape[::-1], 1)[:2]
+        of: dict[str, Any] = {
+            "shape": shape,
+            "blocks_per_grid": (*grid, 1)[:2],
+            "threads_per_block": (*block, 1)[:2],
+        }
+        default = (
+            f"{plural(columns, 'element')} for {plural(grid[0], 'thread block')} of {plural(block[0], 'thread')}"
+            if len(shape) == 1
+            else f"{rows} x {columns} cells for {_times(of['blocks_per_grid'])} thread blocks of "
+            f"{_times(of['threads_per_block'])} threads"
+        )
+        of["title"] = text("title", self.title) or default
+        for name, value in of.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of the grid."""
+        across, down = self._extent
+        return across * down
+
+    @property
+    def num_idle(self) -> int:
+        """Threads without a cell, which a kernel's guard stops."""
+        across, down = self._extent
+        columns, rows = self._array
+        return across * down - min(across, columns) * min(down, rows)
+
+    @property
+    def num_left_out(self) -> int:
+        """Cells without a thread."""
+        across, down = self._extent
+        columns, rows = self._array
+        return columns * rows - min(across, columns) * min(down, rows)
+
+    @property
+    def _extent(self) -> tuple[int, int]:
+        """Threads of the grid along x and y."""
+        x, y = (b * t for b, t in zip(self.blocks_per_grid, self.threads_per_block, strict=True))
+        return x, y
+
+    @property
+    def _array(self) -> tuple[int, int]:
+        """Columns and rows of the array."""
+        columns, rows = (*self.shape[::-1], 1)[:2]
+        return columns, rows
+
+    def thread_of(self, *cell: int) -> Any:
+        """Return the thread block and the thread that have a cell, or None if no thread has it.
+
+        Parameters
+        ----------
+        *cell : int
+            The index of the cell, as in the array: the element, or row and column.
+
+        Returns
+        -------
+        tuple of 2 int, or tuple of 2 tuple of int, or None
+            ``(blockIdx.x, threadIdx.x)``, or both as ``(x, y)``.
+        """
+        x, y = (*cell[::-1], 0)[:2]
+        across, down = self._extent
+        if x >= across or y >= down:
+            return None
+        width, height = self.threads_per_block
+        if len(self.shape) == 1:
+            return divmod(x, width)
+        return (x // width, y // height), (x % width, y % height)
+
+    # As text.
+
+    @property
+    def description(self) -> str:
+        grid, block = self.blocks_per_grid, self.threads_per_block
+        if len(self.shape) == 1:
+            rule = f"Thread t of thread block b has element b * {block[0]} + t."
+            things = "element"
+        else:
+            rule = (
+                f"Thread (x, y) of thread block (a, b) has the cell in row b * {block[1]} + y and "
+                f"column a * {block[0]} + x."
+            )
+            things = "cell"
+        size = (
+            f"{_times(grid)} thread blocks have {_times(block)} threads each."
+            if len(self.shape) == 2
+            else (f"{plural(grid[0], 'thread block')} of {plural(block[0], 'thread')}.")
+        )
+        idle = (
+            f"{plural(self.num_idle, 'thread')} beyond the array: no {things}, the guard stops "
+            f"{'it' if self.num_idle == 1 else 'them'}."
+            if self.num_idle
+            else f"Every thread has {'an' if things == 'element' else 'a'} {things}."
+        )
+        missed = f" {plural(self.num_left_out, things)} without a thread." if self.num_left_out else ""
+        return f"{size} {rule} {idle}{missed}"
+
+    def text(self) -> str:
+        return f"{self.title}\n{self._rows() if len(self.shape) == 1 else self._matrix()}"
+
+    def _rows(self) -> str:
+        width, count = self.threads_per_block[0], self.shape[0]
+        rows = []
+        for block in self._shown_blocks(12):
+            if block is None:
+                rows.append(["...", "", "", ""])
+                continue
+            first = block * width
+            busy = max(0, min(width, count - first))
+            idle = f"threads {ranges(range(busy, width))}" if busy < width else ""
+            rows.append(
+                [str(block), ranges(range(width)), ranges(range(first, first + busy)) or "none", idle]
+            )
+        lines = table(["thread block", "threads", "elements", "no element"], rows, left=4)
+        if self.num_left_out:
+            lines += f"\n{plural(self.num_left_out, 'element')} without a thread"
+        return lines
+
+    def _matrix(self) -> str:
+        """Return rows of cells, each with its thread as ``x,y``; lines divide the thread blocks."""
+        (width, height), (columns, rows) = self.threads_per_block, self._array
+        across, down = self._extent
+        chars = len(f"{width - 1},{height - 1}")
+        shown_x = folded(max(across, columns), 84 // (chars + 1), (columns - 1, columns, width - 1, width))
+        shown_y = folded(max(down, rows), 24, (rows - 1, rows, height - 1, height))
+        label = len(f"row {max(down, rows) - 1}")
+
+        def cell(x: int | None, y: int | None) -> str:
+            if x is None or y is None:
+                return ".." if x is None else ":"
+            if x >= across or y >= down:
+                return "?"
+            return f"{x % width},{y % height}" if x < columns and y < rows else "-"
+
+        lines = []
+        for y in shown_y:
+            text, ruler = "", ""
+            for x in shown_x:
+                edge = x is not None and x % width == 0 and 0 < x < across
+                text += (" |" if edge else "") + f" {cell(x, y):>{chars}}"
+                ruler += (" +" if edge else "") + "-" * (chars + 1)
+            if y is not None and y % height == 0 and 0 < y < down:
+                lines.append(f"{' ' * label} {ruler}")
+            lines.append(f"{'' if y is None else f'row {y}':<{label}} {text}".rstrip())
+        notes = ["Each cell has its thread as x,y; lines divide the thread blocks."]
+        notes += ["-: a thread without a cell, the guard stops it."] * bool(self.num_idle)
+        notes += ["?: a cell without a thread."] * bool(self.num_left_out)
+        return "\n".join([*lines, *notes])
+
+    def _shown_blocks(self, room: int) -> list[int | None]:
+        last = min((self.shape[0] - 1) // self.threads_per_block[0], self.blocks_per_grid[0] - 1)
+        return folded(self.blocks_per_grid[0], room, (last, last + 1))
+
+    # As a picture.
+
+    def draw(self) -> Drawing:
+        return self._draw_rows() if len(self.shape) == 1 else self._draw_matrix()
+
+    def _draw_rows(self) -> Drawing:
+        left, top, width, count = 118, 44, self.threads_per_block[0], self.shape[0]
+        boundary = count % width
+        shown_threads = folded(width, 15, (boundary - 1, boundary) if boundary else ())
+        shown_blocks = self._shown_blocks(7)
+        right = left + _CELL * len(shown_threads)
+        drawing = Drawing(max(right + 20, 420), top, self.title)
+        y = float(top)
+        for block in shown_blocks:
+            if block is None:
+                drawing.text(left + _CELL / 2, y + 8, "⋮", "strong")
+                y += 26
+                continue
+            colour = COLOURS[block % len(COLOURS)]
+            drawing.text(left - 10, y + 15, f"thread block {block}", "right")
+            drawing.text(left - 10, y + _HEIGHT + 15, "element", "right q")
+            for place, thread in enumerate(shown_threads):
+                x, element = left + place * _CELL, 0 if thread is None else block * width + thread
+                if thread is None:
+                    drawing.text(x + _CELL / 2, y + 15, "…")
+                    drawing.text(x + _CELL / 2, y + _HEIGHT + 15, "…", "q")
+                    continue
+                busy = element < count
+                drawing.rect(
+                    x,
+                    y,
+                    _CELL,
+                    _HEIGHT,
+                    colour if busy else "none",
+                    tip=f"thread {thread} of thread block {block}",
+                )
+                drawing.text(x + _CELL / 2, y + 15, str(thread), "on" if busy else "q")
+                if busy:
+                    drawing.rect(x, y + _HEIGHT, _CELL, _HEIGHT, tip=f"element {element}")
+                drawing.text(
+                    x + _CELL / 2, y + _HEIGHT + 15, str(element) if busy else "-", "" if busy else "q"
+                )
+            y += 2 * _HEIGHT + 16
+        drawing.height = y
+        entries = [(COLOURS[0], "thread, by threadIdx.x"), ("none", "no element: the guard stops it")]
+        drawing.legend(left, y, entries[: 1 + bool(self.num_idle)])
+        return drawing
+
+    def _draw_matrix(self) -> Drawing:
+        (width, height), (columns, rows) = self.threads_per_block, self._array
+        across, down = self._extent
+        left, top = 60, 66
+        shown_x = folded(max(across, columns), 16, (columns - 1, columns, width - 1, width))
+        shown_y = folded(max(down, rows), 14, (rows - 1, rows, height - 1, height))
+        drawing = Drawing(
+            max(left + _CELL * len(shown_x) + 20, 420), top + _HEIGHT * len(shown_y), self.title
+        )
+        for place, x in enumerate(shown_x):
+            drawing.text(left + (place + 0.5) * _CELL, top - 6, "…" if x is None else str(x), "q small")
+        for line, y in enumerate(shown_y):
+            at = top + line * _HEIGHT
+            drawing.text(left - 8, at + 15, "⋮" if y is None else str(y), "q small right")
+            for place, x in enumerate(shown_x):
+                if x is None or y is None:
+                    continue
+                busy, has_thread = x < columns and y < rows, x < across and y < down
+                block = x // width, y // height
+                number = (block[0] + 3 * block[1]) % len(COLOURS)
+                tip = f"thread ({x % width}, {y % height}) of thread block {block}"
+                drawing.rect(
+                    left + place * _CELL,
+                    at,
+                    _CELL,
+                    _HEIGHT,
+                    COLOURS[number] if busy and has_thread else "none",
+                    tip=tip,
+                )
+                name = f"{x % width},{y % height}" if has_thread else "?"
+                drawing.text(
+                    left + (place + 0.5) * _CELL,
+                    at + 15,
+                    name,
+                    "on small" if busy and has_thread else "q small",
+                )
+        drawing.legend(left, drawing.height + 14, [("none", "no cell: the guard stops it")])
+        return drawing
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Return one or two sizes as a tuple."""
+    sizes = listed(name, value, "1 or 2 integers") if isinstance(value, (tuple, list)) else [value]
+    if not 1 <= len(sizes) <= 2:
+        raise ValueError(f"{name} must be 1 or 2 integers, got {name}={shown(value)}")
+    return tuple(positive(name, size) for size in sizes)
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))

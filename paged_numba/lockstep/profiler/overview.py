@@ -1,0 +1,119 @@
+"""What matters in a report: the traffic beside the least possible, what bounds the kernel, the costliest lines."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...draw.text import plural
+from ..observe.code import CodeLine
+from .counts import Traffic
+from .queries import Queries
+
+MOST_LINES = 3
+"""Number of lines that an overview names."""
+
+LEAST_SHARE = 0.01
+"""Lines with a smaller share of the cost are not named."""
+
+
+class Costly(NamedTuple):
+    """A line that costs much, with its share of the cost, 0 to 1, and its counts in words."""
+
+    line: CodeLine
+    share: float
+    counts: str
+
+
+class Overview(NamedTuple):
+    """What a reader of a report should see first.
+
+    Attributes
+    ----------
+    moved, least : int
+        Bytes of global memory that the launches moved, and with each sector moved once a launch.
+    bound : str
+        What bounds the launches on the GPU, in a sentence; empty if they moved nothing.
+    cost : str
+        What the costliest lines have the largest shares of.
+    lines : list of Costly
+    """
+
+    moved: int
+    least: int
+    bound: str
+    cost: str
+    lines: list[Costly]
+
+    @property
+    def traffic(self) -> str:
+        """`moved` and `least` in a sentence; empty if nothing was moved."""
+        if not self.moved:
+            return ""
+        if self.moved == self.least:
+            return (
+                f"{self.moved:,} bytes of global memory moved: each sector once, which is the least possible."
+            )
+        return (
+            f"{self.moved:,} bytes of global memory moved, {self.moved / self.least:.1f} times the least possible: "
+            f"each sector once would be {self.least:,}."
+        )
+
+
+def overview(report: Queries, gpu: str) -> Overview:
+    """Return the overview of a report, with the roofline of `gpu`."""
+    roof = report.roofline(gpu)
+    bound = ""
+    if roof.least_bytes:
+        ridge = "" if not roof.flops else f", and arithmetic would take as long at {roof.ridge:.0f}"
+        bound = (
+            f"Bound by {'memory' if roof.bound == 'memory' else 'arithmetic'} on the {roof.gpu.name}: "
+            f"{roof.intensity:.2f} operations a byte{ridge}. It cannot take less than {roof.seconds * 1e6:,.3f} us."
+        )
+    if roof.most_bytes:
+        cost, weights = "traffic to global memory", _weights(report, "global")
+    elif report.memory("shared").wavefronts:
+        cost, weights = "traffic to shared memory", _weights(report, "shared")
+    else:
+        cost, weights = "statements", {line: report.work(line=line).warps for line in report.code_lines}
+    whole = sum(weights.values())
+    costliest = sorted(weights, key=lambda line: -weights[line])[:MOST_LINES]
+    lines = [
+        Costly(line, weights[line] / whole, _in_words(report, line))
+        for line in costliest
+        if weights[line] >= LEAST_SHARE * whole and weights[line]
+    ]
+    return Overview(roof.most_bytes, roof.least_bytes, bound, cost, lines)
+
+
+def percent(share: float) -> str:
+    """Return a share, 0 to 1, in whole per cent."""
+    return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
+
+
+def share_of_traffic(report: Queries, line: CodeLine) -> float:
+    """Return a line's share of the traffic to global memory or, without such traffic, to shared memory; 0 to 1."""
+    for space in ("global", "shared"):
+        whole = _weight(report.memory(space))
+        if whole:
+            return _weight(report.memory(space, line=line)) / whole
+    return 0.0
+
+
+def _weight(traffic: Traffic) -> int:
+    return traffic.sectors or traffic.wavefronts
+
+
+def _weights(report: Queries, space: str) -> dict[CodeLine, int]:
+    return {line: _weight(report.memory(space, line=line)) for line in report.code_lines}
+
+
+def _in_words(report: Queries, line: CodeLine) -> str:
+    moved, shared = report.memory("global", line=line), report.memory("shared", line=line)
+    words = []
+    if moved.sectors:
+        words.append(f"{plural(moved.sectors, 'sector')}, {moved.efficiency:.0f}% of the bytes useful")
+    if shared.bank_conflicts:
+        words.append(plural(shared.bank_conflicts, "bank conflict"))
+    elif shared.wavefronts:
+        words.append(plural(shared.wavefronts, "wavefront"))
+    return ", ".join(words) or f"{plural(report.work(line=line).warps, 'statement')}, counted by warp"
