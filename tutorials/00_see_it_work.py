@@ -110,6 +110,26 @@ tokens = sum(now.num_tokens for now in stats) / sequences
 print(f"  reserved      1 entry    {128 - tokens:25.1f}")
 
 # %%
-# **In two sentences.** Memory is handed out block by block while sequences grow, and a block table finds the blocks
-# again wherever they are. A sequence wastes less than one block, where a reservation wastes all that the answer could
-# have taken.
+# Reserved, one sequence wastes more slots than with blocks of any size above. The 256 slots that have just served five
+# requests at once would hold two reservations.
+#
+# **In two sentences.** Memory is handed out block by block as sequences grow, and a block table finds the blocks again,
+# wherever they are. So a sequence wastes less than one block, while a reservation wastes all that might have come.
+#
+# **Check yourself.**
+#
+# 1. Which block size wastes nothing, and what is wrong with it?
+# 2. Which block size is the same as the reservation?
+# 3. In the picture, A takes block 8 for its last token. Why not block 2, next to its others?
+#
+# .. dropdown:: Answers
+#
+#    1. One token. Every table has an entry for each token, and whoever reads the cache looks each of them up.
+#    2. 128: one block for each request, taken when it comes.
+#    3. Block 2 is B's from the start, and keys and values are not moved. Block 8 was the first free one.
+#
+# **Try next.** Give ``serve`` a smaller pool, ``num_slots=224``, and read the error. What should a server do then?
+# (Lesson 15 does it.)
+#
+# **In the engines.** Ours is ``BlockAllocator`` (``paged_numba/allocator/allocator.py``). In vLLM it is
+# ``KVCacheManager.allocate_slots`` (``vllm/v1/core/kv_cache_manager.py``), and blocks have 16 tokens by default.
