@@ -92,8 +92,8 @@ history.show("00_pool.svg")
 # What does it cost?
 # ------------------
 # The other way is a :term:`reservation`: each request gets room for the longest answer that the server allows, in one
-# piece. Say that is 128 tokens with the prompt. A place for a token is called a *slot*; slots that hold no token are
-# waste.
+# piece. Say that is 128 tokens with the prompt. A place for one token is a
+# :term:`slot`, and a slot without a token is waste.
 #
 # .. dropdown:: Predict: with blocks of 16, how many slots of a sequence are empty, on average?
 #
@@ -110,8 +110,8 @@ tokens = sum(now.num_tokens for now in stats) / sequences
 print(f"  reserved      1 entry    {128 - tokens:25.1f}")
 
 # %%
-# Reserved, one sequence wastes more slots than with blocks of any size above. The 256 slots that have just served five
-# requests at once would hold two reservations.
+# A reservation leaves 94 slots of a sequence empty, blocks of 16 tokens leave 7. The 256 slots that have just served 5
+# requests at once would hold 2 reservations.
 #
 # **In two sentences.** Memory is handed out block by block as sequences grow, and a block table finds the blocks again,
 # wherever they are. So a sequence wastes less than one block, while a reservation wastes all that might have come.
