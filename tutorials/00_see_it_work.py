@@ -2,9 +2,9 @@
 00 · See it work
 ================
 
-**How do eight requests share one memory when nobody knows how long their answers will be?** You will hand out memory
-in small pieces, watch it fill, empty and fill again in a picture, and choose the size of the pieces. Nothing here
-needs a GPU, and nothing is said about one before lesson 01.
+**How do eight requests share one memory when nobody knows how long their answers will be?** You will see a pool of
+memory fill, empty and fill again, block by block, find each block by a table, and choose how large blocks should be.
+Nothing here needs a GPU, and nothing is said about one before lesson 01.
 """
 
 # %%

@@ -106,8 +106,8 @@ for block_size in (16384, 256, 16):
     taken = -(-held // block_size) * block_size
     filled = np.minimum(taken, final)  # when the request ends
     at_once = usable / taken.mean()  # sequences
-    kinds = [at_once * kind.mean() for kind in (held, filled - held, taken - filled)]
-    print(f"{block_size:10}  {at_once:9.0f}", *(f"{100 * n / slots:7.1f} %" for n in (*kinds, slots - usable)))
+    kinds = [at_once * kind.mean() for kind in (held, filled - held, taken - filled)] + [slots - usable]
+    print(f"{block_size:10}  {at_once:9.0f}", *(f"{100 * kind / slots:7.1f} %" for kind in kinds))
 
 # %%
 # In their own system, with reservations of the longest length, Kwon et al. found tokens in 20.4 % of the memory.
