@@ -92,7 +92,7 @@ class PoolTest(stateful.RuleBasedStateMachine):
         assert sorted(sum(tables, self.pool.free_list)) == [*range(64)], "a block is lost, or has two places"
 
 
-quick = settings(max_examples=100, stateful_step_count=10, derandomize=True, database=None)
+quick = settings(PoolTest.TestCase.settings, stateful_step_count=10, derandomize=True, database=None)
 try:
     stateful.run_state_machine_as_test(PoolTest, settings=quick)
 except AssertionError as fault:
