@@ -15,7 +15,7 @@ three calls that break it, and a picture shows what they would do to two users.
 #
 # .. dropdown:: Predict: a block holds 4 tokens. In which slot lies token 9 of "ours", if the first is token 0?
 #
-#    9 // 4 = 2 and 9 % 4 = 1: logical block 2, offset 1. Entry 2 of the table is physical block 4; 4 * 4 + 1 = 17.
+#    9 // 4 = 2 and 9 % 4 = 1: logical block 2, offset 1. Entry 2 of the table is block 4, so slot 4 * 4 + 1 = 17.
 
 from hypothesis import settings, stateful, strategies
 
@@ -72,7 +72,7 @@ class Pool:
 class PoolTest(stateful.RuleBasedStateMachine):
     def __init__(self, make_pool=Pool):
         super().__init__()
-        self.pool, self.lens = make_pool(num_blocks=64, block_size=4), {}
+        self.pool, self.lens = make_pool(num_blocks=64, block_size=4), {}  # `lens`: what it must hold
 
     @stateful.rule(seq=strategies.sampled_from("abc"), tokens=strategies.integers(1, 12))
     def write(self, seq, tokens):
@@ -83,7 +83,7 @@ class PoolTest(stateful.RuleBasedStateMachine):
     @stateful.rule(seq=strategies.sampled_from("abc"))
     def free(self, seq):
         self.lens.pop(seq, None)
-        if seq in self.pool.tables:
+        if seq in self.pool.tables:  # also if it is over, but not forgotten
             self.pool.free(seq)
 
     @stateful.invariant()
@@ -126,7 +126,7 @@ ours, theirs = MendedPool(8, 4), pn.BlockAllocator(8, 4)
 for call, *arguments in ("add", "a", 8), ("add", "b", 5), ("free", "a"), ("append", "b", 4), ("add", "c", 9):
     getattr(ours, call)(*arguments)
     getattr(theirs, call)(*arguments)
-print(ours.tables, {seq: theirs.block_table(seq).tolist() for seq in theirs}, sep="\n")
+print("ours", ours.tables, "\npn  ", {seq: theirs.block_table(seq).tolist() for seq in theirs})
 
 # %%
 # **In two sentences.** A block table maps the blocks that a sequence counts to blocks of the pool, so one division

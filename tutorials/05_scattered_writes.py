@@ -67,7 +67,7 @@ key_cache, value_cache = before.copy()
 write_kv_broken[8, (16, 2)](key, value, key_cache, value_cache, slot_mapping)
 changed = (key_cache != before[0]).any(axis=(2, 3))  # by block and offset
 print("slots that changed", np.flatnonzero(changed), "- slots of idle", pool.slots("idle", 0, 8))
-pn.draw.TokenPath.of(pool, "idle", 7).show("05_hit.svg")
+pn.draw.TokenPath.of(pool, "idle", 7, title="The token that was overwritten").show("05_hit.svg")
 
 # %%
 # No error, no crash: the answer of "idle" will go wrong when it runs again, perhaps a minute later. The sanitizer of

@@ -8,8 +8,8 @@ hide, and a first count of what a kernel moves: twelve times what it must.
 """
 
 # %%
-# Lesson 05 wrote tokens into blocks; here NumPy does, for any lengths and block tables. All other slots are NaN, "not
-# a number", which no sum turns back into a number, so a kernel that reads one shows it.
+# Lesson 05 wrote tokens into blocks. Here ``batch`` does, for any lengths and block tables; it returns what attention
+# must give and the arguments for a kernel. All other slots are NaN, "not a number", which shows in any sum.
 
 import numpy as np
 from numba import float32
@@ -26,7 +26,7 @@ def batch(rng, seq_lens, block_size, tables):
         dense, token = rng.standard_normal((2, seq_len, 4, 32), dtype=np.float32), np.arange(seq_len)
         caches[:, tables[seq, token // block_size], token % block_size] = dense
         right[seq] = pn.reference.attention(query[seq : seq + 1], *dense)[0]
-    return right, (query, *caches, tables, np.array(seq_lens, np.int32))  # and the arguments
+    return right, (query, *caches, tables, np.array(seq_lens, np.int32))
 
 
 tables = np.array([[0, 1, 0, 0], [4, 2, 0, 0], [7, 3, 9, 5]], np.int32)  # 0 where a sequence is over
@@ -64,7 +64,7 @@ def attention(out, query, key_cache, value_cache, tables, seq_lens):
     seq, head, block_size = cuda.blockIdx.x, cuda.threadIdx.x, key_cache.shape[1]
     scale = float32(1 / np.sqrt(query.shape[2]))
     largest, total = float32(-np.inf), float32(0)
-    for token in range(seq_lens[seq]):
+    for token in range(seq_lens[seq]):  # pass 1: the largest score
         block, offset = tables[seq, token // block_size], token % block_size
         score = float32(0)
         for dim in range(query.shape[2]):
@@ -72,7 +72,7 @@ def attention(out, query, key_cache, value_cache, tables, seq_lens):
         largest = max(largest, score * scale)
     for dim in range(query.shape[2]):
         out[seq, head, dim] = float32(0)
-    for token in range(seq_lens[seq]):
+    for token in range(seq_lens[seq]):  # pass 2: the weights, and the weighted sum of the values
         block, offset = tables[seq, token // block_size], token % block_size
         score = float32(0)
         for dim in range(query.shape[2]):
@@ -118,8 +118,8 @@ for block_size in range(1, 8):  # scattered blocks, NaN around them, and a lengt
 #
 # .. dropdown:: Predict: keys and values of 13 tokens fill 416 sectors. How many move to gather, and to attend?
 #
-#    To gather 832, read once and written once, and then attention is still to come. To attend 4,992, or 12 times 416:
-#    the 4 threads read 4 numbers from 4 sectors, an eighth of each, and two passes read the keys twice, so 8 * 3 / 2.
+#    To gather 832, read once and written once; then attention is still to come. To attend 4,992, or 12 times 416: the
+#    4 threads read 4 numbers from 4 sectors, of which they use an eighth, and with two passes move 3 arrays, not 2.
 
 copying = lockstep.profile(gather, 13, (32, 4), key, key_cache, tables[2])
 last = out[2:], query[2:], key_cache, value_cache, tables[2:], seq_lens[2:]
@@ -129,8 +129,8 @@ print("attend", sum(attending.memory("global", array=name).sectors for name in (
 pn.draw.WarpAccess.of(lockstep.trace(attention, 1, 4, *last), "key_cache").show("06_attend.svg")
 
 # %%
-# **In two sentences.** Attention reads a paged cache by one look-up for each token, and must keep to the table and
-# the length. This kernel does, but is slow: its threads read far apart, and two passes move the keys twice.
+# **In two sentences.** Attention that looks each token up in the block table gives what dense attention gives, and
+# saves the copy. It is slow as yet: its threads read far apart, and two passes move the keys twice.
 #
 # **Check yourself.**
 #
@@ -146,5 +146,5 @@ pn.draw.WarpAccess.of(lockstep.trace(attention, 1, 4, *last), "key_cache").show(
 #
 # **Try next.** Draw what ``gather`` loads from ``cache``. How many threads share a sector? How much of it is used?
 #
-# **In the engines.** Our rung is ``attention_textbook_kernel`` (``paged_numba/kernels/attention_textbook.py``). In
-# FlashInfer, every kernel looks up by ``paged_kv_t`` (``include/flashinfer/page.cuh``).
+# **In the engines.** Our rung is ``attention_textbook_kernel`` (``paged_numba/kernels/attention_textbook.py``).
+# FlashInfer's decode kernels look tokens up by ``paged_kv_t`` (``include/flashinfer/page.cuh``).

@@ -27,9 +27,7 @@ def fault_of(pool_class):
 def lines_of(name):
     """Return the number of lines of a class of the lesson, without blank ones."""
     [node] = [
-        node
-        for node in ast.parse(LESSON.text).body
-        if isinstance(node, ast.ClassDef) and node.name == name
+        node for node in ast.parse(LESSON.text).body if isinstance(node, ast.ClassDef) and node.name == name
     ]
     return sum(bool(line.strip()) for line in LESSON.text.splitlines()[node.lineno - 1 : node.end_lineno])
 
@@ -46,8 +44,10 @@ def test_numbers_in_the_prose():
     LESSON.check_numbers(
         claims={
             "in 16 lines": lines_of("Pool"),
-            "9 // 4 = 2 and 9 % 4 = 1: logical block 2, offset 1.": (9, 4, 9 // 4, 9, 4, 9 % 4, 9 // 4, 9 % 4),
-            "Entry 2 of the table is physical block 4; 4 * 4 + 1 = 17": (9 // 4, entry, entry, 4, 9 % 4, slot),
+            "9 // 4 = 2 and 9 % 4 = 1": (9, 4, 9 // 4, 9, 4, 9 % 4),
+            "logical block 2, offset 1.": (9 // 4, 9 % 4),
+            "Entry 2 of the table is block 4": (9 // 4, entry),
+            "slot 4 * 4 + 1 = 17": (entry, 4, 9 % 4, slot),
             "block 0 is on the free list twice": freed_twice,
             "a pool of 64 blocks": len(made["PoolTest"]().pool.free_list),
             "have 6 blocks, not 64": ("6", len(made["PoolTest"]().pool.free_list)),
@@ -93,7 +93,7 @@ def test_mended_pool_passes_and_refuses_to_free_twice():
 
 def test_same_calls_give_the_tables_of_the_package():
     *_, ours, theirs = LESSON.output.splitlines()
-    assert ours == theirs == "{'b': [2, 3, 0], 'c': [1, 4, 5]}"
+    assert ours[5:].strip() == theirs[5:] == "{'b': [2, 3, 0], 'c': [1, 4, 5]}"
 
 
 def mutants():
@@ -164,7 +164,8 @@ def test_stateful_test_does_not_see_what_is_lost_when_the_pool_runs_out():
 def test_a_small_pool_runs_out(num_blocks, tmp_path):
     # "Try next", with the fix in the first pool.
     text = LESSON.text.replace("num_blocks=64", f"num_blocks={num_blocks}")
-    text = text.replace("range(64)", f"range({num_blocks})").replace("[seq])\n\n\n# %%", ".pop(seq))\n\n\n# %%")
+    text = text.replace("range(64)", f"range({num_blocks})")
+    text = text.replace("reversed(self.tables[seq])", "reversed(self.tables.pop(seq))")
     path = tmp_path / "lesson.py"
     path.write_text(text[: text.index("# Hypothesis has shrunk")], encoding="utf-8")
     with pytest.raises(MemoryError) if num_blocks == 6 else nullcontext():

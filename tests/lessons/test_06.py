@@ -38,7 +38,7 @@ def test_numbers_in_the_prose():
             "To gather 832,": gathered,
             "To attend 4,992, or 12 times 416": (loaded, loaded / least, least),
             "the 4 threads read 4 numbers from 4 sectors": (num_heads, num_heads, per_request),
-            "so 8 * 3 / 2": (32 // 4, "3", "2"),
+            "move 3 arrays, not 2": (loaded / sectors(report, "value_cache"), "2"),
         },
         given=[
             "sequences 0, 1 and 2",
@@ -97,7 +97,10 @@ LOOKUP = "tables[seq, token // block_size]"
         ("total += weight", "total += 1"),
         ("largest = max(largest, score * scale)", "largest = float32(100)"),
         ("weight * value_cache", "weight * key_cache"),
-        ("table[token // cache.shape[1]], token % cache.shape[1]", "token // cache.shape[1], token % cache.shape[1]"),
+        (
+            "table[token // cache.shape[1]], token % cache.shape[1]",
+            "token // cache.shape[1], token % cache.shape[1]",
+        ),
     ],
 )
 def test_the_lesson_fails_with_a_wrong_kernel(right, wrong, tmp_path):
