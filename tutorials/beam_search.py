@@ -79,7 +79,7 @@ def search(cache, model, prompt, width):
 #    were copied: when the last beam writes, the block is its own.
 
 PROMPT, WIDTH = b"Write a haiku about a cache miss.", 4
-cache = pn.PagedKVCache(num_blocks=36, block_size=8, num_kv_heads=2, head_dim=64)
+cache = pn.PagedKVCache(num_blocks=16, block_size=8, num_kv_heads=2, head_dim=64)
 pool = cache.allocator
 steps = search(cache, ToyModel(num_q_heads=8, num_kv_heads=2, head_dim=64), PROMPT, WIDTH)
 next(steps)
@@ -111,19 +111,16 @@ print(*(f"beam {beam.seq_id}: {beam.text.decode()!r}, score {beam.score:.2f}" fo
 pn.draw.BlockTables.of(pool, title="After 32 steps").show("beam_search_last_step.svg")
 
 # %%
-# All ancestors of the four are freed. What they wrote lies in the blocks that the four share, and only the last block
-# of each is its own, for only the last few letters differ.
-#
-# What is saved
-# -------------
+# All ancestors of the four are freed, but what they wrote lies in the blocks that the four share. Each has only its
+# last block to itself.
 
 print(f"blocks over all steps: {used} instead of {apart}, {100 * (1 - used / apart):.1f} % saved")
 print(f"copied: {copied} blocks of {pool.block_size} tokens; in dense memory {copied_dense} tokens")
 pool.check()
 
 # %%
-# Kwon et al. (SOSP 2023, section 6.3) report 37.6 to 55.2 % for beam search, with many requests of the Alpaca data
-# set at a time and widths up to 6.
+# Kwon et al. (SOSP 2023, section 6.3) report 37.6 to 55.2 % of the blocks, for many requests of the Alpaca data set
+# at a time and widths up to 6. Here it is one request, with random weights.
 #
 # **Try next.** Free the parents after the children have written, not before. What is copied now, and why so much
 # more?

@@ -43,16 +43,15 @@ def sample(cache, model, prompt, names, seed):
         for name, row in zip(names, out, strict=True):
             token = draw(rng, model, row)
             queries[name], key, value = model.project(token, len(prompt) + len(texts[name]))
-            cache.append(
-                name, key, value
-            )  # the cache copies a shared block first, if the token goes into one
+            cache.append(name, key, value)  # if this goes into a shared block, that is copied first
             texts[name] += token.tobytes()
 
 
 # %%
 # The fork
 # --------
-# A :term:`fork` copies the block table, not the blocks. Each block has a reference count, the number of tables that name it.
+# A :term:`fork` copies the block table, not the blocks. Each block has a reference count, the number of tables that
+# name it.
 #
 # .. dropdown:: Predict: the prompt has 68 tokens and a block 16. How many blocks are in use after the fork?
 #
@@ -60,7 +59,7 @@ def sample(cache, model, prompt, names, seed):
 
 PROMPT = b"Suggest a name for a library that teaches how paged attention works."
 names = ["a", "b", "c", "d"]
-cache = pn.PagedKVCache(num_blocks=28, block_size=16, num_kv_heads=2, head_dim=64)
+cache = pn.PagedKVCache(num_blocks=16, block_size=16, num_kv_heads=2, head_dim=64)
 pool, history = cache.allocator, pn.draw.PoolHistory()
 steps = sample(cache, ToyModel(num_q_heads=8, num_kv_heads=2, head_dim=64), PROMPT, names, seed=0)
 next(steps)
@@ -76,17 +75,15 @@ pn.draw.BlockTables.of(pool, title="After the fork").show("parallel_sampling_for
 #
 # .. dropdown:: Predict: how many blocks are copied for the four tokens?
 #
-#    Three. When the last of the four writes, nobody else holds the block any more. The full blocks stay shared for good.
+#    Three. When the last of the four writes, nobody else holds the block any more. The full blocks stay shared.
 
 texts, _ = next(steps)
 history.record(pool)
-print(
-    "first tokens", [text.decode() for text in texts.values()], "blocks in use", pool.stats().num_used_blocks
-)
+print("first tokens", [*texts.values()], "blocks in use", pool.stats().num_used_blocks)
 pn.draw.BlockTables.of(pool, title="After the first token").show("parallel_sampling_first_token.svg")
 
 # %%
-# From here on nothing is copied. Each sample fills its own blocks, to 40 tokens. The picture has a row for each block
+# From here on nothing is copied: each sample fills its own blocks, to 40 tokens. The picture has a row for each block
 # and a column for each step.
 
 used = [pool.stats().num_used_blocks]
