@@ -2,10 +2,10 @@
 Beam search
 ===========
 
-**What if sequences fork and end at every step?** Beam search keeps the likeliest continuations of a prompt, its beams.
-At each step some beams have several children and others none. In dense memory, a further child means a copy of all
-keys and values. You will see :term:`forks <fork>` of forks, blocks that outlive the sequence that filled them, and how little is
-copied. This is a worked example behind lesson 14.
+**What if sequences fork and end at every step?** Beam search keeps the likeliest continuations of a prompt, its
+beams. At each step some beams have several children and others none. In dense memory, a further child means a copy of
+all keys and values. You will see :term:`forks <fork>` of forks, blocks that outlive the sequence that filled them, and
+how little is copied. This is a worked example behind lesson 14.
 """
 
 # %%

@@ -112,7 +112,7 @@ def check_sampling(cache, model, prompt, num_samples, new_tokens, seed):
     texts, _ = next(steps)
     assert pool.stats().num_used_blocks == -(-len(prompt) // pool.block_size)
     query, key, value = model.project(np.frombuffer(prompt, np.uint8), 0)
-    held = {name: (query[-1:], key, value) for name in names}
+    held = dict.fromkeys(names, (query[-1:], key, value))
     for written in range(1, new_tokens + 1):
         before = {name: pool.block_table(name) for name in names}
         texts, out = next(steps)
