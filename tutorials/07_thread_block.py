@@ -3,14 +3,14 @@
 ==================================
 
 **How do 128 threads agree on one number?** A query has a score with each of 120 keys, and softmax needs the largest.
-One thread per key computes all scores at once, but each thread knows only its own. You will see the threads compare
-scores in seven rounds, a missing line that loses the winner only now and then, a tool that finds the fault even in a
-run with the right result, and the price of working together.
+One thread per key computes all scores at once, but each thread knows only its own. You will see them compare in
+seven rounds, a missing line that loses the winner only now and then, a tool that finds the fault whatever the
+result, and the price of working together.
 """
 
 # %%
-# The keys lie in a paged cache, as in lesson 06. A second sequence took blocks in between, so ours are not all
-# neighbours. Token 110 is made the best match: its key is the query itself.
+# The keys lie in a paged cache, as in lesson 06; a second sequence took blocks in between. Token 110 is made the
+# best match: its key is the query itself.
 
 import numpy as np
 from numba import float32
@@ -69,8 +69,8 @@ def largest_score(out, query, key_cache, block_table, seq_len, second_barrier):
 # Wrong, now and then
 # -------------------
 # First without the second barrier: **this kernel is broken**. A GPU runs threads in groups of 32, called
-# :term:`warps <warp>`, so our thread block has four. Between two barriers its warps may run in any order. A GPU
-# gives no say in that; lockstep does: all warps step by step together, the first warp first, or the last warp first.
+# :term:`warps <warp>`, so our thread block has four. Between two barriers, warps may run in any order. A GPU gives
+# no say in that; lockstep does: all warps step by step together, the first warp first, or the last warp first.
 #
 # .. dropdown:: Predict: which order loses token 110?
 #
@@ -109,7 +109,7 @@ pn.draw.Tree.of(accesses, "scores", title="One barrier: all rounds at once").sho
 #
 # .. dropdown:: Predict: how many rows will the picture have?
 #
-#    Eight: the scores, then :math:`\log_2 128 = 7` rounds. Each round leaves half as many scores.
+#    Eight: the scores, then seven rounds. Each round leaves half as many scores, and 128 halved seven times is 1.
 
 accesses = lockstep.trace(largest_score, 1, 128, *arguments, True)
 pn.draw.Tree.of(accesses, "scores", title="A barrier after each round").show("07_rounds.svg")
@@ -117,8 +117,8 @@ pn.draw.Tree.of(accesses, "scores", title="A barrier after each round").show("07
 # %%
 # What working together costs
 # ---------------------------
-# Now the mended kernel, on the GPU if there is one, and a profile of it. A :term:`memory request` is one instruction
-# of one warp that goes to memory, however many of the warp's threads take part.
+# Now the mended kernel, on a GPU if there is one, and its profile. A :term:`memory request` is one instruction of
+# one warp that goes to memory, however many of the warp's threads take part.
 #
 # .. dropdown:: Predict: how many requests to shared memory do our four warps make?
 #
@@ -132,8 +132,7 @@ print(f"{report.memory('shared').requests} requests to shared memory, {report.wo
 
 # %%
 # **In two sentences.** Threads of a block share values through shared memory, safely if a barrier stands between one
-# thread's write and another's read. A tree reduces :math:`n` values in :math:`\log_2 n` rounds, with a barrier after
-# each.
+# thread's write and another's read. A tree reduces ``n`` values in ``log2(n)`` rounds, with a barrier after each.
 #
 # **Check yourself.**
 #
@@ -147,10 +146,10 @@ print(f"{report.memory('shared').requests} requests to shared memory, {report.wo
 #       block.
 #    2. No order does, since scores 96 to 127 are all minus infinity. It is still not correct: the sanitizer names
 #       the same race, and a longer sequence will meet it.
-#    3. No: some threads would wait where the others never come. Try it; lockstep says which threads.
+#    3. No: some threads would wait where the others never come. Try it; lockstep says which.
 #
 # **Try next.** Compare neighbours first: strides 1, 2, 4, and so on. There are as many rounds; how many requests?
 #
-# **In the engines.** Our rung is ``segment_max`` (``paged_numba/kernels/reduce.py``), for any power of two.
-# FlashInfer does the same in ``sync_state`` (``include/flashinfer/attention/decode.cuh``): each warp stores its part
-# in shared memory, ``block.sync()`` is the barrier, then the parts are merged.
+# **In the engines.** Our rung is ``segment_max`` (``paged_numba/kernels/reduce.py``). In FlashInfer's ``sync_state``
+# (``include/flashinfer/attention/decode.cuh``), groups of threads store their parts in shared memory,
+# ``block.sync()`` is the barrier, and then all parts are read.

@@ -3,8 +3,8 @@
 ============================================
 
 **Can attention read each key only once?** Lesson 06 read all keys twice: first to find the largest score, then for
-the weights, since a weight is :math:`e^{score - largest}`. You will see one factor that repairs the sums when a
-larger score arrives, a kernel without it that passes a lazy test, and how much traffic the second pass was.
+the weights, since a weight is ``exp(score - largest)``. You will see one factor that repairs the sums when a larger
+score arrives, a kernel without it that passes a lazy test, and how much traffic the second pass was.
 """
 
 # %%
@@ -36,12 +36,12 @@ for name, key in keys.items():
 # -------------------------------
 # Let the scores arrive one by one, and keep the largest so far: the :term:`running maximum`. Weights are relative to
 # it. When a larger score arrives, all weights so far were relative to the wrong number, and all are too large by the
-# same factor. So their sum is :term:`rescaled <rescale>`, multiplied by :math:`e^{old - new}`, and no score is
-# looked at again. This is :term:`online softmax`.
+# same factor. So their sum is :term:`rescaled <rescale>`, multiplied by ``exp(old - new)``, and no score is looked
+# at again. This is :term:`online softmax`.
 #
 # .. dropdown:: Predict: the running maximum rises from 3 to 5. By what is the sum multiplied?
 #
-#    By :math:`e^{3 - 5} = 0.14`. While the maximum stays, the factor is :math:`e^0 = 1`.
+#    By ``exp(3 - 5)``, which is 0.14. While the maximum stays, the factor is ``exp(0)``, which is 1.
 
 scores = [1.0, 3.0, 2.0, 0.0, 5.0, 4.0]
 largest, total = -math.inf, 0.0
@@ -139,7 +139,7 @@ for name, report in (("two passes", textbook), ("one pass", online)):
 #
 # .. dropdown:: Answers
 #
-#    1. :math:`e^{-\infty} = 0`, and it multiplies sums that are 0.
+#    1. 0, as ``exp`` of minus infinity is. It multiplies sums that are 0, too.
 #    2. No: the weights would no longer add up to 1, and the result can be many times larger than any value.
 #    3. 6, one after each of its rounds. One before them waits for all products, one after them protects the result.
 #
