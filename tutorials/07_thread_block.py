@@ -148,7 +148,7 @@ print(f"{report.memory('shared').requests} requests to shared memory, {report.wo
 #       the same race, and a longer sequence will meet it.
 #    3. No: some threads would wait where the others never come. Try it; lockstep says which.
 #
-# **Try next.** Compare neighbours first: strides 1, 2, 4, and so on. There are as many rounds; how many requests?
+# **Try next.** Compare neighbours first: distances 1, 2, 4, and so on. There are as many rounds; how many requests?
 #
 # **In the engines.** Our rung is ``segment_max`` (``paged_numba/kernels/reduce.py``). In FlashInfer's ``sync_state``
 # (``include/flashinfer/attention/decode.cuh``), groups of threads store their parts in shared memory,

@@ -70,8 +70,8 @@ def attend(out, query, key_cache, value_cache, block_tables, seq_lens, fault):
 # %%
 # The tail
 # --------
-# A slot beyond the end of its sequence is a :term:`stale slot`: it holds what was left there. A loop over whole
-# blocks gives it the score minus infinity, so that its weight is 0, and looks harmless. **This kernel is broken.**
+# A slot beyond the end of its sequence is a :term:`stale slot`: it holds what was left there. As in lesson 06, the loop
+# runs over whole blocks, but now stale slots weigh 0, by a score of minus infinity. **This kernel is broken.**
 #
 # .. dropdown:: Predict: which sequences come out wrong if stale slots hold 7? And if they hold NaN?
 #
@@ -88,7 +88,7 @@ for unused in (7, np.nan):
 # %%
 # The head map
 # ------------
-# The other fault deals the KV heads out in turn, ``q_head % num_kv_heads``: **this kernel is broken**, too. The
+# The other fault deals the KV heads out in turn, ``q_head % num_kv_heads``. **This kernel is broken** as well. The
 # trace of a thread block shows which KV head it has read.
 
 print("query head      ", *range(8))

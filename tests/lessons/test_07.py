@@ -51,7 +51,7 @@ def test_numbers_in_the_prose():
             "reaches 8 barriers: 32": (report.work().barriers // warps, report.work().barriers),
         },
         given=["runs threads in groups of 32", "Warp 0 runs all its rounds", "takes scores 32 to 63",
-               "warp 0 takes", "scores 96 to 127 are all minus infinity", "strides 1, 2, 4"],
+               "warp 0 takes", "scores 96 to 127 are all minus infinity", "distances 1, 2, 4"],
     )  # fmt: skip
     assert rows == 8  # "Eight", in words
     assert shared.requests == warps + 3 * sum(working) + 1
