@@ -22,7 +22,7 @@ rng = np.random.default_rng(7)
 query = rng.standard_normal(32, dtype=np.float32)
 key = rng.standard_normal((120, 1, 32), dtype=np.float32)  # token, head, dimension
 key[110, 0] = query
-cache = pn.PagedKVCache(num_blocks=16, block_size=16, num_kv_heads=1, head_dim=32)
+cache = pn.PagedKVCache(16, block_size=16, num_kv_heads=1, head_dim=32, target="lockstep")  # on the host
 cache.add("ours", key[:40], key[:40])  # this lesson reads no values
 cache.add("other", key[:40], key[:40])
 cache.append("ours", key[40:], key[40:])

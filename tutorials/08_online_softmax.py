@@ -27,7 +27,7 @@ value = rng.standard_normal((100, 4, 64), dtype=np.float32)
 keys = {"early": rng.standard_normal((100, 4, 64), dtype=np.float32)}
 keys["late"] = keys["early"].copy()
 keys["early"][0] = keys["late"][90] = query
-cache = pn.PagedKVCache(num_blocks=16, block_size=16, num_kv_heads=4, head_dim=64)
+cache = pn.PagedKVCache(16, block_size=16, num_kv_heads=4, head_dim=64, target="lockstep")  # on the host
 for name, key in keys.items():
     cache.add(name, key, value)
 
@@ -116,9 +116,9 @@ for algorithm in ("naive", "warp", "block"):
 #
 #    16 times: the same 8, times 2 because it reads K once.
 #
-# The textbook kernel also adds up its weighted sums in ``out``: one thread has 64 of them, too many for registers.
-# In an array of its own they would be in :term:`local memory`, its part of global memory. Our threads have one sum
-# each, but they meet at 8 barriers per token.
+# The textbook kernel also adds up its weighted values in ``out``, 64 sums per thread. A loop cannot index registers,
+# so an array of its own would be in :term:`local memory`, the thread's part of global memory. Our threads have one
+# sum each, but they meet at 8 barriers per token.
 
 textbook = lockstep.profile(attention_textbook_kernel, 1, 4, out[None], *arrays, np.float32(0.125))
 online = lockstep.profile(attend, 4, 64, out, query, *arrays[1:3], tables[0], 100, True)
@@ -145,6 +145,6 @@ for name, report in (("two passes", textbook), ("one pass", online)):
 #
 # **Try next.** Sort the scores in ascending order. How often is the sum rescaled? Does the result change?
 #
-# **In the engines.** Our rung is ``attention_block``, which rescales once for a hundred tokens or so. The factor is
+# **In the engines.** Our rung is ``attention_block``, which rescales once for many tokens. The factor is
 # ``scores_scale`` in FlashAttention's ``softmax_rescale_o`` (``csrc/flash_attn/src/softmax.h``), and ``o_scale`` in
 # FlashInfer's ``compute_qk`` (``include/flashinfer/attention/decode.cuh``).

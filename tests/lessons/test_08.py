@@ -36,7 +36,7 @@ def test_numbers_in_the_prose():
             "which is 0.14": picture.factors[4],
             "moves 8 times fewer": fewer["value_cache"],
             "16 times: the same 8, times 2": (fewer["key_cache"], fewer["value_cache"], passes),
-            "one thread has 64 of them": cache.key_cache.shape[3],
+            "64 sums per thread": cache.key_cache.shape[3],
             "meet at 8 barriers": barriers,
             "Which of the 8 barriers": barriers,
             "6, one after each": math.log2(cache.key_cache.shape[3]),

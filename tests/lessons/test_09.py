@@ -76,7 +76,7 @@ def test_numbers_in_the_prose():
 
 
 def test_what_the_lesson_prints():
-    assert printed(r"stale +\S+, loop over .*: error of a, b, c ") == [
+    assert printed(r"stale +\S+, loop over .*: errors ") == [
         "[0. 0. 0.]",
         "[0. 0. 0.]",
         "[nan nan  0.]",

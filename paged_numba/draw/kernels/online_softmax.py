@@ -113,7 +113,7 @@ class OnlineSoftmax(Picture):
         return f"{self.title}\n{table(header, rows)}"
 
     def draw(self) -> Drawing:
-        left, count = 172, len(self.scores)
+        left, count = 182, len(self.scores)
         across = max(14.0, min(84.0, 590 / count))
         score_y, first_y = 66, 252
         brackets_y = first_y + 36
