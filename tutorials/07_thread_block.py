@@ -37,9 +37,8 @@ print(f"block table {block_table}, largest score by NumPy {(key[:, 0] @ query).m
 # scores, then half of those threads, until one score is left. Making one value of many is called a
 # :term:`reduction`.
 #
-# ``cuda.syncthreads()`` is a :term:`barrier`: no thread passes it before all threads of its thread block have
-# reached it. The first one makes sure that all scores are there. **Can we do without the second?** The last argument
-# leaves it out.
+# ``cuda.syncthreads()`` is a :term:`barrier`: no thread passes it before all threads of its thread block reach it.
+# The first makes sure that all scores are there. **Can we do without the second?** The last argument leaves it out.
 
 
 @cuda.jit
@@ -74,9 +73,8 @@ def largest_score(out, query, key_cache, block_table, seq_len, second_barrier):
 #
 # .. dropdown:: Predict: which order loses token 110?
 #
-#    First warp first (``forward``). Warp 0 runs all its rounds before warp 1 begins its first. In the second round,
-#    warp 0 takes scores 32 to 63, which warp 1 has not yet compared with scores 96 to 127. The winner, 110, is among
-#    those. The other two orders give the right result by luck.
+#    First warp first (``forward``): in its second round, warp 0 takes scores 32 to 63, which warp 1 has not compared
+#    with scores 96 to 127 yet. The winner, 110, is among those. The other two orders give the right result by luck.
 
 out = np.zeros(1, np.float32)
 arguments = out, query, cache.key_cache, block_table, 120
@@ -86,30 +84,29 @@ for order in ("together", "forward", "reverse"):
     print(f"{order:8}  {out[0]:5.2f}")
 
 # %%
-# Two threads access the same element, at least one of them writes, and no barrier says which comes first: that is a
-# :term:`data race`. The :term:`sanitizer` remembers which thread touched what since the last barrier. So it finds
-# the race in any order, whether the result is right or not.
+# Two threads access one element, at least one of them writes, and no barrier says which comes first: a :term:`data
+# race`. The :term:`sanitizer` remembers who touched what since the last barrier, so it finds the race in any order.
 
 print(lockstep.sanitize(largest_score, 1, 128, *arguments, False))
 
 # %%
 # The wrong run as a picture
 # --------------------------
-# ``lockstep.trace`` records each access. The picture has a row for each barrier that was passed, a dot for each
-# element that was written in that row, and lines from the elements that were read for it. Here is the run that lost
-# token 110.
+# ``lockstep.trace`` records each access. The picture has a row for each round, a dot for each element that is
+# written in it, and lines from the elements that are read. Red is a race. This is the run that lost token 110:
+# scores 32 to 63 go into the second round as they were at the start.
 
 with lockstep.options(order="forward"):
     accesses = lockstep.trace(largest_score, 1, 128, *arguments, False)
-pn.draw.Tree.of(accesses, "scores", title="One barrier: all rounds at once").show("07_one_barrier.svg")
+pn.draw.Tree.of(accesses, "scores", title="One barrier").show("07_one_barrier.svg")
 
 # %%
-# With the second barrier, each round reads only what an earlier row wrote. The barrier stands outside ``if thread <
-# half``, because *all* threads of the block must reach it, also those that have nothing left to do.
+# With the second barrier, each round reads what the round before wrote. *All* threads of the block must reach a
+# barrier, also those with nothing left to do, so it stands outside the ``if``.
 #
-# .. dropdown:: Predict: how many rows will the picture have?
+# .. dropdown:: Predict: how many threads have work in each round?
 #
-#    Eight: the scores, then seven rounds. Each round leaves half as many scores, and 128 halved seven times is 1.
+#    64, 32, 16, 8, 4, 2 and 1: half as many each time.
 
 accesses = lockstep.trace(largest_score, 1, 128, *arguments, True)
 pn.draw.Tree.of(accesses, "scores", title="A barrier after each round").show("07_rounds.svg")
@@ -142,10 +139,9 @@ print(f"{report.memory('shared').requests} requests to shared memory, {report.wo
 #
 # .. dropdown:: Answers
 #
-#    1. Its element is read in the first round, so it must be written. And a barrier counts on all threads of the
-#       block.
-#    2. No order does, since scores 96 to 127 are all minus infinity. It is still not correct: the sanitizer names
-#       the same race, and a longer sequence will meet it.
+#    1. Its element is read in the first round, so it must be written. And the thread must come to each barrier.
+#    2. No order does: scores 96 to 127 are all minus infinity. But the race is there, and a longer sequence meets
+#       it.
 #    3. No: some threads would wait where the others never come. Try it; lockstep says which.
 #
 # **Try next.** Compare neighbours first: distances 1, 2, 4, and so on. There are as many rounds; how many requests?
