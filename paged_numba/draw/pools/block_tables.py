@@ -192,13 +192,13 @@ class BlockTables(Picture):
         drawing.text(16, pool_y + 14, "pool", "left strong")
         drawing.text(16, pool_y + 28, plural(self.num_blocks, "block"), "left q small", room=left - 20)
         drawing.text(16, pool_y + 41, f"of {plural(self.block_size, 'slot')}", "left q small", room=left - 20)
-        if many and num_arrows <= MOST_ARROWS:
-            drawing.text(left, pool_y - 24, "Point at a sequence to see its arrows.", "left q small")
         for block in range(places.shown):
             self._block(drawing, block, *places.block(block))
         notes = ["Bars show how many slots are filled."] if held else []
         if places.shown < self.num_blocks:
             notes.append(f"Blocks {places.shown} to {self.num_blocks - 1} are free.")
+        if many and num_arrows <= MOST_ARROWS:
+            notes.append("Point at a sequence to see its arrows.")
         drawing.text(left, places.bottom - 4, " ".join(notes), "left q small", room=drawing.width - left - 12)
         if any(len(self.owners(block)) > MOST_STRIPS for block in range(places.shown)):
             drawing.legend(left, places.bottom + 6, [(SHARED, f"more than {MOST_STRIPS} sequences")])
