@@ -44,8 +44,7 @@ print(f"block table {block_table}, largest score by NumPy {(key[:, 0] @ query).m
 @cuda.jit
 def largest_score(out, query, key_cache, block_table, seq_len, second_barrier):
     scores = cuda.shared.array(128, float32)
-    thread, half = cuda.threadIdx.x, cuda.blockDim.x // 2
-    block_size = key_cache.shape[1]
+    thread, half, block_size = cuda.threadIdx.x, cuda.blockDim.x // 2, key_cache.shape[1]
     score = float32(-np.inf)  # a thread without a token never wins
     if thread < seq_len:
         kv_block, offset = block_table[thread // block_size], thread % block_size
@@ -84,8 +83,8 @@ for order in ("together", "forward", "reverse"):
     print(f"{order:8}  {out[0]:5.2f}")
 
 # %%
-# Two threads access one element, at least one of them writes, and no barrier says which comes first: a :term:`data
-# race`. The :term:`sanitizer` remembers who touched what since the last barrier, so it finds the race in any order.
+# Two threads access one element, at least one writes, and no barrier says which comes first: a :term:`data race`. The
+# :term:`sanitizer` remembers who touched what since the last barrier, so it finds the race in any order.
 
 print(lockstep.sanitize(largest_score, 1, 128, *arguments, False))
 
