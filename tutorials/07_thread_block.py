@@ -26,7 +26,7 @@ cache = pn.PagedKVCache(16, block_size=16, num_kv_heads=1, head_dim=32, target="
 cache.add("ours", key[:40], key[:40])  # this lesson reads no values
 cache.add("other", key[:40], key[:40])
 cache.append("ours", key[40:], key[40:])
-block_table = cache.allocator.block_table("ours")
+block_table, out = cache.allocator.block_table("ours"), np.zeros(1, np.float32)
 print(f"block table {block_table}, largest score by NumPy {(key[:, 0] @ query).max():.2f}")
 
 # %%
@@ -67,15 +67,15 @@ def largest_score(out, query, key_cache, block_table, seq_len, second_barrier):
 # Wrong, now and then
 # -------------------
 # First without the second barrier: **this kernel is broken**. A GPU runs threads in groups of 32, called
-# :term:`warps <warp>`, so our thread block has four. Between two barriers, warps may run in any order. A GPU gives
-# no say in that; lockstep does: all warps step by step together, the first warp first, or the last warp first.
+# :term:`warps <warp>`, so our thread block has four. Between barriers they may run in any order, and a GPU gives no
+# say in that. ``lockstep.jit`` runs the kernel on lockstep instead, where ``order`` chooses: all warps step by step
+# together, the first warp first, or the last warp first.
 #
 # .. dropdown:: Predict: which order loses token 110?
 #
 #    First warp first (``forward``): in its second round, warp 0 takes scores 32 to 63, which warp 1 has not compared
 #    with scores 96 to 127 yet. The winner, 110, is among those. The other two orders give the right result by luck.
 
-out = np.zeros(1, np.float32)
 arguments = out, query, cache.key_cache, block_table, 120
 for order in ("together", "forward", "reverse"):
     with lockstep.options(order=order):
@@ -83,8 +83,8 @@ for order in ("together", "forward", "reverse"):
     print(f"{order:8}  {out[0]:5.2f}")
 
 # %%
-# Two threads access one element, at least one writes, and no barrier says which comes first: a :term:`data race`. The
-# :term:`sanitizer` remembers who touched what since the last barrier, so it finds the race in any order.
+# Two threads access one element, at least one writes, and no barrier says which comes first: a :term:`data race`.
+# The :term:`sanitizer` remembers who touched what since the last barrier, so it finds the race in any order.
 
 print(lockstep.sanitize(largest_score, 1, 128, *arguments, False))
 

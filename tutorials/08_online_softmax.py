@@ -65,13 +65,12 @@ pn.draw.OnlineSoftmax(scores).show("08_online_softmax.svg")
 @cuda.jit
 def attend(out, query, key_cache, value_cache, block_table, seq_len, rescaling):
     scratch = cuda.shared.array(64, float32)
-    head, dim, head_dim = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    block_size = key_cache.shape[1]
-    scaled = float32(query[head, dim] / math.sqrt(head_dim))
+    head, dim, block_size = cuda.blockIdx.x, cuda.threadIdx.x, key_cache.shape[1]
+    scaled = float32(query[head, dim] / math.sqrt(query.shape[1]))
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
     for token in range(seq_len):
         kv_block, offset = block_table[token // block_size], token % block_size
-        score = segment_sum(scaled * key_cache[kv_block, offset, head, dim], scratch, head_dim)
+        score = segment_sum(scaled * key_cache[kv_block, offset, head, dim], scratch, query.shape[1])
         new_largest = max(largest, score)
         rescale = math.exp(largest - new_largest) if rescaling else float32(1)
         weight = math.exp(score - new_largest)
@@ -84,8 +83,8 @@ def attend(out, query, key_cache, value_cache, block_table, seq_len, rescaling):
 # %%
 # A lazy test passes
 # ------------------
-# First without rescaling: **this kernel is broken**. Its result is still a mean of the values, only with wrong
-# weights.
+# First without rescaling: **this kernel is broken**. Its weights stay those of the upper bars in the picture, so its
+# result is still a mean of the values, and looks plausible.
 #
 # .. dropdown:: Predict: for which of the two sequences is it right?
 #
