@@ -9,7 +9,7 @@ result, and the price of working together.
 """
 
 # %%
-# The keys lie in a paged cache, as in lesson 06; a second sequence took blocks in between. Token 110 is made the
+# The keys lie in a paged cache, as in lesson 05; a second sequence took blocks in between. Token 110 is made the
 # best match: its key is the query itself.
 
 import numpy as np
