@@ -77,13 +77,13 @@ TREE, DOWN, BUTTERFLY = 0, 1, 2
 
 
 @cuda.jit
-def attention(out, query, keys, values, table, seq_len, way):
+def attention(out, query, key_cache, value_cache, block_table, seq_len, way):
     scratch = cuda.shared.array(32, float32)
     head, lane = cuda.blockIdx.x, cuda.threadIdx.x
     largest, total, low, high = float32(-np.inf), float32(0), float32(0), float32(0)
     for token in range(seq_len):
-        block, offset = table[token // keys.shape[1]], token % keys.shape[1]
-        key, value = keys[block, offset, head], values[block, offset, head]
+        block, offset = block_table[token // key_cache.shape[1]], token % key_cache.shape[1]
+        key, value = key_cache[block, offset, head], value_cache[block, offset, head]
         x = query[head, lane] * key[lane] + query[head, lane + 32] * key[lane + 32]
         score = segment_sum(x, scratch, 32) if way == TREE else warp_sum(x, FIVE_STEPS, way == BUTTERFLY)
         previous, largest = largest, max(largest, score)
@@ -104,13 +104,13 @@ def attention(out, query, keys, values, table, seq_len, way):
 
 rng = np.random.default_rng(11)
 query = rng.standard_normal((2, 64), dtype=np.float32) / 8  # scaled by 1 / sqrt(64)
-keys, values = rng.standard_normal((2, 10, 16, 2, 64), dtype=np.float32)
-table = np.array([4, 9, 0, 7, 2, 5, 1])
-key, value = keys[table].reshape(112, 2, 64)[:100], values[table].reshape(112, 2, 64)[:100]
+key_cache, value_cache = rng.standard_normal((2, 10, 16, 2, 64), dtype=np.float32)
+block_table = np.array([4, 9, 0, 7, 2, 5, 1])
+key, value = (cache[block_table].reshape(112, 2, 64)[:100] for cache in (key_cache, value_cache))
 oracle, out = reference.attention(query[None], key, value, scale=1)[0], np.zeros_like(query)
 for name, way in {"TREE": TREE, "DOWN": DOWN, "BUTTERFLY": BUTTERFLY}.items():
-    attention[2, 32](out, query, keys, values, table, 100, way)
-    report = lockstep.profile(attention, 2, 32, out, query, keys, values, table, 100, way)
+    attention[2, 32](out, query, key_cache, value_cache, block_table, 100, way)
+    report = lockstep.profile(attention, 2, 32, out, query, key_cache, value_cache, block_table, 100, way)
     right, requests = np.isclose(out, oracle, rtol=1e-4, atol=1e-5).mean(), report.memory("shared").requests
     print(f"{name:9} {right:4.0%} right, {report.work().barriers:5,} barriers, {requests:5,} shared requests")
 np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
@@ -118,8 +118,8 @@ np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 # %%
 # DOWN is right in the dimensions of lane 0. And NHD is coalesced with no tile: lanes are neighbouring dimensions.
 
-accesses = lockstep.trace(attention, 2, 32, out, query, keys, values, table, 100, BUTTERFLY)
-draw.WarpAccess.of(accesses, "keys", title="NHD, a key for the whole warp").show("11_warp.svg")
+accesses = lockstep.trace(attention, 2, 32, out, query, key_cache, value_cache, block_table, 100, BUTTERFLY)
+draw.WarpAccess.of(accesses, "key_cache", title="NHD, a key for the whole warp").show("11_warp.svg")
 
 # %%
 # Lanes of a warp may take different branches: :term:`divergence`. So they do at the guard of ``totals``, but ``ALL``

@@ -33,16 +33,16 @@ for splits in (1, 4, 16, 64):
 
 
 @cuda.jit
-def attend(part_out, part_lse, query, keys, values, table, starts):
+def attend(part_out, part_lse, query, key_cache, value_cache, block_table, starts):
     split, head, lane = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
     for token in range(starts[split], starts[split + 1]):
-        block, offset = table[token // keys.shape[1]], token % keys.shape[1]
-        score = warp_sum(query[head, lane] * keys[block, offset, head, lane])
+        block, offset = block_table[token // key_cache.shape[1]], token % key_cache.shape[1]
+        score = warp_sum(query[head, lane] * key_cache[block, offset, head, lane])
         previous, largest = largest, max(largest, score)
         rescale, weight = math.exp(previous - largest), math.exp(score - largest)
         total = total * rescale + weight
-        weighted = weighted * rescale + weight * values[block, offset, head, lane]
+        weighted = weighted * rescale + weight * value_cache[block, offset, head, lane]
     part_out[split, head, lane] = weighted / total if total > 0 else float32(0)
     if lane == 0:
         part_lse[split, head] = largest + math.log(total) if total > 0 else float32(-np.inf)
@@ -50,16 +50,16 @@ def attend(part_out, part_lse, query, keys, values, table, starts):
 
 rng = np.random.default_rng(12)
 query = rng.standard_normal((8, 32), dtype=np.float32)
-keys, values = rng.standard_normal((2, 300, 16, 8, 32), dtype=np.float32)
-table = rng.permutation(300)[:256]
-key, value = keys[table].reshape(4096, 8, 32), values[table].reshape(4096, 8, 32)
+key_cache, value_cache = rng.standard_normal((2, 300, 16, 8, 32), dtype=np.float32)
+block_table = rng.permutation(300)[:256]
+key, value = key_cache[block_table].reshape(4096, 8, 32), value_cache[block_table].reshape(4096, 8, 32)
 
 
-def attend_in_splits(keys, seq_len, num_splits):
+def attend_in_splits(key_cache, seq_len, num_splits):
     blocks_per_split = -(-seq_len // (16 * num_splits))  # rounded up
     starts = np.minimum(16 * blocks_per_split * np.arange(num_splits + 1), seq_len)
     part_out, part_lse = np.zeros((num_splits, 8, 32), np.float32), np.zeros((num_splits, 8), np.float32)
-    attend[(num_splits, 8), 32](part_out, part_lse, query, keys, values, table, starts)
+    attend[(num_splits, 8), 32](part_out, part_lse, query, key_cache, value_cache, block_table, starts)
     return part_out, part_lse, starts
 
 
@@ -72,9 +72,9 @@ def attend_in_splits(keys, seq_len, num_splits):
 #    Keys by which all splits weigh the same: equal keys, zeros, or keys so small that all scores are nearly 0. With
 #    others a few tokens have most of the weight, and so have their splits.
 
-for name, used in {"equal keys": np.ones_like(keys), "real keys": keys}.items():
+for name, used in {"equal keys": np.ones_like(key_cache), "real keys": key_cache}.items():
     part_out, part_lse, starts = attend_in_splits(used, 4096, 16)
-    oracle = pn.reference.attention(query[None], used[table].reshape(4096, 8, 32), value, scale=1)[0]
+    oracle = pn.reference.attention(query[None], used[block_table].reshape(4096, 8, 32), value, scale=1)[0]
     print(f"{name:10} largest error of the average {abs(part_out.mean(axis=0) - oracle).max():.7f}")
 
 # %%
@@ -107,7 +107,7 @@ draw.Splits(starts[:-1], 4096, part_lse[:, 0], title="The splits of head 0").sho
 #    An LSE of minus infinity, since ``exp(-inf)`` is 0, and any number as its result. Had it divided 0 by 0, there
 #    would be a NaN, and 0 times NaN is NaN. Hence the two conditions at the end of ``attend``.
 
-part_out, part_lse, starts = attend_in_splits(keys, 3600, 16)
+part_out, part_lse, starts = attend_in_splits(key_cache, 3600, 16)
 print(f"the last split begins at {starts[-2]}; LSE {part_lse[-1, 0]}, result {part_out[-1, 0, :3]} ...")
 merge[8, 32](out, part_out, part_lse)
 oracle = pn.reference.attention(query[None], key[:3600], value[:3600], scale=1)[0]
@@ -115,7 +115,7 @@ np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
 # A result and an LSE for each split are written and read: with 16 splits 0.4 % more bytes. `paged_numba.plan.choose`
-# wants two thread blocks for a multiprocessor, and no split of less than 256 tokens.
+# wants two thread blocks for a multiprocessor, and 256 tokens for a split. (Our "tile of query tokens" is one query.)
 #
 # .. dropdown:: Predict: how many splits for a batch of 33 such sequences?
 #

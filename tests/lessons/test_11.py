@@ -41,7 +41,7 @@ def letters(distances, xor):
 
 def report(way):
     made = LESSON.run()
-    arguments = (made[name] for name in ("query", "keys", "values", "table"))
+    arguments = (made[name] for name in ("query", "key_cache", "value_cache", "block_table"))
     return lockstep.profile(made["attention"], 2, 32, np.zeros((2, 64), np.float32), *arguments, 100, way)
 
 
@@ -87,7 +87,7 @@ def test_numbers_in_the_prose():
         ],
     )
     assert (butterfly.work().barriers, butterfly.memory("shared").requests) == (0, 0)
-    per_request = butterfly.memory("global", "load", array="keys").sectors_per_request
+    per_request = butterfly.memory("global", "load", array="key_cache").sectors_per_request
     assert per_request == 4, "coalesced"
 
 
@@ -128,7 +128,7 @@ def test_attention_is_the_rung_attention_warp(seq_len, seed, size):
 
 def test_only_lane_0_is_right_with_shfl_down():
     made, out = LESSON.run(), np.zeros((2, 64), np.float32)
-    arguments = (made[name] for name in ("query", "keys", "values", "table"))
+    arguments = (made[name] for name in ("query", "key_cache", "value_cache", "block_table"))
     lockstep.launch(made["attention"], 2, 32, out, *arguments, 100, made["DOWN"])
     right = np.isclose(out, made["oracle"], rtol=1e-4, atol=1e-5)
     assert [np.flatnonzero(head).tolist() for head in right] == [[0, 32], [0, 32]]
