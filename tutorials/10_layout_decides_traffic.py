@@ -24,7 +24,7 @@ from paged_numba import cuda, draw, lockstep
 rng = np.random.default_rng(10)
 query = rng.standard_normal(64, dtype=np.float32)
 key = rng.standard_normal((64, 2, 64), dtype=np.float32)  # token, KV head, dimension
-table = np.array([5, 1, 6, 2])
+table = np.array([1, 5, 2, 6])
 nhd = np.full((8, 16, 2, 64), np.nan, np.float32)  # block, token, head, dimension; NaN where no key is
 nhd[table] = key.reshape(4, 16, 2, 64)
 hnd = nhd.transpose(0, 2, 1, 3).copy()  # block, head, token, dimension

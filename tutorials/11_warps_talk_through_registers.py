@@ -9,12 +9,11 @@ kernel that loses all its 1,400 barriers.
 
 # %%
 # A thread computes in its registers, which no other thread can read, with one exception. The number of a thread in
-# its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane:
+# its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane. The
+# :term:`mask`, 32 bits, says which lanes take part: ``ALL``, here.
 #
-# * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger;
-# * ``cuda.shfl_xor_sync(ALL, value, 4)`` that of the lane whose number differs in the bit of 4: lanes 0 and 4 trade.
-#
-# ``ALL`` is the :term:`mask`: 32 bits that say which lanes take part.
+# * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger.
+# * ``cuda.shfl_xor_sync(ALL, value, 4)``: that of the lane whose number differs in the bit of 4. Lanes 0 and 4 trade.
 
 import math
 
@@ -55,6 +54,7 @@ def totals(out, x, distances, xor):
 def show_letters(xor):
     numbers, out = np.zeros(32, np.int32), np.zeros(32, np.int32)
     numbers[:8] = 1 << np.arange(8)
+    print("lane       ", *(f"{lane:<8}" for lane in range(8)))
     for distances in ((4,), (4, 2), (4, 2, 1)):
         totals[1, 32](out, numbers, distances, xor)
         has = ("".join(letter for bit, letter in enumerate("abcdefgh") if n >> bit & 1) for n in out[:8])
@@ -116,7 +116,7 @@ for name, way in {"TREE": TREE, "DOWN": DOWN, "BUTTERFLY": BUTTERFLY}.items():
 np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
-# DOWN is right in the dimensions of lane 0. And NHD is coalesced with no tile: lanes are neighbouring dimensions.
+# What DOWN has right are the dimensions of lane 0. And BUTTERFLY reads NHD coalesced, with no tile:
 
 accesses = lockstep.trace(attention, 2, 32, out, query, key_cache, value_cache, block_table, 100, BUTTERFLY)
 draw.WarpAccess.of(accesses, "key_cache", title="NHD, a key for the whole warp").show("11_warp.svg")

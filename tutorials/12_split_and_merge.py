@@ -11,9 +11,9 @@ has, how many more can work on it, a merge that passes a careless test and is wr
 # H100 has 132. A thread block runs on one of them from start to end. In lesson 11 each head had one thread block. In
 # :term:`Flash-Decoding` it has one for each :term:`split`, a part of the tokens that is attended to by itself.
 #
-# .. dropdown:: Predict: decode of one sequence with 8 heads. How many multiprocessors work without splits?
+# .. dropdown:: Predict: decode of one sequence, 8 heads, 4,096 tokens. How many multiprocessors work without splits?
 #
-#    8, one for each head, and each takes 4,096 tokens one after the other. The other 124 wait.
+#    8, one for each head, and each takes all tokens one after the other. The other 124 wait.
 
 import math
 
@@ -78,7 +78,8 @@ for name, used in {"equal keys": np.ones_like(key_cache), "real keys": key_cache
     print(f"{name:10} largest error of the average {abs(part_out.mean(axis=0) - oracle).max():.7f}")
 
 # %%
-# To :term:`merge` results, weigh each by its split's sum, ``exp(LSE)``, relative to the largest, as in lesson 08.
+# A result times the sum of its split, ``exp(LSE)``, is what it was before the division, and such numbers add up. So to
+# :term:`merge` the results, weigh each by ``exp(LSE)``, relative to the largest LSE, as in lesson 08.
 
 
 @cuda.jit
@@ -137,14 +138,13 @@ for batch in (1, 33):
 #
 # .. dropdown:: Answers
 #
-#    1. No, but for rounding: each result is weighed by its share of the sum of all ``exp(score)``. So
-#       `paged_numba.merge_states` can merge two at a time.
+#    1. No, but for rounding: each result is weighed by its share of the sum of all ``exp(score)``.
 #    2. No, it would count twice. Nothing would say so: the weights still add up to 1.
 #    3. Plausible numbers. Each LSE is 1.44 times as large, so heavy splits weigh too much; multiply by log 2 first.
 #
 # **Try next.** Divide the keys by 10, by 100. From when on does a test with a tolerance of 0.001 miss the average?
 #
-# **In the engines.** Our rungs: ``merge_splits``, ``merge_states``. vLLM: ``merge_attn_states_kernel``
+# **In the engines.** Our rungs: ``merge_splits``; ``merge_states``, two at a time. vLLM: ``merge_attn_states_kernel``
 # (``csrc/attention/merge_attn_states.cu``). FlashInfer: ``MergeStatesKernel``
 # (``include/flashinfer/attention/cascade.cuh``). FlashAttention: ``num_splits_heuristic``
 # (``csrc/flash_attn/flash_api.cpp``).

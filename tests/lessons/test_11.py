@@ -67,8 +67,8 @@ def test_numbers_in_the_prose():
         },
         given=[
             "number is 4 larger",
-            "in the bit of 4: lanes 0 and 4 trade",
-            "32 bits that say",
+            "in the bit of 4. Lanes 0 and 4 trade",
+            "32 bits, says",
             "lane 0 brings an",
             "lane 1 a",
             "does lane 3 have after the distances 4, 2 and 1",

@@ -44,11 +44,9 @@ def test_numbers_in_the_prose():
     LESSON.check_numbers(
         claims={
             "an H100 has 132": multiprocessors,
-            "8, one for each head, and each takes 4,096 tokens one after the other. The other 124 wait": (
-                heads,
-                len(made["key"]),
-                multiprocessors - heads,
-            ),
+            "one sequence, 8 heads, 4,096 tokens": (heads, len(made["key"])),
+            "8, one for each head": heads,
+            "The other 124 wait": multiprocessors - heads,
             "How do 16 results become one": planned(1).num_splits,
             "each split has 256 tokens": 4096 // planned(1).num_splits,
             "With 3,600 tokens, 15 splits of 240": (
@@ -62,7 +60,6 @@ def test_numbers_in_the_prose():
             "1.44 times as large": 1 / math.log(2),
         },
         given=[
-            "one sequence with 8 heads",
             "scores are nearly 0",
             "is 0, and any number",
             "divided 0 by 0",
@@ -85,7 +82,9 @@ def test_numbers_in_the_prose():
     extra = launched.memory("global", "store").bytes_asked
     merged = merge(part_out, part_lse)[1]
     extra += merged.memory("global", "load", array="part_out").bytes_asked + part_lse.nbytes
-    loaded = sum(launched.memory("global", "load", array=name).bytes_moved for name in ("key_cache", "value_cache"))
+    loaded = sum(
+        launched.memory("global", "load", array=name).bytes_moved for name in ("key_cache", "value_cache")
+    )
     assert loaded == 4 * both
     assert extra == 4 * 2 * 16 * heads * (head_dim + 1)
 
