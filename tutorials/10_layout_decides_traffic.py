@@ -145,6 +145,6 @@ for width in (32, 33):
 #
 # **Try next.** Profile the tile kernel with ``hnd.transpose(0, 2, 1, 3)``, a view of ``hnd`` with the axes of NHD.
 #
-# **In the engines.** Our rungs: ``attention_packed``, ``attention_tile``. vLLM writes packed caches by
-# ``reshape_and_cache`` and NHD by ``reshape_and_cache_flash`` (``csrc/cache_kernels.cu``). FlashInfer's kernels take
-# strides as ours do, from ``paged_kv_t`` (``include/flashinfer/page.cuh``).
+# **In the engines.** Our rungs are ``attention_packed`` and ``attention_tile``. In vLLM, ``reshape_and_cache_kernel``
+# writes packed caches, and ``reshape_and_cache_flash_kernel`` NHD or HND, as the strides say
+# (``csrc/libtorch_stable/cache_kernels.cu``). FlashInfer: ``paged_kv_t`` (``include/flashinfer/page.cuh``).

@@ -145,6 +145,6 @@ print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, Tr
 #
 # **Try next.** Show the letters with growing distances, 1, 2, 4. Which has lane 3 after each step?
 #
-# **In the engines.** Our rung is ``attention_warp``. In vLLM, ``qk_dot_`` (``csrc/attention/attention_utils.cuh``) is
-# answer 1 and ``block_sum`` (``csrc/attention/attention_kernels.cuh``) answer 3; in FlashInfer, ``compute_qk``
-# (``include/flashinfer/attention/decode.cuh``) adds up scores by butterflies.
+# **In the engines.** Our rung is ``attention_warp``. In vLLM (``csrc/libtorch_stable/attention/``), ``qk_dot_``
+# (``attention_utils.cuh``) is answer 1 and ``block_sum`` (``attention_kernels.cuh``) answer 3; in FlashInfer,
+# ``compute_qk`` (``include/flashinfer/attention/decode.cuh``) adds up scores by butterflies.

@@ -78,8 +78,8 @@ for name, used in {"equal keys": np.ones_like(key_cache), "real keys": key_cache
     print(f"{name:10} largest error of the average {abs(part_out.mean(axis=0) - oracle).max():.7f}")
 
 # %%
-# A result times the sum of its split, ``exp(LSE)``, is what it was before the division, and such numbers add up. So to
-# :term:`merge` the results, weigh each by ``exp(LSE)``, relative to the largest LSE, as in lesson 08.
+# A result times the sum of its split, ``exp(LSE)``, is what it was before the division, and such numbers add up. So
+# to :term:`merge` the results, weigh each by ``exp(LSE)``, relative to the largest LSE, as in lesson 08.
 
 
 @cuda.jit
@@ -145,6 +145,6 @@ for batch in (1, 33):
 # **Try next.** Divide the keys by 10, by 100. From when on does a test with a tolerance of 0.001 miss the average?
 #
 # **In the engines.** Our rungs: ``merge_splits``; ``merge_states``, two at a time. vLLM: ``merge_attn_states_kernel``
-# (``csrc/attention/merge_attn_states.cu``). FlashInfer: ``MergeStatesKernel``
+# (``csrc/libtorch_stable/attention/merge_attn_states.cu``). FlashInfer: ``MergeStatesKernel``
 # (``include/flashinfer/attention/cascade.cuh``). FlashAttention: ``num_splits_heuristic``
 # (``csrc/flash_attn/flash_api.cpp``).
