@@ -29,7 +29,7 @@ for splits in (1, 4, 16, 64):
 
 # %%
 # In the kernel of lesson 11 only the range of the loop changes, and what it leaves behind: beside the result of the
-# split its :term:`LSE`, the logarithm of its sum of ``exp(score)``.
+# split its :term:`LSE`, the natural logarithm of its sum of ``exp(score)``.
 
 
 @cuda.jit
@@ -69,7 +69,7 @@ def attend_in_splits(key_cache, seq_len, num_splits):
 #
 # .. dropdown:: Predict: which keys hide the mistake?
 #
-#    Keys by which all splits weigh the same: equal keys, zeros, or keys so small that all scores are nearly 0. With
+#    Keys that give all splits the same weight: equal keys, zeros, or keys so small that all scores are nearly 0. With
 #    others a few tokens have most of the weight, and so have their splits.
 
 for name, used in {"equal keys": np.ones_like(key_cache), "real keys": key_cache}.items():
@@ -116,7 +116,7 @@ np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
 # A result and an LSE for each split are written and read: with 16 splits 0.4 % more bytes. `paged_numba.plan.choose`
-# wants two thread blocks for a multiprocessor, and 256 tokens for a split. (Our "tile of query tokens" is one query.)
+# wants two thread blocks for a multiprocessor, and 256 tokens for a split. Its tile of query tokens is here one query.
 #
 # .. dropdown:: Predict: how many splits for a batch of 33 such sequences?
 #
