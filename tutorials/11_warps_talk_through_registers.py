@@ -123,7 +123,7 @@ draw.WarpAccess.of(accesses, "key_cache", title="NHD, a key for the whole warp")
 
 # %%
 # Lanes of a warp may take different branches: :term:`divergence`. So they do at the guard of ``totals``, but ``ALL``
-# promises 32 lanes. **For 24 numbers it is broken**. The cure: all lanes call, and those without a number bring 0.
+# promises 32 lanes. **For 24 numbers it is broken**: a GPU may return anything. Cure: all lanes call, some with 0.
 
 print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, True))
 

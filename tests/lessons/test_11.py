@@ -77,7 +77,7 @@ def test_numbers_in_the_prose():
             "the dimensions of lane 0",
             "promises 32 lanes",
             "For 24 numbers",
-            "bring 0.",
+            "some with 0.",
             "with 16 lanes for each",
             "How do 4 warps add up 128 numbers",
             "4: distances 8, 4, 2, 1",
