@@ -68,6 +68,8 @@ show_letters(xor=False)
 # wings that the lines between the partners make. It takes no more steps, and leaves the sum in all lanes.
 
 show_letters(xor=True)
+accesses = lockstep.trace(totals, 1, 32, np.zeros(32), np.ones(32), FIVE_STEPS, True)
+draw.Tree.of_shuffles(accesses, title="A butterfly of 32 lanes").show("11_butterfly.svg")
 
 # %%
 # A warp for each head: lane ``l`` has dimensions ``l`` and ``l + 32`` of the query, the keys, the values, the result.
@@ -116,12 +118,8 @@ for name, way in {"TREE": TREE, "DOWN": DOWN, "BUTTERFLY": BUTTERFLY}.items():
 np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
-# What DOWN has right are the dimensions of lane 0. And BUTTERFLY reads NHD coalesced, with no tile:
-
-accesses = lockstep.trace(attention, 2, 32, out, query, key_cache, value_cache, block_table, 100, BUTTERFLY)
-draw.WarpAccess.of(accesses, "key_cache", title="NHD, a key for the whole warp").show("11_warp.svg")
-
-# %%
+# What DOWN has right are the dimensions of lane 0. All three read NHD coalesced, with no tile: a warp reads one key.
+#
 # Lanes of a warp may take different branches: :term:`divergence`. So they do at the guard of ``totals``, but ``ALL``
 # promises 32 lanes. **For 24 numbers it is broken**: a GPU may return anything. Cure: all lanes call, some with 0.
 
