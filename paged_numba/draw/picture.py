@@ -16,6 +16,9 @@ class Picture:
     A notebook shows the picture if it is the last value of a cell.
     """
 
+    title: str
+    """Heading of the picture."""
+
     inline: ClassVar[bool | None] = None
     """Whether `show` leaves it to a page or notebook to show the picture. None: in a Jupyter kernel only."""
 
@@ -25,11 +28,11 @@ class Picture:
 
     @property
     def description(self) -> str:
-        """What is seen, in one or two sentences."""
+        """What is seen, in sentences, with its numbers: for those who cannot see the picture, and for captions."""
         return self.draw().title
 
     def text(self) -> str:
-        """Return the picture as plain text, for terminals."""
+        """Return the picture as plain text of at most 100 columns, for terminals."""
         return self.description
 
     def __str__(self) -> str:
@@ -37,12 +40,16 @@ class Picture:
 
     def svg(self) -> str:
         """Return the picture as SVG text."""
-        return str(self.draw())
+        drawing = self.draw()
+        drawing.description = self.description
+        return str(drawing)
 
     def _repr_html_(self) -> str:
         """Return the picture and its description as a figure."""
         caption = f"<figcaption>{escape(self.description)}</figcaption>"
-        return f'<figure class="pn-picture" tabindex="0">{self.svg()}{caption}</figure>'
+        # :where() leaves the looks to the page's style sheet, if it has any for this class.
+        style = "<style>:where(.pn-picture){margin:.5em 0;overflow-x:auto}</style>"
+        return f'<figure class="pn-picture" tabindex="0">{style}{self.svg()}{caption}</figure>'
 
     def save(self, path: str | Path) -> None:
         """Write the picture to a file; an old file stays as it was until the new one is complete.

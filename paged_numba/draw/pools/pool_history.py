@@ -5,17 +5,32 @@ from __future__ import annotations
 from collections.abc import Hashable
 from itertools import groupby
 
-from ..names import names_of
+from ...arguments import text
+from ..letters import text_width
+from ..names import labels_of, names_of
 from ..picture import Picture
 from ..protocols import Pool, checked_pool
-from ..svg import Drawing, owner_fill
+from ..svg import SHARED as SHARED_LOOK
+from ..svg import SMALL_SIZE, Drawing, Look, look_of
+from ..text import over_time, plural, some
 
 FREE, SHARED = "", "+"
 _FREE, _SHARED = -1, -2
 
+MOST_NAMED = 48
+"""Most owners in the legend; there are as many looks."""
+
+LEFT, TOP, WIDTH = 64, 60, 760
+"""Pixels left of the first step and above the first block; most for all steps."""
+
 
 class PoolHistory(Picture):
     """The owner of each block of a pool, step by step.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the picture.
 
     Attributes
     ----------
@@ -26,6 +41,7 @@ class PoolHistory(Picture):
     See Also
     --------
     BlockTables : The block tables at one step.
+    Schedule : The states of requests over time.
     paged_numba.draw.text.pool_map : The owners at one step as plain text.
 
     Examples
@@ -38,9 +54,17 @@ class PoolHistory(Picture):
     >>> history.record(pool)
     >>> history.steps
     [['', '', ''], ['a', 'a', '']]
+    >>> print(history)
+    Blocks of the pool over time
+    step     0
+    block 0  .a
+    block 1  .a
+    block 2  ..
+    a, + shared, . free
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, title: str = "Blocks of the pool over time") -> None:
+        self.title = text("title", title)
         self._numbers: dict[Hashable, int] = {}
         """Number of each sequence, in the order in which they first held a block."""
         self._owners: list[list[int]] = []
@@ -73,41 +97,78 @@ class PoolHistory(Picture):
         """Number of used blocks at each step."""
         return [sum(owner != _FREE for owner in owners) for owners in self._owners]
 
+    @property
+    def description(self) -> str:
+        """What is seen: how many blocks are used, and by whom."""
+        used, steps = self.used, self.steps
+        if not steps:
+            return "No step is recorded yet."
+        most = max(used)
+        sentences = [
+            f"{plural(max(map(len, steps)), 'block')} over {plural(len(steps), 'step')}: {used[0]} used at first, "
+            f"at most {most} (step {used.index(most)}), {used[-1]} at last."
+        ]
+        held = []
+        for name in self.sequences:
+            when = [place for place, step in enumerate(steps) if name in step]
+            most = max(steps[place].count(name) for place in when)
+            span = f"in step {when[0]}" if len(when) == 1 else f"from step {when[0]} to {when[-1]}"
+            held.append(f"{name} holds up to {plural(most, 'block')} of its own, {span}.")
+        return " ".join(sentences + some(held, 6, "{} more sequences are not listed here."))
+
+    def text(self) -> str:
+        """Return a line for each block, with a character for each step."""
+        labels = {**labels_of(self.sequences), SHARED: "+", FREE: "."}
+        steps = self.steps
+        num_blocks = max(map(len, steps), default=0)
+        rows = [
+            (f"block {block}", "".join(labels[step[block]] for step in steps)) for block in range(num_blocks)
+        ]
+        key = [
+            label if label == name else f"{label} {name}"
+            for name, label in labels.items()
+            if name not in (SHARED, FREE)
+        ]
+        return "\n".join(
+            [self.title, *over_time(rows, len(steps), "blocks"), ", ".join([*key, "+ shared", ". free"])]
+        )
+
     def draw(self) -> Drawing:
-        left, top, row = 64, 60, 18
+        """Return a row for each block, with a bar for each stretch of steps with one owner."""
         steps, names = self.steps, self.sequences
         num_blocks = max((len(step) for step in steps), default=0)
-        step = max(6.0, min(40.0, 760 / max(1, len(steps))))
+        step = min(40.0, WIDTH / max(1, len(steps)))
+        row = max(3.0, min(18.0, 620 / max(1, num_blocks)))
         number_of = {name: number for number, name in enumerate(names)}
-        bottom = top + row * num_blocks
-        drawing = Drawing(left + step * len(steps) + 24, bottom + 84, "Blocks of the pool over time")
+        bottom = TOP + row * num_blocks
+        drawing = Drawing(max(360, LEFT + step * len(steps) + 24), bottom + 84, self.title)
+        every = 1 if row >= 12 else 8 if row >= 3 else 64
         for block in range(num_blocks):
-            y = top + row * block
-            if num_blocks <= 32 or block % 8 == 0:
-                drawing.text(left - 10, y + 13, str(block), "q small")
+            y = TOP + row * block
+            if block % every == 0:
+                drawing.text(LEFT - 8, y + row / 2 + 4, str(block), "q small right")
             start = 0
             for name, run in groupby(step[block] for step in steps):
                 length = len(list(run))
-                x, width = left + step * start, step * length
-                fill = (
-                    "none"
-                    if name == FREE
-                    else "url(#hatch4)"
-                    if name == SHARED
-                    else owner_fill(number_of[name])
+                x, width = LEFT + step * start, step * length
+                look = "none" if name == FREE else SHARED_LOOK if name == SHARED else look_of(number_of[name])
+                holder = {FREE: "free", SHARED: "shared"}.get(name, name)
+                tip = f"block {block}, " + (
+                    f"step {start}" if length == 1 else f"steps {start} to {start + length - 1}"
                 )
-                tip = f"block {block}, steps {start} to {start + length - 1}: {name or 'free'}"
-                drawing.rect(x, y, width, row, fill, tip=tip)
-                if name and width >= 7 * len(name):
-                    drawing.text(x + min(width / 2, 30), y + 13, name, "on")
+                drawing.rect(x, y, width, row, look, tip=f"{tip}: {holder}")
+                if name and row >= 12 and text_width(name, SMALL_SIZE) <= width - 4:
+                    drawing.text(x + width / 2, y + row / 2 + 3.5, name, "small", on=look)
                 start += length
-        drawing.text(16, top - 8, "block", "left q")
-        for place, used in enumerate(self.used):
-            if step >= 18 or place % 5 == 0:
-                drawing.text(left + step * (place + 0.5), bottom + 14, str(place), "q small")
-                drawing.text(left + step * (place + 0.5), bottom + 28, str(used), "small")
+        drawing.text(16, TOP - 8, "block", "left q small")
+        drawing.steps(LEFT, bottom + 14, step, list(range(len(steps))), "q small")
+        drawing.steps(LEFT, bottom + 28, step, self.used, "small")
         drawing.text(16, bottom + 14, "step", "left q small")
         drawing.text(16, bottom + 28, "used", "left small")
-        entries = [(owner_fill(i), name) for i, name in enumerate(names)]
-        drawing.legend(left, bottom + 48, [*entries, ("url(#hatch4)", "shared (+)"), ("none", "free")])
+        entries: list[tuple[str | Look, str]] = [
+            (look_of(i), name) for i, name in enumerate(names[:MOST_NAMED])
+        ]
+        if len(names) > MOST_NAMED:
+            entries.append(("none", f"and {len(names) - MOST_NAMED} more sequences"))
+        drawing.legend(LEFT, bottom + 48, [*entries, (SHARED_LOOK, "shared (+)"), ("none", "free")])
         return drawing
