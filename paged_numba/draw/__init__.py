@@ -10,7 +10,6 @@ from .pools import BlockTables, PoolHistory, Schedule, TokenPath
 __all__ = [
     "BlockTables",
     "Mask",
-    "Mask",
     "OnlineSoftmax",
     "PoolHistory",
     "Schedule",

@@ -1,7 +1,6 @@
 """Pictures of what the threads of a kernel do."""
 
 from .mask import Mask
-from .mask import Mask
 from .online_softmax import OnlineSoftmax
 from .splits import Splits
 from .threads import Threads
