@@ -16,6 +16,7 @@ from paged_numba.draw import text
 from paged_numba.draw.kernels.tree import Step
 from paged_numba.draw.names import names_of
 from paged_numba.draw.picture import Picture
+from paged_numba.draw.pools.routes import place_tables
 from paged_numba.draw.svg import COLOURS, SHARED, Drawing, look_of
 
 sys.path.insert(0, str(Path(__file__).parent / "lockstep"))
@@ -117,10 +118,12 @@ def pool():
 
 def test_block_tables_lie_side_by_side_as_long_as_there_is_room():
     tables = {"a": [0, 1], "bcdefghij": [2], "c": [3, 4, 5], "d": [6] * 9, "e": [7]}
-    picture = draw.BlockTables(8, 4, tables, dict.fromkeys(tables, 4))
-    # Between neighbours are two whole columns of 44 for the label: "4 tokens" takes 44 and a margin.
-    assert picture.places(9) == {"a": (0, 0), "bcdefghij": (0, 4), "c": (1, 0), "d": (2, 0), "e": (3, 0)}
-    assert picture.places(10)["c"] == (0, 7)
+    # Between neighbours are whole columns of 44 pixels for the label and a margin of 14.
+    labels = {"a": 44, "bcdefghij": 74, "c": 30, "d": 44, "e": 44}
+    expected = {"a": (0, 0), "bcdefghij": (0, 4), "c": (0, 6), "d": (1, 0), "e": (2, 0)}
+    assert place_tables(tables, labels, 9) == expected
+    # A table longer than a row goes on in the next one.
+    assert place_tables({"a": [0] * 9, "b": [1]}, {"a": 44, "b": 44}, 4) == {"a": (0, 0), "b": (2, 3)}
 
 
 def test_block_tables(pool):

@@ -1,4 +1,4 @@
-"""Pictures of recorded data as SVG: block tables and pools, threads, warps and reductions, splits of a context.
+"""Pictures of recorded data as SVG: block tables, pools and schedules, threads, warps, reductions, splits.
 
 A picture has a method ``svg()``, a method ``save(path)`` and a form as plain text (``print(picture)``), and shows
 itself in a notebook. The data behind it are its attributes. `paged_numba.draw.text` has tables for terminals.

@@ -48,21 +48,23 @@ def _em(letter: str) -> float:
     return 1.05 if unicodedata.east_asian_width(letter) in "WFA" else 0.9
 
 
-def fitted(text: str, room: float, size: float = 12) -> str:
-    """Return a text that is at most `room` pixels wide: itself, or its beginning and an ellipsis.
+def fitted(text: str, room: float, size: float = 12, *, middle: bool = True) -> str:
+    """Return a text that is at most `room` pixels wide: itself, or without its middle or, if not `middle`, its end.
+
+    Names often differ only at the end, so the middle is left out.
 
     Examples
     --------
     >>> fitted("chatcmpl-8f3a", 60), fitted("a", 60), fitted("chatcmpl-8f3a", 5)
-    ('chatcm…', 'a', '')
+    ('cha…f3a', 'a', '')
     """
     if text_width(text, size) <= room:
         return text
-    left = room - text_width("…", size)
-    end = 0
-    while text_width(text[: end + 1], size) <= left:
-        end += 1
-    if not end:
-        return "…" if left >= 0 else ""
-    # A combining character at the cut belongs to the letter before it.
-    return text[:end].rstrip() + "…"
+    shown = ""
+    for length in range(len(text)):
+        head = length // 2 if middle else length
+        cut = text[:head].rstrip() + "…" + text[len(text) - length + head :].lstrip()
+        if text_width(cut, size) > room:
+            break
+        shown = cut
+    return shown

@@ -107,9 +107,16 @@ def width_of(text: str) -> int:
 
 
 def cut(name: str, width: int) -> str:
-    """Return a name cut to at most `width` columns of a terminal."""
-    if width_of(name) <= width:
-        return name
-    while width_of(name) > width - 3:
-        name = name[:-1]
-    return name + "..."
+    """Return a name of at most `width` columns of a terminal: itself, or without its middle.
+
+    Examples
+    --------
+    >>> cut("chatcmpl-0001", 10), cut("a", 10)
+    ('cha...0001', 'a')
+    """
+    kept = len(name)
+    shown = name
+    while width_of(shown) > width:
+        kept -= 1
+        shown = f"{name[: kept // 2]}...{name[len(name) - kept + kept // 2 :]}"
+    return shown

@@ -9,6 +9,13 @@ from typing import Any, ClassVar
 from ..files import write
 from .svg import Drawing, escape
 
+# On a narrow page a picture scrolls, since its text could not be read if it were smaller. `:where` leaves the last word
+# to the page's own style sheet.
+_STYLE = (
+    "<style>:where(.pn-picture){margin:.5em 0;overflow-x:auto}"
+    ":where(.pn-picture>svg){display:block;min-width:min(var(--width),34rem)}</style>"
+)
+
 
 class Picture:
     """Base class of pictures: recorded data with the methods `draw` and `text`.
@@ -47,9 +54,10 @@ class Picture:
     def _repr_html_(self) -> str:
         """Return the picture and its description as a figure."""
         caption = f"<figcaption>{escape(self.description)}</figcaption>"
-        # :where() leaves the looks to the page's style sheet, if it has any for this class.
-        style = "<style>:where(.pn-picture){margin:.5em 0;overflow-x:auto}</style>"
-        return f'<figure class="pn-picture" tabindex="0">{style}{self.svg()}{caption}</figure>'
+        return (
+            f'<figure class="pn-picture" tabindex="0" style="--width:{self.draw().width:.0f}px">{_STYLE}{self.svg()}'
+            f"{caption}</figure>"
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the picture to a file; an old file stays as it was until the new one is complete.
@@ -77,6 +85,13 @@ class Picture:
             self.save(path)
             print(f"{self.text()}\nSaved as {path}.")
         return self
+
+
+def nothing_yet(picture: Picture) -> Drawing:
+    """Return a drawing for a picture without data: its title and its description."""
+    drawing = Drawing(360, 70, picture.title)
+    drawing.text(16, 50, picture.description, "left q")
+    return drawing
 
 
 def _in_notebook() -> bool:

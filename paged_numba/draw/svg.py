@@ -31,12 +31,13 @@ _DARK = "--ink:#e8e8e8;--quiet:#a0a0a0;--paper:#161616"
 _STYLE = (
     "@supports(fill:var(--ink)){"
     f"{themed('.pn', _LIGHT, _DARK)}"
-    ".pn{fill:var(--ink)}"
+    ".pn{fill:var(--ink);max-width:100%;height:auto}"
     ".pn .bg{fill:var(--paper)}.pn .ink{fill:var(--ink)}.pn .q{fill:var(--quiet)}"
     ".pn .edge{stroke:var(--quiet)}.pn .line{stroke:var(--ink)}"
     ".pn .halo{stroke:var(--paper)}"
     ".pn .pick:hover>g:not(:hover),.pn .pick:focus-within>g:not(:focus){opacity:.15}"
-    ".pn .pick>g:focus{outline:none}.pn .many>g:hover .arrow,.pn .many>g:focus .arrow{visibility:visible}"
+    ".pn .pick>g:focus:not(:focus-visible){outline:none}"
+    ".pn .many>g:hover .arrow,.pn .many>g:focus .arrow{visibility:visible}"
     "}"
 )
 _ATTRIBUTES = {
@@ -116,6 +117,11 @@ def size_of(css: str) -> int:
     """Return the size of letters, in pixels, for the classes of a text."""
     classes = css.split()
     return SMALL_SIZE if "small" in classes else TITLE_SIZE if "title" in classes else SIZE
+
+
+def measure(css: str) -> float:
+    """Return the size to measure a text with: bold letters are as wide as larger ones."""
+    return size_of(css) * (1.12 if {"strong", "title"}.intersection(css.split()) else 1.0)
 
 
 class Drawing:
@@ -223,14 +229,14 @@ class Drawing:
             Tooltip.
         """
         size = size_of(css)
-        shown = text if room is None else fitted(text, room, size)
+        shown = text if room is None else fitted(text, room, measure(css), middle="title" not in css)
         if not shown:
             return
         colour = ""
         if isinstance(on, Look):
             colour = f' fill="{on.ink}"'
             if on.hatching:
-                width = text_width(shown, size) + 2
+                width = text_width(shown, measure(css)) + 2
                 left = x - (0 if "left" in css.split() else width if "right" in css.split() else width / 2)
                 plate = (
                     f'x="{left:.1f}" y="{y - 0.85 * size:.1f}" width="{width:.1f}" height="{1.1 * size:.1f}"'
@@ -243,7 +249,7 @@ class Drawing:
 
     def steps(self, left: float, y: float, step: float, numbers: Sequence[int], css: str) -> None:
         """Add a row of numbers, each in the middle of a step; leave out those that would touch their neighbours."""
-        widest = max((text_width(str(number), size_of(css)) for number in numbers), default=0.0)
+        widest = max((text_width(str(number), measure(css)) for number in numbers), default=0.0)
         every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if n * step >= widest + 3)
         for place, number in enumerate(numbers):
             if place % every == 0:
@@ -279,7 +285,7 @@ class Drawing:
         heading.text(16, 24, self.title, "left title", room=self.width - 28)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="pn" viewBox="0 0 {self.width:.0f} {self.height:.0f}" '
-            f'{size} style="max-width:100%;height:auto" role="{role}" aria-label="{escape(seen)}" '
+            f'{size} role="{role}" aria-label="{escape(seen)}" '
             f'fill="{INK}" font-family="system-ui,sans-serif" font-size="{SIZE}" text-anchor="middle">'
             f"<desc>{escape(seen)}</desc><style>{_STYLE}</style>"
             f'<rect width="100%" height="100%"{_attributes("bg")}/>{"".join(heading._parts + self._parts)}</svg>'

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..arguments import shown
-from .names import names_of, width_of
+from .names import cut, names_of, width_of
 from .protocols import Pool, checked_pool, different_ids
 
 __all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
@@ -139,6 +139,31 @@ def shortened(numbers: Iterable[Any], limit: int = 12) -> str:
     if len(words) > limit:
         words = [*words[: limit - 2], "..", words[-1]]
     return " ".join(words)
+
+
+def key_of(labels: Mapping[str, str], more: Iterable[str] = ()) -> str:
+    """Return what the characters of a map mean, from the label of each name."""
+    own = [label if label == name else f"{label} {cut(name, 20)}" for name, label in labels.items()]
+    return listed_within([*own, *more, "+ shared", ". free"])
+
+
+def listed_within(entries: Iterable[str], width: int = 100) -> str:
+    """Return entries with commas between them, in lines of at most `width` columns where each fits.
+
+    Examples
+    --------
+    >>> print(listed_within(["a first", "b second", "c third"], 18))
+    a first, b second,
+    c third
+    """
+    lines = [""]
+    for entry in entries:
+        if lines[-1] and width_of(f"{lines[-1]}, {entry}") >= width:
+            lines[-1] += ","
+            lines.append(entry)
+        else:
+            lines[-1] += f", {entry}" if lines[-1] else entry
+    return "\n".join(lines)
 
 
 def size(count: float) -> str:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...arguments import text
 from ..letters import text_width
-from ..names import labels_of, names_of
+from ..names import cut, labels_of, names_of
 from ..picture import Picture
 from ..protocols import Pool, checked_pool, different_ids
 from ..svg import SHARED, SMALL_SIZE, Drawing, Look, look_of
-from ..text import block_map, plural, shortened, some, table
-from .routes import Routes
-
-CELL, BOX, COLUMNS = 44, 38, 16
-"""Pixels of a block with the space after it, and without; most blocks side by side."""
-
-TOP, ROW, TABLE_HEIGHT = 72, 66, 26
-"""Pixels above the first table, from one row of tables to the next, of an entry."""
-
-POOL_ROW, POOL_HEIGHT, ABOVE_POOL = 66, 44, 76
+from ..text import block_map, key_of, plural, shortened, some, table
+from .routes import BOX, CELL, POOL_HEIGHT, TABLE_HEIGHT, TOP, Places
 
 MANY_ARROWS = 24
 """Beyond this number only the arrows of the sequence that is pointed at are visible."""
 
 MOST_ARROWS = 200
 """Beyond this number there are none: the entries themselves say where each block is."""
+
+MOST_ROWS = 40
+"""Most sequences in the text form."""
 
 MOST_STRIPS = 4
 """Most owners of a block that are drawn one below the other."""
@@ -46,6 +42,8 @@ class BlockTables(Picture):
         Number of tokens of each sequence.
     title : str
         Heading of the picture.
+    others : list of int
+        Blocks that only sequences hold which are not shown.
 
     See Also
     --------
@@ -70,8 +68,9 @@ class BlockTables(Picture):
     -  -----------  ------  ------
     a  0 1               6       2
     b  0 1               6       2
-    pool of 4 blocks of 4 slots: a, b, + shared, . free
+    pool of 4 blocks of 4 slots:
     0 |++..|
+    a, b, + shared, . free
     """
 
     num_blocks: int
@@ -79,6 +78,7 @@ class BlockTables(Picture):
     tables: dict[str, list[int]]
     lens: dict[str, int]
     title: str = "Block tables"
+    others: list[int] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -105,12 +105,14 @@ class BlockTables(Picture):
         names = names_of(chosen)
         tables = [pool.block_table(seq_id).tolist() for seq_id in chosen]
         lens = [pool.seq_len(seq_id) for seq_id in chosen]
+        held = {block for seq_id in pool for block in pool.held_blocks(seq_id).tolist()}
         return cls(
             pool.num_blocks,
             pool.block_size,
             dict(zip(names, tables, strict=True)),
             dict(zip(names, lens, strict=True)),
             title,
+            sorted(held.difference(*tables)),
         )
 
     def owners(self, block: int) -> list[str]:
@@ -129,12 +131,13 @@ class BlockTables(Picture):
     @property
     def description(self) -> str:
         """What is seen: the size of the pool, its use, and the tables."""
-        used = {block for blocks in self.tables.values() for block in blocks if block >= 0}
-        shared = sum(len(self.owners(block)) > 1 for block in used)
+        used = Counter(block for blocks in self.tables.values() for block in blocks if block >= 0)
+        shared = sum(count > 1 for count in used.values())
+        others = f"{len(self.others)} held by sequences that are not shown, " if self.others else ""
         sentences = [
-            f"A pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}: "
-            f"{len(used)} {'holds' if len(used) == 1 else 'hold'} tokens"
-            f"{f', of which {shared} shared' if shared else ''}, {self.num_blocks - len(used)} free."
+            f"A pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}: {len(used)} used"
+            f"{f', of which {shared} shared' if shared else ''}, {others}"
+            f"{self.num_blocks - len(used) - len(self.others)} free."
         ]
         tables = [
             f"{name}, {plural(self.lens[name], 'token')}, has the block table {shortened(blocks)}."
@@ -145,171 +148,126 @@ class BlockTables(Picture):
     def text(self) -> str:
         """Return a table of the block tables, and the pool with a character for each block."""
         rows = [
-            [name, shortened(blocks), str(self.lens[name]), str(len(blocks))]
+            [cut(name, 28), _within(blocks, 48), str(self.lens[name]), str(len(blocks))]
             for name, blocks in self.tables.items()
         ]
         labels = labels_of(self.tables)
         cells = ["."] * self.num_blocks
+        for block in self.others:
+            cells[block] = "*"
         for name, blocks in self.tables.items():
             for block in blocks:
                 if block >= 0:
                     cells[block] = labels[name] if cells[block] == "." else "+"
-        key = [label if label == name else f"{label} {name}" for name, label in labels.items()]
-        pool = f"pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}: "
+        left_out = [f"... and {len(rows) - MOST_ROWS} more sequences"] if len(rows) > MOST_ROWS else []
         return "\n".join(
             [
                 self.title,
-                table(["", "block table", "tokens", "blocks"], rows, left=2),
-                pool + ", ".join([*key, "+ shared", ". free"]),
+                table(["", "block table", "tokens", "blocks"], rows[:MOST_ROWS], left=2),
+                *left_out,
+                f"pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}:",
                 block_map(cells),
+                key_of(labels, ["* others"] * bool(self.others)),
             ]
-        )
-
-    def places(self, columns: int) -> dict[str, tuple[int, int]]:
-        """Return the row and first column of each table: side by side if they fit, in rows of their own if not."""
-        places: dict[str, tuple[int, int]] = {}
-        row, column = 0, 0
-        for name, blocks in self.tables.items():
-            gap = -(-(self._label_width(name) + 14) // CELL) if column else 0
-            if column and column + gap + len(blocks) > columns:
-                row, column, gap = row + 1, 0, 0
-            places[name] = row, column + gap
-            column += gap + len(blocks)
-            if column > columns:
-                row, column = row + (column - 1) // columns, (column - 1) % columns + 1
-        return places
-
-    def _label_width(self, name: str) -> int:
-        return int(
-            max(min(text_width(name), 110.0), text_width(plural(self.lens[name], "token"), SMALL_SIZE))
         )
 
     def draw(self) -> Drawing:
         """Return the tables, the pool below, and an arrow from each entry to its block."""
-        names = list(self.tables)
-        left = 30 + max([60, *map(self._label_width, names)])
-        longest = max(map(len, self.tables.values()), default=0)
-        columns = min(COLUMNS, max(self.num_blocks, longest, 6))
-        places = self.places(columns)
-        places_of_entries = {
-            name: [divmod(column + logical, columns) for logical in range(len(self.tables[name]))]
-            for name, (_, column) in places.items()
-        }
-        rows = 1 + max(
-            (places[name][0] + row for name, entries in places_of_entries.items() for row, _ in entries),
-            default=0,
-        )
-        pool_y = TOP + ROW * (rows - 1) + TABLE_HEIGHT + ABOVE_POOL
-        pool_rows = -(-self.num_blocks // columns)
-        width = left + CELL * columns + 14
-        drawing = Drawing(width, pool_y + POOL_ROW * pool_rows + 30, self.title)
-        routes = Routes()
-        for row in range(rows):
-            # Labels between tables are in the way, too.
-            taken = [
-                (left + CELL * column - self._label_width(name) - 14, left + CELL * column)
-                for name, (at, column) in places.items()
-                if at == row and column
-            ]
-            routes.add_row(
-                TOP + ROW * row - 16, TOP + ROW * row + TABLE_HEIGHT + 2, left, CELL, columns, taken
-            )
-        for row in range(pool_rows):
-            y = pool_y + POOL_ROW * row
-            routes.add_row(y - 2, y + POOL_HEIGHT + 2, left, CELL, columns, [])
+        held = [*self.others, *(block for blocks in self.tables.values() for block in blocks)]
+        places = Places(self.tables, self.lens, self.num_blocks, 1 + max(held, default=-1))
+        left, pool_y = places.left, places.pool_y
+        drawing = Drawing(max(left + places.columns * CELL + 14, 360), places.bottom + 8, self.title)
         num_arrows = sum(block >= 0 for blocks in self.tables.values() for block in blocks)
         many = num_arrows > MANY_ARROWS
         with drawing.group("pick many" if many else "pick"):
-            for number, name in enumerate(names):
-                label = f"{name}: {plural(self.lens[name], 'token')}, blocks {shortened(self.tables[name])}"
+            for number, (name, blocks) in enumerate(self.tables.items()):
+                label = f"{name}: {plural(self.lens[name], 'token')}, block table {shortened(blocks)}"
                 with drawing.group(label=label):
-                    self._table(drawing, name, number, left, places[name][0], places_of_entries[name])
-                    if num_arrows > MOST_ARROWS:
-                        continue
-                    with drawing.group("arrow", attributes=' visibility="hidden"' if many else ""):
-                        for (row, column), block in zip(
-                            places_of_entries[name], self.tables[name], strict=True
-                        ):
-                            if block < 0:
-                                continue
-                            at = places[name][0] + row
-                            owners = self.owners(block)
-                            share = (owners.index(name) + 1) / (len(owners) + 1)
-                            start = left + CELL * column + BOX / 2, TOP + ROW * at + TABLE_HEIGHT
-                            to = (
-                                left + CELL * (block % columns) + BOX * share,
-                                pool_y + POOL_ROW * (block // columns) - 1,
-                            )
-                            drawing.route(routes.between(start, to), look_of(number).stroke)
+                    self._table(drawing, places, name, look_of(number))
+                    if num_arrows <= MOST_ARROWS:
+                        with drawing.group("arrow", attributes=' visibility="hidden"' if many else ""):
+                            self._arrows(drawing, places, name, look_of(number))
+        if self.tables:
+            drawing.text(16, TOP - 4, "logical block", "left q small", room=left - 20)
         drawing.text(16, pool_y + 14, "pool", "left strong")
-        drawing.text(16, pool_y + 28, plural(self.num_blocks, "block"), "left q small", room=left - 22)
-        drawing.text(16, pool_y + 41, f"of {plural(self.block_size, 'slot')}", "left q small", room=left - 22)
+        drawing.text(16, pool_y + 28, plural(self.num_blocks, "block"), "left q small", room=left - 20)
+        drawing.text(16, pool_y + 41, f"of {plural(self.block_size, 'slot')}", "left q small", room=left - 20)
         if many and num_arrows <= MOST_ARROWS:
-            note = "Point at a sequence to see its arrows."
-            drawing.text(left, pool_y - 24, note, "left q small", room=width - left - 12)
-        for block in range(self.num_blocks):
-            self._block(
-                drawing,
-                block,
-                left + CELL * (block % columns),
-                pool_y + POOL_ROW * (block // columns),
-                names,
-            )
-        entries: list[tuple[str | Look, str]] = [("none", "free"), (look_of(0), "filled slots")]
-        if any(len(self.owners(block)) > MOST_STRIPS for block in range(self.num_blocks)):
-            entries.append((SHARED, f"more than {MOST_STRIPS} sequences"))
-        drawing.legend(left, pool_y + POOL_ROW * pool_rows - 2, entries)
+            drawing.text(left, pool_y - 24, "Point at a sequence to see its arrows.", "left q small")
+        for block in range(places.shown):
+            self._block(drawing, block, *places.block(block))
+        notes = ["Bars show how many slots are filled."] if held else []
+        if places.shown < self.num_blocks:
+            notes.append(f"Blocks {places.shown} to {self.num_blocks - 1} are free.")
+        drawing.text(left, places.bottom - 4, " ".join(notes), "left q small", room=drawing.width - left - 12)
+        if any(len(self.owners(block)) > MOST_STRIPS for block in range(places.shown)):
+            drawing.legend(left, places.bottom + 6, [(SHARED, f"more than {MOST_STRIPS} sequences")])
         return drawing
 
-    def _table(
-        self,
-        drawing: Drawing,
-        name: str,
-        number: int,
-        left: float,
-        row: int,
-        places: list[tuple[int, int]],
-    ) -> None:
+    def _table(self, drawing: Drawing, places: Places, name: str, look: Look) -> None:
         """Draw the name and the entries of a block table, each below its index."""
-        look, first_x = look_of(number), left + CELL * (places[0][1] if places else 0)
-        y = TOP + ROW * row
+        x, y = places.entry(name, 0)
         tokens = plural(self.lens[name], "token")
-        if first_x == left:
-            drawing.text(16, y + 11, name, "left strong", room=left - 28)
+        if x == places.left:
+            drawing.text(16, y + 11, name, "left strong", room=x - 24)
             drawing.text(16, y + 24, tokens, "left q small")
         else:
-            drawing.text(first_x - 8, y + 11, name, "right strong", room=self._label_width(name) + 4)
-            drawing.text(first_x - 8, y + 24, tokens, "right q small")
-        for logical, ((down, column), block) in enumerate(zip(places, self.tables[name], strict=True)):
-            x, y = left + CELL * column, TOP + ROW * (row + down)
+            drawing.text(x - 8, y + 11, name, "right strong", room=places.labels[name] + 1)
+            drawing.text(x - 8, y + 24, tokens, "right q small")
+        for logical, block in enumerate(self.tables[name]):
+            x, y = places.entry(name, logical)
             first = logical * self.block_size
-            last = min(first + self.block_size, self.lens[name]) - 1
-            tip = f"{name}, logical block {logical}: tokens {first} to {last}"
-            if block < 0:
-                tip += ", released"
-            drawing.text(x + BOX / 2, y - 4, str(logical), "q small")
-            drawing.rect(x, y, BOX, TABLE_HEIGHT, look if block >= 0 else "none", tip=tip)
-            drawing.text(x + BOX / 2, y + 17, str(block), on=look if block >= 0 else "none")
+            tip = f"{name}, logical block {logical}: tokens {first} to "
+            tip += str(min(first + self.block_size, self.lens[name]) - 1)
+            fill = look if block >= 0 else "none"
+            drawing.text(x + BOX / 2, y - 4, str(logical), "q small", room=CELL)
+            drawing.rect(x, y, BOX, TABLE_HEIGHT, fill, tip=tip + ("" if block >= 0 else ", released"))
+            drawing.text(x + BOX / 2, y + 17, str(block), on=fill, room=BOX - 2)
 
-    def _block(self, drawing: Drawing, block: int, x: float, y: float, names: list[str]) -> None:
+    def _arrows(self, drawing: Drawing, places: Places, name: str, look: Look) -> None:
+        """Draw an arrow from each entry of a block table to its block; those of several owners end side by side."""
+        for logical, block in enumerate(self.tables[name]):
+            if block >= 0:
+                owners = self.owners(block)
+                share = (owners.index(name) + 1) / (len(owners) + 1)
+                (x, y), (to_x, to_y) = places.entry(name, logical), places.block(block)
+                way = places.way((x + BOX / 2, y + TABLE_HEIGHT), (to_x + BOX * share, to_y - 1))
+                drawing.route(way, look.stroke)
+
+    def _block(self, drawing: Drawing, block: int, x: float, y: float) -> None:
         """Draw a block of the pool: its number, a bar as full as its slots with a strip for each owner, their names."""
-        owners, filled = self.owners(block), self.filled(block)
-        tip = f"block {block}: {', '.join(owners) or 'free'}, {filled} of {self.block_size} slots filled"
-        drawing.rect(x, y, BOX, POOL_HEIGHT, tip=tip)
-        drawing.text(x + BOX / 2, y + 12, str(block))
+        owners, filled, names = self.owners(block), self.filled(block), list(self.tables)
+        drawing.text(x + BOX / 2, y + 12, str(block), room=BOX - 2)
+        if not owners:
+            word = "other" if block in self.others else "free"
+            drawing.text(x + BOX / 2, y + 41, word, "q small")
+            tip = "held by a sequence that is not shown" if word == "other" else word
+            drawing.rect(x, y, BOX, POOL_HEIGHT, tip=f"block {block}: {tip}")
+            return
+        tip = f"block {block}: {', '.join(owners)}, {filled} of {self.block_size} slots filled"
         looks = [look_of(names.index(name)) for name in owners]
         if len(owners) > MOST_STRIPS:
             looks = [SHARED]
         for place, look in enumerate(looks):
             part = 14 / len(looks)
             drawing.rect(x, y + 16 + place * part, BOX * filled / self.block_size, part, look, tip=tip)
-        if owners:
-            drawing.line(x, y + 16, x + BOX, y + 16, css="edge")
-            drawing.line(x, y + 30, x + BOX, y + 30, css="edge")
-        together, tip = "+".join(owners), ""
+        drawing.rect(x, y, BOX, POOL_HEIGHT, tip=tip)
+        drawing.line(x, y + 16, x + BOX, y + 16, css="edge")
+        drawing.line(x, y + 30, x + BOX, y + 30, css="edge")
+        together, whole = "+".join(owners), ""
         if len(owners) > 1 and text_width(together, SMALL_SIZE) > BOX - 2:
-            together, tip = f"{len(owners)} seqs" if len(owners) < 10 else f"{len(owners)}", ", ".join(owners)
-        drawing.text(x + BOX / 2, y + 41, together, "small", room=BOX - 2, tip=tip)
+            together, whole = (
+                f"{len(owners)} seqs" if len(owners) < 10 else str(len(owners)),
+                ", ".join(owners),
+            )
+        drawing.text(x + BOX / 2, y + 41, together, "small", room=BOX - 2, tip=whole)
+
+
+def _within(blocks: list[int], width: int) -> str:
+    """Return a block table as text of at most `width` characters."""
+    return next(
+        line for most in range(12, 2, -1) if len(line := shortened(blocks, most)) <= width or most == 3
+    )
 
 
 MAX_BLOCKS, MAX_SEQUENCES, MAX_TABLE_BLOCKS = 256, 16, 32

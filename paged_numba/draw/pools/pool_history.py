@@ -8,14 +8,17 @@ from itertools import groupby
 from ...arguments import text
 from ..letters import text_width
 from ..names import labels_of, names_of
-from ..picture import Picture
+from ..picture import Picture, nothing_yet
 from ..protocols import Pool, checked_pool
 from ..svg import SHARED as SHARED_LOOK
 from ..svg import SMALL_SIZE, Drawing, Look, look_of
-from ..text import over_time, plural, some
+from ..text import key_of, over_time, plural, some
 
 FREE, SHARED = "", "+"
 _FREE, _SHARED = -1, -2
+
+FOLDED = 8
+"""More blocks than this at the end of the pool that are never used are not drawn."""
 
 MOST_NAMED = 48
 """Most owners in the legend; there are as many looks."""
@@ -118,48 +121,59 @@ class PoolHistory(Picture):
 
     def text(self) -> str:
         """Return a line for each block, with a character for each step."""
-        labels = {**labels_of(self.sequences), SHARED: "+", FREE: "."}
-        steps = self.steps
-        num_blocks = max(map(len, steps), default=0)
-        rows = [
-            (f"block {block}", "".join(labels[step[block]] for step in steps)) for block in range(num_blocks)
+        labels, steps = labels_of(self.sequences), self.steps
+        if not steps:
+            return f"{self.title}\n{self.description}"
+        sign_of = {**labels, SHARED: "+", FREE: "."}
+        shown, free = self._shown()
+        rows: list[tuple[str, str | None]] = [
+            (f"block {block}", "".join(sign_of[step[block]] for step in steps)) for block in range(shown)
         ]
-        key = [
-            label if label == name else f"{label} {name}"
-            for name, label in labels.items()
-            if name not in (SHARED, FREE)
-        ]
-        return "\n".join(
-            [self.title, *over_time(rows, len(steps), "blocks"), ", ".join([*key, "+ shared", ". free"])]
+        rows += [(free, None)] * bool(free)
+        return "\n".join([self.title, *over_time(rows, len(steps), "blocks"), key_of(labels)])
+
+    def _shown(self) -> tuple[int, str]:
+        """Return how many blocks to draw, and what to say of many unused ones at the end."""
+        num_blocks = max(map(len, self._owners))
+        used = 1 + max(
+            (b for owners in self._owners for b, owner in enumerate(owners) if owner != _FREE), default=0
         )
+        if num_blocks - used <= FOLDED:
+            return num_blocks, ""
+        return used, f"Blocks {used} to {num_blocks - 1} are free at all steps."
 
     def draw(self) -> Drawing:
         """Return a row for each block, with a bar for each stretch of steps with one owner."""
         steps, names = self.steps, self.sequences
-        num_blocks = max((len(step) for step in steps), default=0)
-        step = min(40.0, WIDTH / max(1, len(steps)))
-        row = max(3.0, min(18.0, 620 / max(1, num_blocks)))
-        number_of = {name: number for number, name in enumerate(names)}
-        bottom = TOP + row * num_blocks
-        drawing = Drawing(max(360, LEFT + step * len(steps) + 24), bottom + 84, self.title)
-        every = 1 if row >= 12 else 8 if row >= 3 else 64
-        for block in range(num_blocks):
+        if not steps:
+            return nothing_yet(self)
+        shown, free = self._shown()
+        step = min(40.0, WIDTH / len(steps))
+        row = max(4.0, min(18.0, 620 / shown))
+        look_by_name: dict[str, str | Look] = {name: look_of(number) for number, name in enumerate(names)}
+        look_by_name |= {FREE: "none", SHARED: SHARED_LOOK}
+        bottom = TOP + row * shown + 16 * bool(free)
+        drawing = Drawing(max(480, LEFT + step * len(steps) + 24), bottom + 60, self.title)
+        drawing.rect(LEFT, TOP, step * len(steps), row * shown)
+        for block in range(shown):
             y = TOP + row * block
-            if block % every == 0:
+            if row >= 12 or block % 8 == 0:
                 drawing.text(LEFT - 8, y + row / 2 + 4, str(block), "q small right")
             start = 0
             for name, run in groupby(step[block] for step in steps):
                 length = len(list(run))
                 x, width = LEFT + step * start, step * length
-                look = "none" if name == FREE else SHARED_LOOK if name == SHARED else look_of(number_of[name])
+                look = look_by_name[name]
                 holder = {FREE: "free", SHARED: "shared"}.get(name, name)
-                tip = f"block {block}, " + (
-                    f"step {start}" if length == 1 else f"steps {start} to {start + length - 1}"
-                )
-                drawing.rect(x, y, width, row, look, tip=f"{tip}: {holder}")
+                when = f"step {start}" if length == 1 else f"steps {start} to {start + length - 1}"
+                # Edges would fill low rows and narrow steps.
+                css = "edge" if row >= 8 and width >= 3 else ""
+                drawing.rect(x, y, width, row, look, css=css, tip=f"block {block}, {when}: {holder}")
                 if name and row >= 12 and text_width(name, SMALL_SIZE) <= width - 4:
                     drawing.text(x + width / 2, y + row / 2 + 3.5, name, "small", on=look)
                 start += length
+        if free:
+            drawing.text(LEFT, TOP + row * shown + 12, free, "left q small")
         drawing.text(16, TOP - 8, "block", "left q small")
         drawing.steps(LEFT, bottom + 14, step, list(range(len(steps))), "q small")
         drawing.steps(LEFT, bottom + 28, step, self.used, "small")
@@ -170,5 +184,7 @@ class PoolHistory(Picture):
         ]
         if len(names) > MOST_NAMED:
             entries.append(("none", f"and {len(names) - MOST_NAMED} more sequences"))
-        drawing.legend(LEFT, bottom + 48, [*entries, (SHARED_LOOK, "shared (+)"), ("none", "free")])
+        if any(SHARED in step for step in steps):
+            entries.append((SHARED_LOOK, "shared (+)"))
+        drawing.legend(LEFT, bottom + 48, [*entries, ("none", "free")])
         return drawing

@@ -8,7 +8,7 @@ from itertools import groupby
 from ...arguments import hashable, listed, shown, text
 from ..letters import text_width
 from ..names import cut, names_of
-from ..picture import Picture
+from ..picture import Picture, nothing_yet
 from ..protocols import Pool, checked_pool
 from ..svg import COLOURS, Drawing, Look
 from ..text import over_time, plural, some
@@ -23,8 +23,8 @@ _LOOKS = {
 }
 _SIGNS = {"": " ", WAITING: ".", RUNNING: "#", PREEMPTED: "x", FINISHED: " "}
 
-TOP, ROW, WIDTH, POOL_HEIGHT = 60, 22, 620, 96
-"""Pixels above the first request; of a row; most for all steps; of the pool's curve."""
+TOP, WIDTH, POOL_HEIGHT = 60, 620, 96
+"""Pixels above the first request; most for all steps; of the pool's curve."""
 
 
 class Schedule(Picture):
@@ -141,7 +141,7 @@ class Schedule(Picture):
             f"{plural(len(states), 'request')} over {plural(len(used), 'step')}: at most {at_once} run at once; "
             f"{done} finished by the end.",
             f"Preempted: {', '.join(some(preempted, 6, '{} more'))}." if preempted else "None is preempted.",
-            f"At most {most} of the pool's {plural(self.num_blocks, 'block')} are used (step {used.index(most)}).",
+            f"Of the pool's {plural(self.num_blocks, 'block')}, at most {most} are used (step {used.index(most)}).",
         ]
         return " ".join(sentences)
 
@@ -155,21 +155,25 @@ class Schedule(Picture):
             for level in levels
         ]
         key = (", ".join(f"{_SIGNS[state]} {state}" for state in (WAITING, RUNNING, PREEMPTED)), None)
+        if not self.used:
+            return f"{self.title}\n{self.description}"
         return "\n".join([self.title, *over_time([*rows, key, *pool], len(self.used), "lines")])
 
     def draw(self) -> Drawing:
         """Return a row of bars for each request, and below it the curve of the used blocks."""
         states, count = self.states, len(self.used)
         left = 28 + max([56.0, *(min(text_width(name), 130.0) for name in states)])
-        step = min(34.0, WIDTH / max(1, count))
-        bottom = TOP + ROW * len(states)
+        if not count:
+            return nothing_yet(self)
+        step, height = min(34.0, WIDTH / count), 22 if len(states) <= 24 else 16
+        bottom = TOP + height * len(states)
         pool_y = bottom + 40
-        drawing = Drawing(max(400, left + step * count + 64), pool_y + POOL_HEIGHT + 70, self.title)
+        drawing = Drawing(max(480, left + step * count + 64), pool_y + POOL_HEIGHT + 40, self.title)
         drawing.text(16, TOP - 10, "request", "left q small")
         for place, (name, row) in enumerate(states.items()):
-            y = TOP + ROW * place
-            drawing.text(16, y + 14, name, "left", room=left - 26)
-            drawing.line(left, y + ROW / 2, left + step * count, y + ROW / 2, css="edge faint")
+            y = TOP + height * place
+            drawing.text(16, y + height / 2 + 4, name, "left", room=left - 26)
+            drawing.line(left, y + height / 2, left + step * count, y + height / 2, css="edge faint")
             start = 0
             for state, run in groupby(row):
                 length = len(list(run))
@@ -177,11 +181,11 @@ class Schedule(Picture):
                 when = f"step {start}" if length == 1 else f"steps {start} to {start + length - 1}"
                 if state == FINISHED:
                     drawing.rect(
-                        x, y + 3, 4, ROW - 6, _LOOKS[FINISHED], css="", tip=f"{name}: finished, {when}"
+                        x, y + 3, 4, height - 6, _LOOKS[FINISHED], css="", tip=f"{name}: finished, {when}"
                     )
                 elif state:
                     drawing.rect(
-                        x, y + 3, step * length, ROW - 6, _LOOKS[state], tip=f"{name}: {state}, {when}"
+                        x, y + 3, step * length, height - 6, _LOOKS[state], tip=f"{name}: {state}, {when}"
                     )
                 start += length
         drawing.legend(left, bottom + 8, [(look, state) for state, look in _LOOKS.items()])
@@ -191,7 +195,7 @@ class Schedule(Picture):
     def _draw_pool(self, drawing: Drawing, left: float, step: float, top: float) -> None:
         """Draw the number of used blocks at each step as a filled area below the line of the pool's capacity."""
         bottom, right = top + POOL_HEIGHT, left + step * len(self.used)
-        scale = (POOL_HEIGHT - 12) / max(1, self.num_blocks)
+        scale = (POOL_HEIGHT - 12) / self.num_blocks
         heights = [bottom - scale * used for used in self.used]
         outline = [(left, bottom)]
         for place, y in enumerate(heights):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import groupby
 
 from ...arguments import between, text
 from ..letters import text_width
@@ -15,7 +16,7 @@ from ..text import plural
 
 _CHOSEN, _NEAR = Look(COLOURS[1]), Look("#cfe6f5")
 
-LEFT, WIDTH, BOX = 216, 500, 26
+LEFT, WIDTH, BOX = 256, 464, 26
 """Pixels left of the boxes, most for a row of boxes, height of a box."""
 
 
@@ -133,7 +134,7 @@ class TokenPath(Picture):
     def text(self) -> str:
         """Return a line for each stage, with its arithmetic."""
         position, size = self.position, self.block_size
-        shown = self._window(9)
+        shown = self._window(7)
         entries = [f"[{self.table[i]}]" if i == self.logical_block else str(self.table[i]) for i in shown]
         before, after = ".. " * (shown.start > 0), " .." * (shown.stop < len(self.table))
         rows = [
@@ -180,9 +181,9 @@ class TokenPath(Picture):
         self._strip(drawing, 310, self.block * size, filled, "slot")
         drawing.route([token, (entry, 138)])
         names: list[tuple[str | Look, str]] = [
-            (_CHOSEN, "this token's"),
-            (_NEAR, "other tokens of its block"),
-            ("none", "no token of it"),
+            (_CHOSEN, "this token"),
+            (_NEAR, "other tokens of the sequence"),
+            ("none", "not used by it"),
         ]
         drawing.legend(LEFT, 360, names)
         return drawing
@@ -193,22 +194,51 @@ class TokenPath(Picture):
         cell = min(48.0, WIDTH / size)
         fits = text_width(str(first + size - 1), SMALL_SIZE) <= cell - 2
         middle = LEFT + cell * (self.offset + 0.5)
-        for offset in range(size):
-            chosen = offset == self.offset
-            look = _CHOSEN if chosen else _NEAR if offset < filled else "none"
-            x = LEFT + cell * offset
-            tip = f"offset {offset}: {what} {first + offset}"
-            drawing.rect(x, y, cell, BOX, look, css="edge" if cell >= 4 else "", tip=tip)
-            if fits:
-                number = str(first + offset)
-                drawing.text(x + cell / 2, y + 17, number, "small", on=look)
-            if chosen or (fits and size <= 32):
-                drawing.text(x + cell / 2, y - 4, str(offset), "q small")
-        drawing.rect(LEFT, y, cell * size, BOX)
+        self._boxes(
+            drawing, y, BOX, cell, [_NEAR] * filled + ["none"] * (size - filled), self.offset, what, first
+        )
+        for offset in range(size) if fits else ():
+            x = LEFT + cell * (offset + 0.5)
+            look = _CHOSEN if offset == self.offset else _NEAR if offset < filled else "none"
+            drawing.text(x, y + 17, str(first + offset), "small", on=look)
+            if size <= 32:
+                drawing.text(x, y - 4, str(offset), "q small")
+        if fits and size <= 32:
+            return middle, y + BOX + 2
+        drawing.text(middle, y - 4, str(self.offset), "q small")
         if fits:
             return middle, y + BOX + 2
         drawing.text(middle, y + BOX + 12, f"{what} {first + self.offset}", "small")
         return middle, y + BOX + 16
+
+    def _boxes(
+        self,
+        drawing: Drawing,
+        y: float,
+        height: float,
+        cell: float,
+        looks: list[str | Look],
+        chosen: int,
+        what: str,
+        first: int = 0,
+    ) -> None:
+        """Draw boxes side by side; if they are too narrow for edges, neighbours that look alike as one."""
+        if cell >= 4:
+            for place, look in enumerate(looks):
+                tip = f"{what} {first + place}"
+                drawing.rect(
+                    LEFT + cell * place, y, cell, height, _CHOSEN if place == chosen else look, tip=tip
+                )
+            return
+        start = 0
+        for look, run in groupby(looks):
+            length = len(list(run))
+            if look != "none":
+                drawing.rect(LEFT + cell * start, y, cell * length, height, look, css="")
+            start += length
+        drawing.rect(LEFT, y, cell * len(looks), height)
+        tip = f"{what} {first + chosen}"
+        drawing.rect(LEFT + cell * chosen, y, max(cell, 2.5), height, _CHOSEN, css="", tip=tip)
 
     def _table(self, drawing: Drawing, y: float) -> float:
         """Draw the entries of the block table, those near the token's; return the middle of the token's."""
@@ -218,8 +248,8 @@ class TokenPath(Picture):
             x, block = left + cell * (index - window.start), self.table[index]
             chosen = index == self.logical_block
             drawing.text(x + box / 2, y - 4, str(index), "q small", room=cell)
-            drawing.rect(x, y, box, BOX, _CHOSEN if chosen else "none", tip=f"entry {index}: block {block}")
-            drawing.text(x + box / 2, y + 17, str(block), on=_CHOSEN if chosen else "none", room=box - 2)
+            drawing.rect(x, y, box, BOX, _CHOSEN if chosen else _NEAR, tip=f"entry {index}: block {block}")
+            drawing.text(x + box / 2, y + 17, str(block), on=_CHOSEN if chosen else _NEAR, room=box - 2)
         if window.start:
             drawing.text(LEFT + 4, y + 17, "…", "q")
         if window.stop < len(self.table):
@@ -228,17 +258,15 @@ class TokenPath(Picture):
 
     def _pool(self, drawing: Drawing, y: float, entry: float) -> None:
         """Draw the blocks of the pool; the token's opens into its slots below."""
-        count = self.num_blocks
+        count, own = self.num_blocks, set(self.table)
         cell = min(30.0, WIDTH / count)
-        for block in range(count if cell >= 4 else 0):
-            look = _CHOSEN if block == self.block else _NEAR if block in self.table else "none"
-            drawing.rect(LEFT + cell * block, y, cell, 20, look, tip=f"block {block}")
-            if text_width(str(count - 1), SMALL_SIZE) <= cell - 2:
-                drawing.text(LEFT + cell * (block + 0.5), y + 14, str(block), "small", on=look)
+        looks: list[str | Look] = [_NEAR if block in own else "none" for block in range(count)]
+        self._boxes(drawing, y, 20, cell, looks, self.block, "block")
+        if text_width(str(count - 1), SMALL_SIZE) <= cell - 2:
+            for block, look in enumerate(looks):
+                on = _CHOSEN if block == self.block else look
+                drawing.text(LEFT + cell * (block + 0.5), y + 14, str(block), "small", on=on)
         x, width = LEFT + cell * self.block, max(cell, 2.5)
-        if cell < 4:
-            drawing.rect(LEFT, y, cell * count, 20)
-            drawing.rect(x, y, width, 20, _CHOSEN, css="", tip=f"block {self.block}")
         right = LEFT + min(48.0, WIDTH / self.block_size) * self.block_size
         drawing.route([(entry, 152 + BOX + 2), (x + width / 2, y - 1)])
         drawing.line(x, y + 20, LEFT, y + 60, css="edge")
