@@ -18,7 +18,7 @@ import paged_numba as pn
 from paged_numba.serving.toy_model import ToyModel
 
 model = ToyModel(num_q_heads=4, num_kv_heads=2, head_dim=32)
-prompts = {"A": b"Paged attention", "B": b"Blocks", "C": b"A server for", "D": b"Why"}
+prompts = {"A": b"Paged attention", "B": b"Poetry", "C": b"How to serve", "D": b"Why"}
 num_new = {"A": 6, "B": 9, "C": 5, "D": 8}  # tokens to generate
 
 
@@ -143,8 +143,7 @@ for num_blocks in (5, 7, 9, 11, 13, 16):
 #    3. It never ends: A waits for ever, and so do all behind it. A server must refuse such a request when it comes.
 #
 # **Try next.** With 10 blocks give the cache a :term:`watermark`, a part that admission leaves free:
-# ``watermark=0.2``. Which numbers get better, and which worse? Then run the property without the answer: what does it
-# shrink to?
+# ``watermark=0.2``. What gets better, and what worse? And to what does the property shrink without the answer?
 #
 # **In the engines.** Our ``Server`` (``paged_numba/serving/server.py``) admits by final lengths, so it never
 # preempts. vLLM does: ``_preempt_request`` (``vllm/v1/core/sched/scheduler.py``) keeps the answer and sets
