@@ -29,7 +29,6 @@ language = "en"
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.viewcode",
     "numpydoc",
     "myst_parser",
     "sphinx_design",
@@ -65,7 +64,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../tutorials",
     "gallery_dirs": "lessons",
     "filename_pattern": r"/\d\d_",  # the default runs plot_* only, and shows the others without output
-    "ignore_pattern": r"/(?!\d\d_)[^/]*\.py$",
+    "ignore_pattern": r"^(?!\d\d_)",
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "run_stale_examples": True,  # the cache compares scripts; a change of the package would not run them again
@@ -94,7 +93,7 @@ html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 # Code of 110 columns needs the room of the left bar; the path above the title and the links below remain.
-html_sidebars = {"index": [], "lessons/*": [], "search": []}
+html_sidebars = {"index": [], "lessons/*": [], "api/paged_numba.kernels.*": [], "search": []}
 html_theme_options = {
     "logo": {"text": "paged_numba"},
     "navbar_end": ["theme-switcher"],

@@ -4,8 +4,10 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -33,16 +35,26 @@ def opening(path: Path) -> tuple[str, str]:
 
 
 class LessonMap(SphinxDirective):
-    """``lesson-map``: a card for each lesson, with its title and the question that it answers."""
+    """``lesson-map``: a card for each lesson, with its title and the question that it answers.
+
+    The option ``pictures`` adds the lessons' thumbnails.
+    """
+
+    option_spec: ClassVar = {"pictures": directives.flag}
 
     def run(self) -> list[nodes.Node]:
-        """Return the cards, written in the Markdown of sphinx-design."""
-        lines = ["::::{grid} 1 2 2 3", ":gutter: 2", ":class-container: lesson-map", ""]
+        """Return the cards."""
+        lines = [".. grid:: 1 2 2 3", "   :gutter: 2", "   :class-container: lesson-map", ""]
         for path in sorted(TUTORIALS.glob("[0-9][0-9]_*.py")):
             title, question = opening(path)
-            card = [":::{grid-item-card} " + title, f":link: /lessons/{path.stem}", ":link-type: doc"]
-            lines += [*card, "", question, ":::", ""]
-        return self.parse_text_to_nodes("\n".join([*lines, "::::"]))
+            card = [f".. grid-item-card:: {title}", f"   :link: /lessons/{path.stem}", "   :link-type: doc"]
+            thumbnails = Path(self.env.srcdir, "lessons", "images", "thumb")
+            for picture in (
+                thumbnails.glob(f"sphx_glr_{path.stem}_thumb.*") if "pictures" in self.options else ()
+            ):
+                card += [f"   :img-top: /lessons/images/thumb/{picture.name}", "   :img-alt:"]
+            lines += [f"   {line}" for line in (*card, "", f"   {question}", "")]
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 class LessonsThatUse(SphinxDirective):

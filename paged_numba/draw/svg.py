@@ -35,6 +35,7 @@ _STYLE = (
     ".pn .bg{fill:var(--paper)}.pn .ink{fill:var(--ink)}.pn .q{fill:var(--quiet)}"
     ".pn .edge{stroke:var(--quiet)}.pn .line{stroke:var(--ink)}"
     ".pn .halo{stroke:var(--paper)}"
+    f".pn .small{{font-size:{SMALL_SIZE}px}}"  # themes have a class of this name
     ".pn .pick:hover>g:not(:hover),.pn .pick:focus-within>g:not(:focus){opacity:.15}"
     ".pn .pick>g:focus:not(:focus-visible){outline:none}"
     ".pn .many>g:hover .arrow,.pn .many>g:focus .arrow{visibility:visible}"

@@ -1,0 +1,241 @@
+"""The built site in a real browser: no console errors, no requests outside, nothing cut off or wider than the page."""
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+
+import pytest
+from site_folder import LESSONS, PAGES, SITE, needs_site
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install '.[docs]' brings playwright")
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    needs_site,
+    pytest.mark.skipif(not CHROMIUM, reason="apt-get install chromium, or name a Chromium by CHROMIUM"),
+]
+
+WAYS = [("light", 1280), ("light", 360), ("dark", 1280), ("dark", 360)]
+API = [
+    name
+    for name in PAGES
+    if name.startswith("api/") or name in ("genindex.html", "py-modindex.html")
+]
+READ = [name for name in PAGES if name not in API]
+
+# What a reader cannot see. A box that scrolls by itself may hold more than it shows, unless it frames the page: the
+# theme hides what is too wide for its containers, so the width of the document says nothing.
+CUT_OFF = """() => {
+    const frame = 'html, body, main, .bd-content, .bd-main, .bd-article-container, .bd-container, .bd-container__inner';
+    const wide = element => element.getBoundingClientRect().right > innerWidth + 1;
+    const style = element => getComputedStyle(element);
+    const scrolled = element => {
+        for (let box = element.parentElement; box; box = box.parentElement)
+            if (['auto', 'scroll'].includes(style(box).overflowX) && !box.matches(frame) && !wide(box)) return true;
+        return false;
+    };
+    const name = element => `${element.tagName}.${element.getAttribute('class')} "${element.textContent.slice(0, 40)}"`;
+    const shown = [...document.querySelectorAll('body *')].filter(element => element.checkVisibility()
+        && !element.closest('dialog, .bd-sidebar-primary, .bd-sidebar-secondary, .visually-hidden, svg *'));
+    return [
+        ...[...document.querySelectorAll('html, .bd-article-container')]
+            .filter(box => box.scrollWidth > box.clientWidth + 1)
+            .map(box => `${box.tagName} is ${box.scrollWidth} wide in ${box.clientWidth}`),
+        ...shown.filter(element => wide(element) && !scrolled(element)).map(element => `${name(element)} is too wide`),
+        ...shown.filter(element => ['hidden', 'clip'].includes(style(element).overflowX) && element.clientWidth > 1
+            && element.scrollWidth > element.clientWidth + 1 && !element.matches(frame))
+            .map(element => `${name(element)} is cut off`),
+    ];
+}"""
+
+
+@pytest.fixture(scope="session")
+def address():
+    """Serve the site over HTTP: from files, the search may not fetch its index."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Reader:
+    """Opens pages in one theme and width, and collects what goes wrong on each."""
+
+    def __init__(self, browser, address, theme, width, motion="no-preference"):
+        self.address, self.theme, self.wrong = address, theme, []
+        # A theme that is not the system's: else a page that follows the system alone would pass.
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if theme == "light" else "light",
+            reduced_motion=motion,
+        )
+        self.context.add_init_script(
+            f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')"
+        )
+        self.context.route(lambda url: not url.startswith(address), lambda route: route.abort())
+        page = self.page = self.context.new_page()
+        page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(m.text))
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("response", lambda r: r.status >= 400 and self.wrong.append(f"{r.status}: {r.url}"))
+        page.on("request", lambda r: self.inside(r.url) or self.wrong.append(f"outside: {r.url}"))
+
+    def inside(self, url):
+        return url.startswith((self.address, "data:", "blob:"))
+
+    def open(self, name):
+        """Open a page, and all that is folded on it."""
+        self.wrong.clear()
+        self.page.goto(self.address + name)
+        self.page.evaluate("document.querySelectorAll('main details').forEach(fold => { fold.open = true })")
+        return self.page
+
+    def complaints(self):
+        """Return what is wrong with the open page."""
+        chosen = self.page.evaluate("document.documentElement.dataset.theme")
+        wrong_theme = [] if chosen == self.theme else [f"the theme is {chosen}"]
+        return [*wrong_theme, *self.page.evaluate(CUT_OFF), *self.wrong]
+
+
+@pytest.fixture(scope="session")
+def readers(browser, address):
+    """Return a function that gives the reader of a theme and width; one serves all tests."""
+    made = {}
+
+    def reader(theme, width, **options):
+        key = (theme, width, *options.items())
+        if key not in made:
+            made[key] = Reader(browser, address, theme, width, **options)
+        return made[key]
+
+    yield reader
+    for one in made.values():
+        one.context.close()
+
+
+@pytest.mark.parametrize(("theme", "width"), WAYS)
+@pytest.mark.parametrize("name", READ)
+def test_page(readers, name, theme, width):
+    reader = readers(theme, width)
+    reader.open(name)
+    assert reader.complaints() == []
+
+
+@pytest.mark.parametrize("name", API)
+def test_page_of_the_api(readers, name):
+    reader = readers("light", 360)
+    reader.open(name)
+    assert reader.complaints() == []
+
+
+# The same checks on a page with a fault.
+
+FAULTS = {
+    "a line that is too wide": ("main p", "<div style='width: 2000px'>wide</div>", "is too wide"),
+    "a word that is too wide for its frame": (
+        "main p",
+        f"<p style='overflow-wrap: normal'>{'x' * 200}</p>",
+        "wide in",
+    ),
+    "text that its box cuts off": (
+        "main p",
+        f"<div style='overflow: hidden; white-space: nowrap'>{'word ' * 200}</div>",
+        "is cut off",
+    ),
+    "an image from elsewhere": ("main p", "<img alt='' src='https://elsewhere.invalid/x.png'>", "outside: "),
+    "a file that is missing": ("main p", "<img alt='' src='missing.png'>", "404: "),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_noticed(readers, fault):
+    selector, planted, complaint = FAULTS[fault]
+    reader = readers("dark", 360)
+    page = reader.open("glossary.html")
+    assert reader.complaints() == []
+    page.locator(selector).first.evaluate(
+        "(element, html) => element.insertAdjacentHTML('afterend', html)", planted
+    )
+    page.wait_for_load_state("networkidle")
+    assert any(complaint in one for one in reader.complaints())
+
+
+def test_an_error_in_a_script_is_noticed(readers):
+    reader = readers("light", 1280)
+    page = reader.open("glossary.html")
+    page.evaluate("setTimeout(() => { throw new Error('planted') })")
+    page.wait_for_timeout(50)
+    assert any("planted" in one for one in reader.complaints())
+
+
+# What the pages do.
+
+
+def brightness(locator, what):
+    colour = locator.evaluate(f"element => getComputedStyle(element).{what}")
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("selector", ["svg.pn text", ".lockstep-report td"])
+def test_pictures_and_reports_follow_the_theme_switch(readers, theme, selector):
+    reader, found = readers(theme, 1280), 0
+    for name in LESSONS:
+        if f'class="{selector.split(" ")[0].rpartition(".")[2]}' in (SITE / name).read_text(encoding="utf-8"):
+            page = reader.open(name)
+            what = "fill" if selector.startswith("svg") else "color"
+            assert (brightness(page.locator(selector).first, what) > 128) == (theme == "dark"), name
+            found += 1
+    if not found:
+        pytest.skip(f"no lesson shows {selector}")
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_answers_are_folded(readers, name):
+    reader = readers("light", 1280)
+    reader.page.goto(reader.address + name)
+    assert reader.page.locator("main details").count() > 0
+    assert reader.page.locator("main details[open]").count() == 0
+
+
+def test_search_finds_a_term(readers):
+    reader = readers("light", 1280)
+    page = reader.open("search.html?q=slot+mapping")
+    page.wait_for_selector("ul.search li")
+    page.wait_for_load_state("networkidle")
+    assert "Glossary" in page.locator("ul.search").inner_text()
+    assert reader.complaints() == []
+
+
+RUNNING = "document.getAnimations().filter(animation => animation.playState == 'running').length"
+
+
+def test_the_picture_of_the_start_page_moves_and_can_be_paused(readers):
+    page = readers("light", 1280).open("index.html")
+    assert page.evaluate(RUNNING) > 20
+    page.locator(".pool-animation label").click()
+    assert page.evaluate(RUNNING) == 0
+
+
+def test_the_picture_of_the_start_page_is_still_for_those_who_ask_for_less_motion(readers):
+    page = readers("light", 1280, motion="reduce").open("index.html")
+    assert page.evaluate(RUNNING) == 0
+    assert page.locator(".pool-animation text.name").first.is_visible()
