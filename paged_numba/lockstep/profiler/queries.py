@@ -92,6 +92,11 @@ class Queries:
     def arrays(self, space: str) -> list[str]:
         """Return the names of the arguments and declared arrays in a memory space.
 
+        Parameters
+        ----------
+        space : {"global", "shared", "local", "constant"}
+            The memory space.
+
         Raises
         ------
         ValueError
@@ -138,7 +143,13 @@ class Queries:
         return found
 
     def work(self, *, line: int | CodeLine | None = None) -> Work:
-        """Return statements, barriers and arithmetic, optionally of one line only; `line` as in `memory`."""
+        """Return statements, barriers and arithmetic, optionally of one line only; `line` as in `memory`.
+
+        Parameters
+        ----------
+        line : int or CodeLine, optional
+            As in `memory`.
+        """
         line, found = _wanted_line(line), Work()
         for code_line, work in self._profiler.work.items():
             if line is None or line in (code_line, code_line.number):
