@@ -224,7 +224,7 @@ class CacheWatch(Observer):
 
         def example() -> Example:
             me = thread_name(machine, int(made.lane[one]) + machine.first_thread)
-            place = f"block {block[one]}, offset {offset[one]}"
+            place = f"KV block {block[one]}, offset {offset[one]}"
             where = self._describe(int(block[one]), int(offset[one]))
             return Example(
                 f"{array.name}: {me} accesses {place}, {where}", array.memory.element(int(made.byte[one])), me

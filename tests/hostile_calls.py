@@ -461,6 +461,14 @@ def _(pick):
     )
 
 
+@call("draw.OnlineSoftmax")
+def _(pick):
+    return Call(
+        lambda **given: pn.draw.OnlineSoftmax(**given).text(),
+        {"scores": [0.5, 1.5, -2.0], "title": "scores"},
+    )
+
+
 # lockstep.
 
 

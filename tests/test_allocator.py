@@ -211,7 +211,7 @@ def test_a_notebook_shows_the_block_tables():
     html = pool._repr_html_()
     texts = [element.text for element in ET.fromstring(html).iter() if element.text]
     assert repr(pool) in texts
-    assert {"<b>, 5 tokens", "in 2", "free"} <= set(texts)
+    assert {"<b>", "5 tokens", "2", "free"} <= set(texts)
 
 
 @pytest.mark.parametrize("num_blocks", [256, 257, 10**6])

@@ -95,7 +95,12 @@ def test_examples_are_found():
 
 def test_every_picture_is_drawn_by_an_example():
     drawn = {name for text in TEXTS.values() for name in re.findall(r'\.save\("([^"]+)"\)', text)}
-    assert {path.name for path in IMAGES.glob("*.svg")} == drawn
+    assert {path.name for path in IMAGES.glob("*.svg")} == drawn | {"machine.svg"}
+
+
+def test_the_machine_is_drawn_by_its_script():
+    made = runpy.run_path(str(IMAGES / "machine.py"))["Machine"]()
+    assert (IMAGES / "machine.svg").read_text(encoding="utf-8") == made.svg() + "\n"
 
 
 # Commands.

@@ -1,4 +1,4 @@
-"""Draw the pictures of README and docs anew: run every example that saves one, in this folder.
+"""Draw the pictures of README and docs anew: run every example that saves one in this folder, and `machine.py`.
 
 ::
 
@@ -24,3 +24,6 @@ for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
                 script.write_text(code, encoding="utf-8")
                 environment = {**os.environ, "PYTHONPATH": str(ROOT), "PAGED_NUMBA_TARGET": "lockstep"}
                 subprocess.run([sys.executable, str(script)], cwd=IMAGES, env=environment, check=True)
+
+environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+subprocess.run([sys.executable, str(IMAGES / "machine.py")], env=environment, check=True)

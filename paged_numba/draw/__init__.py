@@ -1,10 +1,21 @@
-"""Pictures of recorded data as SVG: block tables and pools, threads, warps and reductions, splits of a context.
+"""Pictures of recorded data as SVG: block tables, pools and schedules, threads, warps, reductions, splits.
 
-A picture has a method ``svg()``, a method ``save(path)``, and shows itself in a notebook. The data behind it are its
-attributes. `paged_numba.draw.text` draws the same pools as plain text for terminals.
+A picture has a method ``svg()``, a method ``save(path)`` and a form as plain text (``print(picture)``), and shows
+itself in a notebook. The data behind it are its attributes. `paged_numba.draw.text` has tables for terminals.
 """
 
-from .kernels import Splits, Threads, Tree, WarpAccess
-from .pools import BlockTables, PoolHistory
+from .kernels import Mask, OnlineSoftmax, Splits, Threads, Tree, WarpAccess
+from .pools import BlockTables, PoolHistory, Schedule, TokenPath
 
-__all__ = ["BlockTables", "PoolHistory", "Splits", "Threads", "Tree", "WarpAccess"]
+__all__ = [
+    "BlockTables",
+    "Mask",
+    "OnlineSoftmax",
+    "PoolHistory",
+    "Schedule",
+    "Splits",
+    "Threads",
+    "TokenPath",
+    "Tree",
+    "WarpAccess",
+]

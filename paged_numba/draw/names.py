@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable
@@ -73,6 +74,24 @@ def _shown(seq_id: Hashable) -> str:
     return line if line.strip() not in TAKEN else f"<{type(seq_id).__name__} {line}>"
 
 
+_LABELS = string.ascii_lowercase + string.ascii_uppercase + string.digits
+
+
+def labels_of(names: Iterable[str]) -> dict[str, str]:
+    """Return a letter or digit for each name, its own if it is one; ``*`` for all names beyond the 62nd.
+
+    Examples
+    --------
+    >>> labels_of(["first", "second", "a"])
+    {'first': 'b', 'second': 'c', 'a': 'a'}
+    """
+    names = list(names)
+    free = [label for label in _LABELS if label not in names]
+    return {
+        name: name if len(name) == 1 and name in _LABELS else free.pop(0) if free else "*" for name in names
+    }
+
+
 def width_of(text: str) -> int:
     """Return how many columns of a terminal a text takes: two for a wide character, none for a combining one."""
     if text.isascii():
@@ -85,3 +104,19 @@ def width_of(text: str) -> int:
         else 1
         for c in text
     )
+
+
+def cut(name: str, width: int) -> str:
+    """Return a name of at most `width` columns of a terminal: itself, or without its middle.
+
+    Examples
+    --------
+    >>> cut("chatcmpl-0001", 10), cut("a", 10)
+    ('cha...0001', 'a')
+    """
+    kept = len(name)
+    shown = name
+    while width_of(shown) > width:
+        kept -= 1
+        shown = f"{name[: kept // 2]}...{name[len(name) - kept + kept // 2 :]}"
+    return shown

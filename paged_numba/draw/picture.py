@@ -9,12 +9,22 @@ from typing import Any, ClassVar
 from ..files import write
 from .svg import Drawing, escape
 
+# On a narrow page a picture scrolls, since its text could not be read if it were smaller. `:where` leaves the last word
+# to the page's own style sheet.
+_STYLE = (
+    "<style>:where(.pn-picture){margin:.5em 0;overflow-x:auto}"
+    ":where(.pn-picture>svg){display:block;min-width:min(var(--width),34rem)}</style>"
+)
+
 
 class Picture:
     """Base class of pictures: recorded data with the methods `draw` and `text`.
 
     A notebook shows the picture if it is the last value of a cell.
     """
+
+    title: str
+    """Heading of the picture."""
 
     inline: ClassVar[bool | None] = None
     """Whether `show` leaves it to a page or notebook to show the picture. None: in a Jupyter kernel only."""
@@ -25,11 +35,11 @@ class Picture:
 
     @property
     def description(self) -> str:
-        """What is seen, in one or two sentences."""
+        """What is seen, in sentences, with its numbers: for those who cannot see the picture, and for captions."""
         return self.draw().title
 
     def text(self) -> str:
-        """Return the picture as plain text, for terminals."""
+        """Return the picture as plain text of at most 100 columns, for terminals."""
         return self.description
 
     def __str__(self) -> str:
@@ -37,12 +47,17 @@ class Picture:
 
     def svg(self) -> str:
         """Return the picture as SVG text."""
-        return str(self.draw())
+        drawing = self.draw()
+        drawing.description = self.description
+        return str(drawing)
 
     def _repr_html_(self) -> str:
         """Return the picture and its description as a figure."""
         caption = f"<figcaption>{escape(self.description)}</figcaption>"
-        return f'<figure class="pn-picture" tabindex="0">{self.svg()}{caption}</figure>'
+        return (
+            f'<figure class="pn-picture" tabindex="0" style="--width:{self.draw().width:.0f}px">{_STYLE}{self.svg()}'
+            f"{caption}</figure>"
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the picture to a file; an old file stays as it was until the new one is complete.
@@ -80,6 +95,13 @@ class Picture:
             self.save(path)
             print(f"{self.text()}\nSaved as {path}.")
         return self
+
+
+def nothing_yet(picture: Picture) -> Drawing:
+    """Return a drawing for a picture without data: its title and its description."""
+    drawing = Drawing(360, 70, picture.title)
+    drawing.text(16, 50, picture.description, "left q")
+    return drawing
 
 
 def _in_notebook() -> bool:

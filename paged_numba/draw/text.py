@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..arguments import shown
-from .names import names_of, width_of
+from .names import cut, names_of, width_of
 from .protocols import Pool, checked_pool, different_ids
 
 __all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
@@ -45,13 +45,18 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     for seq_id in pool:
         for block in pool.held_blocks(seq_id).tolist():
             cells[block] = "+" if pool.ref_count(block) > 1 else _label(labels, seq_id)
-    digits = len(str(pool.num_blocks - 1))
+    return block_map(cells)
+
+
+def block_map(cells: Sequence[str]) -> str:
+    """Return lines of one character for each block, with the number of the first block before each."""
+    digits = len(str(len(cells) - 1))
     lines = [
         f"{first:>{digits}} |{''.join(cells[first : first + MAP_WIDTH])}|"
-        for first in range(0, pool.num_blocks, MAP_WIDTH)
+        for first in range(0, len(cells), MAP_WIDTH)
     ]
     if len(lines) > MAP_LINES:
-        left_out = pool.num_blocks - MAP_LINES * MAP_WIDTH
+        left_out = len(cells) - MAP_LINES * MAP_WIDTH
         lines[MAP_LINES:] = [f"{' ' * digits} ... and {left_out} more blocks"]
     return "\n".join(lines)
 
@@ -136,6 +141,31 @@ def shortened(numbers: Iterable[Any], limit: int = 12) -> str:
     return " ".join(words)
 
 
+def key_of(labels: Mapping[str, str], more: Iterable[str] = ()) -> str:
+    """Return what the characters of a map mean, from the label of each name."""
+    own = [label if label == name else f"{label} {cut(name, 20)}" for name, label in labels.items()]
+    return listed_within([*own, *more, "+ shared", ". free"])
+
+
+def listed_within(entries: Iterable[str], width: int = 100) -> str:
+    """Return entries with commas between them, in lines of at most `width` columns where each fits.
+
+    Examples
+    --------
+    >>> print(listed_within(["a first", "b second", "c third"], 18))
+    a first, b second,
+    c third
+    """
+    lines = [""]
+    for entry in entries:
+        if lines[-1] and width_of(f"{lines[-1]}, {entry}") >= width:
+            lines[-1] += ","
+            lines.append(entry)
+        else:
+            lines[-1] += f", {entry}" if lines[-1] else entry
+    return "\n".join(lines)
+
+
 def size(count: float) -> str:
     """Return a number of bytes with its unit, in powers of 1,024.
 
@@ -172,6 +202,44 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+STEPS, SECTIONS, MOST_ROWS = 70, 4, 40
+
+
+def over_time(rows: Sequence[tuple[str, str | None]], num_steps: int, what: str) -> list[str]:
+    """Return lines with a label and a character for each step, below a line of step numbers.
+
+    Steps beyond 70 continue below, up to 280; up to 40 rows, `what` names those left out. A row of None is a line of
+    its own.
+    """
+    left_out = f"... and {len(rows) - MOST_ROWS} more {what}"
+    shown = [*rows[:MOST_ROWS], (left_out, None)] if len(rows) > MOST_ROWS else list(rows)
+    width = max([4, *(width_of(label) for label, signs in shown if signs is not None)]) + 2
+    lines: list[str] = []
+    for first in range(0, min(num_steps, STEPS * SECTIONS), STEPS):
+        last = min(num_steps, first + STEPS)
+        ruler = "".join(f"{step:<10}" for step in range(first, last, 10))
+        lines += [*([""] if first else []), f"{'step':<{width}}{ruler}".rstrip()]
+        for label, signs in shown:
+            blank = " " * (width - width_of(label))
+            lines.append(label if signs is None else f"{label}{blank}{signs[first:last]}".rstrip())
+    if num_steps > STEPS * SECTIONS:
+        lines.append(f"... and {num_steps - STEPS * SECTIONS} more steps")
+    return lines
+
+
+def some(lines: Sequence[str], most: int, rest: str) -> list[str]:
+    """Return lines; beyond `most` lines, the first ones and `rest`, with the number of those left out for ``{}``.
+
+    Examples
+    --------
+    >>> some(["a", "b", "c", "d"], 2, "and {} more")
+    ['a', 'b', 'and 2 more']
+    """
+    if len(lines) <= most + 1:
+        return list(lines)
+    return [*lines[:most], rest.format(len(lines) - most)]
 
 
 def plural(count: int, noun: str) -> str:

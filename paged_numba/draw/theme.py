@@ -8,7 +8,7 @@ DARK = ("[data-theme=dark]", "[data-jp-theme-light=false]", ".vscode-dark")
 
 
 def themed(selector: str, light: str, dark: str) -> str:
-    """Return CSS that gives an element declarations for a light or a dark page.
+    r"""Return CSS that gives an element declarations for a light or a dark page.
 
     Parameters
     ----------
@@ -18,9 +18,8 @@ def themed(selector: str, light: str, dark: str) -> str:
 
     Examples
     --------
-    >>> print(themed(".note", "color:#000", "color:#fff"))
-    .note{color:#000}
-    @media(prefers-color-scheme:dark){.note{color:#fff}}
+    >>> print(themed(".note", "color:#000", "color:#fff").replace("}[", "}\n["))
+    .note{color:#000}@media(prefers-color-scheme:dark){.note{color:#fff}}
     [data-theme=light] .note,[data-jp-theme-light=true] .note,.vscode-light .note{color:#000}
     [data-theme=dark] .note,[data-jp-theme-light=false] .note,.vscode-dark .note{color:#fff}
     """
@@ -29,6 +28,6 @@ def themed(selector: str, light: str, dark: str) -> str:
         return ",".join(f"{page} {selector}" for page in pages)
 
     return (
-        f"{selector}{{{light}}}\n@media(prefers-color-scheme:dark){{{selector}{{{dark}}}}}\n"
-        f"{inside(LIGHT)}{{{light}}}\n{inside(DARK)}{{{dark}}}"
+        f"{selector}{{{light}}}@media(prefers-color-scheme:dark){{{selector}{{{dark}}}}}"
+        f"{inside(LIGHT)}{{{light}}}{inside(DARK)}{{{dark}}}"
     )

@@ -11,8 +11,7 @@ packed    keys ``[num_blocks, num_kv_heads, head_dim // x, block_size, x]``, whe
 
 The first vLLM kernels (Kwon et al., SOSP 2023) used the packed layout. It is kept as a lesson:
 `paged_numba.kernels.attention_packed_kernel` says what it saves, `paged_numba.kernels.write_kv_packed_kernel` what it
-costs.
-In the packed layout, head_dim must be a multiple of x, and the caches must be contiguous.
+costs. In the packed layout, head_dim must be a multiple of x, and the caches must be contiguous.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])")
 FREE = re.compile(
-    r"lessons? \d\d(?:(?:,| and| to) \d\d)*"  # other lessons
+    r"[Ll]essons? \d\d(?:(?:,| and| to) \d\d)*"  # other lessons
     r"|^\d\d · "  # the title
     r"|^ *\d\. "  # lists
     r"|\b(?:19|20)\d\d\b",  # years

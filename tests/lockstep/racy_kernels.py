@@ -291,3 +291,15 @@ def last_by_computation(source, out):
 @cuda.jit
 def beyond_the_start(source, out):
     out[0] = source[-4, 0]
+
+
+@cuda.jit
+def shift_in_place(x, by):
+    i = cuda.grid(1)
+    if i + by < x.size:
+        x[i] = x[i + by] + 1
+
+
+@cuda.jit
+def all_write_one(out):
+    out[0] = cuda.threadIdx.x + 2 * cuda.threadIdx.y + 4 * cuda.blockIdx.z

@@ -42,7 +42,7 @@ def shift(out, by):
 
 def test_index_out_of_bounds_names_array_index_bounds_thread_and_line():
     message = (
-        r"^out\[70\] out of bounds for shape \(70,\), blockIdx=\(2, 0, 0\) threadIdx=\(5, 0, 0\), "
+        r"^out\[70\] out of bounds for shape \(70,\), thread 5 of block 2, "
         rf"test_errors\.py:{line_of(shift, 'by] =')}$"
     )
     with pytest.raises(KernelIndexError, match=message):
@@ -51,9 +51,7 @@ def test_index_out_of_bounds_names_array_index_bounds_thread_and_line():
 
 
 def test_negative_index_beyond_the_start_is_out_of_bounds():
-    with pytest.raises(
-        IndexError, match=r"out\[-5\] out of bounds for shape \(4,\), .* threadIdx=\(0, 0, 0\)"
-    ):
+    with pytest.raises(IndexError, match=r"out\[-5\] out of bounds for shape \(4,\), thread 0 of"):
         launch(shift, 1, 4, np.zeros(4), -5)
     out = np.zeros(4)
     launch(shift, 1, 4, out, -4)  # wraps around, as in Numba
@@ -102,9 +100,7 @@ def shared_store(out, at):
 
 
 def test_shared_memory_is_bounded_and_named_like_its_variable():
-    with pytest.raises(
-        KernelIndexError, match=r"tile\[8\] out of bounds for shape \(8,\), .*threadIdx=\(7, 0, 0\)"
-    ):
+    with pytest.raises(KernelIndexError, match=r"tile\[8\] out of bounds for shape \(8,\), .*thread 7 of"):
         launch(shared_store, 1, 8, np.zeros(8), 1)
     launch(shared_store, 1, 8, np.zeros(8), 0)
 
@@ -151,7 +147,7 @@ def barrier_in_a_branch(out, limit):
 def test_barrier_that_some_threads_miss_is_an_error(order):
     message = (
         r"cuda\.syncthreads\(\) must be reached by all threads of a thread block, but 3 of 64 threads "
-        rf".* threadIdx=\(3, 0, 0\) .*, test_errors\.py:{line_of(barrier_in_a_branch, 'syncthreads')}"
+        rf".* thread 3 .*, test_errors\.py:{line_of(barrier_in_a_branch, 'syncthreads')}"
     )
     with lockstep.options(order=order):
         with pytest.raises(SynchronizationError, match=message):
@@ -171,9 +167,7 @@ def barrier_after_return(out, limit):
 @pytest.mark.parametrize("order", ["together", "forward", "reverse"])
 def test_before_compute_capability_7_0_a_barrier_waits_for_threads_that_have_returned(order):
     with lockstep.options(order=order, compute_capability=(6, 1)):
-        with pytest.raises(
-            SynchronizationError, match=r"threadIdx=\(40, 0, 0\) has returned.* capability 7.0"
-        ):
+        with pytest.raises(SynchronizationError, match=r"thread 40 has returned.* capability 7.0"):
             launch(barrier_after_return, 1, 64, np.zeros(64), 40)
         launch(barrier_after_return, 1, 64, np.zeros(64), 64)
     launch(barrier_after_return, 1, 64, np.zeros(64), 40)
@@ -351,7 +345,7 @@ def reads_before_assignment(out):
 
 def test_variable_without_a_value_is_named():
     with pytest.raises(
-        KernelError, match=rf"'value' is read before it is assigned, .*threadIdx=\(0, 0, 0\), {LINE}"
+        KernelError, match=rf"'value' is read before it is assigned, .*thread 0 of block 0, {LINE}"
     ):
         launch(reads_before_assignment, 1, 4, np.zeros(4))
 
@@ -363,9 +357,7 @@ def divides(out, by):
 
 
 def test_integer_division_by_zero_names_the_thread():
-    with pytest.raises(
-        KernelError, match=rf"integer division by zero, blockIdx=\(0, 0, 0\) threadIdx=\(2, 0, 0\), {LINE}"
-    ):
+    with pytest.raises(KernelError, match=rf"integer division by zero, thread 2 of block 0, {LINE}"):
         launch(divides, 1, 4, np.zeros(4), np.array([1, 2, 0, 4]))
     launch(divides, 1, 4, np.zeros(4), np.array([1, 2, 3, 4]))
     launch(divides, 1, 4, np.zeros(4), np.array([1, 2, 0.0, 4]))  # infinite, as on a GPU
@@ -385,7 +377,7 @@ def asserts(x):
 
 
 def test_failed_assertion_names_the_thread():
-    with pytest.raises(KernelError, match=rf"must be positive.*threadIdx=\(1, 0, 0\), {LINE}"):
+    with pytest.raises(KernelError, match=rf"must be positive.*thread 1 of block 0, {LINE}"):
         launch(asserts, 1, 3, np.array([1, 0, 1]))
     launch(asserts, 1, 3, np.ones(3))
 

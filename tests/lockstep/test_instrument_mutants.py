@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from paged_numba.lockstep.language import control
-from paged_numba.lockstep.observe import observed_machine, observed_program
+from paged_numba.lockstep.observe import observed_machine
 from paged_numba.lockstep.observe.observed_machine import ObservedMachine
 from paged_numba.lockstep.profiler import profiler, transactions
 from paged_numba.lockstep.sanitizer import findings, races, shadow, unwritten
@@ -106,14 +106,14 @@ MUTANTS = {
     ),
     "a copy is a use": (
         unwritten.Unwritten, "read_global",
-        lambda self, machine, array, made, copies: right_read_global(self, machine, array, made, False),
+        lambda *given: right_read_global(*given[:-1], False),
         test_sanitizer.test_a_copy_is_no_use_but_its_result_is_as_unwritten,
     ),
     "a barrier that exited threads miss is an error": (
         findings, "HARMLESS", (findings.BENIGN,), test_barriers.test_the_sanitizer_notes_that_threads_have_exited,
     ),
     "exited threads are not noticed": (
-        observed_program, "_tell_exited", lambda machine, mask: None,
+        ObservedMachine, "tell_exited", lambda self, mask: None,
         test_barriers.test_the_sanitizer_notes_that_threads_have_exited,
     ),
     "an unassigned variable is not noticed": (

@@ -202,9 +202,7 @@ def run_lockstep(source, blocks, threads, data, **options):
 
 
 DATA = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5], [0, 0, 2]])
-UNASSIGNED = re.compile(
-    r"'(\w+)' is read before it is assigned, blockIdx=\((\d), 0, 0\) threadIdx=\((\d), 0, 0\), .*:(\d+)"
-)
+UNASSIGNED = re.compile(r"'(\w+)' is read before it is assigned, thread (\d) of block (\d), .*:(\d+)")
 
 
 def check_lockstep(source, expected, failed, **options):
@@ -216,7 +214,7 @@ def check_lockstep(source, expected, failed, **options):
         run_lockstep(source, 2, 5, DATA, **options)
     named = UNASSIGNED.fullmatch(str(raised.value))
     assert named, f"{raised.value}\n{source}"
-    name, thread_block, thread, line = named[1], *map(int, named.groups()[1:])
+    name, thread, thread_block, line = named[1], *map(int, named.groups()[1:])
     expected_name, expected_line = failed.get(thread_block * 5 + thread, ("", 0))
     # CPython 3.11 runs a store and the load after it as one instruction, which has the line of the store.
     assert name == expected_name, f"{raised.value}, not {failed}\n{source}"

@@ -19,11 +19,7 @@ pytestmark = [
 ]
 
 WAYS = [("light", 1280), ("light", 360), ("dark", 1280), ("dark", 360)]
-API = [
-    name
-    for name in PAGES
-    if name.startswith("api/") or name in ("genindex.html", "py-modindex.html")
-]
+API = [name for name in PAGES if name.startswith("api/") or name in ("genindex.html", "py-modindex.html")]
 READ = [name for name in PAGES if name not in API]
 
 # What a reader cannot see. A box that scrolls by itself may hold more than it shows, unless it frames the page: the

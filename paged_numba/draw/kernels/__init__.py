@@ -1,8 +1,10 @@
 """Pictures of what the threads of a kernel do."""
 
+from .mask import Mask
+from .online_softmax import OnlineSoftmax
 from .splits import Splits
 from .threads import Threads
 from .tree import Tree
 from .warp_access import WarpAccess
 
-__all__ = ["Splits", "Threads", "Tree", "WarpAccess"]
+__all__ = ["Mask", "OnlineSoftmax", "Splits", "Threads", "Tree", "WarpAccess"]

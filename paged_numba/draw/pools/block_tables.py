@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..names import names_of
+from ...arguments import text
+from ..letters import text_width
+from ..names import cut, labels_of, names_of
 from ..picture import Picture
 from ..protocols import Pool, checked_pool, different_ids
-from ..svg import Drawing, owner_fill
+from ..svg import SHARED, SMALL_SIZE, Drawing, Look, look_of
+from ..text import block_map, key_of, plural, shortened, some, table
+from .routes import BOX, CELL, POOL_HEIGHT, TABLE_HEIGHT, TOP, Places
 
-CELL, LEFT, TOP = 40, 90, 44
-"""Pixels: width of a block with the space after it; left of the first block; above the tables."""
+MANY_ARROWS = 24
+"""Beyond this number only the arrows of the sequence that is pointed at are visible."""
+
+MOST_ARROWS = 200
+"""Beyond this number there are none: the entries themselves say where each block is."""
+
+MOST_ROWS = 40
+"""Most sequences in the text form."""
+
+MOST_STRIPS = 4
+"""Most owners of a block that are drawn one below the other."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +40,16 @@ class BlockTables(Picture):
         Blocks of each sequence in logical order; -1 in the places of released blocks.
     lens : dict of str to int
         Number of tokens of each sequence.
+    title : str
+        Heading of the picture.
+    others : list of int
+        Blocks that only sequences hold which are not shown.
 
     See Also
     --------
     PoolHistory : The owners of blocks over time.
-    paged_numba.draw.text.block_tables : The same as plain text.
+    TokenPath : The way from one token to its slot.
+    paged_numba.draw.text.block_tables : The tables as plain text.
 
     Examples
     --------
@@ -43,17 +62,28 @@ class BlockTables(Picture):
     {'a': [0, 1], 'b': [0, 1]}
     >>> picture.owners(1), picture.filled(1)
     (['a', 'b'], 2)
-    >>> picture.svg()[:4]
-    '<svg'
+    >>> print(picture)
+    Block tables
+       block table  tokens  blocks
+    -  -----------  ------  ------
+    a  0 1               6       2
+    b  0 1               6       2
+    pool of 4 blocks of 4 slots:
+    0 |++..|
+    a, b, + shared, . free
     """
 
     num_blocks: int
     block_size: int
     tables: dict[str, list[int]]
     lens: dict[str, int]
+    title: str = "Block tables"
+    others: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, pool: Pool, seq_ids: Sequence[Hashable] | None = None) -> BlockTables:
+    def of(
+        cls, pool: Pool, seq_ids: Sequence[Hashable] | None = None, *, title: str = "Block tables"
+    ) -> BlockTables:
         """Return the picture of a pool.
 
         Parameters
@@ -62,22 +92,27 @@ class BlockTables(Picture):
             A `paged_numba.BlockAllocator`, or the allocator of a cache.
         seq_ids : sequence of hashable, optional
             The sequences to show; all if None.
+        title : str
+            Heading of the picture.
 
         Raises
         ------
         UnknownSequenceError, SwappedSequenceError
             As for `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
         """
-        pool = checked_pool(pool)
+        pool, title = checked_pool(pool), text("title", title)
         chosen = different_ids(pool if seq_ids is None else seq_ids)
         names = names_of(chosen)
         tables = [pool.block_table(seq_id).tolist() for seq_id in chosen]
         lens = [pool.seq_len(seq_id) for seq_id in chosen]
+        held = {block for seq_id in pool for block in pool.held_blocks(seq_id).tolist()}
         return cls(
             pool.num_blocks,
             pool.block_size,
             dict(zip(names, tables, strict=True)),
             dict(zip(names, lens, strict=True)),
+            title,
+            sorted(held.difference(*tables)),
         )
 
     def owners(self, block: int) -> list[str]:
@@ -93,73 +128,146 @@ class BlockTables(Picture):
         )
         return max(inside, default=0)
 
-    def places(self, columns: int) -> dict[str, tuple[int, int]]:
-        """Return the row and first column of each sequence's table; tables that fit into `columns` lie side by side."""
-        places: dict[str, tuple[int, int]] = {}
-        row, column = 0, 0
-        for name, table in self.tables.items():
-            label = -(-(7 * len(name) + 10) // CELL) if column else 0
-            if column and column + label + len(table) > columns:
-                row, column, label = row + 1, 0, 0
-            places[name] = row, column + label
-            column += label + len(table)
-        return places
+    @property
+    def description(self) -> str:
+        """What is seen: the size of the pool, its use, and the tables."""
+        used = Counter(block for blocks in self.tables.values() for block in blocks if block >= 0)
+        shared = sum(count > 1 for count in used.values())
+        others = f"{len(self.others)} held by sequences that are not shown, " if self.others else ""
+        sentences = [
+            f"A pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}: {len(used)} used"
+            f"{f', of which {shared} shared' if shared else ''}, {others}"
+            f"{self.num_blocks - len(used) - len(self.others)} free."
+        ]
+        tables = [
+            f"{name}, {plural(self.lens[name], 'token')}, has the block table {shortened(blocks)}."
+            for name, blocks in self.tables.items()
+        ]
+        return " ".join(sentences + some(tables, 6, "{} more sequences are not listed here."))
+
+    def text(self) -> str:
+        """Return a table of the block tables, and the pool with a character for each block."""
+        rows = [
+            [cut(name, 28), _within(blocks, 48), str(self.lens[name]), str(len(blocks))]
+            for name, blocks in self.tables.items()
+        ]
+        labels = labels_of(self.tables)
+        cells = ["."] * self.num_blocks
+        for block in self.others:
+            cells[block] = "*"
+        for name, blocks in self.tables.items():
+            for block in blocks:
+                if block >= 0:
+                    cells[block] = labels[name] if cells[block] == "." else "+"
+        left_out = [f"... and {len(rows) - MOST_ROWS} more sequences"] if len(rows) > MOST_ROWS else []
+        return "\n".join(
+            [
+                self.title,
+                table(["", "block table", "tokens", "blocks"], rows[:MOST_ROWS], left=2),
+                *left_out,
+                f"pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}:",
+                block_map(cells),
+                key_of(labels, ["* others"] * bool(self.others)),
+            ]
+        )
 
     def draw(self) -> Drawing:
-        names = list(self.tables)
-        columns = min(16, self.num_blocks)
-        pool_rows = -(-self.num_blocks // columns)
-        widest = max([columns, *map(len, self.tables.values())])
-        places = {
-            name: (LEFT + CELL * column, TOP + 46 * row)
-            for name, (row, column) in self.places(widest).items()
-        }
-        pool_y = max((y for _, y in places.values()), default=TOP) + 136
-        drawing = Drawing(
-            LEFT + CELL * widest + 24,
-            pool_y + 46 * pool_rows + 46,
-            "Block tables: logical blocks above, the pool below",
-        )
-        for number, (name, (x, y)) in enumerate(places.items()):
-            for logical, block in enumerate(self.tables[name]):
-                if block < 0:
-                    continue
-                to_x = LEFT + CELL * (block % columns) + CELL / 2 - 2 + 7 * (self.owners(block).index(name))
-                to_y = pool_y + 46 * (block // columns)
-                drawing.arrow(x + CELL * (logical + 0.5) - 2, y + 34, to_x, to_y, owner_fill(number % 7))
-        for number, (name, (x, y)) in enumerate(places.items()):
-            if x == LEFT:
-                drawing.text(16, y + 22, name, "left")
-            else:
-                drawing.text(x - 8, y + 22, name, "right")
-            for logical, block in enumerate(self.tables[name]):
-                first = logical * self.block_size
-                tip = f"{name}: tokens {first} to {min(first + self.block_size, self.lens[name]) - 1}"
-                drawing.rect(x + CELL * logical, y, CELL - 4, 34, owner_fill(number), tip=tip)
-                middle = x + CELL * (logical + 0.5) - 2
-                drawing.text(middle, y + 15, str(logical), "on")
-                drawing.text(middle, y + 29, f"in {block}" if block >= 0 else "gone", "on small")
-        drawing.text(16, pool_y + 22, "pool", "left")
-        for block in range(self.num_blocks):
-            self._block(
-                drawing, block, LEFT + CELL * (block % columns), pool_y + 46 * (block // columns), names
-            )
-        entries = [(owner_fill(row), f"{name}, {self.lens[name]} tokens") for row, name in enumerate(names)]
-        drawing.legend(LEFT, pool_y + 46 * pool_rows + 14, [*entries, ("none", "free")])
+        """Return the tables, the pool below, and an arrow from each entry to its block."""
+        held = [*self.others, *(block for blocks in self.tables.values() for block in blocks)]
+        places = Places(self.tables, self.lens, self.num_blocks, 1 + max(held, default=-1))
+        left, pool_y = places.left, places.pool_y
+        drawing = Drawing(max(left + places.columns * CELL + 14, 360), places.bottom + 8, self.title)
+        num_arrows = sum(block >= 0 for blocks in self.tables.values() for block in blocks)
+        many = num_arrows > MANY_ARROWS
+        with drawing.group("pick many" if many else "pick"):
+            for number, (name, blocks) in enumerate(self.tables.items()):
+                label = f"{name}: {plural(self.lens[name], 'token')}, block table {shortened(blocks)}"
+                with drawing.group(label=label):
+                    self._table(drawing, places, name, look_of(number))
+                    if num_arrows <= MOST_ARROWS:
+                        with drawing.group("arrow", attributes=' visibility="hidden"' if many else ""):
+                            self._arrows(drawing, places, name, look_of(number))
+        if self.tables:
+            drawing.text(16, TOP - 4, "logical block", "left q small", room=left - 20)
+        drawing.text(16, pool_y + 14, "pool", "left strong")
+        drawing.text(16, pool_y + 28, plural(self.num_blocks, "block"), "left q small", room=left - 20)
+        drawing.text(16, pool_y + 41, f"of {plural(self.block_size, 'slot')}", "left q small", room=left - 20)
+        if many and num_arrows <= MOST_ARROWS:
+            drawing.text(left, pool_y - 24, "Point at a sequence to see its arrows.", "left q small")
+        for block in range(places.shown):
+            self._block(drawing, block, *places.block(block))
+        notes = ["Bars show how many slots are filled."] if held else []
+        if places.shown < self.num_blocks:
+            notes.append(f"Blocks {places.shown} to {self.num_blocks - 1} are free.")
+        drawing.text(left, places.bottom - 4, " ".join(notes), "left q small", room=drawing.width - left - 12)
+        if any(len(self.owners(block)) > MOST_STRIPS for block in range(places.shown)):
+            drawing.legend(left, places.bottom + 6, [(SHARED, f"more than {MOST_STRIPS} sequences")])
         return drawing
 
-    def _block(self, drawing: Drawing, block: int, x: float, y: float, names: list[str]) -> None:
-        """Draw a block of the pool, filled from below in proportion to its tokens, with a strip for each owner."""
-        owners, width, height = self.owners(block), 36, 34
-        level = height * self.filled(block) / self.block_size
-        for place, name in enumerate(owners):
-            part = width / len(owners)
-            drawing.rect(x + place * part, y + height - level, part, level, owner_fill(names.index(name)))
-        tip = f"block {block}: {', '.join(owners) or 'free'}, {self.filled(block)} of {self.block_size} slots"
-        drawing.rect(x, y, width, height, tip=tip)
-        drawing.text(x + width / 2, y + 15, str(block), "halo")
-        if owners:
-            drawing.text(x + width / 2, y + 29, "+".join(name[:3] for name in owners), "halo small")
+    def _table(self, drawing: Drawing, places: Places, name: str, look: Look) -> None:
+        """Draw the name and the entries of a block table, each below its index."""
+        x, y = places.entry(name, 0)
+        tokens = plural(self.lens[name], "token")
+        if x == places.left:
+            drawing.text(16, y + 11, name, "left strong", room=x - 24)
+            drawing.text(16, y + 24, tokens, "left q small")
+        else:
+            drawing.text(x - 8, y + 11, name, "right strong", room=places.labels[name] + 1)
+            drawing.text(x - 8, y + 24, tokens, "right q small")
+        for logical, block in enumerate(self.tables[name]):
+            x, y = places.entry(name, logical)
+            first = logical * self.block_size
+            tip = f"{name}, logical block {logical}: tokens {first} to "
+            tip += str(min(first + self.block_size, self.lens[name]) - 1)
+            fill = look if block >= 0 else "none"
+            drawing.text(x + BOX / 2, y - 4, str(logical), "q small", room=CELL)
+            drawing.rect(x, y, BOX, TABLE_HEIGHT, fill, tip=tip + ("" if block >= 0 else ", released"))
+            drawing.text(x + BOX / 2, y + 17, str(block), on=fill, room=BOX - 2)
+
+    def _arrows(self, drawing: Drawing, places: Places, name: str, look: Look) -> None:
+        """Draw an arrow from each entry of a block table to its block; those of several owners end side by side."""
+        for logical, block in enumerate(self.tables[name]):
+            if block >= 0:
+                owners = self.owners(block)
+                share = (owners.index(name) + 1) / (len(owners) + 1)
+                (x, y), (to_x, to_y) = places.entry(name, logical), places.block(block)
+                way = places.way((x + BOX / 2, y + TABLE_HEIGHT), (to_x + BOX * share, to_y - 1))
+                drawing.route(way, look.stroke)
+
+    def _block(self, drawing: Drawing, block: int, x: float, y: float) -> None:
+        """Draw a block of the pool: its number, a bar as full as its slots with a strip for each owner, their names."""
+        owners, filled, names = self.owners(block), self.filled(block), list(self.tables)
+        drawing.text(x + BOX / 2, y + 12, str(block), room=BOX - 2)
+        if not owners:
+            word = "other" if block in self.others else "free"
+            drawing.text(x + BOX / 2, y + 41, word, "q small")
+            tip = "held by a sequence that is not shown" if word == "other" else word
+            drawing.rect(x, y, BOX, POOL_HEIGHT, tip=f"block {block}: {tip}")
+            return
+        tip = f"block {block}: {', '.join(owners)}, {filled} of {self.block_size} slots filled"
+        looks = [look_of(names.index(name)) for name in owners]
+        if len(owners) > MOST_STRIPS:
+            looks = [SHARED]
+        for place, look in enumerate(looks):
+            part = 14 / len(looks)
+            drawing.rect(x, y + 16 + place * part, BOX * filled / self.block_size, part, look, tip=tip)
+        drawing.rect(x, y, BOX, POOL_HEIGHT, tip=tip)
+        drawing.line(x, y + 16, x + BOX, y + 16, css="edge")
+        drawing.line(x, y + 30, x + BOX, y + 30, css="edge")
+        together, whole = "+".join(owners), ""
+        if len(owners) > 1 and text_width(together, SMALL_SIZE) > BOX - 2:
+            together, whole = (
+                f"{len(owners)} seqs" if len(owners) < 10 else str(len(owners)),
+                ", ".join(owners),
+            )
+        drawing.text(x + BOX / 2, y + 41, together, "small", room=BOX - 2, tip=whole)
+
+
+def _within(blocks: list[int], width: int) -> str:
+    """Return a block table as text of at most `width` characters."""
+    return next(
+        line for most in range(12, 2, -1) if len(line := shortened(blocks, most)) <= width or most == 3
+    )
 
 
 MAX_BLOCKS, MAX_SEQUENCES, MAX_TABLE_BLOCKS = 256, 16, 32
@@ -167,9 +275,9 @@ MAX_BLOCKS, MAX_SEQUENCES, MAX_TABLE_BLOCKS = 256, 16, 32
 
 
 def small_picture(pool: Pool) -> str | None:
-    """Return the SVG of a pool; None if it would be too large for a notebook."""
+    """Return the figure of a pool; None if it would be too large for a notebook."""
     lens = [pool.seq_len(seq_id) for seq_id in pool]
     longest = MAX_TABLE_BLOCKS * pool.block_size
     if pool.num_blocks > MAX_BLOCKS or len(lens) > MAX_SEQUENCES or max(lens, default=0) > longest:
         return None
-    return BlockTables.of(pool).svg()
+    return BlockTables.of(pool)._repr_html_()

@@ -66,9 +66,9 @@ def sync_grid(machine: Machine, mask: Mask) -> None:
     _barrier(machine, mask, GRID_BARRIER, np.bool_(False))
     here = masks.lanes(mask, machine.shape)
     if not here.all():
-        missing = machine.block_idx(int(np.argmin(here.all(axis=1))))
+        missing = machine.block_name(int(np.argmin(here.all(axis=1))))
         raise SynchronizationError(
-            f"{GRID_BARRIER} must be reached by every thread block, blockIdx={missing} does not reach it",
+            f"{GRID_BARRIER} must be reached by every thread block, {missing} does not reach it",
             source_line(),
         )
 

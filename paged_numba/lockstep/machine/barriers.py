@@ -70,7 +70,6 @@ def require_whole_blocks(lanes: Lanes, mask: Mask, what: str, line: Callable[[],
             why += ", and before compute capability 7.0 a barrier waits for it too"
     raise SynchronizationError(
         f"{what} must be reached by all threads of a thread block, but {int(here[row].sum())} of "
-        f"{lanes.threads} threads of blockIdx={lanes.block_idx(row)} reach it: "
-        f"threadIdx={lanes.thread_idx(missing)} {why}",
+        f"{lanes.threads} threads of {lanes.block_name(row)} reach it: {lanes.thread_of_block(missing)} {why}",
         line(),
     )

@@ -103,18 +103,18 @@ class Lanes:
         )
         return sizes[0] if ndim == 1 else sizes
 
-    def block_idx(self, row: int) -> tuple[int, int, int]:
-        """Return blockIdx of the thread block at a row of the lanes."""
-        return _unravel(self.first_thread_block + row, self.blocks_per_grid)
+    def block_name(self, row: int) -> str:
+        """Return the thread block at a row of the lanes for an error: ``block 5`` or, in 2-D, ``block (5, 1, 0)``."""
+        return f"block {_place(self.first_thread_block + row, self.blocks_per_grid)}"
 
-    def thread_idx(self, column: int) -> tuple[int, int, int]:
-        """Return threadIdx of the thread at a column of the lanes."""
-        return _unravel(self.columns.start + column, self.threads_per_block)
+    def thread_of_block(self, column: int) -> str:
+        """Return the thread at a column of the lanes for an error: ``thread 5`` or, in 2-D, ``thread (5, 1, 0)``."""
+        return f"thread {_place(self.columns.start + column, self.threads_per_block)}"
 
     def thread_name(self, lane: int) -> str:
-        """Return the coordinates of a lane, given by flat index, for an error."""
+        """Return the thread of a lane, given by flat index, for an error, such as ``thread 5 of block 0``."""
         row, column = divmod(lane, self.threads)
-        return f"blockIdx={self.block_idx(row)} threadIdx={self.thread_idx(column)}"
+        return f"{self.thread_of_block(column)} of {self.block_name(row)}"
 
     def whereabouts(self, lane: int) -> str:
         """Return the coordinates of a lane and the line that it runs, for an error."""
@@ -187,6 +187,7 @@ def _coordinates(positions: range, size: Dim3, shape: tuple[int, int]) -> Dim3:
     return Dim3(*parts)
 
 
-def _unravel(position: int, size: tuple[int, ...]) -> tuple[int, int, int]:
-    x, y, _ = size
-    return position % x, position // x % y, position // (x * y)
+def _place(position: int, size: Dim3) -> str:
+    """Return a position as a number if there is only one axis, else as x, y and z."""
+    x, y, z = size
+    return str(position) if y == z == 1 else str((position % x, position // x % y, position // (x * y)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from ...draw.text import plural
 from .transactions import SECTOR
 
 
@@ -32,6 +33,13 @@ class Traffic:
         Wavefronts without bank conflicts.
     turns : int
         Atomic operations: rounds needed to serve a warp; a round serves one lane at each address.
+
+    Examples
+    --------
+    >>> print(Traffic(requests=4, sectors=16, lines=4, bytes_asked=256))
+    4 memory requests, 16 sectors, 512 bytes moved, 50% useful
+    >>> print(Traffic(requests=29, wavefronts=35, ideal_wavefronts=29))
+    29 memory requests, 35 wavefronts, 6 bank conflicts
     """
 
     requests: int = 0
@@ -41,6 +49,22 @@ class Traffic:
     wavefronts: int = 0
     ideal_wavefronts: int = 0
     turns: int = 0
+
+    def __str__(self) -> str:
+        parts = [plural(self.requests, "memory request")]
+        if self.sectors:
+            moved = plural(self.bytes_moved, "byte")
+            parts += [plural(self.sectors, "sector"), f"{moved} moved", f"{self.efficiency:.3g}% useful"]
+        elif self.wavefronts:
+            parts += [
+                plural(self.wavefronts, "wavefront"),
+                plural(self.bank_conflicts, "bank conflict"),
+            ]
+        elif self.bytes_asked:
+            parts.append(f"{plural(self.bytes_asked, 'byte')} asked for")
+        if self.turns:
+            parts.append(plural(self.turns, "atomic turn"))
+        return ", ".join(parts)
 
     def add(self, other: Traffic, times: int = 1) -> None:
         """Add `other`, `times` times."""
@@ -92,6 +116,13 @@ class Work:
         ``dadd``, ``dmul`` and ``dfma`` for float64, of ``hadd``, ``hmul`` and ``hfma`` for float16.
     special : dict
         Divisions, powers and functions such as ``exp`` by dtype; each takes several instructions.
+
+    Examples
+    --------
+    A barrier of a thread block with 4 warps counts 4 times.
+
+    >>> print(Work(warps=20, lanes=320, barriers=4, flops={"float32": 128}))
+    by warp: 20 statements with 50% of their lanes active, 4 barriers; by lane: 128 float32 operations
     """
 
     warps: int = 0
@@ -102,6 +133,19 @@ class Work:
     votes: int = 0
     flops: dict[str, int] = field(default_factory=dict)
     special: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        by_warp = [f"{plural(self.warps, 'statement')} with {self.active_lanes:.3g}% of their lanes active"]
+        for name in ("barrier", "syncwarp", "shuffle", "vote"):
+            count = getattr(self, f"{name}s")
+            by_warp += [plural(count, name)] * bool(count)
+        by_lane = [
+            f"{count:,} {dtype} {what}{'' if count == 1 else 's'}"
+            for what, counts in (("operation", self.flops), ("special function", self.special))
+            for dtype, count in counts.items()
+        ]
+        words = f"by warp: {', '.join(by_warp)}"
+        return f"{words}; by lane: {', '.join(by_lane)}" if by_lane else words
 
     def add(self, other: Work) -> None:
         """Add `other`."""

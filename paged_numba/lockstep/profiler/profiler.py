@@ -150,6 +150,9 @@ class Profiler(Observer):
         self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, kind: str
     ) -> None:
         memory = array.memory
+        if memory.space == "shared" and array.dtype.itemsize >= 16:
+            # Served half a warp at a time: which lanes take part matters even if all access the same element.
+            position = np.broadcast_to(np.asarray(position, np.int64), machine.shape)
         differs = type(position) is np.ndarray and position.ndim == 2 and position.shape[1] > 1
         if not differs or memory.space in ("local", "constant"):
             self._access_one(machine, array, mask, position, kind)
@@ -175,9 +178,7 @@ class Profiler(Observer):
         if memory.space == "local":
             cost = Traffic(requests=warps, bytes_asked=lanes * itemsize)
         elif memory.space == "shared":
-            # Accesses of 16 bytes take two passes even if all lanes access the same element.
-            wavefronts = warps * max(1, itemsize // 8)
-            cost = Traffic(warps, 0, 0, 0, wavefronts, warps)
+            cost = Traffic(warps, 0, 0, 0, warps, warps)
         else:
             cost = Traffic(warps, warps, warps, warps * itemsize)
             self._touch(memory, kind, (array.start + array.unit * _of_active(mask, position)) // SECTOR)

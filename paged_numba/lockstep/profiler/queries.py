@@ -113,7 +113,7 @@ class Queries:
         array: str | None = None,
         line: int | CodeLine | None = None,
     ) -> Traffic:
-        """Return the traffic to a memory space, optionally of one kind, array or line only.
+        """Return the traffic to a memory space, optionally of one kind, array or line only; `print` it for one line.
 
         Parameters
         ----------
@@ -145,10 +145,14 @@ class Queries:
     def work(self, *, line: int | CodeLine | None = None) -> Work:
         """Return statements, barriers and arithmetic, optionally of one line only; `line` as in `memory`.
 
-        Parameters
-        ----------
-        line : int or CodeLine, optional
-            As in `memory`.
+        <<<<<<< HEAD
+                Parameters
+                ----------
+                line : int or CodeLine, optional
+                    As in `memory`.
+        =======
+                Barriers are counted by warp: one barrier of a thread block with 4 warps counts as 4.
+        >>>>>>> main
         """
         line, found = _wanted_line(line), Work()
         for code_line, work in self._profiler.work.items():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,16 @@ BENIGN = "benign race"
 HARMLESS = (BENIGN, EXITED)
 """The kinds of findings that are not errors."""
 
+DISTANCES = ("across thread blocks", "across warps", "within a warp")
+"""How far apart the two threads of a race are, the widest first."""
+
+WIDTH = 100
+"""Columns of a finding as text."""
+
 
 @dataclass(frozen=True)
 class Example:
-    """The first occurrence of a finding.
+    """An occurrence of a finding, the first one of its distance.
 
     Attributes
     ----------
@@ -32,13 +40,17 @@ class Example:
     element : str
         The array with its index; empty if no array is involved.
     thread, other_thread : str
-        Coordinates; `other_thread` is empty if only one thread is at fault.
+        Such as ``thread 5 of block 0``; with several dimensions, ``thread (5, 1, 0) of block (0, 2, 0)``.
+        `other_thread` is empty if only one thread is at fault.
+    distance : str
+        For a race, one of ``across thread blocks``, ``across warps``, ``within a warp``; else empty.
     """
 
     what: str
     element: str = ""
     thread: str = ""
     other_thread: str = ""
+    distance: str = ""
 
 
 @dataclass
@@ -58,7 +70,9 @@ class Finding:
     count : int
         Number of occurrences, one for each element and thread.
     example : Example
-        The first occurrence.
+        The first occurrence; of a race, the first between threads that are as far apart as any.
+    other_examples : list of Example
+        Of a race, the first occurrence of each smaller distance.
     """
 
     kind: str
@@ -69,14 +83,27 @@ class Finding:
     other_source: str
     count: int
     example: Example
+    other_examples: list[Example] = field(default_factory=list)
 
     def __str__(self) -> str:
-        times = "" if self.count == 1 else f" ({self.count:,} times; the first is shown)"
-        text = [f"{self.kind}: {self.example.what}{times}"]
-        for place, source in ((self.line, self.source), (self.other_line, self.other_source)):
-            if place:
-                text.append(f"    {place}  {source}".rstrip())
+        times = "" if self.count == 1 else f" ({self.count:,} times)"
+        text = [_wrapped(f"{self.kind}: {self.example.what}{times}")]
+        text += [_wrapped(f"  {other.distance}, too: {other.what}") for other in self.other_examples]
+        for place, source in self.places:
+            line = f"    {place}  {source}".rstrip()
+            text.append(line if len(line) <= WIDTH else f"{line[: WIDTH - 4]} ...")
         return "\n".join(text)
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """The different lines at fault, each with its text."""
+        places = ((self.line, self.source), (self.other_line, self.other_source))
+        return [place for place in dict.fromkeys(places) if place[0]]
+
+    def add_example(self, example: Example) -> None:
+        """Add the first occurrence of another distance."""
+        examples = [self.example, *self.other_examples, example]
+        self.example, *self.other_examples = sorted(examples, key=lambda one: DISTANCES.index(one.distance))
 
 
 class Findings:
@@ -114,11 +141,11 @@ class Findings:
     >>> race.array, race.count
     ('tile', 64)
     >>> race.example.element, race.example.thread, race.example.other_thread
-    ('tile[63]', 'blockIdx=(0, 0, 0) threadIdx=(0, 0, 0)', 'blockIdx=(0, 0, 0) threadIdx=(63, 0, 0)')
+    ('tile[63]', 'thread 0 of block 0', 'thread 63 of block 0')
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str, str, str], Finding] = {}
+        self._found: dict[Any, Finding] = {}
         self.num_unseen = self.num_failed = 0
 
     def __len__(self) -> int:
@@ -140,13 +167,20 @@ class Findings:
         other_line: CodeLine | None,
         count: int,
         example: Callable[[], Example],
+        distance: str = "",
     ) -> None:
-        """Count occurrences; `example` is called for the first occurrence only."""
-        key = (kind, array, str(line), "" if other_line is None else str(other_line))
-        if key not in self._found:
+        """Count occurrences; `example` is called for the first occurrence of each distance only."""
+        place, other_place = str(line), "" if other_line is None else str(other_line)
+        # Which of two racing lines runs first is a matter of chance.
+        key = kind, array, frozenset((place, other_place))
+        found = self._found.get(key)
+        if found is None:
             other_source = "" if other_line is None else other_line.text
-            self._found[key] = Finding(*key, line.text, other_source, 0, example())
-        self._found[key].count += count
+            found = Finding(kind, array, place, other_place, line.text, other_source, 0, example())
+            self._found[key] = found
+        elif all(distance != known.distance for known in (found.example, *found.other_examples)):
+            found.add_example(example())
+        found.count += count
 
     def __repr__(self) -> str:
         kinds = Counter(finding.kind for finding in self)
@@ -157,7 +191,7 @@ class Findings:
         return "\n\n".join([self._headline, *map(str, self)])
 
     def _repr_html_(self) -> str:
-        header = "".join(f"<th>{name}</th>" for name in ("finding", "times", "first occurrence", "lines"))
+        header = "".join(f"<th>{name}</th>" for name in ("finding", "times", "example", "lines"))
         rows = "".join(f"<tr>{_cells(finding)}</tr>" for finding in self)
         table = f"<table><tr>{header}</tr>{rows}</table>" if self else ""
         return f"<div>{self._headline}</div>{table}"
@@ -204,9 +238,24 @@ def _launches(count: int) -> str:
     return f"{count:,} launch{'' if count == 1 else 'es'}"
 
 
+def _wrapped(text: str) -> str:
+    """Return a text in lines of at most `WIDTH` columns; coordinates such as ``(1, 2, 0)`` stay together."""
+    kept = re.sub(r"(?<=\d), (?=\d)", ",\xa0", text)
+    lines = textwrap.fill(
+        kept, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return lines.replace("\xa0", " ")
+
+
 def _cells(finding: Finding) -> str:
     """Return the cells of a finding's row in an HTML table."""
     kind = f"{finding.kind} in {finding.array}" if finding.array else finding.kind
-    places = ((finding.line, finding.source), (finding.other_line, finding.other_source))
-    lines = "<br>".join(f"{escape(line)} <code>{escape(source)}</code>" for line, source in places if line)
-    return f"<td>{escape(kind)}</td><td>{finding.count:,}</td><td>{escape(finding.example.what)}</td><td>{lines}</td>"
+    examples = [
+        finding.example.what,
+        *(f"{other.distance}, too: {other.what}" for other in finding.other_examples),
+    ]
+    lines = "<br>".join(f"{escape(line)} <code>{escape(source)}</code>" for line, source in finding.places)
+    return (
+        f"<td>{escape(kind)}</td><td>{finding.count:,}</td><td>{'<br>'.join(map(escape, examples))}</td>"
+        f"<td>{lines}</td>"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..observe.allocations import extent
 from ..observe.code import CodeLine
 from ..observe.observed_machine import ObservedArray, ObservedMachine
 from .accesses import Accesses, thread_name, values
-from .findings import BENIGN, Example, Findings
+from .findings import BENIGN, DISTANCES, Example, Findings
 from .shadow import THREAD, Shadow, grain_of
 
 
@@ -119,9 +119,16 @@ class Races:
         stamps = self._event(machine) << 32 | self._threads(machine, made)
         for pieces in shadow.pieces(made.byte, array).T:
             self._find(machine, array, made, shadow.writer[pieces], "writes", "wrote", same_as_before)
-            for readers in (shadow.reader, shadow.other_reader):
-                if self._find(machine, array, made, readers[pieces], "writes", "read"):
-                    break
+            raced = self._find(machine, array, made, shadow.reader[pieces], "writes", "read")
+            others, other_reader = made, shadow.other_reader[pieces]
+            if raced.size:
+                # Of the two readers of an element, one is reported.
+                others = Accesses(np.delete(made.byte, raced), np.delete(made.lane, raced))
+                other_reader = np.delete(other_reader, raced)
+            also = self._find(machine, array, others, other_reader, "writes", "read")
+            for these, places in ((made, raced), (others, also)):
+                if places.size:
+                    shadow.mark_raced(these.byte[places], array.dtype.itemsize)
             held = shadow.write(pieces, stamps)
             if not np.array_equal(held, stamps):
                 self._collide(machine, array, made, held, value)
@@ -141,18 +148,18 @@ class Races:
         does: str,
         did: str,
         same: Callable[[Any], Any] | None = None,
-    ) -> bool:
-        """Report accesses that nothing orders after the accesses stamped `before`; return whether any is an error."""
+    ) -> Any:
+        """Report and return the accesses that nothing orders after the accesses stamped `before`."""
         threads, first = machine.threads, machine.first_thread
         recent = self._recent if made.lane is machine.lane_numbers else self._recent[made.lane]
         # A cheap test first, which rules out most accesses.
         near = before >= (recent if array.memory.space == "shared" else self._since_grid << 32)
         if not near.any():
-            return False
+            return _NONE
         near &= (before ^ self._threads(machine, made)) & THREAD != 0
         which = np.flatnonzero(near)
         if not which.size:
-            return False
+            return _NONE
         lane, other, event = made.lane[which], before[which] & THREAD, before[which] >> 32
         same_thread_block = other // threads == (lane + first) // threads
         same_warp = same_thread_block & (other % threads // WARP_SIZE == lane % threads // WARP_SIZE)
@@ -163,75 +170,80 @@ class Races:
         races = ~same_thread_block | (before[which] >= recent[which])
         races &= ~(same_warp & together)
         if not races.any():
-            return False
-        which, other, event, same_warp, same_thread_block = (
-            values[races] for values in (which, other, event, same_warp, same_thread_block)
-        )
+            return _NONE
+        which, other, event = which[races], other[races], event[races]
+        distance = same_thread_block[races].astype(int) + same_warp[races]
         benign = np.zeros(which.size, bool) if same is None else same(which)
         for number in dict.fromkeys(event.tolist()):
             line = self._lines[number]
             for kind, of_kind in ((BENIGN, benign), ("data race", ~benign)):
-                chosen = np.flatnonzero(of_kind & (event == number))
-                if chosen.size:
-                    # A race between two warps is the clearer example.
-                    one = int(chosen[np.argmin(same_warp[chosen])])
-                    why = _WHY[int(same_thread_block[one]) + int(same_warp[one])] + _SAME * (kind == BENIGN)
-                    text = f"{{}} {does} what {{}} {did}, {why}"
-                    self._report(
-                        machine, array, made, int(which[one]), int(other[one]), kind, line, chosen.size, text
-                    )
-        return not benign.all()
+                chosen = of_kind & (event == number)
+                for one, far, count in _first_of_each(chosen, distance):
+                    text = f"{{}} {does} what {{}} {did}, {_WHY[far]}{_SAME * (kind == BENIGN)}"
+                    pair = int(which[one]), int(other[one])
+                    self._report(machine, array, made, pair, kind, line, count, text, far)
+        return which
 
     def _collide(
         self, machine: ObservedMachine, array: ObservedArray, made: Accesses, held: Any, value: Any
     ) -> None:
         """Report lanes that write the same element in one statement."""
         which = np.flatnonzero((held ^ self._threads(machine, made)) & THREAD)
-        winner = held[which] & THREAD
-        mine = values(machine, array, value, made.lane[which])
-        equal = _same(mine, values(machine, array, value, winner - machine.first_thread))
+        winner = (held[which] & THREAD) - machine.first_thread
+        lane, threads = made.lane[which], machine.threads
+        equal = _same(values(machine, array, value, lane), values(machine, array, value, winner))
+        same_thread_block = winner // threads == lane // threads
+        same_warp = same_thread_block & (winner % threads // WARP_SIZE == lane % threads // WARP_SIZE)
+        distance = same_thread_block.astype(int) + same_warp
         for kind, of_kind, what in (
             (BENIGN, equal, "the same value"),
             ("data race", ~equal, "different values"),
         ):
-            chosen = np.flatnonzero(of_kind)
-            if chosen.size:
-                one = int(chosen[0])
+            for one, far, count in _first_of_each(of_kind, distance):
                 text = f"{{}} and {{}} write {what} in one statement"
-                self._report(
-                    machine,
-                    array,
-                    made,
-                    int(which[one]),
-                    int(winner[one]),
-                    kind,
-                    machine.line,
-                    chosen.size,
-                    text,
-                )
+                pair = int(which[one]), int(winner[one]) + machine.first_thread
+                self._report(machine, array, made, pair, kind, machine.line, count, text, far)
 
     def _report(
         self,
         machine: ObservedMachine,
         array: ObservedArray,
         made: Accesses,
-        one: int,
-        other: int,
+        pair: tuple[int, int],
         kind: str,
         line: CodeLine,
         count: int,
         text: str,
+        far: int,
     ) -> None:
+        """Report a race of the access ``pair[0]`` with an access of the thread ``pair[1]``."""
+        one, other = pair
+
         def example() -> Example:
             where = array.memory.element(int(made.byte[one]))
             me = thread_name(machine, int(made.lane[one]) + machine.first_thread)
             them = thread_name(machine, other)
-            return Example(f"{where}: {text.format(me, them)}", where, me, them)
+            return Example(f"{where}: {text.format(me, them)}", where, me, them, DISTANCES[far])
 
-        self._findings.add(kind, array.name, machine.line, line, count, example)
+        self._findings.add(kind, array.name, machine.line, line, count, example, DISTANCES[far])
 
 
-_WHY = ("and nothing orders thread blocks", "with no barrier between", "with no cuda.syncwarp() between")
+_NONE = np.zeros(0, np.int64)
+
+
+def _first_of_each(chosen: Any, distance: Any) -> Iterator[tuple[int, int, int]]:
+    """Yield, of the chosen races, the first of each distance, the distance (a place in `DISTANCES`) and their count."""
+    for far in range(len(DISTANCES)):
+        found = np.flatnonzero(chosen & (distance == far))
+        if found.size:
+            yield int(found[0]), far, found.size
+
+
+_WHY = (
+    "and nothing orders thread blocks",
+    "with no barrier between",
+    "with no barrier or cuda.syncwarp() between",
+)
 _SAME = ", the same value"
 
 

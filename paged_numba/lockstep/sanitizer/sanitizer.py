@@ -45,10 +45,12 @@ class Sanitizer(Observer):
         if machine.ended_by is not None and not issubclass(machine.ended_by, LaunchError):
             self.findings.num_failed += 1
         self._unwritten.flush()
+        self._unwritten.settle(machine, "shared", "global")
         self._races.begin_launch(set())
         self._unwritten.begin_launch(())
 
     def begin_batch(self, machine: ObservedMachine) -> None:
+        self._unwritten.settle(machine, "shared")
         self._races.begin_batch(machine)
         self._unwritten.begin_batch()
 
@@ -100,7 +102,7 @@ class Sanitizer(Observer):
                 self._unwritten.read_shared(machine, array, shadow, made, pieces)
             self._races.read(machine, array, shadow, made, pieces)
         if fresh:
-            self._unwritten.read_global(machine, array, made, copies)
+            self._unwritten.read_global(machine, array, shadow, made, copies)
 
     def store(
         self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any, value: Any

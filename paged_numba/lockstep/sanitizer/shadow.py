@@ -41,10 +41,13 @@ class Shadow:
     ----------
     writer, reader, other_reader : int64 arrays
         Stamps of the last plain store, and of the last two threads that loaded or ran an atomic operation.
+    raced : bool array or None
+        By byte, whether a store to it raced with an earlier load; None if no store did.
     """
 
     def __init__(self, nbytes: int, grain: int) -> None:
         self.grain = grain
+        self.raced: Any = None
         self.writer, self.reader, self.other_reader = (
             np.full(-(-nbytes // grain), NOBODY, np.int64) for _ in range(3)
         )
@@ -79,6 +82,12 @@ class Shadow:
         if not everyone:
             others = ~last
             self.other_reader[pieces[others][::-1]] = stamps[others][::-1]
+
+    def mark_raced(self, byte: Any, itemsize: int) -> None:
+        """Record that stores to the elements at these bytes race with earlier loads."""
+        if self.raced is None:
+            self.raced = np.zeros(self.writer.size * self.grain, bool)
+        self.raced[byte[:, None] + np.arange(itemsize)] = True
 
     def fill(self, pieces: Any) -> None:
         """Mark pieces that have no writer as written by an atomic operation."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..machine import masks
 from ..machine.masks import Mask
 from ..machine.poison import POISON, is_fresh
+from ..observe.allocations import Memory
 from ..observe.code import CodeLine
 from ..observe.observed_machine import ObservedArray, ObservedMachine
 from .accesses import Accesses, accesses, thread_name
@@ -31,6 +32,7 @@ class Unwritten:
         self._findings = findings
         self._copied: Callable[[bool], Any] | None = None
         """Called with the next store, for a load that copies: reports the load unless the store is to global memory."""
+        self._early: list[_Early] = []
         self.begin_launch(())
 
     def begin_launch(self, roots: Any) -> None:
@@ -77,10 +79,15 @@ class Unwritten:
         unwritten = shadow.writer[pieces] == NOBODY
         if unwritten.any():
             bad = unwritten.any(axis=1)
-            self._report(machine, array, Accesses(made.byte[bad], made.lane[bad]))
+            self._report(machine, array, Accesses(made.byte[bad], made.lane[bad]), shadow=shadow)
 
     def read_global(
-        self, machine: ObservedMachine, array: ObservedArray, made: Accesses, copies: bool
+        self,
+        machine: ObservedMachine,
+        array: ObservedArray,
+        shadow: Shadow | None,
+        made: Accesses,
+        copies: bool,
     ) -> None:
         """Check a load from fresh memory; if the line `copies`, the next store decides whether it is an error."""
         words = self._words[id(array.memory.root)][1]
@@ -93,7 +100,7 @@ class Unwritten:
 
         def resolve(to_global: bool) -> Any:
             if not to_global:
-                self._report(machine, array, bad, line)
+                self._report(machine, array, bad, line, shadow)
                 return None
             found = np.zeros(machine.num_lanes, bool)
             found[bad.lane] = True
@@ -130,16 +137,62 @@ class Unwritten:
                 self._words[root][1][(byte + start) // _WORD] = False
 
     def _report(
-        self, machine: ObservedMachine, array: ObservedArray, bad: Accesses, line: CodeLine | None = None
+        self,
+        machine: ObservedMachine,
+        array: ObservedArray,
+        bad: Accesses,
+        line: CodeLine | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
+        """Report loads; if the memory has a `shadow`, another thread may still store to it and so race with them."""
+        early = _Early(
+            array.memory,
+            bad.byte,
+            bad.lane + machine.first_thread,
+            array.dtype.itemsize,
+            line or machine.line,
+            shadow,
+        )
+        if shadow is None:
+            self._add(machine, early)
+        else:
+            self._early.append(early)
+
+    def settle(self, machine: ObservedMachine, *spaces: str) -> None:
+        """Report the loads that came before any store, unless a store raced with them: then the race is reported."""
+        waiting, self._early = self._early, []
+        for early in waiting:
+            if early.memory.space in spaces:
+                self._add(machine, early)
+            else:
+                self._early.append(early)
+
+    def _add(self, machine: ObservedMachine, early: _Early) -> None:
+        byte, thread = early.byte, early.thread
+        if early.shadow is not None and early.shadow.raced is not None:
+            left = ~early.shadow.raced[byte[:, None] + np.arange(early.itemsize)].any(axis=1)
+            byte, thread = byte[left], thread[left]
+        if not byte.size:
+            return
+
         def example() -> Example:
-            where = array.memory.element(int(bad.byte[0]))
-            me = thread_name(machine, int(bad.lane[0]) + machine.first_thread)
+            where = early.memory.element(int(byte[0]))
+            me = thread_name(machine, int(thread[0]))
             return Example(f"{where}: {me} reads memory that nothing has written", where, me)
 
-        self._findings.add(
-            "uninitialised read", array.name, line or machine.line, None, bad.lane.size, example
-        )
+        name = early.memory.name
+        self._findings.add("uninitialised read", name, early.line, None, byte.size, example)
+
+
+class _Early(NamedTuple):
+    """Loads of unwritten memory, by thread of the grid."""
+
+    memory: Memory
+    byte: Any
+    thread: Any
+    itemsize: int
+    line: CodeLine
+    shadow: Shadow | None
 
 
 def _element(array: ObservedArray, root: Any, position: Any) -> Any:

@@ -1,0 +1,115 @@
+"""
+00 · See it work
+================
+
+**How do eight requests share one memory when nobody knows how long their answers will be?** You will hand out memory
+in small pieces, watch it fill, empty and fill again in a picture, and choose the size of the pieces. Nothing here
+needs a GPU, and nothing is said about one before lesson 01.
+"""
+
+# %%
+# A :term:`request` brings a text, the :term:`prompt`, to a language model. The model reads and writes text in
+# :term:`tokens <token>`, which are words or pieces of words, and adds one token to each answer in each
+# :term:`model step`. Prompt and answer so far are one :term:`sequence`.
+#
+# Each token leaves two rows of numbers behind, its :term:`key` and its :term:`value`. All later tokens of the
+# sequence need them (lesson 02 says what for), so they are kept: that memory is the :term:`KV cache`. It is cut into
+# :term:`blocks <block>`, each with room for ``block_size`` tokens, and all blocks together are the :term:`pool`.
+
+import paged_numba as pn
+
+pool = pn.BlockAllocator(num_blocks=12, block_size=16)
+pool.add("Ada", 20)  # Ada's prompt has 20 tokens, Ben's 35
+pool.add("Ben", 35)
+print("Ada has blocks", pool.block_table("Ada"), "and Ben", pool.block_table("Ben"))
+
+# %%
+# That list is the :term:`block table`: the blocks of a sequence, in the order of its tokens. Now both answers grow.
+# A new block is taken only when the last one is full.
+#
+# .. dropdown:: Predict: Ada's answer reaches 13 tokens, Ben's reaches 20. Which blocks do they have then?
+#
+#    Ada has 20 + 13 = 33 tokens, which need three blocks of 16: blocks 0 and 1, and the next free one, block 5. Ben
+#    has 35 + 20 = 55 tokens, which need four: blocks 2, 3 and 4, and then block 6.
+
+pool.append("Ada", 13)
+pool.append("Ben", 20)
+print("Ada has blocks", pool.block_table("Ada"), "and Ben", pool.block_table("Ben"))
+
+# %%
+# Ada's blocks are not neighbours, and need not be: the block table says where to look. Above are the two tables, below
+# the pool; a block is filled as far as it holds tokens.
+
+pn.draw.BlockTables.of(pool, title="The blocks of Ada and Ben").show("00_tables.svg")
+
+# %%
+# Eight requests
+# --------------
+# A request says when it comes and how long its prompt is. How long the answer will be is known only when it ends; we
+# write it down here to play the model.
+
+requests = {  # the step in which it comes, tokens of the prompt, tokens of the answer
+    "A": (0, 20, 13),
+    "B": (0, 35, 30),
+    "C": (0, 7, 19),
+    "D": (2, 50, 8),
+    "E": (4, 12, 33),
+    "F": (12, 28, 20),
+    "G": (20, 40, 9),
+    "H": (22, 9, 15),
+}
+
+
+def serve(block_size, num_slots=256):
+    pool = pn.BlockAllocator(num_slots // block_size, block_size)
+    history, stats = pn.draw.PoolHistory(title=f"Eight requests, blocks of {block_size} tokens"), []
+    for step in range(38):
+        for name, (arrival, prompt, answer) in requests.items():
+            if step == arrival:
+                pool.add(name, prompt)
+            elif name in pool and step <= arrival + answer:
+                pool.append(name)  # one more token
+            elif name in pool:
+                pool.free(name)  # its blocks go back to the pool
+        history.record(pool)
+        stats.append(pool.stats())
+    return history, stats
+
+
+# %%
+# The pool has 16 blocks of 16 tokens. Each row of the picture is a block, each column a step, and a letter or colour
+# says whose block it is.
+#
+# .. dropdown:: Predict: A, B, C, D and E come first. How many blocks do their prompts take?
+#
+#    2 + 3 + 1 + 4 + 1 = 11: each prompt takes its tokens divided by 16, rounded up. Follow a row to the right: when
+#    a sequence ends, its blocks are free, and a later request takes them.
+
+history, stats = serve(block_size=16)
+history.show("00_pool.svg")
+
+# %%
+# What does it cost?
+# ------------------
+# The other way is a :term:`reservation`: each request gets room for the longest answer that the server allows, in one
+# piece. Say that is 128 tokens with the prompt. A place for a token is called a *slot*; slots that hold no token are
+# waste.
+#
+# .. dropdown:: Predict: with blocks of 16, how many slots of a sequence are empty, on average?
+#
+#    About half a block. Only a sequence's last block can have empty slots: 0 to 15 of them, 7.5 on average if all
+#    are equally likely.
+
+print("block_size  longest table  empty slots of a sequence")
+for block_size in (1, 4, 16, 64):
+    history, stats = serve(block_size, num_slots=512)
+    sequences = sum(now.num_sequences for now in stats)  # of all steps
+    empty = sum(now.num_empty_slots for now in stats) / sequences
+    print(f"{block_size:10}  {-(-65 // block_size):5} entries  {empty:25.1f}")
+tokens = sum(now.num_tokens for now in stats) / sequences
+print(f"  reserved      1 entry    {128 - tokens:25.1f}")
+
+# %%
+# **In two sentences.** Memory is handed out block by block while sequences grow, and a block table finds the blocks
+# again wherever they are. A sequence wastes less than one block, where a reservation wastes all that the answer could
+# have taken.

@@ -1,0 +1,156 @@
+"""
+07 · A thread block works together
+==================================
+
+**How do 128 threads agree on one number?** A query has a score with each of 120 keys, and softmax needs the largest.
+One thread per key computes all scores at once, but each thread knows only its own. You will see the threads compare
+scores in seven rounds, a missing line that loses the winner only now and then, a tool that finds the fault even in a
+run with the right result, and the price of working together.
+"""
+
+# %%
+# The keys lie in a paged cache, as in lesson 06. A second sequence took blocks in between, so ours are not all
+# neighbours. Token 110 is made the best match: its key is the query itself.
+
+import numpy as np
+from numba import float32
+
+import paged_numba as pn
+from paged_numba import cuda, lockstep
+
+rng = np.random.default_rng(7)
+query = rng.standard_normal(32, dtype=np.float32)
+key = rng.standard_normal((120, 1, 32), dtype=np.float32)  # token, head, dimension
+key[110, 0] = query
+cache = pn.PagedKVCache(num_blocks=16, block_size=16, num_kv_heads=1, head_dim=32)
+cache.add("ours", key[:40], key[:40])  # this lesson reads no values
+cache.add("other", key[:40], key[:40])
+cache.append("ours", key[40:], key[40:])
+block_table = cache.allocator.block_table("ours")
+print(f"block table {block_table}, largest score by NumPy {(key[:, 0] @ query).max():.2f}")
+
+# %%
+# Threads that compare
+# --------------------
+# A thread cannot see another thread's variables. What others need, it writes to :term:`shared memory`: a small, fast
+# array that all threads of one thread block can read and write. Then half of the threads each take the larger of two
+# scores, then half of those threads, until one score is left. Making one value of many is called a
+# :term:`reduction`.
+#
+# ``cuda.syncthreads()`` is a :term:`barrier`: no thread passes it before all threads of its thread block have
+# reached it. The first one makes sure that all scores are there. **Can we do without the second?** The last argument
+# leaves it out.
+
+
+@cuda.jit
+def largest_score(out, query, key_cache, block_table, seq_len, second_barrier):
+    scores = cuda.shared.array(128, float32)
+    thread, half = cuda.threadIdx.x, cuda.blockDim.x // 2
+    block_size = key_cache.shape[1]
+    score = float32(-np.inf)  # a thread without a token never wins
+    if thread < seq_len:
+        kv_block, offset = block_table[thread // block_size], thread % block_size
+        score = float32(0)
+        for dim in range(query.size):
+            score += query[dim] * key_cache[kv_block, offset, 0, dim]
+    scores[thread] = score
+    cuda.syncthreads()  # all scores are there
+    while half > 0:
+        if thread < half:
+            scores[thread] = max(scores[thread], scores[thread + half])
+        if second_barrier:
+            cuda.syncthreads()  # this round is over
+        half //= 2
+    if thread == 0:
+        out[0] = scores[0]
+
+
+# %%
+# Wrong, now and then
+# -------------------
+# First without the second barrier: **this kernel is broken**. A GPU runs threads in groups of 32, called
+# :term:`warps <warp>`, so our thread block has four. Between two barriers its warps may run in any order. A GPU
+# gives no say in that; lockstep does: all warps step by step together, the first warp first, or the last warp first.
+#
+# .. dropdown:: Predict: which order loses token 110?
+#
+#    First warp first (``forward``). Warp 0 runs all its rounds before warp 1 begins its first. In the second round,
+#    warp 0 takes scores 32 to 63, which warp 1 has not yet compared with scores 96 to 127. The winner, 110, is among
+#    those. The other two orders give the right result by luck.
+
+out = np.zeros(1, np.float32)
+arguments = out, query, cache.key_cache, block_table, 120
+for order in ("together", "forward", "reverse"):
+    with lockstep.options(order=order):
+        lockstep.jit(largest_score)[1, 128](*arguments, False)
+    print(f"{order:8}  {out[0]:5.2f}")
+
+# %%
+# Two threads access the same element, at least one of them writes, and no barrier says which comes first: that is a
+# :term:`data race`. The :term:`sanitizer` remembers which thread touched what since the last barrier. So it finds
+# the race in any order, whether the result is right or not.
+
+print(lockstep.sanitize(largest_score, 1, 128, *arguments, False))
+
+# %%
+# The wrong run as a picture
+# --------------------------
+# ``lockstep.trace`` records each access. The picture has a row for each barrier that was passed, a dot for each
+# element that was written in that row, and lines from the elements that were read for it. Here is the run that lost
+# token 110.
+
+with lockstep.options(order="forward"):
+    accesses = lockstep.trace(largest_score, 1, 128, *arguments, False)
+pn.draw.Tree.of(accesses, "scores", title="One barrier: all rounds at once").show("07_one_barrier.svg")
+
+# %%
+# With the second barrier, each round reads only what an earlier row wrote. The barrier stands outside ``if thread <
+# half``, because *all* threads of the block must reach it, also those that have nothing left to do.
+#
+# .. dropdown:: Predict: how many rows will the picture have?
+#
+#    Eight: the scores, then :math:`\log_2 128 = 7` rounds. Each round leaves half as many scores.
+
+accesses = lockstep.trace(largest_score, 1, 128, *arguments, True)
+pn.draw.Tree.of(accesses, "scores", title="A barrier after each round").show("07_rounds.svg")
+
+# %%
+# What working together costs
+# ---------------------------
+# Now the mended kernel, on the GPU if there is one, and a profile of it. A :term:`memory request` is one instruction
+# of one warp that goes to memory, however many of the warp's threads take part.
+#
+# .. dropdown:: Predict: how many requests to shared memory do our four warps make?
+#
+#    29. Each warp stores its scores: 4. In the seven rounds 2, 1, 1, 1, 1, 1 and 1 warps have work, 8 in all, each
+#    with two loads and a store: 24. One load fetches the result. And each warp reaches 8 barriers: 32.
+
+largest_score[1, 128](*arguments, True)
+np.testing.assert_allclose(out[0], (key[:, 0] @ query).max(), rtol=1e-5)
+report = lockstep.profile(largest_score, 1, 128, *arguments, True)
+print(f"{report.memory('shared').requests} requests to shared memory, {report.work().barriers} barriers")
+
+# %%
+# **In two sentences.** Threads of a block share values through shared memory, safely if a barrier stands between one
+# thread's write and another's read. A tree reduces :math:`n` values in :math:`\log_2 n` rounds, with a barrier after
+# each.
+#
+# **Check yourself.**
+#
+# 1. Why does a thread without a token not simply return?
+# 2. With ``seq_len=90``, does any order give a wrong result? Is the broken kernel then correct?
+# 3. Could the second barrier stand inside ``if thread < half``?
+#
+# .. dropdown:: Answers
+#
+#    1. Its element is read in the first round, so it must be written. And a barrier counts on all threads of the
+#       block.
+#    2. No order does, since scores 96 to 127 are all minus infinity. It is still not correct: the sanitizer names
+#       the same race, and a longer sequence will meet it.
+#    3. No: some threads would wait where the others never come. Try it; lockstep says which threads.
+#
+# **Try next.** Compare neighbours first: strides 1, 2, 4, and so on. There are as many rounds; how many requests?
+#
+# **In the engines.** Our rung is ``segment_max`` (``paged_numba/kernels/reduce.py``), for any power of two.
+# FlashInfer does the same in ``sync_state`` (``include/flashinfer/attention/decode.cuh``): each warp stores its part
+# in shared memory, ``block.sync()`` is the barrier, then the parts are merged.

@@ -1,0 +1,150 @@
+"""
+10 · Layout decides traffic
+===========================
+
+**The same keys, the same kernel, the same scores: why does one cache move twice the bytes of another?** You will see
+three caches that differ only in the order of their numbers, two of them mixed up with no tool to report it, and an
+empty column that saves 31 of 32 turns.
+"""
+
+# %%
+# Memory is one long row of numbers. A :term:`layout` says in which order the axes of an array lie along it, and a
+# :term:`stride` how far it is along the row for one step along an axis. Here are 64 keys in three layouts of a block:
+#
+# * :term:`NHD`: token by token, and for each token head by head. We used it so far without a name.
+# * :term:`HND`: head by head, and for each head token by token.
+# * :term:`packed <packed layout>`: head by head, and keys are cut into pieces of 4 numbers: piece 0 of all tokens
+#   comes before piece 1.
+
+import numpy as np
+from numba import float32
+
+from paged_numba import cuda, draw, lockstep
+
+rng = np.random.default_rng(10)
+query = rng.standard_normal(64, dtype=np.float32)
+key = rng.standard_normal((64, 2, 64), dtype=np.float32)  # token, KV head, dimension
+table = np.array([5, 1, 6, 2])
+nhd = np.full((8, 16, 2, 64), np.nan, np.float32)  # block, token, head, dimension; NaN where no key is
+nhd[table] = key.reshape(4, 16, 2, 64)
+hnd = nhd.transpose(0, 2, 1, 3).copy()  # block, head, token, dimension
+packed = nhd.reshape(8, 16, 2, 16, 4).transpose(0, 2, 3, 1, 4).copy()  # block, head, piece, token, number
+strides = {  # how many numbers further the next block, token, head and piece begin
+    "NHD": (2048, 128, 64, 4),
+    "HND": (2048, 64, 1024, 4),
+    "packed": (2048, 4, 1024, 64),
+}
+
+# %%
+# With the strides as an argument, one kernel reads all three. Each thread computes the score of one token.
+
+
+@cuda.jit
+def scores(out, query, keys, strides, table, head):
+    token = cuda.grid(1)
+    if token < out.size:
+        start = table[token // 16] * strides[0] + token % 16 * strides[1] + head * strides[2]
+        score = float32(0)
+        for dim in range(query.size):
+            score += query[dim] * keys[start + dim // 4 * strides[3] + dim % 4]
+        out[token] = score
+
+
+# %%
+# .. dropdown:: Predict: a warp reads one dimension of 32 keys. How many sectors does it touch, in each layout?
+#
+#    NHD: 32, since neighbouring threads read numbers 512 bytes apart. HND: 32 as well. The keys of a head are now
+#    neighbours, but that is still 256 bytes. Packed: 16, since two neighbouring pieces of 16 bytes fill a sector.
+
+oracle = key[:, 1] @ query
+for name, cache in {"NHD": nhd, "HND": hnd, "packed": packed}.items():
+    out, inputs = np.zeros(64, np.float32), (query, cache.reshape(-1), strides[name], table, 1)
+    scores[2, 32](out, *inputs)
+    np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-4)
+    reads = lockstep.profile(scores, 2, 32, out, *inputs).memory("global", "load", array="keys")
+    print(f"{name:6} {reads.sectors_per_request:3.0f} sectors a request, {reads.bytes_moved:7,} bytes moved")
+accesses = lockstep.trace(scores, 2, 32, out, query, nhd.reshape(-1), strides["NHD"], table, 1)
+draw.WarpAccess.of(accesses, "keys", title="NHD, a key for each thread").show("10_nhd.svg")
+
+# %%
+# All keys of this head are 16,384 bytes, so NHD moves eight times what it needs: a thread uses 4 bytes of a sector.
+# The GPU may still remember the sector when the next dimension is due, or have to move it again.
+#
+# **The next call is broken**: it reads the packed cache with the strides of NHD. Both have the same size.
+#
+# .. dropdown:: Predict: who notices?
+#
+#    Only the oracle: each index lies in the array, and in the right block, so that not even NaN is read. The wrong
+#    scores look right, being made of the same keys, of other pieces of them.
+
+findings = lockstep.sanitize(scores, 2, 32, out, query, packed.reshape(-1), strides["NHD"], table, 1)
+print(f"sanitizer: {findings}; right {oracle[:3].round(1)}, wrong {out[:3].round(1)}")
+
+# %%
+# **Another loop instead of another layout.** A request is :term:`coalesced` if neighbouring threads ask for
+# neighbouring numbers: 32 of them are 4 sectors, a :term:`cache line`. NHD offers this along a key, but each thread
+# wants a key for itself. So a warp first loads a :term:`tile`, a small part of a large array, into shared memory: row
+# by row, a dimension for each thread. Then each thread computes with a row of its own, ``width`` numbers wide.
+
+
+def with_tile(width):
+    @cuda.jit
+    def scores_by_tile(out, query, keys, table, head):
+        tile = cuda.shared.array((32, width), float32)
+        thread, first_token, score = cuda.threadIdx.x, cuda.blockIdx.x * 32, float32(0)
+        for first_dim in range(0, query.size, 32):
+            for row in range(32):
+                token = min(first_token + row, out.size - 1)  # past the end the last key again
+                tile[row, thread] = keys[table[token // 16], token % 16, head, first_dim + thread]
+            cuda.syncthreads()  # the tile is full
+            for dim in range(32):
+                score += query[first_dim + dim] * tile[thread, dim]
+            cuda.syncthreads()  # all have read it: the next may come
+        if first_token + thread < out.size:
+            out[first_token + thread] = score
+
+    return scores_by_tile
+
+
+accesses = lockstep.trace(with_tile(32), 2, 32, out, query, nhd, table, 1)
+draw.WarpAccess.of(accesses, "keys", title="NHD, a dimension for each thread").show("10_tile.svg")
+
+# %%
+# Shared memory has 32 :term:`banks <bank>`: number ``n`` lies in bank ``n % 32``, and a bank serves one number at a
+# time. Threads of a warp that want different numbers of one bank have a :term:`bank conflict`: they take turns. A
+# :term:`pad` helps, an unused column that makes the rows of the tile 33 numbers wide.
+#
+# .. dropdown:: Predict: how many extra turns does a request for ``tile[thread, dim]`` take, for each width?
+#
+#    Width 32: all 32 numbers lie in bank ``dim``, so 31 extra turns: right, but slow. Width 33: none, since number
+#    ``33 * thread + dim`` is in bank ``(thread + dim) % 32``, another bank for each thread.
+
+for width in (32, 33):
+    with_tile(width)[2, 32](out, query, nhd, table, 1)
+    np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-4)
+    report = lockstep.profile(with_tile(width), 2, 32, out, query, nhd, table, 1)
+    reads, tile = report.memory("global", "load", array="keys"), report.memory("shared", "load")
+    turns = tile.bank_conflicts // tile.requests
+    print(f"width {width}: {reads.bytes_moved:,} bytes moved, {turns} extra turns a request")
+
+# %%
+# **In two sentences.** What a warp moves depends on the addresses that its threads ask for together: on the layout
+# *and* on who reads what. If the two do not fit, load a tile in the order of memory, and compute from the tile.
+#
+# **Check yourself.**
+#
+# 1. 64 threads write a new key, a dimension each. How many sectors does a warp touch in NHD, and how many in packed?
+# 2. With rows of 34 numbers, how many extra turns? Which widths have none?
+# 3. A thread block of the tile kernel is a single warp. Why does it need barriers?
+#
+# .. dropdown:: Answers
+#
+#    1. NHD: 4. Packed: 8, as the pieces of a key lie 256 bytes apart. What reading saves, writing pays.
+#    2. One: threads 0 and 16 share a bank, so do 1 and 17, ... Odd widths have none.
+#    3. Threads of a warp need not advance together. Remove one: the sanitizer names a race.
+#
+# **Try next.** Profile the tile kernel with ``hnd.transpose(0, 2, 1, 3)``, a view of ``hnd`` with the axes of NHD.
+#
+# **In the engines.** Our rungs: ``attention_packed``, ``attention_tile``. vLLM writes packed caches by
+# ``reshape_and_cache`` and NHD by ``reshape_and_cache_flash`` (``csrc/cache_kernels.cu``). FlashInfer's kernels take
+# strides as ours do, from ``paged_kv_t`` (``include/flashinfer/page.cuh``).

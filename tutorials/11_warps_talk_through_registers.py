@@ -1,0 +1,150 @@
+"""
+11 · Warps talk through registers
+=================================
+
+**Must 32 threads meet in shared memory to add up 32 numbers?** The reduction of lesson 07 needs a barrier after each
+round. You will see threads hand each other numbers without memory, a sum that reaches only one of them, and a decode
+kernel that loses all its 1,400 barriers.
+"""
+
+# %%
+# A thread computes in its registers, which no other thread can read, with one exception. The number of a thread in
+# its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane:
+#
+# * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger;
+# * ``cuda.shfl_xor_sync(ALL, value, 4)`` that of the lane whose number differs in the bit of 4: lanes 0 and 4 trade.
+#
+# ``ALL`` is the :term:`mask`: 32 bits that say which lanes take part.
+
+import math
+
+import numpy as np
+from numba import float32
+
+from paged_numba import cuda, draw, lockstep, reference
+from paged_numba.kernels.reduce import segment_sum  # the sum of lesson 07's rounds, in shared memory
+
+ALL, FIVE_STEPS = 0xFFFFFFFF, (16, 8, 4, 2, 1)
+
+
+@cuda.jit(device=True)  # a function for kernels to call
+def warp_sum(x, distances, xor):
+    for distance in distances:
+        if xor:
+            x += cuda.shfl_xor_sync(ALL, x, distance)
+        else:
+            x += cuda.shfl_down_sync(ALL, x, distance)
+    return x
+
+
+@cuda.jit
+def totals(out, x, distances, xor):
+    if cuda.threadIdx.x < x.size:
+        out[cuda.threadIdx.x] = warp_sum(x[cuda.threadIdx.x], distances, xor)
+
+
+# %%
+# To see who has what, lane 0 brings an ``a``, lane 1 a ``b``, up to ``h``, each as a bit of a number; the other lanes
+# bring nothing. First ``shfl_down``. **As a sum for all lanes it is broken.**
+#
+# .. dropdown:: Predict: what does lane 3 have after the distances 4, 2 and 1?
+#
+#    ``defgh``, its own letter and those behind. Numbers move down only, so that lane 0 alone has all of them.
+
+
+def show_letters(xor):
+    numbers, out = np.zeros(32, np.int32), np.zeros(32, np.int32)
+    numbers[:8] = 1 << np.arange(8)
+    for distances in ((4,), (4, 2), (4, 2, 1)):
+        totals[1, 32](out, numbers, distances, xor)
+        has = ("".join(letter for bit, letter in enumerate("abcdefgh") if n >> bit & 1) for n in out[:8])
+        print(f"distance {distances[-1]}: {' '.join(f'{text:8}' for text in has)}")
+
+
+show_letters(xor=False)
+
+# %%
+# With ``shfl_xor`` two lanes trade, and both have the same afterwards. This is a :term:`butterfly`, named after the
+# wings that the lines between the partners make. It takes no more steps, and leaves the sum in all lanes.
+
+show_letters(xor=True)
+
+# %%
+# A warp for each head: lane ``l`` has dimensions ``l`` and ``l + 32`` of the query, the keys, the values, the result.
+# A score is a sum over all lanes, in one of three ways. The rest is the online softmax of lesson 08.
+
+TREE, DOWN, BUTTERFLY = 0, 1, 2
+
+
+@cuda.jit
+def attention(out, query, keys, values, table, seq_len, way):
+    scratch = cuda.shared.array(32, float32)
+    head, lane = cuda.blockIdx.x, cuda.threadIdx.x
+    largest, total, low, high = float32(-np.inf), float32(0), float32(0), float32(0)
+    for token in range(seq_len):
+        block, offset = table[token // keys.shape[1]], token % keys.shape[1]
+        key, value = keys[block, offset, head], values[block, offset, head]
+        x = query[head, lane] * key[lane] + query[head, lane + 32] * key[lane + 32]
+        score = segment_sum(x, scratch, 32) if way == TREE else warp_sum(x, FIVE_STEPS, way == BUTTERFLY)
+        previous, largest = largest, max(largest, score)
+        rescale, weight = math.exp(previous - largest), math.exp(score - largest)
+        total = total * rescale + weight
+        low, high = low * rescale + weight * value[lane], high * rescale + weight * value[lane + 32]
+    out[head, lane] = low / total
+    out[head, lane + 32] = high / total
+
+
+# %%
+# We run it for 100 tokens and 2 heads. **DOWN is broken**: each lane weighs the values by scores of its own.
+#
+# .. dropdown:: Predict: how many barriers and memory requests to shared memory do TREE and BUTTERFLY make?
+#
+#    TREE, for each token and head: 7 barriers, after the store, each of 5 rounds, and the load of the result: 1,400.
+#    A store, two loads and a store in each round, and a load are 17 requests: 3,400. BUTTERFLY makes none.
+
+rng = np.random.default_rng(11)
+query = rng.standard_normal((2, 64), dtype=np.float32) / 8  # scaled by 1 / sqrt(64)
+keys, values = rng.standard_normal((2, 10, 16, 2, 64), dtype=np.float32)
+table = np.array([4, 9, 0, 7, 2, 5, 1])
+key, value = keys[table].reshape(112, 2, 64)[:100], values[table].reshape(112, 2, 64)[:100]
+oracle, out = reference.attention(query[None], key, value, scale=1)[0], np.zeros_like(query)
+for name, way in {"TREE": TREE, "DOWN": DOWN, "BUTTERFLY": BUTTERFLY}.items():
+    attention[2, 32](out, query, keys, values, table, 100, way)
+    report = lockstep.profile(attention, 2, 32, out, query, keys, values, table, 100, way)
+    right, requests = np.isclose(out, oracle, rtol=1e-4, atol=1e-5).mean(), report.memory("shared").requests
+    print(f"{name:9} {right:4.0%} right, {report.work().barriers:5,} barriers, {requests:5,} shared requests")
+np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
+
+# %%
+# DOWN is right in the dimensions of lane 0. And NHD is coalesced with no tile: lanes are neighbouring dimensions.
+
+accesses = lockstep.trace(attention, 2, 32, out, query, keys, values, table, 100, BUTTERFLY)
+draw.WarpAccess.of(accesses, "keys", title="NHD, a key for the whole warp").show("11_warp.svg")
+
+# %%
+# Lanes of a warp may take different branches: :term:`divergence`. So they do at the guard of ``totals``, but ``ALL``
+# promises 32 lanes. **For 24 numbers it is broken**. The cure: all lanes call, and those without a number bring 0.
+
+print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, True))
+
+# %%
+# **In two sentences.** By shuffles, lanes read each other's registers, with neither memory nor barrier. A butterfly
+# leaves the sum in all lanes after 5 steps, if all lanes of the mask take part.
+#
+# **Check yourself.**
+#
+# 1. How many steps, and which, if a warp computes two scores at once, with 16 lanes for each?
+# 2. Addition rounds. Do all lanes of a butterfly get the same sum, to the last bit?
+# 3. How do 4 warps add up 128 numbers?
+#
+# .. dropdown:: Answers
+#
+#    1. 4: distances 8, 4, 2, 1. No lane trades with one of the other half.
+#    2. Yes: partners add the same two numbers. So all lanes agree on ``largest``, and on each weight.
+#    3. Each by a butterfly, then through shared memory, one number for each warp and one barrier.
+#
+# **Try next.** Show the letters with growing distances, 1, 2, 4. Which has lane 3 after each step?
+#
+# **In the engines.** Our rung is ``attention_warp``. In vLLM, ``qk_dot_`` (``csrc/attention/attention_utils.cuh``) is
+# answer 1 and ``block_sum`` (``csrc/attention/attention_kernels.cuh``) answer 3; in FlashInfer, ``compute_qk``
+# (``include/flashinfer/attention/decode.cuh``) adds up scores by butterflies.

@@ -1,0 +1,156 @@
+"""
+14 · Share and copy on write
+============================
+
+**How can two answers to one prompt use the same keys and values?** Both block tables name the same blocks, which
+costs nothing until one of them writes. You will see a child overwrite a token of its parent, a cache that names the
+culprit, a small kernel that prevents it, and blocks that are found again after their request has ended.
+"""
+
+# %%
+# A request may ask for several answers. To :term:`fork` a sequence is to start another one with a copy of its block
+# table, and of nothing else. A block that stands in several tables is a :term:`shared block`; its :term:`reference
+# count` says in how many.
+#
+# .. dropdown:: Predict: the parent has 10 tokens, in blocks of 4. How many free blocks does a fork take?
+#
+#    None. The child needs no block until it writes; the 3 blocks of its parent now count 2.
+
+import numpy as np
+
+import paged_numba as pn
+from paged_numba import cuda
+from paged_numba.draw.text import reference_counts
+
+rng = np.random.default_rng(14)
+key, value = rng.standard_normal((2, 12, 1, 32), dtype=np.float32)  # token, head, dimension
+query = key[10:11] + key[11:]  # which looks at tokens 10 and 11 above all
+
+
+def forked(**options):
+    cache = pn.PagedKVCache(num_blocks=8, block_size=4, num_kv_heads=1, head_dim=32, **options)
+    cache.add("parent", key[:10], value[:10])
+    cache.fork("parent", "child")
+    return cache
+
+
+cache = forked()
+print(reference_counts(cache.allocator))
+pn.draw.BlockTables.of(cache.allocator).show("14_fork.svg")
+
+# %%
+# Two writers, one slot
+# ---------------------
+# Now each gets an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's. **The last two
+# lines are broken**: they write where the block table says, as lesson 05 did.
+#
+# .. dropdown:: Predict: the parent writes first, then the child. Whose attention is wrong?
+#
+#    The parent's. Both tables say block 2, offset 2, and so the child's token now lies where the parent's lay.
+
+next_token = {"parent": 10, "child": 11}
+
+
+def step(cache, slots):
+    for name in slots:  # in this order
+        token = [next_token[name]]
+        pn.write_kv(key[token], value[token], cache.key_cache, cache.value_cache, slots[name])
+    for name, token in next_token.items():
+        table, rows = cache.block_tables([name]), [*range(10), token]
+        out = pn.paged_attention(query, cache.key_cache, cache.value_cache, table, np.array([11]))
+        error = np.abs(out - pn.reference.attention(query, key[rows], value[rows])).max()
+        print(f"{name:6}  slot {slots[name][0]:2}  {'right' if error < 1e-5 else f'WRONG by {error:.2f}'}")
+
+
+tables = {name: cache.allocator.block_table(name) for name in next_token}
+step(cache, {name: table[[10 // 4]] * 4 + 10 % 4 for name, table in tables.items()})
+
+# %%
+# Nothing failed: a server would go on, with a word of one user's answer in that of another. With ``debug=True`` a
+# cache compares each access of a kernel with its allocator, and names the write.
+
+checked = forked(debug=True, target="lockstep")
+try:
+    pn.write_kv(key[11:], value[11:], checked.key_cache, checked.value_cache, [10], target="lockstep")
+except pn.errors.KernelError as error:
+    print(error)
+
+# %%
+# Copy, then write
+# ----------------
+# The rule is :term:`copy-on-write`: a sequence writes only to a block with a reference count of 1, and gets its own
+# copy first if there are others. ``append`` takes a free block, changes the table, and returns which blocks to copy
+# and which slots to write.
+
+
+@cuda.jit
+def copy_blocks(key_cache, value_cache, pairs):
+    source, target = pairs[cuda.blockIdx.x, 0], pairs[cuda.blockIdx.x, 1]
+    dim, offset, head = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.y
+    key_cache[target, offset, head, dim] = key_cache[source, offset, head, dim]
+    value_cache[target, offset, head, dim] = value_cache[source, offset, head, dim]
+
+
+# %%
+# .. dropdown:: Predict: now the child appends first, then the parent. How many blocks are copied?
+#
+#    One. The child leaves block 2 for its copy; then only the parent holds block 2, and writes into it.
+
+cache, slots = forked(), {}
+for name in ("child", "parent"):
+    pairs, slots[name], _ = cache.allocator.append(name)
+    print(f"{name:6}  copies {pairs.tolist()}")
+    if len(pairs):
+        copy_blocks[(len(pairs), 1), (32, 4)](cache.key_cache, cache.value_cache, pairs)
+step(cache, slots)
+pn.draw.BlockTables.of(cache.allocator).show("14_copied.svg")
+
+# %%
+# The prefix cache
+# ----------------
+# Strangers' requests also begin alike, with the same system prompt. A :term:`prefix cache` finds full blocks by the
+# token ids in them and before them; ``commit`` tells it that their keys and values are written. A token that is found
+# is a :term:`hit`: it needs no slot, no write, and no computing.
+#
+# A block that no request holds any more is free, but can be found until it is needed. Then comes :term:`eviction`:
+# the least recently used prefix is forgotten first (:term:`LRU`), its end before its beginning, since an end alone is
+# of no use. Here requests come and go, one at a time.
+#
+# .. dropdown:: Predict: A and B have 9 tokens, C has 17, the pool has 6 blocks. How many hits has each of the three A?
+#
+#    0, 8 and 4. The second A finds its two full blocks. C needs 5: two that hold nothing, both of B, which was used
+#    before A, and the last of A. So the third A finds its first block only.
+
+pool, history = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True), pn.draw.PoolHistory()
+prompts = {"A": range(9), "B": range(50, 59), "C": range(100, 117)}
+for name in ("A", "B", "A", "C", "A", "B"):
+    allocation = pool.add(name, [*prompts[name]])
+    pool.commit(name)
+    history.record(pool)
+    pool.free(name)
+    hits, evicted = allocation.num_cached_tokens, pool.stats().num_evictions
+    print(f"{name}: {hits} hits, {len(allocation.slots):2} to compute, {evicted} blocks evicted so far")
+history.show("14_pool.svg")
+
+# %%
+# **In two sentences.** Sequences share blocks as long as they only read, and the first that writes gets its own copy
+# of the last block. Full blocks are never written again, so they also serve requests that come later.
+#
+# **Check yourself.**
+#
+# 1. Why does a fork of a prompt of 12 tokens copy nothing, even when both go on?
+# 2. The child ends before either has written. Does the parent's next token make a copy?
+# 3. Two prompts of 9 tokens differ in the first token only. How many hits?
+#
+# .. dropdown:: Answers
+#
+#    1. Its 3 blocks are full. Each sequence takes a new block for its next token.
+#    2. No: block 2 counts 1 again.
+#    3. None. In a model each key depends on all tokens before it: equal ids after another token are other keys.
+#
+# **Try next.** The worked examples *parallel sampling* and *beam search* do this with a model.
+#
+# **In the engines.** Our rungs: ``copy_blocks`` (``paged_numba/kernels/copy_blocks.py``) and ``BlockAllocator``. vLLM
+# first copied like this, ``CopyOnWriteTracker`` (``vllm/core/block/common.py``); now ``get_computed_blocks``
+# (``vllm/v1/core/kv_cache_manager.py``) shares full blocks only, and they are evicted in the order of
+# ``FreeKVCacheBlockQueue`` (``vllm/v1/core/kv_cache_utils.py``).

@@ -1,0 +1,151 @@
+"""
+15 · A small server
+===================
+
+**How does one pool serve requests that come at any time, and whose length nobody knows?** Before each model step a
+few lines decide who takes part, and who gives up blocks. You will see requests join in the middle of others' answers,
+a server that is right until memory runs short, and the price of a small pool.
+"""
+
+# %%
+# The package's toy model has one attention layer with random weights. Its tokens are bytes that mean nothing, but the
+# most likely next one follows from those before it. The oracle is the dense model, which computes all at each step.
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba.serving.toy_model import ToyModel
+
+model = ToyModel(num_q_heads=4, num_kv_heads=2, head_dim=32)
+prompts = {"A": b"Paged attention", "B": b"Blocks", "C": b"A server for", "D": b"Why"}
+num_new = {"A": 6, "B": 9, "C": 5, "D": 8}  # tokens to generate
+
+
+def dense(tokens, num_new):
+    for _ in range(num_new):
+        query, key, value = model.project(np.frombuffer(tokens, np.uint8), 0)
+        tokens += bytes(model.ranked_tokens(pn.reference.attention(query[-1:], key, value)[0])[:1])
+    return tokens[-num_new:]
+
+
+right = {name: dense(prompts[name], num_new[name]) for name in prompts}
+
+# %%
+# Step by step
+# ------------
+# In :term:`continuous batching` requests join and leave between any two steps; a :term:`scheduler` decides who takes
+# part. First, each request that runs needs a slot for its last token. If no block is free, the latest to come gives
+# up all its blocks and waits again: :term:`preemption`. Then those that wait may run, in order, if all their tokens
+# fit: :term:`admission`. One call of attention serves whole prompts and single tokens alike, as in lesson 13.
+#
+# A preempted request has no keys and values left. When it runs again, we :term:`recompute` them; to :term:`swap` is
+# to keep them in host memory meanwhile. **Can we do without its answer?** ``keep_answer`` decides.
+
+
+def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
+    cache = pn.PagedKVCache(num_blocks, block_size=4, num_kv_heads=2, head_dim=32)
+    pool, schedule, waiting, running, computed = cache.allocator, pn.draw.Schedule(), [], [], 0
+    query, todo, answer = {}, dict(prompts), dict.fromkeys(prompts, b"")  # todo: tokens for the next step
+
+    def write(name):  # its keys and values, if there are blocks for them
+        start = pool.seq_len(name) if name in pool else 0
+        query[name], key, value = model.project(np.frombuffer(todo[name], np.uint8), start)
+        try:
+            (cache.append if start else cache.add)(name, key, value)
+            return True
+        except pn.OutOfBlocksError:
+            return False
+
+    while any(len(answer[name]) < num_new[name] for name in prompts):
+        waiting += [n for n, step in zip(prompts, arrivals, strict=True) if step == len(schedule.used)]
+        for name in [*running]:  # 1. room for the last token of each that runs
+            while name in running and not write(name):
+                latest = running.pop()
+                cache.preempt(latest)
+                todo[latest] = prompts[latest] + (answer[latest] if keep_answer else b"")
+                waiting.insert(0, latest)
+        while waiting and write(waiting[0]):  # 2. admission
+            running.append(waiting.pop(0))
+        schedule.record(pool, running=running, waiting=waiting)
+        if running:  # 3. one model step for all that run
+            ends = np.cumsum([len(todo[name]) for name in running])
+            out = cache.attend(running, np.concatenate([query[n] for n in running]), cu_seqlens_q=[0, *ends])
+            computed += len(out)
+            for name, end in zip([*running], ends, strict=True):
+                todo[name] = bytes(model.ranked_tokens(out[end - 1])[:1])
+                answer[name] += todo[name]
+                if len(answer[name]) == num_new[name]:
+                    running.remove(name)
+                    cache.free(name)
+    return answer, schedule, pool.stats().num_preemptions, computed
+
+
+# %%
+# Right until memory runs short
+# -----------------------------
+# First without: **this server is broken**. After preemption it computes the prompt only, and goes on from there.
+#
+# .. dropdown:: Predict: the four requests fit into 16 blocks. With 16 and with 7, whose answers are wrong, and how?
+#
+#    With 16 nobody's: nobody is preempted. With 7, those of the preempted. Their answers begin again in the middle.
+
+for num_blocks in (16, 7):
+    answer, _, preemptions, _ = serve(num_blocks, keep_answer=False)
+    wrong = [name for name in prompts if answer[name] != right[name]]
+    print(f"{num_blocks:2} blocks: {preemptions} preemptions, wrong: {wrong}")
+print("B must be", [*right["B"]], "\nB is     ", [*answer["B"]])
+
+# %%
+# So a test with a large pool finds nothing. The tokens of the answer belong to the sequence like those of the prompt.
+
+_, schedule, _, _ = serve(7, keep_answer=True)
+schedule.show("15_schedule.svg")
+
+# %%
+# Who is preempted, and when, depends on who else is there. What is said must not. That is a property: for all steps
+# of arrival, and all pools that hold the longest request alone, the answers are those of the dense model.
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@given(num_blocks=st.integers(5, 16), arrivals=st.lists(st.integers(0, 9), min_size=4, max_size=4))
+def test_answers(num_blocks, arrivals):
+    assert serve(num_blocks, True, arrivals)[0] == right
+
+
+test_answers()
+
+# %%
+# .. dropdown:: Predict: the answers have 28 tokens in all. How many tokens a step with 16 blocks? How many with 5?
+#
+#    3.1 and 1.1. With 16 blocks B's 9 tokens take 9 steps. With 5 they take turns, and compute 76 tokens for 60.
+
+print("blocks  tokens a step  preemptions  tokens computed")
+for num_blocks in (5, 7, 9, 11, 13, 16):
+    _, schedule, preemptions, computed = serve(num_blocks, keep_answer=True)
+    print(f"{num_blocks:6}  {28 / len(schedule.used):13.1f}  {preemptions:11}  {computed:15}")
+
+# %%
+# **In two sentences.** Before each step the running requests take slots, at worst from the latest of them, and
+# waiting ones join while blocks are left. A preempted request computes prompt *and* answer again, so no token depends
+# on memory.
+#
+# **Check yourself.**
+#
+# 1. With 7 blocks the broken server needs fewer steps than the right one. Is it better in anything?
+# 2. Why does the latest give way, and not the one with the most blocks?
+# 3. What does ``serve`` do with 4 blocks, too few for A alone?
+#
+# .. dropdown:: Answers
+#
+#    1. No. It leaves out work: its sequences are shorter than they should be.
+#    2. Then the oldest always gets on, so that each request ends at some time.
+#    3. It never ends: A waits for ever, and so do all behind it. A server must refuse such a request when it comes.
+#
+# **Try next.** Set a :term:`watermark`, a part of the pool that admission leaves free: ``watermark=0.2`` for the
+# cache. What changes with 10 blocks? And what does the property shrink to without the answer?
+#
+# **In the engines.** Our ``Server`` (``paged_numba/serving/server.py``) admits by final lengths, so it never
+# preempts. vLLM does: ``_preempt_request`` (``vllm/v1/core/sched/scheduler.py``) keeps the answer and sets
+# ``num_computed_tokens`` to 0. nano-vllm does it in few lines: ``Scheduler`` (``nanovllm/engine/scheduler.py``).
