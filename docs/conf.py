@@ -11,6 +11,7 @@ os.environ["MPLBACKEND"] = "agg"
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
+from hypothesis import HealthCheck, settings
 from lessons import keep_thumbnails
 
 import paged_numba
@@ -19,6 +20,11 @@ from paged_numba.draw.picture import Picture
 Picture.inline = (
     True  # a lesson's `picture.show("name.svg")` prints and saves nothing: the page shows the picture
 )
+# The same examples at each build, however busy the machine is.
+settings.register_profile(
+    "site", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("site")
 
 project = "paged_numba"
 author = "The paged_numba developers"

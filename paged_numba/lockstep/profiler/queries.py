@@ -145,14 +145,12 @@ class Queries:
     def work(self, *, line: int | CodeLine | None = None) -> Work:
         """Return statements, barriers and arithmetic, optionally of one line only; `line` as in `memory`.
 
-        <<<<<<< HEAD
-                Parameters
-                ----------
-                line : int or CodeLine, optional
-                    As in `memory`.
-        =======
-                Barriers are counted by warp: one barrier of a thread block with 4 warps counts as 4.
-        >>>>>>> main
+        Barriers are counted by warp: one barrier of a thread block with 4 warps counts as 4.
+
+        Parameters
+        ----------
+        line : int or CodeLine, optional
+            As in `memory`.
         """
         line, found = _wanted_line(line), Work()
         for code_line, work in self._profiler.work.items():
