@@ -72,11 +72,12 @@ numpydoc_validation_checks = {
     "PR08",  # descriptions may begin with a dtype
 }
 numpydoc_validation_exclude = {
-    r"\.(ALGORITHMS|GPUS|inline)$",  # variables
+    r"\.(ALGORITHMS|GPUS|inline|title)$",  # variables
     r"\.kernels\.",  # the first comment of a kernel has the shapes and dtypes
     r"\.cuda\.(DeviceArray|Device|Event|Kernel|Stream)\b",  # the methods are Numba's
     # Made by the package for its users, who read their attributes.
-    r"\.(Allocation|AllocatorStats|Choice|Finding|Findings\.add|OutOfBlocksError|Plan|Report)$",
+    r"\.(Allocation|AllocatorStats|Choice|Finding|Findings?\.add\w*|OutOfBlocksError|Plan|Report)$",
+    r"\.draw\.(BlockTables|Mask|TokenPath|Tree|WarpAccess)$",
 }
 bibtex_bibfiles = ["references.bib"]
 

@@ -26,6 +26,7 @@ class Mask(Picture):
     ----------
     seen : bool[num_queries, num_keys]
     title : str
+        Heading of the picture.
 
     Raises
     ------

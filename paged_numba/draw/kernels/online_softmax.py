@@ -28,6 +28,7 @@ class OnlineSoftmax(Picture):
     scores : list of float
         By token, 1 to 64 finite numbers.
     title : str, optional
+        Heading of the picture.
 
     Raises
     ------
