@@ -1,6 +1,7 @@
 """Sphinx configuration. The lessons run during the build, and the pages need no network."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ os.environ["MPLBACKEND"] = "agg"
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
+
+for generated in ("api", "gen_backreferences", "lessons"):
+    # By an earlier build, which may have known names and lessons that are gone.
+    shutil.rmtree(DOCS / generated, ignore_errors=True)
 
 from hypothesis import HealthCheck, settings
 from lessons import keep_thumbnails

@@ -8,7 +8,9 @@ from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
 from paged_numba.draw.picture import Picture
@@ -76,8 +78,32 @@ class LessonsThatUse(SphinxDirective):
         return self.parse_text_to_nodes("\n".join([".. rubric:: Lessons that use it", "", *items]))
 
 
+class LinksToLessons(SphinxTransform):
+    """Makes links to the script of a lesson, which work in the repository, links to its page."""
+
+    default_priority = 900
+
+    def apply(self, **kwargs) -> None:
+        """Replace the links of a page."""
+        for link in list(self.document.findall(addnodes.download_reference)):
+            found = re.fullmatch(r"(?:\.\./)+tutorials/(\d\d_\w+)\.py", link["reftarget"])
+            if found:
+                page = addnodes.pending_xref(
+                    "",
+                    *link.children,
+                    refdomain="std",
+                    reftype="doc",
+                    reftarget=f"/lessons/{found[1]}",
+                    refdoc=self.env.docname,
+                    refexplicit=True,
+                    refwarn=True,
+                )
+                link.replace_self(page)
+
+
 def setup(app: Sphinx):
-    """Register the directives."""
+    """Register the directives and the transform."""
+    app.add_transform(LinksToLessons)
     app.add_directive("lesson-map", LessonMap)
     app.add_directive("lessons-that-use", LessonsThatUse)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
