@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import ClassVar
 
@@ -46,17 +47,35 @@ class LessonMap(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the cards."""
-        lines = [".. grid:: 1 2 2 3", "   :gutter: 2", "   :class-container: lesson-map", ""]
-        for path in sorted(TUTORIALS.glob("[0-9][0-9]_*.py")):
-            title, question = opening(path)
-            card = [f".. grid-item-card:: {title}", f"   :link: /lessons/{path.stem}", "   :link-type: doc"]
-            thumbnails = Path(self.env.srcdir, "lessons", "images", "thumb")
-            for picture in (
-                thumbnails.glob(f"sphx_glr_{path.stem}_thumb.*") if "pictures" in self.options else ()
-            ):
-                card += [f"   :img-top: /lessons/images/thumb/{picture.name}", "   :img-alt:"]
-            lines += [f"   {line}" for line in (*card, "", f"   {question}", "")]
-        return self.parse_text_to_nodes("\n".join(lines))
+        cards = [self.card(path) for path in sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))]
+        grid = "grid", "1 2 2 3", {"gutter": "2", "class-container": "lesson-map"}
+        if self.env.doc2path(self.env.docname).endswith(".md"):
+            inside = "\n".join(in_markdown(3, "grid-item-card", *card) for card in cards)
+            return self.parse_text_to_nodes(in_markdown(4, *grid, inside))
+        inside = "\n".join(in_rst("grid-item-card", *card) for card in cards)
+        return self.parse_text_to_nodes(in_rst(*grid, inside))
+
+    def card(self, path: Path) -> tuple[str, dict[str, str], str]:
+        """Return the argument, the options and the text of a lesson's card."""
+        title, question = opening(path)
+        options = {"link": f"/lessons/{path.stem}", "link-type": "doc"}
+        pictures = Path(self.env.srcdir, "lessons", "images", "thumb").glob(f"sphx_glr_{path.stem}_thumb.*")
+        for picture in pictures if "pictures" in self.options else ():
+            options |= {"img-top": f"/lessons/images/thumb/{picture.name}", "img-alt": ""}
+        return title, options, question
+
+
+def in_markdown(colons: int, name: str, argument: str, options: dict[str, str], text: str) -> str:
+    """Return a directive as MyST writes it."""
+    fence = ":" * colons
+    lines = [f"{fence}{{{name}}} {argument}", *(f":{key}: {value}" for key, value in options.items())]
+    return "\n".join([*lines, "", text, fence, ""])
+
+
+def in_rst(name: str, argument: str, options: dict[str, str], text: str) -> str:
+    """Return a directive as reStructuredText writes it."""
+    lines = [f":{key}: {value}" for key, value in options.items()]
+    return f".. {name}:: {argument}\n" + textwrap.indent("\n".join([*lines, "", text, ""]), "   ")
 
 
 class LessonsThatUse(SphinxDirective):
