@@ -21,7 +21,9 @@ def public_names():
     yield from (f"cuda.{name}" for name in facade.__all__)
     for module in (pn.errors, pn.reference):
         for name, thing in vars(module).items():
-            own = (inspect.isclass(thing) or inspect.isfunction(thing)) and thing.__module__ == module.__name__
+            own = (
+                inspect.isclass(thing) or inspect.isfunction(thing)
+            ) and thing.__module__ == module.__name__
             if own and not name.startswith("_") and getattr(pn, name, None) is not thing:
                 yield f"{module.__name__.rpartition('.')[2]}.{name}"
 
