@@ -47,7 +47,7 @@ class LessonMap(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the cards."""
-        cards = [self.card(path) for path in sorted(TUTORIALS.glob("[0-9][0-9]_*.py"))]
+        cards = [self.card(path) for path in sorted(TUTORIALS.glob("*.py"))]  # numbered ones first
         grid = "grid", "1 2 2 3", {"gutter": "2", "class-container": "lesson-map"}
         if self.env.doc2path(self.env.docname).endswith(".md"):
             inside = "\n".join(in_markdown(3, "grid-item-card", *card) for card in cards)
