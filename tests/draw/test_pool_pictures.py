@@ -45,11 +45,28 @@ def test_block_tables(pool):
     assert len(arrows(picture)) == 4
 
 
+def test_a_block_that_a_broken_pool_gives_twice_has_all_its_arrows():
+    picture = draw.BlockTables(4, 4, {"you": [0, 0], "me": [1]}, {"you": 7, "me": 3})
+    assert len(arrows(picture)) == 3
+    assert "0 |ym..|\ny you, m me, . free" in str(picture)
+    assert "2 used, 2 free." in picture.description
+
+
+@pytest.mark.parametrize(
+    ("owners", "words"), [(2, "a0+a1"), (3, "shared"), (4, "shared"), (5, "5 seqs"), (12, "12")]
+)
+def test_a_block_of_many_owners_says_so_and_its_tooltip_says_whose_it_is(owners, words):
+    names = [f"a{number}" for number in range(owners)]
+    picture = draw.BlockTables(1, 4, {name: [0] for name in names}, dict.fromkeys(names, 4))
+    (shown,) = [element for element in elements(picture, "text") if element.text == words]
+    assert [tip.text for tip in shown] == ([", ".join(names)] if owners > 2 else [])
+
+
 def test_block_tables_of_some_sequences_call_no_held_block_free(pool):
     picture = draw.BlockTables.of(pool, ["b"])
     assert (picture.tables, picture.others) == ({"b": [0, 2]}, [1])
     assert [texts(picture).count(word) for word in ("other", "free")] == [1, 1]
-    assert "0 |b*b.|\nb, * others, + shared, . free" in str(picture)
+    assert "0 |b*b.|\nb, * others, . free" in str(picture)
     assert "2 used, 1 held by sequences that are not shown, 1 free." in picture.description
 
 
@@ -147,7 +164,7 @@ def test_a_history_of_steps_continues_below_and_says_what_is_left_out():
         ruler, row, rest = lines[1 + 4 * place : 4 + 4 * place]
         assert ruler.split()[1:] == [str(step) for step in range(first, first + 70, 10)]
         assert (row, rest) == (f"block 0  {'a' * 70}", free)
-    assert lines[-2:] == ["... and 1 more steps", "a, + shared, . free"]
+    assert lines[-2:] == ["... and 1 more steps", "a"]
     assert free in texts(history)
 
 

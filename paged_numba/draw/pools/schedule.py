@@ -148,7 +148,7 @@ class Schedule(Picture):
     def text(self) -> str:
         """Return a line for each request and lines for the use of the pool, with a character for each step."""
         rows = [(cut(name, 20), "".join(_SIGNS[state] for state in row)) for name, row in self.states.items()]
-        parts = min(self.num_blocks, 6)
+        parts = self.num_blocks if self.num_blocks <= 8 else 4
         levels = [-(-self.num_blocks * part // parts) for part in range(parts, 0, -1)]
         width = len(str(self.num_blocks))
         pool = [
