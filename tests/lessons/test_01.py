@@ -55,6 +55,7 @@ def test_numbers_in_the_prose():
             "The other 24 stay 0": (40 - 16, 0),
         },
         given=[
+            "with 1 group of 8 threads",
             "start from 0 again",
             "with 16 threads in a thread block",
             "launch 40 threads",
