@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reading import lesson
 
 import paged_numba as pn
+from paged_numba import lockstep
 from paged_numba.kernels import attention_textbook_kernel
 
 LESSON = lesson(2)
@@ -35,7 +36,7 @@ def test_numbers_in_the_prose():
             "No score there is beyond 0.05": "0.05" if largest_random_score() < 0.05 else "more",
         },
         given=[
-            "sum to 1",
+            "with sum 1",
             "is always 1",
             "key 90",
             "with head 0",
@@ -103,3 +104,9 @@ def test_answers():
     np.testing.assert_array_equal(made["mutant"](*one), attend(*one))
     same = [arrays[0], arrays[1], np.ones_like(arrays[2])]
     np.testing.assert_allclose(made["mutant"](*same), attend(*same), rtol=1e-6)
+
+
+def test_numba_compiles_the_kernel():
+    query, key = np.ones((2, 4), np.float32), np.ones((3, 2, 4), np.float32)
+    scores, one = np.ones((2, 3), np.float32), np.float32(1)
+    lockstep.check_compiles(LESSON.run()["attention"], (query, scores, query, key, key, one, one))
