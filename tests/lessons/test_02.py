@@ -38,6 +38,7 @@ def test_numbers_in_the_prose():
         given=[
             "with sum 1",
             "is always 1",
+            "divided by itself, is 1",
             "key 90",
             "with head 0",
             "so the values are 0 and 1",
