@@ -71,7 +71,7 @@ def attend(query, key, value, shift=1):
     return out
 
 
-pn.draw.Threads(2, 4, 6, title="Six heads, two thread blocks of 4 threads").show("02_heads.svg")
+pn.draw.Threads(2, 4, 6, title="Six heads, two thread blocks").show("02_heads.svg")
 
 # %%
 # A test with random numbers
@@ -97,8 +97,8 @@ print("All three pass.")
 # Any input at all
 # ----------------
 # No score there is beyond 0.05, so all weights are nearly equal. A :term:`property` holds for *every* input. For a
-# :term:`property test` with :term:`Hypothesis` we say what an input looks like. It draws a hundred and, when one
-# fails, looks for smaller ones that fail, too: it :term:`shrinks <shrink>` the input.
+# :term:`property test` with :term:`Hypothesis` we say what an input looks like. It draws a hundred (the same in each
+# run) and, when one fails, looks for smaller ones that fail, too: it :term:`shrinks <shrink>` the input.
 #
 # .. dropdown:: Predict: our query is always 1. With a single token in the cache, what must attention return?
 #
@@ -127,7 +127,7 @@ for name, kernel in {"right": attend, "broken": broken, "mutant": mutant}.items(
         print(name, "fails.", failure.__notes__[0])
 
 # %%
-# One token with key 90: ``exp(90)`` is 1.2e39, float32 ends at 3.4e38, and infinity by infinity is no number.
+# Key 90: ``exp(90)`` is 1.2e39, float32 ends at 3.4e38, and inf / inf is NaN. Shifted, no weight is larger than 1.
 #
 # **In two sentences.** A kernel is right if no input can be found on which it differs from an oracle, and a search
 # that draws and shrinks finds such inputs better than we do. A test is worth what it notices: plant a mutant and see.
