@@ -46,7 +46,7 @@ pn.draw.BlockTables.of(pool, title="The blocks of Ada and Ben").show("00_tables.
 # Eight requests
 # --------------
 # A request says when it comes and how long its prompt is. How long the answer will be is known only when it ends; we
-# write it down here to play the model.
+# write it down here, in place of a model.
 
 requests = {  # the step in which it comes, tokens of the prompt, tokens of the answer
     "A": (0, 20, 13),

@@ -7,7 +7,7 @@ your first kernel run, the mistake that most first kernels make, a tool that nam
 """
 
 # %%
-# A :term:`kernel` is a function that a GPU, a processor made for it, runs many times at once. Each run is a
+# A :term:`kernel` is a function that a GPU, a processor made for this, runs many times at once. Each run is a
 # :term:`thread`. All threads execute the same lines; the one thing in which they differ is their number. A kernel
 # returns nothing: what it computes, it writes into an array.
 

@@ -42,7 +42,7 @@ print(f"a token leaves {bytes_of_token:,} bytes; a new token spends {operations:
 # Operations divided by bytes are the :term:`arithmetic intensity`. A GPU has a rate of arithmetic and a
 # :term:`bandwidth`, the bytes that its memory delivers per second. With few operations for each byte, arithmetic
 # waits for memory: such work is :term:`memory-bound`. The :term:`roofline` is the highest rate at each intensity,
-# here on an H100, NVIDIA's large GPU of 2022.
+# here on an H100, NVIDIA's large GPU of 2022, by its data sheets (``gpu.source`` names them).
 #
 # .. dropdown:: Predict: what is the intensity of decode attention for 1,000 tokens, and for 2,000?
 #
@@ -54,7 +54,7 @@ prompt = 1024
 intensities = {
     "parameters, 1 sequence": 1 * 2 * parameters / (2 * parameters),  # multiply and add, by bytes
     "parameters, 64 sequences": 64 * 2 * parameters / (2 * parameters),
-    "attention, decode": operations / bytes_of_token,
+    "attention, decode": operations / bytes_of_token,  # queries and results are few bytes, and left out
     "attention, prefill of 1,024": operations * prompt * (prompt + 1) / 2 / (prompt * bytes_of_token),
 }
 roofline = pn.draw.Roofline(gpu.bandwidth, gpu.float16, intensities, title="Llama 3 8B on an H100")
