@@ -110,7 +110,7 @@ for block_size in (16384, 256, 16):
     print(f"{block_size:10}  {at_once:9.0f}", *(f"{100 * kind / slots:7.1f} %" for kind in kinds))
 
 # %%
-# In their own system, with reservations of the longest length, Kwon et al. found tokens in 20.4 % of the memory.
+# Kwon et al. measured tokens in 20.4 % of the memory for a server that reserves 2,048 slots, and in 96.3 % for vLLM.
 #
 # **In two sentences.** Decode attention spends 4 operations on a byte where the GPU could do 40, so it runs at the
 # pace of memory, and only more sequences in a step make better use of the rest. They fit in if no memory is set aside
@@ -126,7 +126,7 @@ for block_size in (16384, 256, 16):
 #
 #    1. Its attention would not: point 3 of the picture lies on the slope, which only bandwidth moves.
 #    2. Four times as many, 524,288 bytes, for the same operations: 1 operation for each byte.
-#    3. The rest of a sequence's last block is filled by its next tokens, except at the very end.
+#    3. The empty slots of a last block are filled by the next tokens; only what the very last one leaves is lost.
 #
 # **Try next.** Add blocks of 1 and of 2,048 to the loop. Which one would you choose, and what speaks against it?
 #
