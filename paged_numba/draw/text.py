@@ -20,6 +20,7 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     Parameters
     ----------
     pool : Pool
+        A `paged_numba.BlockAllocator`, or the allocator of a cache.
     labels : dict of hashable to str
         By sequence, its label: one printable character, as wide as a letter, but neither ``+`` nor ``.``.
 
@@ -79,6 +80,13 @@ def _label(labels: dict[Hashable, str], seq_id: Hashable) -> str:
 
 def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
     """Return a line for each sequence: its block table, its number of tokens and its number of blocks.
+
+    Parameters
+    ----------
+    pool : Pool
+        A `paged_numba.BlockAllocator`, or the allocator of a cache.
+    seq_ids : iterable of hashable
+        Ids of the sequences, one for each row.
 
     See Also
     --------
@@ -141,10 +149,10 @@ def shortened(numbers: Iterable[Any], limit: int = 12) -> str:
     return " ".join(words)
 
 
-def key_of(labels: Mapping[str, str], more: Iterable[str] = ()) -> str:
-    """Return what the characters of a map mean, from the label of each name."""
+def key_of(labels: Mapping[str, str], drawn: Iterable[str], more: Iterable[str] = ()) -> str:
+    """Return what the characters that are drawn in a map mean, from the label of each name."""
     own = [label if label == name else f"{label} {cut(name, 20)}" for name, label in labels.items()]
-    return listed_within([*own, *more, "+ shared", ". free"])
+    return listed_within([*own, *more, *(words for words in ("+ shared", ". free") if words[0] in drawn)])
 
 
 def listed_within(entries: Iterable[str], width: int = 100) -> str:
