@@ -66,7 +66,7 @@ pn.draw.OnlineSoftmax(scores).show("08_online_softmax.svg")
 def attend(out, query, key_cache, value_cache, block_table, seq_len, rescaling):
     scratch = cuda.shared.array(64, float32)
     head, dim, block_size = cuda.blockIdx.x, cuda.threadIdx.x, key_cache.shape[1]
-    scaled = float32(query[head, dim] / math.sqrt(query.shape[1]))
+    scaled = query[head, dim] / math.sqrt(float32(query.shape[1]))
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
     for token in range(seq_len):
         kv_block, offset = block_table[token // block_size], token % block_size
