@@ -139,7 +139,7 @@ for name, report in (("two passes", textbook), ("one pass", online)):
 # .. dropdown:: Answers
 #
 #    1. 0, as ``exp`` of minus infinity is. It multiplies sums that are 0, too.
-#    2. No: the weights would no longer add up to 1, and the result can be many times larger than any value.
+#    2. No: the weights would no longer add up to 1, and here the result is larger than any value.
 #    3. 6, one after each of its rounds. One before them waits for all products, one after them protects the result.
 #
 # **Try next.** Sort the scores in ascending order. How often is the sum rescaled? Does the result change?
