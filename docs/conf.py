@@ -63,8 +63,7 @@ bibtex_bibfiles = ["references.bib"]
 sphinx_gallery_conf = {
     "examples_dirs": "../tutorials",
     "gallery_dirs": "lessons",
-    "filename_pattern": r"/\d\d_",  # the default runs plot_* only, and shows the others without output
-    "ignore_pattern": r"^(?!\d\d_)",
+    "filename_pattern": r"\.py$",  # the default runs plot_* only, and shows the others without output
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "run_stale_examples": True,  # the cache compares scripts; a change of the package would not run them again

@@ -476,6 +476,14 @@ def _(pick):
     )
 
 
+@call("draw.Roofline")
+def _(pick):
+    return Call(
+        lambda **given: pn.draw.Roofline(**given).text(),
+        {"bandwidth": 2e12, "peak": 4e13, "intensities": {"copy": 1.0}, "title": "roofline"},
+    )
+
+
 # lockstep.
 
 

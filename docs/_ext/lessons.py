@@ -45,7 +45,7 @@ class LessonMap(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the cards."""
         lines = [".. grid:: 1 2 2 3", "   :gutter: 2", "   :class-container: lesson-map", ""]
-        for path in sorted(TUTORIALS.glob("[0-9][0-9]_*.py")):
+        for path in sorted(TUTORIALS.glob("*.py")):  # the numbered ones, then the worked examples
             title, question = opening(path)
             card = [f".. grid-item-card:: {title}", f"   :link: /lessons/{path.stem}", "   :link-type: doc"]
             thumbnails = Path(self.env.srcdir, "lessons", "images", "thumb")

@@ -45,7 +45,7 @@ def _em(letter: str) -> float:
         return 0.0
     if letter >= "\U0001f000":  # emoji
         return 1.3
-    return 1.05 if unicodedata.east_asian_width(letter) in "WFA" else 0.9
+    return 1.05 if unicodedata.east_asian_width(letter) in "WFA" else 1.0
 
 
 def fitted(text: str, room: float, size: float = 12, *, middle: bool = True) -> str:

@@ -78,14 +78,19 @@ _LABELS = string.ascii_lowercase + string.ascii_uppercase + string.digits
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:
-    """Return a letter or digit for each name, its own if it is one; ``*`` for all names beyond the 62nd.
+    """Return a letter or digit for each name: its first if these differ, else its own if it has one, or the next.
+
+    All names beyond the 62nd have a ``*``.
 
     Examples
     --------
-    >>> labels_of(["first", "second", "a"])
-    {'first': 'b', 'second': 'c', 'a': 'a'}
+    >>> labels_of(["Ada", "Ben"]), labels_of(["first", "second", "forth", "a"])
+    ({'Ada': 'A', 'Ben': 'B'}, {'first': 'b', 'second': 'c', 'forth': 'd', 'a': 'a'})
     """
     names = list(names)
+    first = {name: name[:1] for name in names}
+    if len(set(first.values())) == len(names) and all(label and label in _LABELS for label in first.values()):
+        return first
     free = [label for label in _LABELS if label not in names]
     return {
         name: name if len(name) == 1 and name in _LABELS else free.pop(0) if free else "*" for name in names

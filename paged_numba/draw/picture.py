@@ -12,8 +12,8 @@ from .svg import Drawing, escape
 # On a narrow page a picture scrolls, since its text could not be read if it were smaller. `:where` leaves the last word
 # to the page's own style sheet.
 _STYLE = (
-    "<style>:where(.pn-picture){margin:.5em 0;overflow-x:auto}"
-    ":where(.pn-picture>svg){display:block;min-width:min(var(--width),34rem)}</style>"
+    "<style>:where(.pn-picture){margin:.5em 0}:where(.pn-picture>div){overflow-x:auto}"
+    ":where(.pn-picture svg){display:block;min-width:min(var(--width),34rem)}</style>"
 )
 
 
@@ -47,16 +47,19 @@ class Picture:
 
     def svg(self) -> str:
         """Return the picture as SVG text."""
+        return str(self._described())
+
+    def _described(self) -> Drawing:
         drawing = self.draw()
         drawing.description = self.description
-        return str(drawing)
+        return drawing
 
     def _repr_html_(self) -> str:
         """Return the picture and its description as a figure."""
-        caption = f"<figcaption>{escape(self.description)}</figcaption>"
+        drawing = self._described()
         return (
-            f'<figure class="pn-picture" tabindex="0" style="--width:{self.draw().width:.0f}px">{_STYLE}{self.svg()}'
-            f"{caption}</figure>"
+            f'<figure class="pn-picture" style="--width:{drawing.width:.0f}px">{_STYLE}<div tabindex="0">{drawing}</div>'
+            f"<figcaption>{escape(drawing.description)}</figcaption></figure>"
         )
 
     def save(self, path: str | Path) -> None:

@@ -34,8 +34,7 @@ _STYLE = (
     ".pn{fill:var(--ink);max-width:100%;height:auto}"
     ".pn .bg{fill:var(--paper)}.pn .ink{fill:var(--ink)}.pn .q{fill:var(--quiet)}"
     ".pn .edge{stroke:var(--quiet)}.pn .line{stroke:var(--ink)}"
-    ".pn .halo{stroke:var(--paper)}"
-    f".pn .small{{font-size:{SMALL_SIZE}px}}"  # themes have a class of this name
+    f".pn .small{{font-size:{SMALL_SIZE}px}}"  # pages have a class of this name, too
     ".pn .pick:hover>g:not(:hover),.pn .pick:focus-within>g:not(:focus){opacity:.15}"
     ".pn .pick>g:focus:not(:focus-visible){outline:none}"
     ".pn .many>g:hover .arrow,.pn .many>g:focus .arrow{visibility:visible}"
@@ -54,7 +53,6 @@ _ATTRIBUTES = {
     "title": f' font-size="{TITLE_SIZE}" font-weight="600"',
     "strong": ' font-weight="600"',
     "small": f' font-size="{SMALL_SIZE}"',
-    "halo": f' paint-order="stroke" stroke="{PAPER}" stroke-width="3" stroke-linejoin="round"',
 }
 
 
@@ -122,7 +120,7 @@ def size_of(css: str) -> int:
 
 def measure(css: str) -> float:
     """Return the size to measure a text with: bold letters are as wide as larger ones."""
-    return size_of(css) * (1.12 if {"strong", "title"}.intersection(css.split()) else 1.0)
+    return size_of(css) * (1.15 if {"strong", "title"}.intersection(css.split()) else 1.0)
 
 
 class Drawing:
@@ -172,7 +170,7 @@ class Drawing:
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         self._parts.append(
             f'<polyline points="{places}" fill="none" stroke-width="1.8" stroke-linejoin="round" '
-            f'stroke-linecap="round" style="stroke:{colour}"{dashes}/>'
+            f'stroke-linecap="round" stroke="{colour}"{dashes}/>'
         )
 
     def area(self, points: Sequence[tuple[float, float]], fill: str, *, css: str = "line") -> None:

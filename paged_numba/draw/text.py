@@ -141,10 +141,10 @@ def shortened(numbers: Iterable[Any], limit: int = 12) -> str:
     return " ".join(words)
 
 
-def key_of(labels: Mapping[str, str], more: Iterable[str] = ()) -> str:
-    """Return what the characters of a map mean, from the label of each name."""
+def key_of(labels: Mapping[str, str], drawn: Iterable[str], more: Iterable[str] = ()) -> str:
+    """Return what the characters that are drawn in a map mean, from the label of each name."""
     own = [label if label == name else f"{label} {cut(name, 20)}" for name, label in labels.items()]
-    return listed_within([*own, *more, "+ shared", ". free"])
+    return listed_within([*own, *more, *(words for words in ("+ shared", ". free") if words[0] in drawn)])
 
 
 def listed_within(entries: Iterable[str], width: int = 100) -> str:

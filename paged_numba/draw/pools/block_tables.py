@@ -32,9 +32,10 @@ MOST_STRIPS = 4
 class BlockTables(Picture):
     """The block tables of a pool's sequences, and the blocks of the pool with their owners.
 
-    Attributes
+    Parameters
     ----------
     num_blocks, block_size : int
+        Number of blocks of the pool; of slots of a block.
     tables : dict of str to list of int
         By name of the sequence: the text of its id or, where that is empty, ambiguous or no clear text, its `repr`.
         Blocks of each sequence in logical order; -1 in the places of released blocks.
@@ -131,7 +132,7 @@ class BlockTables(Picture):
     @property
     def description(self) -> str:
         """What is seen: the size of the pool, its use, and the tables."""
-        used = Counter(block for blocks in self.tables.values() for block in blocks if block >= 0)
+        used = Counter(block for blocks in self.tables.values() for block in {*blocks} - {-1})
         shared = sum(count > 1 for count in used.values())
         others = f"{len(self.others)} held by sequences that are not shown, " if self.others else ""
         sentences = [
@@ -156,9 +157,9 @@ class BlockTables(Picture):
         for block in self.others:
             cells[block] = "*"
         for name, blocks in self.tables.items():
-            for block in blocks:
-                if block >= 0:
-                    cells[block] = labels[name] if cells[block] == "." else "+"
+            # A set, since a broken pool may give a block to a sequence twice.
+            for block in {*blocks} - {-1}:
+                cells[block] = labels[name] if cells[block] == "." else "+"
         left_out = [f"... and {len(rows) - MOST_ROWS} more sequences"] if len(rows) > MOST_ROWS else []
         return "\n".join(
             [
@@ -167,7 +168,7 @@ class BlockTables(Picture):
                 *left_out,
                 f"pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}:",
                 block_map(cells),
-                key_of(labels, ["* others"] * bool(self.others)),
+                key_of(labels, cells, ["* others"] * bool(self.others)),
             ]
         )
 
@@ -192,13 +193,13 @@ class BlockTables(Picture):
         drawing.text(16, pool_y + 14, "pool", "left strong")
         drawing.text(16, pool_y + 28, plural(self.num_blocks, "block"), "left q small", room=left - 20)
         drawing.text(16, pool_y + 41, f"of {plural(self.block_size, 'slot')}", "left q small", room=left - 20)
-        if many and num_arrows <= MOST_ARROWS:
-            drawing.text(left, pool_y - 24, "Point at a sequence to see its arrows.", "left q small")
         for block in range(places.shown):
             self._block(drawing, block, *places.block(block))
         notes = ["Bars show how many slots are filled."] if held else []
         if places.shown < self.num_blocks:
             notes.append(f"Blocks {places.shown} to {self.num_blocks - 1} are free.")
+        if many and num_arrows <= MOST_ARROWS:
+            notes.append("Point at a sequence to see its arrows.")
         drawing.text(left, places.bottom - 4, " ".join(notes), "left q small", room=drawing.width - left - 12)
         if any(len(self.owners(block)) > MOST_STRIPS for block in range(places.shown)):
             drawing.legend(left, places.bottom + 6, [(SHARED, f"more than {MOST_STRIPS} sequences")])
@@ -256,10 +257,9 @@ class BlockTables(Picture):
         drawing.line(x, y + 30, x + BOX, y + 30, css="edge")
         together, whole = "+".join(owners), ""
         if len(owners) > 1 and text_width(together, SMALL_SIZE) > BOX - 2:
-            together, whole = (
-                f"{len(owners)} seqs" if len(owners) < 10 else str(len(owners)),
-                ", ".join(owners),
-            )
+            # The strips tell who up to four owners are.
+            many = f"{len(owners)} seqs" if len(owners) < 10 else str(len(owners))
+            together, whole = many if len(owners) > MOST_STRIPS else "shared", ", ".join(owners)
         drawing.text(x + BOX / 2, y + 41, together, "small", room=BOX - 2, tip=whole)
 
 

@@ -63,7 +63,7 @@ class PoolHistory(Picture):
     block 0  .a
     block 1  .a
     block 2  ..
-    a, + shared, . free
+    a, . free
     """
 
     def __init__(self, *, title: str = "Blocks of the pool over time") -> None:
@@ -130,7 +130,8 @@ class PoolHistory(Picture):
             (f"block {block}", "".join(sign_of[step[block]] for step in steps)) for block in range(shown)
         ]
         rows += [(free, None)] * bool(free)
-        return "\n".join([self.title, *over_time(rows, len(steps), "blocks"), key_of(labels)])
+        drawn = "".join(signs or "" for _, signs in rows)
+        return "\n".join([self.title, *over_time(rows, len(steps), "blocks"), key_of(labels, drawn)])
 
     def _shown(self) -> tuple[int, str]:
         """Return how many blocks to draw, and what to say of many unused ones at the end."""

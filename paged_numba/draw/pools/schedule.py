@@ -148,7 +148,8 @@ class Schedule(Picture):
     def text(self) -> str:
         """Return a line for each request and lines for the use of the pool, with a character for each step."""
         rows = [(cut(name, 20), "".join(_SIGNS[state] for state in row)) for name, row in self.states.items()]
-        levels = sorted({-(-self.num_blocks * part // 4) for part in (1, 2, 3, 4)} - {0}, reverse=True)
+        parts = self.num_blocks if self.num_blocks <= 8 else 4
+        levels = [-(-self.num_blocks * part // parts) for part in range(parts, 0, -1)]
         width = len(str(self.num_blocks))
         pool = [
             (f"used {level:>{width}}", "".join("#" if used >= level else " " for used in self.used))

@@ -24,7 +24,7 @@ LEFT, WIDTH, BOX = 256, 464, 26
 class TokenPath(Picture):
     """The way from a token's position in its sequence to its slot in the pool.
 
-    Attributes
+    Parameters
     ----------
     name : str
         Name of the sequence.
@@ -242,7 +242,7 @@ class TokenPath(Picture):
 
     def _table(self, drawing: Drawing, y: float) -> float:
         """Draw the entries of the block table, those near the token's; return the middle of the token's."""
-        window = self._window(10)
+        window = self._window(9)
         cell, box, left = 46, 40, LEFT + 16 * (len(window) < len(self.table))
         for index in window:
             x, block = left + cell * (index - window.start), self.table[index]
