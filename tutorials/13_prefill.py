@@ -23,7 +23,7 @@ from paged_numba.kernels.reduce import warp_sum  # the butterfly of lesson 11
 rng = np.random.default_rng(13)
 query, key = rng.standard_normal((2, 20, 1, 32), dtype=np.float32)  # each: token, head, dimension
 value = np.eye(20, 32, dtype=np.float32).reshape(20, 1, 32)
-cache = pn.PagedKVCache(num_blocks=8, block_size=4, num_kv_heads=1, head_dim=32)
+cache = pn.PagedKVCache(8, block_size=4, num_kv_heads=1, head_dim=32, target="lockstep")  # on the host
 cache.add("ours", key[:8], value[:8])
 cache.add("other", key[:9], value[:9])
 cache.append("ours", key[8:], value[8:])

@@ -76,6 +76,12 @@ def test_answers_hold():
     assert not pool.append("child").copies.size
     assert not pool.append("parent").copies.size
 
+    pool = pn.BlockAllocator(num_blocks=8, block_size=4)  # "Try next"
+    pool.add("parent", 10)
+    pool.fork("parent", "child")
+    pool.fork("parent", "second")
+    assert sum(len(pool.append(name).copies) for name in ("child", "second", "parent")) == 2
+
     pool = pn.BlockAllocator(num_blocks=8, block_size=4)
     pool.add("parent", 10)
     pool.fork("parent", "child")
