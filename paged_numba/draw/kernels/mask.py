@@ -28,6 +28,7 @@ class Mask(Picture):
     seen : list of list of bool, or bool[num_queries, num_keys]
         At least one query, at most as many queries as keys, and at most 64 keys.
     title : str
+        Heading of the picture.
 
     Raises
     ------

@@ -37,7 +37,7 @@ class OnlineSoftmax(Picture):
 
     See Also
     --------
-    Splits : The parts of a context and their weights.
+    paged_numba.draw.Splits : The parts of a context and their weights.
 
     Examples
     --------

@@ -31,6 +31,7 @@ class Splits(Picture):
     lse : list of float
         LSE of each split, to the base e; ``-inf`` if it is empty.
     title : str, optional
+        Heading of the picture.
 
     Raises
     ------

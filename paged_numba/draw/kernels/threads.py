@@ -32,6 +32,7 @@ class Threads(Picture):
     shape : int or tuple of up to 2 int
         Shape of the array: elements, or rows and columns.
     title : str, optional
+        Heading of the picture.
 
     Raises
     ------

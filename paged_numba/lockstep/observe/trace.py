@@ -64,7 +64,7 @@ class Trace(Observer):
     Parameters
     ----------
     thread_block : tuple of 3 int
-        blockIdx of the thread block.
+        The thread block's blockIdx.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ def tracing(thread_block: tuple[int, int, int] = (0, 0, 0)) -> Iterator[list[Acc
     Parameters
     ----------
     thread_block : tuple of 3 int
-        blockIdx of the thread block.
+        The thread block's blockIdx.
 
     Yields
     ------
