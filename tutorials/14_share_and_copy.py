@@ -111,16 +111,16 @@ draw.BlockTables.of(cache.allocator, title="After the copy").show("14_copied.svg
 # A block that no request holds any more is free, but can be found until it is needed. Then comes :term:`eviction`, of
 # the least recently used prefix first (:term:`LRU`), and of its end before its beginning: an end alone is of no use.
 #
-# .. dropdown:: Predict: A and B have 9 tokens, C has 17, the pool has 6 blocks. A comes three times. How many hits?
+# .. dropdown:: Predict: A and B are system prompts of 8 tokens, C of 16, in a pool of 6 blocks. How many hits has A?
 #
-#    0, 8 and 4. The second A finds its two full blocks. C needs 5: two that hold nothing, both of B, which was used
-#    before A, and the last of A. So the third A finds its first block only.
+#    0, 8 and 4. The second A finds both blocks. C and its question need 5: two that hold nothing, both of B, which
+#    was used before A, and the last of A. So the third A finds its first block only.
 
 pool = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True)
 history = draw.PoolHistory(title="Requests come and go, one at a time")
-prompts = {"A": range(9), "B": range(50, 59), "C": range(100, 117)}
-for name in ("A", "B", "A", "C", "A", "B"):
-    allocation = pool.add(name, [*prompts[name]])
+systems = {"A": range(8), "B": range(50, 58), "C": range(100, 116)}
+for question, name in enumerate("ABACAB", start=200):  # a question of one token, different each time
+    allocation = pool.add(name, [*systems[name], question])
     pool.commit(name)
     history.record(pool)
     pool.free(name)

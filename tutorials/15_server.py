@@ -40,7 +40,7 @@ right = {name: dense(prompts[name], num_new[name]) for name in prompts}
 # :term:`admission`. One call of attention serves whole prompts and single tokens alike (lesson 13).
 #
 # A preempted request loses its keys and values. When it runs again, we :term:`recompute` them; to :term:`swap` would
-# be to keep them in host memory meanwhile. **Can we do without its answer?** ``keep_answer`` decides.
+# be to keep them in host memory meanwhile. **Are those of the prompt enough?** ``keep_answer`` decides.
 
 
 def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
@@ -85,7 +85,7 @@ def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
 # %%
 # Right until memory runs short
 # -----------------------------
-# First without: **this server is broken**. After preemption it computes the prompt only, and goes on from there.
+# First the prompt alone: **this server is broken**.
 #
 # .. dropdown:: Predict: the four requests fit into 16 blocks. With 16 and with 7, whose answers are wrong, and how?
 #
