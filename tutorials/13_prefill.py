@@ -35,8 +35,7 @@ print("block table", cache.allocator.block_table("ours"), "weights of query 2:",
 # -----------------
 # Query 2 has no weight for token 3, which came later. No query looks at later keys: the :term:`causal mask`. A
 # :term:`chunk` is the part of a sequence whose queries come in one step: a prompt, a piece of one, or one token. The
-# queries of all chunks lie in one array; :term:`cu_seqlens_q` says at which row each chunk begins, and where the last
-# ends.
+# queries of all chunks lie in one array; :term:`cu_seqlens_q` says at which row each begins, and where the last ends.
 #
 # A thread block takes a :term:`tile`: a few neighbouring queries of a chunk, one for each warp, whose lanes share out
 # the dimensions as in lesson 11. Each warp loads one key and one value into shared memory. After the barrier it goes
