@@ -75,9 +75,9 @@ except pn.errors.KernelError as error:
 # %%
 # Copy, then write
 # ----------------
-# The rule is :term:`copy-on-write`: a sequence writes only to a block with a reference count of 1, and gets its own
-# copy first if there are others. ``append`` takes a free block, changes the table, and returns which blocks to copy
-# and which slots to write.
+# The rule is :term:`copy-on-write`: a sequence writes only to a block that it holds alone; if others hold it, too, it
+# gets its own copy first. ``append`` takes a free block, changes the table, and returns which blocks to copy and
+# which slots to write.
 #
 # .. dropdown:: Predict: now the child appends first, then the parent. How many blocks are copied?
 #

@@ -42,7 +42,6 @@ def test_numbers_in_the_prose(made):
         given=[
             "the parent has 10 tokens, in blocks of 4",
             "an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's",
-            "a reference count of 1",
             "leaves block 2 for its copy; then only the parent holds block 2",
             "system prompts of 8 tokens, C of 16, in a pool of 6 blocks",
             "C and its question need 5:",
