@@ -461,6 +461,13 @@ def _(pick):
     )
 
 
+@call("draw.Mask")
+def _(pick):
+    return Call(
+        lambda **given: pn.draw.Mask(**given).text(), {"seen": [[True, False, True]], "title": "mask"}
+    )
+
+
 @call("draw.OnlineSoftmax")
 def _(pick):
     return Call(
