@@ -27,7 +27,8 @@ STYLE = f"""{_COLOURS}
 .lockstep-report .wide{{overflow-x:auto}}
 .lockstep-report .w{{color:var(--warn);font-weight:600}}
 .lockstep-report .t td{{white-space:normal;min-width:4em;padding-bottom:.5em}}
-.lockstep-report code{{color:inherit;background:none!important;border:0;padding:0!important;font:12px/1.5 ui-monospace,monospace}}
+.lockstep-report code{{color:inherit;background:none!important;border:0;padding:0!important;
+ font:12px/1.5 ui-monospace,monospace}}
 .lockstep-report .amount{{height:.8em;background:var(--full);min-width:2px}}
 .lockstep-report .amounts td.b{{width:20em}}
 .lockstep-report summary{{cursor:pointer}}
