@@ -162,11 +162,12 @@ def test_stateful_test_does_not_see_what_is_lost_when_the_pool_runs_out():
 
 
 @pytest.mark.parametrize("num_blocks", [6, 64])
-def test_a_small_pool_runs_out(num_blocks, tmp_path):
+def test_a_small_pool_runs_out(num_blocks, tmp_path, monkeypatch):
     # "Try next", with the fix in the first pool.
     text = LESSON.text.replace("num_blocks=64", f"num_blocks={num_blocks}")
     text = text.replace("range(64)", f"range({num_blocks})")
     text = text.replace("reversed(self.tables[seq])", "reversed(self.tables.pop(seq))")
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "lesson.py"
     path.write_text(text[: text.index("# Hypothesis has shrunk")], encoding="utf-8")
     with pytest.raises(MemoryError) if num_blocks == 6 else nullcontext():
