@@ -117,11 +117,23 @@ class BlockTables(Picture):
         )
 
     def owners(self, block: int) -> list[str]:
-        """Return the sequences that hold a block."""
+        """Return the sequences that hold a block.
+
+        Parameters
+        ----------
+        block : int
+            Number of the block.
+        """
         return [name for name, table in self.tables.items() if block in table]
 
     def filled(self, block: int) -> int:
-        """Return how many tokens a block holds."""
+        """Return how many tokens a block holds.
+
+        Parameters
+        ----------
+        block : int
+            Number of the block.
+        """
         inside = (
             min(self.block_size, self.lens[name] - table.index(block) * self.block_size)
             for name, table in self.tables.items()

@@ -73,7 +73,13 @@ class PoolHistory(Picture):
         self._owners: list[list[int]] = []
 
     def record(self, pool: Pool) -> None:
-        """Record the current owners as the next step."""
+        """Record the current owners as the next step.
+
+        Parameters
+        ----------
+        pool : Pool
+            A `paged_numba.BlockAllocator`, or the allocator of a cache.
+        """
         pool = checked_pool(pool)
         owners = [_FREE] * pool.num_blocks
         seq_id: Hashable
