@@ -1,6 +1,7 @@
 """Sphinx configuration. The lessons run during the build, and the pages need no network."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,11 @@ os.environ["MPLBACKEND"] = "agg"
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
+for generated in ("api", "gen_backreferences", "lessons"):
+    # By an earlier build, which may have known names and lessons that are gone.
+    shutil.rmtree(DOCS / generated, ignore_errors=True)
+
+from hypothesis import HealthCheck, settings
 from lessons import keep_thumbnails
 
 import paged_numba
@@ -19,6 +25,11 @@ from paged_numba.draw.picture import Picture
 Picture.inline = (
     True  # a lesson's `picture.show("name.svg")` prints and saves nothing: the page shows the picture
 )
+# The same examples at each build, however busy the machine is.
+settings.register_profile(
+    "site", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("site")
 
 project = "paged_numba"
 author = "The paged_numba developers"
@@ -57,14 +68,28 @@ autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
-numpydoc_validation_checks = {"all"}
+numpydoc_validation_checks = {
+    "all",  # but for these:
+    "ES01",  # a docstring whose first sentence says all ends there
+    "EX01",  # tests/test_doctests.py says which names need an example
+    "SA01",  # and which need neighbours
+    "RT01",  # "Return the number of ..." says what is returned
+    "PR08",  # descriptions may begin with a dtype
+}
+numpydoc_validation_exclude = {
+    r"\.(ALGORITHMS|GPUS|inline|title)$",  # variables
+    r"\.kernels\.",  # the first comment of a kernel has the shapes and dtypes
+    r"\.cuda\.(DeviceArray|Device|Event|Kernel|Stream)\b",  # the methods are Numba's
+    # Made by the package for its users, who read their attributes.
+    r"\.(Allocation|AllocatorStats|Choice|Finding|Findings?\.add\w*|OutOfBlocksError|Plan|Report)$",
+    r"\.draw\.(BlockTables|Mask|TokenPath|Tree|WarpAccess)$",
+}
 bibtex_bibfiles = ["references.bib"]
 
 sphinx_gallery_conf = {
     "examples_dirs": "../tutorials",
     "gallery_dirs": "lessons",
-    "filename_pattern": r"/\d\d_",  # the default runs plot_* only, and shows the others without output
-    "ignore_pattern": r"^(?!\d\d_)",
+    "filename_pattern": r"\.py$",  # the default runs plot_* only, and shows the others without output
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "run_stale_examples": True,  # the cache compares scripts; a change of the package would not run them again

@@ -66,7 +66,7 @@ def as_array(array: Any, name: str = "array") -> Any:
 
     Parameters
     ----------
-    array
+    array : object
         An array of NumPy or torch (bfloat16 and float8_e4m3fn included), any array with ``__array_interface__``,
         ``__cuda_array_interface__`` (CuPy, Numba) or DLPack, or an array of the lockstep facade.
     name : str
@@ -112,6 +112,13 @@ def as_array(array: Any, name: str = "array") -> Any:
 def to_host(array: Any, name: str = "array") -> Any:
     """Return an array, a number or a list as a NumPy array, copied if it lies on the GPU; return None for None.
 
+    Parameters
+    ----------
+    array : object
+        An array of any library, a number, a list, or None.
+    name : str
+        Name of the argument, for the error message.
+
     Raises
     ------
     TypeError, ValueError
@@ -122,6 +129,13 @@ def to_host(array: Any, name: str = "array") -> Any:
 
 def on_host(array: Any, name: str = "array") -> Any:
     """Return a result of `as_array` as a NumPy array, copied if it lies on the GPU.
+
+    Parameters
+    ----------
+    array : object
+        What `as_array` returned.
+    name : str
+        Name of the argument, for the error message.
 
     Raises
     ------

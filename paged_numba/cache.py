@@ -79,17 +79,17 @@ class PagedKVCache:
     TargetUnavailableError
         The target cannot run here.
 
+    See Also
+    --------
+    BlockAllocator : The bookkeeping alone.
+    write_kv, gather_kv, copy_blocks, paged_attention : The operations on arrays of your own.
+
     Notes
     -----
     A method that raises any exception has changed nothing: sequences, blocks, stored tokens and host copies are as
     before the call. One exception: on a GPU, slots that `write_layer` has written stay written.
 
     Any thread may call any method; a call waits until the calls of other threads have ended.
-
-    See Also
-    --------
-    BlockAllocator : The bookkeeping alone.
-    write_kv, gather_kv, copy_blocks, paged_attention : The operations on arrays of your own.
 
     Examples
     --------
@@ -214,6 +214,7 @@ class PagedKVCache:
         Parameters
         ----------
         seq_id : hashable
+            Id of the sequence.
         key, value : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
         token_ids : sequence of int, optional
@@ -264,6 +265,7 @@ class PagedKVCache:
         Parameters
         ----------
         seq_id : hashable
+            Id of the sequence.
         key, value : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
         token_ids : sequence of int, optional
@@ -292,6 +294,7 @@ class PagedKVCache:
         Parameters
         ----------
         seq_id : hashable
+            Id of the sequence.
         tokens : int or sequence of int
             Number of tokens, or their ids; see `BlockAllocator.add` and `BlockAllocator.append`.
         salt : hashable, optional
@@ -342,6 +345,7 @@ class PagedKVCache:
         Parameters
         ----------
         layer : int
+            Number of the layer.
         key, value : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype.
         slots : int64[num_tokens]
@@ -359,13 +363,26 @@ class PagedKVCache:
 
     @transaction
     def commit(self, seq_id: Hashable) -> None:
-        """Mark the reserved tokens of a sequence as written in all layers; see `BlockAllocator.commit`."""
+        """Mark the reserved tokens of a sequence as written in all layers; see `BlockAllocator.commit`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        """
         self.allocator.commit(seq_id)
         self._forget_unwritten(seq_id)
 
     @transaction
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares all blocks of another.
+
+        Parameters
+        ----------
+        parent_id : hashable
+            Id of the sequence whose blocks are shared.
+        child_id : hashable
+            Id of the new sequence.
 
         Raises
         ------
@@ -383,6 +400,11 @@ class PagedKVCache:
     def free(self, seq_id: Hashable) -> None:
         """End a sequence, swapped out or not, and free the blocks that no other sequence shares.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
         Raises
         ------
         UnknownSequenceError
@@ -395,6 +417,11 @@ class PagedKVCache:
     @transaction
     def preempt(self, seq_id: Hashable) -> None:
         """Free a sequence that the caller will add and compute again; see `BlockAllocator.preempt`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
 
         Raises
         ------
@@ -410,6 +437,11 @@ class PagedKVCache:
 
         `swap_in` brings them back bit for bit; until then the sequence can only be freed.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
         Raises
         ------
         UnknownSequenceError, SwappedSequenceError
@@ -424,6 +456,11 @@ class PagedKVCache:
     @transaction
     def swap_in(self, seq_id: Hashable) -> None:
         """Bring a sequence back from host memory; see `BlockAllocator.swap_in`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
 
         Raises
         ------
@@ -454,6 +491,13 @@ class PagedKVCache:
     def release(self, seq_id: Hashable, window: int) -> int:
         """Release the blocks that slid out of a window; see `BlockAllocator.release`.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        window : int
+            As for attention: a token sees no key at `window` or more positions before its own.
+
         Returns
         -------
         int
@@ -470,9 +514,19 @@ class PagedKVCache:
     def gather(self, seq_id: Hashable, *, layer: int = 0) -> tuple[Any, Any]:
         """Return the keys and values of a sequence's tokens in a layer, without released tokens.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        layer : int
+            Number of the layer.
+
         Returns
         -------
-        key, value : [seq_len - num_released_tokens, num_kv_heads, head_dim]
+        key : [seq_len - num_released_tokens, num_kv_heads, head_dim]
+            Of the cache's dtype.
+        value : [seq_len - num_released_tokens, num_kv_heads, head_dim]
+            The same for the values.
 
         Raises
         ------
@@ -487,6 +541,11 @@ class PagedKVCache:
         """Return the block tables of sequences as one array, int32[num_seqs, max_blocks].
 
         Shorter tables are padded with -1; a released block is -1, too.
+
+        Parameters
+        ----------
+        seq_ids : sequence of hashable
+            Ids of the sequences, one for each row.
 
         Raises
         ------
@@ -509,8 +568,11 @@ class PagedKVCache:
         Parameters
         ----------
         seq_ids : sequence of hashable
+            Ids of the sequences, in the order of their query tokens.
         query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
+            Queries of the last tokens of each sequence.
         layer : int
+            Number of the layer.
         cu_seqlens_q : int32[num_seqs + 1], optional
             Where the query tokens of each sequence begin and end; one query token per sequence if None.
         **options

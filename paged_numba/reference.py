@@ -164,14 +164,21 @@ def merge_states(
 
     Parameters
     ----------
-    out_a, out_b : float[..., head_dim]
-    lse_a, lse_b : float[...]
-        -inf if a set of keys is empty: merging with it changes nothing.
+    out_a : float[..., head_dim]
+        The output of attention to one set of keys.
+    lse_a : float[...]
+        Its LSEs; -inf if the set is empty: merging with it changes nothing.
+    out_b : float[..., head_dim]
+        The output of attention to the other set.
+    lse_b : float[...]
+        Its LSEs.
 
     Returns
     -------
     out : float64[..., head_dim]
+        The output of attention to both sets.
     lse : float64[...]
+        Its LSEs.
 
     Raises
     ------

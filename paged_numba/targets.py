@@ -219,7 +219,13 @@ def _register_float8() -> None:
 
 
 def cuda_module(target: str = "auto") -> Any:
-    """Return the module that ``from paged_numba import cuda`` imports: ``numba.cuda``, or the lockstep facade."""
+    """Return the module that ``from paged_numba import cuda`` imports: ``numba.cuda``, or the lockstep facade.
+
+    Parameters
+    ----------
+    target : str
+        See `resolve`.
+    """
     if resolve(target) == "lockstep":
         from .lockstep.cuda import facade
 

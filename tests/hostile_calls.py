@@ -488,11 +488,26 @@ def _(pick):
     )
 
 
+@call("draw.Mask")
+def _(pick):
+    return Call(
+        lambda **given: pn.draw.Mask(**given).text(), {"seen": [[True, False, True]], "title": "mask"}
+    )
+
+
 @call("draw.OnlineSoftmax")
 def _(pick):
     return Call(
         lambda **given: pn.draw.OnlineSoftmax(**given).text(),
         {"scores": [0.5, 1.5, -2.0], "title": "scores"},
+    )
+
+
+@call("draw.Roofline")
+def _(pick):
+    return Call(
+        lambda **given: pn.draw.Roofline(**given).text(),
+        {"bandwidth": 2e12, "peak": 4e13, "intensities": {"copy": 1.0}, "title": "roofline"},
     )
 
 

@@ -87,8 +87,9 @@ def test_tree_of_a_reduction(kernels):
     expected = [Step(0, thread, thread, ()) for thread in range(128)]
     for epoch in range(1, 8):
         stride = 128 >> epoch
-        expected += [Step(epoch, t, t, (t, t + stride)) for t in range(stride)]
+        expected += [Step(epoch, t, t, (t, t + stride), begins=(epoch - 1,) * 2) for t in range(stride)]
     assert tree.steps == expected
+    assert tree.races == []
     assert tree.epochs == list(range(8))
     assert {"start", "barrier 7", "64 threads", "1 thread"} <= set(texts(tree))
     with pytest.raises(

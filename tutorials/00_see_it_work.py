@@ -2,9 +2,9 @@
 00 · See it work
 ================
 
-**How do eight requests share one memory when nobody knows how long their answers will be?** You will hand out memory
-in small pieces, watch it fill, empty and fill again in a picture, and choose the size of the pieces. Nothing here
-needs a GPU, and nothing is said about one before lesson 01.
+**How do eight requests share one memory when nobody knows how long their answers will be?** You will see a pool of
+memory fill, empty and fill again, block by block, find each block by a table, and choose how large blocks should be.
+Nothing here needs a GPU, and nothing is said about one before lesson 01.
 """
 
 # %%
@@ -92,8 +92,8 @@ history.show("00_pool.svg")
 # What does it cost?
 # ------------------
 # The other way is a :term:`reservation`: each request gets room for the longest answer that the server allows, in one
-# piece. Say that is 128 tokens with the prompt. A place for a token is called a *slot*; slots that hold no token are
-# waste.
+# piece. Say that is 128 tokens with the prompt. A place for one token is a
+# :term:`slot`, and a slot without a token is waste.
 #
 # .. dropdown:: Predict: with blocks of 16, how many slots of a sequence are empty, on average?
 #
@@ -110,6 +110,26 @@ tokens = sum(now.num_tokens for now in stats) / sequences
 print(f"  reserved      1 entry    {128 - tokens:25.1f}")
 
 # %%
-# **In two sentences.** Memory is handed out block by block while sequences grow, and a block table finds the blocks
-# again wherever they are. A sequence wastes less than one block, where a reservation wastes all that the answer could
-# have taken.
+# A reservation leaves 94 slots of a sequence empty, blocks of 16 tokens leave 7. The 256 slots that have just served 5
+# requests at once would hold 2 reservations.
+#
+# **In two sentences.** Memory is handed out block by block as sequences grow, and a block table finds the blocks again,
+# wherever they are. So a sequence wastes less than one block, while a reservation wastes all that might have come.
+#
+# **Check yourself.**
+#
+# 1. Which block size wastes nothing, and what is wrong with it?
+# 2. Which block size is the same as the reservation?
+# 3. In the picture, A takes block 8 for its last token. Why not block 2, next to its others?
+#
+# .. dropdown:: Answers
+#
+#    1. One token. Every table has an entry for each token, and whoever reads the cache looks each of them up.
+#    2. 128: one block for each request, taken when it comes.
+#    3. Block 2 is B's from the start, and keys and values are not moved. Block 8 was the first free one.
+#
+# **Try next.** Give ``serve`` a smaller pool, ``num_slots=224``, and read the error. What should a server do then?
+# (Lesson 15 does it.)
+#
+# **In the engines.** Ours is ``BlockAllocator`` (``paged_numba/allocator/allocator.py``). In vLLM it is
+# ``KVCacheManager.allocate_slots`` (``vllm/v1/core/kv_cache_manager.py``), and blocks have 16 tokens by default.

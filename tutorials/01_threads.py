@@ -78,14 +78,14 @@ print(lockstep.sanitize(double, 3, 16, out, x))
 # %%
 # Who takes which element
 # -----------------------
-# Why not launch 40 threads, and need no guard? The size of a thread block is chosen once, for speed; the number of
+# Why not launch 40 threads and need no guard? The size of a thread block is chosen once, for speed; the number of
 # elements changes from launch to launch. So the number of thread blocks is rounded up, and the guard stops the rest.
 #
 # .. dropdown:: Predict: which thread of which thread block takes element 37?
 #
 #    37 = 2 * 16 + 5, so thread 5 of thread block 2. The next cell asks the threads themselves.
 
-pn.draw.Threads(3, 16, 40, title="Three thread blocks of 16 threads, 40 elements").show("01_one_dimension.svg")
+pn.draw.Threads(3, 16, 40, title="40 elements, 3 thread blocks of 16 threads").show("01_elements.svg")
 
 # %%
 # ``cuda.grid(1)`` is short for the long expression.
@@ -124,12 +124,11 @@ keys = np.arange(60.0).reshape(5, 12)  # 5 tokens, 12 numbers for each
 out = np.zeros_like(keys)
 scale[(2, 2), (8, 4)](out, keys, 0.5)
 np.testing.assert_allclose(out, 0.5 * keys)
-pn.draw.Threads((2, 2), (8, 4), (5, 12), title="Two by two thread blocks, 5 tokens").show("01_two_dimensions.svg")
+pn.draw.Threads((2, 2), (8, 4), (5, 12), title="Keys of 5 tokens, 2 by 2 thread blocks").show("01_keys.svg")
 
 # %%
-# **In two sentences.** A thread computes its index from the number of its thread block and its number in it, tests
-# that the array has such an element, and works on that one. Which element belongs to which thread is not a law but
-# the formula that you write.
+# **In two sentences.** A thread computes its index from the number of its thread block and its own number in it, and
+# touches the element only if there is one. Which thread takes which element is your choice: it is the formula.
 #
 # **Check yourself.**
 #
@@ -147,5 +146,5 @@ pn.draw.Threads((2, 2), (8, 4), (5, 12), title="Two by two thread blocks, 5 toke
 # ``for i in range(cuda.grid(1), out.size, cuda.gridsize(1))``. Where is the guard now?
 #
 # **In the engines.** Our ``write_kv_kernel`` (``paged_numba/kernels/write_kv.py``) is ``scale`` with one dimension
-# more and a list that says where each row goes (lesson 05). In vLLM 0.9, ``reshape_and_cache_flash_kernel``
+# more and a list that says where each row goes (lesson 05). In vLLM 0.6, ``reshape_and_cache_flash_kernel``
 # (``csrc/cache_kernels.cu``) gives each token a thread block, whose threads walk along the row in such a loop.

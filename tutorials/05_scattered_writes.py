@@ -11,10 +11,10 @@ the batch.
 # %%
 # One step of a server
 # --------------------
-# Four sequences live in the pool, and one has just ended. In this step "a" and "b" decode: one new token each. "c" is
-# new, with a prompt of 5 tokens. "idle" waits. The allocator says for each new token which slot it gets; in the order
-# of the batch, these numbers are the :term:`slot mapping`. Engines prepare launches for a few fixed sizes, so the 7
-# tokens are filled up to 8 with a :term:`padding token`, which has no sequence, no slot, and the mark -1.
+# In this step "a" and "b" decode, one new token each, and "c" begins, with a prompt of 5 tokens. "idle" waits for its
+# user; it is not in the batch. The allocator gives each new token a slot. In the order of the batch, these slots are
+# the :term:`slot mapping`. Engines prepare launches of a few fixed sizes, so the 7 tokens are filled up to 8 with a
+# :term:`padding token`, which belongs to no sequence and has -1 for a slot.
 #
 # .. dropdown:: Predict: "b" had 8 tokens before. What is the offset of its new one?
 #
@@ -67,7 +67,7 @@ key_cache, value_cache = before.copy()
 write_kv_broken[8, (16, 2)](key, value, key_cache, value_cache, slot_mapping)
 changed = (key_cache != before[0]).any(axis=(2, 3))  # by block and offset
 print("slots that changed", np.flatnonzero(changed), "- slots of idle", pool.slots("idle", 0, 8))
-pn.draw.TokenPath.of(pool, "idle", 7).show("05_hit.svg")
+pn.draw.TokenPath.of(pool, "idle", 7, title="The token that was overwritten").show("05_hit.svg")
 
 # %%
 # No error, no crash: the answer of "idle" will go wrong when it runs again, perhaps a minute later. The sanitizer of
@@ -111,8 +111,7 @@ print(lockstep.sanitize(write_kv, 8, (16, 2), key, value, key_cache, value_cache
 
 cache = pn.PagedKVCache(num_blocks=9, block_size=4, num_kv_heads=2, head_dim=16)
 cache.add("c", key[2:7], value[2:7])
-stored = cache.key_cache.reshape(36, 2, 16)[cache.allocator.slots("c", 0, 5)]
-np.testing.assert_array_equal(stored, key[2:7])
+np.testing.assert_array_equal(cache.gather("c"), [key[2:7], value[2:7]])  # read back through the block table
 print(cache)
 
 # %%
@@ -128,11 +127,11 @@ print(cache)
 # .. dropdown:: Answers
 #
 #    1. One. The layers share the block tables, so a token has the same slot in each of them.
-#    2. What came last, for each number on its own, and nothing says which that is.
-#    3. No. "c" may get block 8 in this very step; the kernel then writes its last slot, and the padding token, too.
+#    2. For each number on its own, what was written last, and nothing says which token's that is.
+#    3. No. In this very step "c" may get block 8, and then the padding token is written over one of its own.
 #
 # **Try next.** Fill the batch up to 16 tokens, with slot -1 for all of the new ones. The sanitizer then reports
-# another kind of error in the broken kernel. Which, and why not with 8 tokens? (Lesson 07 is about it.)
+# another kind of error in the broken kernel, the subject of lesson 07. Which, and why not with 8 tokens?
 #
 # **In the engines.** Our rung is ``write_kv_kernel`` (``paged_numba/kernels/write_kv.py``), for any number of heads.
 # vLLM's ``reshape_and_cache_flash_kernel`` (``csrc/libtorch_stable/cache_kernels.cu``, earlier ``csrc/``) returns for

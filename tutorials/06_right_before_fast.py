@@ -8,8 +8,10 @@ hide, and a first count of what a kernel moves: twelve times what it must.
 """
 
 # %%
-# Lesson 05 wrote tokens into blocks; here NumPy does, for any lengths and block tables. All other slots are NaN, "not
-# a number", which no sum turns back into a number, so a kernel that reads one shows it.
+# Lesson 05 wrote tokens into blocks. Here ``batch`` does, for any lengths and block tables; it returns what attention
+# must give and the arguments for a kernel. All other slots are NaN, "not a number", which shows in any sum.
+
+import math
 
 import numpy as np
 from numba import float32
@@ -26,11 +28,11 @@ def batch(rng, seq_lens, block_size, tables):
         dense, token = rng.standard_normal((2, seq_len, 4, 32), dtype=np.float32), np.arange(seq_len)
         caches[:, tables[seq, token // block_size], token % block_size] = dense
         right[seq] = pn.reference.attention(query[seq : seq + 1], *dense)[0]
-    return right, (query, *caches, tables, np.array(seq_lens, np.int32))  # and the arguments
+    return right, (query, *caches, tables, np.array(seq_lens, np.int32))
 
 
-tables = np.array([[0, 1, 0, 0], [4, 2, 0, 0], [7, 3, 9, 5]], np.int32)  # 0 where a sequence is over
-right, paged = batch(np.random.default_rng(6), [5, 8, 13], 4, tables)
+tables, rng = np.array([[0, 1, 0, 0], [4, 2, 0, 0], [7, 3, 9, 5]], np.int32), np.random.default_rng(6)
+right, paged = batch(rng, [5, 8, 13], 4, tables)
 query, key_cache, value_cache, _, seq_lens = paged
 
 # %%
@@ -62,9 +64,9 @@ np.testing.assert_allclose(pn.reference.attention(query[2:], key, value), right[
 @cuda.jit
 def attention(out, query, key_cache, value_cache, tables, seq_lens):
     seq, head, block_size = cuda.blockIdx.x, cuda.threadIdx.x, key_cache.shape[1]
-    scale = float32(1 / np.sqrt(query.shape[2]))
+    scale = float32(1 / math.sqrt(query.shape[2]))
     largest, total = float32(-np.inf), float32(0)
-    for token in range(seq_lens[seq]):
+    for token in range(seq_lens[seq]):  # pass 1: the largest score
         block, offset = tables[seq, token // block_size], token % block_size
         score = float32(0)
         for dim in range(query.shape[2]):
@@ -72,12 +74,12 @@ def attention(out, query, key_cache, value_cache, tables, seq_lens):
         largest = max(largest, score * scale)
     for dim in range(query.shape[2]):
         out[seq, head, dim] = float32(0)
-    for token in range(seq_lens[seq]):
+    for token in range(seq_lens[seq]):  # pass 2: the weights, and the weighted sum of the values
         block, offset = tables[seq, token // block_size], token % block_size
         score = float32(0)
         for dim in range(query.shape[2]):
             score += query[seq, head, dim] * key_cache[block, offset, head, dim]
-        weight = np.exp(score * scale - largest)
+        weight = math.exp(score * scale - largest)
         total += weight
         for dim in range(query.shape[2]):
             out[seq, head, dim] += weight * value_cache[block, offset, head, dim]
@@ -98,12 +100,10 @@ np.testing.assert_allclose(out, right, rtol=1e-4, atol=1e-5)
 #    Sequence 0 hides the first: its blocks are 0 and 1, like those of the first sequence in an empty pool. Sequence 1
 #    hides the second: its 8 tokens fill two blocks. The others read a NaN.
 
-no_table = np.tile(np.arange(4, dtype=np.int32), (3, 1))
-for fault, *wrong in ("no table", no_table, seq_lens), ("whole blocks", tables, -(-seq_lens // 4) * 4):
-    attention[3, 4](out, query, key_cache, value_cache, *wrong)
-    print(f"{fault:12} right: {np.isclose(out, right, rtol=1e-4, atol=1e-5).all(axis=(1, 2))}")
-
-rng = np.random.default_rng(60)
+attention[3, 4](out, query, key_cache, value_cache, 0 * tables + np.arange(4), seq_lens)
+print("table left out, right:", np.isclose(out, right, rtol=1e-4, atol=1e-5).all(axis=(1, 2)))
+attention[3, 4](out, query, key_cache, value_cache, tables, -(-seq_lens // 4) * 4)
+print("whole blocks,   right:", np.isclose(out, right, rtol=1e-4, atol=1e-5).all(axis=(1, 2)))
 for block_size in range(1, 8):  # scattered blocks, NaN around them, and a length that fills its blocks
     lens, scattered = [*rng.integers(1, 20, 2), 2 * block_size], rng.permutation(60).reshape(3, 20)
     right, paged = batch(rng, lens, block_size, scattered)
@@ -118,8 +118,8 @@ for block_size in range(1, 8):  # scattered blocks, NaN around them, and a lengt
 #
 # .. dropdown:: Predict: keys and values of 13 tokens fill 416 sectors. How many move to gather, and to attend?
 #
-#    To gather 832, read once and written once, and then attention is still to come. To attend 4,992, or 12 times 416:
-#    the 4 threads read 4 numbers from 4 sectors, an eighth of each, and two passes read the keys twice, so 8 * 3 / 2.
+#    To gather 832, read once and written once; then attention is still to come. To attend 4,992, or 12 times 416: the
+#    4 threads read 4 numbers from 4 sectors, of which they use an eighth, and with two passes move 3 arrays, not 2.
 
 copying = lockstep.profile(gather, 13, (32, 4), key, key_cache, tables[2])
 last = out[2:], query[2:], key_cache, value_cache, tables[2:], seq_lens[2:]
@@ -129,8 +129,8 @@ print("attend", sum(attending.memory("global", array=name).sectors for name in (
 pn.draw.WarpAccess.of(lockstep.trace(attention, 1, 4, *last), "key_cache").show("06_attend.svg")
 
 # %%
-# **In two sentences.** Attention reads a paged cache by one look-up for each token, and must keep to the table and
-# the length. This kernel does, but is slow: its threads read far apart, and two passes move the keys twice.
+# **In two sentences.** Attention that looks each token up in the block table gives what dense attention gives, and
+# saves the copy. It is slow as yet: its threads read far apart, and two passes move the keys twice.
 #
 # **Check yourself.**
 #
@@ -146,5 +146,5 @@ pn.draw.WarpAccess.of(lockstep.trace(attention, 1, 4, *last), "key_cache").show(
 #
 # **Try next.** Draw what ``gather`` loads from ``cache``. How many threads share a sector? How much of it is used?
 #
-# **In the engines.** Our rung is ``attention_textbook_kernel`` (``paged_numba/kernels/attention_textbook.py``). In
-# FlashInfer, every kernel looks up by ``paged_kv_t`` (``include/flashinfer/page.cuh``).
+# **In the engines.** Our rung is ``attention_textbook_kernel`` (``paged_numba/kernels/attention_textbook.py``).
+# FlashInfer's decode kernels look tokens up by ``paged_kv_t`` (``include/flashinfer/page.cuh``).

@@ -3,14 +3,14 @@
 ==================================
 
 **How do 128 threads agree on one number?** A query has a score with each of 120 keys, and softmax needs the largest.
-One thread per key computes all scores at once, but each thread knows only its own. You will see the threads compare
-scores in seven rounds, a missing line that loses the winner only now and then, a tool that finds the fault even in a
-run with the right result, and the price of working together.
+One thread per key computes all scores at once, but each thread knows only its own. You will see them compare in
+seven rounds, a missing line that loses the winner only now and then, a tool that finds the fault whatever the
+result, and the price of working together.
 """
 
 # %%
-# The keys lie in a paged cache, as in lesson 06. A second sequence took blocks in between, so ours are not all
-# neighbours. Token 110 is made the best match: its key is the query itself.
+# The keys lie in a paged cache, as in lesson 05; a second sequence took blocks in between. Token 110 is made the
+# best match: its key is the query itself.
 
 import numpy as np
 from numba import float32
@@ -22,11 +22,11 @@ rng = np.random.default_rng(7)
 query = rng.standard_normal(32, dtype=np.float32)
 key = rng.standard_normal((120, 1, 32), dtype=np.float32)  # token, head, dimension
 key[110, 0] = query
-cache = pn.PagedKVCache(num_blocks=16, block_size=16, num_kv_heads=1, head_dim=32)
+cache = pn.PagedKVCache(16, block_size=16, num_kv_heads=1, head_dim=32, target="lockstep")  # on the host
 cache.add("ours", key[:40], key[:40])  # this lesson reads no values
 cache.add("other", key[:40], key[:40])
 cache.append("ours", key[40:], key[40:])
-block_table = cache.allocator.block_table("ours")
+block_table, out = cache.allocator.block_table("ours"), np.zeros(1, np.float32)
 print(f"block table {block_table}, largest score by NumPy {(key[:, 0] @ query).max():.2f}")
 
 # %%
@@ -37,16 +37,14 @@ print(f"block table {block_table}, largest score by NumPy {(key[:, 0] @ query).m
 # scores, then half of those threads, until one score is left. Making one value of many is called a
 # :term:`reduction`.
 #
-# ``cuda.syncthreads()`` is a :term:`barrier`: no thread passes it before all threads of its thread block have
-# reached it. The first one makes sure that all scores are there. **Can we do without the second?** The last argument
-# leaves it out.
+# ``cuda.syncthreads()`` is a :term:`barrier`: no thread passes it before all threads of its thread block reach it.
+# The first makes sure that all scores are there. **Can we do without the second?** The last argument leaves it out.
 
 
 @cuda.jit
 def largest_score(out, query, key_cache, block_table, seq_len, second_barrier):
     scores = cuda.shared.array(128, float32)
-    thread, half = cuda.threadIdx.x, cuda.blockDim.x // 2
-    block_size = key_cache.shape[1]
+    thread, half, block_size = cuda.threadIdx.x, cuda.blockDim.x // 2, key_cache.shape[1]
     score = float32(-np.inf)  # a thread without a token never wins
     if thread < seq_len:
         kv_block, offset = block_table[thread // block_size], thread % block_size
@@ -69,16 +67,15 @@ def largest_score(out, query, key_cache, block_table, seq_len, second_barrier):
 # Wrong, now and then
 # -------------------
 # First without the second barrier: **this kernel is broken**. A GPU runs threads in groups of 32, called
-# :term:`warps <warp>`, so our thread block has four. Between two barriers its warps may run in any order. A GPU
-# gives no say in that; lockstep does: all warps step by step together, the first warp first, or the last warp first.
+# :term:`warps <warp>`, so our thread block has four. Between barriers they may run in any order, and a GPU gives no
+# say in that. ``lockstep.jit`` runs the kernel on lockstep instead, where ``order`` chooses: all warps step by step
+# together, the first warp first, or the last warp first.
 #
 # .. dropdown:: Predict: which order loses token 110?
 #
-#    First warp first (``forward``). Warp 0 runs all its rounds before warp 1 begins its first. In the second round,
-#    warp 0 takes scores 32 to 63, which warp 1 has not yet compared with scores 96 to 127. The winner, 110, is among
-#    those. The other two orders give the right result by luck.
+#    First warp first (``forward``): in its second round, warp 0 takes scores 32 to 63, which warp 1 has not compared
+#    with scores 96 to 127 yet. The winner, 110, is among those. The other two orders give the right result by luck.
 
-out = np.zeros(1, np.float32)
 arguments = out, query, cache.key_cache, block_table, 120
 for order in ("together", "forward", "reverse"):
     with lockstep.options(order=order):
@@ -86,30 +83,29 @@ for order in ("together", "forward", "reverse"):
     print(f"{order:8}  {out[0]:5.2f}")
 
 # %%
-# Two threads access the same element, at least one of them writes, and no barrier says which comes first: that is a
-# :term:`data race`. The :term:`sanitizer` remembers which thread touched what since the last barrier. So it finds
-# the race in any order, whether the result is right or not.
+# Two threads access one element, at least one writes, and no barrier says which comes first: a :term:`data race`.
+# The :term:`sanitizer` remembers who touched what since the last barrier, so it finds the race in any order.
 
 print(lockstep.sanitize(largest_score, 1, 128, *arguments, False))
 
 # %%
 # The wrong run as a picture
 # --------------------------
-# ``lockstep.trace`` records each access. The picture has a row for each barrier that was passed, a dot for each
-# element that was written in that row, and lines from the elements that were read for it. Here is the run that lost
-# token 110.
+# ``lockstep.trace`` records each access. The picture has a row for each round, a dot for each element that is
+# written in it, and lines from the elements that are read. Red is a race. This is the run that lost token 110:
+# scores 32 to 63 go into the second round as they were at the start.
 
 with lockstep.options(order="forward"):
     accesses = lockstep.trace(largest_score, 1, 128, *arguments, False)
-pn.draw.Tree.of(accesses, "scores", title="One barrier: all rounds at once").show("07_one_barrier.svg")
+pn.draw.Tree.of(accesses, "scores", title="One barrier").show("07_one_barrier.svg")
 
 # %%
-# With the second barrier, each round reads only what an earlier row wrote. The barrier stands outside ``if thread <
-# half``, because *all* threads of the block must reach it, also those that have nothing left to do.
+# With the second barrier, each round reads what the round before wrote. *All* threads of the block must reach a
+# barrier, also those with nothing left to do, so it stands outside the ``if``.
 #
-# .. dropdown:: Predict: how many rows will the picture have?
+# .. dropdown:: Predict: how many threads have work in each round?
 #
-#    Eight: the scores, then :math:`\log_2 128 = 7` rounds. Each round leaves half as many scores.
+#    64, 32, 16, 8, 4, 2 and 1: half as many each time.
 
 accesses = lockstep.trace(largest_score, 1, 128, *arguments, True)
 pn.draw.Tree.of(accesses, "scores", title="A barrier after each round").show("07_rounds.svg")
@@ -117,8 +113,8 @@ pn.draw.Tree.of(accesses, "scores", title="A barrier after each round").show("07
 # %%
 # What working together costs
 # ---------------------------
-# Now the mended kernel, on the GPU if there is one, and a profile of it. A :term:`memory request` is one instruction
-# of one warp that goes to memory, however many of the warp's threads take part.
+# Now the mended kernel, on a GPU if there is one, and its profile. A :term:`memory request` is one instruction of
+# one warp that goes to memory, however many of the warp's threads take part.
 #
 # .. dropdown:: Predict: how many requests to shared memory do our four warps make?
 #
@@ -132,8 +128,7 @@ print(f"{report.memory('shared').requests} requests to shared memory, {report.wo
 
 # %%
 # **In two sentences.** Threads of a block share values through shared memory, safely if a barrier stands between one
-# thread's write and another's read. A tree reduces :math:`n` values in :math:`\log_2 n` rounds, with a barrier after
-# each.
+# thread's write and another's read. A tree reduces ``n`` values in ``log2(n)`` rounds, with a barrier after each.
 #
 # **Check yourself.**
 #
@@ -143,14 +138,13 @@ print(f"{report.memory('shared').requests} requests to shared memory, {report.wo
 #
 # .. dropdown:: Answers
 #
-#    1. Its element is read in the first round, so it must be written. And a barrier counts on all threads of the
-#       block.
-#    2. No order does, since scores 96 to 127 are all minus infinity. It is still not correct: the sanitizer names
-#       the same race, and a longer sequence will meet it.
-#    3. No: some threads would wait where the others never come. Try it; lockstep says which threads.
+#    1. Its element is read in the first round, so it must be written. And the thread must come to each barrier.
+#    2. No order does: scores 96 to 127 are all minus infinity. But the race is there, and a longer sequence meets
+#       it.
+#    3. No: some threads would wait where the others never come. Try it; lockstep says which.
 #
-# **Try next.** Compare neighbours first: strides 1, 2, 4, and so on. There are as many rounds; how many requests?
+# **Try next.** Compare neighbours first: distances 1, 2, 4, and so on. There are as many rounds; how many requests?
 #
-# **In the engines.** Our rung is ``segment_max`` (``paged_numba/kernels/reduce.py``), for any power of two.
-# FlashInfer does the same in ``sync_state`` (``include/flashinfer/attention/decode.cuh``): each warp stores its part
-# in shared memory, ``block.sync()`` is the barrier, then the parts are merged.
+# **In the engines.** Our rung is ``segment_max`` (``paged_numba/kernels/reduce.py``). In FlashInfer's ``sync_state``
+# (``include/flashinfer/attention/decode.cuh``), groups of threads store their parts in shared memory,
+# ``block.sync()`` is the barrier, and then all parts are read.

@@ -3,8 +3,8 @@
 ============================================
 
 **Can attention read each key only once?** Lesson 06 read all keys twice: first to find the largest score, then for
-the weights, since a weight is :math:`e^{score - largest}`. You will see one factor that repairs the sums when a
-larger score arrives, a kernel without it that passes a lazy test, and how much traffic the second pass was.
+the weights, since a weight is ``exp(score - largest)``. You will see one factor that repairs the sums when a larger
+score arrives, a kernel without it that passes a lazy test, and how much traffic the second pass was.
 """
 
 # %%
@@ -27,7 +27,7 @@ value = rng.standard_normal((100, 4, 64), dtype=np.float32)
 keys = {"early": rng.standard_normal((100, 4, 64), dtype=np.float32)}
 keys["late"] = keys["early"].copy()
 keys["early"][0] = keys["late"][90] = query
-cache = pn.PagedKVCache(num_blocks=16, block_size=16, num_kv_heads=4, head_dim=64)
+cache = pn.PagedKVCache(16, block_size=16, num_kv_heads=4, head_dim=64, target="lockstep")  # on the host
 for name, key in keys.items():
     cache.add(name, key, value)
 
@@ -36,12 +36,12 @@ for name, key in keys.items():
 # -------------------------------
 # Let the scores arrive one by one, and keep the largest so far: the :term:`running maximum`. Weights are relative to
 # it. When a larger score arrives, all weights so far were relative to the wrong number, and all are too large by the
-# same factor. So their sum is :term:`rescaled <rescale>`, multiplied by :math:`e^{old - new}`, and no score is
-# looked at again. This is :term:`online softmax`.
+# same factor. So their sum is :term:`rescaled <rescale>`, multiplied by ``exp(old - new)``, and no score is looked
+# at again. This is :term:`online softmax`.
 #
 # .. dropdown:: Predict: the running maximum rises from 3 to 5. By what is the sum multiplied?
 #
-#    By :math:`e^{3 - 5} = 0.14`. While the maximum stays, the factor is :math:`e^0 = 1`.
+#    By ``exp(3 - 5)``, which is 0.14. While the maximum stays, the factor is ``exp(0)``, which is 1.
 
 scores = [1.0, 3.0, 2.0, 0.0, 5.0, 4.0]
 largest, total = -math.inf, 0.0
@@ -65,13 +65,12 @@ pn.draw.OnlineSoftmax(scores).show("08_online_softmax.svg")
 @cuda.jit
 def attend(out, query, key_cache, value_cache, block_table, seq_len, rescaling):
     scratch = cuda.shared.array(64, float32)
-    head, dim, head_dim = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    block_size = key_cache.shape[1]
-    scaled = float32(query[head, dim] / math.sqrt(head_dim))
+    head, dim, block_size = cuda.blockIdx.x, cuda.threadIdx.x, key_cache.shape[1]
+    scaled = float32(query[head, dim] / math.sqrt(query.shape[1]))
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
     for token in range(seq_len):
         kv_block, offset = block_table[token // block_size], token % block_size
-        score = segment_sum(scaled * key_cache[kv_block, offset, head, dim], scratch, head_dim)
+        score = segment_sum(scaled * key_cache[kv_block, offset, head, dim], scratch, query.shape[1])
         new_largest = max(largest, score)
         rescale = math.exp(largest - new_largest) if rescaling else float32(1)
         weight = math.exp(score - new_largest)
@@ -84,8 +83,8 @@ def attend(out, query, key_cache, value_cache, block_table, seq_len, rescaling):
 # %%
 # A lazy test passes
 # ------------------
-# First without rescaling: **this kernel is broken**. Its result is still a mean of the values, only with wrong
-# weights.
+# First without rescaling: **this kernel is broken**. Its weights stay those of the upper bars in the picture, so its
+# result is still a mean of the values, and looks plausible.
 #
 # .. dropdown:: Predict: for which of the two sequences is it right?
 #
@@ -116,9 +115,9 @@ for algorithm in ("naive", "warp", "block"):
 #
 #    16 times: the same 8, times 2 because it reads K once.
 #
-# The textbook kernel also adds up its weighted sums in ``out``: one thread has 64 of them, too many for registers.
-# In an array of its own they would be in :term:`local memory`, its part of global memory. Our threads have one sum
-# each, but they meet at 8 barriers per token.
+# The textbook kernel also adds up its weighted values in ``out``, 64 sums per thread. A loop cannot index registers,
+# so an array of its own would be in :term:`local memory`, the thread's part of global memory. Our threads have one
+# sum each, but they meet at 8 barriers per token.
 
 textbook = lockstep.profile(attention_textbook_kernel, 1, 4, out[None], *arrays, np.float32(0.125))
 online = lockstep.profile(attend, 4, 64, out, query, *arrays[1:3], tables[0], 100, True)
@@ -139,12 +138,12 @@ for name, report in (("two passes", textbook), ("one pass", online)):
 #
 # .. dropdown:: Answers
 #
-#    1. :math:`e^{-\infty} = 0`, and it multiplies sums that are 0.
+#    1. 0, as ``exp`` of minus infinity is. It multiplies sums that are 0, too.
 #    2. No: the weights would no longer add up to 1, and the result can be many times larger than any value.
 #    3. 6, one after each of its rounds. One before them waits for all products, one after them protects the result.
 #
 # **Try next.** Sort the scores in ascending order. How often is the sum rescaled? Does the result change?
 #
-# **In the engines.** Our rung is ``attention_block``, which rescales once for a hundred tokens or so. The factor is
+# **In the engines.** Our rung is ``attention_block``, which rescales once for many tokens. The factor is
 # ``scores_scale`` in FlashAttention's ``softmax_rescale_o`` (``csrc/flash_attn/src/softmax.h``), and ``o_scale`` in
 # FlashInfer's ``compute_qk`` (``include/flashinfer/attention/decode.cuh``).

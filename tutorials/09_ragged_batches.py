@@ -28,7 +28,7 @@ NONE, WHOLE_BLOCKS, MODULO = 0, 1, 2  # faults, see below
 def batch(num_q_heads, num_kv_heads, unused):
     """Return a cache with `unused` in each slot that has no token, and what attention reads of it."""
     rng = np.random.default_rng(9)
-    cache = pn.PagedKVCache(num_blocks=10, block_size=8, num_kv_heads=num_kv_heads, head_dim=32)
+    cache = pn.PagedKVCache(10, 8, num_kv_heads, head_dim=32, target="lockstep")  # on the host
     cache.key_cache[:] = cache.value_cache[:] = unused
     for name, seq_len in zip("abc", SEQ_LENS, strict=True):
         cache.add(name, *rng.standard_normal((2, seq_len, num_kv_heads, 32), dtype=np.float32))
@@ -37,7 +37,7 @@ def batch(num_q_heads, num_kv_heads, unused):
 
 
 cache, arrays = batch(8, 2, unused=7)
-pn.draw.BlockTables.of(cache.allocator).show("09_ragged_batch.svg")
+pn.draw.BlockTables.of(cache.allocator, title="Three sequences share a pool").show("09_ragged_batch.svg")
 
 # %%
 # With :term:`grouped queries`, several query heads share the keys and values of a KV head, so that the cache is
@@ -70,8 +70,8 @@ def attend(out, query, key_cache, value_cache, block_tables, seq_lens, fault):
 # %%
 # The tail
 # --------
-# A slot beyond the end of its sequence is a :term:`stale slot`: it holds what was left there. A loop over whole
-# blocks gives it the score minus infinity, so that its weight is 0, and looks harmless. **This kernel is broken.**
+# A slot beyond the end of its sequence is a :term:`stale slot`: it holds what was left there. As in lesson 06, the
+# loop runs over whole blocks, but now stale slots weigh 0, by a score of minus infinity. **This kernel is broken.**
 #
 # .. dropdown:: Predict: which sequences come out wrong if stale slots hold 7? And if they hold NaN?
 #
@@ -83,12 +83,12 @@ for unused in (7, np.nan):
     out, right = np.zeros((3, 8, 32), np.float32), pn.paged_attention(*arrays, algorithm="naive")
     for fault, loop in ((WHOLE_BLOCKS, "whole blocks"), (NONE, "tokens")):
         attend[(3, 8), 32](out, *arrays, fault)
-        print(f"stale {unused:3}, loop over {loop:12}: error of a, b, c", abs(out - right).max((1, 2)).round(5))
+        print(f"stale {unused:3}, loop over {loop:12}: errors", abs(out - right).max((1, 2)).round(5))
 
 # %%
 # The head map
 # ------------
-# The other fault deals the KV heads out in turn, ``q_head % num_kv_heads``: **this kernel is broken**, too. The
+# The other fault deals the KV heads out in turn, ``q_head % num_kv_heads``. **This kernel is broken** as well. The
 # trace of a thread block shows which KV head it has read.
 
 print("query head      ", *range(8))

@@ -13,8 +13,7 @@ empty column that saves 31 of 32 turns.
 #
 # * :term:`NHD`: token by token, and for each token head by head. We used it so far without a name.
 # * :term:`HND`: head by head, and for each head token by token.
-# * :term:`packed <packed layout>`: head by head, and keys are cut into pieces of 4 numbers: piece 0 of all tokens
-#   comes before piece 1.
+# * :term:`packed <packed layout>`: head by head, in pieces of 4 numbers: piece 0 of all tokens, then piece 1, ...
 
 import numpy as np
 from numba import float32
@@ -24,19 +23,16 @@ from paged_numba import cuda, draw, lockstep
 rng = np.random.default_rng(10)
 query = rng.standard_normal(64, dtype=np.float32)
 key = rng.standard_normal((64, 2, 64), dtype=np.float32)  # token, KV head, dimension
-table = np.array([5, 1, 6, 2])
+table = np.array([1, 5, 2, 6])
 nhd = np.full((8, 16, 2, 64), np.nan, np.float32)  # block, token, head, dimension; NaN where no key is
 nhd[table] = key.reshape(4, 16, 2, 64)
 hnd = nhd.transpose(0, 2, 1, 3).copy()  # block, head, token, dimension
 packed = nhd.reshape(8, 16, 2, 16, 4).transpose(0, 2, 3, 1, 4).copy()  # block, head, piece, token, number
-strides = {  # how many numbers further the next block, token, head and piece begin
-    "NHD": (2048, 128, 64, 4),
-    "HND": (2048, 64, 1024, 4),
-    "packed": (2048, 4, 1024, 64),
-}
+# How many numbers further the next block, token, head and piece begin:
+strides = {"NHD": (2048, 128, 64, 4), "HND": (2048, 64, 1024, 4), "packed": (2048, 4, 1024, 64)}
 
 # %%
-# With the strides as an argument, one kernel reads all three. Each thread computes the score of one token.
+# One kernel reads all three by their strides. A thread, or :term:`lane` of its warp, computes the score of a token.
 
 
 @cuda.jit
@@ -67,10 +63,8 @@ accesses = lockstep.trace(scores, 2, 32, out, query, nhd.reshape(-1), strides["N
 draw.WarpAccess.of(accesses, "keys", title="NHD, a key for each thread").show("10_nhd.svg")
 
 # %%
-# All keys of this head are 16,384 bytes, so NHD moves eight times what it needs: a thread uses 4 bytes of a sector.
-# The GPU may still remember the sector when the next dimension is due, or have to move it again.
-#
-# **The next call is broken**: it reads the packed cache with the strides of NHD. Both have the same size.
+# All keys of this head are 16,384 bytes. NHD moves eight times as many: a thread uses 4 bytes of a sector, which the
+# GPU may forget before the next dimension is due. **The next call is broken**: it reads packed with NHD's strides.
 #
 # .. dropdown:: Predict: who notices?
 #
@@ -81,7 +75,7 @@ findings = lockstep.sanitize(scores, 2, 32, out, query, packed.reshape(-1), stri
 print(f"sanitizer: {findings}; right {oracle[:3].round(1)}, wrong {out[:3].round(1)}")
 
 # %%
-# **Another loop instead of another layout.** A request is :term:`coalesced` if neighbouring threads ask for
+# **Another loop instead of another layout.** A memory request is :term:`coalesced` if neighbouring threads ask for
 # neighbouring numbers: 32 of them are 4 sectors, a :term:`cache line`. NHD offers this along a key, but each thread
 # wants a key for itself. So a warp first loads a :term:`tile`, a small part of a large array, into shared memory: row
 # by row, a dimension for each thread. Then each thread computes with a row of its own, ``width`` numbers wide.
@@ -111,12 +105,12 @@ draw.WarpAccess.of(accesses, "keys", title="NHD, a dimension for each thread").s
 
 # %%
 # Shared memory has 32 :term:`banks <bank>`: number ``n`` lies in bank ``n % 32``, and a bank serves one number at a
-# time. Threads of a warp that want different numbers of one bank have a :term:`bank conflict`: they take turns. A
-# :term:`pad` helps, an unused column that makes the rows of the tile 33 numbers wide.
+# time. Lanes that want different numbers of one bank have a :term:`bank conflict`: they take turns, each of them a
+# :term:`wavefront`. A :term:`pad` helps, an unused column that makes the rows of the tile 33 numbers wide.
 #
-# .. dropdown:: Predict: how many extra turns does a request for ``tile[thread, dim]`` take, for each width?
+# .. dropdown:: Predict: how many wavefronts does a request for ``tile[thread, dim]`` take, for each width?
 #
-#    Width 32: all 32 numbers lie in bank ``dim``, so 31 extra turns: right, but slow. Width 33: none, since number
+#    Width 32: all numbers lie in bank ``dim``, so 32 wavefronts: right, but slow. Width 33: one, since number
 #    ``33 * thread + dim`` is in bank ``(thread + dim) % 32``, another bank for each thread.
 
 for width in (32, 33):
@@ -124,27 +118,33 @@ for width in (32, 33):
     np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-4)
     report = lockstep.profile(with_tile(width), 2, 32, out, query, nhd, table, 1)
     reads, tile = report.memory("global", "load", array="keys"), report.memory("shared", "load")
-    turns = tile.bank_conflicts // tile.requests
-    print(f"width {width}: {reads.bytes_moved:,} bytes moved, {turns} extra turns a request")
+    print(f"width {width}: {reads.bytes_moved:,} bytes moved; {tile}")
+draw.WarpAccess.of(accesses, "tile", title="Rows of 32 numbers: one bank").show("10_conflict.svg")
+
+# %%
+# The same request with the pad:
+
+accesses = lockstep.trace(with_tile(33), 2, 32, out, query, nhd, table, 1)
+draw.WarpAccess.of(accesses, "tile", title="Rows of 33 numbers: all banks").show("10_pad.svg")
 
 # %%
 # **In two sentences.** What a warp moves depends on the addresses that its threads ask for together: on the layout
-# *and* on who reads what. If the two do not fit, load a tile in the order of memory, and compute from the tile.
+# *and* on who reads what. If they do not fit, load a padded tile in the order of memory, and compute from the tile.
 #
 # **Check yourself.**
 #
 # 1. 64 threads write a new key, a dimension each. How many sectors does a warp touch in NHD, and how many in packed?
-# 2. With rows of 34 numbers, how many extra turns? Which widths have none?
+# 2. How many wavefronts with rows of 34 numbers? Which widths have one?
 # 3. A thread block of the tile kernel is a single warp. Why does it need barriers?
 #
 # .. dropdown:: Answers
 #
 #    1. NHD: 4. Packed: 8, as the pieces of a key lie 256 bytes apart. What reading saves, writing pays.
-#    2. One: threads 0 and 16 share a bank, so do 1 and 17, ... Odd widths have none.
+#    2. Two: threads 0 and 16 share a bank, so do 1 and 17, ... Odd widths have one.
 #    3. Threads of a warp need not advance together. Remove one: the sanitizer names a race.
 #
 # **Try next.** Profile the tile kernel with ``hnd.transpose(0, 2, 1, 3)``, a view of ``hnd`` with the axes of NHD.
 #
-# **In the engines.** Our rungs: ``attention_packed``, ``attention_tile``. vLLM writes packed caches by
-# ``reshape_and_cache`` and NHD by ``reshape_and_cache_flash`` (``csrc/cache_kernels.cu``). FlashInfer's kernels take
-# strides as ours do, from ``paged_kv_t`` (``include/flashinfer/page.cuh``).
+# **In the engines.** Our rungs are ``attention_packed`` and ``attention_tile``. In vLLM, ``reshape_and_cache_kernel``
+# writes packed caches, and ``reshape_and_cache_flash_kernel`` NHD or HND, as the strides say
+# (``csrc/libtorch_stable/cache_kernels.cu``). FlashInfer: ``paged_kv_t`` (``include/flashinfer/page.cuh``).

@@ -9,12 +9,11 @@ kernel that loses all its 1,400 barriers.
 
 # %%
 # A thread computes in its registers, which no other thread can read, with one exception. The number of a thread in
-# its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane:
+# its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane. The
+# :term:`mask`, 32 bits, says which lanes take part: ``ALL``, here.
 #
-# * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger;
-# * ``cuda.shfl_xor_sync(ALL, value, 4)`` that of the lane whose number differs in the bit of 4: lanes 0 and 4 trade.
-#
-# ``ALL`` is the :term:`mask`: 32 bits that say which lanes take part.
+# * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger.
+# * ``cuda.shfl_xor_sync(ALL, value, 4)``: that of the lane whose number differs in the bit of 4. Lanes 0 and 4 trade.
 
 import math
 
@@ -55,6 +54,7 @@ def totals(out, x, distances, xor):
 def show_letters(xor):
     numbers, out = np.zeros(32, np.int32), np.zeros(32, np.int32)
     numbers[:8] = 1 << np.arange(8)
+    print("lane       ", *(f"{lane:<8}" for lane in range(8)))
     for distances in ((4,), (4, 2), (4, 2, 1)):
         totals[1, 32](out, numbers, distances, xor)
         has = ("".join(letter for bit, letter in enumerate("abcdefgh") if n >> bit & 1) for n in out[:8])
@@ -68,6 +68,8 @@ show_letters(xor=False)
 # wings that the lines between the partners make. It takes no more steps, and leaves the sum in all lanes.
 
 show_letters(xor=True)
+accesses = lockstep.trace(totals, 1, 32, np.zeros(32), np.ones(32), FIVE_STEPS, True)
+draw.Tree.of_shuffles(accesses, title="A butterfly of 32 lanes").show("11_butterfly.svg")
 
 # %%
 # A warp for each head: lane ``l`` has dimensions ``l`` and ``l + 32`` of the query, the keys, the values, the result.
@@ -77,13 +79,13 @@ TREE, DOWN, BUTTERFLY = 0, 1, 2
 
 
 @cuda.jit
-def attention(out, query, keys, values, table, seq_len, way):
+def attention(out, query, key_cache, value_cache, block_table, seq_len, way):
     scratch = cuda.shared.array(32, float32)
     head, lane = cuda.blockIdx.x, cuda.threadIdx.x
     largest, total, low, high = float32(-np.inf), float32(0), float32(0), float32(0)
     for token in range(seq_len):
-        block, offset = table[token // keys.shape[1]], token % keys.shape[1]
-        key, value = keys[block, offset, head], values[block, offset, head]
+        block, offset = block_table[token // key_cache.shape[1]], token % key_cache.shape[1]
+        key, value = key_cache[block, offset, head], value_cache[block, offset, head]
         x = query[head, lane] * key[lane] + query[head, lane + 32] * key[lane + 32]
         score = segment_sum(x, scratch, 32) if way == TREE else warp_sum(x, FIVE_STEPS, way == BUTTERFLY)
         previous, largest = largest, max(largest, score)
@@ -104,26 +106,22 @@ def attention(out, query, keys, values, table, seq_len, way):
 
 rng = np.random.default_rng(11)
 query = rng.standard_normal((2, 64), dtype=np.float32) / 8  # scaled by 1 / sqrt(64)
-keys, values = rng.standard_normal((2, 10, 16, 2, 64), dtype=np.float32)
-table = np.array([4, 9, 0, 7, 2, 5, 1])
-key, value = keys[table].reshape(112, 2, 64)[:100], values[table].reshape(112, 2, 64)[:100]
+key_cache, value_cache = rng.standard_normal((2, 10, 16, 2, 64), dtype=np.float32)
+block_table = np.array([4, 9, 0, 7, 2, 5, 1])
+key, value = (cache[block_table].reshape(112, 2, 64)[:100] for cache in (key_cache, value_cache))
 oracle, out = reference.attention(query[None], key, value, scale=1)[0], np.zeros_like(query)
 for name, way in {"TREE": TREE, "DOWN": DOWN, "BUTTERFLY": BUTTERFLY}.items():
-    attention[2, 32](out, query, keys, values, table, 100, way)
-    report = lockstep.profile(attention, 2, 32, out, query, keys, values, table, 100, way)
+    attention[2, 32](out, query, key_cache, value_cache, block_table, 100, way)
+    report = lockstep.profile(attention, 2, 32, out, query, key_cache, value_cache, block_table, 100, way)
     right, requests = np.isclose(out, oracle, rtol=1e-4, atol=1e-5).mean(), report.memory("shared").requests
     print(f"{name:9} {right:4.0%} right, {report.work().barriers:5,} barriers, {requests:5,} shared requests")
 np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
-# DOWN is right in the dimensions of lane 0. And NHD is coalesced with no tile: lanes are neighbouring dimensions.
-
-accesses = lockstep.trace(attention, 2, 32, out, query, keys, values, table, 100, BUTTERFLY)
-draw.WarpAccess.of(accesses, "keys", title="NHD, a key for the whole warp").show("11_warp.svg")
-
-# %%
+# What DOWN has right are the dimensions of lane 0. All three read NHD coalesced, with no tile: a warp reads one key.
+#
 # Lanes of a warp may take different branches: :term:`divergence`. So they do at the guard of ``totals``, but ``ALL``
-# promises 32 lanes. **For 24 numbers it is broken**. The cure: all lanes call, and those without a number bring 0.
+# promises 32 lanes. **For 24 numbers it is broken**: a GPU may return anything. Cure: all lanes call, some with 0.
 
 print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, True))
 
@@ -145,6 +143,6 @@ print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, Tr
 #
 # **Try next.** Show the letters with growing distances, 1, 2, 4. Which has lane 3 after each step?
 #
-# **In the engines.** Our rung is ``attention_warp``. In vLLM, ``qk_dot_`` (``csrc/attention/attention_utils.cuh``) is
-# answer 1 and ``block_sum`` (``csrc/attention/attention_kernels.cuh``) answer 3; in FlashInfer, ``compute_qk``
-# (``include/flashinfer/attention/decode.cuh``) adds up scores by butterflies.
+# **In the engines.** Our rung is ``attention_warp``. In vLLM (``csrc/libtorch_stable/attention/``), ``qk_dot_``
+# (``attention_utils.cuh``) is answer 1 and ``block_sum`` (``attention_kernels.cuh``) answer 3; in FlashInfer,
+# ``compute_qk`` (``include/flashinfer/attention/decode.cuh``) adds up scores by butterflies.

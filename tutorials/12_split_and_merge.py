@@ -11,9 +11,9 @@ has, how many more can work on it, a merge that passes a careless test and is wr
 # H100 has 132. A thread block runs on one of them from start to end. In lesson 11 each head had one thread block. In
 # :term:`Flash-Decoding` it has one for each :term:`split`, a part of the tokens that is attended to by itself.
 #
-# .. dropdown:: Predict: decode of one sequence with 8 heads. How many multiprocessors work without splits?
+# .. dropdown:: Predict: decode of one sequence, 8 heads, 4,096 tokens. How many multiprocessors work without splits?
 #
-#    8, one for each head, and each takes 4,096 tokens one after the other. The other 124 wait.
+#    8, one for each head, and each takes all tokens one after the other. The other 124 wait.
 
 import math
 
@@ -29,20 +29,20 @@ for splits in (1, 4, 16, 64):
 
 # %%
 # In the kernel of lesson 11 only the range of the loop changes, and what it leaves behind: beside the result of the
-# split its :term:`LSE`, the logarithm of its sum of ``exp(score)``.
+# split its :term:`LSE`, the natural logarithm of its sum of ``exp(score)``.
 
 
 @cuda.jit
-def attend(part_out, part_lse, query, keys, values, table, starts):
+def attend(part_out, part_lse, query, key_cache, value_cache, block_table, starts):
     split, head, lane = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
     for token in range(starts[split], starts[split + 1]):
-        block, offset = table[token // keys.shape[1]], token % keys.shape[1]
-        score = warp_sum(query[head, lane] * keys[block, offset, head, lane])
+        block, offset = block_table[token // key_cache.shape[1]], token % key_cache.shape[1]
+        score = warp_sum(query[head, lane] * key_cache[block, offset, head, lane])
         previous, largest = largest, max(largest, score)
         rescale, weight = math.exp(previous - largest), math.exp(score - largest)
         total = total * rescale + weight
-        weighted = weighted * rescale + weight * values[block, offset, head, lane]
+        weighted = weighted * rescale + weight * value_cache[block, offset, head, lane]
     part_out[split, head, lane] = weighted / total if total > 0 else float32(0)
     if lane == 0:
         part_lse[split, head] = largest + math.log(total) if total > 0 else float32(-np.inf)
@@ -50,16 +50,16 @@ def attend(part_out, part_lse, query, keys, values, table, starts):
 
 rng = np.random.default_rng(12)
 query = rng.standard_normal((8, 32), dtype=np.float32)
-keys, values = rng.standard_normal((2, 300, 16, 8, 32), dtype=np.float32)
-table = rng.permutation(300)[:256]
-key, value = keys[table].reshape(4096, 8, 32), values[table].reshape(4096, 8, 32)
+key_cache, value_cache = rng.standard_normal((2, 300, 16, 8, 32), dtype=np.float32)
+block_table = rng.permutation(300)[:256]
+key, value = key_cache[block_table].reshape(4096, 8, 32), value_cache[block_table].reshape(4096, 8, 32)
 
 
-def attend_in_splits(keys, seq_len, num_splits):
+def attend_in_splits(key_cache, seq_len, num_splits):
     blocks_per_split = -(-seq_len // (16 * num_splits))  # rounded up
     starts = np.minimum(16 * blocks_per_split * np.arange(num_splits + 1), seq_len)
     part_out, part_lse = np.zeros((num_splits, 8, 32), np.float32), np.zeros((num_splits, 8), np.float32)
-    attend[(num_splits, 8), 32](part_out, part_lse, query, keys, values, table, starts)
+    attend[(num_splits, 8), 32](part_out, part_lse, query, key_cache, value_cache, block_table, starts)
     return part_out, part_lse, starts
 
 
@@ -69,16 +69,17 @@ def attend_in_splits(keys, seq_len, num_splits):
 #
 # .. dropdown:: Predict: which keys hide the mistake?
 #
-#    Keys by which all splits weigh the same: equal keys, zeros, or keys so small that all scores are nearly 0. With
+#    Keys that give all splits the same weight: equal keys, zeros, or keys so small that all scores are nearly 0. With
 #    others a few tokens have most of the weight, and so have their splits.
 
-for name, used in {"equal keys": np.ones_like(keys), "real keys": keys}.items():
+for name, used in {"equal keys": np.ones_like(key_cache), "real keys": key_cache}.items():
     part_out, part_lse, starts = attend_in_splits(used, 4096, 16)
-    oracle = pn.reference.attention(query[None], used[table].reshape(4096, 8, 32), value, scale=1)[0]
+    oracle = pn.reference.attention(query[None], used[block_table].reshape(4096, 8, 32), value, scale=1)[0]
     print(f"{name:10} largest error of the average {abs(part_out.mean(axis=0) - oracle).max():.7f}")
 
 # %%
-# To :term:`merge` results, weigh each by its split's sum, ``exp(LSE)``, relative to the largest, as in lesson 08.
+# A result times the sum of its split, ``exp(LSE)``, is what it was before the division, and such numbers add up. So
+# to :term:`merge` the results, weigh each by ``exp(LSE)``, relative to the largest LSE, as in lesson 08.
 
 
 @cuda.jit
@@ -107,7 +108,7 @@ draw.Splits(starts[:-1], 4096, part_lse[:, 0], title="The splits of head 0").sho
 #    An LSE of minus infinity, since ``exp(-inf)`` is 0, and any number as its result. Had it divided 0 by 0, there
 #    would be a NaN, and 0 times NaN is NaN. Hence the two conditions at the end of ``attend``.
 
-part_out, part_lse, starts = attend_in_splits(keys, 3600, 16)
+part_out, part_lse, starts = attend_in_splits(key_cache, 3600, 16)
 print(f"the last split begins at {starts[-2]}; LSE {part_lse[-1, 0]}, result {part_out[-1, 0, :3]} ...")
 merge[8, 32](out, part_out, part_lse)
 oracle = pn.reference.attention(query[None], key[:3600], value[:3600], scale=1)[0]
@@ -115,7 +116,7 @@ np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
 # A result and an LSE for each split are written and read: with 16 splits 0.4 % more bytes. `paged_numba.plan.choose`
-# wants two thread blocks for a multiprocessor, and no split of less than 256 tokens.
+# wants two thread blocks for a multiprocessor and 256 tokens for a split. Its tile of query tokens is one query here.
 #
 # .. dropdown:: Predict: how many splits for a batch of 33 such sequences?
 #
@@ -137,14 +138,13 @@ for batch in (1, 33):
 #
 # .. dropdown:: Answers
 #
-#    1. No, but for rounding: each result is weighed by its share of the sum of all ``exp(score)``. So
-#       `paged_numba.merge_states` can merge two at a time.
+#    1. No, but for rounding: each result is weighed by its share of the sum of all ``exp(score)``.
 #    2. No, it would count twice. Nothing would say so: the weights still add up to 1.
 #    3. Plausible numbers. Each LSE is 1.44 times as large, so heavy splits weigh too much; multiply by log 2 first.
 #
 # **Try next.** Divide the keys by 10, by 100. From when on does a test with a tolerance of 0.001 miss the average?
 #
-# **In the engines.** Our rungs: ``merge_splits``, ``merge_states``. vLLM: ``merge_attn_states_kernel``
-# (``csrc/attention/merge_attn_states.cu``). FlashInfer: ``MergeStatesKernel``
+# **In the engines.** Our rungs: ``merge_splits``; ``merge_states``, two at a time. vLLM: ``merge_attn_states_kernel``
+# (``csrc/libtorch_stable/attention/merge_attn_states.cu``). FlashInfer: ``MergeStatesKernel``
 # (``include/flashinfer/attention/cascade.cuh``). FlashAttention: ``num_splits_heuristic``
 # (``csrc/flash_attn/flash_api.cpp``).

@@ -17,8 +17,8 @@ import numpy as np
 from numba import float32
 
 import paged_numba as pn
-from paged_numba import cuda, lockstep
-from paged_numba.kernels.reduce import warp_sum  # lesson 11: each lane gets the sum over the warp
+from paged_numba import cuda, draw, lockstep
+from paged_numba.kernels.reduce import warp_sum  # the butterfly of lesson 11
 
 rng = np.random.default_rng(13)
 query, key = rng.standard_normal((2, 20, 1, 32), dtype=np.float32)  # each: token, head, dimension
@@ -62,8 +62,8 @@ def prefill(out, query, key_cache, value_cache, block_tables, seq_lens, cu_seqle
         cuda.syncthreads()  # the next keys and values are there
         for i in range(min(tile, position + 1 - start)):  # causal: up to the query's own
             score = warp_sum(mine * keys[i, lane])
-            new = max(largest, score)
-            rescale, weight, largest = math.exp(largest - new), math.exp(score - new), new
+            previous, largest = largest, max(largest, score)
+            rescale, weight = math.exp(previous - largest), math.exp(score - largest)
             total, weighted = total * rescale + weight, weighted * rescale + weight * values[i, lane]
         cuda.syncthreads()  # all warps have used them
     if index < chunk:
@@ -90,7 +90,7 @@ def attend(query, seq_ids, seq_lens, cu_seqlens_q, tile=4):
 np.testing.assert_allclose(attend(query, ["ours"], [20], [0, 20]), right, rtol=1e-4, atol=1e-6)
 wrong = attend(query[12:], ["ours"], [8], [0, 8])
 print(f"whole prompt: right; tokens 12 to 19: off by up to {np.abs(wrong - right[12:]).max():.2f}")
-pn.draw.Mask(wrong[:, 0, :20] > 0, title="Broken: a corner at the top left").show("13_top_left.svg")
+draw.Mask(wrong[:, 0, :20] > 0, title="Broken: a corner at the top left").show("13_top_left.svg")
 
 # %%
 # The staircase must end at the last key: with n tokens in the cache, query i of a chunk of m stands at position n - m
@@ -100,7 +100,7 @@ pn.draw.Mask(wrong[:, 0, :20] > 0, title="Broken: a corner at the top left").sho
 rows = [*range(12, 20), 8]  # tokens 12 to 19 of ours, and token 8 of the other
 chunk = attend(query[rows], ["ours", "other"], [20, 9], [0, 8, 9])
 np.testing.assert_allclose(chunk, right[rows], rtol=1e-4, atol=1e-6)
-pn.draw.Mask(chunk[:8, 0, :20] > 0, title="Right: a corner at the bottom right").show("13_bottom_right.svg")
+draw.Mask(chunk[:8, 0, :20] > 0, title="Right: a corner at the bottom right").show("13_bottom_right.svg")
 
 # %%
 # Servers cut long prompts, :term:`chunked prefill`, so that the decodes of other sequences need not wait for a long

@@ -8,9 +8,8 @@ culprit, a small kernel that prevents it, and blocks that are found again after 
 """
 
 # %%
-# A request may ask for several answers. To :term:`fork` a sequence is to start another one with a copy of its block
-# table, and of nothing else. A block that stands in several tables is a :term:`shared block`; its :term:`reference
-# count` says in how many.
+# For a second answer we :term:`fork` the sequence: we start another one with a copy of the block table, and of
+# nothing else. A block in several tables is a :term:`shared block`, and its :term:`reference count` says in how many.
 #
 # .. dropdown:: Predict: the parent has 10 tokens, in blocks of 4. How many free blocks does a fork take?
 #
@@ -19,8 +18,7 @@ culprit, a small kernel that prevents it, and blocks that are found again after 
 import numpy as np
 
 import paged_numba as pn
-from paged_numba import cuda
-from paged_numba.draw.text import reference_counts
+from paged_numba import cuda, draw
 
 rng = np.random.default_rng(14)
 key, value = rng.standard_normal((2, 12, 1, 32), dtype=np.float32)  # token, head, dimension
@@ -35,14 +33,14 @@ def forked(**options):
 
 
 cache = forked()
-print(reference_counts(cache.allocator))
-pn.draw.BlockTables.of(cache.allocator).show("14_fork.svg")
+print("reference counts:", [cache.allocator.ref_count(block) for block in range(8)])
+draw.BlockTables.of(cache.allocator, title="After the fork").show("14_fork.svg")
 
 # %%
 # Two writers, one slot
 # ---------------------
-# Now each gets an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's. **The last two
-# lines are broken**: they write where the block table says, as lesson 05 did.
+# Now each gets an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's. **The last line is
+# broken**: it writes where the block table says, as lesson 05 did.
 #
 # .. dropdown:: Predict: the parent writes first, then the child. Whose attention is wrong?
 #
@@ -62,8 +60,7 @@ def step(cache, slots):
         print(f"{name:6}  slot {slots[name][0]:2}  {'right' if error < 1e-5 else f'WRONG by {error:.2f}'}")
 
 
-tables = {name: cache.allocator.block_table(name) for name in next_token}
-step(cache, {name: table[[10 // 4]] * 4 + 10 % 4 for name, table in tables.items()})
+step(cache, {name: cache.allocator.block_table(name)[[10 // 4]] * 4 + 10 % 4 for name in next_token})
 
 # %%
 # Nothing failed: a server would go on, with a word of one user's answer in that of another. With ``debug=True`` a
@@ -81,6 +78,10 @@ except pn.errors.KernelError as error:
 # The rule is :term:`copy-on-write`: a sequence writes only to a block with a reference count of 1, and gets its own
 # copy first if there are others. ``append`` takes a free block, changes the table, and returns which blocks to copy
 # and which slots to write.
+#
+# .. dropdown:: Predict: now the child appends first, then the parent. How many blocks are copied?
+#
+#    One. The child leaves block 2 for its copy; then only the parent holds block 2, and writes into it.
 
 
 @cuda.jit
@@ -91,11 +92,6 @@ def copy_blocks(key_cache, value_cache, pairs):
     value_cache[target, offset, head, dim] = value_cache[source, offset, head, dim]
 
 
-# %%
-# .. dropdown:: Predict: now the child appends first, then the parent. How many blocks are copied?
-#
-#    One. The child leaves block 2 for its copy; then only the parent holds block 2, and writes into it.
-
 cache, slots = forked(), {}
 for name in ("child", "parent"):
     pairs, slots[name], _ = cache.allocator.append(name)
@@ -103,33 +99,32 @@ for name in ("child", "parent"):
     if len(pairs):
         copy_blocks[(len(pairs), 1), (32, 4)](cache.key_cache, cache.value_cache, pairs)
 step(cache, slots)
-pn.draw.BlockTables.of(cache.allocator).show("14_copied.svg")
+draw.BlockTables.of(cache.allocator, title="After the copy").show("14_copied.svg")
 
 # %%
 # The prefix cache
 # ----------------
-# Strangers' requests also begin alike, with the same system prompt. A :term:`prefix cache` finds full blocks by the
+# Requests of strangers begin alike, too, with the same system prompt. A :term:`prefix cache` finds full blocks by the
 # token ids in them and before them; ``commit`` tells it that their keys and values are written. A token that is found
 # is a :term:`hit`: it needs no slot, no write, and no computing.
 #
-# A block that no request holds any more is free, but can be found until it is needed. Then comes :term:`eviction`:
-# the least recently used prefix is forgotten first (:term:`LRU`), its end before its beginning, since an end alone is
-# of no use. Here requests come and go, one at a time.
+# A block that no request holds any more is free, but can be found until it is needed. Then comes :term:`eviction`, of
+# the least recently used prefix first (:term:`LRU`), and of its end before its beginning: an end alone is of no use.
 #
-# .. dropdown:: Predict: A and B have 9 tokens, C has 17, the pool has 6 blocks. How many hits has each of the three A?
+# .. dropdown:: Predict: A and B have 9 tokens, C has 17, the pool has 6 blocks. How many hits does each A have?
 #
 #    0, 8 and 4. The second A finds its two full blocks. C needs 5: two that hold nothing, both of B, which was used
 #    before A, and the last of A. So the third A finds its first block only.
 
-pool, history = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True), pn.draw.PoolHistory()
+pool = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True)
+history = draw.PoolHistory(title="Requests come and go, one at a time")
 prompts = {"A": range(9), "B": range(50, 59), "C": range(100, 117)}
 for name in ("A", "B", "A", "C", "A", "B"):
     allocation = pool.add(name, [*prompts[name]])
     pool.commit(name)
     history.record(pool)
     pool.free(name)
-    hits, evicted = allocation.num_cached_tokens, pool.stats().num_evictions
-    print(f"{name}: {hits} hits, {len(allocation.slots):2} to compute, {evicted} blocks evicted so far")
+    print(f"{name}: {allocation.num_cached_tokens} hits, {len(allocation.slots):2} tokens to compute")
 history.show("14_pool.svg")
 
 # %%
@@ -146,11 +141,10 @@ history.show("14_pool.svg")
 #
 #    1. Its 3 blocks are full. Each sequence takes a new block for its next token.
 #    2. No: block 2 counts 1 again.
-#    3. None. In a model each key depends on all tokens before it: equal ids after another token are other keys.
+#    3. None. In a model with several layers a key depends on all tokens before it, so equal ids are not enough.
 #
 # **Try next.** The worked examples *parallel sampling* and *beam search* do this with a model.
 #
-# **In the engines.** Our rungs: ``copy_blocks`` (``paged_numba/kernels/copy_blocks.py``) and ``BlockAllocator``. vLLM
-# first copied like this, ``CopyOnWriteTracker`` (``vllm/core/block/common.py``); now ``get_computed_blocks``
-# (``vllm/v1/core/kv_cache_manager.py``) shares full blocks only, and they are evicted in the order of
-# ``FreeKVCacheBlockQueue`` (``vllm/v1/core/kv_cache_utils.py``).
+# **In the engines.** Our rungs are ``copy_blocks`` and ``BlockAllocator``. vLLM first copied like this, by
+# ``CopyOnWriteTracker`` (``vllm/core/block/common.py``). Now it shares full blocks only: ``get_computed_blocks``
+# (``vllm/v1/core/kv_cache_manager.py``).

@@ -2,9 +2,8 @@
 15 · A small server
 ===================
 
-**How does one pool serve requests that come at any time, and whose length nobody knows?** Before each model step a
-few lines decide who takes part, and who gives up blocks. You will see requests join in the middle of others' answers,
-a server that is right until memory runs short, and the price of a small pool.
+**How does one pool serve requests that come at any time, and whose length nobody knows?** You will see requests join
+in the middle of others' answers, a server that is right until memory runs short, and the price of a small pool.
 """
 
 # %%
@@ -19,7 +18,7 @@ import paged_numba as pn
 from paged_numba.serving.toy_model import ToyModel
 
 model = ToyModel(num_q_heads=4, num_kv_heads=2, head_dim=32)
-prompts = {"A": b"Paged attention", "B": b"Blocks", "C": b"A server for", "D": b"Why"}
+prompts = {"A": b"Paged attention", "B": b"Poetry", "C": b"How to serve", "D": b"Why"}
 num_new = {"A": 6, "B": 9, "C": 5, "D": 8}  # tokens to generate
 
 
@@ -36,18 +35,19 @@ right = {name: dense(prompts[name], num_new[name]) for name in prompts}
 # Step by step
 # ------------
 # In :term:`continuous batching` requests join and leave between any two steps; a :term:`scheduler` decides who takes
-# part. First, each request that runs needs a slot for its last token. If no block is free, the latest to come gives
-# up all its blocks and waits again: :term:`preemption`. Then those that wait may run, in order, if all their tokens
-# fit: :term:`admission`. One call of attention serves whole prompts and single tokens alike, as in lesson 13.
+# part. First, each that runs needs a slot for its last token. If no block is free, the latest to come gives up all
+# its blocks and waits again: :term:`preemption`. Then those that wait may run, in order, if all their tokens fit:
+# :term:`admission`. One call of attention serves whole prompts and single tokens alike (lesson 13).
 #
-# A preempted request has no keys and values left. When it runs again, we :term:`recompute` them; to :term:`swap` is
-# to keep them in host memory meanwhile. **Can we do without its answer?** ``keep_answer`` decides.
+# A preempted request loses its keys and values. When it runs again, we :term:`recompute` them; to :term:`swap` would
+# be to keep them in host memory meanwhile. **Can we do without its answer?** ``keep_answer`` decides.
 
 
 def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
     cache = pn.PagedKVCache(num_blocks, block_size=4, num_kv_heads=2, head_dim=32)
-    pool, schedule, waiting, running, computed = cache.allocator, pn.draw.Schedule(), [], [], 0
-    query, todo, answer = {}, dict(prompts), dict.fromkeys(prompts, b"")  # todo: tokens for the next step
+    pool, schedule = cache.allocator, pn.draw.Schedule(title=f"Four requests, {num_blocks} blocks")
+    waiting, running, query, computed = [], [], {}, 0
+    todo, answer = dict(prompts), dict.fromkeys(prompts, b"")  # todo: tokens for the next step
 
     def write(name):  # its keys and values, if there are blocks for them
         start = pool.seq_len(name) if name in pool else 0
@@ -93,8 +93,7 @@ def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
 
 for num_blocks in (16, 7):
     answer, _, preemptions, _ = serve(num_blocks, keep_answer=False)
-    wrong = [name for name in prompts if answer[name] != right[name]]
-    print(f"{num_blocks:2} blocks: {preemptions} preemptions, wrong: {wrong}")
+    print(f"{num_blocks:2} blocks: {preemptions} preempted, right:", [answer[n] == right[n] for n in prompts])
 print("B must be", [*right["B"]], "\nB is     ", [*answer["B"]])
 
 # %%
@@ -104,8 +103,8 @@ _, schedule, _, _ = serve(7, keep_answer=True)
 schedule.show("15_schedule.svg")
 
 # %%
-# Who is preempted, and when, depends on who else is there. What is said must not. That is a property: for all steps
-# of arrival, and all pools that hold the longest request alone, the answers are those of the dense model.
+# Who is preempted, and when, depends on who else is there. What is said must not: a property, for all steps of
+# arrival and for all pools that hold the longest request alone, 5 blocks.
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)
@@ -143,8 +142,8 @@ for num_blocks in (5, 7, 9, 11, 13, 16):
 #    2. Then the oldest always gets on, so that each request ends at some time.
 #    3. It never ends: A waits for ever, and so do all behind it. A server must refuse such a request when it comes.
 #
-# **Try next.** Set a :term:`watermark`, a part of the pool that admission leaves free: ``watermark=0.2`` for the
-# cache. What changes with 10 blocks? And what does the property shrink to without the answer?
+# **Try next.** With 10 blocks give the cache a :term:`watermark`, a part that admission leaves free:
+# ``watermark=0.2``. What gets better, and what worse? And to what does the property shrink without the answer?
 #
 # **In the engines.** Our ``Server`` (``paged_numba/serving/server.py``) admits by final lengths, so it never
 # preempts. vLLM does: ``_preempt_request`` (``vllm/v1/core/sched/scheduler.py``) keeps the answer and sets

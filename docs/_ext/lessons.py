@@ -3,12 +3,15 @@
 import ast
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
 from paged_numba.draw.picture import Picture
@@ -44,17 +47,35 @@ class LessonMap(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the cards."""
-        lines = [".. grid:: 1 2 2 3", "   :gutter: 2", "   :class-container: lesson-map", ""]
-        for path in sorted(TUTORIALS.glob("[0-9][0-9]_*.py")):
-            title, question = opening(path)
-            card = [f".. grid-item-card:: {title}", f"   :link: /lessons/{path.stem}", "   :link-type: doc"]
-            thumbnails = Path(self.env.srcdir, "lessons", "images", "thumb")
-            for picture in (
-                thumbnails.glob(f"sphx_glr_{path.stem}_thumb.*") if "pictures" in self.options else ()
-            ):
-                card += [f"   :img-top: /lessons/images/thumb/{picture.name}", "   :img-alt:"]
-            lines += [f"   {line}" for line in (*card, "", f"   {question}", "")]
-        return self.parse_text_to_nodes("\n".join(lines))
+        cards = [self.card(path) for path in sorted(TUTORIALS.glob("*.py"))]  # numbered ones first
+        grid = "grid", "1 2 2 3", {"gutter": "2", "class-container": "lesson-map"}
+        if self.env.doc2path(self.env.docname).endswith(".md"):
+            inside = "\n".join(in_markdown(3, "grid-item-card", *card) for card in cards)
+            return self.parse_text_to_nodes(in_markdown(4, *grid, inside))
+        inside = "\n".join(in_rst("grid-item-card", *card) for card in cards)
+        return self.parse_text_to_nodes(in_rst(*grid, inside))
+
+    def card(self, path: Path) -> tuple[str, dict[str, str], str]:
+        """Return the argument, the options and the text of a lesson's card."""
+        title, question = opening(path)
+        options = {"link": f"/lessons/{path.stem}", "link-type": "doc"}
+        pictures = Path(self.env.srcdir, "lessons", "images", "thumb").glob(f"sphx_glr_{path.stem}_thumb.*")
+        for picture in pictures if "pictures" in self.options else ():
+            options |= {"img-top": f"/lessons/images/thumb/{picture.name}", "img-alt": ""}
+        return title, options, question
+
+
+def in_markdown(colons: int, name: str, argument: str, options: dict[str, str], text: str) -> str:
+    """Return a directive as MyST writes it."""
+    fence = ":" * colons
+    lines = [f"{fence}{{{name}}} {argument}", *(f":{key}: {value}" for key, value in options.items())]
+    return "\n".join([*lines, "", text, fence, ""])
+
+
+def in_rst(name: str, argument: str, options: dict[str, str], text: str) -> str:
+    """Return a directive as reStructuredText writes it."""
+    lines = [f":{key}: {value}" for key, value in options.items()]
+    return f".. {name}:: {argument}\n" + textwrap.indent("\n".join([*lines, "", text, ""]), "   ")
 
 
 class LessonsThatUse(SphinxDirective):
@@ -76,8 +97,32 @@ class LessonsThatUse(SphinxDirective):
         return self.parse_text_to_nodes("\n".join([".. rubric:: Lessons that use it", "", *items]))
 
 
+class LinksToLessons(SphinxTransform):
+    """Makes links to the script of a lesson, which work in the repository, links to its page."""
+
+    default_priority = 900
+
+    def apply(self, **kwargs) -> None:
+        """Replace the links of a page."""
+        for link in list(self.document.findall(addnodes.download_reference)):
+            found = re.fullmatch(r"(?:\.\./)+tutorials/(\d\d_\w+)\.py", link["reftarget"])
+            if found:
+                page = addnodes.pending_xref(
+                    "",
+                    *link.children,
+                    refdomain="std",
+                    reftype="doc",
+                    reftarget=f"/lessons/{found[1]}",
+                    refdoc=self.env.docname,
+                    refexplicit=True,
+                    refwarn=True,
+                )
+                link.replace_self(page)
+
+
 def setup(app: Sphinx):
-    """Register the directives."""
+    """Register the directives and the transform."""
+    app.add_transform(LinksToLessons)
     app.add_directive("lesson-map", LessonMap)
     app.add_directive("lessons-that-use", LessonsThatUse)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""The default role: a name in single backticks, as docstrings write it, links to its page if it has one."""
+"""Names of the API: in single backticks, as docstrings write them, they link to their page if they have one."""
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -24,8 +24,14 @@ def leave_parameter(app, env, node, contnode) -> nodes.Node | None:
     return contnode if node.get("may_be_parameter") else None
 
 
+def skip_alias(app, what, name, obj, skip, options) -> bool | None:
+    """Leave out the fields of named tuples: the docstring of the class explains them."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx):
     """Register the role, which `default_role` names."""
+    app.connect("autodoc-skip-member", skip_alias)
     app.add_role("name", NameRole())
     app.connect("missing-reference", leave_parameter)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -26,7 +26,7 @@ def _fold(found: re.Match) -> str:
 
 def prepared(text: str) -> str:
     """Return text of a lesson in which the rest of sphinx-gallery's conversion to Markdown leaves no markup."""
-    return re.sub(r"``(.+?)``", r"`\1`", FOLD.sub(_fold, ROLE.sub(_role, text)))
+    return re.sub(r"``([^`]+)``", r"`\1`", FOLD.sub(_fold, ROLE.sub(_role, text)))
 
 
 def setup(app):

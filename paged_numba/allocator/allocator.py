@@ -156,6 +156,11 @@ class BlockAllocator:
     def seq_len(self, seq_id: Hashable) -> int:
         """Return the number of tokens of a sequence, which may be swapped out.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
         Raises
         ------
         UnknownSequenceError
@@ -178,6 +183,11 @@ class BlockAllocator:
     @alone
     def block_table(self, seq_id: Hashable) -> NDArray[np.int32]:
         """Return the blocks of a sequence in logical order.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
 
         Returns
         -------
@@ -209,9 +219,15 @@ class BlockAllocator:
     def held_blocks(self, seq_id: Hashable) -> NDArray[np.int32]:
         """Return the block table of a sequence without the places of released blocks.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
         Returns
         -------
         int32[num_held_blocks]
+            The blocks in logical order, without released ones.
 
         Raises
         ------
@@ -240,6 +256,15 @@ class BlockAllocator:
     @alone
     def slots(self, seq_id: Hashable, start: SupportsIndex, stop: SupportsIndex) -> NDArray[np.int64]:
         """Return the slots of the tokens ``start .. stop - 1`` of a sequence.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        start : int
+            The first token.
+        stop : int
+            The token after the last.
 
         Returns
         -------
@@ -284,6 +309,11 @@ class BlockAllocator:
     def num_released_tokens(self, seq_id: Hashable) -> int:
         """Return how many of a sequence's first tokens were released.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
         Raises
         ------
         UnknownSequenceError
@@ -309,6 +339,11 @@ class BlockAllocator:
     def is_swapped(self, seq_id: Hashable) -> bool:
         """Tell whether a sequence is swapped out.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
         Raises
         ------
         TypeError
@@ -331,6 +366,11 @@ class BlockAllocator:
 
     def ref_count(self, block: SupportsIndex) -> int:
         """Return how many sequences hold a block.
+
+        Parameters
+        ----------
+        block : int
+            Number of the block in the pool.
 
         Raises
         ------
@@ -357,6 +397,11 @@ class BlockAllocator:
     def is_cached(self, block: SupportsIndex) -> bool:
         """Tell whether a block is in the prefix cache; False without a prefix cache.
 
+        Parameters
+        ----------
+        block : int
+            Number of the block in the pool.
+
         Raises
         ------
         TypeError
@@ -382,6 +427,11 @@ class BlockAllocator:
 
     def generation(self, block: SupportsIndex) -> int:
         """Return how many times a block was handed out for new contents.
+
+        Parameters
+        ----------
+        block : int
+            Number of the block in the pool.
 
         Raises
         ------
@@ -479,7 +529,7 @@ class BlockAllocator:
 
         Parameters
         ----------
-        tokens, salt
+        tokens, salt : int or int[num_tokens], hashable
             As for `add`.
 
         Raises
@@ -511,7 +561,8 @@ class BlockAllocator:
         Parameters
         ----------
         seq_id : hashable
-        tokens : int, integer[num_tokens] or sequence of int
+            Id of the sequence.
+        tokens : int, int[num_tokens] or sequence of int
             The number of tokens, 0 or more; or the token ids, which the prefix cache needs. They must fit int64; a
             NumPy array is fastest.
         salt : hashable, optional
@@ -581,7 +632,8 @@ class BlockAllocator:
         Parameters
         ----------
         seq_id : hashable
-        tokens : int, integer[num_tokens] or sequence of int
+            Id of the sequence.
+        tokens : int, int[num_tokens] or sequence of int
             The number of tokens, 1 or more; or the token ids, which the prefix cache needs.
 
         Returns
@@ -651,6 +703,11 @@ class BlockAllocator:
 
         Does nothing without a prefix cache.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
         Raises
         ------
         UnknownSequenceError
@@ -689,6 +746,13 @@ class BlockAllocator:
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
         """Start a sequence that shares every block of another.
 
+        Parameters
+        ----------
+        parent_id : hashable
+            Id of the sequence whose blocks are shared.
+        child_id : hashable
+            Id of the new sequence.
+
         Raises
         ------
         UnknownSequenceError
@@ -722,6 +786,11 @@ class BlockAllocator:
     @whole
     def free(self, seq_id: Hashable) -> None:
         """End a sequence, which may be swapped out; blocks that no other sequence holds are free again.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
 
         Raises
         ------
@@ -761,6 +830,7 @@ class BlockAllocator:
         Parameters
         ----------
         seq_id : hashable
+            Id of the sequence.
         window : int
             As for attention: a token sees no key at `window` or more positions before its own.
 
@@ -812,6 +882,11 @@ class BlockAllocator:
 
         The prefix cache may keep the committed blocks until they are needed.
 
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
         Raises
         ------
         UnknownSequenceError
@@ -842,6 +917,11 @@ class BlockAllocator:
 
         Other sequences that share its blocks keep them, and the prefix cache may keep the rest until they are needed.
         The sequence keeps its id and its length, iteration skips it, and until `swap_in` it may only be freed.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
 
         Raises
         ------
@@ -878,6 +958,11 @@ class BlockAllocator:
 
         The watermark does not apply. The sequence no longer shares blocks with its forks, only with the sequences whose
         blocks the prefix cache finds.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
 
         Returns
         -------

@@ -1,10 +1,10 @@
-"""Pictures of recorded data as SVG: block tables, pools and schedules, threads, warps, reductions, splits.
+"""Pictures of recorded data as SVG: block tables, pools and schedules, threads, warps, reductions, splits, rooflines.
 
 A picture has a method ``svg()``, a method ``save(path)`` and a form as plain text (``print(picture)``), and shows
 itself in a notebook. The data behind it are its attributes. `paged_numba.draw.text` has tables for terminals.
 """
 
-from .kernels import Mask, OnlineSoftmax, Splits, Threads, Tree, WarpAccess
+from .kernels import Mask, OnlineSoftmax, Roofline, Splits, Threads, Tree, WarpAccess
 from .pools import BlockTables, PoolHistory, Schedule, TokenPath
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Mask",
     "OnlineSoftmax",
     "PoolHistory",
+    "Roofline",
     "Schedule",
     "Splits",
     "Threads",

@@ -66,6 +66,11 @@ class Picture:
     def save(self, path: str | Path) -> None:
         """Write the picture to a file; an old file stays as it was until the new one is complete.
 
+        Parameters
+        ----------
+        path : str or Path
+            Name of the file, which must end in ``.svg``.
+
         Raises
         ------
         ValueError
@@ -79,6 +84,11 @@ class Picture:
         """Show the picture in any place: print its text and save it or, in a notebook, only return it.
 
         Put it last in a cell. A notebook then shows the returned picture, and no file is written.
+
+        Parameters
+        ----------
+        path : str or Path
+            Name of the file, which must end in ``.svg``.
 
         Raises
         ------

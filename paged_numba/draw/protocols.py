@@ -59,7 +59,7 @@ class Access(Protocol):
 
     @property
     def space(self) -> str:
-        """``global`` or ``shared``."""
+        """``global`` or ``shared``; ``register`` for a shuffle."""
 
     @property
     def array(self) -> str:
@@ -67,7 +67,7 @@ class Access(Protocol):
 
     @property
     def kind(self) -> str:
-        """``load``, ``store`` or ``atomic``."""
+        """``load``, ``store``, ``atomic`` or ``shuffle``."""
 
     @property
     def epoch(self) -> int:
@@ -86,8 +86,12 @@ class Access(Protocol):
         """Bytes of an element."""
 
     @property
+    def syncwarps(self) -> tuple[int, ...]:
+        """For each thread, the number of ``syncwarp`` calls before the access."""
+
+    @property
     def elements(self) -> tuple[int, ...]:
-        """Index of each thread's element in the flattened array."""
+        """Index of each thread's element in the flattened array; for a shuffle, the thread that it reads from."""
 
 
 def checked_pool(pool: Any) -> Pool:

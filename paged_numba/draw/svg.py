@@ -34,6 +34,7 @@ _STYLE = (
     ".pn{fill:var(--ink);max-width:100%;height:auto}"
     ".pn .bg{fill:var(--paper)}.pn .ink{fill:var(--ink)}.pn .q{fill:var(--quiet)}"
     ".pn .edge{stroke:var(--quiet)}.pn .line{stroke:var(--ink)}"
+    f".pn .small{{font-size:{SMALL_SIZE}px}}"  # pages have a class of this name, too
     ".pn .pick:hover>g:not(:hover),.pn .pick:focus-within>g:not(:focus){opacity:.15}"
     ".pn .pick>g:focus:not(:focus-visible){outline:none}"
     ".pn .many>g:hover .arrow,.pn .many>g:focus .arrow{visibility:visible}"

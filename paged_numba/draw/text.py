@@ -20,6 +20,7 @@ def pool_map(pool: Pool, labels: dict[Hashable, str]) -> str:
     Parameters
     ----------
     pool : Pool
+        A `paged_numba.BlockAllocator`, or the allocator of a cache.
     labels : dict of hashable to str
         By sequence, its label: one printable character, as wide as a letter, but neither ``+`` nor ``.``.
 
@@ -79,6 +80,13 @@ def _label(labels: dict[Hashable, str], seq_id: Hashable) -> str:
 
 def block_tables(pool: Pool, seq_ids: Iterable[Hashable]) -> str:
     """Return a line for each sequence: its block table, its number of tokens and its number of blocks.
+
+    Parameters
+    ----------
+    pool : Pool
+        A `paged_numba.BlockAllocator`, or the allocator of a cache.
+    seq_ids : iterable of hashable
+        Ids of the sequences, one for each row.
 
     See Also
     --------

@@ -20,8 +20,8 @@ def trace(
 
     Parameters
     ----------
-    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes
-        See `launch`.
+    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes : function, int or tuple, int or tuple, object, int
+        See `paged_numba.lockstep.launch`.
     thread_block : tuple of 3 int
         blockIdx of the thread block.
 

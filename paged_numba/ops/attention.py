@@ -224,10 +224,14 @@ def merge_states(
 
     Parameters
     ----------
-    out_a, out_b : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
-        Both of the same dtype.
-    lse_a, lse_b : float32[num_tokens, num_q_heads]
-        Natural logarithms.
+    out_a : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
+        The output of attention over one set of keys.
+    lse_a : float32[num_tokens, num_q_heads]
+        Its LSEs, in natural logarithms.
+    out_b : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
+        The output of attention over the other set, of the same dtype.
+    lse_b : float32[num_tokens, num_q_heads]
+        Its LSEs.
     target : str
         See `paged_numba.targets.resolve`.
 
@@ -236,19 +240,20 @@ def merge_states(
     out : [num_tokens, num_q_heads, head_dim]
         Of the dtype of `out_a`.
     lse : float32[num_tokens, num_q_heads]
+        The LSEs over both sets.
 
     Raises
     ------
     TypeError, ValueError
         A dtype or shape is invalid.
 
-    References
-    ----------
-    Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving", 2025.
-
     See Also
     --------
     paged_attention : Returns such states with ``return_lse=True``.
+
+    References
+    ----------
+    Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving", 2025.
 
     Examples
     --------

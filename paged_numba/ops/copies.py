@@ -97,6 +97,7 @@ def gather_kv(
     Parameters
     ----------
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        As in `write_kv`.
     block_table : int32[max_blocks]
         The sequence's blocks in order; entries past its end are not read.
     seq_len : int
@@ -108,8 +109,10 @@ def gather_kv(
 
     Returns
     -------
-    key, value : [seq_len, num_kv_heads, head_dim]
+    key : [seq_len, num_kv_heads, head_dim]
         Of the caches' dtype, on their device.
+    value : [seq_len, num_kv_heads, head_dim]
+        The same for the values.
 
     Raises
     ------
@@ -154,6 +157,7 @@ def copy_blocks(
     Parameters
     ----------
     key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        As in `write_kv`.
     block_pairs : int64[num_pairs, 2]
         Rows (src, dst). No dst may occur in another pair.
     layout : {"NHD", "HND", "packed"}

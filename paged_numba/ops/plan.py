@@ -90,8 +90,10 @@ def plan_attention(
     rows : int32[num_tokens, 5]
         From `query_rows`.
     seq_lens, cu_seqlens_q, block_tables : int arrays
+        The arguments of `paged_numba.paged_attention`, checked.
     block_size, num_q_heads, num_kv_heads : int
-    window, algorithm, num_splits, layout
+        Sizes of the cache and of the model.
+    window, algorithm, num_splits, layout : int, str, int, str
         The arguments of `paged_numba.paged_attention`, checked.
     target : str
         The target that runs, from `paged_numba.targets.resolve`.
@@ -99,6 +101,7 @@ def plan_attention(
     Returns
     -------
     Plan
+        What to launch.
     """
     if layout == "packed":
         return Plan("packed", rows, None, 1, "packed caches have their own kernel")
@@ -148,17 +151,22 @@ def choose(
     Parameters
     ----------
     seq_lens : int[num_seqs]
+        As `paged_numba.paged_attention` takes them.
     cu_seqlens_q : int[num_seqs + 1]
         As `paged_numba.paged_attention` takes them.
     num_q_heads, num_kv_heads : int
+        Numbers of heads of the model.
     multiprocessors : int
         Number of multiprocessors of the GPU.
     window : int, optional
+        As `paged_numba.paged_attention` takes it.
     target : {"cuda", "lockstep", "cudasim"}
+        The target that runs.
 
     Returns
     -------
     Choice
+        The algorithm, and the reason for it.
 
     Raises
     ------

@@ -61,7 +61,7 @@ def test_numbers_in_the_prose():
             "use it 4 times": group,
         },
         given=[
-            "its weight is 0",
+            "stale slots weigh 0",
             "a weight of 0",
             "if stale slots hold 7",
             "With 7, none: 0 times 7 is 0",
@@ -76,7 +76,7 @@ def test_numbers_in_the_prose():
 
 
 def test_what_the_lesson_prints():
-    assert printed(r"stale +\S+, loop over .*: error of a, b, c ") == [
+    assert printed(r"stale +\S+, loop over .*: errors ") == [
         "[0. 0. 0.]",
         "[0. 0. 0.]",
         "[nan nan  0.]",

@@ -41,7 +41,7 @@ def letters(distances, xor):
 
 def report(way):
     made = LESSON.run()
-    arguments = (made[name] for name in ("query", "keys", "values", "table"))
+    arguments = (made[name] for name in ("query", "key_cache", "value_cache", "block_table"))
     return lockstep.profile(made["attention"], 2, 32, np.zeros((2, 64), np.float32), *arguments, 100, way)
 
 
@@ -67,8 +67,8 @@ def test_numbers_in_the_prose():
         },
         given=[
             "number is 4 larger",
-            "in the bit of 4: lanes 0 and 4 trade",
-            "32 bits that say",
+            "in the bit of 4. Lanes 0 and 4 trade",
+            "32 bits, says",
             "lane 0 brings an",
             "lane 1 a",
             "does lane 3 have after the distances 4, 2 and 1",
@@ -77,7 +77,7 @@ def test_numbers_in_the_prose():
             "the dimensions of lane 0",
             "promises 32 lanes",
             "For 24 numbers",
-            "bring 0.",
+            "some with 0.",
             "with 16 lanes for each",
             "How do 4 warps add up 128 numbers",
             "4: distances 8, 4, 2, 1",
@@ -87,7 +87,7 @@ def test_numbers_in_the_prose():
         ],
     )
     assert (butterfly.work().barriers, butterfly.memory("shared").requests) == (0, 0)
-    per_request = butterfly.memory("global", "load", array="keys").sectors_per_request
+    per_request = butterfly.memory("global", "load", array="key_cache").sectors_per_request
     assert per_request == 4, "coalesced"
 
 
@@ -128,7 +128,7 @@ def test_attention_is_the_rung_attention_warp(seq_len, seed, size):
 
 def test_only_lane_0_is_right_with_shfl_down():
     made, out = LESSON.run(), np.zeros((2, 64), np.float32)
-    arguments = (made[name] for name in ("query", "keys", "values", "table"))
+    arguments = (made[name] for name in ("query", "key_cache", "value_cache", "block_table"))
     lockstep.launch(made["attention"], 2, 32, out, *arguments, 100, made["DOWN"])
     right = np.isclose(out, made["oracle"], rtol=1e-4, atol=1e-5)
     assert [np.flatnonzero(head).tolist() for head in right] == [[0, 32], [0, 32]]
@@ -152,3 +152,12 @@ def test_answers():
     assert (of_four == x.sum()).all()
     assert counts.work().barriers == 4, "one barrier for each of 4 warps"
     assert str(lockstep.sanitize(sum_of_four_warps, 1, 128, of_four, x)) == "no findings"
+
+
+def test_numba_compiles_the_kernels():
+    made = LESSON.run()
+    arguments = (made[name] for name in ("out", "query", "key_cache", "value_cache", "block_table"))
+    lockstep.check_compiles(made["attention"], (*arguments, 100, made["BUTTERFLY"]))
+    for distances in ((4,), (4, 2, 1), made["FIVE_STEPS"]):
+        numbers = np.zeros(32, np.int32)
+        lockstep.check_compiles(made["totals"], (numbers, numbers, distances, True))

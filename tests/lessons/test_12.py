@@ -44,11 +44,9 @@ def test_numbers_in_the_prose():
     LESSON.check_numbers(
         claims={
             "an H100 has 132": multiprocessors,
-            "8, one for each head, and each takes 4,096 tokens one after the other. The other 124 wait": (
-                heads,
-                len(made["key"]),
-                multiprocessors - heads,
-            ),
+            "one sequence, 8 heads, 4,096 tokens": (heads, len(made["key"])),
+            "8, one for each head": heads,
+            "The other 124 wait": multiprocessors - heads,
             "How do 16 results become one": planned(1).num_splits,
             "each split has 256 tokens": 4096 // planned(1).num_splits,
             "With 3,600 tokens, 15 splits of 240": (
@@ -57,12 +55,11 @@ def test_numbers_in_the_prose():
                 starts[1],
             ),
             "with 16 splits 0.4 % more bytes": (16, 100 * 2 * 16 * heads * (head_dim + 1) / both),
-            "less than 256 tokens": MIN_SPLIT_TOKENS,
+            "256 tokens for a split": MIN_SPLIT_TOKENS,
             "with 8 heads they make 264 thread blocks": (heads, 33 * heads),
             "1.44 times as large": 1 / math.log(2),
         },
         given=[
-            "one sequence with 8 heads",
             "scores are nearly 0",
             "is 0, and any number",
             "divided 0 by 0",
@@ -80,12 +77,14 @@ def test_numbers_in_the_prose():
     assert planned(33).num_splits == 1
     assert planned(32).num_splits == 2
     # What the splits store and the merge loads, beside what they load of keys and values.
-    arguments = (made[name] for name in ("query", "keys", "values", "table"))
+    arguments = (made[name] for name in ("query", "key_cache", "value_cache", "block_table"))
     part_out, part_lse, launched = attend(*arguments, np.arange(0, 4097, 256))
     extra = launched.memory("global", "store").bytes_asked
     merged = merge(part_out, part_lse)[1]
     extra += merged.memory("global", "load", array="part_out").bytes_asked + part_lse.nbytes
-    loaded = sum(launched.memory("global", "load", array=name).bytes_moved for name in ("keys", "values"))
+    loaded = sum(
+        launched.memory("global", "load", array=name).bytes_moved for name in ("key_cache", "value_cache")
+    )
     assert loaded == 4 * both
     assert extra == 4 * 2 * 16 * heads * (head_dim + 1)
 
@@ -149,7 +148,7 @@ def test_an_empty_split_changes_nothing_and_nan_would():
 
 def test_answers():
     made = LESSON.run()
-    query, keys, values, table = (made[name] for name in ("query", "keys", "values", "table"))
+    query, keys, values, table = (made[name] for name in ("query", "key_cache", "value_cache", "block_table"))
     part_out, part_lse, _ = attend(query, keys, values, table, np.arange(0, 4097, 256))
     key, value = made["key"], made["value"]
     oracle = pn.reference.attention(query[None], key, value, scale=1)[0]
@@ -175,9 +174,16 @@ def test_the_keys_of_try_next_hide_the_average():
     made = LESSON.run()
     errors = []
     for divisor in (1, 10, 100):
-        keys = made["keys"] / np.float32(divisor)
-        arguments = made["query"], keys, made["values"], made["table"], np.arange(0, 4097, 256)
+        keys = made["key_cache"] / np.float32(divisor)
+        arguments = made["query"], keys, made["value_cache"], made["block_table"], np.arange(0, 4097, 256)
         part_out = attend(*arguments)[0]
         oracle = pn.reference.attention(made["query"][None], made["key"] / divisor, made["value"], scale=1)[0]
         errors.append(abs(part_out.mean(axis=0) - oracle).max())
     assert errors[0] > errors[1] > 1e-3 > errors[2]
+
+
+def test_numba_compiles_the_kernels():
+    made = LESSON.run()
+    names = ("part_out", "part_lse", "query", "key_cache", "value_cache", "block_table", "starts")
+    lockstep.check_compiles(made["attend"], tuple(made[name] for name in names))
+    lockstep.check_compiles(made["merge"], (made["out"], made["part_out"], made["part_lse"]))

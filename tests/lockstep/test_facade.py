@@ -201,6 +201,42 @@ def test_kernels_of_numba_and_of_the_facade_run_alike():
     assert a.any()
 
 
+def test_jit_takes_kernels_of_numba_and_of_the_facade_and_keeps_their_signatures():
+    numba_cuda = pytest.importorskip("numba.cuda")
+
+    def halve(x, by):
+        i = cuda.grid(1)
+        if i < x.size:
+            x[i] = x[i] / 2 + by
+
+    @numba_cuda.jit
+    def halve_by_numba(x, by):
+        i = numba_cuda.grid(1)
+        if i < x.size:
+            x[i] = x[i] / 2 + by
+
+    for kernel in (halve, halve_by_numba, cuda.jit(halve), lockstep.jit(lockstep.jit(halve_by_numba))):
+        made, x = lockstep.jit(kernel), np.arange(6.0)
+        assert repr(made).endswith(" on lockstep>")
+        made[2, 4](x, 1.5)
+        np.testing.assert_array_equal(x, np.arange(6) / 2 + 1.5)
+    # An eager signature casts the scalar: 1.5 becomes 1.
+    x = np.arange(6.0)
+    lockstep.jit(cuda.jit("void(float64[:], int64)")(halve))[2, 4](x, 1.5)
+    np.testing.assert_array_equal(x, np.arange(6) / 2 + 1)
+    device = numba_cuda.jit(device=True)(lambda value: value)
+    with pytest.raises(LaunchError, match="it is a device function"):
+        lockstep.jit(device)[1, 1](1)
+
+
+def test_trace_records_one_launch():
+    x = np.zeros(5)
+    [load, store] = lockstep.trace(double, 2, 4, x, x, thread_block=(1, 0, 0))
+    assert (load.kind, load.elements, store.kind, store.threads) == ("load", (4,), "store", (0,))
+    with pytest.raises(ValueError, match="thread_block must lie in the grid"):
+        lockstep.trace(double, 2, 4, x, x, thread_block=(2, 0, 0))
+
+
 def test_what_jit_returns_says_what_it_is():
     @cuda.jit(device=True)
     def square(x):

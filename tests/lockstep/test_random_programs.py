@@ -222,13 +222,17 @@ def check_lockstep(source, expected, failed, **options):
 
 
 @settings(max_examples=200)
-@given(source=programs(), other=st.sampled_from(["batches", "forward", "reverse", "observed"]))
+@given(
+    source=programs(),
+    other=st.sampled_from(["batches", "forward", "reverse", "observed", "observed reverse"]),
+)
 def test_random_program_computes_what_python_computes(source, other):
     expected, failed = run_one_by_one(source, 10, DATA)
     check_lockstep(source, expected, failed)
-    if other == "observed":
+    if "observed" in other:
+        order = "reverse" if "reverse" in other else "together"
         with observing(Observer()):
-            check_lockstep(source, expected, failed)
+            check_lockstep(source, expected, failed, order=order)
     else:
         options = {"max_lanes": 5} if other == "batches" else {"order": other}
         check_lockstep(source, expected, failed, **options)

@@ -1,111 +1,123 @@
-"""Picture of an attention mask: which keys each query of a chunk attends to."""
+"""Picture of an attention mask: which keys each query of a chunk looks at."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from ...arguments import shown
+from ...arguments import listed, text, truth
 from ..picture import Picture
-from ..svg import Drawing
+from ..svg import COLOURS, Drawing
+from ..text import plural
 
-_SEEN = "#56b4e9"
-_CELL, _LEFT, _TOP = 18, 76, 62
+MOST_KEYS = 64
+_SEEN = COLOURS[0]
+_LEFT, _TOP = 84, 66
+"""Pixels left of the first key, and above the first query."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Mask(Picture):
-    """The keys that each query of a chunk attends to.
+    """The keys that each query of a chunk looks at.
 
-    The queries are the last tokens of their sequence: query i of m, with n keys, stands at position ``n - m + i``. The
-    picture marks the key at that position, the query's own.
+    The queries are the last tokens of their sequence: query i of a chunk of m, in a sequence of n tokens, stands at
+    position ``n - m + i``. The picture marks the key of that position, the query's own.
 
-    Attributes
+    Parameters
     ----------
-    seen : bool[num_queries, num_keys]
+    seen : list of list of bool, or bool[num_queries, num_keys]
+        At least one query, at most as many queries as keys, and at most 64 keys.
     title : str
+        Heading of the picture.
 
     Raises
     ------
-    ValueError
-        `seen` is no matrix of booleans, or has more queries than keys.
+    TypeError, ValueError
+        `seen` is no such matrix.
 
     See Also
     --------
-    paged_numba.reference.attention : Attends with such a mask.
+    paged_numba.paged_attention : Takes chunks of several sequences, by `cu_seqlens_q`.
 
     Examples
     --------
     >>> import numpy as np
     >>> import paged_numba as pn
     >>> print(pn.draw.Mask(np.tri(3, 5, 2, dtype=bool)))
-    Keys that each query attends to
-    query 2  xxX..
-    query 3  xxxX.
-    query 4  xxxxX
-    x attends, . does not; X or o is the query's own key
+    Keys that each query looks at
+    query 2  ##@..
+    query 3  ###@.
+    query 4  ####@
+    # looks at the key, . does not; @ looks at its own key, o does not
     """
 
-    seen: Any
-    title: str = "Keys that each query attends to"
+    seen: Sequence[Sequence[bool]]
+    title: str = "Keys that each query looks at"
 
     def __post_init__(self) -> None:
-        seen = np.asarray(self.seen)
-        if seen.ndim != 2 or seen.dtype != bool or seen.shape[0] > seen.shape[1]:
+        seen = [
+            [truth("seen", sees) for sees in listed("seen", row, "bools")]
+            for row in listed("seen", self.seen, "rows of bools")
+        ]
+        num_keys = len(seen[0]) if seen else 0
+        if any(len(row) != num_keys for row in seen) or not 1 <= len(seen) <= num_keys <= MOST_KEYS:
             raise ValueError(
-                "seen must be bool[num_queries, num_keys] with at most as many queries as keys, "
-                f"got {seen.dtype.name}{shown(list(seen.shape))}"
+                f"seen must be bool[num_queries, num_keys] with 1 <= num_queries <= num_keys <= {MOST_KEYS}, "
+                f"got {plural(len(seen), 'row')} of {', '.join(map(str, sorted({*map(len, seen)}))) or 'no'} bools"
             )
         object.__setattr__(self, "seen", seen)
+        object.__setattr__(self, "title", text("title", self.title))
+
+    @property
+    def first(self) -> int:
+        """Position of the first query in its sequence."""
+        return len(self.seen[0]) - len(self.seen)
 
     @property
     def description(self) -> str:
-        """What is seen, in one or two sentences."""
-        (num_queries, num_keys), counts = self.seen.shape, self.seen.sum(axis=1).tolist()
-        own = int(self.seen.diagonal(num_keys - num_queries).sum())
+        """What is seen: how many keys each query looks at, and whether its own is among them."""
+        counts = [sum(row) for row in self.seen]
+        own = sum(row[self.first + i] for i, row in enumerate(self.seen))
+        last = self.first + len(counts) - 1
         return (
-            f"{num_queries} queries in rows, {num_keys} keys in columns. From first to last they attend to "
-            f"{', '.join(map(str, counts))} keys; {own} attend to their own key."
+            f"The queries at positions {self.first} to {last} look at {', '.join(map(str, counts))} of "
+            f"{plural(len(self.seen[0]), 'key')}. {own} of {len(counts)} look at their own key."
         )
 
     def text(self) -> str:
-        """Return the mask as plain text, a line for each query."""
-        rows, first = self.seen.tolist(), self.seen.shape[1] - self.seen.shape[0]
-        names = [f"query {first + i}" for i in range(len(rows))]
-        width = max(map(len, names), default=0)
-        lines = [
-            f"{name:<{width}}  "
-            + "".join(
-                ("X" if x else "o") if key == first + i else "x" if x else "." for key, x in enumerate(row)
-            )
-            for i, (name, row) in enumerate(zip(names, rows, strict=True))
-        ]
-        return "\n".join([self.title, *lines, "x attends, . does not; X or o is the query's own key"])
-
-    __str__ = text
+        """Return a line for each query."""
+        width = len(f"query {self.first + len(self.seen) - 1}")
+        lines = []
+        for position, row in enumerate(self.seen, self.first):
+            signs = ["#" if sees else "." for sees in row]
+            signs[position] = "@" if row[position] else "o"
+            lines.append(f"{f'query {position}':<{width}}  {''.join(signs)}")
+        legend = "# looks at the key, . does not; @ looks at its own key, o does not"
+        return "\n".join([self.title, *lines, legend])
 
     def draw(self) -> Drawing:
-        """Return a cell for each query and key, filled where the query attends to the key."""
-        num_queries, num_keys = self.seen.shape
-        first, right = num_keys - num_queries, _LEFT + _CELL * num_keys
-        drawing = Drawing(max(right + 20, 360), _TOP + _CELL * num_queries + 40, self.title)
+        """Return a cell for each query and key, filled if the query looks at the key."""
+        num_keys = len(self.seen[0])
+        cell = max(10.0, min(20.0, 620 / num_keys))
+        bottom = _TOP + cell * len(self.seen)
+        drawing = Drawing(max(_LEFT + cell * num_keys + 20, 500), bottom + 44, self.title)
         drawing.text(_LEFT - 10, _TOP - 8, "key", "right q")
-        for key in range(0, num_keys, 4):
-            drawing.text(_LEFT + _CELL * (key + 0.5), _TOP - 8, str(key), "q")
-        for row, keys in enumerate(self.seen.tolist()):
-            y = _TOP + _CELL * row
-            drawing.text(_LEFT - 10, y + 13, f"query {first + row}", "right")
+        drawing.steps(_LEFT, _TOP - 8, cell, range(num_keys), "q small")
+        every = 1 if cell >= 14 else 2
+        for row, keys in enumerate(self.seen):
+            y, query = _TOP + cell * row, f"query {self.first + row}"
+            if row % every == 0:
+                drawing.text(_LEFT - 10, y + cell / 2 + 4, query, "right")
             for key, sees in enumerate(keys):
-                tip = f"query {first + row} {'attends' if sees else 'does not attend'} to key {key}"
-                drawing.rect(_LEFT + _CELL * key, y, _CELL, _CELL, _SEEN if sees else "none", tip=tip)
-        for row in range(num_queries):
-            x, y = _LEFT + _CELL * (first + row), _TOP + _CELL * row
-            drawing.rect(x + 3, y + 3, _CELL - 6, _CELL - 6, css="line")
-        entries = [(_SEEN, "attends"), ("none", "does not")]
-        y = _TOP + _CELL * num_queries + 14
-        drawing.legend(_LEFT, y, entries)
-        drawing.rect(_LEFT + 190, y, 12, 12, css="line")
-        drawing.text(_LEFT + 208, y + 10, "the query's own key", "left")
+                tip = f"{query} {'looks' if sees else 'does not look'} at key {key}"
+                drawing.rect(_LEFT + cell * key, y, cell, cell, _SEEN if sees else "none", tip=tip)
+        for row in range(len(self.seen)):
+            self._own(drawing, _LEFT + cell * (self.first + row) + cell / 2, _TOP + cell * (row + 0.5), cell)
+        drawing.legend(_LEFT, bottom + 16, [(_SEEN, "looks at the key"), ("none", "does not")])
+        self._own(drawing, _LEFT + 227, bottom + 22, 14)
+        drawing.text(_LEFT + 239, bottom + 26, "the query's own key", "left")
         return drawing
+
+    def _own(self, drawing: Drawing, x: float, y: float, cell: float) -> None:
+        """Mark a query's own key with a small frame."""
+        drawing.rect(x - cell / 4, y - cell / 4, cell / 2, cell / 2, css="line")

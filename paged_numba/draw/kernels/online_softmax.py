@@ -12,7 +12,7 @@ from ..picture import Picture
 from ..svg import COLOURS, Drawing
 from ..text import plural, table
 
-MOST_SCORES = 64
+MOST_SCORES, LARGEST = 64, 1e6
 _OTHER, _RISE = COLOURS[0], COLOURS[1]
 
 
@@ -26,17 +26,18 @@ class OnlineSoftmax(Picture):
     Parameters
     ----------
     scores : list of float
-        By token, 1 to 64 finite numbers.
+        By token: 1 to 64 numbers, of which none is above a million in size.
     title : str, optional
+        By default, the number of scores.
 
     Raises
     ------
     TypeError, ValueError
-        `scores` is not a list of 1 to 64 finite numbers.
+        `scores` is not such a list.
 
     See Also
     --------
-    Splits : The parts of a context and their weights.
+    paged_numba.draw.Splits : The parts of a context and their weights.
 
     Examples
     --------
@@ -57,12 +58,12 @@ class OnlineSoftmax(Picture):
         scores = listed("scores", self.scores, "numbers")
         if not all(is_number(score) for score in scores):
             raise TypeError(f"scores must be numbers, got scores={shown(self.scores)}")
-        scores = [float(score) for score in scores]
-        if not 1 <= len(scores) <= MOST_SCORES or not all(map(math.isfinite, scores)):
+        if not 1 <= len(scores) <= MOST_SCORES or not all(abs(score) <= LARGEST for score in scores):
             raise ValueError(
-                f"scores must be 1 to {MOST_SCORES} finite numbers, got scores={shown(self.scores)}"
+                f"scores must be 1 to {MOST_SCORES} numbers in -{LARGEST:g} .. {LARGEST:g}, "
+                f"got scores={shown(self.scores)}"
             )
-        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "scores", [float(score) for score in scores])
         object.__setattr__(
             self, "title", text("title", self.title) or f"{plural(len(scores), 'score')}, one by one"
         )
@@ -94,12 +95,15 @@ class OnlineSoftmax(Picture):
 
     @property
     def description(self) -> str:
-        words = f"The weights of {plural(len(self.scores), 'token')}, before and after online softmax repairs them."
+        words = (
+            f"The scores of {plural(len(self.scores), 'token')} with the largest so far, and below them the weight of "
+            "each token when it comes and at the end."
+        )
         if not self.rises:
-            return f"{words} No score is larger than the first, so nothing is rescaled."
-        events = ", ".join(f"at token {token} by {self.factors[token]:.2g}" for token in self.rises[:4])
+            return f"{words} No score is larger than the first, so no weight is rescaled."
+        events = [f"by {self.factors[token]:.2f} at token {token}" for token in self.rises[:4]]
         more = f", and {len(self.rises) - 4} times more" if len(self.rises) > 4 else ""
-        return f"{words} All earlier weights are rescaled {events}{more}."
+        return f"{words} All weights so far are multiplied {', '.join(events)}{more}."
 
     def text(self) -> str:
         rows, total = [], 0.0
@@ -113,12 +117,12 @@ class OnlineSoftmax(Picture):
         return f"{self.title}\n{table(header, rows)}"
 
     def draw(self) -> Drawing:
-        left, count = 172, len(self.scores)
+        left, count = 182, len(self.scores)
         across = max(14.0, min(84.0, 590 / count))
         score_y, first_y = 66, 252
         brackets_y = first_y + 36
         last_y = brackets_y + 22 * len(self.rises) + 64
-        drawing = Drawing(left + across * count + 60, last_y + 66, self.title)
+        drawing = Drawing(left + across * count + 60, last_y + 66, self.title, self.description)
         drawing.text(16, 52, "token", "left q")
         for token in range(count):
             if across >= 20 or token % 8 == 0:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...arguments import between, is_number, listed, not_negative, shown, text
+from ..letters import text_width
 from ..picture import Picture
-from ..svg import COLOURS, Drawing
+from ..svg import Drawing, look_of
 from ..text import plural, table
+from .fold import ranges
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Splits(Picture):
     lse : list of float
         LSE of each split, to the base e; ``-inf`` if it is empty.
     title : str, optional
+        Heading of the picture.
 
     Raises
     ------
@@ -136,19 +139,45 @@ class Splits(Picture):
         return f"{self.title}\n{lines}\n{merged}"
 
     def draw(self) -> Drawing:
-        width, left, top, merged = 700, 20, 66, 210
-        drawing = Drawing(width + 2 * left, 300, self.title)
-        scale = width / max(1, self.seq_len)
-        drawing.text(left, top - 10, "context, in tokens", "left q")
-        drawing.text(left, merged + 48, "merged output, in weights", "left q")
-        x = float(left)
-        for number, ((first, end), weight) in enumerate(zip(self.bounds, self.weights, strict=True)):
-            colour, at, wide = COLOURS[number % len(COLOURS)], left + first * scale, (end - first) * scale
-            drawing.rect(at, top, wide, 30, colour, tip=f"split {number}: {_tokens(first, end)}")
-            drawing.text(at + wide / 2, top + 20, str(number), "on")
-            drawing.line(at + wide / 2, top + 30, x + weight * width / 2, merged)
-            drawing.rect(x, merged, weight * width, 30, colour, tip=f"split {number}: weight {weight:.4f}")
-            x += weight * width
+        """Return the context above, the merged output below, and what each split contributes between them."""
+        left, width, top, high, foot = 20, 700, 78, 34, 250
+        drawing = Drawing(width + 2 * left, foot + high + 64, self.title)
+        scale, weights = width / max(1, self.seq_len), self.weights
+        drawing.text(left, top - 26, f"the context: {plural(self.seq_len, 'token')}", "left")
+        drawing.text(left, foot - 10, "the merged output: weights exp(LSE - total)", "left")
+        if not self.seq_len:
+            drawing.text(left, top + 20, "no token", "left q")
+        x, first_free = float(left), 0.0
+        for number, ((first, end), weight) in enumerate(zip(self.bounds, weights, strict=True)):
+            look, at, wide, share = (
+                look_of(number),
+                left + first * scale,
+                (end - first) * scale,
+                weight * width,
+            )
+            tip = f"split {number}: {_tokens(first, end)}, LSE {self.lse[number]:.4f}, weight {weight:.4f}"
+            if weight:
+                below = foot - 26
+                corners = [(at, top + high), (at + wide, top + high), (x + share, below), (x, below)]
+                drawing.area(corners, look.colour, css="faint")
+            if first < end:
+                drawing.rect(at, top, wide, high, look, tip=tip)
+                drawing.text(at + wide / 2, top + 15, f"split {number}", room=wide - 4, on=look)
+                lse = f"LSE {self.lse[number]:.2f}"
+                drawing.text(at + wide / 2, top + 29, lse, "small", room=wide - 4, on=look)
+                if at >= first_free:
+                    drawing.text(at, top - 6, str(first), "small q left")
+                    first_free = at + text_width(str(first), 10) + 6
+            if weight:
+                drawing.rect(x, foot, share, high, look, tip=tip)
+                drawing.text(x + share / 2, foot + 21, f"{weight:.2f}", room=share - 4, on=look)
+            x += share
+        empty = [number for number, (first, end) in enumerate(self.bounds) if first == end]
+        notes = [f"total LSE {self.total:.4f}; the weights add up to {sum(weights):.4g}"]
+        if empty:
+            notes.append(f"empty, with LSE -inf and weight 0: split {ranges(empty)}")
+        for line, note in enumerate(notes):
+            drawing.text(left, foot + high + 24 + 18 * line, note, "left")
         return drawing
 
 

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...arguments import listed, positive, shown, text
+from ..letters import text_width
 from ..picture import Picture
-from ..svg import COLOURS, Drawing
+from ..svg import TITLE_SIZE, Drawing, Look, look_of
 from ..text import plural, table
 from .fold import folded, ranges
 
-_CELL, _HEIGHT = 38, 22
+_CELL, _HEIGHT = 36, 22
+_COLOURS = 5
+"""Colours of thread blocks, in turn: those on which black text is easy to read."""
+_IDLE = Look("#d9d9d9", 1)
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Threads(Picture):
     shape : int or tuple of up to 2 int
         Shape of the array: elements, or rows and columns.
     title : str, optional
+        Heading of the picture.
 
     Raises
     ------
@@ -76,12 +81,13 @@ class Threads(Picture):
             "blocks_per_grid": (*grid, 1)[:2],
             "threads_per_block": (*block, 1)[:2],
         }
-        default = (
-            f"{plural(columns, 'element')} for {plural(grid[0], 'thread block')} of {plural(block[0], 'thread')}"
-            if len(shape) == 1
-            else f"{rows} x {columns} cells for {_times(of['blocks_per_grid'])} thread blocks of "
-            f"{_times(of['threads_per_block'])} threads"
-        )
+        grid, block = of["blocks_per_grid"], of["threads_per_block"]
+        if len(shape) == 1:
+            blocks, threads = plural(grid[0], "thread block"), plural(block[0], "thread")
+            default = f"{plural(columns, 'element')} for {blocks} of {threads}"
+        else:
+            cells = f"{plural(rows, 'row')} of {plural(columns, 'cell')}"
+            default = f"{cells} for {_times(grid)} thread blocks of {_times(block)} threads"
         of["title"] = text("title", self.title) or default
         for name, value in of.items():
             object.__setattr__(self, name, value)
@@ -144,29 +150,24 @@ class Threads(Picture):
 
     @property
     def description(self) -> str:
-        grid, block = self.blocks_per_grid, self.threads_per_block
+        grid, block, idle = self.blocks_per_grid, self.threads_per_block, self.num_idle
         if len(self.shape) == 1:
+            thing, size = "element", f"{plural(grid[0], 'thread block')} of {plural(block[0], 'thread')}."
             rule = f"Thread t of thread block b has element b * {block[0]} + t."
-            things = "element"
         else:
+            thing, size = "cell", f"{_times(grid)} thread blocks of {_times(block)} threads."
             rule = (
-                f"Thread (x, y) of thread block (a, b) has the cell in row b * {block[1]} + y and "
-                f"column a * {block[0]} + x."
+                f"Thread (x, y) of thread block (a, b) has the cell [b * {block[1]} + y, a * {block[0]} + x]."
             )
-            things = "cell"
-        size = (
-            f"{_times(grid)} thread blocks have {_times(block)} threads each."
-            if len(self.shape) == 2
-            else (f"{plural(grid[0], 'thread block')} of {plural(block[0], 'thread')}.")
-        )
-        idle = (
-            f"{plural(self.num_idle, 'thread')} beyond the array: no {things}, the guard stops "
-            f"{'it' if self.num_idle == 1 else 'them'}."
-            if self.num_idle
-            else f"Every thread has {'an' if things == 'element' else 'a'} {things}."
-        )
-        missed = f" {plural(self.num_left_out, things)} without a thread." if self.num_left_out else ""
-        return f"{size} {rule} {idle}{missed}"
+        words = f"{size} {rule}"
+        if idle:
+            lie, them = ("lies", "it") if idle == 1 else ("lie", "them")
+            words += f" {plural(idle, 'thread')} {lie} beyond the array, and the guard stops {them}."
+        else:
+            words += f" Every thread has {'an' if thing == 'element' else 'a'} {thing}."
+        if self.num_left_out:
+            words += f" {plural(self.num_left_out, thing)} without a thread."
+        return words
 
     def text(self) -> str:
         return f"{self.title}\n{self._rows() if len(self.shape) == 1 else self._matrix()}"
@@ -229,87 +230,105 @@ class Threads(Picture):
     def draw(self) -> Drawing:
         return self._draw_rows() if len(self.shape) == 1 else self._draw_matrix()
 
+    def _drawing(self, right: float, height: float) -> Drawing:
+        """Return an empty drawing with room for cells that end at `right`, and for the title."""
+        return Drawing(max(right + 20, text_width(self.title, TITLE_SIZE) + 32), height, self.title)
+
     def _draw_rows(self) -> Drawing:
-        left, top, width, count = 118, 44, self.threads_per_block[0], self.shape[0]
+        """Draw a row for each thread block: its threads, and below each thread its element."""
+        left, top, width, count = 116, 44, self.threads_per_block[0], self.shape[0]
         boundary = count % width
-        shown_threads = folded(width, 15, (boundary - 1, boundary) if boundary else ())
-        shown_blocks = self._shown_blocks(7)
-        right = left + _CELL * len(shown_threads)
-        drawing = Drawing(max(right + 20, 420), top, self.title)
+        shown_threads = folded(width, 16, (boundary - 1, boundary) if boundary else ())
+        drawing = self._drawing(left + _CELL * len(shown_threads), top)
         y = float(top)
-        for block in shown_blocks:
+        for block in self._shown_blocks(7):
             if block is None:
-                drawing.text(left + _CELL / 2, y + 8, "⋮", "strong")
-                y += 26
+                drawing.text(left - 10, y + 6, "...", "right strong")
+                y += 20
                 continue
-            colour = COLOURS[block % len(COLOURS)]
             drawing.text(left - 10, y + 15, f"thread block {block}", "right")
             drawing.text(left - 10, y + _HEIGHT + 15, "element", "right q")
             for place, thread in enumerate(shown_threads):
-                x, element = left + place * _CELL, 0 if thread is None else block * width + thread
+                x = left + place * _CELL
                 if thread is None:
-                    drawing.text(x + _CELL / 2, y + 15, "…")
-                    drawing.text(x + _CELL / 2, y + _HEIGHT + 15, "…", "q")
+                    drawing.text(x + _CELL / 2, y + 15, "...")
+                    drawing.text(x + _CELL / 2, y + _HEIGHT + 15, "...", "q")
                     continue
-                busy = element < count
-                drawing.rect(
-                    x,
-                    y,
-                    _CELL,
-                    _HEIGHT,
-                    colour if busy else "none",
-                    tip=f"thread {thread} of thread block {block}",
-                )
-                drawing.text(x + _CELL / 2, y + 15, str(thread), "on" if busy else "q")
-                if busy:
+                element = block * width + thread
+                look = look_of(block % _COLOURS) if element < count else _IDLE
+                tip = f"thread {thread} of thread block {block}: {block} * {width} + {thread} = {element}"
+                drawing.rect(x, y, _CELL, _HEIGHT, look, tip=tip + ", no element" * (element >= count))
+                drawing.text(x + _CELL / 2, y + 15, str(thread), on=look)
+                if element < count:
                     drawing.rect(x, y + _HEIGHT, _CELL, _HEIGHT, tip=f"element {element}")
-                drawing.text(
-                    x + _CELL / 2, y + _HEIGHT + 15, str(element) if busy else "-", "" if busy else "q"
-                )
-            y += 2 * _HEIGHT + 16
-        drawing.height = y
-        entries = [(COLOURS[0], "thread, by threadIdx.x"), ("none", "no element: the guard stops it")]
-        drawing.legend(left, y, entries[: 1 + bool(self.num_idle)])
+                    drawing.text(x + _CELL / 2, y + _HEIGHT + 15, str(element), room=_CELL - 2)
+            y += 2 * _HEIGHT + 14
+        self._legend(drawing, 16, y + 2, "thread, by its threadIdx.x", "no element: the guard stops it")
         return drawing
 
     def _draw_matrix(self) -> Drawing:
+        """Draw the cells, each with its thread, and lines around the array and between thread blocks."""
         (width, height), (columns, rows) = self.threads_per_block, self._array
         across, down = self._extent
-        left, top = 60, 66
         shown_x = folded(max(across, columns), 16, (columns - 1, columns, width - 1, width))
-        shown_y = folded(max(down, rows), 14, (rows - 1, rows, height - 1, height))
-        drawing = Drawing(
-            max(left + _CELL * len(shown_x) + 20, 420), top + _HEIGHT * len(shown_y), self.title
-        )
+        shown_y = folded(max(down, rows), 16, (rows - 1, rows, height - 1, height))
+        left, top = 128, 84
+        right, foot = left + _CELL * len(shown_x), top + _HEIGHT * len(shown_y)
+        drawing = self._drawing(right, foot)
+        drawing.text(left - 10, top - 6, "row, column", "q small right")
+        divided = _starts(shown_x, width, across)
         for place, x in enumerate(shown_x):
-            drawing.text(left + (place + 0.5) * _CELL, top - 6, "…" if x is None else str(x), "q small")
+            at = left + place * _CELL
+            drawing.text(at + _CELL / 2, top - 6, "..." if x is None else str(x), "q small")
+            if place in divided:
+                drawing.text(at + 3, top - 24, f"block x {divided[place]}", "left", room=right - at)
         for line, y in enumerate(shown_y):
             at = top + line * _HEIGHT
-            drawing.text(left - 8, at + 15, "⋮" if y is None else str(y), "q small right")
+            drawing.text(left - 10, at + 15, "..." if y is None else str(y), "q small right")
             for place, x in enumerate(shown_x):
-                if x is None or y is None:
-                    continue
-                busy, has_thread = x < columns and y < rows, x < across and y < down
-                block = x // width, y // height
-                number = (block[0] + 3 * block[1]) % len(COLOURS)
-                tip = f"thread ({x % width}, {y % height}) of thread block {block}"
-                drawing.rect(
-                    left + place * _CELL,
-                    at,
-                    _CELL,
-                    _HEIGHT,
-                    COLOURS[number] if busy and has_thread else "none",
-                    tip=tip,
-                )
-                name = f"{x % width},{y % height}" if has_thread else "?"
-                drawing.text(
-                    left + (place + 0.5) * _CELL,
-                    at + 15,
-                    name,
-                    "on small" if busy and has_thread else "q small",
-                )
-        drawing.legend(left, drawing.height + 14, [("none", "no cell: the guard stops it")])
+                if x is not None and y is not None:
+                    self._draw_cell(drawing, left + place * _CELL, at, x, y)
+        for place in divided:
+            drawing.line(left + place * _CELL, top - 34, left + place * _CELL, foot)
+        for line, block in _starts(shown_y, height, down).items():
+            drawing.text(16, top + line * _HEIGHT + 15, f"block y {block}", "left")
+            drawing.line(16, top + line * _HEIGHT, right, top + line * _HEIGHT)
+        self._legend(drawing, 16, foot + 12, "thread x,y of its thread block", "no cell: the guard stops it")
         return drawing
+
+    def _draw_cell(self, drawing: Drawing, left: float, top: float, x: int, y: int) -> None:
+        (width, height), (columns, rows) = self.threads_per_block, self._array
+        across, down = self._extent
+        block = x // width, y // height
+        fill: str | Look = _IDLE
+        name, tip = f"{x % width},{y % height}", f"thread ({x % width}, {y % height}) of thread block {block}"
+        if x >= across or y >= down:
+            fill, name, tip = "none", "?", f"cell [{y}, {x}]: no thread"
+        elif x < columns and y < rows:
+            # Neighbours in either direction have different colours.
+            fill, tip = look_of((block[0] + 3 * block[1]) % _COLOURS), f"{tip}: cell [{y}, {x}]"
+        drawing.rect(left, top, _CELL, _HEIGHT, fill, tip=tip)
+        drawing.text(left + _CELL / 2, top + 15, name, "small" if fill != "none" else "small q", on=fill)
+
+    def _legend(self, drawing: Drawing, x: float, y: float, thread: str, idle: str) -> None:
+        entries: list[tuple[str | Look, str]] = [(look_of(0), thread)]
+        entries += [(_IDLE, idle)] * bool(self.num_idle)
+        drawing.legend(x, y, entries)
+        if self.num_left_out:
+            what = "element" if len(self.shape) == 1 else "cell"
+            drawing.height += 20
+            drawing.text(
+                x, drawing.height - 8, f"{plural(self.num_left_out, what)} without a thread", "left strong"
+            )
+
+
+def _starts(shown: list[int | None], size: int, end: int) -> dict[int, int]:
+    """Return the places at which another thread block begins, with its number."""
+    starts: dict[int, int] = {}
+    for place, position in enumerate(shown):
+        if position is not None and position < end and position // size not in starts.values():
+            starts[place] = position // size
+    return starts
 
 
 def _sizes(name: str, value: Any) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Picture of the addresses that one warp accesses at one statement: coalesced, strided or scattered."""
+"""Picture of the addresses that one warp accesses at one statement: sectors of global memory, or banks of shared."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ from itertools import pairwise
 from ...arguments import integer, is_name, one_of, shown
 from ..picture import Picture
 from ..protocols import Access, checked_accesses
-from ..svg import Drawing
-from ..text import plural
+from ..svg import COLOURS, Drawing, Look
+from ..text import plural, table
+from .banks import BANKS, WORD, Banks
+from .fold import folded, ranges
 
 _SECTOR, _LINE = 32, 128
-_USED, _WASTED = "#56b4e9", "url(#hatch1)"
+_USED, _WASTED, _CONFLICT = Look(COLOURS[0]), Look(COLOURS[1], 1), Look("#d62728")
+_LEFT, _WIDTH, _LANES_Y, _MEMORY_Y = 56, 704, 44, 178
+_MOST_ROWS = 16
 
 
 @dataclass(frozen=True)
 class WarpAccess(Picture):
     """The addresses that the lanes of a warp access with one instruction.
 
+    Global memory moves in sectors of 32 bytes, four to a cache line of 128. Shared memory has 32 banks of 4 bytes; a
+    bank serves one word at a time, to any number of lanes, so that lanes with different words of one bank conflict.
+
     Attributes
     ----------
-    what : str
-        Title: the array and the statement.
+    title : str
+        The array and the statement, unless given.
     addresses : dict of int to int
-        Byte at which the element of each active lane begins.
+        Byte at which the element of each active lane begins: in the allocation, or in the thread block's shared array.
     itemsize : int
         Bytes of an element.
+    space : {"global", "shared"}
 
     See Also
     --------
     Tree : The rounds of a reduction through shared memory.
-    paged_numba.lockstep.tracing : Records the accesses.
+    paged_numba.lockstep.trace : Records the accesses.
 
     Examples
     --------
@@ -45,17 +53,30 @@ class WarpAccess(Picture):
     ... def take_every_other(source, result):
     ...     i = cuda.grid(1)
     ...     result[i] = source[2 * i]
-    >>> with pn.lockstep.tracing() as accesses:
-    ...     arrays = np.ones(64, np.float32), np.zeros(32, np.float32)
-    ...     pn.lockstep.launch(take_every_other, 1, 32, *arrays)
+    >>> arrays = np.ones(64, np.float32), np.zeros(32, np.float32)
+    >>> accesses = pn.lockstep.trace(take_every_other, 1, 32, *arrays)
     >>> access = pn.draw.WarpAccess.of(accesses, "source")
     >>> access.sectors, access.useful
     ([0, 1, 2, 3, 4, 5, 6, 7], 50.0)
+    >>> print(access)
+    load of source: result[i] = source[2 * i]
+    sector  bytes       lanes     used
+    ------  ----------  --------  --------
+    0       0 to 31     0 to 3    16 of 32
+    1       32 to 63    4 to 7    16 of 32
+    2       64 to 95    8 to 11   16 of 32
+    3       96 to 127   12 to 15  16 of 32
+    4       128 to 159  16 to 19  16 of 32
+    5       160 to 191  20 to 23  16 of 32
+    6       192 to 223  24 to 27  16 of 32
+    7       224 to 255  28 to 31  16 of 32
+    8 sectors of 32 bytes in 2 cache lines of 128, 50% useful
     """
 
-    what: str
+    title: str
     addresses: dict[int, int]
     itemsize: int
+    space: str = "global"
 
     @classmethod
     def of(
@@ -66,13 +87,14 @@ class WarpAccess(Picture):
         *,
         line: int | None = None,
         warp: int = 0,
+        title: str = "",
     ) -> WarpAccess:
-        """Return the picture of the first access of a warp to an array in global memory.
+        """Return the picture of the first access of a warp to an array in global or shared memory.
 
         Parameters
         ----------
         accesses : list of Access
-            From `paged_numba.lockstep.tracing`.
+            From `paged_numba.lockstep.trace`.
         array : str
             Name of the array in the kernel.
         kind : {"load", "store", "atomic"}
@@ -80,6 +102,7 @@ class WarpAccess(Picture):
             Number of the source line; any line if None.
         warp : int
             Number of the warp in its thread block.
+        title : str, optional
 
         Raises
         ------
@@ -89,8 +112,11 @@ class WarpAccess(Picture):
         kind, warp = one_of("kind", kind, ("load", "store", "atomic")), integer("warp", warp)
         line = None if line is None else integer("line", line)
         for access in checked_accesses(accesses):
-            wanted = (access.space, access.kind) == ("global", kind) and is_name(array, access.array)
-            if not wanted or line not in (None, access.line.number):
+            if (
+                access.kind != kind
+                or not is_name(array, access.array)
+                or line not in (None, access.line.number)
+            ):
                 continue
             lanes = {
                 thread % 32: byte
@@ -98,9 +124,10 @@ class WarpAccess(Picture):
                 if thread // 32 == warp
             }
             if lanes:
-                return cls(f"{access.kind} of {array}: {access.line.text}", lanes, access.itemsize)
+                title = title or f"{access.kind} of {array}: {access.line.text}"
+                return cls(title, lanes, access.itemsize, access.space)
         raise ValueError(
-            f"array, kind, line and warp must be those of a recorded access to global memory, got none with "
+            f"array, kind, line and warp must be those of a recorded access, got none with "
             f"array={shown(array)} kind={kind!r} line={shown(line)} warp={shown(warp)}"
         )
 
@@ -122,55 +149,163 @@ class WarpAccess(Picture):
         """Percentage of the bytes in these sectors that the lanes access."""
         return 100 * len(set(self.addresses.values())) * self.itemsize / (_SECTOR * len(self.sectors))
 
+    @property
+    def banks(self) -> Banks:
+        """The words by bank of shared memory, and how many wavefronts they need."""
+        return Banks(self.addresses, self.itemsize)
+
+    @property
+    def _used(self) -> dict[int, dict[int, list[int]]]:
+        """By sector, the byte in it at which each accessed element begins, and its lanes."""
+        used: dict[int, dict[int, list[int]]] = {sector: {} for sector in self.sectors}
+        for lane, byte in sorted(self.addresses.items()):
+            used[byte // _SECTOR].setdefault(byte % _SECTOR, []).append(lane)
+        return used
+
+    # As text.
+
+    @property
+    def description(self) -> str:
+        lanes = f"{plural(len(self.addresses), 'lane')} of a warp access {self.itemsize} bytes each"
+        if self.space == "global":
+            return f"{lanes}: {self._caption}."
+        return f"{lanes} of shared memory: {self._caption}."
+
+    @property
+    def _caption(self) -> str:
+        if self.space == "global":
+            sectors, lines = plural(len(self.sectors), "sector"), plural(len(self.lines), "cache line")
+            return f"{sectors} of 32 bytes in {lines} of 128, {self.useful:.4g}% useful"
+        banks = self.banks
+        wavefronts, conflicts = (
+            plural(banks.wavefronts, "wavefront"),
+            plural(banks.conflicts, "bank conflict"),
+        )
+        return f"{wavefronts}, {conflicts}; {len(banks.words)} of {BANKS} banks take part"
+
+    def text(self) -> str:
+        rows = []
+        if self.space == "global":
+            header, used = ["sector", "bytes", "lanes", "used"], self._used
+            for place in folded(len(used), _MOST_ROWS):
+                if place is None:
+                    rows.append(["..."] * 4)
+                    continue
+                sector = self.sectors[place]
+                lanes = sorted(lane for those in used[sector].values() for lane in those)
+                first, share = sector * _SECTOR, min(_SECTOR, self.itemsize * len(used[sector]))
+                rows.append([str(sector), f"{first} to {first + 31}", ranges(lanes), f"{share} of {_SECTOR}"])
+        else:
+            header, words = ["bank", "words", "lanes"], self.banks.words
+            # Only the lanes of different words conflict, so the fullest banks come first.
+            order = sorted(words, key=lambda bank: (-len(words[bank]), bank))
+            for place in folded(len(order), _MOST_ROWS):
+                if place is None:
+                    rows.append(["..."] * 3)
+                    continue
+                of_bank = words[order[place]]
+                lanes = sorted({lane for those in of_bank.values() for lane in those})
+                rows.append([str(order[place]), str(len(of_bank)), ranges(lanes)])
+        return f"{self.title}\n{table(header, rows, left=4)}\n{self._caption}"
+
+    # As a picture.
+
     def draw(self) -> Drawing:
-        """Return the lanes, the cache lines that they touch below, and a line from each lane to its element."""
-        width, left, lane_y, memory_y = 704, 16, 44, 190
-        drawing = Drawing(width + 2 * left, 290, self.what)
-        cell = width / 32
+        """Return the lanes, the memory that they access below, and a line from each lane to its element."""
+        drawing = Drawing(_WIDTH + _LEFT + 16, _MEMORY_Y + 100, self.title)
+        drawing.text(_LEFT - 8, _LANES_Y + 15, "lane", "right q")
         for lane in range(32):
             active = lane in self.addresses
-            drawing.rect(left + lane * cell, lane_y, cell, 22, _USED if active else "none")
-            drawing.text(
-                left + (lane + 0.5) * cell, lane_y + 15, str(lane), "small on" if active else "small q"
-            )
-        # All touched cache lines have the same width; a gap separates lines that are not neighbours.
+            fill: str | Look = _USED if active else "none"
+            x = _lane_x(lane)
+            drawing.rect(x - _WIDTH / 64, _LANES_Y, _WIDTH / 32, 22, fill)
+            drawing.text(x, _LANES_Y + 15, str(lane), "small" if active else "small q", on=fill)
+        if self.space == "global":
+            self._draw_lines(drawing)
+        else:
+            self._draw_banks(drawing)
+        return drawing
+
+    def _draw_lines(self, drawing: Drawing) -> None:
+        """Draw the cache lines; a gap separates those that are not neighbours."""
         lines = self.lines
         gaps = [int(b != a + 1) for a, b in pairwise(lines)]
-        gap = min(10.0, 0.25 * width / (sum(gaps) or 1))
-        scale = (width - gap * sum(gaps)) / (len(lines) * _LINE)
+        gap = min(10.0, 0.25 * _WIDTH / (sum(gaps) or 1))
+        scale = (_WIDTH - gap * sum(gaps)) / (len(lines) * _LINE)
         start: dict[int, float] = {}
-        x = float(left)
+        x = float(_LEFT)
         for place, line in enumerate(lines):
             start[line] = x
             x += _LINE * scale + (gap if place < len(gaps) and gaps[place] else 0)
-        used: dict[int, set[int]] = {}
-        for byte in self.addresses.values():
-            used.setdefault(byte // _SECTOR, set()).add(byte)
+        used = self._used
         for line in lines:
             for sector in range(line * 4, line * 4 + 4):
                 sector_x = start[line] + (sector % 4) * _SECTOR * scale
                 touched = sector in used
-                tip = f"bytes {sector * _SECTOR} to {sector * _SECTOR + 31}" + (
-                    "" if touched else ", not touched"
-                )
-                drawing.rect(sector_x, memory_y, _SECTOR * scale, 34, _WASTED if touched else "none", tip=tip)
+                tip = f"sector {sector}, bytes {sector * _SECTOR} to {sector * _SECTOR + 31}"
+                drawing.rect(
+                    sector_x, _MEMORY_Y, _SECTOR * scale, 34, _WASTED if touched else "none",
+                    css="", tip=tip + ("" if touched else ", not moved"),
+                )  # fmt: skip
+                # An element that is too narrow to see is drawn wider, without an edge.
+                wide = self.itemsize * scale
                 for byte in used.get(sector, ()):
-                    at = sector_x + byte % _SECTOR * scale
-                    # An element that is too narrow to see is drawn wider, without an edge.
-                    broad = self.itemsize * scale >= 4
-                    drawing.rect(
-                        at, memory_y, max(2.5, self.itemsize * scale), 34, _USED, css="edge" if broad else ""
-                    )
+                    css = "edge" if wide >= 4 else ""
+                    drawing.rect(sector_x + byte * scale, _MEMORY_Y, max(2.5, wide), 34, _USED, css=css)
+        for line in lines:
+            for sector in range(line * 4, line * 4 + 4):
+                x, css = start[line] + (sector % 4) * _SECTOR * scale, "line" if sector in used else "edge"
+                drawing.rect(x, _MEMORY_Y - 3, _SECTOR * scale, 40, css=css)
         for lane, byte in self.addresses.items():
             to = start[byte // _LINE] + (byte % _LINE + self.itemsize / 2) * scale
-            drawing.line(left + (lane + 0.5) * cell, lane_y + 22, to, memory_y)
+            drawing.line(_lane_x(lane), _LANES_Y + 22, to, _MEMORY_Y - 3)
+        drawing.text(_LEFT - 8, _MEMORY_Y + 52, "byte", "right q")
+        # As many numbers as there is room for: of each sector, or of some cache lines.
+        step = next(n for n in (_SECTOR, *(_LINE * 2**k for k in range(99))) if n * scale > 40)
         for place, line in enumerate(lines):
-            if len(lines) <= 8 or place in (0, len(lines) - 1):
-                drawing.text(start[line] + _LINE * scale / 2, memory_y + 48, f"{line * _LINE}", "q small")
-        sectors, cache_lines = plural(len(self.sectors), "sector"), plural(len(lines), "cache line")
-        text = f"{sectors} of 32 bytes in {cache_lines} of 128, {self.useful:g}% useful"
-        drawing.text(left, memory_y + 68, text, "left")
-        drawing.legend(
-            left, memory_y + 78, [(_USED, "used"), (_WASTED, "moved, not used"), ("none", "not moved")]
-        )
-        return drawing
+            for byte in range(line * _LINE, (line + 1) * _LINE, min(step, _LINE)):
+                if step <= _LINE or place % (step // _LINE) == 0:
+                    at = start[line] + byte % _LINE * scale
+                    drawing.text(at, _MEMORY_Y + 52, str(byte), "q small left")
+        drawing.text(_LEFT, _MEMORY_Y + 76, self._caption, "left")
+        legend: list[tuple[str | Look, str]] = [
+            (_USED, "used"),
+            (_WASTED, "moved, not used"),
+            ("none", "not moved"),
+        ]
+        drawing.legend(_LEFT, _MEMORY_Y + 88, legend)
+
+    def _draw_banks(self, drawing: Drawing) -> None:
+        """Draw the banks; below each, a cell for each word that lanes access."""
+        words = self.banks.words
+        most = max(map(len, words.values()))
+        high = max(5.0, min(22.0, 264 / most))
+        for bank in range(BANKS):
+            of_bank, x = sorted(words.get(bank, {}).items()), _lane_x(bank)
+            look = _CONFLICT if len(of_bank) > 1 else _USED
+            if not of_bank:
+                drawing.rect(x - _WIDTH / 64, _MEMORY_Y, _WIDTH / 32, high)
+            for place, (word, lanes) in enumerate(of_bank):
+                y = _MEMORY_Y + place * high
+                tip = f"bank {bank}, bytes {word * WORD} to {word * WORD + 3}: lanes {ranges(lanes)}"
+                drawing.rect(x - _WIDTH / 64, y, _WIDTH / 32, high, look, tip=tip)
+                if high >= 12:
+                    name = str(lanes[0]) if len(lanes) == 1 else f"{len(lanes)}x"
+                    drawing.text(x, y + high / 2 + 4, name, "small", on=look)
+                for lane in lanes:
+                    drawing.line(_lane_x(lane), _LANES_Y + 22, x, _MEMORY_Y, css="line faint")
+        foot = _MEMORY_Y + most * high
+        drawing.text(_LEFT - 8, _MEMORY_Y + 15, "lanes", "right q")
+        drawing.text(_LEFT - 8, foot + 16, "bank", "right q")
+        drawing.steps(_LEFT, foot + 16, _WIDTH / 32, range(BANKS), "q small")
+        drawing.text(_LEFT, foot + 40, self._caption, "left")
+        drawing.height = foot + 60
+        legend: list[tuple[str | Look, str]] = [(_USED, "a bank with one word")]
+        if most > 1:
+            legend.append((_CONFLICT, "a bank with several words, one after the other: a conflict"))
+        drawing.legend(_LEFT, foot + 52, legend)
+
+
+def _lane_x(number: int) -> float:
+    """Return the middle of a lane or bank."""
+    return _LEFT + (number + 0.5) * _WIDTH / 32

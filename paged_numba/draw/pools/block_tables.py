@@ -122,7 +122,7 @@ class BlockTables(Picture):
         Parameters
         ----------
         block : int
-            Number of the block.
+            Number of the block in the pool.
         """
         return [name for name, table in self.tables.items() if block in table]
 
@@ -132,7 +132,7 @@ class BlockTables(Picture):
         Parameters
         ----------
         block : int
-            Number of the block.
+            Number of the block in the pool.
         """
         inside = (
             min(self.block_size, self.lens[name] - table.index(block) * self.block_size)

@@ -101,6 +101,11 @@ def run_device(program: Translation, machine: Machine, mask: Mask, *arguments: A
 def lane_program(function: Any) -> str:
     """Return the lane program of a kernel: the Python function over lane values into which it is translated, as text.
 
+    Parameters
+    ----------
+    function : function
+        The kernel or device function, decorated or not.
+
     Raises
     ------
     TypeError

@@ -199,11 +199,13 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
     Parameters
     ----------
     obj : array_like
-    stream
+        The array to copy.
+    stream : object
         Ignored: every copy is done when the call returns.
     copy : bool
         If False, the device array uses the memory of `obj`.
     to : DeviceArray, optional
+        Where to copy to.
 
     Raises
     ------
@@ -235,6 +237,19 @@ def device_array(
 ) -> DeviceArray:
     """Return a fresh device array, whose memory is poisoned: fresh memory of a GPU holds arbitrary values too.
 
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Elements along each axis.
+    dtype : dtype
+        Type of the elements.
+    strides : tuple of int, optional
+        Bytes from element to element along each axis; by default those of `order`.
+    order : {"C", "F"}
+        Rows or columns contiguous.
+    stream : object
+        Ignored: work is done when the call returns.
+
     Raises
     ------
     TypeError, ValueError, MemoryError
@@ -264,17 +279,39 @@ def device_array(
 
 
 def device_array_like(ary: Any, stream: Any = 0) -> DeviceArray:
-    """Return a fresh device array with the shape and dtype of `ary`."""
+    """Return a fresh device array with the shape and dtype of `ary`.
+
+    Parameters
+    ----------
+    ary : array
+        Its shape and dtype are taken.
+    stream : object
+        Ignored: work is done when the call returns.
+    """
     ary = host_array("ary", ary)
     order = "F" if ary.ndim > 1 and ary.strides[0] == ary.dtype.itemsize else "C"
     return device_array(ary.shape, ary.dtype, order=order)
 
 
 def as_cuda_array(obj: Any, sync: bool = True) -> DeviceArray:
-    """Return a device array that uses the memory of `obj`, an array in host memory."""
+    """Return a device array that uses the memory of `obj`, an array in host memory.
+
+    Parameters
+    ----------
+    obj : array
+        Not copied.
+    sync : bool
+        Ignored.
+    """
     return DeviceArray(host_array("obj", obj))
 
 
 def is_cuda_array(obj: Any) -> bool:
-    """Tell whether `obj` is a device array."""
+    """Tell whether `obj` is a device array.
+
+    Parameters
+    ----------
+    obj : object
+        Anything.
+    """
     return isinstance(obj, DeviceArray)

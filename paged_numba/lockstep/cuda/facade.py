@@ -210,6 +210,7 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
     Returns
     -------
     Kernel, or a decorator
+        The kernel, or what makes one of a function.
 
     Raises
     ------

@@ -168,6 +168,7 @@ def _shuffle(machine: Machine, mask: Mask, membermask: Any, value: Any, source: 
             f"{machine.thread_name(lane)}",
             source_line(),
         )
+    machine.exchange(mask, source, value.dtype.itemsize)
     if not isinstance(value, np.ndarray) or value.shape[1] == 1:
         return value
     if thread.shape[0] == 1:

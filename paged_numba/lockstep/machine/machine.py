@@ -139,6 +139,9 @@ class Machine(Lanes):
         require_whole_blocks(self, mask, what, lambda: line)
         return True
 
+    def exchange(self, mask: Mask, source: Any, itemsize: int) -> None:
+        """Called at each shuffle, with the lane that each lane reads from; an observed machine reports it."""
+
     def wait(self, error: KernelError) -> None:
         """Let the other warps run, since this one waits for memory to change; raise `error` if there are none."""
         if self.rendezvous is None:

@@ -12,7 +12,15 @@ POISON = 0xFFFDFDAD
 
 
 def poisoned(size: int, dtype: np.dtype[Any]) -> Any:
-    """Return a 1-D array of `size` elements filled with `POISON`."""
+    """Return a 1-D array of `size` elements filled with `POISON`.
+
+    Parameters
+    ----------
+    size : int
+        Number of elements.
+    dtype : dtype
+        Type of the elements.
+    """
     words = np.full(-(-size * dtype.itemsize // 4), POISON, np.uint32)
     return words.view(np.uint8)[: size * dtype.itemsize].view(dtype)
 

@@ -262,6 +262,9 @@ class ObservedMachine(Machine):
             )
             self.tell_wrong(lane, EXITED, text)
 
+    def exchange(self, mask: Mask, source: Any, itemsize: int) -> None:
+        self.tell("exchange", mask, source, itemsize)
+
     def begin_statement(self, line: CodeLine, mask: Mask) -> None:
         """Record the line that runs, and report the statement."""
         self.line = line

@@ -116,5 +116,5 @@ class ObservedWarp(ObservedMachine):
         return self.declare_local(mask, site, found, found.offset[:, self._place])
 
 
-_MASK_AT = {"atomic": 1, "declare": 1, "cooperate": 0, "narrowed": 0}
+_MASK_AT = {"atomic": 1, "declare": 1, "cooperate": 0, "narrowed": 0, "exchange": 0}
 """Place of the mask in the arguments of an event."""

@@ -72,6 +72,17 @@ class Observer:
             The member mask of a warp operation.
         """
 
+    def exchange(self, machine: Any, mask: Mask, source: Any, itemsize: int) -> None:
+        """Called at each shuffle.
+
+        Parameters
+        ----------
+        source : int value
+            The lane of the warp, 0 to 31, that each lane reads from.
+        itemsize : int
+            Bytes of the value.
+        """
+
     def compute(self, machine: Any, mask: Mask, dtype: Any, operations: int, special: int) -> None:
         """Called after floating-point arithmetic.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...arguments import listed, not_negative, shown
 from ..machine import masks
+from ..machine.lanes import WARP_SIZE
 from ..machine.masks import Mask
 from .allocations import Memory
 from .code import CodeLine
@@ -25,7 +26,8 @@ class Access(NamedTuple):
     kernel : str
     line : CodeLine
     space, array, kind : str
-        As in a profile: memory space, name of the array in the kernel, ``load``, ``store`` or ``atomic``.
+        As in a profile: memory space, name of the array in the kernel, ``load``, ``store`` or ``atomic``. A shuffle has
+        the space ``register``, no array and the kind ``shuffle``; `elements` are then the threads that are read from.
     epoch : int
         Number of barriers that the thread block has passed before the access.
     threads : tuple of int
@@ -35,6 +37,8 @@ class Access(NamedTuple):
         allocation, as if that were aligned to 256 bytes; shared memory, from the beginning of the thread block's array.
     itemsize : int
         Bytes of an element.
+    syncwarps : tuple of int
+        For each thread, the number of ``syncwarp`` calls that it has passed before the access.
     """
 
     kernel: str
@@ -46,6 +50,7 @@ class Access(NamedTuple):
     threads: tuple[int, ...]
     bytes: tuple[int, ...]
     itemsize: int
+    syncwarps: tuple[int, ...] = ()
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -54,12 +59,12 @@ class Access(NamedTuple):
 
 
 class Trace(Observer):
-    """Records the global and shared accesses of one thread block of each launch.
+    """Records the global and shared accesses, and the shuffles, of one thread block of each launch.
 
     Parameters
     ----------
     thread_block : tuple of 3 int
-        blockIdx of the thread block.
+        The thread block's blockIdx.
 
     Attributes
     ----------
@@ -75,9 +80,11 @@ class Trace(Observer):
         self.accesses: list[Access] = []
         self._epoch = 0
         self._kernel = ""
+        self._syncwarps: Any = None
 
     def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
         self._epoch, self._kernel = 0, function.__name__
+        self._syncwarps = np.zeros(machine.threads, np.int64)
         for at, size in zip(self.thread_block, machine.blocks_per_grid, strict=True):
             if not 0 <= at < size:
                 grid = tuple(machine.blocks_per_grid)
@@ -90,6 +97,8 @@ class Trace(Observer):
     def cooperate(self, machine: ObservedMachine, mask: Mask, kind: str, members: Any) -> None:
         if kind in ("block", "grid") and self._lanes(machine, mask).size:
             self._epoch += 1
+        elif kind == "syncwarp":
+            self._syncwarps[self._lanes(machine, mask)] += 1
 
     def load(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
         self._record(machine, array, mask, position, "load")
@@ -118,24 +127,35 @@ class Trace(Observer):
         lanes = self._lanes(machine, mask)
         if memory.space not in ("global", "shared") or not lanes.size:
             return
-        at = np.broadcast_to(position, machine.shape)[self._number - machine.first_thread_block, lanes]
-        byte = at * array.unit + array.start
+        byte = self._of_thread_block(machine, position)[lanes] * array.unit + array.start
         if memory.space == "shared":
             byte %= memory.row
-        where = tuple(byte.tolist())
-        self.accesses.append(
-            Access(
-                self._kernel,
-                machine.line,
-                memory.space,
-                memory.name,
-                kind,
-                self._epoch,
-                tuple(lanes.tolist()),
-                where,
-                array.dtype.itemsize,
-            )
-        )
+        self._append(machine, memory.space, memory.name, kind, lanes, byte, array.dtype.itemsize)
+
+    def exchange(self, machine: ObservedMachine, mask: Mask, source: Any, itemsize: int) -> None:
+        lanes = self._lanes(machine, mask)
+        if lanes.size:
+            thread = lanes // WARP_SIZE * WARP_SIZE + self._of_thread_block(machine, source)[lanes]
+            self._append(machine, "register", "", "shuffle", lanes, thread * itemsize, itemsize)
+
+    def _of_thread_block(self, machine: ObservedMachine, value: Any) -> Any:
+        """Return a value of the lanes for the threads of the traced thread block."""
+        return np.broadcast_to(value, machine.shape)[self._number - machine.first_thread_block]
+
+    def _append(
+        self,
+        machine: ObservedMachine,
+        space: str,
+        array: str,
+        kind: str,
+        lanes: Any,
+        byte: Any,
+        itemsize: int,
+    ) -> None:
+        threads, where = tuple(lanes.tolist()), tuple(byte.tolist())
+        syncwarps = tuple(self._syncwarps[lanes].tolist())
+        of = self._kernel, machine.line, space, array, kind, self._epoch, threads, where, itemsize, syncwarps
+        self.accesses.append(Access(*of))
 
 
 @contextmanager
@@ -145,7 +165,7 @@ def tracing(thread_block: tuple[int, int, int] = (0, 0, 0)) -> Iterator[list[Acc
     Parameters
     ----------
     thread_block : tuple of 3 int
-        blockIdx of the thread block.
+        The thread block's blockIdx.
 
     Yields
     ------

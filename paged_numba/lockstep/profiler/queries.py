@@ -92,6 +92,11 @@ class Queries:
     def arrays(self, space: str) -> list[str]:
         """Return the names of the arguments and declared arrays in a memory space.
 
+        Parameters
+        ----------
+        space : {"global", "shared", "local", "constant"}
+            The memory space.
+
         Raises
         ------
         ValueError
@@ -141,6 +146,11 @@ class Queries:
         """Return statements, barriers and arithmetic, optionally of one line only; `line` as in `memory`.
 
         Barriers are counted by warp: one barrier of a thread block with 4 warps counts as 4.
+
+        Parameters
+        ----------
+        line : int or CodeLine, optional
+            As in `memory`.
         """
         line, found = _wanted_line(line), Work()
         for code_line, work in self._profiler.work.items():

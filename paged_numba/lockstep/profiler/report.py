@@ -50,7 +50,13 @@ class Report(Queries):
         return f"Report({summary(self)})"
 
     def text(self, gpu: str = "H200") -> str:
-        """Return the tables as text, with a roofline for `gpu`, one of `GPUS`."""
+        """Return the tables as text, with a roofline for `gpu`, one of `GPUS`.
+
+        Parameters
+        ----------
+        gpu : str
+            Name of a GPU, a key of `paged_numba.lockstep.profiler.GPUS`.
+        """
         return page_text(self, gpu)
 
     __str__ = text
@@ -60,7 +66,13 @@ class Report(Queries):
         return source_text(self)
 
     def html(self, gpu: str = "H200") -> str:
-        """Return the report as self-contained HTML, in the reader's light or dark mode; `gpu` as in `text`."""
+        """Return the report as self-contained HTML, in the reader's light or dark mode; `gpu` as in `text`.
+
+        Parameters
+        ----------
+        gpu : str
+            Name of a GPU, a key of `paged_numba.lockstep.profiler.GPUS`.
+        """
         return page_html(self, gpu)
 
     _repr_html_ = html
@@ -70,14 +82,34 @@ class Report(Queries):
         return json.dumps(self.to_dict(), indent=1) + "\n"
 
     def page(self, gpu: str = "H200") -> str:
-        """Return the report as an HTML page; `gpu` as in `text`."""
+        """Return the report as an HTML page; `gpu` as in `text`.
+
+        Parameters
+        ----------
+        gpu : str
+            Name of a GPU, a key of `paged_numba.lockstep.profiler.GPUS`.
+        """
         head = "<meta charset=utf-8>\n<title>Profile</title>\n<style>:root{color-scheme:light dark}</style>"
         return f"<!doctype html>\n<html lang=en>\n{head}\n{self.html(gpu)}\n</html>\n"
 
     def save_json(self, path: str | Path) -> None:
-        """Write all counts as JSON; an old file stays as it was until the new one is complete."""
+        """Write all counts as JSON; an old file stays as it was until the new one is complete.
+
+        Parameters
+        ----------
+        path : str or Path
+            Name of the file.
+        """
         write(path, self.json())
 
     def save_html(self, path: str | Path, gpu: str = "H200") -> None:
-        """Write the report as an HTML page; `gpu` as in `text`, the file as in `save_json`."""
+        """Write the report as an HTML page; `gpu` as in `text`, the file as in `save_json`.
+
+        Parameters
+        ----------
+        path : str or Path
+            Name of the file.
+        gpu : str
+            Name of a GPU, a key of `paged_numba.lockstep.profiler.GPUS`.
+        """
         write(path, self.page(gpu))

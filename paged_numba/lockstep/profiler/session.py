@@ -58,12 +58,13 @@ def profile(
 
     Parameters
     ----------
-    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes
-        See `launch`.
+    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes : function, int or tuple, int or tuple, object, int
+        See `paged_numba.lockstep.launch`.
 
     Returns
     -------
     Report
+        The counts of the launch.
 
     Raises
     ------

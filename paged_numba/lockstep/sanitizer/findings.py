@@ -220,7 +220,13 @@ class Findings:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the findings as JSON; an old file stays as it was until the new one is complete."""
+        """Write the findings as JSON; an old file stays as it was until the new one is complete.
+
+        Parameters
+        ----------
+        path : str or Path
+            Name of the file.
+        """
         write(path, self.json())
 
     def json(self) -> str:

@@ -84,12 +84,13 @@ def sanitize(
 
     Parameters
     ----------
-    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes
-        See `launch`.
+    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes : function, int or tuple, int or tuple, object, int
+        See `paged_numba.lockstep.launch`.
 
     Returns
     -------
     Findings
+        What is wrong with the launch; false if nothing is.
 
     Raises
     ------

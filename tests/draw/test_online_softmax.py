@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seen import elements, texts
 
 from paged_numba import draw
 
@@ -51,14 +52,24 @@ def test_everything_is_drawn_inside_the_picture(scores):
     assert len(bars) == len(scores)
 
 
+@given(scores=scores, title=st.sampled_from(("", "<Scores>")))
+def test_title_and_description_are_in_the_picture(scores, title):
+    picture = draw.OnlineSoftmax(scores, title=title)
+    assert picture.title == (title or f"{len(scores)} score{'s' * (len(scores) > 1)}, one by one")
+    assert picture.text().split("\n")[0] == picture.title in texts(picture)
+    (svg,) = elements(picture, "svg")
+    assert svg.get("aria-label") == picture.description
+
+
 def test_the_largest_score_has_weight_one_and_the_description_says_what_is_rescaled():
     picture = draw.OnlineSoftmax([1, 3, 2, 5])
     assert picture.last_weights[3] == 1
-    assert "at token 1 by 0.14, at token 3 by 0.14" in picture.description
-    assert "nothing is rescaled" in draw.OnlineSoftmax([2, 1]).description
+    assert picture.description.endswith("multiplied by 0.14 at token 1, by 0.14 at token 3.")
+    assert draw.OnlineSoftmax([2, 1]).description.endswith("so no weight is rescaled.")
+    assert draw.OnlineSoftmax(range(9)).description.endswith("by 0.37 at token 4, and 4 times more.")
 
 
-@pytest.mark.parametrize("scores", [[], [0] * 65, [math.nan], [math.inf], ["1"], 3, None])
+@pytest.mark.parametrize("scores", [[], [0] * 65, [math.nan], [-math.inf], [1e7], [10**400], ["1"], 3, None])
 def test_other_scores_are_refused(scores):
     with pytest.raises((TypeError, ValueError), match="scores"):
         draw.OnlineSoftmax(scores)
