@@ -420,7 +420,9 @@ accesses = functools.cache(accesses)
 @call("draw.BlockTables.of")
 def _(pick):
     pool = allocator(pick)
-    return Call(pn.draw.BlockTables.of, {"pool": pool, "seq_ids": pick((None, ["a"]))}, [pool])
+    return Call(
+        pn.draw.BlockTables.of, {"pool": pool, "seq_ids": pick((None, ["a"])), "title": "tables"}, [pool]
+    )
 
 
 @call("draw.PoolHistory.record")
@@ -428,6 +430,31 @@ def _(pick):
     history = pn.draw.PoolHistory()
     pool = allocator(pick)
     return Call(history.record, {"pool": pool}, [pool, history])
+
+
+@call("draw.TokenPath.of")
+def _(pick):
+    pool = allocator(pick)
+    given = {"pool": pool, "seq_id": "a", "position": pick((0, 4)), "title": "path"}
+    return Call(pn.draw.TokenPath.of, given, [pool])
+
+
+@call("draw.Schedule")
+def _(pick):
+    return Call(pn.draw.Schedule, {"title": "requests"})
+
+
+@call("draw.Schedule.record")
+def _(pick):
+    schedule, pool = pn.draw.Schedule(), allocator(pick)
+    return Call(
+        schedule.record, {"pool": pool, "running": ["a"], "waiting": pick(([], ["b"]))}, [pool, schedule]
+    )
+
+
+@call("draw.PoolHistory")
+def _(pick):
+    return Call(pn.draw.PoolHistory, {"title": "history"})
 
 
 @call("draw.WarpAccess.of")
@@ -769,7 +796,7 @@ RECORD = "holds what the package has computed"
 HELPER = "takes arguments that a public function has checked"
 UNCHECKED = {
     **dict.fromkeys(
-        ["draw.BlockTables", "draw.PoolHistory", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD
+        ["draw.BlockTables", "draw.TokenPath", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD
     ),
     **dict.fromkeys(["plan.Choice", "traces.Trace", "traces.CsvFormat", "measure.Policy"], RECORD),
     **dict.fromkeys(
