@@ -462,13 +462,23 @@ def _(pick):
     recorded = accesses()
     return Call(
         pn.draw.WarpAccess.of,
-        {"accesses": recorded, "array": "source", "kind": "load", "line": None, "warp": 0},
+        {"accesses": recorded, "array": "source", "kind": "load", "line": None, "warp": 0, "title": "load"},
     )
 
 
 @call("draw.Tree.of")
 def _(pick):
-    return Call(pn.draw.Tree.of, {"accesses": accesses(), "array": "tile"})
+    return Call(pn.draw.Tree.of, {"accesses": accesses(), "array": "tile", "title": "tree"})
+
+
+@call("draw.Tree.of_shuffles")
+def _(pick):
+    @facade.jit
+    def exchange(out):
+        out[0] = facade.shfl_xor_sync(0xFFFFFFFF, facade.threadIdx.x, 1)
+
+    accesses = pn.lockstep.trace(exchange, 1, 32, np.zeros(1))
+    return Call(pn.draw.Tree.of_shuffles, {"accesses": accesses, "warp": 0, "line": None, "title": "lanes"})
 
 
 @call("draw.Threads")
