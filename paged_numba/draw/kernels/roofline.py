@@ -31,6 +31,7 @@ class Roofline(Picture):
     intensities : mapping of str to float
         By name of a kernel, its operations for each byte.
     title : str, optional
+        "Roofline" if empty.
 
     Raises
     ------
@@ -79,7 +80,13 @@ class Roofline(Picture):
         return self.peak / self.bandwidth
 
     def rate(self, intensity: float) -> float:
-        """Return the most operations per second with so many operations for each byte."""
+        """Return the most operations per second.
+
+        Parameters
+        ----------
+        intensity : float
+            Operations for each byte.
+        """
         return min(self.peak, intensity * self.bandwidth)
 
     @property
