@@ -31,6 +31,7 @@ class Roofline(Picture):
     intensities : mapping of str to float
         By name of a kernel, its operations for each byte.
     title : str, optional
+        Heading of the picture.
 
     Raises
     ------
@@ -79,7 +80,13 @@ class Roofline(Picture):
         return self.peak / self.bandwidth
 
     def rate(self, intensity: float) -> float:
-        """Return the most operations per second with so many operations for each byte."""
+        """Return the most operations per second with so many operations for each byte.
+
+        Parameters
+        ----------
+        intensity : float
+            Operations for each byte that is moved.
+        """
         return min(self.peak, intensity * self.bandwidth)
 
     @property

@@ -41,6 +41,7 @@ class Tree(Picture):
     races : list of Race
         The pairs of threads that race.
     title : str
+        Heading of the picture.
 
     See Also
     --------
@@ -92,6 +93,7 @@ class Tree(Picture):
         array : str
             Name of the array in the kernel.
         title : str, optional
+            Heading of the picture.
 
         Raises
         ------
@@ -122,6 +124,7 @@ class Tree(Picture):
         line : int, optional
             Number of the source line; any line if None.
         title : str, optional
+            Heading of the picture.
 
         Raises
         ------

@@ -103,6 +103,7 @@ class WarpAccess(Picture):
         warp : int
             Number of the warp in its thread block.
         title : str, optional
+            Heading of the picture.
 
         Raises
         ------
