@@ -24,8 +24,8 @@ pool.add("Ben", 35)
 print("Ada has blocks", pool.block_table("Ada"), "and Ben", pool.block_table("Ben"))
 
 # %%
-# That list is the :term:`block table`: the blocks of a sequence, in the order of its tokens. Now both answers grow.
-# A new block is taken only when the last one is full.
+# That list is the :term:`block table`: the blocks of a sequence, in the order of its tokens. Now both answers grow. A
+# new block is taken only when the last one is full.
 #
 # .. dropdown:: Predict: Ada's answer reaches 13 tokens, Ben's reaches 20. Which blocks do they have then?
 #
@@ -37,8 +37,8 @@ pool.append("Ben", 20)
 print("Ada has blocks", pool.block_table("Ada"), "and Ben", pool.block_table("Ben"))
 
 # %%
-# Ada's blocks are not neighbours, and need not be: the block table says where to look. Above are the two tables, below
-# the pool; a block is filled as far as it holds tokens.
+# Ada's blocks are not neighbours, and need not be: the block table says where to look. Above are the two tables,
+# below the pool; a block is filled as far as it holds tokens.
 
 pn.draw.BlockTables.of(pool, title="The blocks of Ada and Ben").show("00_tables.svg")
 
@@ -46,7 +46,7 @@ pn.draw.BlockTables.of(pool, title="The blocks of Ada and Ben").show("00_tables.
 # Eight requests
 # --------------
 # A request says when it comes and how long its prompt is. How long the answer will be is known only when it ends; we
-# write it down here to play the model.
+# write it down here, in place of a model.
 
 requests = {  # the step in which it comes, tokens of the prompt, tokens of the answer
     "A": (0, 20, 13),
@@ -82,8 +82,8 @@ def serve(block_size, num_slots=256):
 #
 # .. dropdown:: Predict: A, B, C, D and E come first. How many blocks do their prompts take?
 #
-#    2 + 3 + 1 + 4 + 1 = 11: each prompt takes its tokens divided by 16, rounded up. Follow a row to the right: when
-#    a sequence ends, its blocks are free, and a later request takes them.
+#    2 + 3 + 1 + 4 + 1 = 11: each prompt takes its tokens divided by 16, rounded up. Follow a row to the right: when a
+#    sequence ends, its blocks are free, and a later request takes them.
 
 history, stats = serve(block_size=16)
 history.show("00_pool.svg")
@@ -92,29 +92,31 @@ history.show("00_pool.svg")
 # What does it cost?
 # ------------------
 # The other way is a :term:`reservation`: each request gets room for the longest answer that the server allows, in one
-# piece. Say that is 128 tokens with the prompt. A place for one token is a
-# :term:`slot`, and a slot without a token is waste.
+# piece. Say that is 128 tokens with the prompt. A place for one token is a :term:`slot`, and a slot without a token
+# is waste.
 #
 # .. dropdown:: Predict: with blocks of 16, how many slots of a sequence are empty, on average?
 #
-#    About half a block. Only a sequence's last block can have empty slots: 0 to 15 of them, 7.5 on average if all
-#    are equally likely.
+#    About half a block. Only a sequence's last block can have empty slots: 0 to 15 of them, 7.5 on average if all are
+#    equally likely.
 
+longest = max(prompt + answer for _, prompt, answer in requests.values())
 print("block_size  longest table  empty slots of a sequence")
 for block_size in (1, 4, 16, 64):
     history, stats = serve(block_size, num_slots=512)
     sequences = sum(now.num_sequences for now in stats)  # of all steps
     empty = sum(now.num_empty_slots for now in stats) / sequences
-    print(f"{block_size:10}  {-(-65 // block_size):5} entries  {empty:25.1f}")
+    print(f"{block_size:10}  {-(-longest // block_size):5} entries  {empty:25.1f}")
 tokens = sum(now.num_tokens for now in stats) / sequences
 print(f"  reserved      1 entry    {128 - tokens:25.1f}")
 
 # %%
-# A reservation leaves 94 slots of a sequence empty, blocks of 16 tokens leave 7. The 256 slots that have just served 5
-# requests at once would hold 2 reservations.
+# A reservation leaves 94 slots of a sequence empty, blocks of 16 tokens leave 7. The 256 slots that have just served
+# 5 requests at once would hold 2 reservations.
 #
-# **In two sentences.** Memory is handed out block by block as sequences grow, and a block table finds the blocks again,
-# wherever they are. So a sequence wastes less than one block, while a reservation wastes all that might have come.
+# **In two sentences.** Memory is handed out block by block as sequences grow, and a block table finds the blocks
+# again, wherever they are. So a sequence wastes less than one block, while a reservation wastes all that might have
+# come.
 #
 # **Check yourself.**
 #

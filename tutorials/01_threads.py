@@ -7,7 +7,7 @@ your first kernel run, the mistake that most first kernels make, a tool that nam
 """
 
 # %%
-# A :term:`kernel` is a function that a GPU, a processor made for it, runs many times at once. Each run is a
+# A :term:`kernel` is a function that a GPU, a processor made for this, runs many times at once. Each run is a
 # :term:`thread`. All threads execute the same lines; the one thing in which they differ is their number. A kernel
 # returns nothing: what it computes, it writes into an array.
 
@@ -28,17 +28,17 @@ double[1, 8](out, x)  # one group of 8 threads
 print(out)
 
 # %%
-# That was a :term:`launch`. If this computer has an NVIDIA GPU, it ran there, and the two
+# That was a :term:`launch`, with 1 group of 8 threads. If this computer has an NVIDIA GPU, it ran there, and the two
 # :term:`host arrays <host array>`, arrays in the computer's own memory, were copied to the GPU and back. If not, it
 # ran on :term:`lockstep`, a machine in this package that runs kernels with NumPy: line after line, each for all
 # threads together. The kernel and the launch are the same.
 #
 # More elements than threads
 # --------------------------
-# Threads come in groups of equal size, called :term:`thread blocks <thread block>`, of at most 1,024 threads. All
-# thread blocks of a launch are its :term:`grid`. In each thread block the numbers start from 0 again. So a thread's
-# place in the grid is ``blockIdx.x * blockDim.x + threadIdx.x``: the thread blocks before mine, times the threads in
-# each, plus the threads before me in mine.
+# The groups are called :term:`thread blocks <thread block>`, and have at most 1,024 threads. (With the blocks of
+# lesson 00 they share only the name.) All thread blocks of a launch are its :term:`grid`. In each of them the numbers
+# of the threads start from 0 again. So a thread's place in the grid is ``blockIdx.x * blockDim.x + threadIdx.x``: the
+# thread blocks before mine, times the threads in each, plus the threads before me in mine.
 #
 # Forty elements, with 16 threads in a thread block, take 3 thread blocks. **This kernel is broken.** We do not launch
 # it but give it to the :term:`sanitizer`, a tool that runs a kernel on lockstep and reports its mistakes.
@@ -83,7 +83,7 @@ print(lockstep.sanitize(double, 3, 16, out, x))
 #
 # .. dropdown:: Predict: which thread of which thread block takes element 37?
 #
-#    37 = 2 * 16 + 5, so thread 5 of thread block 2. The next cell asks the threads themselves.
+#    37 = 2 * 16 + 5, so thread 5 of thread block 2. See the picture; below it, the threads say so themselves.
 
 pn.draw.Threads(3, 16, 40, title="40 elements, 3 thread blocks of 16 threads").show("01_elements.svg")
 
@@ -105,10 +105,10 @@ print(f"element 37 was taken by thread {thread[37]} of thread block {thread_bloc
 # %%
 # Rows and columns
 # ----------------
-# Keys are rows of numbers, one row for each token, so an array of keys has two dimensions. Thread blocks and grids can
-# have two as well: ``x`` counts along a row, ``y`` counts the rows. Each dimension needs its guard.
+# Keys are rows of numbers, one row for each token, so an array of keys has two dimensions. Thread blocks and grids
+# can have two as well: ``x`` counts along a row, ``y`` counts the rows. Each dimension needs its guard.
 #
-# .. dropdown:: Predict: with 8 by 4 threads in a thread block, which thread of which thread block takes ``keys[4, 9]``?
+# .. dropdown:: Predict: with 8 by 4 threads in a thread block, who takes ``keys[4, 9]``?
 #
 #    Column 9 is x = 1 * 8 + 1 and row 4 is y = 1 * 4 + 0: thread (1, 0) of thread block (1, 1).
 

@@ -65,8 +65,8 @@ class Pool:
 #
 # .. dropdown:: Predict: which three calls break it?
 #
-#    ``add``, ``free`` and ``free`` again. The sequence is not forgotten, so its blocks go back twice: a
-#    :term:`double free`. A server makes one if a user cancels in the very step in which the answer is complete.
+#    ``add``, ``free`` and ``free`` again: the sequence is not forgotten, so its blocks go back twice. A server does
+#    this if a user cancels in the very step in which the answer is complete.
 
 
 class PoolTest(stateful.RuleBasedStateMachine):
@@ -99,8 +99,8 @@ except AssertionError as fault:
     print(fault, *fault.__notes__, sep="\n")
 
 # %%
-# Hypothesis has shrunk the series to the three calls that matter. Nothing has crashed. But block 0 is on the free
-# list twice, so the next two users both get it, and each overwrites keys that the other still reads.
+# Hypothesis has shrunk the series to the three calls that matter, a :term:`double free`. Nothing crashes, but block 0
+# is on the free list twice. The next two users both get it, and each overwrites keys that the other still reads.
 
 pool = Pool(num_blocks=8, block_size=4)
 pool.add("over", 4)

@@ -45,8 +45,8 @@ pn.draw.BlockTables.of(pool).show("05_pool.svg")
 #
 # .. dropdown:: Predict: where does it write the token with slot -1? In Python, what are -1 // 4 and -1 % 4?
 #
-#    Block -1, offset 3. Numba counts a :term:`negative index` from the end, as Python does, so this is the last
-#    block, number 8, and slot 8 * 4 + 3 = 35: the last token of "idle".
+#    Block -1, offset 3. Block -1 is the last one, as in Python: number 8. So slot 8 * 4 + 3 = 35, the last token of
+#    "idle".
 
 
 @cuda.jit
@@ -70,8 +70,8 @@ print("slots that changed", np.flatnonzero(changed), "- slots of idle", pool.slo
 pn.draw.TokenPath.of(pool, "idle", 7, title="The token that was overwritten").show("05_hit.svg")
 
 # %%
-# No error, no crash: the answer of "idle" will go wrong when it runs again, perhaps a minute later. The sanitizer of
-# lesson 01 does not wait for that.
+# No error, no crash: Numba counts a :term:`negative index` from the end, as Python does. The answer of "idle" goes
+# wrong when it is continued, perhaps a minute later. The sanitizer of lesson 01 does not wait for that.
 
 print(lockstep.sanitize(write_kv_broken, 8, (16, 2), key, value, key_cache, value_cache, slot_mapping))
 

@@ -113,8 +113,8 @@ for block_size in range(1, 8):  # scattered blocks, NaN around them, and a lengt
 # %%
 # What it moves
 # -------------
-# A GPU moves memory in :term:`sectors <sector>` of 32 bytes, each whole, for 32 neighbouring threads at a time. A
-# :term:`profile` runs a kernel and counts them; what a cache on the chip may save is not taken off.
+# A GPU moves memory in :term:`sectors <sector>` of 32 bytes: each whole, whatever part is asked for, and for 32
+# neighbouring threads at a time. A :term:`profile` counts them; what a cache on the chip saves is not taken off.
 #
 # .. dropdown:: Predict: keys and values of 13 tokens fill 416 sectors. How many move to gather, and to attend?
 #

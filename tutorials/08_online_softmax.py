@@ -66,7 +66,7 @@ pn.draw.OnlineSoftmax(scores).show("08_online_softmax.svg")
 def attend(out, query, key_cache, value_cache, block_table, seq_len, rescaling):
     scratch = cuda.shared.array(64, float32)
     head, dim, block_size = cuda.blockIdx.x, cuda.threadIdx.x, key_cache.shape[1]
-    scaled = float32(query[head, dim] / math.sqrt(query.shape[1]))
+    scaled = query[head, dim] / math.sqrt(float32(query.shape[1]))
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
     for token in range(seq_len):
         kv_block, offset = block_table[token // block_size], token % block_size
@@ -139,7 +139,7 @@ for name, report in (("two passes", textbook), ("one pass", online)):
 # .. dropdown:: Answers
 #
 #    1. 0, as ``exp`` of minus infinity is. It multiplies sums that are 0, too.
-#    2. No: the weights would no longer add up to 1, and the result can be many times larger than any value.
+#    2. No: the weights would no longer add up to 1, and here the result is larger than any value.
 #    3. 6, one after each of its rounds. One before them waits for all products, one after them protects the result.
 #
 # **Try next.** Sort the scores in ascending order. How often is the sum rescaled? Does the result change?

@@ -53,7 +53,7 @@ def attend(out, query, key_cache, value_cache, block_tables, seq_lens, fault):
     block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
     kv_head = q_head % num_kv_heads if fault == MODULO else q_head // (query.shape[1] // num_kv_heads)
     seq_len, stale = seq_lens[seq], -seq_lens[seq] % block_size
-    scaled = float32(query[seq, q_head, dim] / math.sqrt(query.shape[2]))
+    scaled = query[seq, q_head, dim] / math.sqrt(float32(query.shape[2]))
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
     for token in range(seq_len + stale if fault == WHOLE_BLOCKS else seq_len):
         kv_block, offset = block_tables[seq, token // block_size], token % block_size

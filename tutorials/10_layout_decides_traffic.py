@@ -143,7 +143,7 @@ draw.WarpAccess.of(accesses, "tile", title="Rows of 33 numbers: all banks").show
 #    2. Two: threads 0 and 16 share a bank, so do 1 and 17, ... Odd widths have one.
 #    3. Threads of a warp need not advance together. Remove one: the sanitizer names a race.
 #
-# **Try next.** Profile the tile kernel with ``hnd.transpose(0, 2, 1, 3)``, a view of ``hnd`` with the axes of NHD.
+# **Try next.** Predict the sectors of the tile kernel for ``hnd.transpose(0, 2, 1, 3)``, with the axes of NHD.
 #
 # **In the engines.** Our rungs are ``attention_packed`` and ``attention_tile``. In vLLM, ``reshape_and_cache_kernel``
 # writes packed caches, and ``reshape_and_cache_flash_kernel`` NHD or HND, as the strides say

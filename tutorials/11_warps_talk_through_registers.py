@@ -72,8 +72,9 @@ accesses = lockstep.trace(totals, 1, 32, np.zeros(32), np.ones(32), FIVE_STEPS, 
 draw.Tree.of_shuffles(accesses, title="A butterfly of 32 lanes").show("11_butterfly.svg")
 
 # %%
-# A warp for each head: lane ``l`` has dimensions ``l`` and ``l + 32`` of the query, the keys, the values, the result.
-# A score is a sum over all lanes, in one of three ways. The rest is the online softmax of lesson 08.
+# Now decode by a warp for each head: lane ``l`` has dimensions ``l`` and ``l + 32`` of the query, of each key and
+# value, and of the result. A score is a sum over all lanes, in one of three ways: TREE with barriers, DOWN and
+# BUTTERFLY with shuffles. The rest is the online softmax of lesson 08.
 
 TREE, DOWN, BUTTERFLY = 0, 1, 2
 
@@ -137,7 +138,7 @@ print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, Tr
 #
 # .. dropdown:: Answers
 #
-#    1. 4: distances 8, 4, 2, 1. No lane trades with one of the other half.
+#    1. Four, at the distances 8, 4, 2 and 1. No lane trades with one of the other half.
 #    2. Yes: partners add the same two numbers. So all lanes agree on ``largest``, and on each weight.
 #    3. Each by a butterfly, then through shared memory, one number for each warp and one barrier.
 #

@@ -24,8 +24,8 @@ import paged_numba as pn
 from paged_numba import cuda, draw
 from paged_numba.kernels.reduce import warp_sum  # the butterfly of lesson 11
 
-for splits in (1, 4, 16, 64):
-    print(f"splits {splits:2}: {min(8 * splits, 132):3} multiprocessors work, on {4096 // splits:,} tokens")
+for n in (1, 4, 16, 64):
+    print(f"splits: {n:2}, multiprocessors at work: {min(8 * n, 132):3}, tokens for each: {4096 // n:5,}")
 
 # %%
 # In the kernel of lesson 11 only the range of the loop changes, and what it leaves behind: beside the result of the

@@ -2,9 +2,9 @@
 13 · Prefill: many queries at once
 ==================================
 
-**How does a prompt get through attention without a step for each token?** A decode brings one query, and all keys are
-read for that one. A prompt brings many queries at once, which can share each key. You will see which keys a query may
-look at, a fault that no test with whole prompts finds, and one load of a key that serves 20 queries.
+**How does a prompt get through attention without a step for each token?** A decode step brings one query, and all
+keys are read for it. A prompt brings many queries at once, which can share each key. You will see which keys a query
+may look at, a fault that no test with whole prompts finds, and one load of a key that serves 20 queries.
 """
 
 # %%
@@ -23,7 +23,7 @@ from paged_numba.kernels.reduce import warp_sum  # the butterfly of lesson 11
 rng = np.random.default_rng(13)
 query, key = rng.standard_normal((2, 20, 1, 32), dtype=np.float32)  # each: token, head, dimension
 value = np.eye(20, 32, dtype=np.float32).reshape(20, 1, 32)
-cache = pn.PagedKVCache(num_blocks=8, block_size=4, num_kv_heads=1, head_dim=32)
+cache = pn.PagedKVCache(8, block_size=4, num_kv_heads=1, head_dim=32, target="lockstep")  # on the host
 cache.add("ours", key[:8], value[:8])
 cache.add("other", key[:9], value[:9])
 cache.append("ours", key[8:], value[8:])
@@ -35,7 +35,7 @@ print("block table", cache.allocator.block_table("ours"), "weights of query 2:",
 # -----------------
 # Query 2 has no weight for token 3, which came later. No query looks at later keys: the :term:`causal mask`. A
 # :term:`chunk` is the part of a sequence whose queries come in one step: a prompt, a piece of one, or one token. The
-# queries of all chunks lie in one array; :term:`cu_seqlens_q` holds the row where each begins and their number.
+# queries of all chunks lie in one array; :term:`cu_seqlens_q` says at which row each begins, and where the last ends.
 #
 # A thread block takes a :term:`tile`: a few neighbouring queries of a chunk, one for each warp, whose lanes share out
 # the dimensions as in lesson 11. Each warp loads one key and one value into shared memory. After the barrier it goes
@@ -48,8 +48,8 @@ def prefill(out, query, key_cache, value_cache, block_tables, seq_lens, cu_seqle
     lane, warp, tile = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
     seq, head, block_size = cuda.blockIdx.y, cuda.blockIdx.z, key_cache.shape[1]
     first, chunk = cu_seqlens_q[seq], cu_seqlens_q[seq + 1] - cu_seqlens_q[seq]
-    index = cuda.blockIdx.x * tile + warp  # this warp's query, counted in its chunk
-    position = seq_lens[seq] - chunk + index  # and in its sequence
+    index = cuda.blockIdx.x * tile + warp  # this warp's query in its chunk, if there are so many
+    position = seq_lens[seq] - chunk + index  # of that query in its sequence
     end = min(position - warp + tile, seq_lens[seq])  # no query of the tile looks further
     mine = query[min(first + index, query.shape[0] - 1), head, lane] / math.sqrt(float32(32))
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
@@ -80,8 +80,8 @@ def attend(query, seq_ids, seq_lens, cu_seqlens_q, tile=4):
 # %%
 # The corner of the mask
 # ----------------------
-# Someone calls it with the number of the chunk's tokens for ``seq_lens``. **That call is broken**, and the first test
-# does not see it: the whole prompt is the chunk.
+# Someone passes the number of tokens in the chunk as ``seq_lens``. **That call is broken**, and the first test does
+# not see it: the whole prompt is one chunk.
 #
 # .. dropdown:: Predict: then comes a chunk with tokens 12 to 19. Which keys does the query of token 12 look at?
 #
@@ -119,7 +119,7 @@ for size in (1, 7, 16):
 #
 # .. dropdown:: Predict: how many sectors of keys does a query need with a tile of 1, and with a tile of 32?
 #
-#    42 and 4. Alone, query i loads i + 1 keys, 10.5 on average. In one tile, all 20 queries share 20 keys.
+#    42 and 4. Alone, query i loads i + 1 keys, 10.5 on average. In one tile, the 20 keys of the last query serve all.
 
 tables, lens, rows = cache.block_tables(["ours"]), np.array([20]), np.array([0, 20])
 arrays = np.empty_like(query), query, cache.key_cache, cache.value_cache, tables, lens, rows

@@ -25,8 +25,8 @@ key, value = rng.standard_normal((2, 12, 1, 32), dtype=np.float32)  # token, hea
 query = key[10:11] + key[11:]  # which looks at tokens 10 and 11 above all
 
 
-def forked(**options):
-    cache = pn.PagedKVCache(num_blocks=8, block_size=4, num_kv_heads=1, head_dim=32, **options)
+def forked(debug=False):  # the arrays of this cache are on the host
+    cache = pn.PagedKVCache(8, block_size=4, num_kv_heads=1, head_dim=32, debug=debug, target="lockstep")
     cache.add("parent", key[:10], value[:10])
     cache.fork("parent", "child")
     return cache
@@ -66,7 +66,7 @@ step(cache, {name: cache.allocator.block_table(name)[[10 // 4]] * 4 + 10 % 4 for
 # Nothing failed: a server would go on, with a word of one user's answer in that of another. With ``debug=True`` a
 # cache compares each access of a kernel with its allocator, and names the write.
 
-checked = forked(debug=True, target="lockstep")
+checked = forked(debug=True)
 try:
     pn.write_kv(key[11:], value[11:], checked.key_cache, checked.value_cache, [10], target="lockstep")
 except pn.errors.KernelError as error:
@@ -75,9 +75,9 @@ except pn.errors.KernelError as error:
 # %%
 # Copy, then write
 # ----------------
-# The rule is :term:`copy-on-write`: a sequence writes only to a block with a reference count of 1, and gets its own
-# copy first if there are others. ``append`` takes a free block, changes the table, and returns which blocks to copy
-# and which slots to write.
+# The rule is :term:`copy-on-write`: a sequence writes only to a block that it holds alone; if others hold it, too, it
+# gets its own copy first. ``append`` takes a free block, changes the table, and returns which blocks to copy and
+# which slots to write.
 #
 # .. dropdown:: Predict: now the child appends first, then the parent. How many blocks are copied?
 #
@@ -104,23 +104,23 @@ draw.BlockTables.of(cache.allocator, title="After the copy").show("14_copied.svg
 # %%
 # The prefix cache
 # ----------------
-# Requests of strangers begin alike, too, with the same system prompt. A :term:`prefix cache` finds full blocks by the
-# token ids in them and before them; ``commit`` tells it that their keys and values are written. A token that is found
-# is a :term:`hit`: it needs no slot, no write, and no computing.
+# Requests of strangers begin alike, too, with the system prompt that a server puts first. A :term:`prefix cache`
+# finds full blocks by the token ids in them and before them; ``commit`` tells it that their keys and values are
+# written. A token that is found is a :term:`hit`: it needs no slot, no write, and no computing.
 #
 # A block that no request holds any more is free, but can be found until it is needed. Then comes :term:`eviction`, of
 # the least recently used prefix first (:term:`LRU`), and of its end before its beginning: an end alone is of no use.
 #
-# .. dropdown:: Predict: A and B have 9 tokens, C has 17, the pool has 6 blocks. How many hits does each A have?
+# .. dropdown:: Predict: A and B are system prompts of 8 tokens, C of 16, in a pool of 6 blocks. How many hits has A?
 #
-#    0, 8 and 4. The second A finds its two full blocks. C needs 5: two that hold nothing, both of B, which was used
-#    before A, and the last of A. So the third A finds its first block only.
+#    0, 8 and 4. The second A finds both blocks. C and its question need 5: two that hold nothing, both of B, which
+#    was used before A, and the last of A. So the third A finds its first block only.
 
 pool = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True)
 history = draw.PoolHistory(title="Requests come and go, one at a time")
-prompts = {"A": range(9), "B": range(50, 59), "C": range(100, 117)}
-for name in ("A", "B", "A", "C", "A", "B"):
-    allocation = pool.add(name, [*prompts[name]])
+systems = {"A": range(8), "B": range(50, 58), "C": range(100, 116)}
+for question, name in enumerate("ABACAB", start=200):  # a question of one token, different each time
+    allocation = pool.add(name, [*systems[name], question])
     pool.commit(name)
     history.record(pool)
     pool.free(name)
@@ -143,7 +143,7 @@ history.show("14_pool.svg")
 #    2. No: block 2 counts 1 again.
 #    3. None. In a model with several layers a key depends on all tokens before it, so equal ids are not enough.
 #
-# **Try next.** The worked examples *parallel sampling* and *beam search* do this with a model.
+# **Try next.** Fork a second child: how many copies? Then read :doc:`parallel_sampling` and :doc:`beam_search`.
 #
 # **In the engines.** Our rungs are ``copy_blocks`` and ``BlockAllocator``. vLLM first copied like this, by
 # ``CopyOnWriteTracker`` (``vllm/core/block/common.py``). Now it shares full blocks only: ``get_computed_blocks``

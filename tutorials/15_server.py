@@ -35,12 +35,12 @@ right = {name: dense(prompts[name], num_new[name]) for name in prompts}
 # Step by step
 # ------------
 # In :term:`continuous batching` requests join and leave between any two steps; a :term:`scheduler` decides who takes
-# part. First, each that runs needs a slot for its last token. If no block is free, the latest to come gives up all
+# part. First, each that runs needs a slot for its last token. If no block is free, the one admitted last gives up all
 # its blocks and waits again: :term:`preemption`. Then those that wait may run, in order, if all their tokens fit:
 # :term:`admission`. One call of attention serves whole prompts and single tokens alike (lesson 13).
 #
 # A preempted request loses its keys and values. When it runs again, we :term:`recompute` them; to :term:`swap` would
-# be to keep them in host memory meanwhile. **Can we do without its answer?** ``keep_answer`` decides.
+# be to keep them in host memory meanwhile. **Are those of the prompt enough?** ``keep_answer`` decides.
 
 
 def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
@@ -85,7 +85,7 @@ def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
 # %%
 # Right until memory runs short
 # -----------------------------
-# First without: **this server is broken**. After preemption it computes the prompt only, and goes on from there.
+# First the prompt alone: **this server is broken**.
 #
 # .. dropdown:: Predict: the four requests fit into 16 blocks. With 16 and with 7, whose answers are wrong, and how?
 #
@@ -103,8 +103,8 @@ _, schedule, _, _ = serve(7, keep_answer=True)
 schedule.show("15_schedule.svg")
 
 # %%
-# Who is preempted, and when, depends on who else is there. What is said must not: a property, for all steps of
-# arrival and for all pools that hold the longest request alone, 5 blocks.
+# Who is preempted depends on who else is there. What is said must not. That is a property, for all steps of arrival
+# and for all pools that hold the longest request alone, 5 blocks.
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)
@@ -118,7 +118,8 @@ test_answers()
 # %%
 # .. dropdown:: Predict: the answers have 28 tokens in all. How many tokens a step with 16 blocks? How many with 5?
 #
-#    3.1 and 1.1. With 16 blocks B's 9 tokens take 9 steps. With 5 they take turns, and compute 76 tokens for 60.
+#    3.1 and 1.1. With 16 blocks B's 9 tokens take 9 steps. With 5 they take turns, and 76 tokens are computed, not
+#    60.
 
 print("blocks  tokens a step  preemptions  tokens computed")
 for num_blocks in (5, 7, 9, 11, 13, 16):
@@ -126,9 +127,8 @@ for num_blocks in (5, 7, 9, 11, 13, 16):
     print(f"{num_blocks:6}  {28 / len(schedule.used):13.1f}  {preemptions:11}  {computed:15}")
 
 # %%
-# **In two sentences.** Before each step the running requests take slots, at worst from the latest of them, and
-# waiting ones join while blocks are left. A preempted request computes prompt *and* answer again, so no token depends
-# on memory.
+# **In two sentences.** Before each step running requests take slots, at worst from the latest, and waiting ones join
+# while blocks are left. A preempted request computes prompt *and* answer again, so no token depends on memory.
 #
 # **Check yourself.**
 #

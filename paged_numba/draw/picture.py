@@ -58,7 +58,8 @@ class Picture:
         """Return the picture and its description as a figure."""
         drawing = self._described()
         return (
-            f'<figure class="pn-picture" style="--width:{drawing.width:.0f}px">{_STYLE}<div tabindex="0">{drawing}</div>'
+            f'<figure class="pn-picture" style="--width:{drawing.width:.0f}px">{_STYLE}'
+            f'<div tabindex="0">{drawing}</div>'
             f"<figcaption>{escape(drawing.description)}</figcaption></figure>"
         )
 

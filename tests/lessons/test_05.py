@@ -41,7 +41,8 @@ def test_numbers_in_the_prose():
             "the token with slot -1": slot_mapping[-1],
             "what are -1 // 4 and -1 % 4": (-1, pool.block_size, -1, pool.block_size),
             "Block -1, offset 3.": (-1 // pool.block_size, -1 % pool.block_size),
-            "number 8, and slot 8 * 4 + 3 = 35": (
+            "Block -1 is the last one": "-1",
+            "number 8. So slot 8 * 4 + 3 = 35": (
                 *(pool.num_blocks - 1, pool.num_blocks - 1, pool.block_size, -1 % pool.block_size),
                 pool.slots("idle", 7, 8)[0],
             ),

@@ -119,6 +119,14 @@ def test_the_broken_kernel_is_wrong_for_a_late_maximum():
     assert [error > 1e-2 for error in errors] == [False, True, False, False]
 
 
+def test_rescaling_only_the_sum_of_the_weights_gives_more_than_any_value():
+    made = LESSON.run()
+    query, key, value = made["query"][0], made["keys"]["late"][:, 0], made["value"][:, 0]
+    scores = key @ query / 8
+    not_rescaled = np.exp(scores - np.maximum.accumulate(scores)) @ value
+    assert abs(not_rescaled / np.exp(scores - scores.max()).sum()).max() > abs(value).max()
+
+
 @given(sequence=sequences())
 def test_the_sanitizer_finds_nothing(sequence):
     query, _, _, cache = sequence

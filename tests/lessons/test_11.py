@@ -80,7 +80,7 @@ def test_numbers_in_the_prose():
             "some with 0.",
             "with 16 lanes for each",
             "How do 4 warps add up 128 numbers",
-            "4: distances 8, 4, 2, 1",
+            "at the distances 8, 4, 2 and 1",
             "distances, 1, 2, 4. Which has lane 3",
             "answer 1 and",
             "answer 3; in",

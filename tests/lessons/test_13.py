@@ -46,7 +46,7 @@ def test_numbers_in_the_prose(made):
             "each of its 20 queries",
             "with a tile of 1, and with a tile of 32?",
             "query i loads i + 1 keys",
-            "all 20 queries share 20 keys",
+            "the 20 keys of the last query serve all",
             "chunks of 100 and of 3",
             "up to version 2.0",
         ],

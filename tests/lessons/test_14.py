@@ -42,10 +42,9 @@ def test_numbers_in_the_prose(made):
         given=[
             "the parent has 10 tokens, in blocks of 4",
             "an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's",
-            "a reference count of 1",
             "leaves block 2 for its copy; then only the parent holds block 2",
-            "A and B have 9 tokens, C has 17, the pool has 6 blocks",
-            "C needs 5:",
+            "system prompts of 8 tokens, C of 16, in a pool of 6 blocks",
+            "C and its question need 5:",
             "a prompt of 12 tokens",
             "Two prompts of 9 tokens",
             "Its 3 blocks are full",
@@ -59,12 +58,12 @@ def test_which_blocks_are_evicted(made):
     pool = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True)
     blocks = {}
     for name in ("A", "B", "A"):
-        pool.add(name, [*made["prompts"][name]])
+        pool.add(name, [*made["systems"][name], 0])
         blocks[name] = pool.block_table(name).tolist()
         pool.commit(name)
         pool.free(name)
     assert sum(pool.is_cached(block) for block in range(6)) == 4
-    pool.add("C", [*made["prompts"]["C"]])
+    pool.add("C", [*made["systems"]["C"], 0])
     assert pool.stats().num_evictions == 3
     assert [block for block in range(6) if pool.is_cached(block)] == [blocks["A"][0]]
 
@@ -75,6 +74,12 @@ def test_answers_hold():
     pool.fork("parent", "child")
     assert not pool.append("child").copies.size
     assert not pool.append("parent").copies.size
+
+    pool = pn.BlockAllocator(num_blocks=8, block_size=4)  # "Try next"
+    pool.add("parent", 10)
+    pool.fork("parent", "child")
+    pool.fork("parent", "second")
+    assert sum(len(pool.append(name).copies) for name in ("child", "second", "parent")) == 2
 
     pool = pn.BlockAllocator(num_blocks=8, block_size=4)
     pool.add("parent", 10)

@@ -1,5 +1,7 @@
 """Profilers and sanitizers with one mistake each: the tests of the right tools must find each mistake."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -14,8 +16,10 @@ test_assignment = pytest.importorskip("test_assignment")
 test_barriers = pytest.importorskip("test_barriers")
 test_inactive = pytest.importorskip("test_inactive")
 test_local_arrays = pytest.importorskip("test_local_arrays")
+test_orders = pytest.importorskip("test_orders", reason="Numba is not installed")
 test_sanitizer = pytest.importorskip("test_sanitizer", reason="Numba is not installed")
 
+launch = importlib.import_module("paged_numba.lockstep.launch")  # the package has a function of that name
 TWINS = {twins[1]: twins for twins in test_sanitizer.TWINS}
 
 
@@ -46,6 +50,13 @@ def declares_for_all_lanes(self, mask, site, shape, dtype):
     if mask is not True:
         self.declarations[self.frame(site)] = self.declarations[self.frame(site)] + ~mask
     return made
+
+
+def tells_each_warp(self, mask, what, line, parts):
+    met = right_meet(self, mask, what, line, parts)
+    for _ in parts[1:]:
+        self.tell("cooperate", mask, "block", None)
+    return met
 
 
 class Frozen:
@@ -138,9 +149,25 @@ MUTANTS = {
         control, "each", lambda machine, lanes, values: right_each(machine, Frozen(lanes), values),
         lambda: test_inactive.test_a_loop_loads_no_item_that_it_does_not_use(test_inactive.breaks, 4),
     ),
+    "a race is a read of unwritten memory, too": (
+        shadow.Shadow, "mark_raced", lambda *_: None, test_orders.test_a_race_is_no_read_of_unwritten_memory_too,
+    ),
+    "watched launches run together": (
+        launch, "in_turns",
+        lambda whole, part, program, arguments, reverse: launch._all_together(whole, program, arguments(whole)),
+        test_orders.test_warps_take_turns_in_a_trace,
+    ),
+    "each warp tells of a barrier": (
+        ObservedMachine, "meet", tells_each_warp, lambda: test_orders.test_counts_do_not_depend_on_the_order("stencil"),
+    ),
+    "all distances of a race are one": (
+        findings.Finding, "add_example", lambda *_: None,
+        lambda: test_sanitizer.test_a_race_has_an_example_of_each_distance_the_widest_first("together"),
+    ),
 }  # fmt: skip
 
 right_each = control.each
+right_meet = ObservedMachine.meet
 right_local_array = ObservedMachine.local_array
 right_read_global = unwritten.Unwritten.read_global
 

@@ -165,16 +165,19 @@ class Turns:
 
     def _meet(self) -> None:
         """Check that whole thread blocks wait at the same barrier, and let them continue."""
-        # At a kernel's error that is only reported, the warps at the first barrier in the source continue.
-        first = min(self.arrivals.values(), key=_line_number)
+        first = self.arrivals[min(self.arrivals)]
         members = [w for w, arrival in self.arrivals.items() if arrival[2:] == first[2:]]
-        elsewhere = [arrival for w, arrival in self.arrivals.items() if w not in members]
-        if elsewhere and not self.whole.collects_errors:
-            raise SynchronizationError(
-                f"{first.what} must be reached by all threads of a thread block, but some are at {first.line} "
-                f"and others at {elsewhere[0].what}",
-                elsewhere[0].line,
-            )
+        if len(members) < len(self.arrivals):
+            if not self.whole.collects_errors:
+                other = next(arrival for arrival in self.arrivals.values() if arrival[2:] != first[2:])
+                raise SynchronizationError(
+                    f"{first.what} must be reached by all threads of a thread block, but some are at {first.line} "
+                    f"and others at {other.what}",
+                    other.line,
+                )
+            # After an error that is only reported, the warps at the first barrier in the source continue.
+            first = min(self.arrivals.values(), key=_line_number)
+            members = [w for w, arrival in self.arrivals.items() if arrival[2:] == first[2:]]
         here, held = [], []
         for w, warp in enumerate(self.warps):
             nobody = np.zeros(warp.shape, bool)
