@@ -103,6 +103,13 @@ def test_a_lesson_has_pictures_running_time_and_downloads_and_says_nothing_of_fi
 
 
 @pytest.mark.parametrize("name", LESSONS)
+def test_answers_are_folded(name):
+    folds = re.findall(r"<details[^>]*>", (SITE / name).read_text(encoding="utf-8"))
+    assert not any(re.search(r"\sopen\b", fold) for fold in folds)
+    assert folds or not name[len("lessons/")].isdigit()  # the worked examples ask nothing
+
+
+@pytest.mark.parametrize("name", LESSONS)
 def test_a_notebook_has_no_markup_of_another_language(name):
     (target,) = (target for target in READ[name].links if target.endswith(".ipynb"))
     notebook = json.loads(((SITE / name).parent / target).read_text(encoding="utf-8"))
