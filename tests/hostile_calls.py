@@ -420,7 +420,9 @@ accesses = functools.cache(accesses)
 @call("draw.BlockTables.of")
 def _(pick):
     pool = allocator(pick)
-    return Call(pn.draw.BlockTables.of, {"pool": pool, "seq_ids": pick((None, ["a"]))}, [pool])
+    return Call(
+        pn.draw.BlockTables.of, {"pool": pool, "seq_ids": pick((None, ["a"])), "title": "tables"}, [pool]
+    )
 
 
 @call("draw.PoolHistory.record")
@@ -430,18 +432,53 @@ def _(pick):
     return Call(history.record, {"pool": pool}, [pool, history])
 
 
+@call("draw.TokenPath.of")
+def _(pick):
+    pool = allocator(pick)
+    given = {"pool": pool, "seq_id": "a", "position": pick((0, 4)), "title": "path"}
+    return Call(pn.draw.TokenPath.of, given, [pool])
+
+
+@call("draw.Schedule")
+def _(pick):
+    return Call(pn.draw.Schedule, {"title": "requests"})
+
+
+@call("draw.Schedule.record")
+def _(pick):
+    schedule, pool = pn.draw.Schedule(), allocator(pick)
+    return Call(
+        schedule.record, {"pool": pool, "running": ["a"], "waiting": pick(([], ["b"]))}, [pool, schedule]
+    )
+
+
+@call("draw.PoolHistory")
+def _(pick):
+    return Call(pn.draw.PoolHistory, {"title": "history"})
+
+
 @call("draw.WarpAccess.of")
 def _(pick):
     recorded = accesses()
     return Call(
         pn.draw.WarpAccess.of,
-        {"accesses": recorded, "array": "source", "kind": "load", "line": None, "warp": 0},
+        {"accesses": recorded, "array": "source", "kind": "load", "line": None, "warp": 0, "title": "load"},
     )
 
 
 @call("draw.Tree.of")
 def _(pick):
-    return Call(pn.draw.Tree.of, {"accesses": accesses(), "array": "tile"})
+    return Call(pn.draw.Tree.of, {"accesses": accesses(), "array": "tile", "title": "tree"})
+
+
+@call("draw.Tree.of_shuffles")
+def _(pick):
+    @facade.jit
+    def exchange(out):
+        out[0] = facade.shfl_xor_sync(0xFFFFFFFF, facade.threadIdx.x, 1)
+
+    accesses = pn.lockstep.trace(exchange, 1, 32, np.zeros(1))
+    return Call(pn.draw.Tree.of_shuffles, {"accesses": accesses, "warp": 0, "line": None, "title": "lanes"})
 
 
 @call("draw.Threads")
@@ -769,7 +806,7 @@ RECORD = "holds what the package has computed"
 HELPER = "takes arguments that a public function has checked"
 UNCHECKED = {
     **dict.fromkeys(
-        ["draw.BlockTables", "draw.PoolHistory", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD
+        ["draw.BlockTables", "draw.TokenPath", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD
     ),
     **dict.fromkeys(["plan.Choice", "traces.Trace", "traces.CsvFormat", "measure.Policy"], RECORD),
     **dict.fromkeys(

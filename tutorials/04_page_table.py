@@ -12,6 +12,7 @@ three calls that break it, and a picture shows what they would do to two users.
 # a :term:`page table` says where. Kwon et al. (SOSP 2023) keep a sequence's tokens in the same way. A sequence counts
 # its own :term:`logical blocks <logical block>`, the pool counts :term:`physical blocks <physical block>`, and entry
 # 2 of the block table is the physical block of logical block 2. A token's place in its block is its :term:`offset`.
+# Slots are counted through the whole pool: if a block has 4, those of block 1 are slots 4 to 7.
 #
 # .. dropdown:: Predict: a block holds 4 tokens. In which slot lies token 9 of "ours", if the first is token 0?
 #
@@ -111,8 +112,7 @@ pool.add("me", 6)
 pn.draw.BlockTables(8, 4, pool.tables, pool.lens, title="Block 0 has three owners").show("04_double_free.svg")
 
 # %%
-# The fix: what is given back must be forgotten. A second ``free`` then raises, and the same test passes. The same
-# calls give the same tables as ``pn.BlockAllocator``.
+# The fix: forget what was given back. The test passes, and the same calls give the tables of ``pn.BlockAllocator``.
 
 
 class MendedPool(Pool):

@@ -81,9 +81,9 @@ def attend(out, query, key_cache, value_cache, block_tables, seq_lens, fault):
 for unused in (7, np.nan):
     cache, arrays = batch(8, 2, unused)
     out, right = np.zeros((3, 8, 32), np.float32), pn.paged_attention(*arrays, algorithm="naive")
-    for fault, loop in ((WHOLE_BLOCKS, "whole blocks"), (NONE, "tokens")):
+    for fault, loop in ((WHOLE_BLOCKS, "blocks"), (NONE, "tokens")):
         attend[(3, 8), 32](out, *arrays, fault)
-        print(f"stale {unused:3}, loop over {loop:12}: errors", abs(out - right).max((1, 2)).round(5))
+        print(f"stale {unused:3}, loop over {loop}: errors of a, b, c", abs(out - right).max((1, 2)).round(5))
 
 # %%
 # The head map
@@ -111,7 +111,7 @@ for num_q_heads, num_kv_heads in ((2, 1), (2, 2), (3, 1), (3, 3), (4, 1), (4, 2)
     cache, arrays = batch(num_q_heads, num_kv_heads, np.nan)
     out, right = np.zeros_like(arrays[0]), pn.paged_attention(*arrays, algorithm="naive")
     attend[(3, num_q_heads), 32](out, *arrays, MODULO)
-    print(f"{num_q_heads} query heads, {num_kv_heads} KV heads: largest error {abs(out - right).max():.0e}")
+    print(f"query heads {num_q_heads}, KV heads {num_kv_heads}: largest error {abs(out - right).max():.0e}")
 
 # %%
 # The keys of the batch fill 312 sectors: 39 tokens, 2 KV heads, 4 sectors each. **How often is a key read?**

@@ -11,9 +11,6 @@ kernel that loses all its 1,400 barriers.
 # A thread computes in its registers, which no other thread can read, with one exception. The number of a thread in
 # its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane. The
 # :term:`mask`, 32 bits, says which lanes take part: ``ALL``, here.
-#
-# * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger.
-# * ``cuda.shfl_xor_sync(ALL, value, 4)``: that of the lane whose number differs in the bit of 4. Lanes 0 and 4 trade.
 
 import math
 
@@ -24,6 +21,10 @@ from paged_numba import cuda, draw, lockstep, reference
 from paged_numba.kernels.reduce import segment_sum  # the sum of lesson 07's rounds, in shared memory
 
 ALL, FIVE_STEPS = 0xFFFFFFFF, (16, 8, 4, 2, 1)
+
+# %%
+# * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger.
+# * ``cuda.shfl_xor_sync(ALL, value, 4)``: that of the lane whose number differs in the bit of 4. Lanes 0 and 4 trade.
 
 
 @cuda.jit(device=True)  # a function for kernels to call

@@ -79,6 +79,7 @@ def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
                 if len(answer[name]) == num_new[name]:
                     running.remove(name)
                     cache.free(name)
+    schedule.record(pool)  # once more, after the last step
     return answer, schedule, pool.stats().num_preemptions, computed
 
 
@@ -124,7 +125,7 @@ test_answers()
 print("blocks  tokens a step  preemptions  tokens computed")
 for num_blocks in (5, 7, 9, 11, 13, 16):
     _, schedule, preemptions, computed = serve(num_blocks, keep_answer=True)
-    print(f"{num_blocks:6}  {28 / len(schedule.used):13.1f}  {preemptions:11}  {computed:15}")
+    print(f"{num_blocks:6}  {28 / (len(schedule.used) - 1):13.1f}  {preemptions:11}  {computed:15}")
 
 # %%
 # **In two sentences.** Before each step running requests take slots, at worst from the latest, and waiting ones join
@@ -145,6 +146,5 @@ for num_blocks in (5, 7, 9, 11, 13, 16):
 # **Try next.** With 10 blocks give the cache a :term:`watermark`, a part that admission leaves free:
 # ``watermark=0.2``. What gets better, and what worse? And to what does the property shrink without the answer?
 #
-# **In the engines.** Our ``Server`` (``paged_numba/serving/server.py``) admits by final lengths, so it never
-# preempts. vLLM does: ``_preempt_request`` (``vllm/v1/core/sched/scheduler.py``) keeps the answer and sets
-# ``num_computed_tokens`` to 0. nano-vllm does it in few lines: ``Scheduler`` (``nanovllm/engine/scheduler.py``).
+# **In the engines.** Our ``Server`` (``paged_numba/serving/server.py``) never preempts. vLLM's ``_preempt_request``
+# (``vllm/v1/core/sched/scheduler.py``) keeps the answer, as does ``preempt`` (``nanovllm/engine/scheduler.py``).

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from paged_numba.draw.picture import Picture
-from paged_numba.draw.svg import COLOURS, Drawing
+from paged_numba.draw.svg import COLOURS, Drawing, Look
 
 BLUE, ORANGE, GREEN, PINK = COLOURS[:4]
 WIDTH, TOP, ROW = 880, 78, 128
@@ -88,7 +88,7 @@ def _grid(drawing, y):
     drawing.rect(MEMORY, y, 220, 60, GREEN)
     for sector in range(1, 22):
         drawing.line(MEMORY + 10 * sector, y, MEMORY + 10 * sector, y + 60, css="edge faint")
-    drawing.text(MEMORY + 110, y + 34, "sectors of 32 bytes", "on")
+    drawing.text(MEMORY + 110, y + 34, "sectors of 32 bytes", on=Look(GREEN))
 
 
 def _thread_block(drawing, y):
@@ -97,9 +97,9 @@ def _thread_block(drawing, y):
     drawing.rect(PART, y, 240, 62, ORANGE)
     for scheduler in range(4):
         drawing.rect(PART + 8 + 58 * scheduler, y + 10, 50, 42, "none")
-        drawing.text(PART + 33 + 58 * scheduler, y + 35, "32 lanes", "on small")
+        drawing.text(PART + 33 + 58 * scheduler, y + 35, "32 lanes", "small", on=Look(ORANGE))
     drawing.rect(MEMORY, y + 6, 160, 48, GREEN)
-    drawing.text(MEMORY + 80, y + 34, "32 banks", "on")
+    drawing.text(MEMORY + 80, y + 34, "32 banks", on=Look(GREEN))
 
 
 def _warp(drawing, y):

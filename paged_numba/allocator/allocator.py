@@ -129,7 +129,7 @@ class BlockAllocator:
     def _repr_html_(self) -> str | None:
         """Return the repr and a picture of the block tables; None if the picture would be too large."""
         picture = small_picture(self)
-        return picture and f"<div><code>{escape(repr(self))}</code><br/>{picture}</div>"
+        return picture and f"<div><code>{escape(repr(self))}</code>{picture}</div>"
 
     # Queries.
 

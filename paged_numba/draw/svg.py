@@ -44,7 +44,6 @@ _ATTRIBUTES = {
     "bg": f' fill="{PAPER}"',
     "ink": f' fill="{INK}"',
     "q": f' fill="{QUIET}"',
-    "on": ' fill="#000"',
     "edge": f' stroke="{QUIET}"',
     "line": f' stroke="{INK}"',
     "faint": ' opacity=".45"',
@@ -127,8 +126,7 @@ class Drawing:
     """Shapes on a page, in pixels; x grows to the right, y downwards.
 
     `css` of a shape holds words of this list, separated by spaces. Lines and edges: ``line`` (in the colour of text),
-    ``edge`` (grey), ``faint``. Texts: ``left`` and ``right`` (else centred), ``q`` (grey), ``small``, ``strong``,
-    ``on`` (black).
+    ``edge`` (grey), ``faint``. Texts: ``left`` and ``right`` (else centred), ``q`` (grey), ``small``, ``strong``.
     """
 
     def __init__(self, width: float, height: float, title: str, description: str = "") -> None:
@@ -149,12 +147,11 @@ class Drawing:
     ) -> None:
         """Add a rectangle; `tip` is its tooltip."""
         place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-        look = _look(fill)
-        self._parts.append(f"<rect {place}{_attributes(css, look)}>{_tooltip(tip)}</rect>")
-        if isinstance(look, Look) and look.hatching:
-            lines = _hatching(look.hatching, x, y, x + width, y + height)
+        self._parts.append(f"<rect {place}{_attributes(css, fill)}>{_tooltip(tip)}</rect>")
+        if isinstance(fill, Look) and fill.hatching:
+            lines = _hatching(fill.hatching, x, y, x + width, y + height)
             self._parts.append(
-                f'<path d="{lines}" fill="none" stroke="{look.ink}" stroke-opacity=".6" pointer-events="none"/>'
+                f'<path d="{lines}" fill="none" stroke="{fill.ink}" stroke-opacity=".6" pointer-events="none"/>'
             )
 
     def line(
@@ -234,6 +231,7 @@ class Drawing:
         colour = ""
         if isinstance(on, Look):
             colour = f' fill="{on.ink}"'
+            css = " ".join(word for word in css.split() if word != "q")
             if on.hatching:
                 width = text_width(shown, measure(css)) + 2
                 left = x - (0 if "left" in css.split() else width if "right" in css.split() else width / 2)
@@ -308,12 +306,6 @@ def _stroke(css: str, colour: str) -> str:
 
 def _tooltip(tip: str) -> str:
     return f"<title>{escape(tip)}</title>" if tip else ""
-
-
-def _look(fill: str | Look) -> str | Look:
-    if isinstance(fill, str) and fill.startswith("url(#hatch"):
-        return Look(COLOURS[int(fill[10:-1])], 1)
-    return fill
 
 
 def _hatching(kind: int, x0: float, y0: float, x1: float, y1: float) -> str:

@@ -76,7 +76,7 @@ def test_numbers_in_the_prose():
 
 
 def test_what_the_lesson_prints():
-    assert printed(r"stale +\S+, loop over .*: errors ") == [
+    assert printed(r"stale +\S+, loop over .*: errors of a, b, c ") == [
         "[0. 0. 0.]",
         "[0. 0. 0.]",
         "[nan nan  0.]",
@@ -85,7 +85,7 @@ def test_what_the_lesson_prints():
     assert printed("query head +") == ["0 1 2 3 4 5 6 7"]
     assert printed("q_head // group +") == ["0 0 0 0 1 1 1 1"]
     assert printed("q_head % 2 +") == ["0 1 0 1 0 1 0 1"]  # half of them are wrong, as the lesson says
-    errors = re.findall(r"(\d+) query heads, (\d+) KV heads: largest error (\S+)", LESSON.output)
+    errors = re.findall(r"query heads (\d+), KV heads (\d+): largest error (\S+)", LESSON.output)
     assert len(errors) == 8
     for num_q_heads, num_kv_heads, error in errors:
         right_for_these = num_kv_heads in ("1", num_q_heads)

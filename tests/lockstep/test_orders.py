@@ -200,10 +200,17 @@ def reads_before_anything_is_written(out):
     tile[i] = i
 
 
-def test_a_read_that_a_barrier_orders_before_the_store_is_one_of_unwritten_memory():
-    for findings in in_each_order(
-        lockstep.sanitize, reads_before_anything_is_written, 2, 64, lambda: (np.zeros(64, np.float32),)
-    ):
+@pytest.mark.parametrize("max_lanes", [64, 32768])
+def test_a_read_that_a_barrier_orders_before_the_store_is_one_of_unwritten_memory(max_lanes):
+    with lockstep.options(max_lanes=max_lanes):
+        found = in_each_order(
+            lockstep.sanitize, reads_before_anything_is_written, 2, 64, lambda: (np.zeros(64, np.float32),)
+        )
+    for order, findings in zip(ORDERS, found, strict=True):
+        [unwritten] = [finding for finding in findings if finding.array == "tile"]
+        # In reverse order, small batches begin with the last thread block, and each batch with its last warp.
+        block, thread = int(order == "reverse" and max_lanes == 64), 32 * (order == "reverse")
+        assert unwritten.example.thread == f"thread {thread} of block {block}"
         assert [(found.kind, found.count) for found in findings if found.array == "tile"] == [
             ("uninitialised read", 128)
         ]

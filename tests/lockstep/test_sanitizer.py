@@ -423,7 +423,7 @@ def test_findings_print_and_save(tmp_path):
     assert repr(findings) == "Findings(data race: 1)"
     html = findings._repr_html_()
     assert "1 kind of error, 0 benign" in html
-    assert "<td>data race in tile</td><td>3,968</td>" in html
+    assert "<td class=l>data race in tile</td><td class=l>3,968</td>" in html
     assert "<code>tile[y + j, x] = source" in html
 
 

@@ -69,6 +69,7 @@ KEPT_ALIVE = {
     "lockstep/machine/memory.py": "`origins` holds the index",
     "lockstep/machine/poison.py": "the table holds the allocation weakly, and `is` checks it",
     "lockstep/observe/observed_machine.py": "`_counted` holds the mask",
+    "lockstep/observe/observed_warp.py": "`_spread_masks` holds the mask",
     "lockstep/observe/observer.py": "the ids are compared at once",
     "lockstep/profiler/profiler.py": "`_touched` holds the allocation",
     "lockstep/sanitizer/races.py": "`_shadows` holds the allocation",

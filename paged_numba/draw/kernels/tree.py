@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 from ...arguments import integer as checked_integer
 from ...arguments import is_name, not_negative, shown
+from ...arguments import text as checked_text
 from ..picture import Picture
 from ..protocols import Access, checked_accesses
 from ..svg import COLOURS, Drawing, Look
@@ -80,7 +81,8 @@ class Tree(Picture):
     title: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "title", self.title or f"{self.array}: what each round combines")
+        title = checked_text("title", self.title) or f"{self.array}: what each round combines"
+        object.__setattr__(self, "title", title)
 
     @classmethod
     def of(cls, accesses: Sequence[Access], array: str, *, title: str = "") -> Tree:
@@ -159,7 +161,8 @@ class Tree(Picture):
             raise ValueError(
                 f"warp and line must be those of a recorded shuffle, got none with warp={warp} line={shown(line)}"
             )
-        return cls("register", steps, title=title or "register: what each shuffle combines")
+        title = checked_text("title", title) or "register: what each shuffle combines"
+        return cls("register", steps, title=title)
 
     @property
     def epochs(self) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ...arguments import integer, is_name, one_of, shown
+from ...arguments import integer, is_name, one_of, shown, text
 from ..picture import Picture
 from ..protocols import Access, checked_accesses
 from ..svg import COLOURS, Drawing, Look
@@ -111,7 +111,7 @@ class WarpAccess(Picture):
             No such access was recorded.
         """
         kind, warp = one_of("kind", kind, ("load", "store", "atomic")), integer("warp", warp)
-        line = None if line is None else integer("line", line)
+        line, title = None if line is None else integer("line", line), text("title", title)
         for access in checked_accesses(accesses):
             if (
                 access.kind != kind

@@ -6,47 +6,12 @@ from collections.abc import Iterable
 from html import escape
 from itertools import groupby
 
-from ...draw.theme import themed
 from ..observe.code import CodeFunction
+from ..observe.page_style import STYLE
 from .overview import LEAST_SHARE, Overview, overview, percent
 from .page import Section, headline, sections
 from .queries import Queries
 from .source import SOURCE_HEADER, SourceLine, source_lines
-
-# The blue of the Okabe-Ito palette: readers with colour-vision deficiency can tell it from grey.
-_COLOURS = themed(
-    ".lockstep-report",
-    light="--ink:#1a1a1a;--quiet:#5f5f5f;--rule:#ccc;--bar:#0072b233;--full:#0072b2;--warn:#a34700",
-    dark="--ink:#e6e6e6;--quiet:#a0a0a0;--rule:#4a4a4a;--bar:#56b4e944;--full:#56b4e9;--warn:#e69f00",
-)
-# `!important`: JupyterLab and documentation themes style every table of a page.
-_STYLE = f"""{_COLOURS}
-.lockstep-report{{color:var(--ink);font:14px/1.45 system-ui,sans-serif;max-width:110em}}
-.lockstep-report h3{{font-size:1em;margin:1.2em 0 .3em;color:inherit}}
-.lockstep-report p{{margin:.3em 0;max-width:60em}}
-.lockstep-report .q{{color:var(--quiet)}}
-.lockstep-report table{{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:0;border:0;width:auto;
- font-size:inherit;table-layout:auto}}
-.lockstep-report tr,.lockstep-report tbody{{background:none!important}}
-.lockstep-report th,.lockstep-report td{{padding:.1em .7em .1em 0;text-align:right!important;border:0;
- background:none;color:inherit;white-space:nowrap;vertical-align:baseline;max-width:none}}
-.lockstep-report th{{font-weight:600;color:var(--quiet)}}
-.lockstep-report thead th{{border-bottom:1px solid var(--rule)}}
-.lockstep-report .l{{text-align:left!important}}
-.lockstep-report .wide{{overflow-x:auto}}
-.lockstep-report .w{{color:var(--warn);font-weight:600}}
-.lockstep-report .amount{{height:.8em;background:var(--full);min-width:2px}}
-.lockstep-report .amounts td.b{{width:20em}}
-.lockstep-report summary{{cursor:pointer}}
-.lockstep-report summary:focus-visible{{outline:2px solid var(--full)}}
-.lockstep-report table.s{{table-layout:fixed;width:max-content;font:12px/1.5 ui-monospace,monospace}}
-.lockstep-report .s td,.lockstep-report .s th{{padding:0 .9em 0 0;overflow:hidden}}
-.lockstep-report .s td.c{{white-space:pre;text-align:left!important;overflow:visible}}
-.lockstep-report .s td.n,.lockstep-report .s .idle{{color:var(--quiet)}}
-.lockstep-report .s td.f{{padding:0}}
-.lockstep-report .s details>summary{{padding-left:5em;color:var(--quiet);font:12px/1.5 system-ui,sans-serif}}
-.lockstep-report .s .callee{{border-left:3px solid var(--rule)}}
-"""
 
 _LEGEND = (
     "The bar behind a line and the column traffic show its share of all traffic. Coloured figures mark waste: "
@@ -59,7 +24,7 @@ FEWEST_FOLDED = 3
 
 def page_html(report: Queries, gpu: str) -> str:
     """Return the report as one HTML element."""
-    parts = [f"<style>{_STYLE}</style>", *(f"<div>{escape(line)}</div>" for line in headline(report))]
+    parts = [f"<style>{STYLE}</style>", *(f"<div>{escape(line)}</div>" for line in headline(report))]
     if not report.kernels:
         parts.append("<div>nothing was launched on the lockstep machine</div>")
     else:

@@ -15,6 +15,7 @@ from typing import Any
 from ...files import write
 from ..observe.code import CodeLine
 from ..observe.observer import EXITED, unseen
+from ..observe.page_style import STYLE
 
 BENIGN = "benign race"
 """The kind of finding for several threads that write the same value."""
@@ -191,10 +192,15 @@ class Findings:
         return "\n\n".join([self._headline, *map(str, self)])
 
     def _repr_html_(self) -> str:
-        header = "".join(f"<th>{name}</th>" for name in ("finding", "times", "example", "lines"))
+        headline = f"<div>{self._headline}</div>"
+        if not self:
+            return headline
+        header = "".join(f"<th class=l>{name}</th>" for name in ("finding", "times", "example", "lines"))
         rows = "".join(f"<tr>{_cells(finding)}</tr>" for finding in self)
-        table = f"<table><tr>{header}</tr>{rows}</table>" if self else ""
-        return f"<div>{self._headline}</div>{table}"
+        table = f"<table class=t><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
+        return (
+            f"<div class=lockstep-report><style>{STYLE}</style>{headline}<div class=wide>{table}</div></div>"
+        )
 
     @property
     def _headline(self) -> str:
@@ -256,6 +262,6 @@ def _cells(finding: Finding) -> str:
     ]
     lines = "<br>".join(f"{escape(line)} <code>{escape(source)}</code>" for line, source in finding.places)
     return (
-        f"<td>{escape(kind)}</td><td>{finding.count:,}</td><td>{'<br>'.join(map(escape, examples))}</td>"
-        f"<td>{lines}</td>"
+        f"<td class=l>{escape(kind)}</td><td class=l>{finding.count:,}</td>"
+        f"<td class=l>{'<br>'.join(map(escape, examples))}</td><td class=l>{lines}</td>"
     )

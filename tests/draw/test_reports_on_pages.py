@@ -1,0 +1,84 @@
+"""Reports and findings on the pages that show them: JupyterLab, a site, VS Code; in the colours of the page."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paged_numba import lockstep
+from paged_numba.lockstep.cuda import facade as cuda
+
+BROWSER = Path("/usr/bin/chromium")
+
+# What JupyterLab's style sheet says of tables in outputs (packages/rendermime, style/base.css), in short.
+JUPYTERLAB = """<style>
+.jp-RenderedHTMLCommon table {border-collapse: collapse; font-size: 12px; table-layout: fixed; margin: 0 auto 1em}
+.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th, .jp-RenderedHTMLCommon tr {
+  vertical-align: middle; padding: .5em; line-height: normal; white-space: normal; max-width: none; border: none}
+.jp-RenderedHTMLCommon tbody tr:nth-child(odd) {background: rgb(200, 0, 0)}
+.jp-RenderedHTMLCommon tbody tr:hover {background: rgb(0, 200, 0)}
+.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th {text-align: right}
+.jp-RenderedHTMLCommon :not(pre) > code {background: rgb(0, 0, 200); padding: 1px 5px}
+</style>"""
+
+
+@cuda.jit
+def reverse(values):
+    tile = cuda.shared.array(64, np.float32)
+    tile[cuda.threadIdx.x] = values[cuda.threadIdx.x]
+    values[cuda.threadIdx.x] = tile[63 - cuda.threadIdx.x]
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    values = np.arange(64, dtype=np.float32)
+    report = lockstep.profile(reverse, 1, 64, values)
+    return report._repr_html_(), lockstep.sanitize(reverse, 1, 64, values)._repr_html_()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if not BROWSER.exists():
+        pytest.skip(f"there is no {BROWSER}: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(BROWSER), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("page", "dark"),
+    [
+        ("<html><body>", None),
+        ('<html data-theme="light"><body>', False),
+        ('<html data-theme="dark"><body>', True),
+        ('<html><body data-jp-theme-light="true">', False),
+        ('<html><body data-jp-theme-light="false">', True),
+        ('<html><body class="vscode-dark">', True),
+    ],
+)
+def test_tables_keep_their_look_and_take_the_colours_of_the_page(browser, outputs, system, page, dark):
+    context = browser.new_context(color_scheme=system, viewport={"width": 1400, "height": 900})
+    shown = context.new_page()
+    body = "".join(f'<div class="jp-RenderedHTMLCommon">{output}</div>' for output in outputs)
+    shown.set_content(f"<!doctype html>{page}{JUPYTERLAB}{body}</body></html>")
+    found = shown.evaluate(
+        """() => {
+            const all = selector => [...document.querySelectorAll('.lockstep-report ' + selector)];
+            const styles = (selector, name) => [...new Set(all(selector).map(e => getComputedStyle(e)[name]))];
+            return {
+                ink: styles('td.l', 'color'), rows: styles('tr', 'backgroundColor'),
+                left: styles('.l', 'textAlign'), code: styles('code', 'backgroundColor'),
+                source: styles('td.c', 'textAlign'), spaces: styles('td.c', 'whiteSpace'),
+            };
+        }"""
+    )
+    context.close()
+    is_dark = system == "dark" if dark is None else dark
+    clear = ["rgba(0, 0, 0, 0)"]
+    assert found == {
+        "ink": ["rgb(230, 230, 230)" if is_dark else "rgb(26, 26, 26)"],
+        "rows": clear, "code": clear, "left": ["left"], "source": ["left"], "spaces": ["pre"],
+    }  # fmt: skip
