@@ -85,6 +85,7 @@ numpydoc_validation_exclude = {
     r"\.draw\.(BlockTables|Mask|TokenPath|Tree|WarpAccess)$",
 }
 bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
 
 sphinx_gallery_conf = {
     "examples_dirs": "../tutorials",
