@@ -61,8 +61,6 @@ def write_kv_broken(key, value, key_cache, value_cache, slot_mapping):
 rng = np.random.default_rng(5)
 key, value = rng.standard_normal((2, 8, 2, 16), dtype=np.float32)  # tokens, KV heads, head_dim
 before = rng.standard_normal((2, 9, 4, 2, 16), dtype=np.float32)  # what earlier steps left in the blocks
-
-
 key_cache, value_cache = before.copy()
 write_kv_broken[8, (16, 2)](key, value, key_cache, value_cache, slot_mapping)
 changed = (key_cache != before[0]).any(axis=(2, 3))  # by block and offset
