@@ -31,7 +31,7 @@ print(out)
 # That was a :term:`launch`, with 1 group of 8 threads. If this computer has an NVIDIA GPU, it ran there, and the two
 # :term:`host arrays <host array>`, arrays in the computer's own memory, were copied to the GPU and back. If not, it
 # ran on :term:`lockstep`, a machine in this package that runs kernels with NumPy: line after line, each for all
-# threads together. The kernel and the launch are the same. :doc:`/gpus` draws the machine.
+# threads together. The kernel and the launch are the same. :doc:`GPUs in twenty minutes </gpus>` draws the machine.
 #
 # More elements than threads
 # --------------------------

@@ -39,9 +39,9 @@ pn.draw.BlockTables.of(pool).show("05_pool.svg")
 # A thread for each number
 # ------------------------
 # The new keys lie in an array of tokens, KV heads and dimensions; in the cache, block and offset stand in place of
-# the token. So a thread block takes a token, and its thread (x, y) dimension x of KV head y. Reading is orderly; the
-# writes go wherever the slot mapping says, which is called a :term:`scatter`. **This kernel is broken**: it takes
-# every number of the slot mapping for a slot.
+# the token. So a thread block takes a token, and thread (x, y) in it takes dimension x of KV head y. Reading is
+# orderly; the writes go wherever the slot mapping says, which is called a :term:`scatter`. **This kernel is broken**:
+# it takes every number of the slot mapping for a slot.
 #
 # .. dropdown:: Predict: where does it write the token with slot -1? In Python, what are -1 // 4 and -1 % 4?
 #
