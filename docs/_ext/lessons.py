@@ -49,7 +49,7 @@ class LessonMap(SphinxDirective):
         """Return the cards."""
         cards = [self.card(path) for path in sorted(TUTORIALS.glob("*.py"))]  # numbered ones first
         grid = "grid", "1 2 2 3", {"gutter": "2", "class-container": "lesson-map"}
-        if self.env.doc2path(self.env.docname).endswith(".md"):
+        if Path(self.env.doc2path(self.env.docname)).suffix == ".md":
             inside = "\n".join(in_markdown(3, "grid-item-card", *card) for card in cards)
             return self.parse_text_to_nodes(in_markdown(4, *grid, inside))
         inside = "\n".join(in_rst("grid-item-card", *card) for card in cards)
