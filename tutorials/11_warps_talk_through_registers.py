@@ -27,7 +27,7 @@ ALL, FIVE_STEPS = 0xFFFFFFFF, (16, 8, 4, 2, 1)
 # * ``cuda.shfl_xor_sync(ALL, value, 4)``: that of the lane whose number differs in the bit of 4. Lanes 0 and 4 trade.
 
 
-@cuda.jit(device=True)  # a function for kernels to call
+@cuda.jit(device=True, inline="always")  # a function that becomes part of the kernels that call it
 def warp_sum(x, distances, xor):
     for distance in distances:
         if xor:

@@ -70,8 +70,8 @@ pn.draw.BlockTables.of(pool, title="After the fork").show("parallel_sampling_for
 # %%
 # The answers part
 # ----------------
-# Each sample draws its first token and writes a key and a value for it, into a block that it shares. So it gets a
-# copy first: :term:`copy-on-write`.
+# Each sample draws its first token and writes a key and a value for it, into a block that it shares. So it gets
+# a copy first: :term:`copy-on-write`.
 #
 # .. dropdown:: Predict: how many blocks are copied for the four tokens?
 #

@@ -104,12 +104,3 @@ def test_the_guarded_kernel_is_right_for_any_size(count):
     out = np.zeros(count)
     made["double"][-(-count // 16), 16](out, x)
     np.testing.assert_array_equal(out, 2 * x)
-
-
-def test_numba_compiles_the_kernels():
-    made = LESSON.run()
-    x, ids = np.zeros(40), np.zeros(40, np.int64)
-    for name in ("double", "double_unguarded"):
-        lockstep.check_compiles(made[name], (x, x))
-    lockstep.check_compiles(made["sign"], (ids, ids))
-    lockstep.check_compiles(made["scale"], (made["keys"], made["keys"], 0.5))

@@ -140,8 +140,3 @@ def barrier_inside_the_guard(scores):
 def test_a_barrier_inside_the_guard_is_an_error_that_names_threads():
     with pytest.raises(KernelError, match="thread"):
         barrier_inside_the_guard[1, 64](np.zeros(64, np.float32))
-
-
-def test_numba_can_compile_the_kernel():
-    made = LESSON.run()
-    lockstep.check_compiles(made["largest_score"], (*made["arguments"], True))

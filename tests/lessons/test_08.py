@@ -133,10 +133,3 @@ def test_the_sanitizer_finds_nothing(sequence):
     with lockstep.sanitizing() as findings:
         attend(query, cache)
     assert not findings.errors
-
-
-def test_numba_can_compile_the_kernel():
-    made = LESSON.run()
-    cache = made["cache"]
-    arguments = made["out"], made["query"], cache.key_cache, cache.value_cache, made["table"], 100, True
-    lockstep.check_compiles(made["attend"], arguments)

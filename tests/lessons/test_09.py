@@ -170,11 +170,6 @@ def test_the_sanitizer_finds_nothing(arrays):
     assert not findings.errors
 
 
-def test_numba_can_compile_the_kernel():
-    made = LESSON.run()
-    lockstep.check_compiles(made["attend"], (made["out"], *made["arrays"], NONE))
-
-
 @pytest.mark.parametrize("algorithm", ["block", "tile"])
 def test_a_thread_block_for_a_kv_head_reads_each_key_once(algorithm):
     _, arrays = LESSON.run()["batch"](8, 2, np.nan)

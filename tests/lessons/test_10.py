@@ -177,13 +177,3 @@ def test_the_mixed_up_call_is_plausible_and_wrong():
     assert not np.isclose(wrong, made["oracle"], atol=0.1).all()
     assert 0.5 < wrong.std() / made["oracle"].std() < 2
     assert str(made["findings"]) == "no findings"
-
-
-def test_numba_compiles_the_kernels():
-    made, out = LESSON.run(), np.zeros(64, np.float32)
-    for name in LAYOUTS:
-        flat = made[name.lower()].reshape(-1)
-        lockstep.check_compiles(
-            made["scores"], (out, made["query"], flat, made["strides"][name], made["table"], 1)
-        )
-    lockstep.check_compiles(made["with_tile"](33), (out, made["query"], made["nhd"], made["table"], 1))

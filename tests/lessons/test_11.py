@@ -152,12 +152,3 @@ def test_answers():
     assert (of_four == x.sum()).all()
     assert counts.work().barriers == 4, "one barrier for each of 4 warps"
     assert str(lockstep.sanitize(sum_of_four_warps, 1, 128, of_four, x)) == "no findings"
-
-
-def test_numba_compiles_the_kernels():
-    made = LESSON.run()
-    arguments = (made[name] for name in ("out", "query", "key_cache", "value_cache", "block_table"))
-    lockstep.check_compiles(made["attention"], (*arguments, 100, made["BUTTERFLY"]))
-    for distances in ((4,), (4, 2, 1), made["FIVE_STEPS"]):
-        numbers = np.zeros(32, np.int32)
-        lockstep.check_compiles(made["totals"], (numbers, numbers, distances, True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import chain, pairwise
 
 
 def folded(count: int, room: int, keep: Iterable[int] = ()) -> list[int | None]:
@@ -29,7 +29,7 @@ def folded(count: int, room: int, keep: Iterable[int] = ()) -> list[int | None]:
     if count <= room:
         return list(range(count))
     chosen: set[int] = set()
-    for position in (0, count - 1, *keep, *range(count)):
+    for position in chain((0, count - 1), keep, range(count)):
         if 0 <= position < count:
             wider = {*chosen, position}
             if len(_with_gaps(wider, count)) > room and position not in (0, count - 1):

@@ -10,7 +10,7 @@ from ..letters import text_width
 from ..picture import Picture
 from ..svg import TITLE_SIZE, Drawing, Look, look_of
 from ..text import plural, table
-from .fold import folded, ranges
+from .fold import folded
 
 _CELL, _HEIGHT = 36, 22
 _COLOURS = 5
@@ -181,10 +181,9 @@ class Threads(Picture):
                 continue
             first = block * width
             busy = max(0, min(width, count - first))
-            idle = f"threads {ranges(range(busy, width))}" if busy < width else ""
-            rows.append(
-                [str(block), ranges(range(width)), ranges(range(first, first + busy)) or "none", idle]
-            )
+            idle = f"threads {_span(busy, width)}" if busy < width else ""
+            elements = _span(first, first + busy) if busy else "none"
+            rows.append([str(block), _span(0, width), elements, idle])
         lines = table(["thread block", "threads", "elements", "no element"], rows, left=4)
         if self.num_left_out:
             lines += f"\n{plural(self.num_left_out, 'element')} without a thread"
@@ -195,7 +194,9 @@ class Threads(Picture):
         (width, height), (columns, rows) = self.threads_per_block, self._array
         across, down = self._extent
         chars = len(f"{width - 1},{height - 1}")
-        shown_x = folded(max(across, columns), 84 // (chars + 1), (columns - 1, columns, width - 1, width))
+        shown_x = folded(
+            max(across, columns), max(5, 84 // (chars + 1)), (columns - 1, columns, width - 1, width)
+        )
         shown_y = folded(max(down, rows), 24, (rows - 1, rows, height - 1, height))
         label = len(f"row {max(down, rows) - 1}")
 
@@ -329,6 +330,11 @@ def _starts(shown: list[int | None], size: int, end: int) -> dict[int, int]:
         if position is not None and position < end and position // size not in starts.values():
             starts[place] = position // size
     return starts
+
+
+def _span(first: int, end: int) -> str:
+    """Return the numbers from `first` up to `end` as text."""
+    return f"{first} to {end - 1}" if end - first > 2 else ", ".join(map(str, range(first, end)))
 
 
 def _sizes(name: str, value: Any) -> tuple[int, ...]:
