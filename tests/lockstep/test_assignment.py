@@ -283,7 +283,9 @@ def fails_inside(a, o):
 
 
 def test_a_variable_of_a_device_function_is_named_with_its_line():
-    with pytest.raises(KernelError, match=r"'found' is read .* thread 0 of thread block 0, test_assignment.py:\d+$"):
+    with pytest.raises(
+        KernelError, match=r"'found' is read .* thread 0 of thread block 0, test_assignment.py:\d+$"
+    ):
         lockstep.launch(fails_inside, 1, 8, np.arange(8), np.zeros(8))
 
 

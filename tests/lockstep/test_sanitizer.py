@@ -142,8 +142,14 @@ def test_a_race_has_an_example_of_each_distance_the_widest_first(order):
     # Thread 31 and thread 32 are neighbours in different warps, thread 63 and thread 64 in different thread blocks.
     found, text = examples(2, 64, 1)
     assert [one.distance for one in found] == ["across thread blocks", "across warps", "within a warp"]
-    assert {found[0].thread, found[0].other_thread} == {"thread 63 of thread block 0", "thread 0 of thread block 1"}
-    assert {found[1].thread, found[1].other_thread} == {"thread 31 of thread block 0", "thread 32 of thread block 0"}
+    assert {found[0].thread, found[0].other_thread} == {
+        "thread 63 of thread block 0",
+        "thread 0 of thread block 1",
+    }
+    assert {found[1].thread, found[1].other_thread} == {
+        "thread 31 of thread block 0",
+        "thread 32 of thread block 0",
+    }
     assert "\n  across warps, too: x[32]: " in text
     assert "\n  within a warp, too: x[" in text
     # Both lanes are in one warp, but a barrier would help, too: syncwarp() alone must not be the advice.

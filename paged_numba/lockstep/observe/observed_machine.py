@@ -167,7 +167,7 @@ class ObservedArray(LaneArray):
     def _tell_wrong(self, mask: Mask, bad: Any, lane: int, kind: str, what: str, element: str) -> None:
         """Report an error of all lanes of `mask` that are in `bad`; `lane` is the first of them."""
         shape = self.machine.shape
-        count = np.count_nonzero(masks.lanes(mask, shape) & masks.lanes(bad, shape))
+        count = int(np.count_nonzero(masks.lanes(mask, shape) & masks.lanes(bad, shape)))
         self.machine.tell_wrong(lane, kind, what, self.name, element, count)
 
 
@@ -236,7 +236,7 @@ class ObservedMachine(Machine):
     def misses(self, mask: Mask, kind: str, what: str, name: str) -> None:
         if not self.collects_errors:
             super().misses(mask, kind, what, name)
-        count = np.count_nonzero(masks.lanes(mask, self.shape))
+        count = int(np.count_nonzero(masks.lanes(mask, self.shape)))
         self.tell_wrong(self.first_lane(mask), kind, what, name, count=count)
 
     def meet(self, mask: Mask, what: str, line: str, parts: list[Any]) -> bool:

@@ -138,7 +138,7 @@ class Sanitizer(Observer):
             lane = int(np.argmax(lost))
             number = int(np.broadcast_to(value, machine.shape).flat[lane])
             what = f"{number} does not survive {conversion} {dtype}"
-            self.wrong(machine, lane, "integer overflow", what, array, "", np.count_nonzero(lost))
+            self.wrong(machine, lane, "integer overflow", what, array, "", int(lost.sum()))
 
     def wrong(
         self, machine: ObservedMachine, lane: int, kind: str, what: str, array: str, element: str, count: int
