@@ -208,7 +208,8 @@ class Findings:
             found = "no findings"
         else:
             errors = len(self.errors)
-            found = f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
+            found = f"{errors} kind{'' if errors == 1 else 's'} of error"
+            found += f", {len(self) - errors} benign" * (errors < len(self))
         return "; ".join([found, *self.gaps])
 
     @property
