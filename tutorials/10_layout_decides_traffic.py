@@ -73,10 +73,10 @@ print(f"sanitizer: {findings}; right {oracle[:3].round(1)}, wrong {out[:3].round
 # %%
 # Another loop, the same layout
 # -----------------------------
-# Only the oracle notices: no index was out of bounds, and no NaN was read, just other pieces of the same keys.
-# Now to the traffic. A memory request is :term:`coalesced` if neighbouring threads ask for neighbouring numbers: 32 of
-# them are 4 sectors, a :term:`cache line`. NHD offers this along a key, but each thread wants a key for itself. So a
-# warp first loads a :term:`tile`, a small part of a large array, into shared memory: row by row, a dimension for each
+# Only the oracle notices: no index was out of bounds, and no NaN was read, just other pieces of the same keys. Now to
+# the traffic. A memory request is :term:`coalesced` if neighbouring threads ask for neighbouring numbers: 32 of them
+# are 4 sectors, a :term:`cache line`. NHD offers this along a key, but each thread wants a key for itself. So a warp
+# first loads a :term:`tile`, a small part of a large array, into shared memory: row by row, a dimension for each
 # thread. Then each thread computes with a row of its own, ``width`` numbers wide.
 
 

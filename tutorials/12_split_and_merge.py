@@ -116,7 +116,7 @@ np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
 # A result and an LSE for each split are written and read: with 16 splits 0.4 % more bytes. `paged_numba.plan.choose`
-# wants two thread blocks for a multiprocessor and 256 tokens for a split. Its tile of query tokens is one query here.
+# wants two thread blocks for a multiprocessor and 256 tokens for a split. ("Tile of query tokens" is one query here.)
 #
 # .. dropdown:: Predict: how many splits for a batch of 33 such sequences?
 #
