@@ -94,8 +94,7 @@ def attention(out, query, key_cache, value_cache, block_table, seq_len, way):
         total = total * rescale + weight
         low = low * rescale + weight * value[lane]
         high = high * rescale + weight * value[lane + 32]
-    out[head, lane] = low / total
-    out[head, lane + 32] = high / total
+    out[head, lane], out[head, lane + 32] = low / total, high / total
 
 
 # %%

@@ -255,7 +255,9 @@ class Tree(Picture):
             groups.setdefault(tuple(names), []).append(step.element)
         distance = _traded(groups)
         if distance:
-            what = f"{'lane' if self.array == 'register' else 'element'} that differs in the bit of {distance}"
+            what = (
+                f"{'lane' if self.array == 'register' else 'element'} that differs in the bit of {distance}"
+            )
             elements = sorted(step.element for step in steps)
             return [f"{self.array}[{ranges(elements)}] from own and from the {what}"]
         texts = []
