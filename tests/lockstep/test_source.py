@@ -473,3 +473,15 @@ def test_a_kernel_whose_cell_has_changed_does_not_run(tmp_path):
     path.write_text(CELLS.replace("out[1]", "out[0]"), encoding="utf-8")
     with pytest.raises(UnsupportedConstructError, match="has changed since 'kernel' was imported"):
         lockstep.launch(run_cells(path), 1, 1, np.zeros(2))
+
+
+def test_a_kernel_runs_whose_statement_was_compiled_alone(tmp_path):
+    # As IPython does with the cells of a notebook.
+    path = tmp_path / "cell.py"
+    path.write_text(CELLS, encoding="utf-8")
+    namespace = {}
+    for statement in ast.parse(CELLS).body:
+        exec(compile(ast.Module([statement], []), str(path), "exec", dont_inherit=True), namespace)
+    out = np.zeros(2)
+    lockstep.launch(namespace["kernel"], 1, 1, out)
+    assert out.tolist() == [2, 0]

@@ -175,10 +175,10 @@ def _parsed(text: str, flags: int) -> dict[str, list[tuple[ast.FunctionDef, Code
 
 
 def _modules(text: str, flags: int) -> Iterator[CodeType]:
-    """Yield the code of a file and, if ``# %%`` divides it into cells, of each cell.
+    """Yield the code of a file, of each cell if ``# %%`` divides it into cells, and of each statement.
 
-    Spyder and sphinx-gallery compile cells one by one. CPython compiles `cuda.grid(1)` in another way if the import of
-    `cuda` is not in the same compilation.
+    Spyder and sphinx-gallery compile cells one by one, IPython the statements of a cell. CPython compiles
+    `cuda.grid(1)` in another way if the import of `cuda` is not in the same compilation.
     """
     yield compile(text, "<source>", "exec", flags, dont_inherit=True)
     cells = re.split(r"^(?=# ?%%)", text, flags=re.M)
@@ -187,6 +187,8 @@ def _modules(text: str, flags: int) -> Iterator[CodeType]:
         with suppress(SyntaxError):  # "# %%" in a string divides nothing
             yield compile("\n" * line + cell, "<source>", "exec", flags, dont_inherit=True)
         line += cell.count("\n")
+    for statement in ast.parse(text).body:
+        yield compile(ast.Module([statement], []), "<source>", "exec", flags, dont_inherit=True)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
