@@ -7,8 +7,8 @@ in the middle of others' answers, a server that is right until memory runs short
 """
 
 # %%
-# The package's toy model has one attention layer with random weights. Its tokens are bytes that mean nothing, but the
-# most likely next one follows from those before it. The oracle is the dense model, which computes all at each step.
+# The package's toy model has one attention layer with random weights. Its tokens are bytes and mean nothing;
+# ``ranked_tokens`` puts the likeliest next one first. The oracle is the dense model, which starts anew at each step.
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -36,7 +36,7 @@ right = {name: dense(prompts[name], num_new[name]) for name in prompts}
 # ------------
 # In :term:`continuous batching` requests join and leave between any two steps; a :term:`scheduler` decides who takes
 # part. First, each that runs needs a slot for its last token. If no block is free, the one admitted last gives up all
-# its blocks and waits again: :term:`preemption`. Then those that wait join, if they fit: :term:`admission`.
+# its blocks and waits again: :term:`preemption`. Then those that wait join in order, if they fit: :term:`admission`.
 #
 # When a preempted request runs again, we :term:`recompute` its keys and values; to :term:`swap` would be to keep them
 # in host memory meanwhile. **Are those of the prompt enough?** ``keep_answer`` decides.

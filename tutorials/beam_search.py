@@ -79,7 +79,7 @@ def search(cache, model, prompt, width):
 #    were copied: when the last beam writes, the block is its own.
 
 PROMPT, WIDTH = b"Write a haiku about a cache miss.", 4
-cache = pn.PagedKVCache(num_blocks=16, block_size=8, num_kv_heads=2, head_dim=64)
+cache = pn.PagedKVCache(num_blocks=20, block_size=8, num_kv_heads=2, head_dim=64)
 pool = cache.allocator
 steps = search(cache, ToyModel(num_q_heads=8, num_kv_heads=2, head_dim=64), PROMPT, WIDTH)
 next(steps)

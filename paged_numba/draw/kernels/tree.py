@@ -255,11 +255,9 @@ class Tree(Picture):
             groups.setdefault(tuple(names), []).append(step.element)
         distance = _traded(groups)
         if distance:
-            what = (
-                f"{'lane' if self.array == 'register' else 'element'} that differs in the bit of {distance}"
-            )
-            elements = sorted(step.element for step in steps)
-            return [f"{self.array}[{ranges(elements)}] from own and from the {what}"]
+            other = "lane" if self.array == "register" else "element"
+            what = f"{self.array}[{ranges(sorted(step.element for step in steps))}]"
+            return [f"{what} from own and from the {other} that differs in the bit of {distance}"]
         texts = []
         for key, elements in groups.items():
             words = list(key) if len(key) < 6 else [*key[:4], f"{len(key) - 4} others"]
