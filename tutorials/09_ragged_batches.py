@@ -145,6 +145,6 @@ print(f"sectors of keys: {alone.sectors:,} by query head, {shared.sectors:,} by 
 #
 # **Try next.** Give ``b`` no tokens. What does the kernel return, and what should it? (See lesson 12.)
 #
-# **In the engines.** A thread block per KV head, zeros in the tail: so does our ``attention_tile``, and FlashInfer's
-# decode (``include/flashinfer/attention/decode.cuh``). Both faults were real: vLLM mended the tail in pull requests
-# 936 and 47305; HipKittens, AMD kernels, mixed up the numbers of answer 3 (pull request 22).
+# **In the engines.** Our rung is ``attention_tile``. Like FlashInfer's decode kernel
+# (``include/flashinfer/attention/decode.cuh``), it puts 0 in the place of stale values. Both faults were real: vLLM
+# mended the tail in pull requests 936 and 47305, HipKittens the head map of answer 3 (pull request 22).

@@ -117,7 +117,7 @@ draw.BlockTables.of(cache.allocator, title="After the copy").show("14_copied.svg
 #    was used before A, and the last of A. So the third A finds its first block only.
 
 pool = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True)
-history = draw.PoolHistory(title="Requests come and go, one at a time")
+history = draw.PoolHistory(title="One request at a time; what is free may still be found")
 systems = {"A": range(8), "B": range(50, 58), "C": range(100, 116)}
 for question, name in enumerate("ABACAB", start=200):  # a question of one token, different each time
     allocation = pool.add(name, [*systems[name], question])
