@@ -146,5 +146,5 @@ print(f"sectors of keys: {alone.sectors:,} by query head, {shared.sectors:,} by 
 # **Try next.** Give ``b`` no tokens. What does the kernel return, and what should it? (See lesson 12.)
 #
 # **In the engines.** Our rung is ``attention_tile``. Like FlashInfer's decode kernel
-# (``include/flashinfer/attention/decode.cuh``), it puts 0 in the place of stale values. Both faults were real: vLLM
+# (``include/flashinfer/attention/decode.cuh``), it puts zeros in place of stale values. Both faults were real: vLLM
 # mended the tail in pull requests 936 and 47305, HipKittens the head map of answer 3 (pull request 22).
