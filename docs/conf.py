@@ -81,7 +81,7 @@ numpydoc_validation_exclude = {
     r"\.kernels\.",  # the first comment of a kernel has the shapes and dtypes
     r"\.cuda\.(DeviceArray|Device|Event|Kernel|Stream)\b",  # the methods are Numba's
     # Made by the package for its users, who read their attributes.
-    r"\.(Allocation|AllocatorStats|Choice|Finding|Findings?\.add\w*|OutOfBlocksError|Plan|Report)$",
+    r"\.(Allocation|AllocatorStats|Choice|Finding|Findings?\.add\w*|OutOfBlocksError|Plan|Report|Timing)$",
     r"\.draw\.(BlockTables|Mask|TokenPath|Tree|WarpAccess)$",
 }
 bibtex_bibfiles = ["references.bib"]
@@ -124,7 +124,12 @@ html_theme_options = {
     "logo": {"text": "paged_numba"},
     "navbar_end": ["theme-switcher"],
     "show_prev_next": True,
-    "secondary_sidebar_items": ["page-toc"],
+    # Few headings, and a column that is in the same place on each page.
+    "secondary_sidebar_items": {
+        "**": ["page-toc"],
+        "index": [],
+        **{f"lessons/{path.stem}": [] for path in (DOCS.parent / "tutorials").glob("*.py")},
+    },
     "show_toc_level": 2,
     "pygments_light_style": "a11y-light",
     "pygments_dark_style": "github-dark",
