@@ -143,7 +143,7 @@ for tile in (1, 2, 4, 8, 16, 32):
 #    2. They load keys for the other warps, and all threads of a thread block must come to each barrier.
 #    3. They load all its keys for nothing. ``if index - warp >= chunk: return`` mends it: whole thread blocks return.
 #
-# **Try next.** Add grouped queries as in lesson 09, and let the query heads of a KV head share a tile.
+# **Try next.** Add grouped queries as in lesson 09. Then let the query heads of a KV head share a tile.
 #
 # **In the engines.** Our rung, with that added, is ``attention_tile`` (``paged_numba/kernels/attention_tile.py``).
 # FlashAttention masked top-left up to version 2.0 (``apply_mask_local``, ``csrc/flash_attn/src/mask.h``). vLLM: see

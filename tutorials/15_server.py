@@ -10,13 +10,15 @@ in the middle of others' answers, a server that is right until memory runs short
 # The package's toy model has one attention layer with random weights. Its tokens are bytes and mean nothing;
 # ``ranked_tokens`` puts the likeliest next one first. The oracle is the dense model, which starts anew at each step.
 
+import os
+
 import numpy as np
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies
 
 import paged_numba as pn
 from paged_numba.serving.toy_model import ToyModel
 
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull  # Hypothesis keeps no files
 model = ToyModel(num_q_heads=4, num_kv_heads=2, head_dim=32)
 prompts = {"A": b"Paged attention", "B": b"Poetry", "C": b"How to serve", "D": b"Why"}
 num_new = {"A": 6, "B": 9, "C": 5, "D": 8}  # tokens to generate
@@ -37,7 +39,6 @@ right = {name: dense(prompts[name], num_new[name]) for name in prompts}
 # In :term:`continuous batching` requests join and leave between any two steps; a :term:`scheduler` decides who takes
 # part. First, each that runs needs a slot for its last token. If no block is free, the one admitted last gives up all
 # its blocks and waits again: :term:`preemption`. Then those that wait join in order, if they fit: :term:`admission`.
-#
 # When a preempted request runs again, we :term:`recompute` its keys and values; to :term:`swap` would be to keep them
 # in host memory meanwhile. **Are those of the prompt enough?** ``keep_answer`` decides.
 
@@ -101,8 +102,7 @@ print("B must be", [*right["B"]], "\nB is     ", [*answer["B"]])
 # %%
 # So a test with a large pool finds nothing. The tokens of the answer belong to the sequence like those of the prompt.
 
-_, schedule, _, _ = serve(7, keep_answer=True)
-schedule.show("15_schedule.svg")
+serve(7, keep_answer=True)[1].show("15_schedule.svg")
 
 # %%
 # Who is preempted depends on who else is there, but nobody's answer may. That is a property, for all steps of arrival
@@ -110,7 +110,7 @@ schedule.show("15_schedule.svg")
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(num_blocks=st.integers(5, 16), arrivals=st.lists(st.integers(0, 9), min_size=4, max_size=4))
+@given(strategies.integers(5, 16), strategies.lists(strategies.integers(0, 9), min_size=4, max_size=4))
 def test_answers(num_blocks, arrivals):
     assert serve(num_blocks, True, arrivals)[0] == right
 

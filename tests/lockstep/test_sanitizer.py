@@ -409,7 +409,7 @@ def test_findings_print_and_save(tmp_path):
         kernels.transpose_without_barrier, (2, 2), (32, 8), floats(64, 64), zeros(64, 64)
     )
     text = str(findings)
-    assert text.startswith("1 kind of error")
+    assert text.startswith("1 kind of error, 0 benign")
     # 31 of 32 rows of each column were written by other warps: 4 thread blocks * 32 columns * 31.
     assert "with no barrier between (3,968 times)" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
@@ -422,7 +422,7 @@ def test_findings_print_and_save(tmp_path):
     assert saved[0]["example"]["element"] == "tile[1, 0]"
     assert repr(findings) == "Findings(data race: 1)"
     html = findings._repr_html_()
-    assert "1 kind of error" in html
+    assert "1 kind of error, 0 benign" in html
     assert "<td class=l>data race in tile</td><td class=l>3,968</td>" in html
     assert "<code>tile[y + j, x] = source" in html
 

@@ -208,8 +208,7 @@ class Findings:
             found = "no findings"
         else:
             errors = len(self.errors)
-            found = f"{errors} kind{'' if errors == 1 else 's'} of error"
-            found += f", {len(self) - errors} benign" * (errors < len(self))
+            found = f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
         return "; ".join([found, *self.gaps])
 
     @property
