@@ -8,7 +8,7 @@ seven rounds, a missing line that loses the winner only now and then, and a tool
 """
 
 # %%
-# The keys lie in a paged cache, as in lesson 05, around a second sequence's. The key of token 110 is the query.
+# The keys lie in a paged cache, around another sequence's. The key of token 110 is the query itself: the best match.
 
 import numpy as np
 from numba import float32

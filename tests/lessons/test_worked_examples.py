@@ -77,7 +77,7 @@ def test_numbers_in_the_prose_of_beam_search():
             "3 were copied": made["WIDTH"] - 1,
             "32 letters": len(made["beams"][0].text),
         },
-        given=["section 6.3", "37.6 to 55.2 %", "widths up to 6"],
+        given=["section 6.3", "37.6 to 55.2 %", "widths up to 6", "a pool of 20 blocks"],
     )
 
 
