@@ -188,6 +188,18 @@ def test_splits_by_hand():
     check_text(picture)
 
 
+def test_labels_of_narrow_splits_are_whole_or_left_out():
+    lse = [10 + number / 7 for number in range(16)]
+    shown = texts(draw.Splits(range(0, 4096, 256), 4096, lse))
+    assert {f"{value:.2f}" for value in lse} <= set(shown)
+    assert {str(number) for number in range(16)} <= set(shown)
+    assert not any("…" in text or text.startswith("LSE") for text in shown)
+    # The last split is too narrow for any label, but does not take them from the others.
+    shown = texts(draw.Splits([0, 400, 798], 800, [1.0, 2.0, 3.0]))
+    assert {"split 0", "split 1", "LSE 2.00"} <= set(shown)
+    assert not {"split 2", "LSE 3.00", "3.00"} & set(shown)
+
+
 def test_empty_splits_weigh_nothing():
     picture = draw.Splits([0, 5, 5], 5, [1.0, -math.inf, -math.inf])
     assert picture.weights == [1.0, 0.0, 0.0]
@@ -422,6 +434,11 @@ def test_a_butterfly_of_shuffles(order):
         assert [(step.epoch, step.element, step.sources) for step in picture.steps] == expected
         assert {step.thread // 32 for step in picture.steps} == {warp}
         assert "16, 8, 4, 2, 1 lanes away" in picture.description
+        assert picture.text().splitlines()[2:] == [
+            f"shuffle {epoch}  32 lanes  register[0 to 31] from own and from the lane that differs in the bit of "
+            f"{32 >> epoch}"
+            for epoch in range(1, 6)
+        ]
         assert {"start", "shuffle 5", "32 lanes"} <= set(texts(picture))
         check_text(picture)
     # With the last one, in which lane 31 reads its own value.
