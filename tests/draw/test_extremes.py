@@ -163,7 +163,7 @@ def test_launches_of_any_size_fit_in_two_dimensions(blocks_per_grid, threads_per
 
 @pytest.mark.parametrize("cell", [(), (5,), (1, -1), (4, 0), (0, 5), ("a", 0), (1.5, 0)])
 def test_only_cells_of_the_array_have_a_thread(cell):
-    with pytest.raises((TypeError, ValueError), match="^cell must"):
+    with pytest.raises((TypeError, ValueError), match="cell must"):
         draw.Threads((2, 2), (4, 4), (4, 5)).thread_of(*cell)
 
 

@@ -108,8 +108,13 @@ class Splits(Picture):
     @property
     def weights(self) -> list[float]:
         """The weight of each split in the merged output; they add up to 1, or are all 0 without any token."""
-        total = self.total
-        return [0.0 if value == -math.inf else math.exp(value - total) for value in self.lse]
+        most = max(self.lse)
+        if most == -math.inf:
+            return [0.0] * len(self.lse)
+        # Not exp(LSE - total): the rounding of a large total would show in all weights.
+        weights = [math.exp(value - most) for value in self.lse]
+        total = math.fsum(weights)
+        return [weight / total for weight in weights]
 
     @property
     def description(self) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ...arguments import between, shown
 from ..letters import text_width
-from ..names import cut, names_of
-from ..picture import Picture, checked_title
+from ..names import cut, names_of, width_of
+from ..picture import COLUMNS, Picture, checked_title
 from ..protocols import Pool, checked_pool
 from ..svg import COLOURS, SMALL_SIZE, Drawing, Look
 from ..text import plural
@@ -140,18 +140,21 @@ class TokenPath(Picture):
         shown = self._window(7)
         entries = [f"[{self.table[i]}]" if i == self.logical_block else str(self.table[i]) for i in shown]
         before, after = ".. " * (shown.start > 0), " .." * (shown.stop < len(self.table))
+        label = f"position {position} of {cut(self.name, 20)}"
+        logical_block = f"logical block {position} // {size} = {self.logical_block}"
+        offset = f"offset {position} % {size} = {self.offset}"
+        first = [(label, f"{logical_block}, {offset}")]
+        if width_of(label) + len(first[0][1]) + 2 > COLUMNS:
+            first = [(label, logical_block), ("", offset)]
         rows = [
-            (
-                f"position {position} of {cut(self.name, 20)}",
-                f"logical block {position} // {size} = {self.logical_block}, "
-                f"offset {position} % {size} = {self.offset}",
-            ),
+            *first,
             ("block table", f"{before}{' '.join(entries)}{after}"),
             (f"entry {self.logical_block}", f"block {self.block}"),
             ("slot", f"{self.block} * {size} + {self.offset} = {self.slot}"),
         ]
-        width = max(len(label) for label, _ in rows)
-        return "\n".join([self.heading, *(f"{label:<{width}}  {value}" for label, value in rows)])
+        width = max(width_of(label) for label, _ in rows)
+        lines = [f"{label}{' ' * (width - width_of(label))}  {value}" for label, value in rows]
+        return "\n".join([self.heading, *lines])
 
     def _window(self, most: int) -> range:
         """Return up to `most` indices of the block table around that of the token."""
