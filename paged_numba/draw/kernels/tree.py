@@ -9,8 +9,7 @@ from itertools import zip_longest
 
 from ...arguments import integer as checked_integer
 from ...arguments import is_name, not_negative, shown
-from ...arguments import text as checked_text
-from ..picture import Picture
+from ..picture import Picture, checked_title
 from ..protocols import Access, checked_accesses
 from ..svg import COLOURS, Drawing, Look
 from ..text import plural
@@ -81,7 +80,7 @@ class Tree(Picture):
     title: str = ""
 
     def __post_init__(self) -> None:
-        title = checked_text("title", self.title) or f"{self.array}: what each round combines"
+        title = checked_title(self.title, f"{self.array}: what each round combines")
         object.__setattr__(self, "title", title)
 
     @classmethod
@@ -161,7 +160,7 @@ class Tree(Picture):
             raise ValueError(
                 f"warp and line must be those of a recorded shuffle, got none with warp={warp} line={shown(line)}"
             )
-        title = checked_text("title", title) or "register: what each shuffle combines"
+        title = checked_title(title, "register: what each shuffle combines")
         return cls("register", steps, title=title)
 
     @property
@@ -237,7 +236,7 @@ class Tree(Picture):
                 f"Race! Written by one thread while another one reads or writes: {self.array}[{elements}]",
                 100,
             )
-        return "\n".join([self.title, *lines])
+        return "\n".join([self.heading, *lines])
 
     def _groups(self, steps: list[Step]) -> list[str]:
         """Return the elements of a row as text, those in one group whose sources lie equally far away."""
