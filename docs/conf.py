@@ -58,6 +58,8 @@ templates_path = ["_templates"]
 nitpicky = True
 suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 default_role = "name"  # docs/_ext/names.py
+highlight_language = "none"  # what is not said to be Python is a picture or output
+toc_object_entries_show_parents = "hide"  # the bar has no room for the name of a class before each method
 
 # Markdown. The anchors of headings are those of GitHub, where the pages are read as well.
 myst_enable_extensions = ["colon_fence", "dollarmath"]

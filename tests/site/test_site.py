@@ -2,21 +2,13 @@
 
 import functools
 import http.server
-import os
 import re
-import shutil
 import threading
 
 import pytest
 from site_folder import PAGES, SITE, needs_site
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install '.[docs]' brings playwright")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    needs_site,
-    pytest.mark.skipif(not CHROMIUM, reason="apt-get install chromium, or name a Chromium by CHROMIUM"),
-]
+pytestmark = needs_site
 
 WIDE, NARROW = 1280, 360
 API = [name for name in PAGES if name.startswith("api/") or name in ("genindex.html", "py-modindex.html")]
@@ -75,14 +67,6 @@ def address():
     thread.join()
 
 
-@pytest.fixture(scope="session")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 class Reader:
     """Opens pages in one theme, and collects what goes wrong on each."""
 
@@ -125,7 +109,7 @@ class Reader:
         return [*wrong_theme, *wrong_ink, *self.page.evaluate(CUT_OFF), *self.wrong]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def readers(browser, address):
     """Return a function that gives the reader of a theme; one serves all tests."""
     made = {}

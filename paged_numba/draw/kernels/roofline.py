@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...arguments import is_number, shown, text
-from ..picture import Picture
+from ..picture import Picture, first_sentence
 from ..svg import Drawing, look_of
 from ..text import table
 
@@ -99,6 +99,11 @@ class Roofline(Picture):
             "The highest rate of arithmetic rises with the operations per byte, and reaches its peak at "
             f"{self.ridge:,.4g}. {points}."
         )
+
+    @property
+    def caption(self) -> str:
+        """The first sentence of the description: the picture shows the rest."""
+        return first_sentence(self.description)
 
     def text(self) -> str:
         rows = [

@@ -8,7 +8,7 @@ from itertools import groupby
 from ...arguments import text
 from ..letters import text_width
 from ..names import labels_of, names_of
-from ..picture import Picture, nothing_yet
+from ..picture import Picture, first_sentence, nothing_yet
 from ..protocols import Pool, checked_pool
 from ..svg import SHARED as SHARED_LOOK
 from ..svg import SMALL_SIZE, Drawing, Look, look_of
@@ -124,6 +124,11 @@ class PoolHistory(Picture):
             span = f"in step {when[0]}" if len(when) == 1 else f"from step {when[0]} to {when[-1]}"
             held.append(f"{name} holds up to {plural(most, 'block')} of its own, {span}.")
         return " ".join(sentences + some(held, 6, "{} more sequences are not listed here."))
+
+    @property
+    def caption(self) -> str:
+        """The first sentence of the description: the picture shows the rest."""
+        return first_sentence(self.description)
 
     def text(self) -> str:
         """Return a line for each block, with a character for each step."""
