@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .ops import plan as plan
     from .ops import quantize_fp8 as quantize_fp8
     from .ops import write_kv as write_kv
+    from .timing import time_kernel as time_kernel
 else:
     import importlib
 
@@ -47,6 +48,7 @@ else:
         "merge_states": "ops",
         "paged_attention": "ops",
         "quantize_fp8": "ops",
+        "time_kernel": "timing",
         "write_kv": "ops",
     }
     _MODULES = {

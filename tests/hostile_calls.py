@@ -569,6 +569,9 @@ OPTIONS = {"max_lanes": 64, "memory_budget": 2**20, "order": "forward", "compute
 OPTIONS["check_compiles"] = False
 
 
+CALLS["time_kernel"] = launches(pn.time_kernel)
+
+
 @call("lockstep.Options")
 def _(pick):
     return Call(pn.lockstep.Options, dict(OPTIONS))

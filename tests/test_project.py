@@ -28,7 +28,7 @@ BELOW_CACHE = {
     "tolerances",
     "traces",
 }
-BELOW_COMMANDS = BELOW_CACHE | {"cache", "cache_debug", "kernels", "replay", "serving"}
+BELOW_COMMANDS = BELOW_CACHE | {"cache", "cache_debug", "kernels", "replay", "serving", "timing"}
 MAY_IMPORT = {
     "errors": set(),
     "arguments": set(),
@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "lockstep": {"draw"},
     "arrays": {"lockstep"},
     "targets": {"lockstep"},
+    "timing": {"lockstep", "targets"},
     "kernels": {"targets"},
     "ops": {"arrays", "kernels", "targets"},
     # Which columns of the kernels' arguments it reads.
@@ -61,6 +62,7 @@ MAY_IMPORT = {
         "ops",
         "reference",
         "targets",
+        "timing",
     },
     "__main__": {"commands"},
 }

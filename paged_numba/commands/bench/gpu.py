@@ -6,7 +6,6 @@ reads K and V again for every query head gets no credit for it.
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 from ... import ops, targets
 from ...draw.text import table
 from ...progress import progress
+from ...timing import gpu_times
 from ..options import deliver
 from .provenance import as_json, provenance
 
@@ -102,24 +102,6 @@ def _driver_version() -> str:
     return "unknown"
 
 
-def _time(call: Callable[[], None], repeats: int) -> list[float]:
-    """Return the milliseconds of each of `repeats` calls that run back to back."""
-    from numba import cuda
-
-    for _ in range(3):
-        call()
-    events = [cuda.event() for _ in range(repeats + 1)]
-    cuda.synchronize()
-    # One call ahead of the first event keeps the GPU busy while the host fills the queue.
-    call()
-    for event in events[:-1]:
-        event.record()
-        call()
-    events[-1].record()
-    events[-1].synchronize()
-    return [cuda.event_elapsed_time(a, b) for a, b in itertools.pairwise(events)]
-
-
 def _row(
     name: str,
     shape: str,
@@ -141,7 +123,7 @@ def _copy_row() -> Row:
     count = 2**28
     source = cuda.to_device(np.ones(count, np.float32))
     target = cuda.device_array_like(source)
-    times = _time(lambda: target.copy_to_device(source), 30)
+    times = gpu_times(lambda: target.copy_to_device(source), 30)
     return _row("device copy", f"{count} float32", 2 * count * FLOAT, times, None)
 
 
@@ -170,18 +152,18 @@ def _moving_rows(rng: np.random.Generator, ceiling: float) -> list[Row]:
     moved = 4 * key.size * FLOAT
 
     write = _launcher(ops.write_kv, key, value, key_cache, value_cache, slots)
-    rows = [_row("write_kv", shape, moved + slots_host.nbytes, _time(write, 30), ceiling)]
+    rows = [_row("write_kv", shape, moved + slots_host.nbytes, gpu_times(write, 30), ceiling)]
 
     gathered = ops.gather_kv(key_cache, value_cache, block_table, num_tokens, target="cuda")
     error = float(np.abs(gathered[0].copy_to_host() - key.copy_to_host()).max())
     gather = _launcher(ops.gather_kv, key_cache, value_cache, block_table, num_tokens)
-    rows.append(_row("gather_kv", shape, moved + table_host.nbytes, _time(gather, 30), ceiling, error))
+    rows.append(_row("gather_kv", shape, moved + table_host.nbytes, gpu_times(gather, 30), ceiling, error))
 
     free = np.setdiff1d(np.arange(num_blocks), table_host)
     pairs = cuda.to_device(np.stack([table_host, free[: table_host.size]], axis=1).astype(np.int64))
     copy = _launcher(ops.copy_blocks, key_cache, value_cache, pairs)
     rows.append(
-        _row("copy_blocks", f"{pairs.shape[0]} blocks", moved + pairs.nbytes, _time(copy, 30), ceiling)
+        _row("copy_blocks", f"{pairs.shape[0]} blocks", moved + pairs.nbytes, gpu_times(copy, 30), ceiling)
     )
     return rows
 
@@ -249,7 +231,7 @@ def _decode_rows(rng: np.random.Generator, ceiling: float) -> list[Row]:
         decode = _launcher(_attention_with(algorithm), *arguments)
         kv_bytes = 2 * num_seqs * seq_len * num_kv_heads * head_dim * query_host.itemsize
         moved = kv_bytes + 2 * query_host.nbytes + tables_host.nbytes + lens_host.nbytes
-        times = _time(decode, 5 if algorithm == "naive" else 20)
+        times = gpu_times(decode, 5 if algorithm == "naive" else 20)
         shape = f"{num_seqs} x {num_q_heads}/{num_kv_heads} heads x {head_dim}, {seq_len} tokens, {dtype}"
         # float16 has 11 significant bits, and no output is larger than 4.
         allowed = 1e-4 if dtype == "float32" else 4e-3
