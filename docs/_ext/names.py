@@ -39,7 +39,7 @@ class LinksOfLiterals(SphinxTransform):
             return
         linked = set()
         for literal in list(self.document.findall(nodes.literal)):
-            target, section = _target(literal.astext()), _section(literal)
+            target, section = _target(literal.astext(), self.env.docname == "kernels"), _section(literal)
             if target is None or section is None or (section, target) in linked:
                 continue
             linked.add((section, target))
@@ -56,16 +56,18 @@ class LinksOfLiterals(SphinxTransform):
             literal.replace_self(link)
 
 
-def _target(text: str) -> str | None:
-    """Return the name that a literal may stand for, without the package: most literals turn out to be no name."""
+def _target(text: str, kernels_first: bool) -> str | None:
+    """Return the name that a literal may stand for, without the package: most literals turn out to be no name.
+
+    Kernels and operations have some names in common; one page is about kernels.
+    """
     if not re.fullmatch(r"[A-Za-z_][\w.]*(\(\))?|paged_numba/kernels/\w+\.py", text):
         return None
     name = text.removesuffix("()").removeprefix("pn.").removeprefix("paged_numba.")
     kernel = name.removeprefix("paged_numba/kernels/").removesuffix(".py").removesuffix("_kernel")
-    if name == kernel and not kernel.startswith(("attention_", "merge_splits")):
+    is_kernel = kernels_first or name != kernel or kernel.startswith(("attention_", "merge_splits"))
+    if not is_kernel or not (KERNELS / f"{kernel}.py").exists():
         return name
-    if not (KERNELS / f"{kernel}.py").exists():
-        return None
     return f"kernels.{kernel}_kernel" + ("_for" if kernel == "attention_tile" else "")
 
 
