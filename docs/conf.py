@@ -22,9 +22,8 @@ from lessons import keep_thumbnails
 import paged_numba
 from paged_numba.draw.picture import Picture
 
-Picture.inline = (
-    True  # a lesson's `picture.show("name.svg")` prints and saves nothing: the page shows the picture
-)
+# A lesson's `picture.show("name.svg")` prints and saves nothing: the page shows the picture.
+Picture.inline = True
 # The same examples at each build, however busy the machine is.
 settings.register_profile(
     "site", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]

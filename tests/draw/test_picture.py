@@ -107,6 +107,21 @@ def test_every_picture_has_a_title_a_description_a_text_and_a_figure(pictures):
         assert f"--width:{svg.get('width')}px" in figure.get("style")
 
 
+def test_a_caption_leaves_out_what_the_picture_says_by_itself(pictures):
+    tables, _, history, _ = pictures
+    for picture in (tables, history):
+        assert picture.description.startswith(f"{picture.caption} ")
+        assert picture.caption.count(". ") == 0
+    access = draw.WarpAccess("x", {lane: 4 * lane for lane in range(32)}, 4)
+    assert access.caption == "32 lanes of a warp access 4 bytes each."
+    assert any("4 sectors" in text for text in texts(access))
+
+
+def test_a_drawing_is_wide_enough_for_its_title():
+    threads = draw.Threads(1, 1, 1, title="One thread with one element, and a title that is wider than it")
+    assert threads.title in texts(threads)
+
+
 def test_a_title_is_text(pool):
     for make in (
         lambda title: draw.BlockTables.of(pool, title=title),
