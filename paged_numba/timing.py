@@ -80,6 +80,7 @@ def time_kernel(kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args
     Returns
     -------
     Timing
+        The least time and, on a GPU, the measured one.
 
     Raises
     ------
