@@ -26,8 +26,7 @@ class Timing:
     gpu : str
         The GPU of the prediction, a name in `paged_numba.lockstep.profiler.GPUS`.
     least_seconds : float
-        The time that no launch can be faster than: that of the roofline, see
-        `paged_numba.lockstep.profiler.Roofline`.
+        The time that no launch can be faster than, from the roofline of the GPU.
     bound : {"memory", "compute"}
         What needs that time.
     device : str
@@ -37,7 +36,7 @@ class Timing:
 
     See Also
     --------
-    time_kernel : Predicts and measures.
+    paged_numba.time_kernel : Predicts and measures.
     """
 
     gpu: str
@@ -80,7 +79,7 @@ def time_kernel(kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args
     Returns
     -------
     Timing
-        The least time and, on a GPU, the measured one.
+        The prediction and, if there is a GPU, what was measured.
 
     Raises
     ------
