@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...arguments import between, is_number, listed, not_negative, shown, text
 from ..letters import text_width
 from ..picture import Picture
-from ..svg import Drawing, look_of
+from ..svg import Drawing, look_of, size_of
 from ..text import plural, table
 from .fold import ranges
 
@@ -143,7 +143,9 @@ class Splits(Picture):
         left, width, top, high, foot = 20, 700, 78, 34, 250
         drawing = Drawing(width + 2 * left, foot + high + 64, self.title)
         scale, weights = width / max(1, self.seq_len), self.weights
-        drawing.text(left, top - 26, f"the context: {plural(self.seq_len, 'token')}", "left")
+        names, lses = self._labels(scale)
+        meaning = ", and the number and the LSE of each split" if names[0].isdecimal() else ""
+        drawing.text(left, top - 26, f"the context: {plural(self.seq_len, 'token')}{meaning}", "left")
         drawing.text(left, foot - 10, "the merged output: weights exp(LSE - total)", "left")
         if not self.seq_len:
             drawing.text(left, top + 20, "no token", "left q")
@@ -162,15 +164,16 @@ class Splits(Picture):
                 drawing.area(corners, look.colour, css="faint")
             if first < end:
                 drawing.rect(at, top, wide, high, look, tip=tip)
-                drawing.text(at + wide / 2, top + 15, f"split {number}", room=wide - 4, on=look)
-                lse = f"LSE {self.lse[number]:.2f}"
-                drawing.text(at + wide / 2, top + 29, lse, "small", room=wide - 4, on=look)
+                for label, down, css in ((names[number], 15, ""), (lses[number], 29, "small")):
+                    if 0 < text_width(label, size_of(css)) <= wide - 4:
+                        drawing.text(at + wide / 2, top + down, label, css, on=look)
                 if at >= first_free:
                     drawing.text(at, top - 6, str(first), "small q left")
                     first_free = at + text_width(str(first), 10) + 6
             if weight:
                 drawing.rect(x, foot, share, high, look, tip=tip)
-                drawing.text(x + share / 2, foot + 21, f"{weight:.2f}", room=share - 4, on=look)
+                if text_width(f"{weight:.2f}") <= share - 4:
+                    drawing.text(x + share / 2, foot + 21, f"{weight:.2f}", on=look)
             x += share
         empty = [number for number, (first, end) in enumerate(self.bounds) if first == end]
         notes = [f"total LSE {self.total:.4f}; the weights add up to {sum(weights):.4g}"]
@@ -179,6 +182,19 @@ class Splits(Picture):
         for line, note in enumerate(notes):
             drawing.text(left, foot + high + 24 + 18 * line, note, "left")
         return drawing
+
+    def _labels(self, scale: float) -> tuple[list[str], list[str]]:
+        """Return the names and the LSEs of the splits, in the longest form that fits into each split, or none."""
+        narrowest = (
+            min((end - first for first, end in self.bounds if first < end), default=math.inf) * scale - 4
+        )
+        for name, lse in (("split {}", "LSE {:.2f}"), ("{}", "{:.2f}")):
+            names = [name.format(number) for number in range(len(self.lse))]
+            lses = [lse.format(value) for value in self.lse]
+            widths = [*map(text_width, names), *(text_width(label, size_of("small")) for label in lses)]
+            if max(widths) <= narrowest:
+                return names, lses
+        return [""] * len(self.lse), [""] * len(self.lse)
 
 
 def _tokens(first: int, end: int) -> str:
