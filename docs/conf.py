@@ -126,7 +126,12 @@ html_theme_options = {
     "logo": {"text": "paged_numba"},
     "navbar_end": ["theme-switcher"],
     "show_prev_next": True,
-    "secondary_sidebar_items": ["page-toc"],
+    # Few headings, and a column that is in the same place on each page.
+    "secondary_sidebar_items": {
+        "**": ["page-toc"],
+        "index": [],
+        **{f"lessons/{path.stem}": [] for path in (DOCS.parent / "tutorials").glob("*.py")},
+    },
     "show_toc_level": 2,
     "pygments_light_style": "a11y-light",
     "pygments_dark_style": "github-dark",

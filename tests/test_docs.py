@@ -187,6 +187,20 @@ def test_kernels_page_names_every_kernel():
     assert kernels <= set(re.findall(r"`(\w+)`", TEXTS["docs/kernels.md"]))
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_source_of_the_package_is_included_by_name_not_copied(name):
+    for path, options in re.findall(r"^```\{literalinclude\} (\S+)\n(.*?)^```$", TEXTS[name], re.M | re.S):
+        source = ((ROOT / name).parent / path).read_text(encoding="utf-8")
+        (function,) = re.findall(r"^:pyobject: (\w+)$", options, re.M)
+        assert re.search(rf"^def {function}\(", source, re.M)
+    defined = {
+        function
+        for path in (ROOT / "paged_numba" / "kernels").glob("*.py")
+        for function in re.findall(r"^def (\w+)\(", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert not defined & set(re.findall(r"^ *def (\w+)\(", TEXTS[name], re.M))
+
+
 def test_operations_page_explains_every_algorithm():
     assert set(ALGORITHMS) <= set(re.findall(r"^\| `(\w+)` \|", TEXTS["docs/operations.md"], re.M))
 

@@ -19,7 +19,7 @@ NUM_SLOTS, BLOCK_SIZE, RESERVATION = 256, 16, 128
 FILLS = (*COLOURS, "#9a9a9a")
 SECONDS_PER_STEP = 0.4
 STEPS_OF_REST = 6
-CELL, ROW, LEFT = 50, 40, 10  # pixels: a block's width, a row's height, the margin
+CELL, ROW, LEFT = 50, 40, 1  # pixels: a block's width, a row's height, the margin
 
 
 def requests_of_lesson() -> dict[str, tuple[int, int, int]]:

@@ -58,8 +58,14 @@ def profile(
 
     Parameters
     ----------
-    kernel, blocks_per_grid, threads_per_block, *args, shared_bytes : function, int or tuple, int or tuple, object, int
-        See `paged_numba.lockstep.launch`.
+    kernel : function
+        The kernel, decorated or not.
+    blocks_per_grid, threads_per_block : int or tuple of int
+        The launch configuration, as in `paged_numba.lockstep.launch`.
+    *args : object
+        The kernel's arguments.
+    shared_bytes : int
+        Bytes of dynamic shared memory.
 
     Returns
     -------
