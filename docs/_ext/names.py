@@ -11,6 +11,8 @@ from sphinx.domains.python import PyXRefRole
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms import SphinxTransform
 
+from paged_numba import draw
+
 KERNELS = Path(__file__).parents[2] / "paged_numba" / "kernels"
 
 
@@ -61,9 +63,12 @@ def _target(text: str, kernels_first: bool) -> str | None:
 
     Kernels and operations have some names in common; one page is about kernels.
     """
-    if not re.fullmatch(r"[A-Za-z_][\w.]*(\(\))?|paged_numba/kernels/\w+\.py", text):
+    found = re.fullmatch(r"([A-Za-z_][\w.]*)(?:\(.*\))?|(paged_numba/kernels/\w+\.py)", text)
+    if found is None:
         return None
-    name = text.removesuffix("()").removeprefix("pn.").removeprefix("paged_numba.")
+    name = (found[1] or found[2]).removeprefix("pn.").removeprefix("paged_numba.")
+    if name.partition(".")[0] in draw.__all__:
+        return f"draw.{name}"
     kernel = name.removeprefix("paged_numba/kernels/").removesuffix(".py").removesuffix("_kernel")
     is_kernel = kernels_first or name != kernel or kernel.startswith(("attention_", "merge_splits"))
     if not is_kernel or not (KERNELS / f"{kernel}.py").exists():
@@ -75,7 +80,9 @@ def _section(literal: nodes.literal) -> int | None:
     """Return the section of a literal, or None where a link has no place: in a heading, a term or another link."""
     box = literal.parent
     while not isinstance(box, nodes.section | nodes.document):
-        if isinstance(box, nodes.title | nodes.term | nodes.reference | addnodes.pending_xref | addnodes.desc):
+        if isinstance(
+            box, nodes.title | nodes.term | nodes.reference | addnodes.pending_xref | addnodes.desc
+        ):
             return None
         box = box.parent
     return id(box)
