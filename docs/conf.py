@@ -22,9 +22,8 @@ from lessons import keep_thumbnails
 import paged_numba
 from paged_numba.draw.picture import Picture
 
-Picture.inline = (
-    True  # a lesson's `picture.show("name.svg")` prints and saves nothing: the page shows the picture
-)
+# A lesson's `picture.show("name.svg")` prints and saves nothing: the page shows the picture.
+Picture.inline = True
 # The same examples at each build, however busy the machine is.
 settings.register_profile(
     "site", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -58,6 +57,8 @@ templates_path = ["_templates"]
 nitpicky = True
 suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 default_role = "name"  # docs/_ext/names.py
+highlight_language = "none"  # what is not said to be Python is a picture or output
+toc_object_entries_show_parents = "hide"  # the bar has no room for the name of a class before each method
 
 # Markdown. The anchors of headings are those of GitHub, where the pages are read as well.
 myst_enable_extensions = ["colon_fence", "dollarmath"]
@@ -78,6 +79,7 @@ numpydoc_validation_checks = {
 }
 numpydoc_validation_exclude = {
     r"\.(ALGORITHMS|GPUS|inline|title)$",  # variables
+    r"\.GPU$",  # its fields are described as attributes
     r"\.kernels\.",  # the first comment of a kernel has the shapes and dtypes
     r"\.cuda\.(DeviceArray|Device|Event|Kernel|Stream)\b",  # the methods are Numba's
     # Made by the package for its users, who read their attributes.

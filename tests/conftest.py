@@ -1,6 +1,8 @@
-"""Hypothesis profiles, the packages that test files need, and the reason for skipping tests marked ``gpu``."""
+"""Hypothesis profiles, the browser and the packages that tests need, and why tests marked ``gpu`` are skipped."""
 
+import os
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +29,19 @@ else:
     settings.load_profile("default")
     # Hypothesis keeps the folder of its first use, and lessons that run in this process name none.
     configuration.storage_directory("examples", intent_to_write=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Start Chromium by Playwright; each module stops its own, since other tests run event loops of theirs."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install '.[docs]' brings playwright")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("apt-get install chromium, or name a Chromium by CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

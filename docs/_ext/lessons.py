@@ -105,7 +105,7 @@ class LinksToLessons(SphinxTransform):
     def apply(self, **kwargs) -> None:
         """Replace the links of a page."""
         for link in list(self.document.findall(addnodes.download_reference)):
-            found = re.fullmatch(r"(?:\.\./)+tutorials/(\d\d_\w+)\.py", link["reftarget"])
+            found = re.fullmatch(r"(?:\.\./)+tutorials/(\w+)\.py", link["reftarget"])
             if found:
                 page = addnodes.pending_xref(
                     "",

@@ -41,7 +41,7 @@ class Picture:
 
     @property
     def description(self) -> str:
-        """What is seen, in sentences, with its numbers: for those who cannot see the picture, and for captions."""
+        """What is seen, in sentences, with its numbers: for those who cannot see the picture."""
         return self.draw().title
 
     @property
@@ -51,6 +51,11 @@ class Picture:
         while width_of(cut) > COLUMNS - 3 * (cut != self.title):
             cut = cut[:-1]
         return cut if cut == self.title else f"{cut.rstrip()}..."
+
+    @property
+    def caption(self) -> str:
+        """What stands below the picture: its description, or the part that the picture does not say by itself."""
+        return self.description
 
     def text(self) -> str:
         """Return the picture as plain text of at most 100 columns, for terminals."""
@@ -69,12 +74,12 @@ class Picture:
         return drawing
 
     def _repr_html_(self) -> str:
-        """Return the picture and its description as a figure."""
+        """Return the picture and its caption as a figure."""
         drawing = self._described()
         return (
             f'<figure class="pn-picture" style="--width:{drawing.width:.0f}px">{_STYLE}'
             f'<div tabindex="0">{drawing}</div>'
-            f"<figcaption>{escape(drawing.description)}</figcaption></figure>"
+            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
         )
 
     def save(self, path: str | Path) -> None:
@@ -120,6 +125,11 @@ class Picture:
 def checked_title(title: Any, default: str = "") -> str:
     """Return a title on one line, or the default if it is empty; raise TypeError unless it is a str."""
     return one_line(text("title", title)) or default
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a description, for pictures whose other sentences list what is drawn."""
+    return f"{text.partition('. ')[0].removesuffix('.')}."
 
 
 def nothing_yet(picture: Picture) -> Drawing:

@@ -130,7 +130,9 @@ class Drawing:
     """
 
     def __init__(self, width: float, height: float, title: str, description: str = "") -> None:
-        self.width, self.height, self.title, self.description = width, height, title, description
+        # Wide enough for all of a title that is not very long.
+        self.width = max(width, min(text_width(title, measure("title")) + 30, 600))
+        self.height, self.title, self.description = height, title, description
         self._parts: list[str] = []
         self._can_focus = False
 

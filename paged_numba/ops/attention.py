@@ -12,7 +12,7 @@ from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host
 from . import adopt, checks, launches, plan
 
 ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
-"""Values of the parameter `algorithm` of `paged_attention`.
+"""Values of the parameter `algorithm` of `paged_numba.paged_attention`.
 
 - ``naive``: a thread for each query token and head.
 - ``warp``: a warp for each query token and head, whose lanes exchange values by shuffles.

@@ -2,7 +2,6 @@
 
 import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -103,8 +102,24 @@ def test_every_picture_has_a_title_a_description_a_text_and_a_figure(pictures):
         (svg,), (desc,) = elements(picture, "svg"), elements(picture, "desc")
         assert svg.get("aria-label") == desc.text == picture.description
         figure = ET.fromstring(picture._repr_html_())
-        assert (figure.tag, figure[-1].tag, figure[-1].text) == ("figure", "figcaption", picture.description)
+        assert (figure.tag, figure[-1].tag, figure[-1].text) == ("figure", "figcaption", picture.caption)
+        assert picture.caption.endswith(".")
         assert f"--width:{svg.get('width')}px" in figure.get("style")
+
+
+def test_a_caption_leaves_out_what_the_picture_says_by_itself(pictures):
+    tables, _, history, _ = pictures
+    for picture in (tables, history):
+        assert picture.description.startswith(f"{picture.caption} ")
+        assert picture.caption.count(". ") == 0
+    access = draw.WarpAccess("x", {lane: 4 * lane for lane in range(32)}, 4)
+    assert access.caption == "32 lanes of a warp access 4 bytes each."
+    assert any("4 sectors" in text for text in texts(access))
+
+
+def test_a_drawing_is_wide_enough_for_its_title():
+    threads = draw.Threads(1, 1, 1, title="One thread with one element, and a title that is wider than it")
+    assert threads.title in texts(threads)
 
 
 def test_a_title_is_text(pool):
@@ -186,9 +201,6 @@ def test_fitted_text_fits_and_is_cut_no_more_than_needed(words, room, middle):
         assert words.endswith(tail)
 
 
-BROWSER = "/usr/bin/chromium"
-
-
 @pytest.mark.parametrize("system", ["light", "dark"])
 @pytest.mark.parametrize(
     ("page", "dark"),
@@ -219,14 +231,3 @@ def test_the_theme_of_the_page_goes_before_the_preference_of_the_system(
         assert found == ("rgb(232, 232, 232)", "rgb(22, 22, 22)", grey, grey)
     else:
         assert found == ("rgb(26, 26, 26)", "rgb(255, 255, 255)", grey, grey)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if not Path(BROWSER).exists():
-        pytest.skip(f"there is no {BROWSER}: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()

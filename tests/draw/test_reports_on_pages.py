@@ -1,14 +1,10 @@
 """Reports and findings on the pages that show them: JupyterLab, a site, VS Code; in the colours of the page."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from paged_numba import lockstep
 from paged_numba.lockstep.cuda import facade as cuda
-
-BROWSER = Path("/usr/bin/chromium")
 
 # What JupyterLab's style sheet says of tables in outputs (packages/rendermime, style/base.css), in short.
 JUPYTERLAB = """<style>
@@ -34,17 +30,6 @@ def outputs():
     values = np.arange(64, dtype=np.float32)
     report = lockstep.profile(reverse, 1, 64, values)
     return report._repr_html_(), lockstep.sanitize(reverse, 1, 64, values)._repr_html_()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if not BROWSER.exists():
-        pytest.skip(f"there is no {BROWSER}: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(BROWSER), args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])

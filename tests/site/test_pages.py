@@ -129,6 +129,23 @@ def test_lessons_and_the_api_link_to_each_other():
     assert f"../{LESSONS[0]}" in READ["api/paged_numba.BlockAllocator.html"].links
 
 
+def test_names_in_prose_link_to_the_api_but_words_do_not():
+    def links(page, prefix="api/paged_numba."):
+        found = {target.partition("#")[2] for target in READ[page].links if target.startswith(prefix)}
+        return found - {""}  # without the bars' links to whole pages
+
+    assert {"paged_numba.write_kv", "paged_numba.reference.attention"} <= links("operations.html")
+    assert {"paged_numba.kernels.write_kv_kernel", "paged_numba.kernels.attention_tile_kernel_for"} <= links(
+        "kernels.html"
+    )
+    assert links("conventions.html") == set()  # names of arguments
+
+
+def test_constants_have_their_own_descriptions():
+    assert "algorithm" in (SITE / "api" / "paged_numba.ops.ALGORITHMS.html").read_text(encoding="utf-8")
+    assert "Built-in" not in (SITE / "api.html").read_text(encoding="utf-8")
+
+
 def test_formulas_need_no_script():
     assert not any("mathjax" in target.lower() for page in READ.values() for target in page.loaded)
     # What a script would have to draw: sphinx.ext.mathjax and its kin leave TeX in such elements.

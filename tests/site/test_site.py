@@ -2,21 +2,13 @@
 
 import functools
 import http.server
-import os
 import re
-import shutil
 import threading
 
 import pytest
 from site_folder import PAGES, SITE, needs_site
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install '.[docs]' brings playwright")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    needs_site,
-    pytest.mark.skipif(not CHROMIUM, reason="apt-get install chromium, or name a Chromium by CHROMIUM"),
-]
+pytestmark = needs_site
 
 WIDE, NARROW = 1280, 360
 API = [name for name in PAGES if name.startswith("api/") or name in ("genindex.html", "py-modindex.html")]
@@ -75,14 +67,6 @@ def address():
     thread.join()
 
 
-@pytest.fixture(scope="session")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 class Reader:
     """Opens pages in one theme, and collects what goes wrong on each."""
 
@@ -125,7 +109,7 @@ class Reader:
         return [*wrong_theme, *wrong_ink, *self.page.evaluate(CUT_OFF), *self.wrong]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def readers(browser, address):
     """Return a function that gives the reader of a theme; one serves all tests."""
     made = {}
@@ -205,13 +189,58 @@ def test_an_error_in_a_script_is_noticed(readers):
 # What the pages do.
 
 
-def test_search_finds_a_term(readers):
+@pytest.mark.parametrize(
+    ("term", "where"),
+    [("slot mapping", "05 ·"), ("bank conflict", "10 ·"), ("LSE", "12 ·"), ("preemption", "15 ·")],
+)
+def test_search_finds_a_term_in_the_glossary_and_in_its_lesson(readers, term, where):
     reader = readers("light")
-    page = reader.open("search.html?q=slot+mapping")
+    page = reader.open(f"search.html?q={term.replace(' ', '+')}")
     page.wait_for_selector("ul.search li")
     page.wait_for_load_state("networkidle")
-    assert "Glossary" in page.locator("ul.search").inner_text()
+    found = page.locator("ul.search").inner_text()
+    assert "Glossary" in found
+    assert where in found
     assert reader.complaints(WIDE) == []
+
+
+# The ratios of the Web Content Accessibility Guidelines 2.2, level AA.
+FAINT = """() => {
+    const part = x => (x /= 255) <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => .2126 * part(r) + .7152 * part(g) + .0722 * part(b) + .05;
+    const parse = colour => colour.match(/[\\d.]+/g).map(Number);
+    const behind = box => {
+        for (; box; box = box.parentElement) {
+            const [r, g, b, alpha = 1] = parse(getComputedStyle(box).backgroundColor);
+            if (alpha == 1) return [r, g, b];
+        }
+        return [255, 255, 255];
+    };
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), faint = new Set();
+    while (texts.nextNode()) {
+        const text = texts.currentNode.textContent.trim(), box = texts.currentNode.parentElement;
+        if (!text || !box.checkVisibility() || box.closest('svg, dialog, script, style')) continue;
+        const style = getComputedStyle(box), size = parseFloat(style.fontSize);
+        const [dark, bright] = [light(parse(style.color)), light(behind(box))].sort((a, b) => a - b);
+        const large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
+        if (bright / dark < (large ? 3 : 4.5)) faint.add(`${style.color}: ${text.slice(0, 30)}`);
+    }
+    return [...faint];
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "name", [*(n for n in READ if re.match(r"lessons/0[37]|index|operations|profiling", n)), *API[:2]]
+)
+def test_text_can_be_told_from_what_is_behind_it(readers, name, theme):
+    assert readers(theme).open(name).evaluate(FAINT) == []
+
+
+def test_faint_text_is_noticed(readers):
+    page = readers("light").open("glossary.html")
+    page.locator("main p").first.evaluate("element => { element.style.color = '#888' }")
+    assert any(text.startswith("rgb(136, 136, 136): What do the") for text in page.evaluate(FAINT))
 
 
 RUNNING = "document.getAnimations().filter(animation => animation.playState == 'running').length"

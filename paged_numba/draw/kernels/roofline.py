@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...arguments import finite, shown, text
 from ..names import cut, names_of
-from ..picture import Picture, checked_title
+from ..picture import Picture, checked_title, first_sentence
 from ..svg import Drawing, look_of
 from ..text import some, table
 
@@ -116,6 +116,11 @@ class Roofline(Picture):
             "The highest rate of arithmetic rises with the operations per byte, and reaches its peak at "
             f"{_number(self.ridge)}. {listed}."
         )
+
+    @property
+    def caption(self) -> str:
+        """The first sentence of the description: the picture shows the rest."""
+        return first_sentence(self.description)
 
     def text(self) -> str:
         rows = [

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...arguments import between, listed, shown
-from ..letters import text_width
 from ..picture import COLUMNS, Picture, checked_title
-from ..svg import TITLE_SIZE, Drawing, Look, look_of
+from ..svg import Drawing, Look, look_of
 from ..text import plural, table
 from .fold import folded
 
@@ -245,16 +244,12 @@ class Threads(Picture):
     def draw(self) -> Drawing:
         return self._draw_rows() if len(self.shape) == 1 else self._draw_matrix()
 
-    def _drawing(self, right: float, height: float) -> Drawing:
-        """Return an empty drawing with room for cells that end at `right`, and for the title."""
-        return Drawing(max(right + 20, min(text_width(self.title, TITLE_SIZE) + 32, 720)), height, self.title)
-
     def _draw_rows(self) -> Drawing:
         """Draw a row for each thread block: its threads, and below each thread its element."""
         left, top, width, count = 116, 44, self.threads_per_block[0], self.shape[0]
         boundary = count % width
         shown_threads = folded(width, 16, (boundary - 1, boundary) if boundary else ())
-        drawing = self._drawing(left + _CELL * len(shown_threads), top)
+        drawing = Drawing(left + _CELL * len(shown_threads) + 20, top, self.title)
         y = float(top)
         for block in self._shown_blocks(7):
             if block is None:
@@ -289,7 +284,7 @@ class Threads(Picture):
         shown_y = folded(max(down, rows), 16, (rows - 1, rows, height - 1, height))
         left, top = 128, 84
         right, foot = left + _CELL * len(shown_x), top + _HEIGHT * len(shown_y)
-        drawing = self._drawing(right, foot)
+        drawing = Drawing(right + 20, foot, self.title)
         drawing.text(left - 10, top - 24, "blockIdx.x", "right")
         drawing.text(left - 10, top - 6, "row, column", "q small right")
         divided = _starts(shown_x, width, across)

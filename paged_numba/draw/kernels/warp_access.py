@@ -167,13 +167,20 @@ class WarpAccess(Picture):
 
     @property
     def description(self) -> str:
-        lanes = f"{plural(len(self.addresses), 'lane')} of a warp access {self.itemsize} bytes each"
-        if self.space == "global":
-            return f"{lanes}: {self._caption}."
-        return f"{lanes} of shared memory: {self._caption}."
+        return f"{self._lanes}: {self._counts}."
 
     @property
-    def _caption(self) -> str:
+    def caption(self) -> str:
+        """Who accesses what; the counts stand in the picture."""
+        return f"{self._lanes}."
+
+    @property
+    def _lanes(self) -> str:
+        space = "" if self.space == "global" else " of shared memory"
+        return f"{plural(len(self.addresses), 'lane')} of a warp access {self.itemsize} bytes each{space}"
+
+    @property
+    def _counts(self) -> str:
         if self.space == "global":
             sectors, lines = plural(len(self.sectors), "sector"), plural(len(self.lines), "cache line")
             return f"{sectors} of 32 bytes in {lines} of 128, {self.useful:.4g}% useful"
@@ -207,7 +214,7 @@ class WarpAccess(Picture):
                 of_bank = words[order[place]]
                 lanes = sorted({lane for those in of_bank.values() for lane in those})
                 rows.append([str(order[place]), str(len(of_bank)), ranges(lanes)])
-        return f"{self.heading}\n{table(header, rows, left=4)}\n{self._caption}"
+        return f"{self.heading}\n{table(header, rows, left=4)}\n{self._counts}"
 
     # As a picture.
 
@@ -268,7 +275,7 @@ class WarpAccess(Picture):
                 if step <= _LINE or place % (step // _LINE) == 0:
                     at = start[line] + byte % _LINE * scale
                     drawing.text(at, _MEMORY_Y + 52, str(byte), "q small left")
-        drawing.text(_LEFT, _MEMORY_Y + 76, self._caption, "left")
+        drawing.text(_LEFT, _MEMORY_Y + 76, self._counts, "left")
         legend: list[tuple[str | Look, str]] = [
             (_USED, "used"),
             (_WASTED, "moved, not used"),
@@ -299,7 +306,7 @@ class WarpAccess(Picture):
         drawing.text(_LEFT - 8, _MEMORY_Y + 15, "lanes", "right q")
         drawing.text(_LEFT - 8, foot + 16, "bank", "right q")
         drawing.steps(_LEFT, foot + 16, _WIDTH / 32, range(BANKS), "q small")
-        drawing.text(_LEFT, foot + 40, self._caption, "left")
+        drawing.text(_LEFT, foot + 40, self._counts, "left")
         drawing.height = foot + 60
         legend: list[tuple[str | Look, str]] = [(_USED, "a bank with one word")]
         if most > 1:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from ..letters import text_width
 from ..names import cut, labels_of, names_of
-from ..picture import Picture, checked_title
+from ..picture import Picture, checked_title, first_sentence
 from ..protocols import Pool, checked_pool, different_ids
 from ..svg import SHARED, SMALL_SIZE, Drawing, Look, look_of
 from ..text import block_map, key_of, plural, shortened, some, table
@@ -159,6 +159,11 @@ class BlockTables(Picture):
             for name, blocks in self.tables.items()
         ]
         return " ".join(sentences + some(tables, 6, "{} more sequences are not listed here."))
+
+    @property
+    def caption(self) -> str:
+        """The first sentence of the description: the picture shows the rest."""
+        return first_sentence(self.description)
 
     def text(self) -> str:
         """Return a table of the block tables, and the pool with a character for each block."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..letters import text_width
 from ..names import labels_of, names_of
-from ..picture import Picture, checked_title, nothing_yet
+from ..picture import Picture, checked_title, first_sentence, nothing_yet
 from ..protocols import Pool, checked_pool, same_size
 from ..svg import SHARED as SHARED_LOOK
 from ..svg import SMALL_SIZE, Drawing, Look, look_of
@@ -145,6 +145,11 @@ class PoolHistory(Picture):
             span = f"in step {when[0]}" if len(when) == 1 else f"from step {when[0]} to {when[-1]}"
             sentences.append(f"{name} holds up to {plural(max(counts), 'block')} of its own, {span}.")
         return " ".join(sentences)
+
+    @property
+    def caption(self) -> str:
+        """The first sentence of the description: the picture shows the rest."""
+        return first_sentence(self.description)
 
     def text(self) -> str:
         """Return a line for each block, with a character for each step."""

@@ -59,6 +59,11 @@ class Overview(NamedTuple):
         )
 
 
+def duration(seconds: float) -> str:
+    """Return a time as text, in nanoseconds if it is short."""
+    return f"{seconds * 1e6:,.3f} us" if seconds >= 1e-6 else f"{seconds * 1e9:.3g} ns"
+
+
 def overview(report: Queries, gpu: str) -> Overview:
     """Return the overview of a report, with the roofline of `gpu`."""
     roof = report.roofline(gpu)
@@ -67,7 +72,7 @@ def overview(report: Queries, gpu: str) -> Overview:
         ridge = "" if not roof.flops else f", and arithmetic would take as long at {roof.ridge:.0f}"
         bound = (
             f"Bound by {'memory' if roof.bound == 'memory' else 'arithmetic'} on the {roof.gpu.name}: "
-            f"{roof.intensity:.2f} operations a byte{ridge}. It cannot take less than {roof.seconds * 1e6:,.3f} us."
+            f"{roof.intensity:.2f} operations a byte{ridge}. It cannot take less than {duration(roof.seconds)}."
         )
     if roof.most_bytes:
         cost, weights = "traffic to global memory", _weights(report, "global")

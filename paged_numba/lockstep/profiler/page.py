@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...draw.text import table
 from ..observe.observer import unseen
 from .counts import Traffic
-from .overview import overview, percent
+from .overview import duration, overview, percent
 from .queries import Queries
 
 
@@ -188,10 +188,10 @@ def _roofline(report: Queries, gpu: str) -> Section:
             f"{roof.intensity:.2f}",
             f"operations a byte; the ridge of this GPU is at {roof.ridge:.0f}",
         ],
-        ["memory time", f"{roof.memory_seconds * 1e6:,.3f} us", f"at {roof.gpu.bandwidth / 1e12:.2f} TB/s"],
+        ["memory time", duration(roof.memory_seconds), f"at {roof.gpu.bandwidth / 1e12:.2f} TB/s"],
         [
             "arithmetic time",
-            f"{roof.compute_seconds * 1e6:,.3f} us",
+            duration(roof.compute_seconds),
             rates or "no floating-point arithmetic",
         ],
         ["bound by", roof.bound, "without latency and launch overhead"],
