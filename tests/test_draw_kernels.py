@@ -111,7 +111,7 @@ def test_threads_in_two_dimensions():
     assert lines[0] == "row 0  0,0 1,0 2,0 3,0 | 0,0 1,0   -   -"
     assert lines[4] == "      ---------------- +----------------"
     assert lines[8] == "row 7    -   -   -   - |   -   -   -   -"
-    assert {"block x 0", "block x 1", "block y 1", "no cell: the guard stops it"} <= set(texts(picture))
+    assert {"blockIdx.x", "blockIdx.y 0", "blockIdx.y 1", "no cell: the guard stops it"} <= set(texts(picture))
     tips = [element.text for element in elements(picture, "title")]
     assert "thread (1, 0) of thread block (1, 1): cell [4, 5]" in tips
 

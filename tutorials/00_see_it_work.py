@@ -13,8 +13,8 @@ Nothing here needs a GPU, and nothing is said about one before lesson 01.
 # :term:`model step`. Prompt and answer so far are one :term:`sequence`.
 #
 # Each token leaves two rows of numbers behind, its :term:`key` and its :term:`value`. All later tokens of the
-# sequence need them (lesson 02 says what for), so they are kept: that memory is the :term:`KV cache`. It is cut into
-# :term:`blocks <block>`, each with room for ``block_size`` tokens, and all blocks together are the :term:`pool`.
+# sequence need them (lesson 02 says what for), so they are kept: that memory is the :term:`KV cache`. The place of
+# one token in it is a :term:`slot`, ``block_size`` slots are a :term:`block`, and all blocks are the :term:`pool`.
 
 import paged_numba as pn
 
@@ -37,8 +37,8 @@ pool.append("Ben", 20)
 print("Ada has blocks", pool.block_table("Ada"), "and Ben", pool.block_table("Ben"))
 
 # %%
-# Ada's blocks are not neighbours, and need not be: the block table says where to look. Above are the two tables,
-# below the pool; a block is filled as far as it holds tokens.
+# Ada's blocks are not neighbours, and need not be: the block table says where to look. Above are the two tables, and
+# over each entry its number, the :term:`logical block`. Below is the pool; a block is coloured as far as it is full.
 
 pn.draw.BlockTables.of(pool, title="The blocks of Ada and Ben").show("00_tables.svg")
 
@@ -92,8 +92,7 @@ history.show("00_pool.svg")
 # What does it cost?
 # ------------------
 # The other way is a :term:`reservation`: each request gets room for the longest answer that the server allows, in one
-# piece. Say that is 128 tokens with the prompt. A place for one token is a :term:`slot`, and a slot without a token
-# is waste.
+# piece. Say that is 128 tokens with the prompt. A slot without a token is waste.
 #
 # .. dropdown:: Predict: with blocks of 16, how many slots of a sequence are empty, on average?
 #
@@ -106,7 +105,8 @@ for block_size in (1, 4, 16, 64):
     history, stats = serve(block_size, num_slots=512)
     sequences = sum(now.num_sequences for now in stats)  # of all steps
     empty = sum(now.num_empty_slots for now in stats) / sequences
-    print(f"{block_size:10}  {-(-longest // block_size):5} entries  {empty:25.1f}")
+    entries = -(-longest // block_size)  # -(-a // b) is a / b, rounded up
+    print(f"{block_size:10}  {entries:5} entries  {empty:25.1f}")
 tokens = sum(now.num_tokens for now in stats) / sequences
 print(f"  reserved      1 entry    {128 - tokens:25.1f}")
 

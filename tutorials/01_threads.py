@@ -31,7 +31,7 @@ print(out)
 # That was a :term:`launch`, with 1 group of 8 threads. If this computer has an NVIDIA GPU, it ran there, and the two
 # :term:`host arrays <host array>`, arrays in the computer's own memory, were copied to the GPU and back. If not, it
 # ran on :term:`lockstep`, a machine in this package that runs kernels with NumPy: line after line, each for all
-# threads together. The kernel and the launch are the same.
+# threads together. The kernel and the launch are the same. :doc:`GPUs in twenty minutes </gpus>` draws the machine.
 #
 # More elements than threads
 # --------------------------
@@ -106,7 +106,7 @@ print(f"element 37 was taken by thread {thread[37]} of thread block {thread_bloc
 # Rows and columns
 # ----------------
 # Keys are rows of numbers, one row for each token, so an array of keys has two dimensions. Thread blocks and grids
-# can have two as well: ``x`` counts along a row, ``y`` counts the rows. Each dimension needs its guard.
+# can have two as well: ``x``, always named first, counts along a row, ``y`` the rows. Each needs its guard.
 #
 # .. dropdown:: Predict: with 8 by 4 threads in a thread block, who takes ``keys[4, 9]``?
 #
@@ -142,8 +142,8 @@ pn.draw.Threads((2, 2), (8, 4), (5, 12), title="Keys of 5 tokens, 2 by 2 thread 
 #    2. 4 thread blocks, since 3 have only 768 threads; and 1,024 - 1,000 = 24 threads.
 #    3. ``keys[1, 0]``: rows lie one after the other in memory. It is in the array and yet wrong. The sanitizer tells.
 #
-# **Try next.** Launch ``double[1, 16]`` and look at ``out``. Then let each thread take several elements, with
-# ``for i in range(cuda.grid(1), out.size, cuda.gridsize(1))``. Where is the guard now?
+# **Try next.** Launch ``double[1, 16]`` with ``out = np.zeros(40)`` and look at it. Then let each thread take several
+# elements, with ``for i in range(cuda.grid(1), out.size, cuda.gridsize(1))``. Where is the guard now?
 #
 # **In the engines.** Our ``write_kv_kernel`` (``paged_numba/kernels/write_kv.py``) is ``scale`` with one dimension
 # more and a list that says where each row goes (lesson 05). In vLLM 0.6, ``reshape_and_cache_flash_kernel``

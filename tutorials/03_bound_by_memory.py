@@ -50,12 +50,12 @@ print(f"a token leaves {bytes_of_token:,} bytes; a new token spends {operations:
 #    since 4 heads share a KV head: each number that is read is used in 4 heads, twice in each, and has 2 bytes.
 
 gpu, parameters = GPUS["H100"], 8.03e9  # Llama 3 model card
-prompt = 1024
+prompt, pairs = 1024, 1024 * 1025 / 2  # pairs of a token with itself or with one before it
 intensities = {
     "parameters, 1 sequence": 1 * 2 * parameters / (2 * parameters),  # multiply and add, by bytes
     "parameters, 64 sequences": 64 * 2 * parameters / (2 * parameters),
     "attention, decode": operations / bytes_of_token,  # queries and results are few bytes, and left out
-    "attention, prefill of 1,024": operations * prompt * (prompt + 1) / 2 / (prompt * bytes_of_token),
+    "attention, prefill of 1,024": operations * pairs / (prompt * bytes_of_token),
 }
 roofline = pn.draw.Roofline(gpu.bandwidth, gpu.float16, intensities, title="Llama 3 8B on an H100")
 roofline.show("03_roofline.svg")
@@ -88,12 +88,12 @@ if "AZURE_TRACE" in os.environ:
     prompts, answers = np.loadtxt(os.environ["AZURE_TRACE"], int, delimiter=",", skiprows=1, usecols=(1, 2)).T
 
 # %%
-# Kwon et al. (SOSP 2023) count the slots in each step. Some hold tokens. Some are reserved: empty now, filled later.
-# Some will never be filled, which shows only at the end: :term:`internal fragmentation`. And some are left over, in a
-# piece too small for anybody: :term:`external fragmentation`. A reservation is just a very large block, so one
-# formula does for both.
+# The paper on paged attention (Kwon et al., SOSP 2023) counts the slots in each step. Some hold tokens. Some are
+# reserved: empty now, filled later. Some will never be filled, which shows only at the end: :term:`internal
+# fragmentation`. And some are left over, in a piece too small for anybody: :term:`external fragmentation`. A
+# reservation, here of 16,384 slots, is just a very large block, so one formula does for both.
 #
-# .. dropdown:: Predict: how many reservations of 16,384 slots fit, and how many sequences in blocks of 16?
+# .. dropdown:: Predict: how many reservations of that size fit, and how many sequences in blocks of 16?
 #
 #    29 reservations, and about 12 times as many with small blocks: the reserved memory is almost empty.
 

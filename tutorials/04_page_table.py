@@ -2,26 +2,27 @@
 04 · The block table is a page table
 ====================================
 
-**Who decides where a token goes, and how is it found again?** You will see one token's way to its slot. Then you
-build the allocator of lesson 00 yourself, in 16 lines. It looks right, and it is not: a test that plays with it finds
-three calls that break it, and a picture shows what they would do to two users.
+**Who decides where a token goes, and how is it found again?** You will see one token's way to its slot, and build
+the allocator of lesson 00 in 16 lines. It looks right, and it is not: a test that plays with it finds the fault.
 """
 
 # %%
-# To a program, memory is one long row of bytes. In truth it is cut into pages, which lie anywhere in the machine, and
-# a :term:`page table` says where. Kwon et al. (SOSP 2023) keep a sequence's tokens in the same way. A sequence counts
-# its own :term:`logical blocks <logical block>`, the pool counts :term:`physical blocks <physical block>`, and entry
-# 2 of the block table is the physical block of logical block 2. A token's place in its block is its :term:`offset`.
-# Slots are counted through the whole pool: if a block has 4, those of block 1 are slots 4 to 7.
+# To a program, memory is one long row of bytes. In truth it is pages that lie anywhere, and a :term:`page table` says
+# where. Paged attention does this with a sequence. It counts its own logical blocks, the pool counts :term:`physical
+# blocks <physical block>`; entry 2 of the block table is the physical block of logical block 2. A token's place in a
+# block is its :term:`offset`. Slots are counted through the pool: with 4 to a block, block 1 has slots 4 to 7.
 #
 # .. dropdown:: Predict: a block holds 4 tokens. In which slot lies token 9 of "ours", if the first is token 0?
 #
 #    9 // 4 = 2 and 9 % 4 = 1: logical block 2, offset 1. Entry 2 of the table is block 4, so slot 4 * 4 + 1 = 17.
 
+import os
+
 from hypothesis import settings, stateful, strategies
 
 import paged_numba as pn
 
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull  # Hypothesis keeps no files
 pool = pn.BlockAllocator(num_blocks=8, block_size=4)
 pool.add("ours", 6)
 pool.add("theirs", 7)
@@ -66,8 +67,7 @@ class Pool:
 #
 # .. dropdown:: Predict: which three calls break it?
 #
-#    ``add``, ``free`` and ``free`` again: the sequence is not forgotten, so its blocks go back twice. A server does
-#    this if a user cancels in the very step in which the answer is complete.
+#    ``add``, ``free`` and ``free`` again: its blocks go back twice. (A user cancels as the answer ends.)
 
 
 class PoolTest(stateful.RuleBasedStateMachine):
@@ -144,7 +144,7 @@ print("ours", ours.tables, "\npn  ", {seq: theirs.block_table(seq).tolist() for 
 #    2. Not here: one would write over the other's keys. Lesson 14 allows it, and ``free`` then has more to do.
 #    3. The blocks taken by then: they are in no table. Our test does not: a pool of 64 blocks never runs out in it.
 #
-# **Try next.** Let the test have 6 blocks, not 64. It finds a ``MemoryError``. When may there be one, and what then?
+# **Try next.** Let the test have 6 blocks, not 64, in both places. It finds a ``MemoryError``. Is that a fault?
 #
 # **In the engines.** Our rung is ``pn.BlockAllocator`` (``paged_numba/allocator/``). vLLM has its free list in
 # ``BlockPool`` (``vllm/v1/core/block_pool.py``) and its tables in ``BlockTable`` (``vllm/v1/worker/block_table.py``).

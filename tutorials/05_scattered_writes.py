@@ -39,9 +39,9 @@ pn.draw.BlockTables.of(pool).show("05_pool.svg")
 # A thread for each number
 # ------------------------
 # The new keys lie in an array of tokens, KV heads and dimensions; in the cache, block and offset stand in place of
-# the token. So a thread block takes a token, and its thread (x, y) dimension x of KV head y. Reading is orderly; the
-# writes go wherever the slot mapping says, which is called a :term:`scatter`. **This kernel is broken**: it takes
-# every number of the slot mapping for a slot.
+# the token. So a thread block takes a token, and thread (x, y) in it takes dimension x of KV head y. Reading is
+# orderly; the writes go wherever the slot mapping says, which is called a :term:`scatter`. **This kernel is broken**:
+# it takes every number of the slot mapping for a slot.
 #
 # .. dropdown:: Predict: where does it write the token with slot -1? In Python, what are -1 // 4 and -1 % 4?
 #
@@ -61,8 +61,6 @@ def write_kv_broken(key, value, key_cache, value_cache, slot_mapping):
 rng = np.random.default_rng(5)
 key, value = rng.standard_normal((2, 8, 2, 16), dtype=np.float32)  # tokens, KV heads, head_dim
 before = rng.standard_normal((2, 9, 4, 2, 16), dtype=np.float32)  # what earlier steps left in the blocks
-
-
 key_cache, value_cache = before.copy()
 write_kv_broken[8, (16, 2)](key, value, key_cache, value_cache, slot_mapping)
 changed = (key_cache != before[0]).any(axis=(2, 3))  # by block and offset

@@ -113,8 +113,8 @@ for block_size in range(1, 8):  # scattered blocks, NaN around them, and a lengt
 # %%
 # What it moves
 # -------------
-# A GPU moves memory in :term:`sectors <sector>` of 32 bytes: each whole, whatever part is asked for, and for 32
-# neighbouring threads at a time. A :term:`profile` counts them; what a cache on the chip saves is not taken off.
+# A GPU moves memory in :term:`sectors <sector>` of 32 bytes, four to a :term:`cache line`, each whole, for 32 threads
+# at a time, a :term:`warp` of :term:`lanes <lane>`. A :term:`profile` counts them; what caches save is not taken off.
 #
 # .. dropdown:: Predict: keys and values of 13 tokens fill 416 sectors. How many move to gather, and to attend?
 #
@@ -123,10 +123,10 @@ for block_size in range(1, 8):  # scattered blocks, NaN around them, and a lengt
 
 copying = lockstep.profile(gather, 13, (32, 4), key, key_cache, tables[2])
 last = out[2:], query[2:], key_cache, value_cache, tables[2:], seq_lens[2:]
-attending = lockstep.profile(attention, 1, 4, *last)
+attending, accesses = lockstep.profile(attention, 1, 4, *last), lockstep.trace(attention, 1, 4, *last)
 print("gather", 2 * sum(copying.memory("global", array=name).sectors for name in ("cache", "dense")))
 print("attend", sum(attending.memory("global", array=name).sectors for name in ("key_cache", "value_cache")))
-pn.draw.WarpAccess.of(lockstep.trace(attention, 1, 4, *last), "key_cache").show("06_attend.svg")
+pn.draw.WarpAccess.of(accesses, "key_cache", title="Four threads read a number each").show("06_attend.svg")
 
 # %%
 # **In two sentences.** Attention that looks each token up in the block table gives what dense attention gives, and

@@ -10,13 +10,15 @@ in the middle of others' answers, a server that is right until memory runs short
 # The package's toy model has one attention layer with random weights. Its tokens are bytes that mean nothing, but the
 # most likely next one follows from those before it. The oracle is the dense model, which computes all at each step.
 
+import os
+
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies
 
 import paged_numba as pn
 from paged_numba.serving.toy_model import ToyModel
 
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull  # Hypothesis keeps no files
 model = ToyModel(num_q_heads=4, num_kv_heads=2, head_dim=32)
 prompts = {"A": b"Paged attention", "B": b"Poetry", "C": b"How to serve", "D": b"Why"}
 num_new = {"A": 6, "B": 9, "C": 5, "D": 8}  # tokens to generate
@@ -100,8 +102,7 @@ print("B must be", [*right["B"]], "\nB is     ", [*answer["B"]])
 # %%
 # So a test with a large pool finds nothing. The tokens of the answer belong to the sequence like those of the prompt.
 
-_, schedule, _, _ = serve(7, keep_answer=True)
-schedule.show("15_schedule.svg")
+serve(7, keep_answer=True)[1].show("15_schedule.svg")
 
 # %%
 # Who is preempted depends on who else is there. What is said must not. That is a property, for all steps of arrival
@@ -109,7 +110,7 @@ schedule.show("15_schedule.svg")
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)
-@given(num_blocks=st.integers(5, 16), arrivals=st.lists(st.integers(0, 9), min_size=4, max_size=4))
+@given(strategies.integers(5, 16), strategies.lists(strategies.integers(0, 9), min_size=4, max_size=4))
 def test_answers(num_blocks, arrivals):
     assert serve(num_blocks, True, arrivals)[0] == right
 
@@ -119,8 +120,7 @@ test_answers()
 # %%
 # .. dropdown:: Predict: the answers have 28 tokens in all. How many tokens a step with 16 blocks? How many with 5?
 #
-#    3.1 and 1.1. With 16 blocks B's 9 tokens take 9 steps. With 5 they take turns, and 76 tokens are computed, not
-#    60.
+#    3.1 and 1.1. With 16 blocks B's 9 tokens take 9 steps. With 5 they take turns: 76 tokens computed, not 60.
 
 print("blocks  tokens a step  preemptions  tokens computed")
 for num_blocks in (5, 7, 9, 11, 13, 16):

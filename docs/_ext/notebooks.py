@@ -14,7 +14,7 @@ def _role(found: re.Match) -> str:
     if found["role"] == "math":
         return found[0]  # sphinx-gallery converts it
     text = " ".join(found["text"].split()).removeprefix("~")
-    return f"*{text}*" if found["role"] == "term" else f"`{text}`"
+    return f"*{text}*" if found["role"] in ("term", "doc") else f"`{text}`"
 
 
 def _fold(found: re.Match) -> str:

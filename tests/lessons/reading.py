@@ -151,6 +151,7 @@ def _rounded(value: Any, like: str) -> str:
 @functools.cache
 def _run(path: Path) -> tuple[dict[str, Any], str, dict[str, str]]:
     printed, before = io.StringIO(), Path.cwd()
+    environment = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
@@ -158,6 +159,8 @@ def _run(path: Path) -> tuple[dict[str, Any], str, dict[str, str]]:
                 made = runpy.run_path(str(path), run_name="__main__")
         finally:
             os.chdir(before)
+            os.environ.clear()
+            os.environ.update(environment)
         saved = {
             str(file.relative_to(folder)): file.read_text(encoding="utf-8", errors="replace")
             for file in sorted(Path(folder).rglob("*"))

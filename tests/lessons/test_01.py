@@ -72,7 +72,7 @@ def test_the_sanitizer_names_the_threads_beyond_the_array():
     text = str(lockstep.sanitize(LESSON.run()["double_unguarded"], 3, 16, np.zeros(40), np.zeros(40)))
     assert "x[40] out of bounds" in text
     assert "out[40] out of bounds" in text
-    assert "thread 8 of block 2" in text
+    assert "thread 8 of thread block 2" in text
     assert text in LESSON.output
 
 

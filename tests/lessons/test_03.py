@@ -66,7 +66,7 @@ def test_numbers_in_the_prose():
             "989e12 operations per second",  # NVIDIA H100 data sheet, SXM, dense bfloat16
             "Of 80 GB",
             "between 0 and 100",
-            "reservations of 16,384 slots",
+            "here of 16,384 slots",
             "in blocks of 16?",
             "in 20.4 % of the memory for a server that reserves 2,048 slots, and in 96.3 % for vLLM",  # figure 2
             "Llama 2 7B has 32 layers, too, but 32 KV heads",

@@ -54,7 +54,7 @@ def test_numbers_in_the_prose():
         },
         given=[
             "entry 2 of the block table is the physical block of logical block 2",
-            "if a block has 4, those of block 1 are slots 4 to 7",
+            "with 4 to a block, block 1 has slots 4 to 7",
             "a block holds 4 tokens",
             "token 9 of",
             "the first is token 0",

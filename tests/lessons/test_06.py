@@ -45,7 +45,7 @@ def test_numbers_in_the_prose():
             "Sequence 0 hides",
             "Sequence 1 hides",
             "sectors <sector>` of 32 bytes",
-            "for 32 neighbouring threads at a time",
+            "each whole, for 32 threads",
             "has score 0",
             "a score of 9",
             "there, or -1",

@@ -39,7 +39,7 @@ def test_numbers_in_the_prose(made):
             "the answers have 28 tokens in all": tokens,
             "3.1 and 1.1.": (tokens / steps(large), tokens / steps(small)),
             "With 16 blocks B's 9 tokens take 9 steps": (16, num_new["B"], steps(large)),
-            "76 tokens are computed, not 60": (small[3], large[3]),
+            "76 tokens computed, not 60": (small[3], large[3]),
         },
         given=[
             "With 16 and with 7, whose answers",

@@ -209,7 +209,7 @@ def place_of(kernel):
 @pytest.mark.parametrize("kernel", WRONG, ids=lambda kernel: kernel.__name__)
 def test_a_value_that_only_other_threads_have_is_an_error(kernel, options):
     message = (
-        rf"'{NAMES.get(kernel.__name__, 'y')}'.*, thread [012] of block 0, "
+        rf"'{NAMES.get(kernel.__name__, 'y')}'.*, thread [012] of thread block 0, "
         rf"test_assignment\.py:{place_of(kernel)}$"
     )
     with lockstep.options(**options), pytest.raises(KernelError, match=message):
@@ -224,7 +224,7 @@ def test_the_sanitizer_reports_the_value_and_goes_on(kernel):
     finding = found.errors[0]
     assert finding.kind == ("missing result" if kernel in (result, results) else "unassigned variable")
     assert NAMES.get(kernel.__name__, "y") in finding.example.what
-    assert finding.example.thread == "thread 0 of block 0"
+    assert finding.example.thread == "thread 0 of thread block 0"
     assert finding.line == f"test_assignment.py:{place_of(kernel)}"
     assert o[3:].any()
 
@@ -283,7 +283,9 @@ def fails_inside(a, o):
 
 
 def test_a_variable_of_a_device_function_is_named_with_its_line():
-    with pytest.raises(KernelError, match=r"'found' is read .* thread 0 of block 0, test_assignment.py:\d+$"):
+    with pytest.raises(
+        KernelError, match=r"'found' is read .* thread 0 of thread block 0, test_assignment.py:\d+$"
+    ):
         lockstep.launch(fails_inside, 1, 8, np.arange(8), np.zeros(8))
 
 

@@ -61,7 +61,7 @@ def test_the_sanitizer_notes_that_threads_have_exited():
     assert {finding.kind for finding in findings} == {EXITED}
     assert not findings.errors
     example = next(iter(findings)).example.what
-    gone = "thread 36 of block 1"
+    gone = "thread 36 of thread block 1"
     assert example.startswith(f"only 36 of 64 threads wait, since others, such as {gone}, have exited")
     assert example.endswith("allowed since compute capability 7.0")
     assert not lockstep.sanitize(guarded, 2, 64, np.arange(128), np.zeros((128, 4), int))

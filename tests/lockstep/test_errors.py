@@ -42,7 +42,7 @@ def shift(out, by):
 
 def test_index_out_of_bounds_names_array_index_bounds_thread_and_line():
     message = (
-        r"^out\[70\] out of bounds for shape \(70,\), thread 5 of block 2, "
+        r"^out\[70\] out of bounds for shape \(70,\), thread 5 of thread block 2, "
         rf"test_errors\.py:{line_of(shift, 'by] =')}$"
     )
     with pytest.raises(KernelIndexError, match=message):
@@ -345,7 +345,7 @@ def reads_before_assignment(out):
 
 def test_variable_without_a_value_is_named():
     with pytest.raises(
-        KernelError, match=rf"'value' is read before it is assigned, .*thread 0 of block 0, {LINE}"
+        KernelError, match=rf"'value' is read before it is assigned, .*thread 0 of thread block 0, {LINE}"
     ):
         launch(reads_before_assignment, 1, 4, np.zeros(4))
 
@@ -357,7 +357,7 @@ def divides(out, by):
 
 
 def test_integer_division_by_zero_names_the_thread():
-    with pytest.raises(KernelError, match=rf"integer division by zero, thread 2 of block 0, {LINE}"):
+    with pytest.raises(KernelError, match=rf"integer division by zero, thread 2 of thread block 0, {LINE}"):
         launch(divides, 1, 4, np.zeros(4), np.array([1, 2, 0, 4]))
     launch(divides, 1, 4, np.zeros(4), np.array([1, 2, 3, 4]))
     launch(divides, 1, 4, np.zeros(4), np.array([1, 2, 0.0, 4]))  # infinite, as on a GPU
@@ -377,7 +377,7 @@ def asserts(x):
 
 
 def test_failed_assertion_names_the_thread():
-    with pytest.raises(KernelError, match=rf"must be positive.*thread 1 of block 0, {LINE}"):
+    with pytest.raises(KernelError, match=rf"must be positive.*thread 1 of thread block 0, {LINE}"):
         launch(asserts, 1, 3, np.array([1, 0, 1]))
     launch(asserts, 1, 3, np.ones(3))
 

@@ -67,7 +67,7 @@ def test_a_local_array_of_an_earlier_call_is_found(kernel):
     finding = errors[0]
     assert finding.array == "made"
     assert finding.source.endswith("# here")
-    assert "thread 0 of block 0" in finding.example.what
+    assert "thread 0 of thread block 0" in finding.example.what
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_a_read_that_a_barrier_orders_before_the_store_is_one_of_unwritten_memor
         [unwritten] = [finding for finding in findings if finding.array == "tile"]
         # In reverse order, small batches begin with the last thread block, and each batch with its last warp.
         block, thread = int(order == "reverse" and max_lanes == 64), 32 * (order == "reverse")
-        assert unwritten.example.thread == f"thread {thread} of block {block}"
+        assert unwritten.example.thread == f"thread {thread} of thread block {block}"
         assert [(found.kind, found.count) for found in findings if found.array == "tile"] == [
             ("uninitialised read", 128)
         ]

@@ -202,7 +202,7 @@ def run_lockstep(source, blocks, threads, data, **options):
 
 
 DATA = np.array([[3, 1, 4], [1, 5, 9], [2, 6, 5], [0, 0, 2]])
-UNASSIGNED = re.compile(r"'(\w+)' is read before it is assigned, thread (\d) of block (\d), .*:(\d+)")
+UNASSIGNED = re.compile(r"'(\w+)' is read before it is assigned, thread (\d) of thread block (\d), .*:(\d+)")
 
 
 def check_lockstep(source, expected, failed, **options):

@@ -126,7 +126,7 @@ def test_of_two_readers_either_may_be_the_other_thread(writer):
     finding = only(
         lockstep.sanitize(racy.random_accesses, 1, 2, access, element, barriers, True, out), "data race"
     )
-    assert finding.example.other_thread == f"thread {1 - writer} of block 0"
+    assert finding.example.other_thread == f"thread {1 - writer} of thread block 0"
 
 
 @pytest.mark.parametrize("order", ["together", "forward", "reverse"])
@@ -142,8 +142,14 @@ def test_a_race_has_an_example_of_each_distance_the_widest_first(order):
     # Thread 31 and thread 32 are neighbours in different warps, thread 63 and thread 64 in different thread blocks.
     found, text = examples(2, 64, 1)
     assert [one.distance for one in found] == ["across thread blocks", "across warps", "within a warp"]
-    assert {found[0].thread, found[0].other_thread} == {"thread 63 of block 0", "thread 0 of block 1"}
-    assert {found[1].thread, found[1].other_thread} == {"thread 31 of block 0", "thread 32 of block 0"}
+    assert {found[0].thread, found[0].other_thread} == {
+        "thread 63 of thread block 0",
+        "thread 0 of thread block 1",
+    }
+    assert {found[1].thread, found[1].other_thread} == {
+        "thread 31 of thread block 0",
+        "thread 32 of thread block 0",
+    }
     assert "\n  across warps, too: x[32]: " in text
     assert "\n  within a warp, too: x[" in text
     # Both lanes are in one warp, but a barrier would help, too: syncwarp() alone must not be the advice.
@@ -157,9 +163,9 @@ def test_a_race_has_an_example_of_each_distance_the_widest_first(order):
 @pytest.mark.parametrize(
     ("grid", "thread_block", "threads"),
     [
-        (1, 2, {"thread 0 of block 0", "thread 1 of block 0"}),
-        (1, (1, 2), {"thread (0, 0, 0) of block 0", "thread (0, 1, 0) of block 0"}),
-        ((1, 1, 2), 1, {"thread 0 of block (0, 0, 0)", "thread 0 of block (0, 0, 1)"}),
+        (1, 2, {"thread 0 of thread block 0", "thread 1 of thread block 0"}),
+        (1, (1, 2), {"thread (0, 0) of thread block 0", "thread (0, 1) of thread block 0"}),
+        ((1, 1, 2), 1, {"thread 0 of thread block (0, 0, 0)", "thread 0 of thread block (0, 0, 1)"}),
     ],
 )
 def test_threads_have_three_numbers_in_several_dimensions(grid, thread_block, threads):
@@ -213,10 +219,9 @@ def test_races_are_those_that_comparing_all_pairs_finds(shared, thread_blocks, d
 
 def test_threads_that_write_the_same_value_race_harmlessly():
     same, different = np.ones(64, np.int32), np.arange(64, dtype=np.int32)
-    finding = only(
-        lockstep.sanitize(racy.all_set_a_flag, 1, 64, zeros(1, dtype=np.int32), same), "benign race"
-    )
-    assert "the same value" in finding.example.what
+    findings = lockstep.sanitize(racy.all_set_a_flag, 1, 64, zeros(1, dtype=np.int32), same)
+    assert "the same value" in only(findings, "benign race").example.what
+    assert str(findings).startswith("0 kinds of error, 1 benign\n")
     findings = lockstep.sanitize(racy.all_set_a_flag, 1, 64, zeros(1, dtype=np.int32), different)
     assert only(findings, "data race").count == 63
     assert findings.errors
@@ -409,7 +414,7 @@ def test_findings_print_and_save(tmp_path):
         kernels.transpose_without_barrier, (2, 2), (32, 8), floats(64, 64), zeros(64, 64)
     )
     text = str(findings)
-    assert text.startswith("1 kind of error, 0 benign")
+    assert text.startswith("1 kind of error\n")
     # 31 of 32 rows of each column were written by other warps: 4 thread blocks * 32 columns * 31.
     assert "with no barrier between (3,968 times)" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
@@ -422,7 +427,7 @@ def test_findings_print_and_save(tmp_path):
     assert saved[0]["example"]["element"] == "tile[1, 0]"
     assert repr(findings) == "Findings(data race: 1)"
     html = findings._repr_html_()
-    assert "1 kind of error, 0 benign" in html
+    assert "<div>1 kind of error</div>" in html
     assert "<td class=l>data race in tile</td><td class=l>3,968</td>" in html
     assert "<code>tile[y + j, x] = source" in html
 
@@ -485,6 +490,14 @@ def test_syncwarp_orders_the_lanes_of_its_mask():
     assert not lockstep.sanitize(racy.halves_synchronise_apart, 1, 32, out, 8)
     only(lockstep.sanitize(racy.halves_synchronise_apart, 1, 32, out, 16), "data race")
     assert not lockstep.sanitize(racy.parts_synchronise_after_all, 1, 32, out)
+
+
+@pytest.mark.parametrize("order", ["together", "forward", "reverse"])
+def test_each_thread_with_an_index_out_of_bounds_counts(order):
+    with lockstep.options(order=order):
+        findings = lockstep.sanitize(racy.shift, 1, 64, floats(64), zeros(64), 40)
+    assert only(findings, "out of bounds").count == 40
+    assert "(40 times)" in str(findings)
 
 
 def test_an_unsigned_index_below_zero_is_out_of_bounds():

@@ -205,7 +205,7 @@ def test_thread_blocks_may_wait_for_earlier_ones_only():
     assert x[0] == 9
     with (
         lockstep.options(order="reverse"),
-        pytest.raises(KernelError, match=r"waits forever in thread 0 of block 8"),
+        pytest.raises(KernelError, match=r"waits forever in thread 0 of thread block 8"),
     ):
         lockstep.launch(handed_on, 9, 32, np.zeros(1, np.int32), x)
 
@@ -251,7 +251,7 @@ def test_a_loop_that_nobody_can_end_is_an_error(kernel, order, monkeypatch):
     line = first + next(i for i, text in enumerate(lines) if "# here" in text)
     # The loop's first line, or the line of its condition.
     message = (
-        rf"^a loop waits forever in thread [01] of block 0, test_waiting\.py:({line}|{line - 2})"
+        rf"^a loop waits forever in thread [01] of thread block 0, test_waiting\.py:({line}|{line - 2})"
         ": no thread leaves it, since (memory does not change|none has in 300 iterations).*inside the loop$"
     )
     with lockstep.options(order=order), pytest.raises(KernelError, match=message):

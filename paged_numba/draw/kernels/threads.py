@@ -271,13 +271,14 @@ class Threads(Picture):
         left, top = 128, 84
         right, foot = left + _CELL * len(shown_x), top + _HEIGHT * len(shown_y)
         drawing = Drawing(right + 20, foot, self.title)
+        drawing.text(left - 10, top - 24, "blockIdx.x", "right")
         drawing.text(left - 10, top - 6, "row, column", "q small right")
         divided = _starts(shown_x, width, across)
         for place, x in enumerate(shown_x):
             at = left + place * _CELL
             drawing.text(at + _CELL / 2, top - 6, "..." if x is None else str(x), "q small")
             if place in divided:
-                drawing.text(at + 3, top - 24, f"block x {divided[place]}", "left", room=right - at)
+                drawing.text(at + 3, top - 24, str(divided[place]), "left", room=right - at)
         for line, y in enumerate(shown_y):
             at = top + line * _HEIGHT
             drawing.text(left - 10, at + 15, "..." if y is None else str(y), "q small right")
@@ -287,7 +288,7 @@ class Threads(Picture):
         for place in divided:
             drawing.line(left + place * _CELL, top - 34, left + place * _CELL, foot)
         for line, block in _starts(shown_y, height, down).items():
-            drawing.text(16, top + line * _HEIGHT + 15, f"block y {block}", "left")
+            drawing.text(16, top + line * _HEIGHT + 15, f"blockIdx.y {block}", "left")
             drawing.line(16, top + line * _HEIGHT, right, top + line * _HEIGHT)
         self._legend(drawing, 16, foot + 12, "thread x,y of its thread block", "no cell: the guard stops it")
         return drawing

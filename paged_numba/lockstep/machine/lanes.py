@@ -104,15 +104,15 @@ class Lanes:
         return sizes[0] if ndim == 1 else sizes
 
     def block_name(self, row: int) -> str:
-        """Return the thread block at a row of the lanes for an error: ``block 5`` or, in 2-D, ``block (5, 1, 0)``."""
-        return f"block {_place(self.first_thread_block + row, self.blocks_per_grid)}"
+        """Return the thread block at a row of the lanes for an error: ``thread block 5`` or ``thread block (5, 1)``."""
+        return f"thread block {_place(self.first_thread_block + row, self.blocks_per_grid)}"
 
     def thread_of_block(self, column: int) -> str:
-        """Return the thread at a column of the lanes for an error: ``thread 5`` or, in 2-D, ``thread (5, 1, 0)``."""
+        """Return the thread at a column of the lanes for an error: ``thread 5`` or, in 2-D, ``thread (5, 1)``."""
         return f"thread {_place(self.columns.start + column, self.threads_per_block)}"
 
     def thread_name(self, lane: int) -> str:
-        """Return the thread of a lane, given by flat index, for an error, such as ``thread 5 of block 0``."""
+        """Return the thread of a lane, given by flat index, for an error, such as ``thread 5 of thread block 0``."""
         row, column = divmod(lane, self.threads)
         return f"{self.thread_of_block(column)} of {self.block_name(row)}"
 
@@ -188,6 +188,9 @@ def _coordinates(positions: range, size: Dim3, shape: tuple[int, int]) -> Dim3:
 
 
 def _place(position: int, size: Dim3) -> str:
-    """Return a position as a number if there is only one axis, else as x, y and z."""
+    """Return a position as a number if there is only one axis, else with as many numbers as there are axes."""
     x, y, z = size
-    return str(position) if y == z == 1 else str((position % x, position // x % y, position // (x * y)))
+    if y == z == 1:
+        return str(position)
+    place = position % x, position // x % y, position // (x * y)
+    return str(place if z > 1 else place[:2])

@@ -138,7 +138,7 @@ class ObservedArray(LaneArray):
             if np.any(wraps):
                 lane, element, bounds = self.describe_index(mask, index, wraps)
                 text = f"{element} is negative and counts from the end of {bounds}"
-                self.machine.tell_wrong(lane, "negative index", text, self.name, element)
+                self._tell_wrong(mask, wraps, lane, "negative index", text, element)
 
     def _report_dangling(self, mask: Mask, index: tuple[Any, ...], frame: Any, count: Any) -> None:
         """Report a use of a local array after its declaration ran again and reused its memory."""
@@ -153,7 +153,7 @@ class ObservedArray(LaneArray):
                 f"{element} lies in memory that its declaration, run again, has given to another array: "
                 "a local array ends with the call of the function that declares it"
             )
-            machine.tell_wrong(lane, "dangling local array", text, self.name, element)
+            self._tell_wrong(mask, gone, lane, "dangling local array", text, element)
 
     def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:
         machine = self.machine
@@ -161,8 +161,14 @@ class ObservedArray(LaneArray):
             super()._out_of_bounds(mask, index, bad)
         lane, element, bounds = self.describe_index(mask, index, bad)
         text = f"{element} out of bounds for {bounds}"
-        machine.tell_wrong(lane, "out of bounds", text, self.name, element)
+        self._tell_wrong(mask, bad, lane, "out of bounds", text, element)
         machine.strays = masks.union(machine.strays, bad)
+
+    def _tell_wrong(self, mask: Mask, bad: Any, lane: int, kind: str, what: str, element: str) -> None:
+        """Report an error of all lanes of `mask` that are in `bad`; `lane` is the first of them."""
+        shape = self.machine.shape
+        count = int(np.count_nonzero(masks.lanes(mask, shape) & masks.lanes(bad, shape)))
+        self.machine.tell_wrong(lane, kind, what, self.name, element, count)
 
 
 class ObservedMachine(Machine):
@@ -220,17 +226,18 @@ class ObservedMachine(Machine):
             getattr(listener, event)(self, *what)
 
     def tell_wrong(
-        self, lane: int, kind: str, what: str, array: str | None = None, element: str = ""
+        self, lane: int, kind: str, what: str, array: str | None = None, element: str = "", count: int = 1
     ) -> None:
         """Report an error of the kernel to the observers that collect errors; see `Observer.wrong`."""
         for listener in self.listeners:
             if listener.collects_errors:
-                listener.wrong(self, lane, kind, what, array or "", element)
+                listener.wrong(self, lane, kind, what, array or "", element, count)
 
     def misses(self, mask: Mask, kind: str, what: str, name: str) -> None:
         if not self.collects_errors:
             super().misses(mask, kind, what, name)
-        self.tell_wrong(self.first_lane(mask), kind, what, name)
+        count = int(np.count_nonzero(masks.lanes(mask, self.shape)))
+        self.tell_wrong(self.first_lane(mask), kind, what, name, count=count)
 
     def meet(self, mask: Mask, what: str, line: str, parts: list[Any]) -> bool:
         self.line, met = parts[0].line, True

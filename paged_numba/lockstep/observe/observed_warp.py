@@ -102,9 +102,9 @@ class ObservedWarp(ObservedMachine):
         whole.tell(event, *what[:place], mask, *map(self._spread, what[place + 1 :]))
 
     def tell_wrong(
-        self, lane: int, kind: str, what: str, array: str | None = None, element: str = ""
+        self, lane: int, kind: str, what: str, array: str | None = None, element: str = "", count: int = 1
     ) -> None:
-        self._whole().tell_wrong(self._lane(lane), kind, what, array, element)
+        self._whole().tell_wrong(self._lane(lane), kind, what, array, element, count)
 
     # Memory.
 

@@ -99,7 +99,9 @@ class Observer:
     def narrowed(self, machine: Any, mask: Mask, value: Any, dtype: Any) -> None:
         """Called before integers that flow into an index are converted to a narrower signed type."""
 
-    def wrong(self, machine: Any, lane: int, kind: str, what: str, array: str, element: str) -> None:
+    def wrong(
+        self, machine: Any, lane: int, kind: str, what: str, array: str, element: str, count: int
+    ) -> None:
         """Called for each error of the kernel, and for `EXITED`, if `collects_errors`.
 
         Parameters
@@ -112,6 +114,8 @@ class Observer:
             The message.
         array, element : str
             Name of the array, and the array with its index; empty if no array is involved.
+        count : int
+            Lanes at fault.
         """
 
     def refused(self) -> None:

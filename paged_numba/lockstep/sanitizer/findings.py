@@ -41,7 +41,7 @@ class Example:
     element : str
         The array with its index; empty if no array is involved.
     thread, other_thread : str
-        Such as ``thread 5 of block 0``; with several dimensions, ``thread (5, 1, 0) of block (0, 2, 0)``.
+        Such as ``thread 5 of thread block 0``; with two dimensions, ``thread (5, 1) of thread block (0, 2)``.
         `other_thread` is empty if only one thread is at fault.
     distance : str
         For a race, one of ``across thread blocks``, ``across warps``, ``within a warp``; else empty.
@@ -142,7 +142,7 @@ class Findings:
     >>> race.array, race.count
     ('tile', 64)
     >>> race.example.element, race.example.thread, race.example.other_thread
-    ('tile[63]', 'thread 0 of block 0', 'thread 63 of block 0')
+    ('tile[63]', 'thread 0 of thread block 0', 'thread 63 of thread block 0')
     """
 
     def __init__(self) -> None:
@@ -208,7 +208,10 @@ class Findings:
             found = "no findings"
         else:
             errors = len(self.errors)
-            found = f"{errors} kind{'' if errors == 1 else 's'} of error, {len(self) - errors} benign"
+            kinds = [f"{errors} kind{'' if errors == 1 else 's'} of error"]
+            if benign := len(self) - errors:
+                kinds.append(f"{benign} benign")
+            found = ", ".join(kinds)
         return "; ".join([found, *self.gaps])
 
     @property

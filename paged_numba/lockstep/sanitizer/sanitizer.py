@@ -138,12 +138,12 @@ class Sanitizer(Observer):
             lane = int(np.argmax(lost))
             number = int(np.broadcast_to(value, machine.shape).flat[lane])
             what = f"{number} does not survive {conversion} {dtype}"
-            self.wrong(machine, lane, "integer overflow", what, array, "")
+            self.wrong(machine, lane, "integer overflow", what, array, "", int(lost.sum()))
 
     def wrong(
-        self, machine: ObservedMachine, lane: int, kind: str, what: str, array: str, element: str
+        self, machine: ObservedMachine, lane: int, kind: str, what: str, array: str, element: str, count: int
     ) -> None:
         thread = thread_name(machine, lane + machine.first_thread)
         # Messages about barriers and warp operations already name a thread.
         text = what if kind in ("synchronization", EXITED) else f"{what}, {thread}"
-        self.findings.add(kind, array, machine.line, None, 1, lambda: Example(text, element, thread))
+        self.findings.add(kind, array, machine.line, None, count, lambda: Example(text, element, thread))

@@ -47,7 +47,7 @@ def sanitizing() -> Iterator[Findings]:
     >>> findings
     Findings(out of bounds: 1)
     >>> [finding.example.what for finding in findings]
-    ['source[32] out of bounds for shape (32,), thread 31 of block 0']
+    ['source[32] out of bounds for shape (32,), thread 31 of thread block 0']
     """
     sanitizer = Sanitizer()
     with observing(sanitizer):
