@@ -10,15 +10,12 @@ in the middle of others' answers, a server that is right until memory runs short
 # The package's toy model has one attention layer with random weights. Its tokens are bytes and mean nothing;
 # ``ranked_tokens`` puts the likeliest next one first. The oracle is the dense model, which starts anew at each step.
 
-import os
-
 import numpy as np
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, settings, strategies
 
 import paged_numba as pn
 from paged_numba.serving.toy_model import ToyModel
 
-os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull  # Hypothesis keeps no files
 model = ToyModel(num_q_heads=4, num_kv_heads=2, head_dim=32)
 prompts = {"A": b"Paged attention", "B": b"Poetry", "C": b"How to serve", "D": b"Why"}
 num_new = {"A": 6, "B": 9, "C": 5, "D": 8}  # tokens to generate
@@ -109,7 +106,7 @@ serve(7, keep_answer=True)[1].show("15_schedule.svg")
 # and for all pools that hold the longest request alone, from 5 blocks on.
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
 @given(strategies.integers(5, 16), strategies.lists(strategies.integers(0, 9), min_size=4, max_size=4))
 def test_answers(num_blocks, arrivals):
     assert serve(num_blocks, True, arrivals)[0] == right
