@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from paged_numba import traces
 from paged_numba.allocator.allocator import BlockAllocator
 from paged_numba.commands import main as cli
+from paged_numba.draw.names import one_line
 from paged_numba.errors import PagedNumbaError
 from paged_numba.replay import measure, plot, pools, recording, report, simulation
 
@@ -618,6 +619,23 @@ def test_times_have_the_unit_that_suits_them(seconds, unit, last):
     made = plot.figure(record_of([0.5, 0.5], [1, 1], [0, 0], [0, seconds]))
     assert made.axes[0].get_lines()[0].get_xdata()[-1] == last
     assert unit in "".join(text.get_text() for part in made.subfigs for text in part.texts)
+
+
+@pytest.mark.parametrize("name", ["$x^2_{$", "cost in $ and $", "<i>&\n\x00.csv", "\\alpha"])
+def test_any_name_of_a_trace_stands_in_the_title(name):
+    record = record_of([0.5], [1], [0])
+    record["trace"]["name"] = name
+    root = ET.fromstring(plot.render(record, "svg"))
+    assert f"{one_line(name)}: a pool" in "".join(root.itertext())
+
+
+def test_an_ending_may_be_in_capitals(capsys, conversation, tmp_path):
+    path = tmp_path / "PLOT.SVG"
+    status, _, err = run(
+        capsys, conversation, "--pool-tokens", "4096", "--requests", "20", "--plot", str(path)
+    )
+    assert (status, err) == (0, "")
+    assert path.read_bytes().startswith(b"<?xml")
 
 
 @pytest.mark.parametrize(("file_format", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])

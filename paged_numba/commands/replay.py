@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     deliver(
         report.text(record),
         (options.json, lambda: json.dumps(record, indent=1) + "\n"),
-        (options.plot, lambda: plot.render(record, options.plot.suffix[1:])),
+        (options.plot, lambda: plot.render(record, options.plot.suffix[1:].lower())),
     )
     return 0
 
@@ -100,7 +100,7 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--block-sizes must differ, got --block-sizes {' '.join(map(str, sizes))}")
     if options.plot is None:
         return
-    if options.plot.suffix[1:] not in FORMATS:
+    if options.plot.suffix[1:].lower() not in FORMATS:
         raise InputError(f"--plot must end in .svg, .png or .pdf, got --plot {options.plot}")
     failure = import_failure("matplotlib")
     if failure is not None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..draw.names import one_line
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -75,9 +77,9 @@ def figure(record: dict[str, Any]) -> Figure:
         figsize=(3.2 * len(measures) + 1.4, 0.82 * rows + 1.3 + 2.3 * bool(pools)), layout="constrained"
     )
     trace = record["trace"]
-    made.suptitle(
-        f"{trace['name']}: a pool of {record['num_slots']:,} tokens", fontsize=12, fontweight="bold"
-    )
+    title = f"{one_line(trace['name'])}: a pool of {record['num_slots']:,} tokens"
+    # The name of a file may hold a dollar sign, which is no formula.
+    made.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
     heights = (0.82 * rows + 0.9, 2.3) if pools else (1,)
     over_time, *below = made.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     charts = over_time.subplots(rows, len(measures), sharex=True, squeeze=False)
