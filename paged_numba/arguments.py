@@ -5,6 +5,7 @@ NumPy is imported where it is needed: `paged-numba doctor` runs without it.
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 import os
@@ -84,6 +85,19 @@ def is_number(value: Any) -> bool:
     import numpy as np
 
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.timedelta64))
+
+
+def finite(name: str, value: Any) -> float:
+    """Return a number as a float; refuse NaN, infinity and what a float cannot hold."""
+    if not is_number(value):
+        raise TypeError(f"{name} must be a number, got {name}={shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {name}={shown(value)}")
+    return number
 
 
 def fraction(name: str, value: Any) -> float:

@@ -104,14 +104,16 @@ def test_threads_in_two_dimensions():
     # Row 4 is the first of thread block y 1; column 5 is thread x 1 of thread block x 1.
     assert picture.thread_of(4, 5) == ((1, 1), (1, 0))
     assert picture.thread_of(0, 3) == ((0, 0), (3, 0))
-    assert picture.thread_of(8, 0) is None
+    assert draw.Threads((2, 2), (4, 4), (9, 6)).thread_of(8, 0) is None
     # 8 * 8 threads for 7 * 6 cells.
     assert (picture.num_threads, picture.num_idle) == (64, 22)
     lines = check_text(picture)
     assert lines[0] == "row 0  0,0 1,0 2,0 3,0 | 0,0 1,0   -   -"
     assert lines[4] == "      ---------------- +----------------"
     assert lines[8] == "row 7    -   -   -   - |   -   -   -   -"
-    assert {"blockIdx.x", "blockIdx.y 0", "blockIdx.y 1", "no cell: the guard stops it"} <= set(texts(picture))
+    assert {"blockIdx.x", "blockIdx.y 0", "blockIdx.y 1", "no cell: the guard stops it"} <= set(
+        texts(picture)
+    )
     tips = [element.text for element in elements(picture, "title")]
     assert "thread (1, 0) of thread block (1, 1): cell [4, 5]" in tips
 
@@ -168,7 +170,9 @@ def test_large_launches_are_folded(shape):
 def test_threads_refuse_what_no_launch_has():
     with pytest.raises(ValueError, match=r"shape must be 1 or 2 integers, got shape=\(1, 2, 3\)"):
         draw.Threads(1, 1, (1, 2, 3))
-    with pytest.raises(ValueError, match="blocks_per_grid must be positive, got blocks_per_grid=0"):
+    with pytest.raises(
+        ValueError, match=r"blocks_per_grid must lie in 1 \.\. 2147483647, got blocks_per_grid=0"
+    ):
         draw.Threads(0, 1, 1)
     with pytest.raises(ValueError, match="threads_per_block must have one dimension, as the array has"):
         draw.Threads(1, (2, 2), 4)
@@ -186,6 +190,18 @@ def test_splits_by_hand():
     assert {"split 0", "split 1", "split 2", "0.25", "0.50", "LSE 0.69"} <= set(texts(picture))
     assert "Split 1, tokens 4 to 7, weighs most: 0.5000." in picture.description
     check_text(picture)
+
+
+def test_labels_of_narrow_splits_are_whole_or_left_out():
+    lse = [10 + number / 7 for number in range(16)]
+    shown = texts(draw.Splits(range(0, 4096, 256), 4096, lse))
+    assert {f"{value:.2f}" for value in lse} <= set(shown)
+    assert {str(number) for number in range(16)} <= set(shown)
+    assert not any("…" in text or text.startswith("LSE") for text in shown)
+    # The last split is too narrow for any label, but does not take them from the others.
+    shown = texts(draw.Splits([0, 400, 798], 800, [1.0, 2.0, 3.0]))
+    assert {"split 0", "split 1", "LSE 2.00"} <= set(shown)
+    assert not {"split 2", "LSE 3.00", "3.00"} & set(shown)
 
 
 def test_empty_splits_weigh_nothing():
@@ -238,7 +254,7 @@ def test_weights_merge_attention_over_the_splits(seed, cuts):
         ([0, 3, 2], 4, [0.0] * 3, "starts must be ascending from 0"),
         ([0, 5], 4, [0.0] * 2, "starts must lie in 0 .. 4"),
         ([0], 4, [0.0, 1.0], "lse must have one number for each of 1 splits"),
-        ([0], 4, [math.nan], "lse must be below infinity"),
+        ([0], 4, [math.nan], "lse must be finite"),
         ([0, 4], 4, [0.0, 0.0], "-inf for an empty split"),
     ],
 )
@@ -422,6 +438,11 @@ def test_a_butterfly_of_shuffles(order):
         assert [(step.epoch, step.element, step.sources) for step in picture.steps] == expected
         assert {step.thread // 32 for step in picture.steps} == {warp}
         assert "16, 8, 4, 2, 1 lanes away" in picture.description
+        assert picture.text().splitlines()[2:] == [
+            f"shuffle {epoch}  32 lanes  register[0 to 31] from own and from the lane that differs in the bit of "
+            f"{32 >> epoch}"
+            for epoch in range(1, 6)
+        ]
         assert {"start", "shuffle 5", "32 lanes"} <= set(texts(picture))
         check_text(picture)
     # With the last one, in which lane 31 reads its own value.

@@ -17,7 +17,6 @@ You will see attention in three lines of NumPy, a test that two wrong kernels pa
 # blocks, and our :term:`oracle`: the program that we believe.
 
 import math
-import os
 
 import numpy as np
 from hypothesis import Phase, given, settings, strategies
@@ -26,7 +25,6 @@ from numba import float32  # 4 bytes; in a kernel, a plain 0.0 has 8
 import paged_numba as pn
 from paged_numba import cuda
 
-os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull  # Hypothesis keeps no files
 rng = np.random.default_rng(2)
 query, key, value = rng.normal(size=16), rng.normal(size=(6, 16)), rng.normal(size=(6, 16))  # 6 tokens
 scores = key @ query / math.sqrt(16)  # one for each token; the root keeps long rows from making large scores

@@ -16,13 +16,10 @@ the allocator of lesson 00 in 16 lines. It looks right, and it is not: a test th
 #
 #    9 // 4 = 2 and 9 % 4 = 1: logical block 2, offset 1. Entry 2 of the table is block 4, so slot 4 * 4 + 1 = 17.
 
-import os
-
 from hypothesis import settings, stateful, strategies
 
 import paged_numba as pn
 
-os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull  # Hypothesis keeps no files
 pool = pn.BlockAllocator(num_blocks=8, block_size=4)
 pool.add("ours", 6)
 pool.add("theirs", 7)

@@ -59,13 +59,14 @@ pn.draw.OnlineSoftmax(scores).show("08_online_softmax.svg")
 # A thread block works on one head, and each of its threads on one dimension. Together they add up a score with the
 # tree of lesson 07, which the package has as ``segment_sum``. Then each thread rescales two numbers of its own: the
 # sum of the weights, and its dimension of the weighted values. They lie in :term:`registers <register>`, the few and
-# fast places where a thread keeps its variables. **Can we do without rescaling?** The last argument leaves it out.
+# fast places where a thread keeps its variables. **Can we do without rescaling?** The last argument decides.
 
 
 @cuda.jit
 def attend(out, query, key_cache, value_cache, block_table, seq_len, rescaling):
     scratch = cuda.shared.array(64, float32)
-    head, dim, block_size = cuda.blockIdx.x, cuda.threadIdx.x, key_cache.shape[1]
+    head, dim = cuda.blockIdx.x, cuda.threadIdx.x
+    block_size = key_cache.shape[1]
     scaled = query[head, dim] / math.sqrt(float32(query.shape[1]))
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
     for token in range(seq_len):
@@ -102,24 +103,24 @@ for rescaling in (False, True):
 
 tables, seq_lens = cache.block_tables(["late"]), np.array([100], np.int32)
 arrays = query[None], cache.key_cache, cache.value_cache, tables, seq_lens
-for algorithm in ("naive", "warp", "block"):
+for algorithm in ("naive", "warp", "block"):  # three kernels of the package
     np.testing.assert_allclose(pn.paged_attention(*arrays, algorithm=algorithm)[0], out, rtol=1e-4, atol=1e-6)
 
 # %%
 # What the second pass had cost
 # -----------------------------
 # Now the traffic of both kernels on ``late``, in sectors. Both read each value once. Yet ours moves 8 times fewer
-# sectors of V, since neighbouring threads read neighbouring numbers (lesson 10 shows why).
+# sectors of values, since neighbouring threads read neighbouring numbers (lesson 10 shows why).
 #
-# .. dropdown:: Predict: how many times fewer sectors of K?
+# .. dropdown:: Predict: how many times fewer sectors of keys?
 #
-#    16 times: the same 8, times 2 because it reads K once.
+#    16 times: the same 8, times 2 because it reads each key once.
 #
 # The textbook kernel also adds up its weighted values in ``out``, 64 sums per thread. A loop cannot index registers,
 # so an array of its own would be in :term:`local memory`, the thread's part of global memory. Our threads have one
 # sum each, but they meet at 8 barriers per token.
 
-textbook = lockstep.profile(attention_textbook_kernel, 1, 4, out[None], *arrays, np.float32(0.125))
+textbook = lockstep.profile(attention_textbook_kernel, 1, 4, out[None], *arrays, np.float32(64**-0.5))
 online = lockstep.profile(attend, 4, 64, out, query, *arrays[1:3], tables[0], 100, True)
 print("sectors     key_cache  value_cache     out")
 for name, report in (("two passes", textbook), ("one pass", online)):
@@ -128,7 +129,7 @@ for name, report in (("two passes", textbook), ("one pass", online)):
 
 # %%
 # **In two sentences.** A running maximum lets softmax add up weights before all scores are known. When it rises, one
-# factor repairs both sums, so K is read once.
+# factor repairs both sums, so each key is read once.
 #
 # **Check yourself.**
 #

@@ -4,8 +4,7 @@
 
 **Can a kernel be wrong and still look right?** A real batch has sequences of different lengths, last blocks that are
 half empty, and more :term:`query heads <query head>` than KV heads. You will see two faults that keep the result
-plausible: one shows only if unused slots hold NaN, the other only for certain numbers of heads. And you will see how
-often each key is read.
+plausible, what makes each of them show, and how often a key is read.
 """
 
 # %%
@@ -19,14 +18,13 @@ from numba import float32
 
 import paged_numba as pn
 from paged_numba import cuda, lockstep
-from paged_numba.kernels.reduce import segment_sum
+from paged_numba.kernels.reduce import segment_sum  # as in lesson 08
 
 SEQ_LENS = np.array([13, 2, 24], np.int32)
 NONE, WHOLE_BLOCKS, MODULO = 0, 1, 2  # faults, see below
 
 
-def batch(num_q_heads, num_kv_heads, unused):
-    """Return a cache with `unused` in each slot that has no token, and what attention reads of it."""
+def batch(num_q_heads, num_kv_heads, unused):  # unused: what slots without a token hold
     rng = np.random.default_rng(9)
     cache = pn.PagedKVCache(10, 8, num_kv_heads, head_dim=32, target="lockstep")  # on the host
     cache.key_cache[:] = cache.value_cache[:] = unused
@@ -36,7 +34,7 @@ def batch(num_q_heads, num_kv_heads, unused):
     return cache, (query, cache.key_cache, cache.value_cache, cache.block_tables(list("abc")), SEQ_LENS)
 
 
-cache, arrays = batch(8, 2, unused=7)
+cache, _ = batch(8, 2, unused=7)
 pn.draw.BlockTables.of(cache.allocator, title="Three sequences share a pool").show("09_ragged_batch.svg")
 
 # %%
@@ -51,11 +49,13 @@ def attend(out, query, key_cache, value_cache, block_tables, seq_lens, fault):
     scratch = cuda.shared.array(32, float32)
     seq, q_head, dim = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
     block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
-    kv_head = q_head % num_kv_heads if fault == MODULO else q_head // (query.shape[1] // num_kv_heads)
-    seq_len, stale = seq_lens[seq], -seq_lens[seq] % block_size
+    group = query.shape[1] // num_kv_heads  # query heads that share a KV head
+    kv_head = q_head % num_kv_heads if fault == MODULO else q_head // group
+    seq_len = seq_lens[seq]
+    end = -(-seq_len // block_size) * block_size if fault == WHOLE_BLOCKS else seq_len
     scaled = query[seq, q_head, dim] / math.sqrt(float32(query.shape[2]))
     largest, total, weighted = float32(-np.inf), float32(0), float32(0)
-    for token in range(seq_len + stale if fault == WHOLE_BLOCKS else seq_len):
+    for token in range(end):
         kv_block, offset = block_tables[seq, token // block_size], token % block_size
         score = segment_sum(scaled * key_cache[kv_block, offset, kv_head, dim], scratch, cuda.blockDim.x)
         score = score if token < seq_len else float32(-np.inf)  # its weight is 0
@@ -70,8 +70,8 @@ def attend(out, query, key_cache, value_cache, block_tables, seq_lens, fault):
 # %%
 # The tail
 # --------
-# A slot beyond the end of its sequence is a :term:`stale slot`: it holds what was left there. As in lesson 06, the
-# loop runs over whole blocks, but now stale slots weigh 0, by a score of minus infinity. **This kernel is broken.**
+# A slot beyond the end of its sequence is a :term:`stale slot`: it holds what was left there. Let the loop run over
+# whole blocks, and give stale slots a score of minus infinity, so that they weigh 0. **This kernel is broken.**
 #
 # .. dropdown:: Predict: which sequences come out wrong if stale slots hold 7? And if they hold NaN?
 #
@@ -88,19 +88,19 @@ for unused in (7, np.nan):
 # %%
 # The head map
 # ------------
-# The other fault deals the KV heads out in turn, ``q_head % num_kv_heads``. **This kernel is broken** as well. The
-# trace of a thread block shows which KV head it has read.
+# The other fault: ``q_head % num_kv_heads``. **This kernel is broken** as well. Which KV head does each head read?
 
 print("query head      ", *range(8))
 for fault, rule in ((NONE, "q_head // group"), (MODULO, "q_head % 2")):
     read = []
     for q_head in range(8):
         accesses = lockstep.trace(attend, (3, 8), 32, out, *arrays, fault, thread_block=(0, q_head, 0))
-        read += {access.elements[0] // 32 % 2 for access in accesses if access.array == "key_cache"}
+        keys = next(access for access in accesses if access.array == "key_cache")
+        read.append(keys.elements[0] // 32 % 2)  # a token has 2 heads of 32 numbers
     print(f"{rule:16}", *read)
 
 # %%
-# Half of the query heads read the wrong KV head, and get a plausible mean of its values. Which models would notice?
+# Half of them read the wrong KV head, and get a plausible mean of its values. Which models would notice?
 #
 # .. dropdown:: Predict: for which numbers of heads is the broken map right?
 #
@@ -116,7 +116,7 @@ for num_q_heads, num_kv_heads in ((2, 1), (2, 2), (3, 1), (3, 3), (4, 1), (4, 2)
 # %%
 # The keys of the batch fill 312 sectors: 39 tokens, 2 KV heads, 4 sectors each. **How often is a key read?**
 #
-# .. dropdown:: Predict: how many sectors of K does the kernel move for 8 query heads?
+# .. dropdown:: Predict: how many sectors of keys does the kernel move for 8 query heads?
 #
 #    1,248: each of the 4 query heads of a group has a thread block that reads all keys of their KV head. A thread
 #    block for the whole group can read each key once and use it 4 times, as the package's ``tile`` algorithm does.
@@ -125,7 +125,7 @@ alone = lockstep.profile(attend, (3, 8), 32, out, *arrays, NONE).memory("global"
 with lockstep.profiling() as report:
     pn.paged_attention(*arrays, algorithm="tile", target="lockstep")
 shared = report.memory("global", array="key_cache")
-print(f"sectors of K: {alone.sectors:,} by query head, {shared.sectors:,} by KV head")
+print(f"sectors of keys: {alone.sectors:,} by query head, {shared.sectors:,} by KV head")
 
 # %%
 # **In two sentences.** A kernel stops at the end of each sequence before it multiplies, since a weight of 0 does not
@@ -143,8 +143,8 @@ print(f"sectors of K: {alone.sectors:,} by query head, {shared.sectors:,} by KV 
 #    2. Its score, NaN or not, is *replaced* by minus infinity. Its value is *multiplied* by the weight.
 #    3. If a group has as many query heads as there are KV heads: 4 and 2, 16 and 4, 64 and 8.
 #
-# **Try next.** Give ``b`` no tokens. What does the kernel return, and what should it?
+# **Try next.** Give ``b`` no tokens. What does the kernel return, and what should it? (See lesson 12.)
 #
-# **In the engines.** FlashInfer's decode has a thread block per KV head and fills the tail of V with zeros
-# (``include/flashinfer/attention/decode.cuh``), and so does our ``attention_tile``. Both faults were real: vLLM
-# mended the tail in pull requests 936 and 47305, HipKittens mixed up the numbers of answer 3 (pull request 22).
+# **In the engines.** Our rung is ``attention_tile``. Like FlashInfer's decode kernel
+# (``include/flashinfer/attention/decode.cuh``), it puts zeros in place of stale values. Both faults were real: vLLM
+# mended the tail in pull requests 936 and 47305, HipKittens the head map of answer 3 (pull request 22).

@@ -32,7 +32,7 @@ packed = nhd.reshape(8, 16, 2, 16, 4).transpose(0, 2, 3, 1, 4).copy()  # block, 
 strides = {"NHD": (2048, 128, 64, 4), "HND": (2048, 64, 1024, 4), "packed": (2048, 4, 1024, 64)}
 
 # %%
-# One kernel reads all three by their strides. A thread, or :term:`lane` of its warp, computes the score of a token.
+# One kernel reads all three by their strides. Each thread, called a :term:`lane` of its warp, takes a token.
 
 
 @cuda.jit
@@ -63,29 +63,29 @@ accesses = lockstep.trace(scores, 2, 32, out, query, nhd.reshape(-1), strides["N
 draw.WarpAccess.of(accesses, "keys", title="NHD, a key for each thread").show("10_nhd.svg")
 
 # %%
-# All keys of this head are 16,384 bytes. NHD moves eight times as many: a thread uses 4 bytes of a sector, which the
-# GPU may forget before the next dimension is due. **The next call is broken**: it reads packed with NHD's strides.
-#
-# .. dropdown:: Predict: who notices?
-#
-#    Only the oracle: each index lies in the array, and in the right block, so that not even NaN is read. The wrong
-#    scores look right, being made of the same keys, of other pieces of them.
+# All keys of this head are 16,384 bytes. NHD moves eight times as many: a thread uses 4 bytes of a sector, and
+# asks for it again with its next dimension, when caches may have dropped it. **The next call is broken**: it reads
+# packed with NHD's strides. Who notices?
 
 findings = lockstep.sanitize(scores, 2, 32, out, query, packed.reshape(-1), strides["NHD"], table, 1)
 print(f"sanitizer: {findings}; right {oracle[:3].round(1)}, wrong {out[:3].round(1)}")
 
 # %%
-# **Another loop instead of another layout.** A memory request is :term:`coalesced` if neighbouring threads ask for
-# neighbouring numbers: 32 of them are 4 sectors, a :term:`cache line`. NHD offers this along a key, but each thread
-# wants a key for itself. So a warp first loads a :term:`tile`, a small part of a large array, into shared memory: row
-# by row, a dimension for each thread. Then each thread computes with a row of its own, ``width`` numbers wide.
+# Another loop, the same layout
+# -----------------------------
+# Only the oracle notices: no index was out of bounds, and no NaN was read, just other pieces of the same keys. Now to
+# the traffic. A memory request is :term:`coalesced` if neighbouring threads ask for neighbouring numbers: 32 of them
+# are 4 sectors, a :term:`cache line`. NHD offers this along a key, but each thread wants a key for itself. So a warp
+# first loads a :term:`tile`, a small part of a large array, into shared memory: row by row, a dimension for each
+# thread. Then each thread computes with a row of its own, ``width`` numbers wide.
 
 
 def with_tile(width):
     @cuda.jit
     def scores_by_tile(out, query, keys, table, head):
         tile = cuda.shared.array((32, width), float32)
-        thread, first_token, score = cuda.threadIdx.x, cuda.blockIdx.x * 32, float32(0)
+        thread, first_token = cuda.threadIdx.x, cuda.blockIdx.x * 32
+        score = float32(0)
         for first_dim in range(0, query.size, 32):
             for row in range(32):
                 token = min(first_token + row, out.size - 1)  # past the end the last key again

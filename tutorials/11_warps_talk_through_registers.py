@@ -8,9 +8,9 @@ kernel that loses all its 1,400 barriers.
 """
 
 # %%
-# A thread computes in its registers, which no other thread can read, with one exception. The number of a thread in
-# its warp, 0 to 31, is its :term:`lane`. In a :term:`shuffle`, each lane reads a register of another lane. The
-# :term:`mask`, 32 bits, says which lanes take part: ``ALL``, here.
+# No other thread can read a thread's registers, with one exception: in a :term:`shuffle`, each :term:`lane` of a
+# warp, 0 to 31, reads a register of another lane. The :term:`mask`, 32 bits, says which lanes take part: ``ALL``,
+# here.
 
 import math
 
@@ -22,18 +22,14 @@ from paged_numba.kernels.reduce import segment_sum  # the sum of lesson 07's rou
 
 ALL, FIVE_STEPS = 0xFFFFFFFF, (16, 8, 4, 2, 1)
 
-# %%
-# * ``cuda.shfl_down_sync(ALL, value, 4)`` returns the ``value`` of the lane whose number is 4 larger.
-# * ``cuda.shfl_xor_sync(ALL, value, 4)``: that of the lane whose number differs in the bit of 4. Lanes 0 and 4 trade.
-
 
 @cuda.jit(device=True, inline="always")  # a function that becomes part of the kernels that call it
 def warp_sum(x, distances, xor):
     for distance in distances:
         if xor:
-            x += cuda.shfl_xor_sync(ALL, x, distance)
+            x += cuda.shfl_xor_sync(ALL, x, distance)  # of the lane that differs in the bit of `distance`
         else:
-            x += cuda.shfl_down_sync(ALL, x, distance)
+            x += cuda.shfl_down_sync(ALL, x, distance)  # of the lane whose number is `distance` larger
     return x
 
 
@@ -52,29 +48,32 @@ def totals(out, x, distances, xor):
 #    ``defgh``, its own letter and those behind. Numbers move down only, so that lane 0 alone has all of them.
 
 
+def letters(number):  # bit 0 is an a, bit 1 is a b, and so on
+    return "".join(letter for bit, letter in enumerate("abcdefgh") if number & (1 << bit))
+
+
 def show_letters(xor):
-    numbers, out = np.zeros(32, np.int32), np.zeros(32, np.int32)
+    numbers, out = np.zeros((2, 32), np.int32)
     numbers[:8] = 1 << np.arange(8)
     print("lane       ", *(f"{lane:<8}" for lane in range(8)))
     for distances in ((4,), (4, 2), (4, 2, 1)):
         totals[1, 32](out, numbers, distances, xor)
-        has = ("".join(letter for bit, letter in enumerate("abcdefgh") if n >> bit & 1) for n in out[:8])
-        print(f"distance {distances[-1]}: {' '.join(f'{text:8}' for text in has)}")
+        print(f"distance {distances[-1]}:", *(f"{letters(number):8}" for number in out[:8]))
 
 
 show_letters(xor=False)
 
 # %%
-# With ``shfl_xor`` two lanes trade, and both have the same afterwards. This is a :term:`butterfly`, named after the
-# wings that the lines between the partners make. It takes no more steps, and leaves the sum in all lanes.
+# With ``shfl_xor`` two lanes trade, such as 0 and 4 at distance 4, and have the same afterwards. It is a
+# :term:`butterfly`, named after the wings in its picture: it takes no more steps, and leaves the sum in all lanes.
 
 show_letters(xor=True)
 accesses = lockstep.trace(totals, 1, 32, np.zeros(32), np.ones(32), FIVE_STEPS, True)
 draw.Tree.of_shuffles(accesses, title="A butterfly of 32 lanes").show("11_butterfly.svg")
 
 # %%
-# Now decode by a warp for each head: lane ``l`` has dimensions ``l`` and ``l + 32`` of the query, of each key and
-# value, and of the result. A score is a sum over all lanes, in one of three ways: TREE with barriers, DOWN and
+# Now to decode, with a warp for each head: lane ``l`` has dimensions ``l`` and ``l + 32`` of the query, of each key
+# and value, and of the result. A score is a sum over all lanes, in one of three ways: TREE with barriers, DOWN and
 # BUTTERFLY with shuffles. The rest is the online softmax of lesson 08.
 
 TREE, DOWN, BUTTERFLY = 0, 1, 2
@@ -93,9 +92,9 @@ def attention(out, query, key_cache, value_cache, block_table, seq_len, way):
         previous, largest = largest, max(largest, score)
         rescale, weight = math.exp(previous - largest), math.exp(score - largest)
         total = total * rescale + weight
-        low, high = low * rescale + weight * value[lane], high * rescale + weight * value[lane + 32]
-    out[head, lane] = low / total
-    out[head, lane + 32] = high / total
+        low = low * rescale + weight * value[lane]
+        high = high * rescale + weight * value[lane + 32]
+    out[head, lane], out[head, lane + 32] = low / total, high / total
 
 
 # %%
@@ -123,7 +122,7 @@ np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 # What DOWN has right are the dimensions of lane 0. All three read NHD coalesced, with no tile: a warp reads one key.
 #
 # Lanes of a warp may take different branches: :term:`divergence`. So they do at the guard of ``totals``, but ``ALL``
-# promises 32 lanes. **For 24 numbers it is broken**: a GPU may return anything. Cure: all lanes call, some with 0.
+# promises 32 lanes. **For 24 numbers it is broken**: a GPU may return anything. Cure: all 32 lanes call, 8 with 0.
 
 print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, True))
 
@@ -145,6 +144,6 @@ print(lockstep.sanitize(totals, 1, 32, np.zeros(24), np.ones(24), FIVE_STEPS, Tr
 #
 # **Try next.** Show the letters with growing distances, 1, 2, 4. Which has lane 3 after each step?
 #
-# **In the engines.** Our rung is ``attention_warp``. In vLLM (``csrc/libtorch_stable/attention/``), ``qk_dot_``
-# (``attention_utils.cuh``) is answer 1 and ``block_sum`` (``attention_kernels.cuh``) answer 3; in FlashInfer,
+# **In the engines.** Our rung is ``attention_warp``. vLLM (``csrc/libtorch_stable/attention/``): ``qk_dot_`` in
+# ``attention_utils.cuh`` is answer 1, ``block_sum`` in ``attention_kernels.cuh`` is answer 3. FlashInfer:
 # ``compute_qk`` (``include/flashinfer/attention/decode.cuh``) adds up scores by butterflies.

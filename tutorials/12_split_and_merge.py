@@ -28,8 +28,8 @@ for n in (1, 4, 16, 64):
     print(f"splits: {n:2}, multiprocessors at work: {min(8 * n, 132):3}, tokens for each: {4096 // n:5,}")
 
 # %%
-# In the kernel of lesson 11 only the range of the loop changes, and what it leaves behind: beside the result of the
-# split its :term:`LSE`, the natural logarithm of its sum of ``exp(score)``.
+# The kernel is that of lesson 11, with a dimension for each lane. New are the range of its loop and what it leaves
+# behind beside the result: the :term:`LSE` of the split, the natural logarithm of its sum of ``exp(score)``.
 
 
 @cuda.jit
@@ -49,7 +49,7 @@ def attend(part_out, part_lse, query, key_cache, value_cache, block_table, start
 
 
 rng = np.random.default_rng(12)
-query = rng.standard_normal((8, 32), dtype=np.float32)
+query = rng.standard_normal((8, 32), dtype=np.float32)  # we leave the scale away: scale=1 for the oracle
 key_cache, value_cache = rng.standard_normal((2, 300, 16, 8, 32), dtype=np.float32)
 block_table = rng.permutation(300)[:256]
 key, value = key_cache[block_table].reshape(4096, 8, 32), value_cache[block_table].reshape(4096, 8, 32)
@@ -116,7 +116,7 @@ np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
 
 # %%
 # A result and an LSE for each split are written and read: with 16 splits 0.4 % more bytes. `paged_numba.plan.choose`
-# wants two thread blocks for a multiprocessor and 256 tokens for a split. Its tile of query tokens is one query here.
+# wants two thread blocks for a multiprocessor and 256 tokens for a split. Its tiles (lesson 13) are one query each.
 #
 # .. dropdown:: Predict: how many splits for a batch of 33 such sequences?
 #

@@ -12,6 +12,7 @@ may look at, a fault that no test with whole prompts finds, and one load of a ke
 # other dimensions. So the output of a query is the list of its weights, and shows *which keys a kernel looks at*.
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numba import float32
@@ -80,8 +81,7 @@ def attend(query, seq_ids, seq_lens, cu_seqlens_q, tile=4):
 # %%
 # The corner of the mask
 # ----------------------
-# Someone passes the number of tokens in the chunk as ``seq_lens``. **That call is broken**, and the first test does
-# not see it: the whole prompt is one chunk.
+# Someone passes the length of the chunk as ``seq_lens``. **That call is broken**, except for a prompt in one chunk.
 #
 # .. dropdown:: Predict: then comes a chunk with tokens 12 to 19. Which keys does the query of token 12 look at?
 #
@@ -93,9 +93,9 @@ print(f"whole prompt: right; tokens 12 to 19: off by up to {np.abs(wrong - right
 draw.Mask(wrong[:, 0, :20] > 0, title="Broken: a corner at the top left").show("13_top_left.svg")
 
 # %%
-# The staircase must end at the last key: with n tokens in the cache, query i of a chunk of m stands at position n - m
-# + i, :term:`bottom-right alignment`. So ``seq_lens`` counts every token in the cache, the chunk's included: write
-# first, then attend. A step may hold chunks and decodes side by side; here one token of ``other`` comes along.
+# The staircase must end at the last key: with ``n`` tokens in the cache, query ``i`` of a chunk of ``m`` stands at
+# position ``n - m + i``: :term:`bottom-right alignment`. So ``seq_lens`` counts every token in the cache, the chunk's
+# included: write first, then attend. A step may hold chunks and decodes: here one token of ``other`` comes along.
 
 rows = [*range(12, 20), 8]  # tokens 12 to 19 of ours, and token 8 of the other
 chunk = attend(query[rows], ["ours", "other"], [20, 9], [0, 8, 9])
@@ -107,8 +107,8 @@ draw.Mask(chunk[:8, 0, :20] > 0, title="Right: a corner at the bottom right").sh
 # step. The test that finds the fault is a property: how a prompt is cut changes nothing.
 
 for size in (1, 7, 16):
-    starts = range(0, 20, size)
-    pieces = [attend(query[i:][:size], ["ours"], [min(i + size, 20)], [0, min(size, 20 - i)]) for i in starts]
+    cuts = [*range(0, 20, size), 20]
+    pieces = [attend(query[a:b], ["ours"], [b], [0, b - a]) for a, b in pairwise(cuts)]
     np.testing.assert_allclose(np.concatenate(pieces), right, rtol=1e-4, atol=1e-6)
     print(f"in pieces of {size}: right")
 
@@ -143,7 +143,7 @@ for tile in (1, 2, 4, 8, 16, 32):
 #    2. They load keys for the other warps, and all threads of a thread block must come to each barrier.
 #    3. They load all its keys for nothing. ``if index - warp >= chunk: return`` mends it: whole thread blocks return.
 #
-# **Try next.** Add grouped queries as in lesson 09, and let the query heads of a KV head share a tile.
+# **Try next.** Add grouped queries as in lesson 09. Then let the query heads of a KV head share a tile.
 #
 # **In the engines.** Our rung, with that added, is ``attention_tile`` (``paged_numba/kernels/attention_tile.py``).
 # FlashAttention masked top-left up to version 2.0 (``apply_mask_local``, ``csrc/flash_attn/src/mask.h``). vLLM: see

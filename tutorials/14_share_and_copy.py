@@ -39,8 +39,8 @@ draw.BlockTables.of(cache.allocator, title="After the fork").show("14_fork.svg")
 # %%
 # Two writers, one slot
 # ---------------------
-# Now each gets an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's. **The last line is
-# broken**: it writes where the block table says, as lesson 05 did.
+# Now each gets an 11th token of its own: row 10 of our arrays is the parent's, row 11 the child's. **The last two
+# lines are broken**: they write where the block table says, as lesson 05 did.
 #
 # .. dropdown:: Predict: the parent writes first, then the child. Whose attention is wrong?
 #
@@ -60,11 +60,12 @@ def step(cache, slots):
         print(f"{name:6}  slot {slots[name][0]:2}  {'right' if error < 1e-5 else f'WRONG by {error:.2f}'}")
 
 
-step(cache, {name: cache.allocator.block_table(name)[[10 // 4]] * 4 + 10 % 4 for name in next_token})
+slot = cache.allocator.block_table("child")[10 // 4] * 4 + 10 % 4  # the parent's table gives the same
+step(cache, {"parent": [slot], "child": [slot]})
 
 # %%
-# Nothing failed: a server would go on, with a word of one user's answer in that of another. With ``debug=True`` a
-# cache compares each access of a kernel with its allocator, and names the write.
+# Nothing failed: a word of one user's answer went into another's. With ``debug=True`` a cache compares each access
+# of a kernel with its allocator, and names the write.
 
 checked = forked(debug=True)
 try:
@@ -75,9 +76,8 @@ except pn.errors.KernelError as error:
 # %%
 # Copy, then write
 # ----------------
-# The rule is :term:`copy-on-write`: a sequence writes only to a block that it holds alone; if others hold it, too, it
-# gets its own copy first. ``append`` takes a free block, changes the table, and returns which blocks to copy and
-# which slots to write.
+# The rule is :term:`copy-on-write`: a sequence that would write to a shared block gets its own copy first. ``append``
+# takes a free block, changes the table, and returns which blocks to copy and which slots to write.
 #
 # .. dropdown:: Predict: now the child appends first, then the parent. How many blocks are copied?
 #
@@ -94,7 +94,7 @@ def copy_blocks(key_cache, value_cache, pairs):
 
 cache, slots = forked(), {}
 for name in ("child", "parent"):
-    pairs, slots[name], _ = cache.allocator.append(name)
+    pairs, slots[name], _ = cache.allocator.append(name)  # the third is for the prefix cache, below
     print(f"{name:6}  copies {pairs.tolist()}")
     if len(pairs):
         copy_blocks[(len(pairs), 1), (32, 4)](cache.key_cache, cache.value_cache, pairs)
@@ -108,8 +108,8 @@ draw.BlockTables.of(cache.allocator, title="After the copy").show("14_copied.svg
 # finds full blocks by the token ids in them and before them; ``commit`` tells it that their keys and values are
 # written. A token that is found is a :term:`hit`: it needs no slot, no write, and no computing.
 #
-# A block that no request holds any more is free, but can be found until it is needed. Then comes :term:`eviction`, of
-# the least recently used prefix first (:term:`LRU`), and of its end before its beginning: an end alone is of no use.
+# A block that no request holds any more is free, but can be found until the pool needs it and forgets it: its
+# :term:`eviction`. The least recently used prefix goes first (:term:`LRU`), and of a prefix its last block.
 #
 # .. dropdown:: Predict: A and B are system prompts of 8 tokens, C of 16, in a pool of 6 blocks. How many hits has A?
 #
@@ -117,7 +117,7 @@ draw.BlockTables.of(cache.allocator, title="After the copy").show("14_copied.svg
 #    was used before A, and the last of A. So the third A finds its first block only.
 
 pool = pn.BlockAllocator(num_blocks=6, block_size=4, prefix_caching=True)
-history = draw.PoolHistory(title="Requests come and go, one at a time")
+history = draw.PoolHistory(title="One request at a time; what is free may still be found")
 systems = {"A": range(8), "B": range(50, 58), "C": range(100, 116)}
 for question, name in enumerate("ABACAB", start=200):  # a question of one token, different each time
     allocation = pool.add(name, [*systems[name], question])
@@ -143,8 +143,8 @@ history.show("14_pool.svg")
 #    2. No: block 2 counts 1 again.
 #    3. None. In a model with several layers a key depends on all tokens before it, so equal ids are not enough.
 #
-# **Try next.** Fork a second child: how many copies? Then read :doc:`parallel_sampling` and :doc:`beam_search`.
+# **Try next.** Fork a second child, which waits: how many copies? Then :doc:`parallel_sampling`, :doc:`beam_search`.
 #
-# **In the engines.** Our rungs are ``copy_blocks`` and ``BlockAllocator``. vLLM first copied like this, by
+# **In the engines.** Our rungs are ``copy_blocks`` and ``BlockAllocator``. vLLM once copied so, too, by
 # ``CopyOnWriteTracker`` (``vllm/core/block/common.py``). Now it shares full blocks only: ``get_computed_blocks``
 # (``vllm/v1/core/kv_cache_manager.py``).

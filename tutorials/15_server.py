@@ -7,10 +7,8 @@ in the middle of others' answers, a server that is right until memory runs short
 """
 
 # %%
-# The package's toy model has one attention layer with random weights. Its tokens are bytes that mean nothing, but the
-# most likely next one follows from those before it. The oracle is the dense model, which computes all at each step.
-
-import os
+# The package's toy model has one attention layer with random weights. Its tokens are bytes and mean nothing;
+# ``ranked_tokens`` puts the likeliest next one first. The oracle is the dense model, which starts anew at each step.
 
 import numpy as np
 from hypothesis import given, settings, strategies
@@ -18,7 +16,6 @@ from hypothesis import given, settings, strategies
 import paged_numba as pn
 from paged_numba.serving.toy_model import ToyModel
 
-os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.devnull  # Hypothesis keeps no files
 model = ToyModel(num_q_heads=4, num_kv_heads=2, head_dim=32)
 prompts = {"A": b"Paged attention", "B": b"Poetry", "C": b"How to serve", "D": b"Why"}
 num_new = {"A": 6, "B": 9, "C": 5, "D": 8}  # tokens to generate
@@ -38,17 +35,16 @@ right = {name: dense(prompts[name], num_new[name]) for name in prompts}
 # ------------
 # In :term:`continuous batching` requests join and leave between any two steps; a :term:`scheduler` decides who takes
 # part. First, each that runs needs a slot for its last token. If no block is free, the one admitted last gives up all
-# its blocks and waits again: :term:`preemption`. Then those that wait may run, in order, if all their tokens fit:
-# :term:`admission`. One call of attention serves whole prompts and single tokens alike (lesson 13).
-#
-# A preempted request loses its keys and values. When it runs again, we :term:`recompute` them; to :term:`swap` would
-# be to keep them in host memory meanwhile. **Are those of the prompt enough?** ``keep_answer`` decides.
+# its blocks and waits again: :term:`preemption`. Then those that wait join in order, if they fit: :term:`admission`.
+# When a preempted request runs again, we :term:`recompute` its keys and values; to :term:`swap` would be to keep them
+# in host memory meanwhile. **Are those of the prompt enough?** ``keep_answer`` decides.
 
 
 def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
     cache = pn.PagedKVCache(num_blocks, block_size=4, num_kv_heads=2, head_dim=32)
     pool, schedule = cache.allocator, pn.draw.Schedule(title=f"Four requests, {num_blocks} blocks")
-    waiting, running, query, computed = [], [], {}, 0
+    waiting, running, query = [], [], {}
+    step = computed = 0
     todo, answer = dict(prompts), dict.fromkeys(prompts, b"")  # todo: tokens for the next step
 
     def write(name):  # its keys and values, if there are blocks for them
@@ -61,7 +57,8 @@ def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
             return False
 
     while any(len(answer[name]) < num_new[name] for name in prompts):
-        waiting += [n for n, step in zip(prompts, arrivals, strict=True) if step == len(schedule.used)]
+        waiting += [name for name, arrival in zip(prompts, arrivals, strict=True) if arrival == step]
+        step += 1
         for name in [*running]:  # 1. room for the last token of each that runs
             while name in running and not write(name):
                 latest = running.pop()
@@ -71,7 +68,7 @@ def serve(num_blocks, keep_answer, arrivals=(0, 0, 0, 0)):
         while waiting and write(waiting[0]):  # 2. admission
             running.append(waiting.pop(0))
         schedule.record(pool, running=running, waiting=waiting)
-        if running:  # 3. one model step for all that run
+        if running:  # 3. one model step for all, whole prompts and single tokens alike (lesson 13)
             ends = np.cumsum([len(todo[name]) for name in running])
             out = cache.attend(running, np.concatenate([query[n] for n in running]), cu_seqlens_q=[0, *ends])
             computed += len(out)
@@ -105,8 +102,8 @@ print("B must be", [*right["B"]], "\nB is     ", [*answer["B"]])
 serve(7, keep_answer=True)[1].show("15_schedule.svg")
 
 # %%
-# Who is preempted depends on who else is there. What is said must not. That is a property, for all steps of arrival
-# and for all pools that hold the longest request alone, 5 blocks.
+# Who is preempted depends on who else is there, but nobody's answer may. That is a property, for all steps of arrival
+# and for all pools that hold the longest request alone, from 5 blocks on.
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)
@@ -120,7 +117,7 @@ test_answers()
 # %%
 # .. dropdown:: Predict: the answers have 28 tokens in all. How many tokens a step with 16 blocks? How many with 5?
 #
-#    3.1 and 1.1. With 16 blocks B's 9 tokens take 9 steps. With 5 they take turns: 76 tokens computed, not 60.
+#    3.1, for B's 9 tokens take 9 steps. 1.1, for they take turns, and 76 tokens are computed, not 60.
 
 print("blocks  tokens a step  preemptions  tokens computed")
 for num_blocks in (5, 7, 9, 11, 13, 16):
@@ -129,13 +126,13 @@ for num_blocks in (5, 7, 9, 11, 13, 16):
 
 # %%
 # **In two sentences.** Before each step running requests take slots, at worst from the latest, and waiting ones join
-# while blocks are left. A preempted request computes prompt *and* answer again, so no token depends on memory.
+# while blocks are left. A preempted request computes prompt *and* answer again, so memory decides when, never what.
 #
 # **Check yourself.**
 #
 # 1. With 7 blocks the broken server needs fewer steps than the right one. Is it better in anything?
 # 2. Why does the latest give way, and not the one with the most blocks?
-# 3. What does ``serve`` do with 4 blocks, too few for A alone?
+# 3. What would ``serve`` do with 4 blocks, too few for A alone?
 #
 # .. dropdown:: Answers
 #
@@ -146,5 +143,5 @@ for num_blocks in (5, 7, 9, 11, 13, 16):
 # **Try next.** With 10 blocks give the cache a :term:`watermark`, a part that admission leaves free:
 # ``watermark=0.2``. What gets better, and what worse? And to what does the property shrink without the answer?
 #
-# **In the engines.** Our ``Server`` (``paged_numba/serving/server.py``) never preempts. vLLM's ``_preempt_request``
-# (``vllm/v1/core/sched/scheduler.py``) keeps the answer, as does ``preempt`` (``nanovllm/engine/scheduler.py``).
+# **In the engines.** Our rung: ``Server`` (``paged_numba/serving/server.py``), without preemption. vLLM's
+# ``_preempt_request`` (``vllm/v1/core/sched/scheduler.py``) keeps the answer.

@@ -122,8 +122,8 @@ pool.check()
 # Kwon et al. (SOSP 2023, section 6.3) report 37.6 to 55.2 % of the blocks, for many requests of the Alpaca data set
 # at a time and widths up to 6. Here it is one request, with random weights.
 #
-# **Try next.** Free the parents after the children have written, not before. What is copied now, and why is it
-# so much more?
+# **Try next.** Free the parents after the children have written, not before, in a pool of 20 blocks. What is copied
+# now, and why is it so much more?
 #
 # **In the engines.** vLLM searches above its engine (``vllm/entrypoints/generate/beam_search``): each step sends all
 # beams as new requests, and the prefix cache finds the blocks that they share.

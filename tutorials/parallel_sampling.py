@@ -124,7 +124,7 @@ for num_samples in (2, 4, 6):
 # Kwon et al. (SOSP 2023, section 6.3) report 6.1 to 9.8 % for parallel sampling, with many requests of the Alpaca
 # data set at a time. The saving depends on how long the prompt is beside the answers, and only its full blocks count.
 #
-# **Try next.** Take a prompt of 64 tokens, cut off the last four. How many blocks are copied now?
+# **Try next.** Cut off the prompt's last four tokens, so that 64 are left. How many blocks are copied now?
 #
 # **In the engines.** vLLM samples ``n`` answers as ``n`` requests whose prompt the prefix cache finds
 # (``ParentRequest`` in ``vllm/v1/engine/parallel_sampling.py``), so it shares full blocks only, and copies none.

@@ -75,6 +75,7 @@ def _shown(seq_id: Hashable) -> str:
 
 
 _LABELS = string.ascii_lowercase + string.ascii_uppercase + string.digits
+MOST_LABELS = len(_LABELS)
 
 
 def labels_of(names: Iterable[str]) -> dict[str, str]:
@@ -119,9 +120,20 @@ def cut(name: str, width: int) -> str:
     >>> cut("chatcmpl-0001", 10), cut("a", 10)
     ('cha...0001', 'a')
     """
-    kept = len(name)
-    shown = name
+    kept, shown = min(len(name), 4 * width), name
     while width_of(shown) > width:
         kept -= 1
         shown = f"{name[: kept // 2]}...{name[len(name) - kept + kept // 2 :]}"
     return shown
+
+
+def one_line(text: str) -> str:
+    r"""Return a text on one line; a character that breaks lines or that no terminal shows becomes its escape.
+
+    Examples
+    --------
+    >>> print(one_line("two\nlines"))
+    two\nlines
+    """
+    unclear = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in unclear else c for c in text)

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..arguments import shown, text
 from ..files import write
+from .names import one_line, width_of
 from .svg import Drawing, escape
 
 # On a narrow page a picture scrolls, since its text could not be read if it were smaller. `:where` leaves the last word
@@ -15,6 +17,10 @@ _STYLE = (
     "<style>:where(.pn-picture){margin:.5em 0}:where(.pn-picture>div){overflow-x:auto}"
     ":where(.pn-picture svg){display:block;min-width:min(var(--width),34rem)}</style>"
 )
+
+
+COLUMNS = 100
+"""Most columns of the text form."""
 
 
 class Picture:
@@ -37,6 +43,14 @@ class Picture:
     def description(self) -> str:
         """What is seen, in sentences, with its numbers: for those who cannot see the picture."""
         return self.draw().title
+
+    @property
+    def heading(self) -> str:
+        """The title, cut at its end to the 100 columns of the text form."""
+        cut = self.title if width_of(self.title) <= COLUMNS else self.title[: COLUMNS - 3]
+        while width_of(cut) > COLUMNS - 3 * (cut != self.title):
+            cut = cut[:-1]
+        return cut if cut == self.title else f"{cut.rstrip()}..."
 
     @property
     def caption(self) -> str:
@@ -81,7 +95,9 @@ class Picture:
         ValueError
             The name of the file does not end in ``.svg``.
         """
-        if Path(path).suffix != ".svg":
+        if not isinstance(path, (str, Path)):
+            raise TypeError(f"path must be a str or Path, got path={shown(path)}")
+        if Path(path).suffix.lower() != ".svg":
             raise ValueError(f"path must end in .svg, got path={str(path)!r}")
         write(path, self.svg() + "\n")
 
@@ -104,6 +120,11 @@ class Picture:
             self.save(path)
             print(f"{self.text()}\nSaved as {path}.")
         return self
+
+
+def checked_title(title: Any, default: str = "") -> str:
+    """Return a title on one line, or the default if it is empty; raise TypeError unless it is a str."""
+    return one_line(text("title", title)) or default
 
 
 def first_sentence(text: str) -> str:

@@ -100,6 +100,15 @@ def checked_pool(pool: Any) -> Pool:
     return pool
 
 
+def same_size(pool: Pool, num_blocks: int | None) -> Pool:
+    """Return the pool; raise ValueError unless it has as many blocks as those recorded before, if any were."""
+    if num_blocks not in (None, pool.num_blocks):
+        raise ValueError(
+            f"pool must have as many blocks as at the first step, {num_blocks}, got num_blocks={pool.num_blocks}"
+        )
+    return pool
+
+
 def different_ids(seq_ids: Any) -> list[Hashable]:
     """Return ids of sequences as a list without repetitions; raise TypeError if they are not hashable."""
     ids = listed("seq_ids", seq_ids, "ids")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from ..arguments import shown
-from .names import cut, names_of, width_of
+from .names import MOST_LABELS, cut, names_of, width_of
 from .protocols import Pool, checked_pool, different_ids
 
 __all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
@@ -143,15 +144,20 @@ def shortened(numbers: Iterable[Any], limit: int = 12) -> str:
     >>> shortened(range(100), limit=5)
     '0 1 2 .. 99'
     """
-    words = [str(number) for number in numbers]
-    if len(words) > limit:
-        words = [*words[: limit - 2], "..", words[-1]]
-    return " ".join(words)
+    chosen = numbers if isinstance(numbers, Sequence) else list(numbers)
+    if len(chosen) > limit:
+        return " ".join([*map(str, chosen[: limit - 2]), "..", str(chosen[-1])])
+    return " ".join(map(str, chosen))
 
 
 def key_of(labels: Mapping[str, str], drawn: Iterable[str], more: Iterable[str] = ()) -> str:
     """Return what the characters that are drawn in a map mean, from the label of each name."""
-    own = [label if label == name else f"{label} {cut(name, 20)}" for name, label in labels.items()]
+    own = [
+        label if label == name else f"{label} {cut(name, 20)}"
+        for name, label in islice(labels.items(), MOST_LABELS)
+    ]
+    if len(labels) > MOST_LABELS:
+        own.append(f"* {len(labels) - MOST_LABELS:,} more")
     return listed_within([*own, *more, *(words for words in ("+ shared", ". free") if words[0] in drawn)])
 
 

@@ -108,7 +108,7 @@ class Lesson:
 
     @property
     def saved(self) -> dict[str, str]:
-        """By name, the text of each file that the lesson saves as a script."""
+        """By name, the text of each file that the lesson saves as a script; not what Hypothesis keeps."""
         return _run(self.path)[2]
 
     def check_numbers(self, claims: dict[str, Any], given: list[str] = ()) -> None:
@@ -151,7 +151,6 @@ def _rounded(value: Any, like: str) -> str:
 @functools.cache
 def _run(path: Path) -> tuple[dict[str, Any], str, dict[str, str]]:
     printed, before = io.StringIO(), Path.cwd()
-    environment = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
@@ -159,12 +158,10 @@ def _run(path: Path) -> tuple[dict[str, Any], str, dict[str, str]]:
                 made = runpy.run_path(str(path), run_name="__main__")
         finally:
             os.chdir(before)
-            os.environ.clear()
-            os.environ.update(environment)
         saved = {
             str(file.relative_to(folder)): file.read_text(encoding="utf-8", errors="replace")
             for file in sorted(Path(folder).rglob("*"))
-            if file.is_file()
+            if file.is_file() and ".hypothesis" not in file.parts
         }
     return made, printed.getvalue(), saved
 

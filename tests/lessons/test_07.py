@@ -40,7 +40,7 @@ def test_numbers_in_the_prose():
         claims={
             "128 threads agree": threads,
             "each of 120 keys": len(key),
-            "Token 110": (made["query"] == key[:, 0]).all(1).argmax(),
+            "The key of token 110": (made["query"] == key[:, 0]).all(1).argmax(),
             "loses token 110": 110,
             "scores 96 to 127 yet. The winner, 110": (96, 127, 110),
             "lost token 110: scores 32 to 63": (110, 32, 63),
@@ -51,7 +51,7 @@ def test_numbers_in_the_prose():
             "reaches 8 barriers: 32": (report.work().barriers // warps, report.work().barriers),
         },
         given=["runs threads in groups of 32", "warp 0 takes scores 32 to 63, which warp 1 has",
-               "scores 96 to 127 are all minus infinity", "distances 1, 2, 4"],
+               "scores 96 to 127 are minus infinity", "distances 1, 2, 4"],
     )  # fmt: skip
     assert shared.requests == warps + 3 * sum(working) + 1
 

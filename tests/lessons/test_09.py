@@ -44,7 +44,7 @@ def test_numbers_in_the_prose():
     in_keys = seq_lens.sum() * num_kv_heads * of_a_key
     alone, shared = made["alone"].sectors, made["shared"].sectors
     assert shared == in_keys
-    assert printed("sectors of K: ") == [f"{alone:,} by query head, {shared:,} by KV head"]
+    assert printed("sectors of keys: ") == [f"{alone:,} by query head, {shared:,} by KV head"]
     LESSON.check_numbers(
         claims={
             "blocks with 8 slots": block_size,
@@ -61,7 +61,7 @@ def test_numbers_in_the_prose():
             "use it 4 times": group,
         },
         given=[
-            "stale slots weigh 0",
+            "so that they weigh 0",
             "a weight of 0",
             "if stale slots hold 7",
             "With 7, none: 0 times 7 is 0",

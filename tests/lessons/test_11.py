@@ -52,8 +52,8 @@ def test_numbers_in_the_prose():
     LESSON.check_numbers(
         claims={
             "loses all its 1,400 barriers": tree.work().barriers,
+            "of a warp, 0 to 31": (0, 31),
             "Must 32 threads meet in shared memory to add up 32 numbers": (32, 32),
-            "0 to 31": (0, 31),
             "7 barriers, after the store, each of 5 rounds, and the load of the result: 1,400": (
                 tree.work().barriers / scores,
                 len(made["FIVE_STEPS"]),
@@ -66,8 +66,7 @@ def test_numbers_in_the_prose():
             "sum in all lanes after 5 steps": len(made["FIVE_STEPS"]),
         },
         given=[
-            "number is 4 larger",
-            "in the bit of 4. Lanes 0 and 4 trade",
+            "such as 0 and 4 at distance 4",
             "32 bits, says",
             "lane 0 brings an",
             "lane 1 a",
@@ -77,13 +76,13 @@ def test_numbers_in_the_prose():
             "the dimensions of lane 0",
             "promises 32 lanes",
             "For 24 numbers",
-            "some with 0.",
+            "all 32 lanes call, 8 with 0.",
             "with 16 lanes for each",
             "How do 4 warps add up 128 numbers",
             "at the distances 8, 4, 2 and 1",
             "distances, 1, 2, 4. Which has lane 3",
-            "answer 1 and",
-            "answer 3; in",
+            "is answer 1",
+            "is answer 3",
         ],
     )
     assert (butterfly.work().barriers, butterfly.memory("shared").requests) == (0, 0)

@@ -54,7 +54,7 @@ def test_numbers_in_the_prose_of_parallel_sampling():
             "one with 4 tokens": rest,
             "Each has the reference count 4": len(made["names"]),
             "to 40 tokens": written,
-            "a prompt of 64 tokens": full * 16,
+            "so that 64 are left": full * 16,
         },
         # Kwon et al., SOSP 2023, section 6.3.
         given=["section 6.3", "6.1 to 9.8 %"],
@@ -77,7 +77,7 @@ def test_numbers_in_the_prose_of_beam_search():
             "3 were copied": made["WIDTH"] - 1,
             "32 letters": len(made["beams"][0].text),
         },
-        given=["section 6.3", "37.6 to 55.2 %", "widths up to 6"],
+        given=["section 6.3", "37.6 to 55.2 %", "widths up to 6", "a pool of 20 blocks"],
     )
 
 

@@ -1,5 +1,6 @@
 """The profiler on tutorial kernels with counts worked out by hand, and on random accesses with sets in Python."""
 
+import importlib
 import json
 import re
 import sys
@@ -628,3 +629,67 @@ def test_roofline_names_the_rates_that_it_uses():
         assert f"at {peak / 1e12:.1f} TFLOPS in {dtype}" in report.text()
         assert report.roofline().ridge == pytest.approx(peak / 4.8e12)
     assert "no floating-point arithmetic" in lockstep.profile(copies, 1, 32, np.ones(32)).text()
+
+
+@cuda.jit
+def count_all(total):
+    cuda.atomic.add(total, 0, 1)
+
+
+def test_atomic_operations_move_no_less_than_the_least_possible():
+    seen = overview(lockstep.profile(count_all, 3, 64, np.zeros(1, np.int32)), "H200")
+    # Each of 6 warps reads and writes one sector.
+    assert (seen.moved, seen.least) == (6 * 2 * 32, 2 * 32)
+
+
+def test_source_with_lines_left_of_the_function_is_shown():
+    @cuda.jit
+    def kernel(x):
+        i = cuda.grid(1)
+        # Further left than the function.
+        x[i] = (x[i] +
+1)  # fmt: skip
+
+    report = lockstep.profile(kernel, 1, 32, np.zeros(32, np.float32))
+    (function,) = report.functions
+    ran = {line.text.strip() for line in source_lines(report, function) if line.ran}
+    assert {"i = cuda.grid(1)", "x[i] = (x[i] +", "1)  # fmt: skip"} <= ran
+    assert "# Further left than the function." in report.html()
+
+
+SAME_NAME = """\
+from paged_numba.lockstep.cuda import facade as cuda
+
+
+@cuda.jit(device=True)
+def change(x):
+    return x + {number}
+"""
+CALLERS = """
+
+import sys
+other = sys.modules["{other}"].change
+
+
+@cuda.jit
+def kernel(x):
+    i = cuda.grid(1)
+    x[i] = other(change(x[i]))
+"""
+
+
+@pytest.mark.parametrize("names", [("a_first", "z_last"), ("z_last", "a_first")])
+def test_a_call_is_of_the_function_in_the_same_file(tmp_path, monkeypatch, names):
+    monkeypatch.syspath_prepend(tmp_path)
+    other, own = names
+    (tmp_path / f"{other}.py").write_text(SAME_NAME.format(number=1), encoding="utf-8")
+    (tmp_path / f"{own}.py").write_text(
+        SAME_NAME.format(number=2) + CALLERS.format(other=other), encoding="utf-8"
+    )
+    monkeypatch.setitem(sys.modules, other, importlib.import_module(other))
+    module = importlib.import_module(own)
+    monkeypatch.setitem(sys.modules, own, module)
+    report = lockstep.profile(module.kernel, 1, 32, np.zeros(32, np.float32))
+    page = report.html()
+    assert f"change, in {own}.py" in page
+    assert f"<h3>{other}.py: change</h3>" in page

@@ -55,11 +55,19 @@ def _with_gaps(chosen: set[int], count: int) -> list[int | None]:
 def ranges(positions: Iterable[int]) -> str:
     """Return ascending numbers as text, those that follow one another as ``first to last``.
 
+    Five and more that are equally far apart are not listed one by one.
+
     Examples
     --------
     >>> ranges([0, 1, 2, 5, 8, 9])
     '0 to 2, 5, 8, 9'
+    >>> ranges(range(0, 64, 4))
+    '0, 4, 8, ..., 60'
     """
+    positions = list(positions)
+    apart = {after - before for before, after in pairwise(positions)}
+    if len(positions) > 4 and len(apart) == 1 and apart != {1}:
+        return f"{positions[0]}, {positions[1]}, {positions[2]}, ..., {positions[-1]}"
     runs: list[list[int]] = []
     for position in positions:
         if runs and runs[-1][-1] + 1 == position:

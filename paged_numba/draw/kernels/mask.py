@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...arguments import listed, text, truth
-from ..picture import Picture
+from ...arguments import listed, truth
+from ..picture import Picture, checked_title
 from ..svg import COLOURS, Drawing
 from ..text import plural
 
@@ -55,10 +55,10 @@ class Mask(Picture):
     title: str = "Keys that each query looks at"
 
     def __post_init__(self) -> None:
-        seen = [
-            [truth("seen", sees) for sees in listed("seen", row, "bools")]
-            for row in listed("seen", self.seen, "rows of bools")
-        ]
+        rows = listed("seen", self.seen, "rows of bools")
+        if len(rows) > MOST_KEYS:
+            raise ValueError(f"seen must have at most {MOST_KEYS} rows, got {len(rows)}")
+        seen = [[truth("seen", sees) for sees in listed("seen", row, "bools")] for row in rows]
         num_keys = len(seen[0]) if seen else 0
         if any(len(row) != num_keys for row in seen) or not 1 <= len(seen) <= num_keys <= MOST_KEYS:
             raise ValueError(
@@ -66,7 +66,7 @@ class Mask(Picture):
                 f"got {plural(len(seen), 'row')} of {', '.join(map(str, sorted({*map(len, seen)}))) or 'no'} bools"
             )
         object.__setattr__(self, "seen", seen)
-        object.__setattr__(self, "title", text("title", self.title))
+        object.__setattr__(self, "title", checked_title(self.title))
 
     @property
     def first(self) -> int:
@@ -93,7 +93,7 @@ class Mask(Picture):
             signs[position] = "@" if row[position] else "o"
             lines.append(f"{f'query {position}':<{width}}  {''.join(signs)}")
         legend = "# looks at the key, . does not; @ looks at its own key, o does not"
-        return "\n".join([self.title, *lines, legend])
+        return "\n".join([self.heading, *lines, legend])
 
     def draw(self) -> Drawing:
         """Return a cell for each query and key, filled if the query looks at the key."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from ...arguments import is_number, listed, shown, text
-from ..picture import Picture
+from ...arguments import finite, listed, shown
+from ..picture import Picture, checked_title
 from ..svg import COLOURS, Drawing
 from ..text import plural, table
 
@@ -55,18 +55,15 @@ class OnlineSoftmax(Picture):
     title: str = ""
 
     def __post_init__(self) -> None:
-        scores = listed("scores", self.scores, "numbers")
-        if not all(is_number(score) for score in scores):
-            raise TypeError(f"scores must be numbers, got scores={shown(self.scores)}")
+        scores = [finite("scores", score) for score in listed("scores", self.scores, "numbers")]
         if not 1 <= len(scores) <= MOST_SCORES or not all(abs(score) <= LARGEST for score in scores):
             raise ValueError(
                 f"scores must be 1 to {MOST_SCORES} numbers in -{LARGEST:g} .. {LARGEST:g}, "
                 f"got scores={shown(self.scores)}"
             )
-        object.__setattr__(self, "scores", [float(score) for score in scores])
-        object.__setattr__(
-            self, "title", text("title", self.title) or f"{plural(len(scores), 'score')}, one by one"
-        )
+        object.__setattr__(self, "scores", scores)
+        title = checked_title(self.title, f"{plural(len(scores), 'score')}, one by one")
+        object.__setattr__(self, "title", title)
 
     @property
     def maxima(self) -> list[float]:
@@ -114,7 +111,7 @@ class OnlineSoftmax(Picture):
             numbers = (f"{factor:.4f}", f"{first:.4f}", f"{total:.4f}", f"{last:.4f}")
             rows.append([str(token), f"{score:.2f}", f"{most:.2f}", *numbers])
         header = ["token", "score", "maximum", "factor", "weight", "sum", "weight at the end"]
-        return f"{self.title}\n{table(header, rows)}"
+        return f"{self.heading}\n{table(header, rows)}"
 
     def draw(self) -> Drawing:
         left, count = 182, len(self.scores)

@@ -6,10 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...arguments import is_number, shown, text
-from ..picture import Picture, first_sentence
+from ...arguments import finite, shown, text
+from ..names import cut, names_of
+from ..picture import Picture, checked_title, first_sentence
 from ..svg import Drawing, look_of
-from ..text import table
+from ..text import some, table
+
+MOST_KERNELS, LEAST, MOST = 49, 1e-24, 1e24
+"""Kernels whose looks differ; bounds of all numbers."""
 
 _LEFT, _TOP, _WIDTH = 60, 56, 560
 """Pixels: left of the chart, above it; its largest width."""
@@ -29,14 +33,14 @@ class Roofline(Picture):
     peak : float
         Operations per second.
     intensities : mapping of str to float
-        By name of a kernel, its operations for each byte.
+        By name of a kernel, its operations for each byte; at most 49 kernels.
     title : str, optional
         Heading of the picture.
 
     Raises
     ------
     TypeError, ValueError
-        A number is not finite and positive, a name or the title is no text, or no kernel is given.
+        A number is not in 1e-24 .. 1e24, a name or the title is no text, or no kernel or more than 49 are given.
 
     See Also
     --------
@@ -64,7 +68,13 @@ class Roofline(Picture):
 
     def __post_init__(self) -> None:
         if not isinstance(self.intensities, Mapping) or not self.intensities:
-            raise TypeError(f"intensities must map names to numbers, got {shown(self.intensities)}")
+            raise TypeError(
+                f"intensities must map names to numbers, got intensities={shown(self.intensities)}"
+            )
+        if len(self.intensities) > MOST_KERNELS:
+            raise ValueError(
+                f"intensities must hold at most {MOST_KERNELS} kernels, got {len(self.intensities)}"
+            )
         intensities = {
             text("a name of intensities", name): _positive(f"intensities[{shown(name)}]", value)
             for name, value in self.intensities.items()
@@ -72,7 +82,12 @@ class Roofline(Picture):
         object.__setattr__(self, "bandwidth", _positive("bandwidth", self.bandwidth))
         object.__setattr__(self, "peak", _positive("peak", self.peak))
         object.__setattr__(self, "intensities", intensities)
-        object.__setattr__(self, "title", text("title", self.title) or "Roofline")
+        object.__setattr__(self, "title", checked_title(self.title, "Roofline"))
+
+    @property
+    def _named(self) -> dict[str, float]:
+        """The intensities by names that a line of text can show."""
+        return dict(zip(names_of(self.intensities), self.intensities.values(), strict=True))
 
     @property
     def ridge(self) -> float:
@@ -91,13 +106,15 @@ class Roofline(Picture):
 
     @property
     def description(self) -> str:
-        points = "; ".join(
-            f"{name}: {intensity:,.4g} operations per byte, {100 * self.rate(intensity) / self.peak:.0f} % of the peak"
-            for name, intensity in self.intensities.items()
-        )
+        points = [
+            f"{name}: {_number(intensity)} operations per byte, "
+            f"{100 * self.rate(intensity) / self.peak:.3g} % of the peak"
+            for name, intensity in self._named.items()
+        ]
+        listed = "; ".join(some(points, 6, "{} more"))
         return (
             "The highest rate of arithmetic rises with the operations per byte, and reaches its peak at "
-            f"{self.ridge:,.4g}. {points}."
+            f"{_number(self.ridge)}. {listed}."
         )
 
     @property
@@ -109,13 +126,13 @@ class Roofline(Picture):
         rows = [
             [
                 str(number),
-                name,
-                f"{intensity:,.1f}",
-                f"{self.rate(intensity) / 1e12:,.1f}",
-                f"{100 * self.rate(intensity) / self.peak:.0f} %",
+                cut(name, 28),
+                _number(intensity),
+                _number(self.rate(intensity) / 1e12),
+                f"{100 * self.rate(intensity) / self.peak:.3g} %",
                 "memory" if intensity < self.ridge else "arithmetic",
             ]
-            for number, (name, intensity) in enumerate(self.intensities.items(), start=1)
+            for number, (name, intensity) in enumerate(self._named.items(), start=1)
         ]
         header = ["", "kernel", "operations/byte", "at most, 1e12/s", "share of peak", "limit"]
         # The last column is text, flush left; `table` puts it right, so it is padded.
@@ -123,7 +140,7 @@ class Roofline(Picture):
         for row in [header, *rows]:
             row[-1] = row[-1].ljust(width)
         lines = table(header, rows, left=2)
-        return f"{self.title}\n{lines}\nMemory is the limit below {self.ridge:,.1f} operations/byte."
+        return f"{self.heading}\n{lines}\nMemory is the limit below {_number(self.ridge)} operations/byte."
 
     def draw(self) -> Drawing:
         logs = [math.log10(x) for x in (self.ridge, *self.intensities.values())]
@@ -154,20 +171,23 @@ class Roofline(Picture):
         drawing.text(ridge[0] + 8, bottom - 8, "arithmetic is", "left")
         for start, end in ((place(low, bottom_rate), ridge), (ridge, (right, ridge[1]))):
             drawing.line(*start, *end)
-        for number, (name, intensity) in enumerate(self.intensities.items()):
+        for number, (name, intensity) in enumerate(self._named.items()):
             rate = self.rate(intensity)
-            tip = f"{name}: {intensity:,.4g} operations per byte, {rate:.3g} per second"
+            tip = f"{name}: {_number(intensity)} operations per byte, {rate:.3g} per second"
             x, y = place(math.log10(intensity), math.log10(rate))
             drawing.circle(x, y, 9, look_of(number).colour, tip=tip)
             drawing.text(x, y + 4, str(number + 1), on=look_of(number))
-        entries = [(look_of(number), f"{number + 1}: {name}") for number, name in enumerate(self.intensities)]
+        entries = [(look_of(number), f"{number + 1}: {name}") for number, name in enumerate(self._named)]
         drawing.legend(16, bottom + 48, entries)
         return drawing
 
 
 def _positive(name: str, value: float) -> float:
-    if not is_number(value):
-        raise TypeError(f"{name} must be a number, got {name}={shown(value)}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be finite and positive, got {name}={shown(value)}")
-    return float(value)
+    number = finite(name, value)
+    if not LEAST <= number <= MOST:
+        raise ValueError(f"{name} must lie in {LEAST:g} .. {MOST:g}, got {name}={shown(value)}")
+    return number
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if 0.1 <= value < 1e6 else f"{value:.3g}"

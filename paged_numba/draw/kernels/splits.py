@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...arguments import between, is_number, listed, not_negative, shown, text
+from ...arguments import between, finite, is_number, listed, shown
 from ..letters import text_width
-from ..picture import Picture
-from ..svg import Drawing, look_of, size_of
+from ..picture import Picture, checked_title
+from ..svg import Drawing, look_of, measure
 from ..text import plural, table
-from .fold import ranges
+from .fold import folded, ranges
+
+MOST_SPLITS, MOST_TOKENS, _MOST_ROWS = 1024, 2**63 - 1, 24
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Splits(Picture):
     Parameters
     ----------
     starts : list of int
-        First token of each split, ascending from 0. A split that begins where the next one does is empty.
+        First token of each split, ascending from 0; at most 1,024. A split that begins where the next one does is
+        empty.
     seq_len : int
         Tokens of the context.
     lse : list of float
@@ -65,8 +68,11 @@ class Splits(Picture):
     title: str = ""
 
     def __post_init__(self) -> None:
-        seq_len = not_negative("seq_len", self.seq_len)
-        starts = [between("starts", start, 0, seq_len) for start in listed("starts", self.starts, "integers")]
+        seq_len = between("seq_len", self.seq_len, 0, MOST_TOKENS)
+        starts = listed("starts", self.starts, "integers")
+        if len(starts) > MOST_SPLITS:
+            raise ValueError(f"starts must hold at most {MOST_SPLITS} splits, got {len(starts)}")
+        starts = [between("starts", start, 0, seq_len) for start in starts]
         if not starts or starts[0] != 0 or starts != sorted(starts):
             raise ValueError(f"starts must be ascending from 0, got starts={shown(self.starts)}")
         lse = listed("lse", self.lse, "numbers")
@@ -75,13 +81,13 @@ class Splits(Picture):
                 f"lse must have one number for each of {len(starts)} splits, got lse={shown(self.lse)}"
             )
         for start, end, value in zip(starts, [*starts[1:], seq_len], lse, strict=True):
-            if not is_number(value):
-                raise TypeError(f"lse must be numbers, got lse={shown(self.lse)}")
-            if math.isnan(value) or value == math.inf or (start == end and value != -math.inf):
-                raise ValueError(
-                    f"lse must be below infinity, and -inf for an empty split, got lse={shown(self.lse)}"
-                )
-        title = text("title", self.title) or f"{plural(seq_len, 'token')} in {plural(len(starts), 'split')}"
+            is_empty = is_number(value) and value == -math.inf
+            if start == end and not is_empty:
+                raise ValueError(f"lse must be -inf for an empty split, got lse={shown(self.lse)}")
+            if not is_empty:
+                finite("lse", value)
+        title = f"{plural(seq_len, 'token')} in {plural(len(starts), 'split')}"
+        title = checked_title(self.title, title)
         of = {"starts": starts, "seq_len": seq_len, "lse": [float(value) for value in lse], "title": title}
         for name, value in of.items():
             object.__setattr__(self, name, value)
@@ -102,8 +108,13 @@ class Splits(Picture):
     @property
     def weights(self) -> list[float]:
         """The weight of each split in the merged output; they add up to 1, or are all 0 without any token."""
-        total = self.total
-        return [0.0 if value == -math.inf else math.exp(value - total) for value in self.lse]
+        most = max(self.lse)
+        if most == -math.inf:
+            return [0.0] * len(self.lse)
+        # Not exp(LSE - total): the rounding of a large total would show in all weights.
+        weights = [math.exp(value - most) for value in self.lse]
+        total = math.fsum(weights)
+        return [weight / total for weight in weights]
 
     @property
     def description(self) -> str:
@@ -117,35 +128,38 @@ class Splits(Picture):
         largest = max(range(len(weights)), key=weights.__getitem__)
         first, end = self.bounds[largest]
         return (
-            f"{words}. A split's weight in the merged output is exp(LSE - {self.total:.4f}). Split {largest}, tokens "
-            f"{first} to {end - 1}, weighs most: {weights[largest]:.4f}."
+            f"{words}. A split's weight in the merged output is exp(LSE - {_number(self.total)}). Split {largest}, "
+            f"tokens {first} to {end - 1}, weighs most: {weights[largest]:.4f}."
         )
 
     def text(self) -> str:
+        bounds, weights = self.bounds, self.weights
         rows = [
-            [str(number), _tokens(*bounds), f"{lse:.4f}", f"{weight:.4f}"]
-            for number, (bounds, lse, weight) in enumerate(
-                zip(self.bounds, self.lse, self.weights, strict=True)
-            )
+            ["..."] * 4
+            if number is None
+            else [str(number), _tokens(*bounds[number]), _number(self.lse[number]), f"{weights[number]:.4f}"]
+            for number in folded(len(bounds), _MOST_ROWS)
         ]
-        total = ["total", _tokens(0, self.seq_len), f"{self.total:.4f}", f"{sum(self.weights):.4f}"]
+        total = ["total", _tokens(0, self.seq_len), _number(self.total), f"{sum(weights):.4f}"]
         lines = table(["split", "tokens", "LSE", "weight"], [*rows, total], left=4)
         terms = [
-            f"{weight:.4f} * output of split {number}" for number, weight in enumerate(self.weights) if weight
+            f"{weight:.4f} * output of split {number}" for number, weight in enumerate(weights) if weight
         ]
         merged = f"output = {' + '.join(terms)}"
         if len(merged) > 100 or not terms:
             merged = "output = the sum of weight * output over the splits"
-        return f"{self.title}\n{lines}\n{merged}"
+        return f"{self.heading}\n{lines}\n{merged}"
 
     def draw(self) -> Drawing:
         """Return the context above, the merged output below, and what each split contributes between them."""
         left, width, top, high, foot = 20, 700, 78, 34, 250
         drawing = Drawing(width + 2 * left, foot + high + 64, self.title)
         scale, weights = width / max(1, self.seq_len), self.weights
-        names, lses = self._labels(scale)
-        meaning = ", and the number and the LSE of each split" if names[0].isdecimal() else ""
-        drawing.text(left, top - 26, f"the context: {plural(self.seq_len, 'token')}{meaning}", "left")
+        room = scale * max(end - first for first, end in self.bounds) - 4
+        names, named = _labels("split", [str(number) for number in range(len(weights))], room, "")
+        lses, lse_named = _labels("LSE", [f"{value:.2f}" for value in self.lse], room, "small")
+        inside = "" if named and lse_named else " (in the boxes: number of the split, and its LSE)"
+        drawing.text(left, top - 26, f"the context: {plural(self.seq_len, 'token')}{inside}", "left")
         drawing.text(left, foot - 10, "the merged output: weights exp(LSE - total)", "left")
         if not self.seq_len:
             drawing.text(left, top + 20, "no token", "left q")
@@ -157,16 +171,18 @@ class Splits(Picture):
                 (end - first) * scale,
                 weight * width,
             )
-            tip = f"split {number}: {_tokens(first, end)}, LSE {self.lse[number]:.4f}, weight {weight:.4f}"
+            tip = (
+                f"split {number}: {_tokens(first, end)}, LSE {_number(self.lse[number])}, weight {weight:.4f}"
+            )
             if weight:
                 below = foot - 26
                 corners = [(at, top + high), (at + wide, top + high), (x + share, below), (x, below)]
                 drawing.area(corners, look.colour, css="faint")
             if first < end:
                 drawing.rect(at, top, wide, high, look, tip=tip)
-                for label, down, css in ((names[number], 15, ""), (lses[number], 29, "small")):
-                    if 0 < text_width(label, size_of(css)) <= wide - 4:
-                        drawing.text(at + wide / 2, top + down, label, css, on=look)
+                for label, below, css in ((names[number], 15, ""), (lses[number], 29, "small")):
+                    if text_width(label, measure(css)) <= wide - 4:
+                        drawing.text(at + wide / 2, top + below, label, css, on=look)
                 if at >= first_free:
                     drawing.text(at, top - 6, str(first), "small q left")
                     first_free = at + text_width(str(first), 10) + 6
@@ -176,25 +192,23 @@ class Splits(Picture):
                     drawing.text(x + share / 2, foot + 21, f"{weight:.2f}", on=look)
             x += share
         empty = [number for number, (first, end) in enumerate(self.bounds) if first == end]
-        notes = [f"total LSE {self.total:.4f}; the weights add up to {sum(weights):.4g}"]
+        notes = [f"total LSE {_number(self.total)}; the weights add up to {sum(weights):.4g}"]
         if empty:
             notes.append(f"empty, with LSE -inf and weight 0: split {ranges(empty)}")
         for line, note in enumerate(notes):
             drawing.text(left, foot + high + 24 + 18 * line, note, "left")
         return drawing
 
-    def _labels(self, scale: float) -> tuple[list[str], list[str]]:
-        """Return the names and the LSEs of the splits, in the longest form that fits into each split, or none."""
-        narrowest = (
-            min((end - first for first, end in self.bounds if first < end), default=math.inf) * scale - 4
-        )
-        for name, lse in (("split {}", "LSE {:.2f}"), ("{}", "{:.2f}")):
-            names = [name.format(number) for number in range(len(self.lse))]
-            lses = [lse.format(value) for value in self.lse]
-            widths = [*map(text_width, names), *(text_width(label, size_of("small")) for label in lses)]
-            if max(widths) <= narrowest:
-                return names, lses
-        return [""] * len(self.lse), [""] * len(self.lse)
+
+def _labels(word: str, values: list[str], room: float, css: str) -> tuple[list[str], bool]:
+    """Return the values with the word before each if the widest box has room for that, and whether it has."""
+    labels = [f"{word} {value}" for value in values]
+    fits = max(text_width(label, measure(css)) for label in labels) <= room
+    return (labels if fits else values), fits
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e6 or math.isinf(value) else f"{value:.4g}"
 
 
 def _tokens(first: int, end: int) -> str:

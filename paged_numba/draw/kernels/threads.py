@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...arguments import listed, positive, shown, text
-from ..picture import Picture
+from ...arguments import between, listed, shown
+from ..picture import COLUMNS, Picture, checked_title
 from ..svg import Drawing, Look, look_of
 from ..text import plural, table
 from .fold import folded
 
 _CELL, _HEIGHT = 36, 22
+_MOST = {"blocks_per_grid": 2**31 - 1, "threads_per_block": 1024, "shape": 2**63 - 1}
+"""Largest size along a dimension; CUDA has the first two."""
 _COLOURS = 5
 """Colours of thread blocks, in turn: those on which black text is easy to read."""
 _IDLE = Look("#d9d9d9", 1)
@@ -36,7 +38,8 @@ class Threads(Picture):
     Raises
     ------
     TypeError, ValueError
-        A size is not a positive integer, or there are more than two; the grid has rows of threads, but not the array.
+        A size is not an integer in 1 .. 2**31 - 1 for the grid, or 1 .. 1,024 for thread blocks; there are more than
+        two; the grid has rows of threads, but not the array.
 
     See Also
     --------
@@ -87,7 +90,7 @@ class Threads(Picture):
         else:
             cells = f"{plural(rows, 'row')} of {plural(columns, 'cell')}"
             default = f"{cells} for {_times(grid)} thread blocks of {_times(block)} threads"
-        of["title"] = text("title", self.title) or default
+        of["title"] = checked_title(self.title, default)
         for name, value in of.items():
             object.__setattr__(self, name, value)
 
@@ -135,7 +138,18 @@ class Threads(Picture):
         -------
         tuple of 2 int, or tuple of 2 tuple of int, or None
             ``(blockIdx.x, threadIdx.x)``, or both as ``(x, y)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The array has no such cell.
         """
+        if len(cell) != len(self.shape):
+            raise ValueError(f"cell must be {plural(len(self.shape), 'integer')}, got cell={shown(cell)}")
+        cell = tuple(
+            between("cell", index, 0, size - 1, "the array")
+            for index, size in zip(cell, self.shape, strict=True)
+        )
         x, y = (*cell[::-1], 0)[:2]
         across, down = self._extent
         if x >= across or y >= down:
@@ -169,7 +183,7 @@ class Threads(Picture):
         return words
 
     def text(self) -> str:
-        return f"{self.title}\n{self._rows() if len(self.shape) == 1 else self._matrix()}"
+        return f"{self.heading}\n{self._rows() if len(self.shape) == 1 else self._matrix()}"
 
     def _rows(self) -> str:
         width, count = self.threads_per_block[0], self.shape[0]
@@ -193,11 +207,11 @@ class Threads(Picture):
         (width, height), (columns, rows) = self.threads_per_block, self._array
         across, down = self._extent
         chars = len(f"{width - 1},{height - 1}")
-        shown_x = folded(
-            max(across, columns), max(5, 84 // (chars + 1)), (columns - 1, columns, width - 1, width)
-        )
         shown_y = folded(max(down, rows), 24, (rows - 1, rows, height - 1, height))
         label = len(f"row {max(down, rows) - 1}")
+        # Some thread blocks of one column have a line before each cell.
+        room = max(5, (COLUMNS - label - 1) // (chars + 1 + (2 if width == 1 else 1)))
+        shown_x = folded(max(across, columns), room, (columns - 1, columns, width - 1, width))
 
         def cell(x: int | None, y: int | None) -> str:
             if x is None or y is None:
@@ -338,7 +352,7 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
     sizes = listed(name, value, "1 or 2 integers") if isinstance(value, (tuple, list)) else [value]
     if not 1 <= len(sizes) <= 2:
         raise ValueError(f"{name} must be 1 or 2 integers, got {name}={shown(value)}")
-    return tuple(positive(name, size) for size in sizes)
+    return tuple(between(name, size, 1, _MOST[name]) for size in sizes)
 
 
 def _times(sizes: tuple[int, ...]) -> str:

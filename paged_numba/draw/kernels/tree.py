@@ -9,8 +9,7 @@ from itertools import zip_longest
 
 from ...arguments import integer as checked_integer
 from ...arguments import is_name, not_negative, shown
-from ...arguments import text as checked_text
-from ..picture import Picture
+from ..picture import Picture, checked_title
 from ..protocols import Access, checked_accesses
 from ..svg import COLOURS, Drawing, Look
 from ..text import plural
@@ -81,7 +80,7 @@ class Tree(Picture):
     title: str = ""
 
     def __post_init__(self) -> None:
-        title = checked_text("title", self.title) or f"{self.array}: what each round combines"
+        title = checked_title(self.title, f"{self.array}: what each round combines")
         object.__setattr__(self, "title", title)
 
     @classmethod
@@ -146,7 +145,7 @@ class Tree(Picture):
         >>> print(pn.draw.Tree.of_shuffles(accesses))
         register: what each shuffle combines
         start      32 lanes  register[0 to 31] its own
-        shuffle 1  32 lanes  register[0 to 15] from own and +16; register[16 to 31] from own and -16
+        shuffle 1  32 lanes  register[0 to 31] from own and from the lane that differs in the bit of 16
         """
         warp, line = not_negative("warp", warp), None if line is None else checked_integer("line", line)
         steps = steps_of_shuffles(
@@ -161,7 +160,7 @@ class Tree(Picture):
             raise ValueError(
                 f"warp and line must be those of a recorded shuffle, got none with warp={warp} line={shown(line)}"
             )
-        title = checked_text("title", title) or "register: what each shuffle combines"
+        title = checked_title(title, "register: what each shuffle combines")
         return cls("register", steps, title=title)
 
     @property
@@ -237,7 +236,7 @@ class Tree(Picture):
                 f"Race! Written by one thread while another one reads or writes: {self.array}[{elements}]",
                 100,
             )
-        return "\n".join([self.title, *lines])
+        return "\n".join([self.heading, *lines])
 
     def _groups(self, steps: list[Step]) -> list[str]:
         """Return the elements of a row as text, those in one group whose sources lie equally far away."""
@@ -253,6 +252,11 @@ class Tree(Picture):
                 names.append(name)
             names.sort(key=lambda name: not name.startswith("own"))
             groups.setdefault(tuple(names), []).append(step.element)
+        distance = _traded(groups)
+        if distance:
+            other = "lane" if self.array == "register" else "element"
+            what = f"{self.array}[{ranges(sorted(step.element for step in steps))}]"
+            return [f"{what} from own and from the {other} that differs in the bit of {distance}"]
         texts = []
         for key, elements in groups.items():
             words = list(key) if len(key) < 6 else [*key[:4], f"{len(key) - 4} others"]
@@ -265,6 +269,17 @@ class Tree(Picture):
 
     def draw(self) -> Drawing:
         return _TreeDrawing(self).drawing
+
+
+def _traded(groups: dict[tuple[str, ...], list[int]]) -> int:
+    """Return the distance, a power of two, at which all elements of a row trade in pairs; 0 if they do not."""
+    if len(groups) != 2 or any(key[0] != "own" or len(key) != 2 for key in groups):
+        return 0
+    (up, low), (down, high) = sorted(((key[1], elements) for key, elements in groups.items()))
+    if not up[1:].isdecimal() or up[0] != "+" or down != f"-{up[1:]}":
+        return 0
+    distance = int(up[1:])
+    return distance if distance.bit_count() == 1 and sorted(e ^ distance for e in high) == low else 0
 
 
 class _TreeDrawing:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ...arguments import integer, is_name, one_of, shown, text
-from ..picture import Picture
+from ...arguments import integer, is_name, one_of, shown
+from ..picture import Picture, checked_title
 from ..protocols import Access, checked_accesses
 from ..svg import COLOURS, Drawing, Look
 from ..text import plural, table
@@ -111,7 +111,7 @@ class WarpAccess(Picture):
             No such access was recorded.
         """
         kind, warp = one_of("kind", kind, ("load", "store", "atomic")), integer("warp", warp)
-        line, title = None if line is None else integer("line", line), text("title", title)
+        line, title = None if line is None else integer("line", line), checked_title(title)
         for access in checked_accesses(accesses):
             if (
                 access.kind != kind
@@ -214,7 +214,7 @@ class WarpAccess(Picture):
                 of_bank = words[order[place]]
                 lanes = sorted({lane for those in of_bank.values() for lane in those})
                 rows.append([str(order[place]), str(len(of_bank)), ranges(lanes)])
-        return f"{self.title}\n{table(header, rows, left=4)}\n{self._counts}"
+        return f"{self.heading}\n{table(header, rows, left=4)}\n{self._counts}"
 
     # As a picture.
 

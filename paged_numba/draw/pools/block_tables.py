@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
-from ...arguments import text
 from ..letters import text_width
 from ..names import cut, labels_of, names_of
-from ..picture import Picture, first_sentence
+from ..picture import Picture, checked_title, first_sentence
 from ..protocols import Pool, checked_pool, different_ids
 from ..svg import SHARED, SMALL_SIZE, Drawing, Look, look_of
 from ..text import block_map, key_of, plural, shortened, some, table
-from .routes import BOX, CELL, POOL_HEIGHT, TABLE_HEIGHT, TOP, Places
+from .routes import BOX, CELL, MOST_ENTRIES, MOST_SEQUENCES, POOL_HEIGHT, TABLE_HEIGHT, TOP, Places
 
 MANY_ARROWS = 24
 """Beyond this number only the arrows of the sequence that is pointed at are visible."""
@@ -31,6 +31,8 @@ MOST_STRIPS = 4
 @dataclass(frozen=True)
 class BlockTables(Picture):
     """The block tables of a pool's sequences, and the blocks of the pool with their owners.
+
+    The picture has up to 24 sequences, 48 entries of each and 512 blocks of the pool, and says what is left out.
 
     Parameters
     ----------
@@ -101,7 +103,7 @@ class BlockTables(Picture):
         UnknownSequenceError, SwappedSequenceError
             As for `paged_numba.BlockAllocator.block_table`, for one of `seq_ids`.
         """
-        pool, title = checked_pool(pool), text("title", title)
+        pool, title = checked_pool(pool), checked_title(title)
         chosen = different_ids(pool if seq_ids is None else seq_ids)
         names = names_of(chosen)
         tables = [pool.block_table(seq_id).tolist() for seq_id in chosen]
@@ -167,7 +169,7 @@ class BlockTables(Picture):
         """Return a table of the block tables, and the pool with a character for each block."""
         rows = [
             [cut(name, 28), _within(blocks, 48), str(self.lens[name]), str(len(blocks))]
-            for name, blocks in self.tables.items()
+            for name, blocks in islice(self.tables.items(), MOST_ROWS)
         ]
         labels = labels_of(self.tables)
         cells = ["."] * self.num_blocks
@@ -175,13 +177,14 @@ class BlockTables(Picture):
             cells[block] = "*"
         for name, blocks in self.tables.items():
             # A set, since a broken pool may give a block to a sequence twice.
-            for block in {*blocks} - {-1}:
+            for block in {*blocks}.intersection(range(self.num_blocks)):
                 cells[block] = labels[name] if cells[block] == "." else "+"
-        left_out = [f"... and {len(rows) - MOST_ROWS} more sequences"] if len(rows) > MOST_ROWS else []
+        more = len(self.tables) - MOST_ROWS
+        left_out = [f"... and {more} more sequences"] if more > 0 else []
         return "\n".join(
             [
-                self.title,
-                table(["", "block table", "tokens", "blocks"], rows[:MOST_ROWS], left=2),
+                self.heading,
+                table(["", "block table", "tokens", "blocks"], rows, left=2),
                 *left_out,
                 f"pool of {plural(self.num_blocks, 'block')} of {plural(self.block_size, 'slot')}:",
                 block_map(cells),
@@ -191,38 +194,71 @@ class BlockTables(Picture):
 
     def draw(self) -> Drawing:
         """Return the tables, the pool below, and an arrow from each entry to its block."""
-        held = [*self.others, *(block for blocks in self.tables.values() for block in blocks)]
-        places = Places(self.tables, self.lens, self.num_blocks, 1 + max(held, default=-1))
+        drawn = {name: blocks[:MOST_ENTRIES] for name, blocks in islice(self.tables.items(), MOST_SEQUENCES)}
+        highest = max([-1, *self.others, *(max(blocks) for blocks in self.tables.values() if blocks)])
+        places = Places(drawn, self.lens, self.num_blocks, 1 + highest)
+        held = self._held(places.shown)
         left, pool_y = places.left, places.pool_y
         drawing = Drawing(max(left + places.columns * CELL + 14, 360), places.bottom + 8, self.title)
-        num_arrows = sum(block >= 0 for blocks in self.tables.values() for block in blocks)
+        num_arrows = sum(0 <= block < places.shown for blocks in drawn.values() for block in blocks)
         many = num_arrows > MANY_ARROWS
         with drawing.group("pick many" if many else "pick"):
-            for number, (name, blocks) in enumerate(self.tables.items()):
-                label = f"{name}: {plural(self.lens[name], 'token')}, block table {shortened(blocks)}"
+            for number, name in enumerate(drawn):
+                label = (
+                    f"{name}: {plural(self.lens[name], 'token')}, block table {shortened(self.tables[name])}"
+                )
                 with drawing.group(label=label):
-                    self._table(drawing, places, name, look_of(number))
+                    self._table(drawing, places, name, drawn[name], look_of(number))
                     if num_arrows <= MOST_ARROWS:
                         with drawing.group("arrow", attributes=' visibility="hidden"' if many else ""):
-                            self._arrows(drawing, places, name, look_of(number))
+                            self._arrows(drawing, places, name, drawn[name], held, look_of(number))
         if self.tables:
             drawing.text(16, TOP - 4, "logical block", "left q small", room=left - 20)
         drawing.text(16, pool_y + 14, "pool", "left strong")
         drawing.text(16, pool_y + 28, plural(self.num_blocks, "block"), "left q small", room=left - 20)
         drawing.text(16, pool_y + 41, f"of {plural(self.block_size, 'slot')}", "left q small", room=left - 20)
+        numbers = {name: number for number, name in enumerate(self.tables)}
         for block in range(places.shown):
-            self._block(drawing, block, *places.block(block))
-        notes = ["Bars show how many slots are filled."] if held else []
+            owners = held.get(block, {})
+            looks = [look_of(numbers[name]) for name in owners]
+            self._block(drawing, block, *places.block(block), owners, looks)
+        notes = ["Bars show how many slots are filled."] if highest >= 0 else []
         if places.shown < self.num_blocks:
-            notes.append(f"Blocks {places.shown} to {self.num_blocks - 1} are free.")
+            what = "are not drawn" if highest >= places.shown else "are free"
+            notes.append(f"Blocks {places.shown} to {self.num_blocks - 1} {what}.")
         if many and num_arrows <= MOST_ARROWS:
             notes.append("Point at a sequence to see its arrows.")
-        drawing.text(left, places.bottom - 4, " ".join(notes), "left q small", room=drawing.width - left - 12)
-        if any(len(self.owners(block)) > MOST_STRIPS for block in range(places.shown)):
-            drawing.legend(left, places.bottom + 6, [(SHARED, f"more than {MOST_STRIPS} sequences")])
+        if len(drawn) < len(self.tables):
+            notes.append(f"{len(drawn)} of {len(self.tables)} sequences are drawn.")
+        if any(len(self.tables[name]) > MOST_ENTRIES for name in drawn):
+            notes.append(f"Of long block tables, {MOST_ENTRIES} entries are drawn.")
+        y = places.bottom - 4
+        while notes:
+            # As many as fit on a line, at least one.
+            fit = next(n for n in range(len(notes), 0, -1) if n == 1 or self._fits(drawing, left, notes[:n]))
+            drawing.text(left, y, " ".join(notes[:fit]), "left q small", room=drawing.width - left - 12)
+            y, notes = y + 14, notes[fit:]
+        drawing.height = max(drawing.height, y - 2)
+        if any(len(held.get(block, ())) > MOST_STRIPS for block in range(places.shown)):
+            drawing.legend(
+                left, max(places.bottom + 6, y - 6), [(SHARED, f"more than {MOST_STRIPS} sequences")]
+            )
         return drawing
 
-    def _table(self, drawing: Drawing, places: Places, name: str, look: Look) -> None:
+    def _fits(self, drawing: Drawing, left: float, notes: list[str]) -> bool:
+        return text_width(" ".join(notes), SMALL_SIZE) <= drawing.width - left - 12
+
+    def _held(self, num_blocks: int) -> dict[int, dict[str, int]]:
+        """Return the sequences that hold each of the first blocks, and how many tokens of each the block has."""
+        held: dict[int, dict[str, int]] = {}
+        for name, blocks in self.tables.items():
+            for logical, block in enumerate(blocks):
+                if 0 <= block < num_blocks:
+                    tokens = min(self.block_size, self.lens[name] - logical * self.block_size)
+                    held.setdefault(block, {}).setdefault(name, tokens)
+        return held
+
+    def _table(self, drawing: Drawing, places: Places, name: str, blocks: list[int], look: Look) -> None:
         """Draw the name and the entries of a block table, each below its index."""
         x, y = places.entry(name, 0)
         tokens = plural(self.lens[name], "token")
@@ -232,7 +268,7 @@ class BlockTables(Picture):
         else:
             drawing.text(x - 8, y + 11, name, "right strong", room=places.labels[name] + 1)
             drawing.text(x - 8, y + 24, tokens, "right q small")
-        for logical, block in enumerate(self.tables[name]):
+        for logical, block in enumerate(blocks):
             x, y = places.entry(name, logical)
             first = logical * self.block_size
             tip = f"{name}, logical block {logical}: tokens {first} to "
@@ -242,19 +278,28 @@ class BlockTables(Picture):
             drawing.rect(x, y, BOX, TABLE_HEIGHT, fill, tip=tip + ("" if block >= 0 else ", released"))
             drawing.text(x + BOX / 2, y + 17, str(block), on=fill, room=BOX - 2)
 
-    def _arrows(self, drawing: Drawing, places: Places, name: str, look: Look) -> None:
+    def _arrows(
+        self,
+        drawing: Drawing,
+        places: Places,
+        name: str,
+        blocks: list[int],
+        held: dict[int, dict[str, int]],
+        look: Look,
+    ) -> None:
         """Draw an arrow from each entry of a block table to its block; those of several owners end side by side."""
-        for logical, block in enumerate(self.tables[name]):
-            if block >= 0:
-                owners = self.owners(block)
+        for logical, block in enumerate(blocks):
+            if 0 <= block < places.shown:
+                owners = list(held[block])
                 share = (owners.index(name) + 1) / (len(owners) + 1)
                 (x, y), (to_x, to_y) = places.entry(name, logical), places.block(block)
                 way = places.way((x + BOX / 2, y + TABLE_HEIGHT), (to_x + BOX * share, to_y - 1))
                 drawing.route(way, look.stroke)
 
-    def _block(self, drawing: Drawing, block: int, x: float, y: float) -> None:
+    def _block(
+        self, drawing: Drawing, block: int, x: float, y: float, owners: dict[str, int], looks: list[Look]
+    ) -> None:
         """Draw a block of the pool: its number, a bar as full as its slots with a strip for each owner, their names."""
-        owners, filled, names = self.owners(block), self.filled(block), list(self.tables)
         drawing.text(x + BOX / 2, y + 12, str(block), room=BOX - 2)
         if not owners:
             word = "other" if block in self.others else "free"
@@ -262,8 +307,9 @@ class BlockTables(Picture):
             tip = "held by a sequence that is not shown" if word == "other" else word
             drawing.rect(x, y, BOX, POOL_HEIGHT, tip=f"block {block}: {tip}")
             return
-        tip = f"block {block}: {', '.join(owners)}, {filled} of {self.block_size} slots filled"
-        looks = [look_of(names.index(name)) for name in owners]
+        filled = max(0, *owners.values())
+        names = ", ".join(some(list(owners), 12, "{} more"))
+        tip = f"block {block}: {names}, {filled} of {self.block_size} slots filled"
         if len(owners) > MOST_STRIPS:
             looks = [SHARED]
         for place, look in enumerate(looks):
@@ -276,7 +322,7 @@ class BlockTables(Picture):
         if len(owners) > 1 and text_width(together, SMALL_SIZE) > BOX - 2:
             # The strips tell who up to four owners are.
             many = f"{len(owners)} seqs" if len(owners) < 10 else str(len(owners))
-            together, whole = many if len(owners) > MOST_STRIPS else "shared", ", ".join(owners)
+            together, whole = many if len(owners) > MOST_STRIPS else "shared", names
         drawing.text(x + BOX / 2, y + 41, together, "small", room=BOX - 2, tip=whole)
 
 

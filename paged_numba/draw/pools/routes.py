@@ -18,6 +18,9 @@ TOP, ROW, TABLE_HEIGHT = 72, 66, 26
 
 POOL_ROW, POOL_HEIGHT, ABOVE_POOL = 66, 44, 76
 
+MOST_SEQUENCES, MOST_ENTRIES, MOST_POOL_ROWS = 24, 48, 32
+"""Most block tables that are drawn, most entries of each, most rows of the pool."""
+
 MOST_FREE_ROWS = 2
 """More rows than this at the end of the pool that are all free are not drawn."""
 
@@ -43,6 +46,7 @@ class Places:
         self.pool_y = TOP + ROW * num_rows - (ROW - TABLE_HEIGHT - ABOVE_POOL if num_rows else 0)
         rows, used_rows = -(-num_blocks // self.columns), -(-num_used // self.columns)
         self.pool_rows = max(1, used_rows) if rows - used_rows > MOST_FREE_ROWS else rows
+        self.pool_rows = min(self.pool_rows, MOST_POOL_ROWS)
         self.shown = min(num_blocks, self.pool_rows * self.columns)
         """Number of blocks that are drawn."""
         self.bottom = self.pool_y + POOL_ROW * self.pool_rows

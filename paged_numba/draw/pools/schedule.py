@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from itertools import groupby
+from itertools import groupby, islice
 
-from ...arguments import hashable, listed, shown, text
+from ...arguments import hashable, listed, shown
 from ..letters import text_width
 from ..names import cut, names_of
-from ..picture import Picture, nothing_yet
-from ..protocols import Pool, checked_pool
+from ..picture import Picture, checked_title, nothing_yet
+from ..protocols import Pool, checked_pool, same_size
 from ..svg import COLOURS, Drawing, Look
 from ..text import over_time, plural, some
 
@@ -23,12 +23,17 @@ _LOOKS = {
 }
 _SIGNS = {"": " ", WAITING: ".", RUNNING: "#", PREEMPTED: "x", FINISHED: " "}
 
+MOST_REQUESTS, MOST_STEPS = 48, 310
+"""Most requests that are drawn. Of more steps, one of every two, three ... is drawn."""
+
 TOP, WIDTH, POOL_HEIGHT = 60, 620, 96
 """Pixels above the first request; most for all steps; of the pool's curve."""
 
 
 class Schedule(Picture):
     """The state of each request, step by step, and how many blocks of the pool are used.
+
+    The picture has up to 48 requests; of more than 310 steps it shows one of every two, three or more. It says so.
 
     Parameters
     ----------
@@ -76,7 +81,7 @@ class Schedule(Picture):
     """
 
     def __init__(self, *, title: str = "Requests over time") -> None:
-        self.title = text("title", title)
+        self.title = checked_title(title)
         self._states: dict[Hashable, dict[int, str]] = {}
         """By id, in order of arrival: the state at each step at which it ran or waited."""
         self.used: list[int] = []
@@ -96,9 +101,9 @@ class Schedule(Picture):
         Raises
         ------
         ValueError
-            A request is in both lists.
+            A request is in both lists; the pool has another number of blocks than at the first step.
         """
-        pool = checked_pool(pool)
+        pool = same_size(checked_pool(pool), self.num_blocks or None)
         runs = [hashable("running", seq_id) for seq_id in listed("running", running, "ids")]
         waits = [hashable("waiting", seq_id) for seq_id in listed("waiting", waiting, "ids")]
         both = set(runs).intersection(waits)
@@ -114,7 +119,7 @@ class Schedule(Picture):
             before = self._states.setdefault(seq_id, {})
             before[step] = PREEMPTED if before.get(step - 1) in (RUNNING, PREEMPTED) else WAITING
         self.used.append(len(used))
-        self.num_blocks = max(self.num_blocks, pool.num_blocks)
+        self.num_blocks = pool.num_blocks
 
     @property
     def states(self) -> dict[str, list[str]]:
@@ -157,17 +162,25 @@ class Schedule(Picture):
         ]
         key = (", ".join(f"{_SIGNS[state]} {state}" for state in (WAITING, RUNNING, PREEMPTED)), None)
         if not self.used:
-            return f"{self.title}\n{self.description}"
-        return "\n".join([self.title, *over_time([*rows, key, *pool], len(self.used), "lines")])
+            return f"{self.heading}\n{self.description}"
+        return "\n".join([self.heading, *over_time([*rows, key, *pool], len(self.used), "lines")])
 
     def draw(self) -> Drawing:
         """Return a row of bars for each request, and below it the curve of the used blocks."""
-        states, count = self.states, len(self.used)
+        count = len(self.used)
+        states = dict(islice(self.states.items(), MOST_REQUESTS))
         left = 28 + max([56.0, *(min(text_width(name), 130.0) for name in states)])
         if not count:
             return nothing_yet(self)
+        steps = range(0, count, -(-count // MOST_STEPS))
+        notes = []
+        if len(states) < len(self._states):
+            notes.append(f"{len(states)} of {len(self._states)} requests are drawn.")
+        if steps.step > 1:
+            notes.append(f"One of every {steps.step} steps is drawn.")
+        count = len(steps)
         step, height = min(34.0, WIDTH / count), 22 if len(states) <= 24 else 16
-        bottom = TOP + height * len(states)
+        bottom = TOP + height * len(states) + 16 * bool(notes)
         pool_y = bottom + 40
         drawing = Drawing(max(480, left + step * count + 64), pool_y + POOL_HEIGHT + 40, self.title)
         drawing.text(16, TOP - 10, "request", "left q small")
@@ -176,10 +189,10 @@ class Schedule(Picture):
             drawing.text(16, y + height / 2 + 4, name, "left", room=left - 26)
             drawing.line(left, y + height / 2, left + step * count, y + height / 2, css="edge faint")
             start = 0
-            for state, run in groupby(row):
+            for state, run in groupby(row[at] for at in steps):
                 length = len(list(run))
-                x = left + step * start
-                when = f"step {start}" if length == 1 else f"steps {start} to {start + length - 1}"
+                x, first, last = left + step * start, steps[start], steps[start + length - 1]
+                when = f"step {first}" if length == 1 else f"steps {first} to {last}"
                 if state == FINISHED:
                     drawing.rect(
                         x, y + 3, 4, height - 6, _LOOKS[FINISHED], css="", tip=f"{name}: finished, {when}"
@@ -189,15 +202,17 @@ class Schedule(Picture):
                         x, y + 3, step * length, height - 6, _LOOKS[state], tip=f"{name}: {state}, {when}"
                     )
                 start += length
+        drawing.text(left, bottom - 4, " ".join(notes), "left q small", room=drawing.width - left - 12)
         drawing.legend(left, bottom + 8, [(look, state) for state, look in _LOOKS.items()])
-        self._draw_pool(drawing, left, step, pool_y)
+        self._draw_pool(drawing, left, step, pool_y, steps)
         return drawing
 
-    def _draw_pool(self, drawing: Drawing, left: float, step: float, top: float) -> None:
+    def _draw_pool(self, drawing: Drawing, left: float, step: float, top: float, steps: range) -> None:
         """Draw the number of used blocks at each step as a filled area below the line of the pool's capacity."""
-        bottom, right = top + POOL_HEIGHT, left + step * len(self.used)
+        bottom, right = top + POOL_HEIGHT, left + step * len(steps)
+        shown = [self.used[at] for at in steps]
         scale = (POOL_HEIGHT - 12) / self.num_blocks
-        heights = [bottom - scale * used for used in self.used]
+        heights = [bottom - scale * used for used in shown]
         outline = [(left, bottom)]
         for place, y in enumerate(heights):
             outline += [(left + step * place, y), (left + step * (place + 1), y)]
@@ -210,7 +225,7 @@ class Schedule(Picture):
         drawing.text(16, (full + bottom) / 2 - 2, "blocks", "left q small")
         drawing.text(16, (full + bottom) / 2 + 11, "used", "left q small")
         drawing.line(left, bottom, right, bottom)
-        drawing.steps(left, bottom + 14, step, list(range(len(self.used))), "q small")
-        drawing.steps(left, bottom + 28, step, self.used, "small")
+        drawing.steps(left, bottom + 14, step, steps, "q small")
+        drawing.steps(left, bottom + 28, step, shown, "small")
         drawing.text(16, bottom + 14, "step", "left q small")
         drawing.text(16, bottom + 28, "used", "left small")

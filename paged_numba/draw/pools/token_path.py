@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from itertools import groupby
 
-from ...arguments import between, text
+from ...arguments import between, shown
 from ..letters import text_width
-from ..names import cut, names_of
-from ..picture import Picture
+from ..names import cut, names_of, width_of
+from ..picture import COLUMNS, Picture, checked_title
 from ..protocols import Pool, checked_pool
 from ..svg import COLOURS, SMALL_SIZE, Drawing, Look
 from ..text import plural
@@ -91,9 +90,13 @@ class TokenPath(Picture):
         ValueError
             The sequence has no such token, or has released its block.
         """
-        pool, title = checked_pool(pool), text("title", title)
+        pool, title = checked_pool(pool), checked_title(title)
         table, seq_len = pool.block_table(seq_id).tolist(), pool.seq_len(seq_id)
         name = names_of([seq_id])[0]
+        if not seq_len:
+            raise ValueError(
+                f"seq_id must be a sequence with a token, got seq_id={shown(seq_id)}, which has none"
+            )
         position = between("position", position, 0, seq_len - 1, f"the tokens of {cut(name, 60)}")
         if table[position // pool.block_size] < 0:
             raise ValueError(
@@ -137,18 +140,21 @@ class TokenPath(Picture):
         shown = self._window(7)
         entries = [f"[{self.table[i]}]" if i == self.logical_block else str(self.table[i]) for i in shown]
         before, after = ".. " * (shown.start > 0), " .." * (shown.stop < len(self.table))
+        label = f"position {position} of {cut(self.name, 20)}"
+        logical_block = f"logical block {position} // {size} = {self.logical_block}"
+        offset = f"offset {position} % {size} = {self.offset}"
+        first = [(label, f"{logical_block}, {offset}")]
+        if width_of(label) + len(first[0][1]) + 2 > COLUMNS:
+            first = [(label, logical_block), ("", offset)]
         rows = [
-            (
-                f"position {position} of {cut(self.name, 20)}",
-                f"logical block {position} // {size} = {self.logical_block}, "
-                f"offset {position} % {size} = {self.offset}",
-            ),
+            *first,
             ("block table", f"{before}{' '.join(entries)}{after}"),
             (f"entry {self.logical_block}", f"block {self.block}"),
             ("slot", f"{self.block} * {size} + {self.offset} = {self.slot}"),
         ]
-        width = max(len(label) for label, _ in rows)
-        return "\n".join([self.title, *(f"{label:<{width}}  {value}" for label, value in rows)])
+        width = max(width_of(label) for label, _ in rows)
+        lines = [f"{label}{' ' * (width - width_of(label))}  {value}" for label, value in rows]
+        return "\n".join([self.heading, *lines])
 
     def _window(self, most: int) -> range:
         """Return up to `most` indices of the block table around that of the token."""
@@ -194,9 +200,7 @@ class TokenPath(Picture):
         cell = min(48.0, WIDTH / size)
         fits = text_width(str(first + size - 1), SMALL_SIZE) <= cell - 2
         middle = LEFT + cell * (self.offset + 0.5)
-        self._boxes(
-            drawing, y, BOX, cell, [_NEAR] * filled + ["none"] * (size - filled), self.offset, what, first
-        )
+        self._boxes(drawing, y, BOX, cell, size, [(0, filled)], self.offset, what, first)
         for offset in range(size) if fits else ():
             x = LEFT + cell * (offset + 0.5)
             look = _CHOSEN if offset == self.offset else _NEAR if offset < filled else "none"
@@ -217,26 +221,32 @@ class TokenPath(Picture):
         y: float,
         height: float,
         cell: float,
-        looks: list[str | Look],
+        count: int,
+        near: list[tuple[int, int]],
         chosen: int,
         what: str,
         first: int = 0,
     ) -> None:
-        """Draw boxes side by side; if they are too narrow for edges, neighbours that look alike as one."""
+        """Draw boxes side by side; if they are too narrow for edges, neighbours that look alike as one.
+
+        The boxes of the sequence are those from the first up to the second number of each pair in `near`.
+        """
         if cell >= 4:
-            for place, look in enumerate(looks):
-                tip = f"{what} {first + place}"
-                drawing.rect(
-                    LEFT + cell * place, y, cell, height, _CHOSEN if place == chosen else look, tip=tip
-                )
+            used = {place for start, end in near for place in range(start, end)}
+            for place in range(count):
+                look: str | Look = _CHOSEN if place == chosen else _NEAR if place in used else "none"
+                drawing.rect(LEFT + cell * place, y, cell, height, look, tip=f"{what} {first + place}")
             return
-        start = 0
-        for look, run in groupby(looks):
-            length = len(list(run))
-            if look != "none":
-                drawing.rect(LEFT + cell * start, y, cell * length, height, look, css="")
-            start += length
-        drawing.rect(LEFT, y, cell * len(looks), height)
+        joined: list[list[float]] = []
+        for start, end in sorted(near):
+            # What is less than a pixel apart looks like one.
+            if joined and cell * start <= joined[-1][1] + 1:
+                joined[-1][1] = max(joined[-1][1], cell * end)
+            else:
+                joined.append([cell * start, cell * end])
+        for left, right in joined:
+            drawing.rect(LEFT + left, y, right - left, height, _NEAR, css="")
+        drawing.rect(LEFT, y, cell * count, height)
         tip = f"{what} {first + chosen}"
         drawing.rect(LEFT + cell * chosen, y, max(cell, 2.5), height, _CHOSEN, css="", tip=tip)
 
@@ -260,11 +270,11 @@ class TokenPath(Picture):
         """Draw the blocks of the pool; the token's opens into its slots below."""
         count, own = self.num_blocks, set(self.table)
         cell = min(30.0, WIDTH / count)
-        looks: list[str | Look] = [_NEAR if block in own else "none" for block in range(count)]
-        self._boxes(drawing, y, 20, cell, looks, self.block, "block")
+        near = [(block, block + 1) for block in own if block >= 0]
+        self._boxes(drawing, y, 20, cell, count, near, self.block, "block")
         if text_width(str(count - 1), SMALL_SIZE) <= cell - 2:
-            for block, look in enumerate(looks):
-                on = _CHOSEN if block == self.block else look
+            for block in range(count):
+                on: str | Look = _CHOSEN if block == self.block else _NEAR if block in own else "none"
                 drawing.text(LEFT + cell * (block + 0.5), y + 14, str(block), "small", on=on)
         x, width = LEFT + cell * self.block, max(cell, 2.5)
         right = LEFT + min(48.0, WIDTH / self.block_size) * self.block_size

@@ -176,9 +176,9 @@ class Queries:
         flops = self.work().flops
         least = sum(self._profiler.footprint.values())
         compute = sum(count / getattr(peaks, dtype) for dtype, count in flops.items())
-        return Roofline(
-            peaks, flops, least, self.memory("global").bytes_moved, least / peaks.bandwidth, compute
-        )
+        # An atomic operation reads and writes its sectors.
+        most = self.memory("global").bytes_moved + self.memory("global", "atomic").bytes_moved
+        return Roofline(peaks, flops, least, most, least / peaks.bandwidth, compute)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all counts as dicts, lists, numbers and strings."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import textwrap
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -60,10 +59,10 @@ def source_lines(report: Queries, function: CodeFunction) -> list[SourceLine]:
     """Return the lines of a function with their counts; of its docstring, the first line only."""
     by_number = {line.number: line for line in report.code_lines if line.function is function}
     indent = min((len(text) - len(text.lstrip()) for text in function.source if text.strip()), default=0)
-    tree = ast.parse(textwrap.dedent("\n".join(function.source))).body[0]
+    tree = _parsed(function)
     docstring, spans = _docstring_lines(tree), dict(_spans(tree))
     first_lines = {number: first for first, last in spans.items() for number in range(first, last + 1)}
-    calls = _calls(report, tree)
+    calls = _calls(report, function, tree)
     made = []
     for place, text in enumerate(function.source):
         number = function.first + place
@@ -82,6 +81,17 @@ def source_lines(report: Queries, function: CodeFunction) -> list[SourceLine]:
     return made
 
 
+def _parsed(function: CodeFunction) -> ast.stmt:
+    """Return the syntax tree of a function; its first line has the number 1."""
+    text = "\n".join(function.source)
+    if not text[0].isspace():
+        return ast.parse(text).body[0]
+    # Not dedented: lines of a string or within parentheses may stand further left than the function.
+    block = ast.parse(f"if True:\n{text}").body[0]
+    assert isinstance(block, ast.If)
+    return ast.increment_lineno(block.body[0], -1)
+
+
 def _docstring_lines(tree: ast.stmt) -> range:
     """Return the lines of the docstring that are left out: all but the first."""
     if not isinstance(tree, ast.FunctionDef) or ast.get_docstring(tree) is None:
@@ -98,10 +108,16 @@ def _spans(tree: ast.stmt) -> Iterator[tuple[int, int]]:
             yield node.lineno, last or node.lineno
 
 
-def _calls(report: Queries, tree: ast.stmt) -> dict[int, list[CodeFunction]]:
-    """Return, by line, the device functions of the report whose names the line calls."""
+def _calls(report: Queries, caller: CodeFunction, tree: ast.stmt) -> dict[int, list[CodeFunction]]:
+    """Return, by line, the device functions of the report whose names the line calls.
+
+    Of several functions with one name, it is the one in the caller's file.
+    """
     launched = {launch["kernel"] for launch in report.kernels}
-    named = {function.name: function for function in report.functions if function.name not in launched}
+    named: dict[str, CodeFunction] = {}
+    for function in report.functions:
+        if function.name not in launched and (function.name not in named or function.file == caller.file):
+            named[function.name] = function
     found: dict[int, list[CodeFunction]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
