@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import lockstep, targets
+from .draw.text import duration
 from .lockstep.profiler import GPUS
 
 REPEATS = 20
@@ -48,17 +49,13 @@ class Timing:
 
     def __str__(self) -> str:
         cause = "memory" if self.bound == "memory" else "arithmetic"
-        predicted = f"at least {_us(self.least_seconds)} on the {self.gpu}, for its {cause}"
+        predicted = f"at least {duration(self.least_seconds)} on the {self.gpu}, for its {cause}"
         if self.seconds is None or self.empty_seconds is None:
             return f"{predicted}; not measured, since there is no GPU"
         return (
-            f"{predicted}; measured {_us(self.seconds)} on {self.device}, "
-            f"where a launch that does nothing takes {_us(self.empty_seconds)}"
+            f"{predicted}; measured {duration(self.seconds)} on {self.device}, "
+            f"where a launch that does nothing takes {duration(self.empty_seconds)}"
         )
-
-
-def _us(seconds: float) -> str:
-    return f"{float(f'{1e6 * seconds:.3g}'):,.12g} us"
 
 
 def time_kernel(kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args: Any) -> Timing:
@@ -102,7 +99,7 @@ def time_kernel(kernel: Any, blocks_per_grid: Any, threads_per_block: Any, *args
     >>> x = np.ones(2**16, np.float32)
     >>> timing = pn.time_kernel(double, 256, 256, np.empty_like(x), x)
     >>> print(timing)  # doctest: +SKIP
-    at least 0.109 us on the H200, for its memory; not measured, since there is no GPU
+    at least 109 ns on the H200, for its memory; not measured, since there is no GPU
     >>> timing.least_seconds == 2 * x.nbytes / 4.8e12
     True
     """

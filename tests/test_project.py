@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "lockstep": {"draw"},
     "arrays": {"lockstep"},
     "targets": {"lockstep"},
-    "timing": {"lockstep", "targets"},
+    "timing": {"draw", "lockstep", "targets"},
     "kernels": {"targets"},
     "ops": {"arrays", "kernels", "targets"},
     # Which columns of the kernels' arguments it reads.

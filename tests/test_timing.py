@@ -29,9 +29,7 @@ def test_prediction_is_the_roofline_and_leaves_the_arguments_alone(monkeypatch):
     found = pn.time_kernel(double, 8, 128, out, x)
     # 4,096 bytes read and as many written.
     assert found == timing.Timing("H200", 8192 / 4.8e12, "memory")
-    assert (
-        str(found) == "at least 0.00171 us on the H200, for its memory; not measured, since there is no GPU"
-    )
+    assert str(found) == "at least 1.71 ns on the H200, for its memory; not measured, since there is no GPU"
     assert not out.any()
 
 
@@ -91,7 +89,7 @@ def test_measurement_is_the_median_of_launches_on_copies(monkeypatch, device, gp
         pytest.approx(2e-3),
     )
     name = device.decode() if isinstance(device, bytes) else device
-    assert f"measured 19,500 us on {name}, where a launch that does nothing takes 2,000 us" in str(found)
+    assert f"measured 19.5 ms on {name}, where a launch that does nothing takes 2.00 ms" in str(found)
     assert not out.any()
 
 

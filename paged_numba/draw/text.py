@@ -10,7 +10,7 @@ from ..arguments import shown
 from .names import MOST_LABELS, cut, names_of, width_of
 from .protocols import Pool, checked_pool, different_ids
 
-__all__ = ["block_tables", "pool_map", "reference_counts", "shortened", "size", "table"]
+__all__ = ["block_tables", "duration", "pool_map", "reference_counts", "shortened", "size", "table"]
 
 MAP_WIDTH, MAP_LINES = 64, 16
 
@@ -193,6 +193,21 @@ def size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} B" if unit == "B" else f"{count:,.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with its unit, from nanoseconds to seconds, with three digits.
+
+    Examples
+    --------
+    >>> duration(3.5e-9), duration(0.0000123), duration(0.25), duration(2)
+    ('3.50 ns', '12.3 us', '250 ms', '2.00 s')
+    """
+    for unit, length in (("s", 1), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)):
+        if seconds >= 0.9995 * length or unit == "ns":
+            break
+    count = seconds / length
+    return f"{count:,.{max(0, 2 - len(str(int(count + 0.5))) + 1)}f} {unit}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

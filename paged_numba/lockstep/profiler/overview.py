@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...draw.text import plural
+from ...draw.text import duration, plural
 from ..observe.code import CodeLine
 from .counts import Traffic
 from .queries import Queries
@@ -57,11 +57,6 @@ class Overview(NamedTuple):
             f"{self.moved:,} bytes of global memory moved, {self.moved / self.least:.1f} times the least possible: "
             f"each sector once would be {self.least:,}."
         )
-
-
-def duration(seconds: float) -> str:
-    """Return a time as text, in nanoseconds if it is short."""
-    return f"{seconds * 1e6:,.3f} us" if seconds >= 1e-6 else f"{seconds * 1e9:.3g} ns"
 
 
 def overview(report: Queries, gpu: str) -> Overview:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ...draw.text import table
+from ...draw.text import duration, table
 from ..observe.observer import unseen
 from .counts import Traffic
-from .overview import duration, overview, percent
+from .overview import overview, percent
 from .queries import Queries
 
 
