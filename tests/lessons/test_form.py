@@ -83,7 +83,7 @@ def test_pictures_end_their_cells_and_are_saved(each):
         assert name.startswith(f"{each.number:02d}_")
         assert each.saved[name].startswith("<svg")
         assert f"Saved as {name}." in each.output
-    assert sorted(each.saved) == sorted(set(shown)), "a lesson leaves nothing behind but its pictures and Hypothesis's folder"
+    assert sorted(each.saved) == sorted(set(shown)), "a lesson leaves nothing behind but its pictures"
 
 
 def test_output_reads_well_in_a_terminal(each):
