@@ -59,7 +59,8 @@ class OutOfBlocksError(PagedNumbaError, MemoryError):
     def __str__(self) -> str:
         _, _, why, watermark = self.args
         above = f" above a watermark of {watermark}" if watermark else ""
-        return f"{why} needs {self.needed} blocks{above}, {self.free} are free"
+        blocks, are = "block" if self.needed == 1 else "blocks", "is" if self.free == 1 else "are"
+        return f"{why} needs {self.needed} {blocks}{above}, {self.free} {are} free"
 
 
 class UnknownSequenceError(PagedNumbaError, LookupError):

@@ -12,7 +12,7 @@ from paged_numba import targets
 from paged_numba.commands import doctor
 
 try:
-    from hypothesis import HealthCheck, configuration, settings
+    from hypothesis import HealthCheck, settings
 except ImportError:
     # A machine with a GPU may have only Numba, NumPy and pytest: tests that need no Hypothesis run there.
     collect_ignore = [
@@ -27,8 +27,6 @@ else:
             profile, max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         )
     settings.load_profile("default")
-    # Hypothesis keeps the folder of its first use, and lessons that run in this process name none.
-    configuration.storage_directory("examples", intent_to_write=False)
 
 
 @pytest.fixture(scope="module")

@@ -49,15 +49,18 @@ def test_append_to_a_full_shared_block_copies_nothing():
 def test_exhausted_pool_says_needed_and_free_and_changes_nothing():
     pool = BlockAllocator(3, 4)
     pool.add("a", 5)
-    with pytest.raises(OutOfBlocksError, match="add of 5 tokens needs 2 blocks, 1 are free") as caught:
+    with pytest.raises(OutOfBlocksError, match="add of 5 tokens needs 2 blocks, 1 is free") as caught:
         pool.add("b", 5)
     assert (caught.value.needed, caught.value.free) == (2, 1)
     assert "b" not in pool
     # A copy on write counts: 2 blocks for the tokens and 1 for the copy.
     pool.fork("a", "c")
-    with pytest.raises(OutOfBlocksError, match="append of 8 tokens needs 3 blocks, 1 are free"):
+    with pytest.raises(OutOfBlocksError, match="append of 8 tokens needs 3 blocks, 1 is free"):
         pool.append("c", 8)
     assert pool.block_table("c").tolist() == pool.block_table("a").tolist()
+    pool.add("d", 1)
+    with pytest.raises(OutOfBlocksError, match="add of 1 token needs 1 block, 0 are free"):
+        pool.add("e", 1)
     pool.check()
 
 

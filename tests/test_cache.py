@@ -28,7 +28,7 @@ def cache(num_blocks=3):
     ("call", "error", "message"),
     [
         (lambda c: c.add("a", *tokens(1)), pn.DuplicateSequenceError, "already has the id 'a'"),
-        (lambda c: c.add("b", *tokens(5)), pn.OutOfBlocksError, "needs 2 blocks, 1 are free"),
+        (lambda c: c.add("b", *tokens(5)), pn.OutOfBlocksError, "needs 2 blocks, 1 is free"),
         (lambda c: c.append("b", *tokens(1)), pn.UnknownSequenceError, "no sequence has the id 'b'"),
         (lambda c: c.append("a", *tokens(0)), ValueError, "tokens must be positive"),
         (lambda c: c.add("b", *tokens(1).astype(float)), TypeError, "key must have dtype float32"),
@@ -128,7 +128,7 @@ def test_swap_keeps_every_bit_and_only_free_and_swap_in_take_a_swapped_sequence(
     with pytest.raises(ValueError, match="must name a sequence that is swapped out, got seq_id='b'"):
         subject.swap_in("b")
     subject.add("c", *tokens(1))
-    with pytest.raises(pn.OutOfBlocksError, match="swap_in of 6 tokens needs 2 blocks, 1 are free"):
+    with pytest.raises(pn.OutOfBlocksError, match="swap_in of 6 tokens needs 2 blocks, 1 is free"):
         subject.swap_in("a")
     subject.free("c")
     subject.swap_in("a")

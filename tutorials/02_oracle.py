@@ -97,6 +97,7 @@ print("All three pass.")
 # No score there is beyond 0.05, so all weights are nearly equal. A :term:`property` holds for *every* input. For a
 # :term:`property test` with :term:`Hypothesis` we say what an input looks like. It draws a hundred (the same in each
 # run) and, when one fails, looks for smaller ones that fail, too: it :term:`shrinks <shrink>` the input.
+# (Hypothesis keeps a folder ``.hypothesis`` where you run it. You may delete that at any time.)
 #
 # .. dropdown:: Predict: our query is always 1. With a single token in the cache, what must attention return?
 #

@@ -126,6 +126,9 @@ last = out[2:], query[2:], key_cache, value_cache, tables[2:], seq_lens[2:]
 attending, accesses = lockstep.profile(attention, 1, 4, *last), lockstep.trace(attention, 1, 4, *last)
 print("gather", 2 * sum(copying.memory("global", array=name).sectors for name in ("cache", "dense")))
 print("attend", sum(attending.memory("global", array=name).sectors for name in ("key_cache", "value_cache")))
+print(
+    "attend", pn.time_kernel(attention, 1, 4, *last)
+)  # if each sector moved once; measured if there is a GPU
 pn.draw.WarpAccess.of(accesses, "key_cache", title="Four threads read a number each").show("06_attend.svg")
 
 # %%

@@ -18,7 +18,7 @@ empty column that saves 31 of 32 turns.
 import numpy as np
 from numba import float32
 
-from paged_numba import cuda, draw, lockstep
+from paged_numba import cuda, draw, lockstep, time_kernel
 
 rng = np.random.default_rng(10)
 query = rng.standard_normal(64, dtype=np.float32)
@@ -119,6 +119,7 @@ for width in (32, 33):
     report = lockstep.profile(with_tile(width), 2, 32, out, query, nhd, table, 1)
     reads, tile = report.memory("global", "load", array="keys"), report.memory("shared", "load")
     print(f"width {width}: {reads.bytes_moved:,} bytes moved; {tile}")
+    print(time_kernel(with_tile(width), 2, 32, out, query, nhd, table, 1))
 draw.WarpAccess.of(accesses, "tile", title="Rows of 32 numbers: one bank").show("10_conflict.svg")
 
 # %%

@@ -98,6 +98,10 @@ def merge(out, part_out, part_lse):
 out = np.zeros_like(query)
 merge[8, 32](out, part_out, part_lse)
 np.testing.assert_allclose(out, oracle, rtol=1e-4, atol=1e-5)
+for n in (1, 16):
+    part_out, part_lse, starts = attend_in_splits(key_cache, 4096, n)
+    inputs = part_out, part_lse, query, key_cache, value_cache, block_table, starts
+    print(f"{n:2} splits:", pn.time_kernel(attend, (n, 8), 32, *inputs))
 draw.Splits(starts[:-1], 4096, part_lse[:, 0], title="The splits of head 0").show("12_splits.svg")
 
 # %%

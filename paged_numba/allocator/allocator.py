@@ -1122,4 +1122,5 @@ class BlockAllocator:
 
     def _require_free(self, what: str, tokens: int, needed: int, free: int, watermark: int = 0) -> None:
         if needed + watermark > free:
-            raise OutOfBlocksError(needed, free, f"{what} of {tokens} tokens", watermark)
+            why = f"{what} of {tokens} token{'' if tokens == 1 else 's'}"
+            raise OutOfBlocksError(needed, free, why, watermark)

@@ -18,16 +18,17 @@ def test_numbers_in_the_prose():
     made = LESSON.run()
     cache, scores = made["cache"], made["scores"]
     picture = pn.draw.OnlineSoftmax(scores)
+    online, textbook = lockstep.profile(*made["online"]), lockstep.profile(*made["textbook"])
     one, two = (
         {array: report.memory("global", array=array) for array in ("key_cache", "value_cache")}
-        for report in (made["online"], made["textbook"])
+        for report in (online, textbook)
     )
     fewer = {array: two[array].sectors / one[array].sectors for array in ("key_cache", "value_cache")}
     passes = two["key_cache"].bytes_asked / one["key_cache"].bytes_asked
     assert fewer["key_cache"] == fewer["value_cache"] * passes
     assert two["value_cache"].bytes_asked == one["value_cache"].bytes_asked  # each value is read once
     warps, tokens = 4 * 64 // 32, int(made["seq_lens"][0])
-    barriers = made["online"].work().barriers / warps / tokens
+    barriers = online.work().barriers / warps / tokens
     LESSON.check_numbers(
         claims={
             "sequences of 100 tokens": tokens,
