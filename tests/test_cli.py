@@ -277,7 +277,7 @@ def test_doctor_with_a_target_that_cannot_run_exits_with_1(capsys, monkeypatch):
 def test_without_a_gpu_commands_that_need_one_say_so(capsys):
     status, _, err = run(capsys, "bench", "gpu")
     assert status == 2
-    assert "bench gpu needs a GPU, and no CUDA driver or no GPU was found." in err
+    assert f"bench gpu needs a GPU, and {targets.cuda_unavailable_reason()}." in err
     status, _, err = run(capsys, "tour", "--target", "cuda")
     assert status == 2
     assert "the cuda target cannot run" in err
