@@ -313,7 +313,8 @@ def run(json_path: Path | None, commit: str | None, *, simulator: bool) -> int:
             measure(found)
             done(1)
     verdict = "Both sides agree." if found.agree else "The two sides DISAGREE."
-    text = table(["what", "lockstep ms", "beside", "ms", "ratio"], found.rows)
-    record = {"benchmark": "lockstep", **found.figures}
+    rows = [["what", "lockstep ms", "beside", "ms", "ratio"], *found.rows]
+    text = table(rows[0], rows[1:])
+    record = {"benchmark": "lockstep", "rows": rows, **found.figures}
     deliver(f"{text}\n{verdict}", (json_path, lambda: as_json({**record, "provenance": provenance(commit)})))
     return 0 if found.agree else 1
