@@ -4,6 +4,7 @@ import ast
 import builtins
 import cmath
 import importlib
+import json
 import math
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 
 from paged_numba import lockstep, targets
 from paged_numba.commands import main as cli
+from paged_numba.draw.text import table
 from paged_numba.errors import UnsupportedConstructError
 from paged_numba.lockstep.language import intrinsics
 from paged_numba.ops.attention import ALGORITHMS
@@ -134,6 +136,26 @@ def test_every_command_is_one_that_the_command_line_takes(monkeypatch):
         assert words.split()[1] in cli.COMMANDS
         assert cli.main(shlex.split(words)[1:]) == 0
     assert len(taken) == len(mentioned)
+
+
+# Figures of speed.
+
+
+def test_figures_of_speed_are_those_of_the_committed_benchmark():
+    record = json.loads((ROOT / "docs" / "results" / "lockstep.json").read_text(encoding="utf-8"))
+    header, *rows = record["rows"]
+    assert table(header, rows) in TEXTS["docs/speed.md"]
+    assert {"date", "commit", "machine", "python", "packages"} <= set(record["provenance"])
+    assert record["provenance"]["machine"] == "Linux x86_64, 2 cores"
+    assert "2 cores of a shared x86-64 machine" in " ".join(TEXTS["docs/speed.md"].split())
+    ours, theirs = (record["simulator"][f"{side}_s"] for side in ("lockstep", "simulator"))
+    assert rows[0][1] == f"{1e3 * ours:.2f}"
+    assert f"took it {1e3 * ours:.1f} ms, and Numba's simulator {theirs:.1f} s" in " ".join(
+        TEXTS["README.md"].split()
+    )
+    design = " ".join(TEXTS["docs/design.md"].split())
+    assert f"took it {theirs:.1f} seconds" in design
+    assert f"took {1e3 * ours:.1f} milliseconds" in design
 
 
 # Links.
