@@ -26,7 +26,12 @@ from paged_numba.draw.picture import Picture
 Picture.inline = True
 # The same examples at each build, however busy the machine is.
 settings.register_profile(
-    "site", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    "site",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=False,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("site")
 

@@ -21,10 +21,15 @@ except ImportError:
         if re.search(r"hypothesis|testing\.machines|testing\.strategies", path.read_text(encoding="utf-8"))
     ]
 else:
-    # The first example of a test may translate or compile a kernel, on a machine that is busy: no deadlines.
+    # The first example of a test may translate or compile a kernel, on a machine that is busy: no deadlines. Without
+    # the blob that Hypothesis adds to failures on CI, lessons print there what they print elsewhere.
     for profile, max_examples in (("default", 40), ("thorough", 1000)):
         settings.register_profile(
-            profile, max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            profile,
+            max_examples=max_examples,
+            deadline=None,
+            print_blob=False,
+            suppress_health_check=[HealthCheck.too_slow],
         )
     settings.load_profile("default")
 

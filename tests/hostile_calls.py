@@ -822,7 +822,7 @@ UNCHECKED = {
         ["targets.import_failure", "plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"],
         HELPER,
     ),
-    **dict.fromkeys([f"text.{name}" for name in ("shortened", "size", "table")], HELPER),
+    **dict.fromkeys([f"text.{name}" for name in ("duration", "shortened", "size", "table")], HELPER),
     **dict.fromkeys(
         [f"cuda.{name}" for name in "Context Device DeviceArray Event Kernel Stream".split()],
         "made by functions",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .. import traces
 from ..errors import InputError
-from ..replay.plot import FORMATS
 from ..targets import import_failure
 from .options import check_outputs, deliver, file_to_write, positive
 
@@ -100,6 +99,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"--block-sizes must differ, got --block-sizes {' '.join(map(str, sizes))}")
     if options.plot is None:
         return
+    from ..replay.plot import FORMATS
+
     if options.plot.suffix[1:].lower() not in FORMATS:
         raise InputError(f"--plot must end in .svg, .png or .pdf, got --plot {options.plot}")
     failure = import_failure("matplotlib")
