@@ -576,7 +576,7 @@ def record_of(waste, running, preempted, seconds=None):
     }  # fmt: skip
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(values)
 def test_any_values_are_plotted_on_finite_axes(over_time):
     made = plot.figure(record_of(over_time, over_time, over_time))
