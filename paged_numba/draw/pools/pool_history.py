@@ -6,8 +6,6 @@ from collections.abc import Hashable
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..letters import text_width
 from ..names import labels_of, names_of
 from ..picture import Picture, checked_title, first_sentence, nothing_yet
@@ -17,6 +15,7 @@ from ..svg import SMALL_SIZE, Drawing, Look, look_of
 from ..text import MOST_ROWS, key_of, over_time, plural, some
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 FREE, SHARED = "", "+"
@@ -99,6 +98,8 @@ class PoolHistory(Picture):
             The pool has another number of blocks than at the first step.
         """
         pool = same_size(checked_pool(pool), self._owners[0].size if self._owners else None)
+        import numpy as np  # not above: `paged-numba doctor` draws tables where NumPy is broken
+
         owners = np.full(pool.num_blocks, _FREE, np.int32)
         seq_id: Hashable
         for seq_id in pool:
@@ -122,7 +123,7 @@ class PoolHistory(Picture):
     @property
     def used(self) -> list[int]:
         """Number of used blocks at each step."""
-        return [int(np.count_nonzero(owners != _FREE)) for owners in self._owners]
+        return [int((owners != _FREE).sum()) for owners in self._owners]
 
     @property
     def description(self) -> str:
@@ -140,7 +141,7 @@ class PoolHistory(Picture):
             if number == MOST_DESCRIBED and len(self._numbers) > MOST_DESCRIBED + 1:
                 sentences.append(name)
                 continue
-            counts = [int(np.count_nonzero(step == number)) for step in owners]
+            counts = [int((step == number).sum()) for step in owners]
             when = [place for place, count in enumerate(counts) if count]
             span = f"in step {when[0]}" if len(when) == 1 else f"from step {when[0]} to {when[-1]}"
             sentences.append(f"{name} holds up to {plural(max(counts), 'block')} of its own, {span}.")
@@ -171,10 +172,10 @@ class PoolHistory(Picture):
     def _shown(self) -> tuple[int, str]:
         """Return how many blocks to draw, and what to say of many unused ones at the end."""
         num_blocks = self._owners[0].size
-        ever = np.zeros(num_blocks, bool)
+        ever = self._owners[0] != _FREE
         for owners in self._owners:
             ever |= owners != _FREE
-        used = 1 + int(np.flatnonzero(ever)[-1]) if ever.any() else 1
+        used = 1 + int(ever.nonzero()[0][-1]) if ever.any() else 1
         if num_blocks - used <= FOLDED:
             return num_blocks, ""
         return used, f"Blocks {used} to {num_blocks - 1} are free at all steps."
