@@ -109,8 +109,9 @@ for algorithm in ("naive", "warp", "block"):  # three kernels of the package
 # %%
 # What the second pass had cost
 # -----------------------------
-# Now the traffic of both kernels on ``late``, in sectors. Both read each value once. Yet ours moves 8 times fewer
-# sectors of values, since neighbouring threads read neighbouring numbers (lesson 10 shows why).
+# Now the traffic of both kernels on ``late``, in sectors, and as in lesson 06 the time that each sector takes if it is
+# moved once. Both read each value once. Yet ours moves 8 times fewer sectors of values, since neighbouring threads
+# read neighbouring numbers (lesson 10 shows why).
 #
 # .. dropdown:: Predict: how many times fewer sectors of keys?
 #

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...arguments import finite, shown, text
-from ..names import cut, names_of
+from ..names import cut, one_line
 from ..picture import Picture, checked_title, first_sentence
 from ..svg import Drawing, look_of
 from ..text import some, table
@@ -85,9 +85,9 @@ class Roofline(Picture):
         object.__setattr__(self, "title", checked_title(self.title, "Roofline"))
 
     @property
-    def _named(self) -> dict[str, float]:
-        """The intensities by names that a line of text can show."""
-        return dict(zip(names_of(self.intensities), self.intensities.values(), strict=True))
+    def _named(self) -> list[tuple[str, float]]:
+        """The intensities by names that a line of text can show; numbers tell equal ones apart."""
+        return [(one_line(name) or repr(name), intensity) for name, intensity in self.intensities.items()]
 
     @property
     def ridge(self) -> float:
@@ -109,7 +109,7 @@ class Roofline(Picture):
         points = [
             f"{name}: {_number(intensity)} operations per byte, "
             f"{100 * self.rate(intensity) / self.peak:.3g} % of the peak"
-            for name, intensity in self._named.items()
+            for name, intensity in self._named
         ]
         listed = "; ".join(some(points, 6, "{} more"))
         return (
@@ -132,7 +132,7 @@ class Roofline(Picture):
                 f"{100 * self.rate(intensity) / self.peak:.3g} %",
                 "memory" if intensity < self.ridge else "arithmetic",
             ]
-            for number, (name, intensity) in enumerate(self._named.items(), start=1)
+            for number, (name, intensity) in enumerate(self._named, start=1)
         ]
         header = ["", "kernel", "operations/byte", "at most, 1e12/s", "share of peak", "limit"]
         # The last column is text, flush left; `table` puts it right, so it is padded.
@@ -171,13 +171,13 @@ class Roofline(Picture):
         drawing.text(ridge[0] + 8, bottom - 8, "arithmetic is", "left")
         for start, end in ((place(low, bottom_rate), ridge), (ridge, (right, ridge[1]))):
             drawing.line(*start, *end)
-        for number, (name, intensity) in enumerate(self._named.items()):
+        for number, (name, intensity) in enumerate(self._named):
             rate = self.rate(intensity)
             tip = f"{name}: {_number(intensity)} operations per byte, {rate:.3g} per second"
             x, y = place(math.log10(intensity), math.log10(rate))
             drawing.circle(x, y, 9, look_of(number).colour, tip=tip)
             drawing.text(x, y + 4, str(number + 1), on=look_of(number))
-        entries = [(look_of(number), f"{number + 1}: {name}") for number, name in enumerate(self._named)]
+        entries = [(look_of(number), f"{number + 1}: {name}") for number, (name, _) in enumerate(self._named)]
         drawing.legend(16, bottom + 48, entries)
         return drawing
 
