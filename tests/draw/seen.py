@@ -7,6 +7,17 @@ from dataclasses import dataclass
 from paged_numba.draw.letters import text_width
 from paged_numba.draw.svg import measure, size_of
 
+# Pages around an output, and whether their colours are dark; None if the system's preference decides.
+PAGES = [
+    ("<html><body>", None),
+    ('<html data-theme="light"><body>', False),
+    ('<html data-theme="dark"><body>', True),
+    ('<html><body data-jp-theme-light="true">', False),
+    ('<html><body data-jp-theme-light="false">', True),
+    ('<html><body class="vscode-light">', False),
+    ('<html><body class="vscode-dark">', True),
+]
+
 
 def elements(picture, tag):
     """Return the elements of a kind; the picture's XML must be well-formed."""

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from seen import elements, texts
+from seen import PAGES, elements, texts
 
 import paged_numba as pn
 from paged_numba import draw
@@ -202,16 +202,7 @@ def test_fitted_text_fits_and_is_cut_no_more_than_needed(words, room, middle):
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
-@pytest.mark.parametrize(
-    ("page", "dark"),
-    [
-        ("<html><body>", None),
-        ('<html data-theme="light"><body>', False),
-        ('<html data-theme="dark"><body>', True),
-        ('<html><body data-jp-theme-light="true">', False),
-        ('<html><body data-jp-theme-light="false">', True),
-    ],
-)
+@pytest.mark.parametrize(("page", "dark"), PAGES)
 def test_the_theme_of_the_page_goes_before_the_preference_of_the_system(
     browser, pictures, system, page, dark
 ):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from seen import PAGES
 
 from paged_numba import lockstep
 from paged_numba.lockstep.cuda import facade as cuda
@@ -33,17 +34,7 @@ def outputs():
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
-@pytest.mark.parametrize(
-    ("page", "dark"),
-    [
-        ("<html><body>", None),
-        ('<html data-theme="light"><body>', False),
-        ('<html data-theme="dark"><body>', True),
-        ('<html><body data-jp-theme-light="true">', False),
-        ('<html><body data-jp-theme-light="false">', True),
-        ('<html><body class="vscode-dark">', True),
-    ],
-)
+@pytest.mark.parametrize(("page", "dark"), PAGES)
 def test_tables_keep_their_look_and_take_the_colours_of_the_page(browser, outputs, system, page, dark):
     context = browser.new_context(color_scheme=system, viewport={"width": 1400, "height": 900})
     shown = context.new_page()

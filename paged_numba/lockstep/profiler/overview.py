@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from ...draw.text import duration, plural
 from ..observe.code import CodeLine
-from .counts import Traffic
 from .queries import Queries
 
 MOST_LINES = 3
@@ -69,18 +68,14 @@ def overview(report: Queries, gpu: str) -> Overview:
             f"Bound by {'memory' if roof.bound == 'memory' else 'arithmetic'} on the {roof.gpu.name}: "
             f"{roof.intensity:.2f} operations a byte{ridge}. It cannot take less than {duration(roof.seconds)}."
         )
-    if roof.most_bytes:
-        cost, weights = "traffic to global memory", _weights(report, "global")
-    elif report.memory("shared").wavefronts:
-        cost, weights = "traffic to shared memory", _weights(report, "shared")
-    else:
-        cost, weights = "statements", {line: report.work(line=line).warps for line in report.code_lines}
-    whole = sum(weights.values())
-    costliest = sorted(weights, key=lambda line: -weights[line])[:MOST_LINES]
+    space, shares = shares_of_traffic(report)
+    cost = f"traffic to {space} memory" if space else "statements"
+    if not space:
+        shares = _shares({line: report.work(line=line).warps for line in report.code_lines})
     lines = [
-        Costly(line, weights[line] / whole, _in_words(report, line))
-        for line in costliest
-        if weights[line] >= LEAST_SHARE * whole and weights[line]
+        Costly(line, shares[line], _in_words(report, line))
+        for line in sorted(shares, key=lambda line: -shares[line])[:MOST_LINES]
+        if shares[line] >= LEAST_SHARE
     ]
     return Overview(roof.most_bytes, roof.least_bytes, bound, cost, lines)
 
@@ -90,21 +85,23 @@ def percent(share: float) -> str:
     return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
 
 
-def share_of_traffic(report: Queries, line: CodeLine) -> float:
-    """Return a line's share of the traffic to global memory or, without such traffic, to shared memory; 0 to 1."""
+def shares_of_traffic(report: Queries) -> tuple[str, dict[CodeLine, float]]:
+    """Return a memory space and each line's share of the traffic to it, 0 to 1.
+
+    The space is ``global`` or, without such traffic, ``shared``; empty, with no shares, if there is neither.
+    """
     for space in ("global", "shared"):
-        whole = _weight(report.memory(space))
-        if whole:
-            return _weight(report.memory(space, line=line)) / whole
-    return 0.0
+        traffic = {line: report.memory(space, line=line) for line in report.code_lines}
+        shares = _shares({line: moved.sectors or moved.wavefronts for line, moved in traffic.items()})
+        if shares:
+            return space, shares
+    return "", {}
 
 
-def _weight(traffic: Traffic) -> int:
-    return traffic.sectors or traffic.wavefronts
-
-
-def _weights(report: Queries, space: str) -> dict[CodeLine, int]:
-    return {line: _weight(report.memory(space, line=line)) for line in report.code_lines}
+def _shares(weights: dict[CodeLine, int]) -> dict[CodeLine, float]:
+    """Return the weights divided by their sum; nothing if that is 0."""
+    whole = sum(weights.values())
+    return {line: weight / whole for line, weight in weights.items()} if whole else {}
 
 
 def _in_words(report: Queries, line: CodeLine) -> str:

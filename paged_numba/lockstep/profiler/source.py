@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..observe.code import CodeFunction
 from .counts import Traffic, Work
-from .overview import share_of_traffic
+from .overview import shares_of_traffic
 from .queries import Queries
 
 SOURCE_HEADER = ["requests", "sectors", "/req", "useful", "wavefr.", "conflicts", "lanes", "flops"]
@@ -63,6 +63,7 @@ def source_lines(report: Queries, function: CodeFunction) -> list[SourceLine]:
     docstring, spans = _docstring_lines(tree), dict(_spans(tree))
     first_lines = {number: first for first, last in spans.items() for number in range(first, last + 1)}
     calls = _calls(report, function, tree)
+    _, shares = shares_of_traffic(report)
     made = []
     for place, text in enumerate(function.source):
         number = function.first + place
@@ -72,7 +73,7 @@ def source_lines(report: Queries, function: CodeFunction) -> list[SourceLine]:
         if number in by_number:
             line = by_number[number]
             moved, shared = report.memory("global", line=line), report.memory("shared", line=line)
-            cells, share = _cells(moved, shared, report.work(line=line)), share_of_traffic(report, line)
+            cells, share = _cells(moved, shared, report.work(line=line)), shares.get(line, 0.0)
         # A statement's further lines ran if its first line did.
         ran = function.first - 1 + first_lines.get(place + 1, place + 1) in by_number
         made.append(
