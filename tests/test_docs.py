@@ -130,7 +130,7 @@ def test_every_command_is_one_that_the_command_line_takes(monkeypatch):
     assert len(mentioned) > 5
     taken = []
     for name in cli.COMMANDS:
-        module = importlib.import_module(f"paged_numba.commands.{name}")
+        module = cli._command(name)
         monkeypatch.setattr(module, "run", lambda options: taken.append(options) or 0)
     for words in sorted(mentioned):
         assert words.split()[1] in cli.COMMANDS

@@ -21,6 +21,9 @@ COMMANDS = {
     "bench": "run a benchmark; both sides of a comparison are measured in the same run",
 }
 
+FOLDERS = {"profile": "kernels", "sanitize": "kernels"}
+"""Folder of `commands` in which a command's module is; the others are beside this one."""
+
 BAD_USAGE, INTERRUPTED = 2, 130
 
 
@@ -111,7 +114,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[Any, argparse.Namespace]:
 def _command(name: str) -> Any:
     """Return the module of a command; exit if a package that it imports is broken."""
     try:
-        return importlib.import_module(f".{name}", __package__)
+        return importlib.import_module(".".join(("", *FOLDERS.get(name, "").split(), name)), __package__)
     except Exception as error:
         why = f"{type(error).__name__}: {error}; paged-numba doctor says what is wrong"
         _say(f"paged-numba {name}: error: {why}")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from .. import lockstep
-from ..lockstep.profiler import GPUS
+from ... import lockstep
+from ...lockstep.profiler import GPUS
+from ..options import check_outputs, deliver, file_to_write
 from . import operations
-from .options import check_outputs, deliver, file_to_write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,10 +17,10 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from ..errors import InputError, KernelError
-from ..lockstep.cuda import facade
-from ..lockstep.observe.observer import Observer, observing
-from ..targets import ENVIRONMENT
+from ...errors import InputError, KernelError
+from ...lockstep.cuda import facade
+from ...lockstep.observe.observer import Observer, observing
+from ...targets import ENVIRONMENT
 
 
 def load_function(file: str, name: str) -> Callable[[], Any]:

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import PagedKVCache
-from ..draw.text import size
-from ..errors import InputError
-from ..lockstep.observe.observer import unseen
-from ..lockstep.profiler.report import Report
-from ..ops.attention import ALGORITHMS
-from ..ops.copies import copy_blocks
-from ..ops.plan import choose
-from ..targets import multiprocessors
-from .options import DEFAULT_SHAPE, shape
+from ...cache import PagedKVCache
+from ...draw.text import size
+from ...errors import InputError
+from ...lockstep.observe.observer import unseen
+from ...lockstep.profiler.report import Report
+from ...ops.attention import ALGORITHMS
+from ...ops.copies import copy_blocks
+from ...ops.plan import choose
+from ...targets import multiprocessors
+from ..options import DEFAULT_SHAPE, shape
 from .user_function import load_function
 
 MOST_BYTES = 4 * 2**30

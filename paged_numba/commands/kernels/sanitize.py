@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from .. import lockstep
-from ..errors import InputError, KernelError
-from ..lockstep.observe.observer import unseen
+from ... import lockstep
+from ...errors import InputError, KernelError
+from ...lockstep.observe.observer import unseen
+from ..options import check_outputs, deliver, file_to_write
 from . import operations
-from .options import check_outputs, deliver, file_to_write
 from .user_function import OwnProcess
 
 

@@ -1,0 +1,1 @@
+"""Commands that run kernels on lockstep and watch them."""
