@@ -5,35 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
 from ...kernels.columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, TILE_ANY_END, TILE_ROW
-from ...ops import plan
+from ...ops import adopt, plan
 
 
 @dataclass(frozen=True)
 class PlanMutant:
-    """A planning function with one fault.
+    """A function that prepares a launch, with one fault.
 
     Parameters
     ----------
     name : str
         What is wrong.
     function : str
-        Name of a function of `paged_numba.plan`.
+        Name of a function of `module`.
     change : callable
         Function from the right result to the wrong one.
     algorithm : str
         Algorithm of attention, whose property must fail.
+    module : module
+        Module of ``paged_numba.ops``.
     """
 
     name: str
     function: str
     change: Callable[[Any], Any]
     algorithm: str = "tile"
+    module: ModuleType = plan
 
     def __str__(self) -> str:
         return f"{self.function}: {self.name}"
@@ -42,12 +46,12 @@ class PlanMutant:
 @contextmanager
 def planned_wrongly(mutant: PlanMutant) -> Iterator[None]:
     """Make operations use a mutant within a ``with`` block."""
-    right = getattr(plan, mutant.function)
+    right = getattr(mutant.module, mutant.function)
 
     def wrong(*args: Any, **options: Any) -> Any:
         return mutant.change(right(*args, **options))
 
-    with mock.patch.object(plan, mutant.function, wrong):
+    with mock.patch.object(mutant.module, mutant.function, wrong):
         yield
 
 
@@ -71,6 +75,11 @@ def _of_tiles(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda parts_and_tiles: (parts_and_tiles[0], change(parts_and_tiles[1]))
 
 
+def _as_if_contiguous(view: Any) -> Any:
+    """Return what a kernel reads that computes the strides from the shape."""
+    return np.lib.stride_tricks.as_strided(view, strides=np.empty(view.shape, view.dtype).strides)
+
+
 PLAN_MUTANTS = (
     PlanMutant("the first key is missed", "query_rows",
                _column(ROW_FIRST, lambda rows: np.minimum(rows[:, ROW_FIRST] + 1, rows[:, ROW_END]))),
@@ -85,6 +94,9 @@ PLAN_MUTANTS = (
     PlanMutant("last key that any row sees left out", "tile_rows", _one_less(TILE_ANY_END)),
     PlanMutant("a tile begins a row late", "tile_rows", _one_less(TILE_ROW)),
     PlanMutant("one shared token too many", "shared_tokens", lambda tokens: tokens + 1, "cascade"),
+    PlanMutant("views taken for contiguous arrays", "caches",
+               lambda views: views._replace(key=_as_if_contiguous(views.key), value=_as_if_contiguous(views.value)),
+               module=adopt),
     PlanMutant("shared part left out", "cascade_rows", _of_tiles(lambda tiles: tiles[len(tiles) // 2 :]), "cascade"),
 )  # fmt: skip
 """Wrong plans that the properties of attention must find."""
