@@ -1,0 +1,91 @@
+"""
+05 · The soft cap before the scale
+==================================
+
+**Scores are capped before they are scaled. The cap acts eight times too early, and keys with high scores look alike.**
+
+:Reported: `TRL 5691 <https://github.com/huggingface/trl/pull/5691>`__, `TransformerEngine 3391
+  <https://github.com/NVIDIA/TransformerEngine/pull/3391>`__
+:Caught by: a property over scores and caps
+:Its message: ``differ from the oracle``
+"""
+
+# %%
+# What was reported
+# -----------------
+# Gemma 2 caps scores: ``cap * tanh(score / cap)``, after the scale and before all else. In May 2026 a review of TRL
+# found that logits were capped before they were scaled. In September 2026 a developer of TransformerEngine found that
+# its reference capped scores after ALiBi, unlike the kernels which are compared with it. We know of no report of an
+# attention kernel that caps before the scale; this is the fault of TRL, where attention would have it.
+
+import numpy as np
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba.testing.mutants import Difference, caught, installed, kernel
+
+WRONG = kernel("attention_naive", "soft cap before scale")
+
+# %%
+# The fault
+# ---------
+# Two operations change places. ALiBi stays where it was, after both.
+
+Difference.of(WRONG).show()
+
+# %%
+# How it shows
+# ------------
+# One query and two keys, with dot products of 40 and 80. The scale of 64 dimensions is 1/8, so the scores are 5 and 10,
+# below the cap of 20. The values are rows of the identity matrix: the output is the weights of the keys. The wrong
+# kernel caps 40 and 80, which both come out near 20.
+
+
+def weights(products, softcap):
+    n = len(products)
+    query, key, value = np.zeros((1, 1, 64), np.float32), *np.zeros((2, n, 1, 64), np.float32)
+    query[0, 0, 0], key[:, 0, 0], value[:, 0] = 1, products, np.eye(n, 64)
+    paged, how = (query, key[None], value[None], [[0]], [n]), {"algorithm": "naive", "target": "lockstep"}
+    out = pn.paged_attention(*paged, softcap=softcap, **how)
+    return out[0, 0, :n], pn.reference.attention(query, key, value, softcap=softcap)[0, 0, :n]
+
+
+with installed(WRONG):
+    print("wrong {0}, right {1}".format(*np.round(weights([40, 80], 20), 3)))
+
+# %%
+# The test that does not see it
+# -----------------------------
+# Its numbers are small and its cap is that of the model, 50. Near 0, ``tanh(x)`` is ``x``: nothing is capped.
+
+
+def their_test():
+    products = np.random.default_rng(5).standard_normal(16)
+    np.testing.assert_allclose(*weights(products, 50), atol=1e-3)
+
+
+with installed(WRONG):
+    their_test()
+
+# %%
+# The test that does
+# ------------------
+# Hypothesis draws dot products on both sides of the cap.
+
+
+@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@given(products=st.lists(st.integers(-400, 400), min_size=2, max_size=4), softcap=st.sampled_from((50, 20, 1)))
+def our_test(products, softcap):
+    ours, right = weights(products, softcap)
+    assert np.allclose(ours, right, atol=1e-3), f"weights {ours.round(3)} differ from the oracle's {right.round(3)}"
+
+
+with installed(WRONG):
+    print(caught(our_test))
+
+# %%
+# The fix: scale, then cap. ``tests/test_ops.py`` draws caps among all options; :doc:`lesson 08
+# </lessons/08_online_softmax>` turns scores into weights.
+#
+# **In one sentence.** An operation that does nothing to small numbers needs a test with large ones.
