@@ -1,4 +1,4 @@
-"""The bug museum: on the wrong code a usual test passes and ours fails as the page says; both pass on the right code."""
+"""The bug museum: on the wrong code a usual test passes, ours fails as the page says; both pass on the right code."""
 
 import re
 from pathlib import Path
