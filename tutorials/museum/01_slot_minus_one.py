@@ -12,9 +12,9 @@
 # %%
 # What was reported
 # -----------------
-# In May 2026 a user of vLLM found wrong hidden states after speculative decoding. A call with 64 tokens was padded to
-# 128 for a CUDA graph, and each of the 64 padding tokens had slot -1. The line that stored the states divided slots
-# by the block size and took what came out for an index, so all of them went to the last slot of the last block.
+# In May 2026 a user of vLLM found wrong hidden states where vLLM extracts them into a paged cache. A call with 64 tokens
+# was padded to 128 for a CUDA graph, and each padding token had slot -1. The line that stored the states divided slots
+# by the block size and used the result as an index, so all padding went to the last slot of the last block.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -23,14 +23,13 @@ from hypothesis import strategies as st
 import paged_numba as pn
 from paged_numba.testing.mutants import Difference, caught, installed, kernel
 
-WRONG = kernel("write_kv", "slot -1 wraps to the last block")
-
 # %%
 # The fault
 # ---------
 # With blocks of 4, slot -1 is block -1 // 4 = -1 and offset -1 % 4 = 3. Block -1 is the last one, in Numba as in
 # Python. The right kernel returns at any negative slot; the wrong one returns from -2 on.
 
+WRONG = kernel("write_kv", "slot -1 wraps to the last block")
 Difference.of(WRONG).show()
 
 # %%

@@ -24,14 +24,13 @@ import paged_numba as pn
 from paged_numba import lockstep
 from paged_numba.testing.mutants import Difference, caught, installed, kernel
 
-WRONG = kernel("write_kv", "every thread block writes to the first KV heads")
-
 # %%
 # The fault
 # ---------
 # ``threadIdx.y`` counts the KV heads of a thread block, not those of the cache: ``blockIdx.y`` says how many come
 # before. The read on the right uses both, the write on the left one.
 
+WRONG = kernel("write_kv", "every thread block writes to the first KV heads")
 Difference.of(WRONG).show()
 
 # %%

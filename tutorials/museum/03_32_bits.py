@@ -25,13 +25,12 @@ from paged_numba import kernels, lockstep
 from paged_numba.testing import properties
 from paged_numba.testing.mutants import Difference, caught, installed, kernel
 
-WRONG = kernel("attention_textbook", "place of a block in 32 bits")
-
 # %%
 # The fault
 # ---------
 # Numba indexes with 64 bits. The wrong kernel computes by itself where a block begins, counted in numbers.
 
+WRONG = kernel("attention_textbook", "place of a block in 32 bits")
 Difference.of(WRONG).show()
 
 # %%

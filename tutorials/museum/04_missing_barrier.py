@@ -7,16 +7,16 @@
 :Reported: `FlashInfer 614 <https://github.com/flashinfer-ai/flashinfer/issues/614>`__, `vllm-xpu-kernels 411
   <https://github.com/vllm-project/vllm-xpu-kernels/pull/411>`__
 :Caught by: the sanitizer, whatever the order of the warps
-:Its message: ``data race: query_shared[1]``
+:Its message: ``data race: query_shared[0]``
 """
 
 # %%
 # What was reported
 # -----------------
-# A reader of FlashInfer asked what two barriers of an attention kernel are for. A maintainer had removed them: results
-# stayed right, but NVIDIA's race checker reported errors. In vllm-xpu-kernels, a barrier was really missing. Outputs
-# changed from run to run or became NaN, at 32K tokens and more. The tests skipped the one size at which somebody had
-# seen a random error.
+# In 2024 a reader of FlashInfer asked what two barriers of an attention kernel are for. A maintainer answered that
+# without them NVIDIA's race checker reports errors, although he had seen no wrong result. In June 2026 a barrier was
+# found missing in vllm-xpu-kernels: outputs changed from run to run or became NaN, at 32K tokens and more. Its tests
+# skipped a size at which somebody had seen a random error.
 
 import numpy as np
 
@@ -24,14 +24,13 @@ import paged_numba as pn
 from paged_numba import lockstep
 from paged_numba.testing.mutants import Difference, caught, installed, kernel
 
-WRONG = kernel("attention_block", "missing barrier after the query is loaded")
-
 # %%
 # The fault
 # ---------
 # Each thread loads one dimension of the query into shared memory; then each reads all of them, for the score of its
 # own token. Between the two, all must have loaded.
 
+WRONG = kernel("attention_block", "missing barrier after the query is loaded")
 Difference.of(WRONG).show()
 
 # %%

@@ -13,10 +13,10 @@
 # %%
 # What was reported
 # -----------------
-# Gemma 2 caps scores: ``cap * tanh(score / cap)``, after the scale and before all else. In May 2026 a review of TRL
-# found that logits were capped before they were scaled. In September 2026 a developer of TransformerEngine found that
-# its reference capped scores after ALiBi, unlike the kernels which are compared with it. We know of no report of an
-# attention kernel that caps before the scale; this is the fault of TRL, where attention would have it.
+# Gemma 2 caps scores: ``cap * tanh(score / cap)``, after the scale and before all else. In May 2026 a review of a change
+# to TRL found that the logits of a model were capped before they were scaled. In September 2026 a change to
+# TransformerEngine capped scores after ALiBi, in the reference for its kernels. We know of no attention kernel that
+# caps before the scale; this exhibit moves TRL's fault into one.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -25,13 +25,12 @@ from hypothesis import strategies as st
 import paged_numba as pn
 from paged_numba.testing.mutants import Difference, caught, installed, kernel
 
-WRONG = kernel("attention_naive", "soft cap before scale")
-
 # %%
 # The fault
 # ---------
 # Two operations change places. ALiBi stays where it was, after both.
 
+WRONG = kernel("attention_naive", "soft cap before scale")
 Difference.of(WRONG).show()
 
 # %%

@@ -13,10 +13,9 @@
 # %%
 # What was reported
 # -----------------
-# With grouped queries, neighbouring query heads share a KV head. In September 2025, ONNX had to change the definition
-# of its attention operator, which repeated the KV heads as a whole: heads 0, 1, 0, 1 in place of 0, 0, 1, 1. In August
-# 2026 the author of jax-js found the same mistake in his library, and noted that grouped queries had not been tested
-# well enough.
+# With grouped queries, neighbouring query heads share a KV head. ONNX defined its attention operator so that KV heads
+# are repeated in turn, 0, 1, 0, 1, where PyTorch has 0, 0, 1, 1; in September 2025 a pull request set about it. In
+# August 2026 the author of jax-js mended the same in his library, where grouped queries had too few tests.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -25,13 +24,12 @@ from hypothesis import strategies as st
 from paged_numba import kernels, lockstep
 from paged_numba.testing.mutants import Difference, caught, installed, kernel
 
-WRONG = kernel("attention_textbook", "heads interleaved, not grouped")
-
 # %%
 # The fault
 # ---------
 # A remainder in place of a quotient. Both give each KV head equally many query heads.
 
+WRONG = kernel("attention_textbook", "heads interleaved, not grouped")
 Difference.of(WRONG).show()
 
 # %%
