@@ -12,7 +12,7 @@
 # %%
 # What was reported
 # -----------------
-# In May 2026 a user of vLLM found wrong hidden states where vLLM extracts them into a paged cache. A call with 64 tokens
+# In May 2026 a user of vLLM found wrong hidden states where it extracts them into a paged cache. A call with 64 tokens
 # was padded to 128 for a CUDA graph, and each padding token had slot -1. The line that stored the states divided slots
 # by the block size and used the result as an index, so all padding went to the last slot of the last block.
 
@@ -26,8 +26,8 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# With blocks of 4, slot -1 is block -1 // 4 = -1 and offset -1 % 4 = 3. Block -1 is the last one, in Numba as in
-# Python. The right kernel returns at any negative slot; the wrong one returns from -2 on.
+# With blocks of 4, slot -1 is block -1, for ``-1 // 4`` is -1, and offset 3. Block -1 is the last one, in Numba as in
+# Python. The right kernel returns at any negative slot.
 
 WRONG = kernel("write_kv", "slot -1 wraps to the last block")
 Difference.of(WRONG).show()

@@ -13,7 +13,7 @@
 # %%
 # What was reported
 # -----------------
-# In October 2023 a user of vLLM raised the number of blocks in the project's own kernel tests to 64,000. One test failed,
+# In October 2023 a user of vLLM raised the number of blocks in the project's own kernel tests to 64,000. One failed,
 # another ended with an illegal memory access: places were computed in 32 bits. In July 2026 the fault was found in a
 # newer kernel, which crashed from block 7,767 or so on.
 
@@ -28,7 +28,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# Numba indexes with 64 bits. The wrong kernel computes by itself where a block begins, counted in numbers.
+# Numba indexes with ``int64``. The wrong kernel computes by itself where a block begins, counted in numbers.
 
 WRONG = kernel("attention_textbook", "place of a block in 32 bits")
 Difference.of(WRONG).show()
@@ -84,7 +84,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: multiply in 64 bits. The sanitizer, too, reports the cast. ``tests/test_mutants.py`` runs the property;
+# The fix: multiply as ``int64``. The sanitizer, too, reports the cast. ``tests/test_mutants.py`` runs the property;
 # :doc:`lesson 06 </lessons/06_right_before_fast>` looks up blocks.
 #
 # **In one sentence.** A test needs no memory to have a large array: a view of a few numbers has any size.

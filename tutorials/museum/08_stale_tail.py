@@ -2,7 +2,7 @@
 08 · Nothing times NaN
 ======================
 
-**A block's last slots are stale. Their weight is 0, but if an old value there is NaN, so is the output: 0 * NaN.**
+**The last slots of a block are stale. Their weight is 0, but if a value there is NaN, so is the output.**
 
 :Reported: `vLLM 641 <https://github.com/vllm-project/vllm/issues/641>`__, `FlashAttention 2374
   <https://github.com/Dao-AILab/flash-attention/issues/2374>`__
@@ -44,8 +44,8 @@ pool.add("ours", 6)
 def attend(seq_len, stale):
     cache = np.full((4, 4, 1, 2), stale, np.float32)
     cache.reshape(16, 1, 2)[:seq_len] = 1  # every value is 1, so the output must be 1
-    query, table = np.ones((1, 1, 2), np.float32), [[0, 1, 2, 3]]
-    return pn.paged_attention(query, cache, cache, table, [seq_len], algorithm="block", target="lockstep")[0, 0]
+    paged = np.ones((1, 1, 2), np.float32), cache, cache, [[0, 1, 2, 3]], [seq_len]
+    return pn.paged_attention(*paged, algorithm="block", target="lockstep")[0, 0]
 
 
 with installed(WRONG):

@@ -47,7 +47,9 @@ def attend(num_splits, sink=0.0):
 print(f"right: {64 / 65:.4f}")
 with installed(WRONG):
     for num_splits in (1, 2, 4):
-        print(f"output with {num_splits} splits: {attend(num_splits):.4f}, which is 64 of {64 / attend(num_splits):.0f}")
+        print(
+            f"output with {num_splits} splits: {attend(num_splits):.4f}, which is 64 of {64 / attend(num_splits):.0f}"
+        )
 
 # %%
 # The test that does not see it

@@ -13,8 +13,8 @@
 # %%
 # What was reported
 # -----------------
-# FlashAttention's argument says how many keys *before* its own a token sees; the setting of a model counts its own, too.
-# Until August 2025 Transformers passed on the setting as it was, and tokens saw one key too many. In September 2026 ZML
+# FlashAttention is told how many keys a token sees *before* its own; the setting of a model counts its own, too. Until
+# August 2025 Transformers passed the setting on as it was, and tokens saw one key too many. In September 2026 ZML
 # mended the same. Its tests had not noticed: they covered attention without a window.
 
 import numpy as np
@@ -75,7 +75,8 @@ def our_test(seq_len, window, data):
     chunk = data.draw(st.integers(1, seq_len), label="chunk")
     for position, row in enumerate(seen(seq_len, chunk, window), start=seq_len - chunk):
         count = row.sum()
-        assert count == min(window, position + 1), f"token {position} sees {count} keys through a window of {window}"
+        message = f"token {position} sees {count} keys through a window of {window}"
+        assert count == min(window, position + 1), message
 
 
 with installed(WRONG):

@@ -27,8 +27,8 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# ``float8_e4m3fn`` ends at 448, and its numbers are few. A scale moves the values to where they fit; the kernel gets it
-# beside the cache.
+# An fp8 number has few digits and a small range. A scale moves the values to where they fit; the kernel gets it beside
+# the cache.
 
 WRONG = kernel("attention_naive", "scale of the values forgotten")
 Difference.of(WRONG).show()

@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ...kernels.columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, TILE_ANY_END, TILE_ROW
 from ...ops import adopt, plan
@@ -75,11 +76,6 @@ def _of_tiles(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda parts_and_tiles: (parts_and_tiles[0], change(parts_and_tiles[1]))
 
 
-def _as_if_contiguous(view: Any) -> Any:
-    """Return what a kernel reads that computes the strides from the shape."""
-    return np.lib.stride_tricks.as_strided(view, strides=np.empty(view.shape, view.dtype).strides)
-
-
 PLAN_MUTANTS = (
     PlanMutant("the first key is missed", "query_rows",
                _column(ROW_FIRST, lambda rows: np.minimum(rows[:, ROW_FIRST] + 1, rows[:, ROW_END]))),
@@ -95,8 +91,10 @@ PLAN_MUTANTS = (
     PlanMutant("a tile begins a row late", "tile_rows", _one_less(TILE_ROW)),
     PlanMutant("one shared token too many", "shared_tokens", lambda tokens: tokens + 1, "cascade"),
     PlanMutant("views taken for contiguous arrays", "caches",
-               lambda views: views._replace(key=_as_if_contiguous(views.key), value=_as_if_contiguous(views.value)),
-               module=adopt),
+               lambda caches: caches._replace(
+                   key=as_strided(caches.key, strides=np.empty_like(caches.key, order="C").strides),
+                   value=as_strided(caches.value, strides=np.empty_like(caches.value, order="C").strides),
+               ), module=adopt),
     PlanMutant("shared part left out", "cascade_rows", _of_tiles(lambda tiles: tiles[len(tiles) // 2 :]), "cascade"),
 )  # fmt: skip
 """Wrong plans that the properties of attention must find."""
