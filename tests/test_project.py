@@ -59,6 +59,7 @@ MAY_IMPORT = {
         "arrays",
         "cache",
         "draw",
+        "exercises",
         "kernels",
         "lockstep",
         "ops",

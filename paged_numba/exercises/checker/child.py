@@ -28,9 +28,9 @@ def main() -> None:
     chosen = exercise(number)
     task: Task = chosen.task()
     verdict = Verdict(number, chosen.title, path.name, hints=list(task.hints))
-    write(verdict=verdict.to_dict())
     examination = Examination(task, verdict, lambda stage, case: write(stage=stage, case=case))
     guard = Guard(path)
+    write(verdict=verdict.to_dict())
     with lockstep_as_numba_cuda(), hidden():
         try:
             with contextlib.redirect_stdout(examination.printed):
