@@ -1,0 +1,34 @@
+"""Pictures of what a kernel did with memory, whatever its writer called the arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...draw.kernels.tree import Tree
+from ...draw.kernels.warp_access import WarpAccess
+from ...lockstep.observe.trace import Access
+
+
+def tree(accesses: Sequence[Access], title: str = "") -> Tree | None:
+    """Return the rounds of the first shared array that was stored to, or None without one."""
+    for access in accesses:
+        if access.space == "shared" and access.kind == "store":
+            return Tree.of(accesses, access.array, title=title)
+    return None
+
+
+def worst_access(accesses: Sequence[Access], space: str) -> WarpAccess | None:
+    """Return the statement of warp 0 that uses memory worst, or None without any access.
+
+    Of those to global memory, it is the statement that touches the most sectors; of those to shared memory, the one
+    that needs the most wavefronts.
+    """
+    pictures = {}
+    for access in accesses:
+        place = access.array, access.kind, access.line.number
+        wanted = access.space == space and access.kind != "atomic" and access.threads[0] < 32
+        if wanted and place not in pictures:
+            pictures[place] = WarpAccess.of(accesses, access.array, access.kind, line=access.line.number)
+    if space == "shared":
+        return max(pictures.values(), key=lambda one: one.banks.wavefronts, default=None)
+    return max(pictures.values(), key=lambda one: len(one.sectors), default=None)
