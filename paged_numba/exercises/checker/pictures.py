@@ -8,12 +8,18 @@ from ...draw.kernels.tree import Tree
 from ...draw.kernels.warp_access import WarpAccess
 from ...lockstep.observe.trace import Access
 
+MOST_ROUNDS = 24
+"""A picture of more rounds is too long to look at."""
+
 
 def tree(accesses: Sequence[Access], title: str = "") -> Tree | None:
-    """Return the rounds of the first shared array that was stored to, or None without one."""
+    """Return the rounds of the first shared array that was stored to; None without one, or with too many rounds."""
     for access in accesses:
         if access.space == "shared" and access.kind == "store":
-            return Tree.of(accesses, access.array, title=title)
+            picture = Tree.of(accesses, access.array, title=title)
+            return (
+                picture if len({(step.epoch, step.round) for step in picture.steps}) <= MOST_ROUNDS else None
+            )
     return None
 
 
