@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
@@ -18,6 +19,9 @@ STAGES = {
     "kills": "it finds the wrong ones",
 }
 """The stages, as sentences."""
+
+COLUMNS = 96
+"""Columns of a sentence, which is indented by 2."""
 
 MARKS = {"passed": "ok", "failed": "FAILED", "not reached": "-"}
 _COLOURS = {"passed": "32", "failed": "31;1", "not reached": "2"}
@@ -176,8 +180,8 @@ class Verdict:
                 )
             )
         if self.input:
-            title = "An input on which it shows:" if self._failed in ("kills", "traffic") else ""
-            sections.append((title or "Smallest input that was found:", self.input))
+            title = "Smallest input that was found:" if self._failed in ("runs", "right") else "The input:"
+            sections.append((title, self.input))
         if self.got or self.expected:
             unwritten = "nan" in self.got and "nan" not in self.expected
             note = " (nan: not written, or not a number)" if unwritten else ""
@@ -202,7 +206,10 @@ class Verdict:
         if left:
             more = "a hint" if not shown else "one more hint"
             option = " ".join(["--hint"] * (len(shown) + 1))
-            advice.append((f"For {more}: paged-numba check {self.number} {option}", ""))
+            command = f"paged-numba check {self.number} {option}"
+            if not self.answer.endswith(".py"):
+                command = f"exercises.check({self.number}, {self.answer}, hints={len(shown) + 1})"
+            advice.append((f"For {more}: {command}", ""))
         return advice
 
     def _repr_html_(self) -> str:
@@ -256,4 +263,10 @@ def _indented(text: str) -> str:
 def _sentence(text: str) -> str:
     """Return a text that begins with a capital unless it begins with a name or a number."""
     begins = text.startswith(("your ", "the "))
-    return f"{text[0].upper()}{text[1:]}" if begins else text
+    whole = f"{text[0].upper()}{text[1:]}" if begins else text
+    return "\n".join(
+        line
+        if len(line) <= COLUMNS or line.startswith(" ")
+        else textwrap.fill(line, COLUMNS, break_long_words=False)
+        for line in whole.splitlines()
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 import hypothesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from ... import lockstep
 from ...lockstep.profiler.report import Report
@@ -38,23 +39,22 @@ class Examination:
     Parameters
     ----------
     task : Task
-    answer : Any
-        What the learner wrote: a kernel, a function or a class.
     verdict : Verdict
         Filled in.
     watch : callable
         Called with the name of the stage and the description of the case before each run.
     """
 
-    def __init__(self, task: Task, answer: Any, verdict: Verdict, watch: Watch) -> None:
+    def __init__(self, task: Task, verdict: Verdict, watch: Watch) -> None:
         self.task, self.verdict, self.watch = task, verdict, watch
         self.stage = "runs"
         self.printed = io.StringIO()
-        self.answer = answer
+        self.answer: Any = None
         self.of_worked: Mistake | None = None
 
-    def run(self) -> None:
-        """Examine the answer; the verdict then has a stage for each one of the task."""
+    def run(self, answer: Any) -> None:
+        """Examine an answer, a kernel, function or class; the verdict then has each stage of the task."""
+        self.answer = answer
         methods = {
             "runs": self._runs,
             "right": self._right,
@@ -233,26 +233,35 @@ def smallest(
     """Return the smallest case that Hypothesis finds for which a condition holds, in a tuple; None without any."""
     if not max_examples:
         return None
-    end: float | None = None
+    found: tuple[Any] | None = None
+    end = math.inf
 
     def holds(case: Any) -> bool:
-        nonlocal end
-        if end is not None and time.monotonic() > end:
+        nonlocal found, end
+        if time.monotonic() > end:
+            raise _EnoughError
+        if not condition(case):
             return False
-        found = condition(case)
-        if found and end is None:
-            end = time.monotonic() + seconds
-        return found
+        # Hypothesis tries smaller cases only, so the last one for which the condition holds is the smallest.
+        found = (case,)
+        end = min(end, time.monotonic() + seconds)
+        return True
 
-    try:
-        return (
-            hypothesis.find(cases, holds, settings=_settings(max_examples), random=random.Random(0)),
-        )  # the same cases each time
-    except hypothesis.errors.NoSuchExample:
-        return None
+    with contextlib.suppress(_EnoughError, hypothesis.errors.NoSuchExample, hypothesis.errors.Flaky):
+        # The same cases each time.
+        hypothesis.find(cases, holds, settings=_settings(max_examples), random=random.Random(0))
+    return found
+
+
+class _EnoughError(BaseException):
+    """Ends a search; Hypothesis catches exceptions that are Exceptions."""
 
 
 def _settings(max_examples: int) -> settings:
     return settings(
-        max_examples=max_examples, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=max_examples,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
     )
