@@ -36,7 +36,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Two answers to one prompt share its 2 blocks, and end one after the other. Then "you" and "me" come.
+# Two answers to one prompt share its blocks, and end one after the other. Then "you" and "me" come.
 
 with installed(WRONG):
     pool = pn.BlockAllocator(num_blocks=8, block_size=4)
@@ -48,7 +48,7 @@ with installed(WRONG):
     pool.add("you", 8)
     pool.add("me", 8)
 tables = {name: pool.block_table(name).tolist() for name in pool}
-pn.draw.BlockTables(8, 4, tables, {name: 8 for name in pool}, title="Two owners for each block").show(
+pn.draw.BlockTables(8, 4, tables, dict.fromkeys(pool, 8), title="Two owners for each block").show(
     "15_owners.svg"
 )
 
@@ -94,6 +94,6 @@ with installed(WRONG):
 
 # %%
 # The fix: a block is free when its count reaches 0, and only then. ``tests/test_mutants.py`` hunts this allocator with
-# a state machine; :doc:`lesson 04 </lessons/04_page_table>` has such a test in 20 lines.
+# a state machine; :doc:`lesson 04 </lessons/04_page_table>` writes such a test.
 #
 # **In one sentence.** The error is a wrong answer many steps later, so check the pool's books after every call.

@@ -35,7 +35,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# The key of token 5 is 5.0, and so on. The parent ends, and a stranger with tokens 100 to 107 gets its blocks.
+# The key of a token is its number. The parent ends, and a stranger, whose tokens count from 100, gets its blocks.
 
 
 def tokens(first, count):

@@ -36,7 +36,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# The parent has 6 tokens in blocks of 4. Its next token is 7.0, that of the child is 8.0.
+# The parent has 6 tokens in blocks of 4. Its next token is 7, that of the child is 8.
 
 
 def tokens(*numbers):

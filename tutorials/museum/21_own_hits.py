@@ -50,11 +50,11 @@ def table_of_the_third(num_blocks, first, second, third):
 
 
 with installed(WRONG):
-    print("served %d tokens, block table %s" % table_of_the_third(3, 4, 8, 12))
-print("served %d tokens, block table %s" % table_of_the_third(3, 4, 8, 12))
+    print("tokens served and block table:", *table_of_the_third(3, 4, 8, 12))
+print("they should be:               ", *table_of_the_third(3, 4, 8, 12))
 
 # %%
-# The second line is right. In the first, block 0 is served as tokens 0 to 3, and also taken to be written anew.
+# Block 0 is served as the first 4 tokens, and also taken to be written anew.
 #
 # The test that does not see it
 # -----------------------------

@@ -35,7 +35,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Keys are 0, 1, 2 and so on, values are those plus 100.
+# Keys count from 0, values from 100.
 
 
 def after_a_trip(length, prefix_caching):
@@ -50,7 +50,8 @@ def after_a_trip(length, prefix_caching):
 
 
 with installed(WRONG):
-    print("keys   %s\nvalues %s" % (*after_a_trip(4, prefix_caching=False),))
+    keys, values = after_a_trip(4, prefix_caching=False)
+print("keys  ", keys, "\nvalues", values)
 
 # %%
 # The test that does not see it
