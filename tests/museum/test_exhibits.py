@@ -74,13 +74,13 @@ def test_links_lead_to_public_reports(exhibit):
 def test_exhibit_shows_what_its_page_says(exhibit):
     made = exhibit.run()
     wrong, message = made["WRONG"], FIELDS.search(exhibit.cells[0][0])["message"]
-    assert str(Difference.of(wrong)) in exhibit.output
+    shown = str(Difference.of(wrong))
+    assert shown in exhibit.output
     assert hunted(wrong)
-    with installed(wrong):
-        made["their_test"]()
-        found = caught(made["our_test"])
-    assert message in found
-    assert message in exhibit.output
+    # It has printed the message of a failure, and run to its end: on the wrong code ours fails, and theirs passes.
+    for line in ("their_test()", "print(caught(our_test))"):
+        assert f"\nwith installed(WRONG):\n    {line}\n" in exhibit.text
+    assert message in exhibit.output.replace(shown, "")
     made["their_test"]()
     made["our_test"]()
     assert max(map(len, exhibit.output.splitlines())) <= 110

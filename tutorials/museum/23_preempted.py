@@ -35,7 +35,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Two requests, with prompts of 3 tokens and answers of 6, in blocks of 4. A pool of 8 blocks holds both. 3 blocks hold
+# Two requests, with prompts of 3 tokens and answers of 6. A pool of 8 blocks holds both. 3 blocks hold
 # one of them to its end and the beginning of the other: B came last, and is preempted.
 
 two = Workload([(3, 6), (3, 6)], spare_blocks=1)
