@@ -5,7 +5,7 @@ from __future__ import annotations
 from .attention import ATTENTION_MUTANTS
 from .kernel_mutant import KernelMutant, build, installed
 
-__all__ = ["KERNEL_MUTANTS", "KernelMutant", "build", "installed"]
+__all__ = ["KERNEL_MUTANTS", "KernelMutant", "build", "installed", "kernel"]
 
 KERNEL_MUTANTS = (
     *ATTENTION_MUTANTS,
@@ -64,3 +64,25 @@ KERNEL_MUTANTS = (
     KernelMutant("values not copied", "copy_blocks",
                  "value_cache[dst, offset, kv_head, dim] = value_cache[src, offset, kv_head, dim]", "pass", "copy"),
 )  # fmt: skip
+
+
+def kernel(module: str, name: str) -> KernelMutant:
+    """Return the mutant with this name of a kernel.
+
+    Parameters
+    ----------
+    module : str
+        Module of ``paged_numba.kernels`` that holds the kernel.
+    name : str
+        What is wrong.
+
+    Raises
+    ------
+    ValueError
+        There is none, or more than one.
+    """
+    found = [mutant for mutant in KERNEL_MUTANTS if (mutant.module, mutant.name) == (module, name)]
+    if len(found) != 1:
+        names = [mutant.name for mutant in KERNEL_MUTANTS if mutant.module == module]
+        raise ValueError(f"name must be one of {names}, got module={module!r}, name={name!r}")
+    return found[0]
