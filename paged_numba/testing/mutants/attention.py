@@ -42,6 +42,10 @@ ATTENTION_MUTANTS = (
                         f"{_LOOKUP}\n        offset = min(token, block_size - 1)"),
     _attention_textbook("last block read to its end", _PASS_2, _PASS_2.replace(
                         "seq_lens[seq]", "(seq_lens[seq] + block_size - 1) // block_size * block_size")),
+    KernelMutant("place of a block in 32 bits", "attention_textbook", _LOOKUP,
+                 f"{_PASS_2}\n        numbers = block_size * num_kv_heads * head_dim  # of a block"
+                 "\n        kv_block = np.int32(block_tables[seq, token // block_size] * numbers) // numbers",
+                 "large cache"),
     _attention_textbook("last token missed", _PASS_2, _PASS_2.replace("seq_lens[seq]", "seq_lens[seq] - 1")),
     _attention_textbook("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
                         "q_head % num_kv_heads"),
@@ -74,7 +78,7 @@ ATTENTION_MUTANTS = (
                     "q_head % num_kv_heads"),
     _attention_warp("dimensions past the first 32 left out of the score",
                     "dim < head_dim:\n                product", "dim < min(WARP, head_dim):\n                product"),
-    _attention_warp("ALiBi off by one", "position - query_position)", "position - query_position + 1)"),
+    _attention_warp("ALiBi off by one", "position - query_position)", "position - query_position - 1)"),
     _attention_warp("sink forgotten", "total = float32(1) if sink > NEG_INF else float32(0)", "total = float32(0)"),
     _attention_warp("another token's query", "query[token, q_head, dim]", "query[min(row, seq), q_head, dim]"),
     _attention_warp("LSE in base 2", "largest + math.log(total) if", "largest + math.log2(total) if"),
@@ -218,6 +222,13 @@ ATTENTION_MUTANTS = (
     _attention_naive("ALiBi forgotten in pass 2",
                      "score = adjusted_score(score * scale, softcap, slope, position - query_position)\n        weight",
                      "score = adjusted_score(score * scale, softcap, float32(0), 0)\n        weight"),
+    _attention_naive("soft cap before scale",
+                     "score = adjusted_score(score * scale, softcap, slope, position - query_position)\n        weight",
+                     "score = adjusted_score(score, softcap, float32(0), 0) * scale"
+                     " + slope * float32(position - query_position)\n        weight"),
+    _attention_naive("window a key too long", "first_key, end_key = rows[row, ROW_FIRST], rows[row, ROW_END]",
+                     "first_key, end_key = max(0, rows[row, ROW_FIRST] - 1), rows[row, ROW_END]"),
+    _attention_naive("LSE in base 2", "= largest + math.log(total)", "= (largest + math.log(total)) / math.log(2.0)"),
     _attention_packed("mean of V: every weight is the same", "weight = math.exp(score - shift)",
                       "weight = float32(1) if score > NEG_INF else float32(0)"),
     _attention_packed("pieces of the query in another order", "query_shared[piece * piece_size + i]",
