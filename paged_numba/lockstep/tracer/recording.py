@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,7 +93,7 @@ class Recording:
         return {
             "format": 1,
             "functions": found.functions.described,
-            "tracks": [track.described for track in found.tracks],
+            "tracks": [{**track.described, "left_out": track.left_out} for track in found.tracks],
             "left_out": self.left_out(),
         }
 
@@ -102,7 +103,8 @@ class Recording:
 
     def page(self) -> str:
         """Return a self-contained HTML page that plays the recording: source, lanes, variables and accesses."""
-        return page_html(self.json())
+        kernels = dict.fromkeys(self._recorder.functions.described[track.described["kernel"]]["name"] for track in self._recorder.tracks)
+        return page_html(self.json(), escape(f"{', '.join(kernels)}, in lockstep"))
 
 
 def _of(count: int, of: int, one: str, many: str) -> str:
