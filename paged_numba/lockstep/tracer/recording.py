@@ -20,7 +20,7 @@ class Recording:
     """What the threads of recorded launches did, step by step; a step is a statement that threads run together.
 
     `record` and `recording` make recordings. Of each launch they hold the first and the last thread block, and of a
-    thread block at most 3,000 steps or 250,000 numbers; launches after the eighth are only counted. `left_out` says
+    thread block at most 4,000 steps or 250,000 numbers; launches after the eighth are only counted. `left_out` says
     what is missing.
 
     See Also
@@ -51,10 +51,14 @@ class Recording:
         self._recorder = recorder
 
     def __repr__(self) -> str:
+        return f"Recording({self.summary()})"
+
+    def summary(self) -> str:
+        """Return in a line what the recording holds."""
         found = self._recorder
         steps = sum(len(track.steps) for track in found.tracks)
         launches = "1 launch" if found.num_launches == 1 else f"{found.num_launches:,} launches"
-        return f"Recording({launches}, {plural(len(found.tracks), 'thread block')}, {plural(steps, 'step')})"
+        return f"{launches}, {plural(len(found.tracks), 'thread block')}, {plural(steps, 'step')}"
 
     @property
     def num_launches(self) -> int:

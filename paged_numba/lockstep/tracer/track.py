@@ -9,7 +9,7 @@ from ..observe.code import CodeFunction, CodeLine
 from .packing import amount, packed, ranges
 from .sources import SourceText
 
-MOST_STEPS = 3_000
+MOST_STEPS = 4_000
 """Steps that are kept of a thread block."""
 
 MOST_NUMBERS = 250_000
