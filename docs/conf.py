@@ -51,6 +51,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
     # From docs/_ext.
+    "kernel_player",
     "lessons",
     "mathml",
     "museum",
