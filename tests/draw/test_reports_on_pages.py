@@ -1,4 +1,4 @@
-"""Reports, findings and verdicts on the pages that show them: JupyterLab, a site, VS Code; in the colours of the page."""
+"""Reports, findings and verdicts in JupyterLab, on a site and in VS Code, in the colours of the page."""
 
 import numpy as np
 import pytest
