@@ -14,6 +14,9 @@ from ..errors import InputError, KernelError, TargetNameError, TargetUnavailable
 
 COMMANDS = {
     "tour": "serve requests with paged attention, explain each step and check it (the default)",
+    "start": "begin an exercise: write its task and skeleton into this folder",
+    "check": "check your answer to an exercise, and show the smallest input on which it is wrong",
+    "progress": "list the exercises and those that you have done in this folder",
     "doctor": "show what is installed or broken, which target runs and why, and what a GPU needs",
     "profile": "count what a GPU would do with memory, warps and arithmetic, without a GPU",
     "sanitize": "find races, missing barriers, unwritten memory and stray indices, without a GPU",
@@ -21,7 +24,13 @@ COMMANDS = {
     "bench": "run a benchmark; both sides of a comparison are measured in the same run",
 }
 
-FOLDERS = {"profile": "kernels", "sanitize": "kernels"}
+FOLDERS = {
+    "profile": "kernels",
+    "sanitize": "kernels",
+    "start": "exercises",
+    "check": "exercises",
+    "progress": "exercises",
+}
 """Folder of `commands` in which a command's module is; the others are beside this one."""
 
 BAD_USAGE, INTERRUPTED = 2, 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ STAGES = {
     "kills": "it finds the wrong ones",
 }
 """The stages, as sentences."""
+
+COLUMNS = 96
+"""Columns of a sentence, which is indented by 2."""
 
 MARKS = {"passed": "ok", "failed": "FAILED", "not reached": "-"}
 _COLOURS = {"passed": "32", "failed": "31;1", "not reached": "2"}
@@ -176,14 +180,14 @@ class Verdict:
             title = {"sanitizer": "The sanitizer says:", "traffic": "It moves too much:"}.get(
                 self._failed, "What is wrong:"
             )
-            sections.append(Section("problem", title, _sentence(self.problem)))
+            sections.append(Section("problem", title, _wrapped(_sentence(self.problem))))
         if self.kills:
             rows = [[kill["name"], "found" if kill["killed"] else "NOT FOUND"] for kill in self.kills]
             score = f"Score: {sum(k['killed'] for k in self.kills)} of {len(self.kills)}"
             sections.append(Section("kills", score, table(["wrong one", ""], rows)))
         if self.input:
-            title = "An input on which it shows:" if self._failed in ("kills", "traffic") else ""
-            sections.append(Section("input", title or "Smallest input that was found:", self.input))
+            title = "Smallest input that was found:" if self._failed in ("runs", "right") else "The input:"
+            sections.append(Section("input", title, self.input))
         if self.got or self.expected:
             unwritten = "nan" in self.got and "nan" not in self.expected
             note = " (nan: not written, or not a number)" if unwritten else ""
@@ -209,7 +213,10 @@ class Verdict:
         if left:
             more = "a hint" if not shown else "one more hint"
             option = " ".join(["--hint"] * (len(shown) + 1))
-            advice.append(Section("more", f"For {more}: paged-numba check {self.number} {option}"))
+            command = f"paged-numba check {self.number} {option}"
+            if not self.answer.endswith(".py"):
+                command = f"exercises.check({self.number}, {self.answer}, hints={len(shown) + 1})"
+            advice.append(Section("more", f"For {more}: {command}"))
         return advice
 
     def _repr_html_(self) -> str:
@@ -243,7 +250,7 @@ class Verdict:
     def _html_section(self, section: Section) -> str:
         kind, title, body = section
         if kind == "problem":
-            return verdict_html.problem(title, body)
+            return verdict_html.problem(title, _sentence(self.problem))
         if kind == "got":
             return verdict_html.beside([(title, body), ("What should come out:", self.expected)])
         if kind == "picture" and self.picture:
@@ -270,3 +277,12 @@ def _sentence(text: str) -> str:
     """Return a text that begins with a capital unless it begins with a name or a number."""
     begins = text.startswith(("your ", "the "))
     return f"{text[0].upper()}{text[1:]}" if begins else text
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(
+        line
+        if len(line) <= COLUMNS or line.startswith(" ")
+        else textwrap.fill(line, COLUMNS, break_long_words=False)
+        for line in text.splitlines()
+    )

@@ -27,7 +27,7 @@ def examined(exercise, source, folder):
     path.write_text(source, encoding="utf-8")
     task = task_of(exercise)
     verdict = Verdict(exercise.number, exercise.title, path.name, hints=list(task.hints))
-    Examination(task, prepared(load(path, task), task), verdict, lambda stage, case: None).run()
+    Examination(task, verdict, lambda stage, case: None).run(prepared(load(path, task), task))
     return verdict
 
 

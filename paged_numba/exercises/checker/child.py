@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 from ..catalogue import exercise
 from ..verdict import Stage, Verdict
-from .answers import Guard, load, lockstep_as_numba_cuda, prepared
+from .answers import Guard, hidden, load, lockstep_as_numba_cuda, prepared
 from .examination import Examination
 from .failures import LearnersError
 from .task import Task
@@ -28,12 +29,14 @@ def main() -> None:
     task: Task = chosen.task()
     verdict = Verdict(number, chosen.title, path.name, hints=list(task.hints))
     write(verdict=verdict.to_dict())
-    with lockstep_as_numba_cuda():
-        guard = Guard(path)
+    examination = Examination(task, verdict, lambda stage, case: write(stage=stage, case=case))
+    guard = Guard(path)
+    with lockstep_as_numba_cuda(), hidden():
         try:
-            answer = prepared(load(path, task), task)
+            with contextlib.redirect_stdout(examination.printed):
+                answer = prepared(load(path, task), task)
             _refuse(guard)
-            Examination(task, answer, verdict, lambda stage, case: write(stage=stage, case=case)).run()
+            examination.run(answer)
             _refuse(guard)
         except LearnersError as error:
             verdict.problem = guard.seen or str(error)

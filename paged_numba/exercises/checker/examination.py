@@ -35,22 +35,21 @@ class Examination:
     Parameters
     ----------
     task : Task
-    answer : Any
-        What the learner wrote: a kernel, a function or a class.
     verdict : Verdict
         Filled in.
     watch : callable
         Called with the name of the stage and the description of the case before each run.
     """
 
-    def __init__(self, task: Task, answer: Any, verdict: Verdict, watch: Watch) -> None:
+    def __init__(self, task: Task, verdict: Verdict, watch: Watch) -> None:
         self.task, self.verdict, self.watch = task, verdict, watch
         self.stage = "runs"
         self.printed = io.StringIO()
-        self.answer = answer
+        self.answer: Any = None
 
-    def run(self) -> None:
-        """Examine the answer; the verdict then has a stage for each one of the task."""
+    def run(self, answer: Any) -> None:
+        """Examine an answer, a kernel, function or class; the verdict then has each stage of the task."""
+        self.answer = answer
         methods = {
             "runs": self._runs,
             "right": self._right,
