@@ -17,6 +17,9 @@ from ..checker.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake, shown_value
 
+BEFORE = -7.0
+"""What `out` holds before the launch."""
+
 FAULTS = {
     "unscaled": "as if the scores were not multiplied by scale",
     "overflow": "as if exp were taken of the scores themselves, and not of what they are below the largest one",
@@ -25,9 +28,8 @@ FAULTS = {
     "keys": "as if keys were taken for values",
     "first": "as if the first token were left out",
     "last": "as if the last token were left out",
-    "tail": "NaN is where the last block is not full: as if its slots without a token were read",
-    "zero": "0 is where the last block is not full: as if its slots without a token were read, so that total is NaN, "
-    "which is not greater than 0",
+    "tail": "as if the slots behind the end of a sequence, which hold NaN, were read",
+    "zero": "as if the slots behind the end of a sequence were read, so that total is NaN, which is not above 0",
 }
 """Mistakes by their names, as sentences."""
 
@@ -127,7 +129,7 @@ class Decode(Task):
             "        largest = max(largest, score * scale)\n"
             "    for token in range(-(-seq_lens[seq] // block_size) * block_size):",
             "right",
-            "as if its slots without a token were read",
+            "as if the slots behind the end of a sequence",
         ),
         Wrong(
             "a third pass",
@@ -198,8 +200,8 @@ class Decode(Task):
         )
 
     def run(self, answer: Any, case: Case) -> dict[str, Any]:
-        """Launch the kernel; what it does not write stays NaN."""
-        out = np.full_like(case.query, np.nan)
+        """Launch the kernel on an array that holds the same number everywhere."""
+        out = np.full_like(case.query, BEFORE)
         num_seqs, heads, dims = out.shape
         answer[(num_seqs, heads), dims](out, case.query, case.cache, case.block_tables, case.seq_lens)
         return {"out": out}
@@ -232,11 +234,13 @@ class Decode(Task):
         return out
 
     def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
-        """Name the mistake if the output is what it makes, and no other mistake makes the same."""
+        """Name the mistake if the output is what it makes, or both if two make the same."""
         mistake = super().judge(case, result)
         if mistake is None:
             return None
         out = result["out"]
+        if (out == BEFORE).all():
+            return Mistake("nothing was written to out", mistake.got, mistake.expected)
         right = self.expected(case)["out"]
         empty = [seq for seq, seq_len in enumerate(case.seq_lens) if seq_len == 0 and out[seq].any()]
         if empty:
@@ -250,7 +254,9 @@ class Decode(Task):
                 if np.allclose(out, outcome, self.rtol, self.atol, equal_nan=True)
                 and not np.allclose(outcome, right, self.rtol, self.atol, equal_nan=True)
             ]
-        what = mistake.what + (f": {FAULTS[found[0]]}" if len(found) == 1 else "")
+        what = mistake.what
+        if 1 <= len(found) <= 2:
+            what += f": {', or '.join(FAULTS[name] for name in found)}"
         return Mistake(what, mistake.got, mistake.expected)
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
