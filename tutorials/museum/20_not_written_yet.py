@@ -1,5 +1,5 @@
 """
-19 · Found before it is written
+20 · Found before it is written
 ===============================
 
 **The prefix cache serves blocks whose keys and values no kernel has written yet.**

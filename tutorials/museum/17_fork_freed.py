@@ -1,5 +1,5 @@
 """
-16 · Freed under a fork
+17 · Freed under a fork
 =======================
 
 **A fork shares blocks that are not counted as its own, and reads on after they were given to somebody else.**

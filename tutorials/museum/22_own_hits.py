@@ -1,5 +1,5 @@
 """
-21 · Hits evicted by their own request
+22 · Hits evicted by their own request
 ======================================
 
 **A request finds a prefix in the cache, and the blocks that it takes next are those that it found.**

@@ -1,5 +1,5 @@
 """
-20 · Two prompts, one hash
+21 · Two prompts, one hash
 ==========================
 
 **The prefix cache compares hashes instead of tokens, and serves the keys and values of another prompt.**

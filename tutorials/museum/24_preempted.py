@@ -1,5 +1,5 @@
 """
-23 · Preempted, and another story
+24 · Preempted, and another story
 =================================
 
 **A request that was preempted goes on with its answer, but only its prompt is computed again.**

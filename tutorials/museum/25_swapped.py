@@ -1,5 +1,5 @@
 """
-24 · Values that came back as keys
+25 · Values that came back as keys
 ==================================
 
 **A sequence is moved to host memory and back, and the values of its tokens are not what they were.**
