@@ -28,6 +28,7 @@ from paged_numba.testing.mutants.caches import SwapMixesKeysAndValues
 # %%
 # The fault
 # ---------
+# ``swap_out`` keeps a pair of arrays for each layer. The wrong cache keeps the first array of each pair twice.
 
 WRONG = SwapMixesKeysAndValues
 Difference.of(WRONG).show()
