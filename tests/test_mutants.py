@@ -85,6 +85,12 @@ def attend_textbook(batch):
     properties.textbook_attention_agrees_with_the_oracle(batch, TARGET)
 
 
+# The largest cache has 2**31 numbers times 8; a block has 2**16, as in Llama 2 7B with blocks of 16.
+@hunting(BRIEF, num_blocks=st.integers(1, 2**18))
+def large_cache(num_blocks):
+    properties.a_block_far_into_the_cache_is_found(num_blocks, (16, 32, 128), TARGET)
+
+
 @hunting(BRIEF, batch=paged_batches(layout="packed"), order=orders)
 def attend_packed(batch, order):
     with lockstep.options(order=order):
@@ -174,6 +180,7 @@ PROPERTIES = {
     "many heads": many_heads,
     "sanitize many heads": sanitize_many_heads,
     "merge": merge,
+    "large cache": large_cache,
     "write": write,
     "gather": gather,
     "gather packed": gather_packed,

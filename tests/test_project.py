@@ -59,6 +59,7 @@ MAY_IMPORT = {
         "arrays",
         "cache",
         "draw",
+        "exercises",
         "kernels",
         "lockstep",
         "ops",
@@ -80,7 +81,7 @@ LOCKSTEP_MAY_IMPORT = {
     "profiler": {"machine", "language", "compiler", "observe", "launch"},
     "sanitizer": {"machine", "language", "compiler", "observe", "launch"},
     "cuda": {"machine", "language", "compiler", "observe", "failures", "launch"},
-    "tracer": {"observe", "launch"},
+    "tracer": {"machine", "compiler", "observe", "launch", "profiler"},
     "__init__": {
         "machine",
         "compiler",

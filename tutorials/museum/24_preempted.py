@@ -84,4 +84,4 @@ with installed(WRONG):
 # The fix: compute the prompt and the answer so far. ``tests/test_mutants.py`` has two servers of this kind;
 # :doc:`lesson 15 </lessons/15_server>` writes one.
 #
-# **In one sentence.** Memory decides when an answer comes, never which: compare a run with little memory and one with much.
+# **In one sentence.** Memory decides when an answer comes, never which: compare little memory with much.

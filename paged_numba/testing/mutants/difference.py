@@ -56,7 +56,10 @@ class Difference:
             right = inspect.getsource(importlib.import_module(f"paged_numba.kernels.{mutant.module}"))
             return cls(f"{mutant.module}: {mutant.name}", tuple(_changes(right, changed_source(mutant))))
         if isinstance(mutant, PlanMutant):
-            title, source = f"plan.{mutant.function}: {mutant.name}", _plan_source(mutant)
+            title, source = (
+                f"{mutant.module.__name__.split('.')[-1]}.{mutant.function}: {mutant.name}",
+                _plan_source(mutant),
+            )
         else:
             title = f"{mutant.__name__}: a {mutant.__mro__[1].__name__} with one mistake"
             source = inspect.getsource(mutant)

@@ -32,8 +32,8 @@ class KernelMutant:
     operation : str
         The property that must fail, see tests/test_mutants.py: ``attend``, ``attend infinite``, ``attend textbook``,
         ``exact``, ``large scores``, ``hide``, ``blind``, ``sanitize``, ``many heads``, ``sanitize many heads``,
-        ``merge``, ``write``, ``gather`` or ``copy``; ``attend packed``, ``hide packed`` or ``gather packed`` for caches
-        in that layout alone.
+        ``merge``, ``large cache``, ``write``, ``gather`` or ``copy``; ``attend packed``, ``hide packed`` or
+        ``gather packed`` for caches in that layout alone.
     algorithm : str
         Algorithm of `paged_attention`, for ``attend`` and ``attend infinite``.
     """
