@@ -12,7 +12,7 @@ os.environ["MPLBACKEND"] = "agg"
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
-for generated in ("api", "exercises", "gen_backreferences", "lessons"):
+for generated in ("api", "exercises", "gen_backreferences", "lessons", "museum"):
     # By an earlier build, which may have known names and lessons that are gone.
     shutil.rmtree(DOCS / generated, ignore_errors=True)
 
@@ -52,8 +52,10 @@ extensions = [
     "sphinxcontrib.bibtex",
     # From docs/_ext.
     "exercises",
+    "kernel_player",
     "lessons",
     "mathml",
+    "museum",
     "names",
     "notebooks",
     "pool_animation",
@@ -96,8 +98,9 @@ bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 
 sphinx_gallery_conf = {
-    "examples_dirs": "../tutorials",
-    "gallery_dirs": "lessons",
+    "examples_dirs": ["../tutorials", "../tutorials/museum"],
+    "gallery_dirs": ["lessons", "museum"],
+    "copyfile_regex": r"index\.rst",  # the museum's; with an index of its own it is no part of the lessons
     "filename_pattern": r"\.py$",  # the default runs plot_* only, and shows the others without output
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
@@ -131,6 +134,7 @@ html_sidebars = {
     "index": [],
     "exercises/*": [],
     "lessons/*": [],
+    "museum/*": [],
     "api/paged_numba.kernels.*": [],
     "search": [],
 }
@@ -143,6 +147,7 @@ html_theme_options = {
         "**": ["page-toc"],
         "index": [],
         **{f"lessons/{path.stem}": [] for path in (DOCS.parent / "tutorials").glob("*.py")},
+        **{f"museum/{path.stem}": [] for path in (DOCS.parent / "tutorials" / "museum").glob("*.py")},
     },
     "show_toc_level": 2,
     "pygments_light_style": "a11y-light",

@@ -16,5 +16,6 @@ PAGES = sorted(
 )
 LESSONS = [name for name in PAGES if name.startswith("lessons/") and name != "lessons/index.html"]
 EXERCISES = [name for name in PAGES if name.startswith("exercises/") and name != "exercises/index.html"]
+EXHIBITS = [name for name in PAGES if name.startswith("museum/") and name != "museum/index.html"]
 
 needs_site = pytest.mark.skipif(not PAGES, reason="build the site first: CONTRIBUTING.md has the command")

@@ -26,12 +26,15 @@ class Mistake:
         What came out, and what should; empty where there is nothing to compare.
     raised : bool
         Whether the answer raised an error.
+    input : str
+        The input, where it is not the case.
     """
 
     what: str
     got: str = ""
     expected: str = ""
     raised: bool = False
+    input: str = ""
 
 
 def difference(name: str, got: Any, right: Any, rtol: float = 0, atol: float = 0) -> Mistake | None:
