@@ -12,7 +12,7 @@ os.environ["MPLBACKEND"] = "agg"
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
-for generated in ("api", "gen_backreferences", "lessons", "museum"):
+for generated in ("api", "exercises", "gen_backreferences", "lessons", "museum"):
     # By an earlier build, which may have known names and lessons that are gone.
     shutil.rmtree(DOCS / generated, ignore_errors=True)
 
@@ -51,6 +51,8 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
     # From docs/_ext.
+    "exercises",
+    "kernel_player",
     "lessons",
     "mathml",
     "museum",
@@ -128,7 +130,14 @@ html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 # Code of 110 columns needs the room of the left bar; the path above the title and the links below remain.
-html_sidebars = {"index": [], "lessons/*": [], "museum/*": [], "api/paged_numba.kernels.*": [], "search": []}
+html_sidebars = {
+    "index": [],
+    "exercises/*": [],
+    "lessons/*": [],
+    "museum/*": [],
+    "api/paged_numba.kernels.*": [],
+    "search": [],
+}
 html_theme_options = {
     "logo": {"text": "paged_numba"},
     "navbar_end": ["theme-switcher"],

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..arguments import shown
-from .catalogue import exercise
+from ..arguments import between, shown
+from .catalogue import Exercise, exercise
 from .process import SECONDS, check_file
 from .verdict import Stage, Verdict
 
 
-def check(number: int, answer: Any) -> Verdict:
+def check(number: int, answer: Any, *, hints: int = 0) -> Verdict:
     """Examine an answer to an exercise.
 
     Parameters
@@ -24,6 +24,8 @@ def check(number: int, answer: Any) -> Verdict:
         Number of the exercise.
     answer : kernel, function, class, str or Path
         What the exercise asks for, or the name of a file that defines it. A file is run in a process of its own.
+    hints : int, default: 0
+        How many hints to show, if the answer is not right.
 
     Returns
     -------
@@ -32,8 +34,10 @@ def check(number: int, answer: Any) -> Verdict:
 
     Raises
     ------
+    ValueError
+        There is no such exercise.
     InputError
-        There is no such exercise or file, or Hypothesis is not installed.
+        There is no such file, or Hypothesis is not installed.
 
     See Also
     --------
@@ -50,34 +54,47 @@ def check(number: int, answer: Any) -> Verdict:
     >>> exercises.check(1, scale).passed
     True
     """
-    chosen = exercise(number)
-    if isinstance(answer, (str, Path)):
-        chosen.task()  # a missing package is said here, not in the process
-        return check_file(chosen, Path(answer))
+    chosen, num_hints = exercise(number), between("hints", hints, 0, 100)
     task = chosen.task()
+    if isinstance(answer, (str, Path)):
+        verdict = check_file(chosen, Path(answer))
+    else:
+        verdict = _examined(chosen, task, answer)
+    verdict.num_hints = min(num_hints, len(verdict.hints))
+    return verdict
+
+
+def _examined(chosen: Exercise, task: Any, answer: Any) -> Verdict:
+    """Examine an answer in this process."""
     from .checker.answers import prepared
     from .checker.examination import Examination
     from .checker.failures import LearnersError
 
     name = getattr(getattr(answer, "py_func", answer), "__name__", shown(answer))
-    verdict = Verdict(number, chosen.title, name, hints=list(task.hints))
-    last = ["runs"]
+    verdict = Verdict(chosen.number, chosen.title, name, hints=list(task.hints))
+    last = "runs"
+
+    def watch(stage: str, case: str) -> None:
+        nonlocal last
+        last, verdict.input = stage, case
+
     try:
         with _stopped_after(SECONDS):
-            Examination(
-                task, prepared(answer, task), verdict, lambda stage, case: last.__setitem__(0, stage)
-            ).run()
+            Examination(task, verdict, watch).run(prepared(answer, task))
     except (LearnersError, _OutOfTimeError) as error:
         verdict.problem = str(error)
         verdict.stages = [
-            Stage(stage, "failed" if stage == last[0] else "not reached") for stage in task.stages()
+            Stage(stage, "failed" if stage == last else "not reached") for stage in task.stages()
         ]
+    else:
+        if verdict.passed:
+            verdict.input = ""
     return verdict
 
 
 class _OutOfTimeError(BaseException):
     def __str__(self) -> str:
-        return f"your answer still ran after {SECONDS:g} s and was stopped; does a loop in it never end?"
+        return f"your answer was stopped after {SECONDS:g} s without an end; does one of its loops never end?"
 
 
 @contextmanager

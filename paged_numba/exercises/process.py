@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from ..errors import InputError
 from .catalogue import Exercise
 from .verdict import Stage, Verdict
 
-SECONDS = 30.0
-"""Time after which an examination is stopped. A right answer takes 2 to 4 seconds."""
+SECONDS, SECONDS_OF_A_RUN = 60.0, 10.0
+"""Time after which an examination, or one run of the answer, is stopped. Right answers take 2 to 4 seconds in all."""
 
 _START = (
     # The working directory holds the learner's files, whose names may be those of modules.
@@ -24,8 +26,8 @@ _START = (
 )
 
 
-def check_file(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Verdict:
-    """Examine a learner's file.
+def check_file(exercise: Exercise, path: Path, seconds: float = SECONDS_OF_A_RUN) -> Verdict:
+    """Examine a learner's file; one run of the answer is stopped after some seconds.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def check_file(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Verd
         record.touch()
         errors = Path(folder) / "errors"
         with errors.open("w") as stream:
-            ended = _run([str(exercise.number), str(path), str(record)], stream, seconds)
+            ended = _run([str(exercise.number), str(path), str(record)], record, stream, seconds)
         events = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
         said = errors.read_text(encoding="utf-8", errors="replace").strip()
     verdict = _verdict(events, ended, said, seconds)
@@ -50,8 +52,8 @@ def check_file(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Verd
     return verdict
 
 
-def _run(arguments: list[str], errors: Any, seconds: float) -> int | None:
-    """Run the process; return its status, or None if it was stopped."""
+def _run(arguments: list[str], record: Path, errors: Any, seconds: float) -> int | None:
+    """Run the process; return its status, or None if it was stopped, since its record did not grow."""
     here = str(Path(__file__).parents[2])
     environment = {
         **os.environ,
@@ -65,10 +67,18 @@ def _run(arguments: list[str], errors: Any, seconds: float) -> int | None:
         stderr=errors,
         env=environment,
     )
+    began = grown = time.monotonic()
+    size = 0
     try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(0.1)
+            now = time.monotonic()
+            if record.stat().st_size > size:
+                size, grown = record.stat().st_size, now
+            # Before the first line, the process imports what it needs, which may take long on a busy machine.
+            if now - began > SECONDS or (size and now - grown > seconds):
+                return None
     finally:
         process.kill()
         process.wait()
@@ -90,7 +100,7 @@ def _verdict(events: list[dict[str, Any]], ended: int | None, said: str, seconds
     verdict.input = last["case"]
     if ended is None:
         verdict.problem = (
-            f"your answer still ran after {seconds:g} s and was stopped; does a loop in it never end?"
+            f"your answer was stopped after {seconds:g} s without an end; does one of its loops never end?"
         )
     else:
         verdict.problem = f"your answer ended the process with status {ended}"

@@ -1,17 +1,23 @@
 """The bug museum: on the wrong code a usual test passes, ours fails as the page says; both pass on the right code."""
 
+import html
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from reading import NUMBER, TUTORIALS, Lesson
 
+from paged_numba.allocator.allocator import BlockAllocator
 from paged_numba.testing.mutants import Difference, caught, installed
-from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
+from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS, BoundaryOffByOne
 from paged_numba.testing.mutants.caches import CACHE_MUTANTS
+from paged_numba.testing.mutants.kernel_mutant import changed_source
 from paged_numba.testing.mutants.kernels import KERNEL_MUTANTS
 from paged_numba.testing.mutants.plans import PLAN_MUTANTS
 from paged_numba.testing.mutants.prefixes import PREFIX_MUTANTS
+from paged_numba.testing.mutants.servers import SERVER_MUTANTS
 
 PATHS = sorted((TUTORIALS / "museum").glob("*.py"))
 PARTS = (
@@ -37,7 +43,7 @@ def exhibit(request):
 
 def hunted(mutant):
     """Tell whether a property test must find the mistake."""
-    if mutant in (*KERNEL_MUTANTS, *PLAN_MUTANTS, *ALLOCATOR_MUTANTS, *CACHE_MUTANTS):
+    if mutant in (*KERNEL_MUTANTS, *PLAN_MUTANTS, *ALLOCATOR_MUTANTS, *CACHE_MUTANTS, *SERVER_MUTANTS):
         return True
     name = mutant.__name__
     return name in PREFIX_MUTANTS or re.search(rf"\b{name}\b", HUNTED_BY_NAME.read_text(encoding="utf-8"))
@@ -49,7 +55,7 @@ def test_exhibits_count_through():
 
 
 def test_exhibit_has_the_form_of_an_exhibit(exhibit):
-    assert 40 <= len(exhibit.text.splitlines()) <= 90
+    assert 40 <= sum(line not in ("", "#", "# %%") for line in exhibit.text.splitlines()) <= 80
     title, underline, blank, wrong = exhibit.cells[0][0].split("\n")[:4]
     assert re.fullmatch(rf"{exhibit.number:02d} · \w.*", title)
     assert underline == "=" * len(title)
@@ -73,13 +79,13 @@ def test_links_lead_to_public_reports(exhibit):
 def test_exhibit_shows_what_its_page_says(exhibit):
     made = exhibit.run()
     wrong, message = made["WRONG"], FIELDS.search(exhibit.cells[0][0])["message"]
-    assert str(Difference.of(wrong)) in exhibit.output
+    shown = str(Difference.of(wrong))
+    assert shown in exhibit.output
     assert hunted(wrong)
-    with installed(wrong):
-        made["their_test"]()
-        found = caught(made["our_test"])
-    assert message in found
-    assert message in exhibit.output
+    # It has printed the message of a failure, and run to its end: on the wrong code ours fails, and theirs passes.
+    for line in ("their_test()", "print(caught(our_test))"):
+        assert f"\nwith installed(WRONG):\n    {line}\n" in exhibit.text
+    assert message in exhibit.output.replace(shown, "")
     made["their_test"]()
     made["our_test"]()
     assert max(map(len, exhibit.output.splitlines())) <= 110
@@ -90,6 +96,31 @@ def test_numbers_in_the_prose_are_of_the_report_or_computed(exhibit):
     for prose, _ in exhibit.cells[2:]:
         text = re.sub(r"``.*?``|:doc:`.*?`|[Ll]essons? \d\d", "~", prose, flags=re.DOTALL)
         assert set(NUMBER.findall(text)) <= known
+
+
+@pytest.mark.parametrize("mutant", [*KERNEL_MUTANTS, BoundaryOffByOne], ids=str)
+def test_a_difference_leads_from_the_right_code_to_the_wrong(mutant):
+    if isinstance(mutant, type):
+        right, wrong = inspect.getsource(BlockAllocator), inspect.getsource(mutant)
+    else:
+        right, wrong = (
+            inspect.getsource(import_module(f"paged_numba.kernels.{mutant.module}")),
+            changed_source(mutant),
+        )
+    shown = Difference.of(mutant)
+    marks = [mark for mark, _ in shown.lines]
+    assert {"-", "+"} <= set(marks) <= {"-", "+", " ", "..."}
+    for mark, line in shown.lines:
+        assert mark != "-" or line.strip() in right
+        assert mark != "+" or line.strip() in wrong
+    assert len(marks) < 30
+    page = shown._repr_html_()
+    assert page.count('class="gone"') == marks.count("-")
+    assert page.count('class="new"') == marks.count("+")
+    text = html.unescape(
+        re.sub(r"<[^>]+>", "", page[page.index("<pre") : page.index("</pre>")].replace("</span>", "\n"))
+    )
+    assert [line.rstrip() for line in text.splitlines()] == str(shown).splitlines()[1:]
 
 
 def test_a_test_that_passes_on_the_wrong_code_is_an_error():

@@ -6,14 +6,14 @@ import re
 import threading
 
 import pytest
-from site_folder import EXHIBITS, PAGES, SITE, needs_site
+from site_folder import EXERCISES, EXHIBITS, PAGES, SITE, needs_site
 
 pytestmark = needs_site
 
 WIDE, NARROW = 1280, 360
 API = [name for name in PAGES if name.startswith("api/") or name in ("genindex.html", "py-modindex.html")]
-# Exhibits differ in their text alone: two are looked at in each way.
-ALIKE = EXHIBITS[2:]
+# Exercises, and exhibits, differ in their text alone: two are looked at in each way.
+ALIKE = EXERCISES[2:] + EXHIBITS[2:]
 READ = [name for name in PAGES if name not in API + ALIKE]
 
 # What a reader cannot see. A box that scrolls by itself may hold more than it shows, unless it frames the page: the
@@ -137,7 +137,7 @@ def test_page(readers, name, theme):
 
 
 @pytest.mark.parametrize("name", [*API, *ALIKE])
-def test_page_of_the_api_or_an_exhibit(readers, name):
+def test_page_of_the_api_or_alike(readers, name):
     reader = readers("light")
     reader.open(name, NARROW)
     assert reader.complaints(NARROW) == []
@@ -233,7 +233,11 @@ FAINT = """() => {
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "name", [*(n for n in READ if re.match(r"lessons/0[37]|museum|index|operations|profiling", n)), *API[:2]]
+    "name",
+    [
+        *(n for n in READ if re.match(r"lessons/0[37]|exer|museum|index|operations|profiling", n)),
+        *API[:2],
+    ],
 )
 def test_text_can_be_told_from_what_is_behind_it(readers, name, theme):
     assert readers(theme).open(name).evaluate(FAINT) == []

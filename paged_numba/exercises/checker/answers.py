@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ... import lockstep
@@ -22,7 +23,7 @@ MAY_USE = ("cuda", "draw", "lockstep")
 """Names of the package that any answer may use: the others would be somebody else's answer."""
 
 _EXERCISES = "paged_numba.exercises"
-_FOLDER = str(Path(__file__).parents[1])
+_FOLDER, _PACKAGE = (str(Path(__file__).parents[up]) for up in (1, 2))
 _WATCHED = ("paged_numba", "numpy", "hypothesis")
 """Packages whose functions an answer must not replace: the checker uses them."""
 
@@ -81,7 +82,7 @@ def prepared(answer: Any, task: Task) -> Any:
         The answer is not of the kind asked for, or comes from this package.
     """
     function = inspect.unwrap(getattr(answer, "py_func", answer))
-    if getattr(function, "__module__", "").split(".")[0] == "paged_numba":
+    if _file_of(function).startswith(_PACKAGE):
         raise LearnersError(
             f"{task.answer} must be your own, got {function.__module__}.{function.__qualname__}"
         )
@@ -93,6 +94,14 @@ def prepared(answer: Any, task: Task) -> Any:
         got = "a function without it" if inspect.isfunction(answer) else type(answer).__name__
         raise LearnersError(f"{task.answer} must be a kernel, decorated with @cuda.jit, got {got}")
     return lockstep.jit(answer)
+
+
+def _file_of(thing: Any) -> str:
+    """Return the file that defines a function or class, "" if there is none."""
+    try:
+        return inspect.getfile(thing)
+    except (TypeError, OSError):
+        return ""
 
 
 def refuse_others_answers(tree: ast.AST, task: Task) -> None:
@@ -129,22 +138,25 @@ class Guard:
     def __init__(self, path: Path) -> None:
         self.file = str(path.absolute())
         self.seen: str | None = None
-        self._before = _functions()
+        self._modules = {
+            name: module
+            for name, module in list(sys.modules.items())
+            if name.split(".")[0] in _WATCHED and module is not None
+        } | {"builtins": builtins, "math": math}
+        self._before = _functions(self._modules)
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(_FOLDER):
-            what = f"{self.name} opens {Path(arguments[0]).name} of the exercises"
-        elif event == "import" and isinstance(arguments[0], str) and arguments[0].startswith(_EXERCISES):
-            what = f"{self.name} imports {arguments[0]}"
-        else:
+        reads = event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(_FOLDER)
+        imports = event == "import" and isinstance(arguments[0], str) and arguments[0].startswith(_EXERCISES)
+        if not reads and not imports:
             return
         frame: Any = sys._getframe(1)
         while frame is not None:
             name = frame.f_code.co_filename
             if name == self.file:
-                self.seen = what
-                raise LearnersError(what)
+                self.seen = f"the answer must be your own, but {self.name} reads the exercises of paged_numba"
+                raise LearnersError(self.seen)
             if name.startswith(_FOLDER):
                 # The checker itself, which the answer has not called.
                 return
@@ -159,20 +171,15 @@ class Guard:
         """Return what the answer has done that it must not, or None."""
         if self.seen:
             return self.seen
-        now = _functions()
+        now = _functions(self._modules)
         replaced = [name for name, function in self._before.items() if now.get(name) is not function]
         return f"{self.name} replaces {replaced[0]}, which the check uses" if replaced else None
 
 
-def _functions() -> dict[str, Any]:
-    """Return the functions and classes of the packages that the checker uses, and the methods of ours, by name."""
+def _functions(modules: dict[str, ModuleType]) -> dict[str, Any]:
+    """Return the functions and classes of modules, and the methods of this package's classes, by name."""
     found: dict[str, Any] = {}
-    modules = {
-        name: module
-        for name, module in list(sys.modules.items())
-        if name.split(".")[0] in _WATCHED and module is not None
-    }
-    for name, module in {**modules, "builtins": builtins, "math": math}.items():
+    for name, module in modules.items():
         for key, value in list(vars(module).items()):
             if callable(value):
                 found[f"{name}.{key}"] = value
@@ -181,6 +188,24 @@ def _functions() -> dict[str, Any]:
                         if callable(function) or isinstance(function, (property, classmethod, staticmethod)):
                             found[f"{name}.{key}.{method}"] = function
     return found
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Hide the modules of the exercises in a ``with`` statement: an answer that wants one must import it anew.
+
+    The guard notices an import, but not a look at a module that is there.
+    """
+    package = sys.modules[_EXERCISES.partition(".")[0]]
+    modules = {
+        name: sys.modules.pop(name) for name in list(sys.modules) if f"{name}.".startswith(f"{_EXERCISES}.")
+    }
+    del vars(package)["exercises"]
+    try:
+        yield
+    finally:
+        sys.modules.update(modules)
+        vars(package)["exercises"] = modules[_EXERCISES]
 
 
 @contextmanager

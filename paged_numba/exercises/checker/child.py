@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from hypothesis.configuration import set_hypothesis_home_dir
+
 from ..catalogue import exercise
 from ..verdict import Stage, Verdict
-from .answers import Guard, load, lockstep_as_numba_cuda, prepared
+from .answers import Guard, hidden, load, lockstep_as_numba_cuda, prepared
 from .examination import Examination
 from .failures import LearnersError
 from .task import Task
@@ -24,16 +27,20 @@ def main() -> None:
         record.write(json.dumps(event) + "\n")
         record.flush()
 
+    # Hypothesis must leave nothing in the learner's folder; this one is removed.
+    set_hypothesis_home_dir(Path(sys.argv[3]).parent)
     chosen = exercise(number)
     task: Task = chosen.task()
     verdict = Verdict(number, chosen.title, path.name, hints=list(task.hints))
+    examination = Examination(task, verdict, lambda stage, case: write(stage=stage, case=case))
+    guard = Guard(path)
     write(verdict=verdict.to_dict())
-    with lockstep_as_numba_cuda():
-        guard = Guard(path)
+    with lockstep_as_numba_cuda(), hidden():
         try:
-            answer = prepared(load(path, task), task)
+            with contextlib.redirect_stdout(examination.printed):
+                answer = prepared(load(path, task), task)
             _refuse(guard)
-            Examination(task, answer, verdict, lambda stage, case: write(stage=stage, case=case)).run()
+            examination.run(answer)
             _refuse(guard)
         except LearnersError as error:
             verdict.problem = guard.seen or str(error)

@@ -49,6 +49,7 @@ ATTENTION_MUTANTS = (
     _attention_textbook("last token missed", _PASS_2, _PASS_2.replace("seq_lens[seq]", "seq_lens[seq] - 1")),
     _attention_textbook("heads interleaved, not grouped", "q_head // (num_q_heads // num_kv_heads)",
                         "q_head % num_kv_heads"),
+    _attention_textbook("KV head 0 for all heads", "q_head // (num_q_heads // num_kv_heads)", "0"),
     _attention_textbook("scale forgotten", "math.exp(score * scale", "math.exp(score"),
     _attention_textbook("largest score not subtracted", "score * scale - largest", "score * scale"),
     _attention_textbook("score of the last token for the largest", "max(largest, score * scale)", "score * scale"),

@@ -1,5 +1,5 @@
 """
-24 · A scale that is dropped
+14 · A scale that is dropped
 ============================
 
 **Values are divided by a scale to fit into 8 bits. The kernel does not multiply by it again.**

@@ -1,5 +1,5 @@
 """
-14 · A prompt that fills its blocks
+19 · A prompt that fills its blocks
 ===================================
 
 **A prompt that fills its blocks exactly, and is found whole in the prefix cache, leaves no token to compute.**
@@ -67,7 +67,7 @@ with installed(WRONG):
 # ------------------
 
 
-@settings(derandomize=True, database=None)
+@settings(derandomize=True, database=None, deadline=None)
 @given(length=st.integers(1, 20))
 def our_test(length):
     assert served(length) < length, "no token is left to compute"
