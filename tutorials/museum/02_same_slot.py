@@ -12,9 +12,10 @@
 # %%
 # What was reported
 # -----------------
-# In July 2026 a decode kernel of flash-linear-attention was found to start one program for each tile of the value
-# dimension. Each program read its own tile, but wrote its result to the first. The programs overwrote one another,
-# and the rest of the output stayed unwritten. The fix came with a test of 320 dimensions, more than a tile has.
+# A decode kernel of flash-linear-attention starts one program for each tile of the value dimension. In July 2026 it
+# was reported that each program reads its own tile, but writes its result to the first. The programs overwrite one
+# another, and the rest of the output stays unwritten. The fix came with a test of 320 dimensions, more than a tile
+# has.
 
 import numpy as np
 from hypothesis import Phase, given, settings

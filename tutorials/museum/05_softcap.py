@@ -14,8 +14,9 @@
 # What was reported
 # -----------------
 # Gemma 2 caps scores, ``cap * tanh(score / cap)``, after the scale. In May 2026 a review of a change to TRL found
-# that logits were capped before they were scaled. In September 2026 a change to TransformerEngine capped scores after
-# ALiBi. We know of no report of an attention kernel that caps before the scale; this exhibit has TRL's fault in one.
+# that logits were capped before they were scaled. In September 2026 the author of a change to TransformerEngine
+# noticed that it capped scores after ALiBi. We know of no report of an attention kernel that caps before the scale;
+# this exhibit has TRL's fault in one.
 
 import numpy as np
 from hypothesis import Phase, given, settings

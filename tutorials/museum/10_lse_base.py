@@ -7,7 +7,7 @@
 :Reported: `vLLM 52796 <https://github.com/vllm-project/vllm/pull/52796>`__, `SGLang 40903
   <https://github.com/sgl-project/sglang/issues/40903>`__
 :Caught by: a property: attention to two parts, merged, is attention to the whole
-:Its message: ``the suffix weighs``
+:Its message: ``the suffix weighs 0.9930, must weigh 0.9688``
 """
 
 # %%

@@ -14,8 +14,8 @@
 # What was reported
 # -----------------
 # Attention to no keys has an LSE of minus infinity. In November 2025 vLLM's merge kernel was fixed for a prefix and a
-# suffix that are both empty. In July 2026 a user of FlashInfer reported that its merge of two such states gives NaN,
-# which later merges spread.
+# suffix that are both empty. In July 2026 it was reported that FlashInfer's merge of two such states gives NaN, which
+# later merges spread.
 
 import numpy as np
 from hypothesis import Phase, given, settings

@@ -6,7 +6,7 @@
 
 :Reported: `ROCm 12227 <https://github.com/ROCm/rocm-libraries/issues/12227>`__
 :Caught by: a property: the number of splits changes nothing
-:Its message: ``2 splits give``
+:Its message: ``2 splits give 0.9697, one gives 0.9846``
 """
 
 # %%
@@ -44,12 +44,10 @@ def attend(num_splits, sink=0.0):
     return out[0, 0, 0]
 
 
-print(f"right: {64 / 65:.4f}")
 with installed(WRONG):
     for num_splits in (1, 2, 4):
-        print(
-            f"output with {num_splits} splits: {attend(num_splits):.4f}, which is 64 of {64 / attend(num_splits):.0f}"
-        )
+        out = attend(num_splits)
+        print(f"splits: {num_splits}, output {out:.4f} = 64 / {64 / out:.0f}, must be {64 / 65:.4f}")
 
 # %%
 # The test that does not see it

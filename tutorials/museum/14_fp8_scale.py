@@ -7,7 +7,7 @@
 :Reported: `FlashInfer 4979 <https://github.com/flashinfer-ai/flashinfer/issues/4979>`__, `FlashInfer 1023
   <https://github.com/flashinfer-ai/flashinfer/issues/1023>`__
 :Caught by: a property over scales other than 1
-:Its message: ``times too large``
+:Its message: ``with scale 0.5, the output is 2.0 times too large``
 """
 
 # %%
