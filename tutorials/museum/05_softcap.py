@@ -70,12 +70,11 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
+# Hypothesis draws dot products on both sides of the cap.
 
 
 @settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
-@given(
-    products=st.lists(st.integers(-400, 400), min_size=2, max_size=4), softcap=st.sampled_from((50, 20, 1))
-)
+@given(products=st.lists(st.integers(-400, 400), min_size=2, max_size=4), softcap=st.sampled_from((50, 1)))
 def our_test(products, softcap):
     ours, right = weights(products, softcap)
     assert abs(ours - right).max() < 0.002, f"weights {ours} differ from the oracle's {right}"

@@ -56,7 +56,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It compares outputs, without sinks.
+# It compares outputs, and has no sinks.
 
 
 def their_test():
@@ -70,7 +70,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# It compares LSEs.
+# It compares LSEs, by which a merge weighs its parts.
 
 
 @settings(derandomize=True, database=None, max_examples=30, phases=(Phase.generate, Phase.shrink))

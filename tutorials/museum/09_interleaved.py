@@ -70,7 +70,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# It has views as well.
+# Hypothesis draws whether the caches are views.
 
 
 @settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))

@@ -71,6 +71,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
+# It merges the parts and compares with the whole. Hypothesis draws where to cut.
 
 
 @settings(derandomize=True, database=None, max_examples=20, phases=(Phase.generate, Phase.shrink))
