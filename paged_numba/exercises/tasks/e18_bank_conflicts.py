@@ -46,8 +46,8 @@ class BankConflicts(Task):
     lesson = "10_layout_decides_traffic"
     max_examples = 10
     hints = (
-        "tile[ty, tx] takes x[32 * by + ty, 32 * bx + tx]. Which element of the tile does out[32 * bx + ty, 32 * by + tx] "
-        "need?",
+        "tile[ty, tx] takes x[32 * by + ty, 32 * bx + tx]. Which element of the tile does "
+        "out[32 * bx + ty, 32 * by + tx] need?",
         "Both accesses to global memory need a guard of their own: of rows and columns of x, then of those of out. The "
         "barrier stands between the two, outside of any if.",
         "Element [r, c] of a tile that is w wide lies in bank (r * w + c) % 32. The 32 threads of a warp read the same "
