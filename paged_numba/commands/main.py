@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "show what is installed or broken, which target runs and why, and what a GPU needs",
     "profile": "count what a GPU would do with memory, warps and arithmetic, without a GPU",
     "sanitize": "find races, missing barriers, unwritten memory and stray indices, without a GPU",
+    "trace": "record a kernel's threads statement by statement, as a page that plays them, without a GPU",
     "replay": "replay a trace of real requests: memory waste of paging and of contiguous reservations",
     "bench": "run a benchmark; both sides of a comparison are measured in the same run",
 }
@@ -27,6 +28,7 @@ COMMANDS = {
 FOLDERS = {
     "profile": "kernels",
     "sanitize": "kernels",
+    "trace": "kernels",
     "start": "exercises",
     "check": "exercises",
     "progress": "exercises",

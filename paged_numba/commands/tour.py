@@ -109,6 +109,19 @@ def _read(path: Path) -> str:
         ) from None
 
 
+def blocks_of(requests: list[Request]) -> list[int]:
+    """Return the number of blocks that each request needs at its end."""
+    return [-(-request.final_length // BLOCK_SIZE) for request in requests]
+
+
+def pool_size(requests: list[Request]) -> int:
+    """Return the number of blocks of the tour's pool."""
+    needs = blocks_of(requests)
+    # The first request is forked, so the pool must hold it twice.
+    least = max(int(POOL_SHARE * sum(needs)), 2 * needs[0], *needs)
+    return 16 * -(-least // 16)
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve and explain, or print JSON; return 0, or 1 if a check failed."""
     started = time.perf_counter()
@@ -117,10 +130,8 @@ def run(options: argparse.Namespace) -> int:
     narrator = Narrator(quiet=options.json)
     narrator.introduce(target, work.source, work.requests, work.trace is None, MAX_LEN, work.max_new_tokens)
 
-    needs = [-(-request.final_length // BLOCK_SIZE) for request in work.requests]
-    # The first request is forked, so the pool must hold it twice.
-    least = max(int(POOL_SHARE * sum(needs)), 2 * needs[0], *needs)
-    num_blocks = 16 * -(-least // 16)
+    needs = blocks_of(work.requests)
+    num_blocks = pool_size(work.requests)
     cache = PagedKVCache(num_blocks, BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM, target=target)
     server = Server(cache, ToyModel(NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM), work.requests)
     narrator.describe_pool(
