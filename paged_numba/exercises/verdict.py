@@ -173,9 +173,7 @@ class Verdict:
         if self.printed:
             sections.append(Section("printed", "Your file printed:", self.printed.rstrip()))
         if self.is_skeleton and not self.passed:
-            sections.append(
-                Section("skeleton", "This is still the skeleton: your part of it is not written yet.")
-            )
+            sections.append(Section("skeleton", "This is still the skeleton: you have not changed it yet."))
         if self.problem:
             title = {"sanitizer": "The sanitizer says:", "traffic": "It moves too much:"}.get(
                 self._failed, "What is wrong:"
