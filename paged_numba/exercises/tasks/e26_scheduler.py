@@ -82,7 +82,8 @@ class Scheduler(Task):
               "the first to wait, 'a', needs"),
         Wrong("one block too many at a multiple of the block size",
               "needed = -(-request.tokens // block_size) - request.blocks",
-              "needed = request.tokens // block_size + 1 - request.blocks", "right", "those that run need 0 blocks more"),
+              "needed = request.tokens // block_size + 1 - request.blocks", "right",
+              "those that run need 0 blocks more"),
         Wrong("the number of free blocks is not returned", "return num_free", "return None", "right", "got None"),
     )  # fmt: skip
 
