@@ -193,7 +193,8 @@ class Verdict:
             unwritten = "nan" in self.got and "nan" not in self.expected
             note = " (nan: not written, or not a number)" if unwritten else ""
             sections.append(Section("got", f"What came out{note}:", self.got))
-            sections.append(Section("expected", "What should come out:", self.expected))
+            if self.expected:
+                sections.append(Section("expected", "What should come out:", self.expected))
         if self.picture:
             sections.append(Section("picture", "", self.picture.text))
         if self.limits:
