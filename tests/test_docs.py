@@ -3,7 +3,6 @@
 import ast
 import builtins
 import cmath
-import importlib
 import json
 import math
 import os

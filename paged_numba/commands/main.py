@@ -14,14 +14,25 @@ from ..errors import InputError, KernelError, TargetNameError, TargetUnavailable
 
 COMMANDS = {
     "tour": "serve requests with paged attention, explain each step and check it (the default)",
+    "start": "begin an exercise: write its task and skeleton into this folder",
+    "check": "check your answer to an exercise, and show the smallest input on which it is wrong",
+    "progress": "list the exercises and those that you have done in this folder",
     "doctor": "show what is installed or broken, which target runs and why, and what a GPU needs",
     "profile": "count what a GPU would do with memory, warps and arithmetic, without a GPU",
     "sanitize": "find races, missing barriers, unwritten memory and stray indices, without a GPU",
+    "trace": "record a kernel's threads statement by statement, as a page that plays them, without a GPU",
     "replay": "replay a trace of real requests: memory waste of paging and of contiguous reservations",
     "bench": "run a benchmark; both sides of a comparison are measured in the same run",
 }
 
-FOLDERS = {"profile": "kernels", "sanitize": "kernels"}
+FOLDERS = {
+    "profile": "kernels",
+    "sanitize": "kernels",
+    "trace": "kernels",
+    "start": "exercises",
+    "check": "exercises",
+    "progress": "exercises",
+}
 """Folder of `commands` in which a command's module is; the others are beside this one."""
 
 BAD_USAGE, INTERRUPTED = 2, 130

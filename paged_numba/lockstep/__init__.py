@@ -27,7 +27,7 @@ from .numba_typing import check_compiles
 from .observe.trace import tracing
 from .profiler import profile, profiling
 from .sanitizer import sanitize, sanitizing
-from .tracer import trace
+from .tracer import record, recording, trace
 
 __all__ = [
     "Options",
@@ -38,6 +38,8 @@ __all__ = [
     "options",
     "profile",
     "profiling",
+    "record",
+    "recording",
     "sanitize",
     "sanitizing",
     "trace",

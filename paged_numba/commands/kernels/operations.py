@@ -112,14 +112,20 @@ def ending(call: Callable[[], Any]) -> BaseException | None:
     return None
 
 
-def require_launches(options: argparse.Namespace, report: Report, ending: BaseException | None = None) -> int:
-    """Return the number of launches in a report; if there is none, raise `ending`, or an InputError."""
-    launches = sum(kernel["launches"] for kernel in report.kernels)
+def launches_in(report: Report) -> int:
+    """Return the number of launches in a report."""
+    return sum(kernel["launches"] for kernel in report.kernels)
+
+
+def require_launches(
+    options: argparse.Namespace, launches: int, num_unseen: int, ending: BaseException | None
+) -> None:
+    """If nothing was launched, raise `ending`, or an InputError that names the launches that were not seen."""
     if launches:
-        return launches
+        return
     if ending is not None:
         raise ending
-    others = f"; {unseen(report.num_unseen, 'seen')}" if report.num_unseen else ""
+    others = f"; {unseen(num_unseen, 'seen')}" if num_unseen else ""
     raise InputError(f"{options.what} must launch a kernel, got no launch{others}")
 
 

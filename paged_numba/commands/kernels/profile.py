@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     call = operations.prepare(options)
     with lockstep.profiling() as report:
         ending = operations.ending(call)
-    operations.require_launches(options, report, ending)
+    operations.require_launches(options, operations.launches_in(report), report.num_unseen, ending)
     interrupted = isinstance(ending, KeyboardInterrupt)
     deliver(
         f"{report.text(options.gpu)}\n\n{report.source()}",

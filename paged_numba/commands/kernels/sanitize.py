@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
     call = operations.prepare(options, debug=True)
     with lockstep.profiling() as report, lockstep.sanitizing() as findings:
         ending = operations.ending(call)
-    launches = operations.require_launches(options, report, ending)
+    launches = operations.launches_in(report)
+    operations.require_launches(options, launches, report.num_unseen, ending)
     text = f"{launches} {'launch' if launches == 1 else 'launches'} on the lockstep machine: {findings}"
     keep = None if isinstance(ending, KeyboardInterrupt) else options.json
     deliver(text, (keep, findings.json))

@@ -102,6 +102,7 @@ class Loops(Statements):
         self.emit(f"_m = _l{n}")
         self.begin_iteration(node)
         self.emit(f"_m = narrow(_m, {self.expressions.text(node.test)})")
+        self.branch(f"_l{n}", "_m")
         if node.orelse:
             # Lanes whose condition failed run the `else`; those that broke out do not.
             self.emit(f"_o{n} = union(_o{n}, minus(_l{n}, _m))")

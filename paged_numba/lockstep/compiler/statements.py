@@ -113,6 +113,12 @@ class Statements:
     begin_iteration = begin
     """Write what comes before an iteration of a loop, after its mask is set."""
 
+    def branch(self, tested: str, held: str) -> None:
+        """Write what comes after the test of an ``if`` or ``while``: nothing, unless the program is observed.
+
+        `tested` and `held` name the masks of the lanes that tested, and of those for which the test holds.
+        """
+
     # Assignments.
 
     def write_Assign(self, node: ast.Assign, region: Region) -> None:
@@ -202,6 +208,7 @@ class Statements:
         ways = analysis.leaves([node])
         both = bool(node.orelse) or bool(ways)
         self.emit(f"_t{n}, _e{n} = split(_m, {test})" if both else f"_t{n} = narrow(_m, {test})")
+        self.branch("_m", f"_t{n}")
         self.emit(f"_s{n} = _m")
         if ways:
             self.emit(f"_a{n}, _b{n} = _t{n}, _e{n}")

@@ -278,6 +278,17 @@ class ObservedMachine(Machine):
         for statement in self._on_statement:
             statement(self, mask)
 
+    def branch(self, mask: Mask, held: Mask) -> None:
+        """Report for which lanes the test of an ``if`` or ``while`` holds."""
+        for branch in self.on_branch:
+            branch(self, mask, held)
+
+    def assigned(self, mask: Mask, function: CodeFunction, name: str, value: Any) -> Any:
+        """Report the value that a variable has now, and return it."""
+        for assign in self.on_assign:
+            assign(self, mask, function, name, value)
+        return value
+
     def compute(self, mask: Mask, dtype: Any, operations: int, special: int) -> None:
         """Report arithmetic if it is floating-point."""
         if dtype.kind in "fc":
@@ -296,6 +307,7 @@ class ObservedMachine(Machine):
         self.collects_errors = any(listener.collects_errors for listener in now)
         self.on_load, self.on_store = self._handlers("load"), self._handlers("store")
         self._on_statement, self._on_compute = self._handlers("statement"), self._handlers("compute")
+        self.on_branch, self.on_assign = self._handlers("branch"), self._handlers("assign")
         for listener in now:
             listener.begin_launch(self, function, arguments)
             self._begun.append(listener)

@@ -7,7 +7,7 @@ and with operators and intrinsics that report what they do. Accesses to memory a
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import SynchronizationError
 from ..compiler import analysis
-from ..compiler.analysis import Accumulation
+from ..compiler.analysis import Accumulation, Region
 from ..compiler.expressions import Expressions, call
 from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, run_device, translate
@@ -134,6 +134,18 @@ class ObservedExpressions(Expressions):
     """Translator of expressions into calls that report what they compute."""
 
     @cached_property
+    def code(self) -> CodeFunction:
+        """The function, as reports show it."""
+        return CodeFunction.of(self.names.source)
+
+    def reported(self, name: str, value: str) -> str:
+        """Return the call that reports the value of a variable, and returns it."""
+        return call("_rt.assigned", "_m", self.names.constant(self.code), repr(name), value)
+
+    def _NamedExpr(self, node: ast.NamedExpr) -> str:
+        return self.reported(node.target.id, super()._NamedExpr(node))
+
+    @cached_property
     def index_casts(self) -> set[ast.Call]:
         """The calls whose results flow into an index."""
         return analysis.calls_in_indices(self.definition, self._is_atomic)
@@ -215,7 +227,7 @@ class ObservedWriter(FunctionWriter):
 
     def __init__(self, names: Names, definition: ast.FunctionDef, kernel: bool) -> None:
         super().__init__(names, definition, kernel)
-        self.code = CodeFunction.of(names.source)
+        self.code = self.expressions.code
         self.code_lines: dict[tuple[int, bool], CodeLine] = {}
 
     def begin(self, statement: ast.stmt) -> None:
@@ -236,6 +248,20 @@ class ObservedWriter(FunctionWriter):
             (statement.lineno, copies), CodeLine(self.code, statement.lineno, copies)
         )
         self.emit(call("_rt.begin_statement", self.names.constant(line), "_m"))
+
+    def statements(self, body: Sequence[ast.stmt], region: Region) -> None:
+        if body is self.definition.body:
+            for name in analysis.parameters(self.definition):
+                self.emit(self.expressions.reported(name, f"v_{name}"))
+        super().statements(body, region)
+
+    def assign(self, target: ast.expr, value: str) -> None:
+        super().assign(target, value)
+        if isinstance(target, ast.Name):
+            self.emit(self.expressions.reported(target.id, f"v_{target.id}"))
+
+    def branch(self, tested: str, held: str) -> None:
+        self.emit(call("_rt.branch", tested, held))
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         # Observers see one iteration after the other.

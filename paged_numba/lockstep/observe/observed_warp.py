@@ -10,7 +10,7 @@ from ..machine import masks
 from ..machine.machine import Machine, Site
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
-from .code import CodeLine
+from .code import CodeFunction, CodeLine
 from .observed_machine import MOST_MASKS, ObservedArray, ObservedMachine
 
 
@@ -81,6 +81,16 @@ class ObservedWarp(ObservedMachine):
 
     def compute(self, mask: Mask, dtype: Any, operations: int, special: int) -> None:
         self._whole().compute(self._spread_mask(mask), dtype, operations, special)
+
+    def branch(self, mask: Mask, held: Mask) -> None:
+        if self.whole.on_branch:
+            self._whole().branch(self._spread_mask(mask), self._spread_mask(held))
+
+    def assigned(self, mask: Mask, function: CodeFunction, name: str, value: Any) -> Any:
+        if self.whole.on_assign:
+            spread = tuple(map(self._spread, value)) if type(value) is tuple else self._spread(value)
+            self._whole().assigned(self._spread_mask(mask), function, name, spread)
+        return value
 
     def _load(self, _: Any, array: ObservedArray, mask: Mask, position: Any) -> None:
         whole, mask, position = self._whole(), self._spread_mask(mask), self._spread(position)

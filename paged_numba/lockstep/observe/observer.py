@@ -49,6 +49,21 @@ class Observer:
     def statement(self, machine: Any, mask: Mask) -> None:
         """Called before each statement, each iteration of a loop and each test of a ``while``."""
 
+    def branch(self, machine: Any, mask: Mask, held: Mask) -> None:
+        """Called after each test of an ``if`` or ``while``; it holds for the lanes of `held`."""
+
+    def assign(self, machine: Any, mask: Mask, function: Any, name: str, value: Any) -> None:
+        """Called after each assignment to a variable, and for each parameter when a function begins.
+
+        Parameters
+        ----------
+        function : CodeFunction
+            The function whose variable it is.
+        name : str
+        value : object
+            The variable's value: a lane value, a tuple of them, an array, or None.
+        """
+
     def load(self, machine: Any, array: Any, mask: Mask, position: Any) -> None:
         """Called before each load."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .launch import launch
-from .observe.trace import Access, tracing
+from ..launch import launch
+from ..observe.trace import Access, tracing
 
 
 def trace(

@@ -1,0 +1,149 @@
+"""The page "A kernel in lockstep": the recordings that it plays, made by the real kernels while the site is built."""
+
+import html
+import importlib.util
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import paged_numba
+from paged_numba import lockstep
+from paged_numba.kernels import attention_textbook_kernel
+from paged_numba.lockstep.tracer.page import MODULES, text_of
+
+PAGE = "play/kernel"
+KERNELS = Path(__file__).parents[1] / "play" / "kernels.py"
+SCRIPTS = ("player.js", *MODULES)
+STYLES = ("transport.css", "player.css")
+
+
+def demonstrations():
+    """Return the module with the page's own kernels."""
+    spec = importlib.util.spec_from_file_location("kernels_of_the_page", KERNELS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def recorded(kernel, blocks, threads, *arguments, order="together"):
+    """Record a launch; return the recording as JSON-compatible data, with what made it."""
+    with lockstep.options(order=order):
+        recording = lockstep.record(kernel, blocks, threads, *arguments)
+    made_by = f"paged_numba {paged_numba.__version__}, lockstep.record, order={order!r}"
+    return {**recording.to_dict(), "made_by": made_by}
+
+
+def attention():
+    """Attention of two sequences, of 5 and 3 tokens in scattered blocks of 4, with 8 query heads and 2 KV heads."""
+    rng = np.random.default_rng(0)
+    query = rng.standard_normal((2, 8, 4), np.float32)
+    caches = rng.standard_normal((2, 8, 4, 2, 4), np.float32)
+    tables, lens = np.array([[5, 2], [3, -1]], np.int32), np.array([5, 3], np.int32)
+    out, right = np.zeros_like(query), paged_numba.paged_attention(query, *caches, tables, lens)
+    made = recorded(attention_textbook_kernel, 2, 8, out, query, *caches, tables, lens, np.float32(0.5))
+    np.testing.assert_allclose(out, right, rtol=1e-4, atol=1e-5)
+    note = (
+        "A thread for each of 8 query heads, so 24 lanes of the warp do not exist. Sequence 0 has 5 tokens, in blocks "
+        "5 and 2. Only two KV heads are read, and a quarter of each sector that moves."
+    )
+    return {**made, "note": note}
+
+
+def reduction(barrier):
+    """The sum of 0 .. 127 by a tree in shared memory, the warps one after the other."""
+    kernels = demonstrations()
+    values, total = np.arange(kernels.THREADS, dtype=np.float32), np.zeros(1, np.float32)
+    made = recorded(kernels.tree(barrier), 1, kernels.THREADS, total, values, order="forward")
+    got, right = int(total[0]), int(values.sum())
+    if (got == right) != barrier:
+        raise ValueError(
+            f"the sum must be right with the barrier, and wrong without it, got {got:,} for {right:,}"
+        )
+    if barrier:
+        note = f"The result is {got:,}, as it must be: after each level, every warp waits for the others."
+    else:
+        note = (
+            f"The result is {got:,}, and the sum is {right:,}: warp 0 runs to the end while the others have not begun "
+            "to add. On a GPU the result depends on luck; here the warps run one after the other."
+        )
+    return {**made, "note": note}
+
+
+def transpose(width):
+    """The transpose of a 32 x 32 matrix by a tile whose rows have `width` numbers."""
+    matrix, out = np.arange(1024, dtype=np.float32).reshape(32, 32), np.zeros((32, 32), np.float32)
+    made = recorded(demonstrations().transposed(width), 1, (32, 4), out, matrix)
+    np.testing.assert_array_equal(out, matrix.T)
+    found = [access for step in made["tracks"][0]["steps"] for access in step.get("accesses", ())]
+    kinds = ((a, made["tracks"][0]["arrays"][a["array"]]) for a in found)
+    (most,) = {
+        max(np.ravel(a["costs"]["wavefronts"]))
+        for a, array in kinds
+        if (a["kind"], array["space"]) == ("load", "shared")
+    }
+    where = "one bank" if most == 32 else "32 banks"
+    note = (
+        f"A warp writes a row of the tile and reads a column. The 32 numbers of a column lie in {where}: "
+        f"{most} wavefront{'s' if most > 1 else ''} a request."
+    )
+    return {**made, "note": note}
+
+
+RECORDINGS = {
+    "attention": ("attention_textbook", attention),
+    "tree": ("A sum over 128 threads", partial(reduction, True)),
+    "tree-without-barrier": ("The same sum without its barrier", partial(reduction, False)),
+    "transpose": ("A transpose, tile rows of 32 numbers", partial(transpose, 32)),
+    "transpose-padded": ("The same transpose, tile rows of 33 numbers", partial(transpose, 33)),
+}
+"""For the name of each recording, its title and the function that makes it."""
+
+SENTENCE = (
+    "Here a script plays the recordings. It does not run: scripts are off in this browser, or the page was opened as a "
+    "file, from which browsers load no modules."
+)
+
+
+class KernelPlayer(SphinxDirective):
+    """``kernel-player``: plays `RECORDINGS`."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the player as HTML."""
+        base = "../" * self.env.docname.count("/") + "_static/play/"
+        titles = html.escape(json.dumps({name: title for name, (title, _) in RECORDINGS.items()}))
+        text = f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{titles}"><p>{SENTENCE}</p></div>'
+        return [nodes.raw("", text, format="html")]
+
+
+def make_recordings(app: Sphinx) -> None:
+    """Run the kernels; write their recordings, and the package's script and style, beside the site's own."""
+    if app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "_static" / "play"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (_, make) in RECORDINGS.items():
+        text = json.dumps(make(), separators=(",", ":"), allow_nan=False)
+        (folder / f"kernel-{name}.json").write_text(text, encoding="utf-8")
+    for name in (*SCRIPTS, *STYLES):
+        (folder / name).write_text(text_of(name), encoding="utf-8")
+
+
+def add_assets(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document) -> None:
+    """Load the script and the styles on this page only."""
+    if pagename == PAGE:
+        for name in STYLES:
+            app.add_css_file(f"play/{name}")
+        app.add_js_file("play/kernel.js", type="module")
+
+
+def setup(app: Sphinx):
+    """Register the directive and the events."""
+    app.connect("builder-inited", make_recordings)
+    app.connect("html-page-context", add_assets)
+    app.add_directive("kernel-player", KernelPlayer)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,1 @@
+"""Commands of the exercises: begin one, check an answer, see what is done."""

@@ -1,0 +1,405 @@
+// Plays recordings of kernels: the source beside the lanes, their variables, and what each access touches in memory.
+//
+//     import { player } from "./player.js";
+//     player(document.querySelector(".pn-kernel")).load(recording);
+
+import { globalPicture, sharedPicture, shufflePicture } from "./accesses.js";
+import { Steps, WARP, between, item, plural, shown } from "./steps.js";
+import { element, transport } from "./transport.js";
+
+const MOST_PICTURES = 4;
+const MOST_ELEMENTS = 256; // of a shared array whose contents are shown
+const STATES = {
+  runs: "runs this line", idle: "does not run this line", waits: "waits at a barrier", done: "has ended",
+};
+
+function once(write) {
+  let last;
+  return text => {
+    if (text !== last) write(text);
+    last = text;
+  };
+}
+
+/** Fill `box` with a small cell for each label; return functions that set a cell's value and its look. */
+function valueCells(box, labels) {
+  const made = labels.map(label => {
+    const text = document.createTextNode("");
+    const cell = element("span", { class: "pn-value" }, element("small", {}, String(label)), " ", text);
+    return { cell, value: once(to => { text.data = to; }), look: once(to => { cell.className = `pn-value ${to}`; }) };
+  });
+  box.replaceChildren(...made.map(one => one.cell));
+  return made;
+}
+
+/** Build the player in `root`, an element of the classes pn-player and pn-kernel; return { load }. */
+export function player(root) {
+  let recording, steps, order = [], lane = 0, pinned = null, rows = [], cells = [], states = [], lines = new Map();
+
+  const part = (name, title, ...children) => {
+    const id = `pn-${name}`;
+    return element("section", { class: id, "aria-labelledby": `${id}-title` },
+      element("h3", { id: `${id}-title` }, title), ...children);
+  };
+  const track = element("select", { id: "pn-track", onchange: () => start(Number(track.value)) });
+  const follow = element("select", { id: "pn-follow", onchange: () => followed(order[controls.step] ?? 0) });
+  const about = element("p", { class: "pn-about" });
+  const trackBox = element("label", {}, "Thread block ", track);
+  const followBox = element("label", {}, "Follow ", follow);
+  const code = element("div", { class: "pn-code", tabindex: 0, role: "region", "aria-label": "Source" });
+  const grid = element("div", {
+    class: "pn-grid", role: "grid", tabindex: 0, "aria-label": "Lanes; arrow keys choose one",
+    onkeydown: chooseByKey, onpointerdown: chooseByPointer, onpointermove: event => event.buttons && chooseByPointer(event),
+  });
+  const legend = element("p", { class: "pn-legend" }, ...Object.entries(STATES).map(([state, text]) =>
+    element("span", {}, element("i", { class: `pn-lane ${state}` }), ` ${text}`)));
+  const laneText = element("p", { class: "pn-chosen", "aria-live": "polite" });
+  const table = element("tbody");
+  const acrossTitle = element("h4"), across = element("div", { class: "pn-values" });
+  const pictures = element("div", { class: "pn-pictures" });
+  const contents = element("div");
+  const variables = part("variables", "Variables",
+    element("table", {}, element("thead", {}, element("tr", {}, ...["variable", "chosen lane", "its warp"].map(name =>
+      element("th", { scope: "col" }, name)))), table),
+    acrossTitle, across);
+  root.append(
+    element("div", { class: "pn-choices" }, trackBox, followBox), about,
+    element("div", { class: "pn-columns" },
+      part("source", "Source", code),
+      element("div", { class: "pn-right" },
+        part("lanes", "Lanes", grid, legend, laneText), part("memory", "This step's accesses", pictures, contents,
+          element("p", { class: "pn-quiet" }, "A filled cell is a word of 4 bytes, with the lane that accesses it. "
+            + "A shaded box is a sector of 32 bytes that moves. A red frame marks the chosen lane."))),
+      variables));
+  const drawLaneText = once(text => { laneText.textContent = text; });
+  const drawAcrossTitle = once(text => { acrossTitle.textContent = text; });
+  const drawPicture = once(text => { pictures.innerHTML = text; });
+  const controls = transport(root, { show: place => show(order[place]), say: place => steps.say(order[place]) });
+
+  // A recording, a thread block of it, the steps to go through.
+
+  function load(given) {
+    recording = given;
+    track.replaceChildren(...recording.tracks.map((one, number) => element("option", { value: number }, title(one))));
+    trackBox.hidden = recording.tracks.length < 2;
+    start(0);
+  }
+
+  function title(one) {
+    const several = new Set(recording.tracks.map(other => other.launch)).size > 1;
+    const place = one.thread_block.slice(0, size(one.blocks_per_grid).split("×").length).join(", ");
+    return several ? `launch ${one.launch}, ${recording.functions[one.kernel].name}: ${place}` : place;
+  }
+
+  function size(lengths) {
+    const last = lengths.reduce((found, n, axis) => (n > 1 ? axis : found), 0);
+    return lengths.slice(0, last + 1).join("×");
+  }
+
+  function start(number) {
+    steps = new Steps(recording, number);
+    [lane, pinned] = [0, null];
+    const turns = { together: "all warps together", forward: "one warp after the other", reverse: "one warp after the other, the last first" };
+    about.textContent = [
+      `${recording.functions[steps.kernel].name}: ${size(steps.blocks_per_grid)} thread blocks of ${size(steps.threads_per_block)} threads, ${turns[steps.order]}.`
+        .replace(/^(.*: 1) thread blocks/, "$1 thread block"),
+      ...recording.left_out.map(text => `Left out: ${text}.`),
+    ].join(" ");
+    follow.replaceChildren(element("option", { value: "" }, "every warp"),
+      ...steps.turns.map((_, warp) => element("option", { value: warp }, `warp ${warp}`)));
+    followBox.hidden = steps.warps < 2;
+    drawSource();
+    drawLanes();
+    drawVariables();
+    drawShared();
+    followed(0);
+  }
+
+  /** Go through the steps of the followed warp, from `at` on. */
+  function followed(at) {
+    order = follow.value === "" ? steps.steps.map((_, number) => number) : steps.turns[Number(follow.value)];
+    const place = order.findIndex(number => number >= at);
+    controls.load(order.length, place < 0 ? order.length - 1 : place);
+    if (follow.value !== "" && lane >> 5 !== Number(follow.value)) choose(Number(follow.value) * WARP);
+  }
+
+  // What does not change from step to step.
+
+  function drawSource() {
+    lines = new Map();
+    moved();
+    const used = [steps.kernel, ...new Set(steps.steps.map(step => step.function))];
+    code.replaceChildren(...[...new Set(used)].map(number => {
+      const { name, file, first, lines: texts, docstring } = recording.functions[number];
+      const indent = Math.min(...texts.filter(text => text.trim()).map(text => text.search(/\S/)));
+      const folded = element("details", { class: "pn-doc" }, element("summary", {}, "docstring"));
+      const box = element("div", { class: "pn-function" }, element("p", { class: "pn-quiet" }, `${name}, ${file}`));
+      texts.forEach((text, offset) => {
+        const line = first + offset;
+        const made = element("div", { class: "pn-ln" }, element("span", { class: "pn-no" }, String(line)));
+        const shownText = text.slice(indent);
+        const depth = shownText.search(/\S|$/);
+        const content = element("span", { class: "pn-text", style: `--depth:${depth}ch` });
+        const comment = /^([^'"#]*)(#.*)$/.exec(shownText.trimStart());
+        if (comment) content.append(comment[1], element("i", {}, comment[2]));
+        else content.append(shownText.trimStart());
+        made.append(content);
+        lines.set(`${number}:${line}`, made);
+        if (docstring && line >= docstring[0] && line <= docstring[1]) {
+          if (line === docstring[0]) box.append(folded);
+          folded.append(made);
+        } else box.append(made);
+      });
+      return box;
+    }));
+  }
+
+  function drawLanes() {
+    cells = [];
+    rows = [];
+    states = [];
+    grid.style.setProperty("--warps", steps.warps);
+    grid.classList.toggle("many", steps.warps > 12);
+    grid.replaceChildren(...Array.from({ length: steps.warps }, (_, warp) => {
+      const width = Math.min(WARP, steps.threads - warp * WARP);
+      const made = Array.from({ length: width }, (_, i) => {
+        const cell = element("i", { class: "pn-lane idle", role: "gridcell", id: `pn-lane-${warp * WARP + i}` });
+        cell.dataset.lane = warp * WARP + i;
+        return cell;
+      });
+      cells.push(...made);
+      const status = document.createTextNode("");
+      rows.push(once(text => { status.data = text; }));
+      return element("div", { role: "row", class: "pn-warp" },
+        element("span", { role: "rowheader" }, `warp ${warp}`),
+        element("div", { class: "pn-cells", role: "presentation" }, ...made), element("span", { class: "pn-status" }, status));
+    }));
+    states = cells.map(() => "idle");
+    mark(lane);
+  }
+
+  let entries = [], acrossFirst = -1, acrossCells = [], held = [];
+
+  function drawVariables() {
+    entries = steps.variables.map((variable, number) => {
+      const own = document.createTextNode(""), warp = document.createTextNode("");
+      const pin = element("button", {
+        type: "button", "aria-pressed": "false", title: "show its value in each lane of the warp",
+        onclick: () => {
+          pinned = pinned === number ? null : number;
+          drawChosen(order[controls.step]);
+        },
+      }, variable.name);
+      const row = element("tr", {}, element("th", { scope: "row" }, pin, variable.dtype ? element("small", {}, ` ${variable.dtype}`) : ""),
+        element("td", variable.dtype ? {} : { colspan: 2 }, own), ...(variable.dtype ? [element("td", {}, warp)] : []));
+      return {
+        number, variable, pin, row,
+        own: once(text => { own.data = text; }), warp: once(text => { warp.data = text; }),
+        look: once(text => { row.className = text; }),
+      };
+    });
+    const called = [...new Set(steps.variables.map(variable => variable.function))];
+    called.sort((a, b) => (b === steps.kernel) - (a === steps.kernel));
+    table.replaceChildren(...called.flatMap(number => [
+      ...(called.length > 1 ? [element("tr", { class: "pn-owner" }, element("th", { colspan: 3, scope: "rowgroup" }, `of ${recording.functions[number].name}`))] : []),
+      ...entries.filter(entry => entry.variable.function === number).map(entry => entry.row),
+    ]));
+  }
+
+  // A step.
+
+  let current = null;
+
+  // Where the source stands: read when that changes, since reading at each step would lay the page out twice.
+  const view = { top: 0, height: 0 };
+  let tops = new Map();
+
+  function topOf(line) {
+    if (!tops.size) {
+      view.height = code.clientHeight;
+      for (const one of lines.values()) tops.set(one, one.offsetTop);
+    }
+    return tops.get(line);
+  }
+
+  function moved() {
+    tops = new Map();
+  }
+
+  new ResizeObserver(moved).observe(code);
+  code.addEventListener("toggle", moved, true);
+  code.addEventListener("scroll", () => { view.top = code.scrollTop; }, { passive: true });
+
+  function show(at) {
+    const step = steps.steps[at];
+    const line = lines.get(`${step.function}:${step.line}`);
+    if (current !== line) {
+      current?.classList.remove("now");
+      current?.removeAttribute("aria-current");
+      line?.classList.add("now");
+      line?.setAttribute("aria-current", "step");
+      current = line;
+    }
+    const place = line ? topOf(line) : 0;
+    if (place < view.top + 20 || place > view.top + view.height - 60) {
+      view.top = Math.max(0, place - view.height / 3);
+      code.scrollTop = view.top;
+    }
+    // The chosen lane stays in the warp that runs.
+    const { warps } = steps.mask(step.lanes);
+    if (!warps.includes(lane >> 5)) mark(Math.min(warps[0] * WARP + lane % WARP, steps.threads - 1));
+    for (let i = 0; i < cells.length; i++) {
+      const state = steps.state(i, at);
+      if (state !== states[i]) cells[i].classList.replace(states[i], state);
+      states[i] = state;
+    }
+    rows.forEach((write, warp) => {
+      const last = steps.latest(warp, at), barrier = steps.waits(warp, at);
+      const gone = steps.complete && last === steps.turns[warp].at(-1) && last < at;
+      write(barrier ? `barrier ${barrier}` : gone ? "ended" : last < 0 ? "" : `line ${steps.steps[last].line}`);
+    });
+    drawChosen(at);
+  }
+
+  /** Draw what depends on the chosen lane, too. */
+  function drawChosen(at) {
+    const step = steps.steps[at], warp = lane >> 5, first = warp * WARP;
+    const changed = new Set((step.set ?? []).filter(([, lanes]) => steps.mask(lanes).warps.includes(warp)).map(([variable]) => variable));
+    for (const { number, own, warp: all, look, pin } of entries) {
+      const values = steps.across(number, first, WARP, at);
+      own(shown(values[lane - first]));
+      all(values[0] === undefined ? "" : same(values) ? "the same" : between(values).replace("= ", ""));
+      look(changed.has(number) ? "changed" : "");
+      pin.setAttribute("aria-pressed", String(number === pinned));
+    }
+    const variable = pinned ?? steps.assigned[at];
+    drawAcrossTitle(variable < 0 ? "no variable with numbers yet" : `${steps.variables[variable].name} in warp ${warp}`);
+    drawAcross(variable, first, at);
+    drawPictures(at, step, warp);
+    drawLaneText(describeLane(at, step));
+  }
+
+  function same(values) {
+    return values.every(value => value === values[0]);
+  }
+
+  function drawAcross(variable, first, at) {
+    if (acrossFirst !== first) {
+      const count = Math.min(WARP, steps.threads - first);
+      acrossCells = valueCells(across, Array.from({ length: count }, (_, i) => first + i));
+      acrossFirst = first;
+    }
+    const found = variable < 0 ? [] : steps.across(variable, first, WARP, at);
+    acrossCells.forEach(({ value, look }, i) => {
+      value(shown(found[i], 3));
+      look(`${states[first + i] === "runs" ? "" : "off"} ${first + i === lane ? "chosen" : ""}`);
+    });
+  }
+
+  function describeLane(at, step) {
+    const [x, y] = steps.threads_per_block;
+    const thread = size(steps.threads_per_block).includes("×") ? `, thread (${lane % x}, ${Math.floor(lane / x) % y}${steps.threads_per_block[2] > 1 ? `, ${Math.floor(lane / x / y)}` : ""})` : "";
+    const did = (step.accesses ?? []).flatMap(access => {
+      const rank = steps.mask(access.lanes).rank[lane];
+      if (rank < 0) return [];
+      const verb = { load: "loads", store: "stores", atomic: "updates" }[access.kind];
+      return `${verb} ${steps.element(access.array, item(access.bytes, rank))} = ${shown(item(access.values, rank))}`;
+    });
+    if (step.shuffle) {
+      const rank = steps.mask(step.shuffle.lanes).rank[lane];
+      if (rank >= 0) did.push(`reads lane ${item(step.shuffle.from, rank) % WARP}`);
+    }
+    if (step.held !== undefined && steps.mask(step.lanes).has(lane)) did.push(`the test ${steps.mask(step.held).has(lane) ? "holds" : "fails"}`);
+    return `Lane ${lane % WARP} of warp ${lane >> 5}${thread} ${STATES[states[lane]]}${did.length ? `: ${did.join("; ")}` : ""}.`;
+  }
+
+  function drawPictures(at, step, warp) {
+    const drawn = [];
+    for (const access of step.accesses ?? []) {
+      const mask = steps.mask(access.lanes), array = steps.arrays[access.array];
+      const touched = mask.lanes.flatMap((one, rank) => (one >> 5 === warp
+        ? [{ lane: one, byte: item(access.bytes, rank), size: array.itemsize }] : []));
+      const verb = { load: "load", store: "store to", atomic: "update" }[access.kind];
+      const text = `${verb} ${access.text || array.name}`;
+      if (!touched.length) {
+        drawn.push(`<h4>${escaped(text)}</h4><p class="pn-quiet">Warp ${warp} does not take part; warp ${mask.warps.join(", ")} does.</p>`);
+        continue;
+      }
+      const price = steps.price(access, warp), all = mask.warps.length > 1 ? `; all ${mask.warps.length} warps: ${steps.price(access)}` : "";
+      const caption = `${array.space} memory${price ? `, warp ${warp}: ${price}${all}` : ""}`;
+      const label = escaped(`${text}, ${caption}`);
+      const picture = { global: globalPicture, shared: sharedPicture }[array.space];
+      const bytes = array.itemsize * array.shape.reduce((a, b) => a * b, 1);
+      drawn.push(`<h4>${escaped(text)}</h4><p class="pn-quiet">${escaped(caption)}</p>${picture ? picture(touched, lane, label, bytes) : ""}`);
+    }
+    if (step.shuffle) {
+      const pairs = steps.mask(step.shuffle.lanes).lanes.flatMap((one, rank) => (one >> 5 === warp
+        ? [[one % WARP, item(step.shuffle.from, rank) % WARP]] : []));
+      drawn.push(`<h4>shuffle</h4>${shufflePicture(pairs, lane, `each lane reads a register of another: ${plural(pairs.length, "lane")}`)}`);
+    }
+    if (drawn.length > MOST_PICTURES) drawn.splice(MOST_PICTURES, drawn.length, `<p class="pn-quiet">and ${drawn.length - MOST_PICTURES} more accesses.</p>`);
+    drawPicture(drawn.join("") || '<p class="pn-quiet">No memory access.</p>');
+    drawContents(at, step);
+  }
+
+  /** Make room for what small shared arrays hold. */
+  function drawShared() {
+    acrossFirst = -1;
+    held = steps.arrays.flatMap((array, number) => {
+      const count = array.shape.reduce((a, b) => a * b, 1);
+      if (array.space !== "shared" || count > MOST_ELEMENTS) return [];
+      const box = element("div", { class: "pn-values" });
+      const bytes = Array.from({ length: count }, (_, i) => array.start + i * array.itemsize);
+      return [{ number, box, bytes, title: element("h4", {}, `${array.name} in shared memory, after this step`), cells: valueCells(box, bytes.map((_, i) => i)) }];
+    });
+    contents.replaceChildren(...held.flatMap(({ title, box }) => [title, box]));
+  }
+
+  function drawContents(at, step) {
+    for (const { number, bytes, cells: made } of held) {
+      const now = new Set((step.accesses ?? []).filter(access => access.array === number && access.kind !== "load")
+        .flatMap(access => steps.mask(access.lanes).lanes.map((_, rank) => item(access.bytes, rank))));
+      bytes.forEach((byte, i) => {
+        const value = steps.stored(number, byte, at);
+        made[i].value(shown(value, 4));
+        made[i].look(`${now.has(byte) ? "changed" : ""} ${value === undefined ? "off" : ""}`);
+      });
+    }
+  }
+
+  function escaped(text) {
+    return text.replace(/[&<>"]/g, letter => `&#${letter.charCodeAt()};`);
+  }
+
+  // The chosen lane.
+
+  function choose(to) {
+    to = Math.max(0, Math.min(steps.threads - 1, to));
+    if (to === lane) return;
+    mark(to);
+    drawChosen(order[controls.step]);
+  }
+
+  function mark(to) {
+    cells[lane].classList.remove("chosen");
+    lane = to;
+    cells[lane].classList.add("chosen");
+    grid.setAttribute("aria-activedescendant", `pn-lane-${lane}`);
+  }
+
+  function chooseByKey(event) {
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -WARP, ArrowDown: WARP };
+    if (!(event.key in moves) || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    const to = lane + moves[event.key];
+    if (to >= 0 && to < steps.threads) choose(to);
+  }
+
+  function chooseByPointer(event) {
+    const under = event.type === "pointerdown" ? event.target : document.elementFromPoint(event.clientX, event.clientY);
+    const cell = under?.closest?.("[data-lane]");
+    if (cell && grid.contains(cell)) choose(Number(cell.dataset.lane));
+  }
+
+  return { load };
+}
