@@ -208,6 +208,7 @@ class ObservedWriter(FunctionWriter):
     """Writer of the lane program of an observed function."""
 
     expressions_type = ObservedExpressions
+    expressions: ObservedExpressions
     vocabulary: ClassVar[dict[str, Any]] = {
         **FunctionWriter.vocabulary,
         "add": _counted(arithmetic.add, 1, complex_operations=2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class Recorder(Observer):
         self.num_launches = self.num_thread_blocks = self.num_unseen = 0
         self._rows: list[tuple[int, Track]] = []
         self._costs = CostCounter()
-        self._unsettled: list[Callable[[], None]] = []
+        self._unsettled: list[tuple[dict[str, Any], Any, Any]] = []
         self._lanes: dict[tuple[int, int], tuple[Mask, Any]] = {}
 
     # Launches.
@@ -155,9 +155,8 @@ class Recorder(Observer):
     def _at_step(self, machine: ObservedMachine, mask: Mask) -> Iterator[tuple[Track, int, Any]]:
         """Yield as `_active` does; begin a step if the current one is not of this line and these lanes."""
         for track, row, lanes in self._active(machine, mask):
-            if not track.left_out and track.line is not None:
-                if track.line is not machine.line or not np.isin(lanes, track.lanes, assume_unique=True).all():
-                    track.begin(machine.line, lanes, resumed=True)
+            if not track.runs(machine.line, lanes):
+                track.begin(machine.line, lanes, resumed=True)
             yield track, row, lanes
 
     def _of(self, machine: ObservedMachine, mask: Mask, row: int) -> Any:
@@ -202,7 +201,9 @@ class Recorder(Observer):
                 "dtype": str(dtype),
                 "itemsize": dtype.itemsize,
                 "shape": [int(n) for n in memory.shape],
-                "strides": _contiguous(memory.shape, array.unit) if memory.space == "local" else memory.strides,
+                "strides": _contiguous(memory.shape, array.unit)
+                if memory.space == "local"
+                else memory.strides,
                 "start": memory.start,
             }
             found = track.access(described, kind, lanes, bytes=packed(byte))
@@ -219,12 +220,12 @@ class Recorder(Observer):
                     stored = np.asarray(value).astype(dtype)
                 found["values"] = packed(np.broadcast_to(stored, machine.shape)[row][lanes])
             else:
-                self._unsettled.append(lambda f=found, b=array.buffer, w=where: f.update(values=packed(b[w])))
+                self._unsettled.append((found, array.buffer, where))
 
     def _settle(self) -> None:
         """Add the values that atomic operations have left, once they have run."""
-        for settle in self._unsettled:
-            settle()
+        for access, buffer, where in self._unsettled:
+            access["values"] = packed(buffer[where])
         self._unsettled.clear()
 
 
@@ -254,5 +255,3 @@ def _described(value: Any) -> str:
         memory = getattr(value, "memory", None)
         return f"{value.dtype}[{lengths}]" + (f" in {memory.space} memory" if memory is not None else "")
     return "None" if value is None else type(value).__name__
-
-
