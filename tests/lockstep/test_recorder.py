@@ -152,6 +152,25 @@ def test_the_values_of_variables_are_those_that_the_kernel_uses(steps, order):
     assert {now["most", lane] for lane in range(0, THREADS, 3) if steps[lane]} <= {2.0}
 
 
+@pytest.mark.parametrize("order", ["together", "forward"])
+def test_the_last_thread_block_has_its_parameters_too(order):
+    with lockstep.options(order=order, max_lanes=64):
+        recorded = lockstep.record(endless, 9, 64, np.zeros(9 * 64, np.float32)).to_dict()
+    first, last = ([(step["line"], "set" in step) for step in one["steps"]] for one in recorded["tracks"])
+    assert first == last
+    assert recorded["tracks"][1]["steps"][0]["set"][0][2] == "float32[576] in global memory"
+
+
+def test_parameters_may_have_any_name():
+    @cuda.jit
+    def kernel(self, mask, function, machine):
+        self[cuda.threadIdx.x] = mask + function + machine
+
+    x = np.zeros(32)
+    (one,) = lockstep.record(kernel, 1, 32, x, 1, 2, 3).to_dict()["tracks"]
+    assert [value for _, _, value in one["steps"][0]["set"]] == ["float64[32] in global memory", 1, 2, 3]
+
+
 def test_branches_barriers_and_warps_by_hand():
     # 64 threads; warp 0 waits for warp 1, and 8 of its lanes take the branch.
     @cuda.jit

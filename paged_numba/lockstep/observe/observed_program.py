@@ -252,8 +252,8 @@ class ObservedWriter(FunctionWriter):
 
     def statements(self, body: Sequence[ast.stmt], region: Region) -> None:
         if body is self.definition.body:
-            for name in analysis.parameters(self.definition):
-                self.emit(self.expressions.reported(name, f"v_{name}"))
+            parameters = [f"{name}=v_{name}" for name in analysis.parameters(self.definition)]
+            self.emit(call("_rt.enter", "_m", self.names.constant(self.code), *parameters))
         super().statements(body, region)
 
     def assign(self, target: ast.expr, value: str) -> None:

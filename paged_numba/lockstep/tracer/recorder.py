@@ -99,19 +99,20 @@ class Recorder(Observer):
         for track, row, _ in self._active(machine, mask):
             track.branch(self._of(machine, held, row))
 
+    def enter(
+        self, machine: ObservedMachine, mask: Mask, function: CodeFunction, parameters: dict[str, Any]
+    ) -> None:
+        for track, row, lanes in self._active(machine, mask):
+            for name, value in parameters.items():
+                for part, *what in _parts(machine, row, lanes, name, value):
+                    track.parameter(function, part, *what)
+
     def assign(
         self, machine: ObservedMachine, mask: Mask, function: CodeFunction, name: str, value: Any
     ) -> None:
-        # Parameters are assigned when the function has begun, and no line of it.
-        begins = function is not machine.line.function
-        for track, row, lanes in (self._active if begins else self._at_step)(machine, mask):
-            assign = track.parameter if begins else track.assign
-            for part, item in _parts(name, value):
-                if isinstance(item, (np.ndarray, np.generic)):
-                    values = np.broadcast_to(item, machine.shape)[row][lanes]
-                    assign(function, part, str(item.dtype), lanes, values)
-                else:
-                    assign(function, part, "", lanes, _described(item))
+        for track, row, lanes in self._at_step(machine, mask):
+            for part, *what in _parts(machine, row, lanes, name, value):
+                track.assign(function, part, *what)
 
     def load(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
         self._access(machine, array, mask, position, "load")
@@ -239,13 +240,17 @@ def _contiguous(shape: tuple[int, ...], unit: int) -> list[int]:
     return [unit * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a variable's name and value; those of its items if it is a tuple."""
-    if type(value) is not tuple:
-        yield name, value
-        return
-    for place, item in enumerate(value):
-        yield from _parts(f"{name}[{place}]", item)
+def _parts(
+    machine: ObservedMachine, row: int, lanes: Any, name: str, value: Any
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield the name, dtype, lanes and values of a variable; those of each item if it is a tuple."""
+    if type(value) is tuple:
+        for place, item in enumerate(value):
+            yield from _parts(machine, row, lanes, f"{name}[{place}]", item)
+    elif isinstance(value, (np.ndarray, np.generic)):
+        yield name, str(value.dtype), lanes, np.broadcast_to(value, machine.shape)[row][lanes]
+    else:
+        yield name, "", lanes, _described(value)
 
 
 def _described(value: Any) -> str:
