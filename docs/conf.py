@@ -12,7 +12,7 @@ os.environ["MPLBACKEND"] = "agg"
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
-for generated in ("api", "gen_backreferences", "lessons"):
+for generated in ("api", "exercises", "gen_backreferences", "lessons", "museum"):
     # By an earlier build, which may have known names and lessons that are gone.
     shutil.rmtree(DOCS / generated, ignore_errors=True)
 
@@ -51,9 +51,11 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
     # From docs/_ext.
+    "exercises",
     "kernel_player",
     "lessons",
     "mathml",
+    "museum",
     "names",
     "notebooks",
     "pool_animation",
@@ -96,8 +98,9 @@ bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 
 sphinx_gallery_conf = {
-    "examples_dirs": "../tutorials",
-    "gallery_dirs": "lessons",
+    "examples_dirs": ["../tutorials", "../tutorials/museum"],
+    "gallery_dirs": ["lessons", "museum"],
+    "copyfile_regex": r"index\.rst",  # the museum's; with an index of its own it is no part of the lessons
     "filename_pattern": r"\.py$",  # the default runs plot_* only, and shows the others without output
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
@@ -127,7 +130,14 @@ html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 # Code of 110 columns needs the room of the left bar; the path above the title and the links below remain.
-html_sidebars = {"index": [], "lessons/*": [], "api/paged_numba.kernels.*": [], "search": []}
+html_sidebars = {
+    "index": [],
+    "exercises/*": [],
+    "lessons/*": [],
+    "museum/*": [],
+    "api/paged_numba.kernels.*": [],
+    "search": [],
+}
 html_theme_options = {
     "logo": {"text": "paged_numba"},
     "navbar_end": ["theme-switcher"],
@@ -137,6 +147,7 @@ html_theme_options = {
         "**": ["page-toc"],
         "index": [],
         **{f"lessons/{path.stem}": [] for path in (DOCS.parent / "tutorials").glob("*.py")},
+        **{f"museum/{path.stem}": [] for path in (DOCS.parent / "tutorials" / "museum").glob("*.py")},
     },
     "show_toc_level": 2,
     "pygments_light_style": "a11y-light",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import arrays as arrays
     from . import draw as draw
     from . import errors as errors
+    from . import exercises as exercises
     from . import kernels as kernels
     from . import lockstep as lockstep
     from . import reference as reference
@@ -55,6 +56,7 @@ else:
         "arrays": "arrays",
         "draw": "draw",
         "errors": "errors",
+        "exercises": "exercises",
         "kernels": "kernels",
         "lockstep": "lockstep",
         "plan": "ops.plan",

@@ -806,6 +806,7 @@ MODULES = {
     "cuda": facade,
     "traces": traces,
     "measure": measure,
+    "exercises": pn.exercises,
 }
 CLASSES = {
     "BlockAllocator": pn.BlockAllocator,
@@ -843,7 +844,8 @@ UNCHECKED = {
     **dict.fromkeys(
         ["cuda.DeviceArray.getitem", "cuda.DeviceArray.setitem"], "indexing by NumPy, with its errors"
     ),
-    **dict.fromkeys(["Report.save_html", "Report.save_json"], "writes a file"),
+    "exercises.check": "takes any object for an answer, see tests/exercises/test_check.py",
+    **dict.fromkeys(["Report.save_html", "Report.save_json", "exercises.start"], "writes a file"),
     **dict.fromkeys(
         [f"arrays.Has{name}" for name in "ArrayInterface CudaArrayInterface DLPack LockstepArray".split()],
         "a protocol",
@@ -856,7 +858,9 @@ def public_callables():
     named = set()
     for prefix, module in MODULES.items():
         listed = (
-            getattr(module, "__all__", ()) if module in (pn, pn.draw, text, pn.lockstep) else vars(module)
+            getattr(module, "__all__", ())
+            if module in (pn, pn.draw, text, pn.lockstep, pn.exercises)
+            else vars(module)
         )
         for name in listed:
             thing = getattr(module, name)

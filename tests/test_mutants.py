@@ -14,7 +14,7 @@ from paged_numba.ops import adopt
 from paged_numba.testing import laws, properties
 from paged_numba.testing.large_scores import large_score_batches, large_scores_lose_no_digit
 from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
-from paged_numba.testing.mutants import kernels
+from paged_numba.testing.mutants import installed, kernels
 from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
 from paged_numba.testing.mutants.caches import CACHE_MUTANTS
 from paged_numba.testing.mutants.plans import PLAN_MUTANTS, planned_wrongly
@@ -26,6 +26,8 @@ from paged_numba.testing.mutants.prefixes import (
     PromisesTooMuch,
     with_prefixes,
 )
+from paged_numba.testing.mutants.servers import SERVER_MUTANTS
+from paged_numba.testing.serving import answers_do_not_depend_on_the_pool, workloads
 from paged_numba.testing.strategies import grid_batches, merge_parts, paged_batches, seeds, tokens_to_write
 
 TARGET = "lockstep"
@@ -81,6 +83,12 @@ def attend_infinite(algorithm, examples=LONG):
 )
 def attend_textbook(batch):
     properties.textbook_attention_agrees_with_the_oracle(batch, TARGET)
+
+
+# The largest cache has 2**31 numbers times 8; a block has 2**16, as in Llama 2 7B with blocks of 16.
+@hunting(BRIEF, num_blocks=st.integers(1, 2**18))
+def large_cache(num_blocks):
+    properties.a_block_far_into_the_cache_is_found(num_blocks, (16, 32, 128), TARGET)
 
 
 @hunting(BRIEF, batch=paged_batches(layout="packed"), order=orders)
@@ -172,6 +180,7 @@ PROPERTIES = {
     "many heads": many_heads,
     "sanitize many heads": sanitize_many_heads,
     "merge": merge,
+    "large cache": large_cache,
     "write": write,
     "gather": gather,
     "gather packed": gather_packed,
@@ -293,6 +302,21 @@ def test_prefix_cache_mutant_is_killed(name):
     longer = settings(machine_hunt, max_examples=3 * MOST, stateful_step_count=50)
     with pytest.raises((AssertionError, KeyError, IndexError, ValueError)):
         run_state_machine_as_test(prefix_machine(PREFIX_MUTANTS[name]), settings=longer)
+
+
+@hunting(40, workload=workloads())
+def serve(workload):
+    answers_do_not_depend_on_the_pool(workload)
+
+
+def test_preempting_server_gives_the_same_answers_with_any_pool():
+    serve()
+
+
+@pytest.mark.parametrize("mutant", SERVER_MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_server_mutant_is_killed(mutant):
+    with installed(mutant), pytest.raises((AssertionError, ValueError, PagedNumbaError)):
+        serve(MOST)
 
 
 def test_an_allocator_that_promises_too_much_is_noticed():

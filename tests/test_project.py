@@ -59,6 +59,7 @@ MAY_IMPORT = {
         "arrays",
         "cache",
         "draw",
+        "exercises",
         "kernels",
         "lockstep",
         "ops",
@@ -194,7 +195,7 @@ def test_hypothesis_is_imported_only_where_tests_need_it():
     }
     machines = {f"testing/machines/{name}.py" for name in ("allocator", "cache", "pick", "prefix")}
     users = {name for name in users if not re.match(r"exercises/(checker|tasks|solutions)/", name)}
-    assert users == machines | {"testing/large_scores.py", "testing/strategies.py"}
+    assert users == machines | {f"testing/{name}.py" for name in ("large_scores", "serving", "strategies")}
 
 
 def run_fresh(code):

@@ -98,21 +98,21 @@ class LessonsThatUse(SphinxDirective):
 
 
 class LinksToLessons(SphinxTransform):
-    """Makes links to the script of a lesson, which work in the repository, links to its page."""
+    """Makes links to the script of a lesson or exhibit, which work in the repository, links to its page."""
 
     default_priority = 900
 
     def apply(self, **kwargs) -> None:
         """Replace the links of a page."""
         for link in list(self.document.findall(addnodes.download_reference)):
-            found = re.fullmatch(r"(?:\.\./)+tutorials/(\w+)\.py", link["reftarget"])
+            found = re.fullmatch(r"(?:\.\./)+tutorials/(museum/)?(\w+)\.py", link["reftarget"])
             if found:
                 page = addnodes.pending_xref(
                     "",
                     *link.children,
                     refdomain="std",
                     reftype="doc",
-                    reftarget=f"/lessons/{found[1]}",
+                    reftarget=f"/{found[1] or 'lessons/'}{found[2]}",
                     refdoc=self.env.docname,
                     refexplicit=True,
                     refwarn=True,

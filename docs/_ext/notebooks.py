@@ -1,4 +1,4 @@
-"""Notebooks of lessons: sphinx-gallery converts headings and formulas; roles and folded answers are converted here."""
+"""Notebooks of lessons: sphinx-gallery converts headings and formulas; the rest is converted here."""
 
 import re
 import textwrap
@@ -7,6 +7,7 @@ from html import escape
 from sphinx_gallery import notebook
 
 ROLE = re.compile(r":(?P<role>[\w:]+):`(?P<text>[^`<]+?)(?:\s+<[^`]*>)?`")
+LITERAL = re.compile(r"^(?P<text>(?!\.\. ).*\S)::$", re.M)
 FOLD = re.compile(r"^\.\. dropdown:: (?P<title>.+)\n(?P<body>(?:\n|[ ]{3}.*\n?)+)", re.M)
 
 
@@ -26,6 +27,7 @@ def _fold(found: re.Match) -> str:
 
 def prepared(text: str) -> str:
     """Return text of a lesson in which the rest of sphinx-gallery's conversion to Markdown leaves no markup."""
+    text = LITERAL.sub(r"\g<text>:\n\n.. code-block:: text", text)
     return re.sub(r"``([^`]+)``", r"`\1`", FOLD.sub(_fold, ROLE.sub(_role, text)))
 
 

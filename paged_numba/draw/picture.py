@@ -35,6 +35,11 @@ class Picture:
     inline: ClassVar[bool | None] = None
     """Whether `show` leaves it to a page or notebook to show the picture. None: in a Jupyter kernel only."""
 
+    @classmethod
+    def is_inline(cls) -> bool:
+        """Tell whether a page or notebook shows what a cell ends with."""
+        return _in_notebook() if cls.inline is None else cls.inline
+
     def draw(self) -> Drawing:
         """Return the shapes of the picture."""
         raise NotImplementedError
@@ -116,7 +121,7 @@ class Picture:
         ValueError
             The name of the file does not end in ``.svg``.
         """
-        if not (_in_notebook() if self.inline is None else self.inline):
+        if not self.is_inline():
             self.save(path)
             print(f"{self.text()}\nSaved as {path}.")
         return self

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..arguments import shown
+from ..arguments import between
 from ..errors import InputError
 from .skeletons import skeleton_of, solution_of
 
@@ -87,22 +86,13 @@ def exercises() -> tuple[Exercise, ...]:
     return tuple(Exercise(int(name[:2]), name[3:].removesuffix(".py")) for name in names)
 
 
-def exercise(number: Any) -> Exercise:
+def exercise(number: int) -> Exercise:
     """Return the exercise of a number.
 
     Raises
     ------
-    InputError
+    ValueError
         There is no such exercise.
     """
-    found = [one for one in exercises() if one.number == number and not isinstance(number, bool)]
-    if not found:
-        last = exercises()[-1].number
-        raise InputError(f"the number of an exercise must be 1 to {last}, got {shown(number)}")
-    return found[0]
-
-
-def number_of(file_name: str) -> int | None:
-    """Return the number of the exercise that a file's name begins with, None if it begins with none."""
-    found = re.match(r"\d\d(?=_)", file_name)
-    return int(found[0]) if found else None
+    found = {one.number: one for one in exercises()}
+    return found[between("number", number, min(found), max(found), "the exercises")]

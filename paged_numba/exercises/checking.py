@@ -34,8 +34,10 @@ def check(number: int, answer: Any, *, hints: int = 0) -> Verdict:
 
     Raises
     ------
+    ValueError
+        There is no such exercise.
     InputError
-        There is no such exercise or file, or Hypothesis is not installed.
+        There is no such file, or Hypothesis is not installed.
 
     See Also
     --------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..arguments import shown
 from ..errors import InputError
 from .catalogue import exercise
 
@@ -32,8 +33,10 @@ def start(number: int, folder: str | Path = ".") -> Path:
 
     Raises
     ------
+    ValueError
+        There is no such exercise.
     InputError
-        There is no such exercise, or the folder does not exist or has the file already.
+        The folder does not exist, or has the file already.
 
     See Also
     --------
@@ -48,6 +51,8 @@ def start(number: int, folder: str | Path = ".") -> Path:
     '01_scale.py'
     """
     chosen = exercise(number)
+    if not isinstance(folder, (str, Path)):
+        raise TypeError(f"folder must be a str or Path, got folder={shown(folder)}")
     path = Path(folder) / chosen.file_name
     try:
         with path.open("x", encoding="utf-8", newline="\n") as file:
@@ -56,8 +61,9 @@ def start(number: int, folder: str | Path = ".") -> Path:
         raise InputError(
             f"{path} exists and stays as it is; move or delete it to begin again from the skeleton"
         ) from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"folder must be a directory that exists, got {str(folder)!r}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"folder must be a directory to write to, got {shown(str(folder))}: {why}") from None
     return path
 
 

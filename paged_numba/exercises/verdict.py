@@ -6,10 +6,10 @@ import json
 import textwrap
 from dataclasses import asdict, dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..draw.text import table
-from ..draw.theme import themed
+from . import verdict_html
 
 STAGES = {
     "runs": "it runs",
@@ -54,6 +54,14 @@ class Picture:
 
     text: str
     html: str
+
+
+class Section(NamedTuple):
+    """A part of a verdict below its stages: a title, and text that may be empty."""
+
+    kind: str
+    title: str
+    body: str = ""
 
 
 @dataclass
@@ -143,7 +151,7 @@ class Verdict:
             Whether to mark stages with the colours of a terminal.
         """
         parts = [self._headline(), self._stages(colour)]
-        for title, body in self._sections():
+        for _, title, body in self._sections():
             parts.append(f"{title}\n{_indented(body)}" if body else title)
         return "\n\n".join(parts)
 
@@ -159,49 +167,48 @@ class Verdict:
             lines.append(f"  {mark}  {STAGES[stage.name]}")
         return "\n".join(lines)
 
-    def _sections(self) -> list[tuple[str, str]]:
-        """Return the headings of the rest, each with its text."""
+    def _sections(self) -> list[Section]:
+        """Return what stands below the stages."""
         sections = []
         if self.printed:
-            sections.append(("Your file printed:", self.printed.rstrip()))
+            sections.append(Section("printed", "Your file printed:", self.printed.rstrip()))
         if self.is_skeleton and not self.passed:
-            sections.append(("This is still the skeleton: your part of it is not written yet.", ""))
+            sections.append(
+                Section("skeleton", "This is still the skeleton: your part of it is not written yet.")
+            )
         if self.problem:
             title = {"sanitizer": "The sanitizer says:", "traffic": "It moves too much:"}.get(
-                self._failed, ""
+                self._failed, "What is wrong:"
             )
-            sections.append((title or "What is wrong:", _sentence(self.problem)))
+            sections.append(Section("problem", title, _wrapped(_sentence(self.problem))))
         if self.kills:
             rows = [[kill["name"], "found" if kill["killed"] else "NOT FOUND"] for kill in self.kills]
-            sections.append(
-                (
-                    f"Score: {sum(k['killed'] for k in self.kills)} of {len(self.kills)}",
-                    table(["wrong one", ""], rows),
-                )
-            )
+            score = f"Score: {sum(k['killed'] for k in self.kills)} of {len(self.kills)}"
+            sections.append(Section("kills", score, table(["wrong one", ""], rows)))
         if self.input:
             title = "Smallest input that was found:" if self._failed in ("runs", "right") else "The input:"
-            sections.append((title, self.input))
+            sections.append(Section("input", title, self.input))
         if self.got or self.expected:
             unwritten = "nan" in self.got and "nan" not in self.expected
             note = " (nan: not written, or not a number)" if unwritten else ""
-            sections += [(f"What came out{note}:", self.got), ("What should come out:", self.expected)]
+            sections.append(Section("got", f"What came out{note}:", self.got))
+            sections.append(Section("expected", "What should come out:", self.expected))
         if self.picture:
-            sections.append(("", self.picture.text))
+            sections.append(Section("picture", "", self.picture.text))
         if self.limits:
             rows = [[limit["what"], f"{limit['measured']:,}", f"{limit['most']:,}"] for limit in self.limits]
-            sections.append(("Counted:", table(["", "yours", "at most"], rows)))
+            sections.append(Section("limits", "Counted:", table(["", "yours", "at most"], rows)))
         return [*sections, *self._advice()]
 
     @property
     def _failed(self) -> str:
         return next((stage.name for stage in self.stages if stage.state == "failed"), "")
 
-    def _advice(self) -> list[tuple[str, str]]:
+    def _advice(self) -> list[Section]:
         if self.passed:
-            return [(f"Done: {self.num_cases} runs found nothing wrong.", "")]
+            return [Section("done", f"Done: {self.num_cases} runs found nothing wrong.")]
         shown = self.hints[: self.num_hints]
-        advice = [(f"Hint {i} of {len(self.hints)}:", hint) for i, hint in enumerate(shown, 1)]
+        advice = [Section("hint", f"Hint {i} of {len(self.hints)}:", hint) for i, hint in enumerate(shown, 1)]
         left = len(self.hints) - len(shown)
         if left:
             more = "a hint" if not shown else "one more hint"
@@ -209,23 +216,12 @@ class Verdict:
             command = f"paged-numba check {self.number} {option}"
             if not self.answer.endswith(".py"):
                 command = f"exercises.check({self.number}, {self.answer}, hints={len(shown) + 1})"
-            advice.append((f"For {more}: {command}", ""))
+            advice.append(Section("more", f"For {more}: {command}"))
         return advice
 
     def _repr_html_(self) -> str:
-        """Return the verdict and its picture as HTML."""
-        rows = "".join(
-            f'<tr class="{stage.state.split()[0]}"><td>{MARKS[stage.state]}</td><td>{STAGES[stage.name]}</td></tr>'
-            for stage in self.stages
-        )
-        parts = [f"<p><strong>{escape(self._headline())}</strong></p><table>{rows}</table>"]
-        for title, body in self._sections():
-            if self.picture and body == self.picture.text:
-                parts.append(self.picture.html)
-                continue
-            parts.append(f"<p>{escape(title)}</p>" if title else "")
-            parts.append(f'<pre tabindex="0">{escape(body)}</pre>' if body else "")
-        return f'<div class="pn-verdict"><style>{_STYLE}</style>{"".join(parts)}</div>'
+        """Return the verdict and its picture as HTML; hints are folded away until they are asked for."""
+        return self._html("p")
 
     def page(self) -> str:
         """Return the verdict as a page of its own."""
@@ -234,26 +230,43 @@ class Verdict:
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta name="color-scheme" content="light dark">'
-            f"<title>{title}</title></head><body>{self._repr_html_()}</body></html>\n"
+            f"<title>{title}</title><style>body{{margin:1rem}}</style></head>"
+            f"<body><main>{self._html('h1')}</main></body></html>\n"
         )
 
+    def _html(self, heading: str) -> str:
+        head = escape(f"Exercise {self.number} · {self.title}")
+        parts = [f'<{heading} class="head">{head} <span class="q">{escape(self.answer)}</span></{heading}>']
+        parts += [self._html_stages(), *map(self._html_section, self._sections()), self._html_hints()]
+        return f'<div class="pn-verdict"><style>{verdict_html.STYLE}</style>{"".join(parts)}</div>'
 
-_STYLE = (
-    themed(
-        ".pn-verdict",
-        "--ink:#1a1a1a;--rule:#ccc;--good:#00693e;--bad:#a34700",
-        "--ink:#e6e6e6;--rule:#4a4a4a;--good:#5fd0a0;--bad:#e69f00",
-    )
-    + ".pn-verdict{color:var(--ink);font:14px/1.5 system-ui,sans-serif;max-width:60rem}"
-    ".pn-verdict table{border-collapse:collapse;border:0;margin:.5em 0;width:auto}"
-    ".pn-verdict tr{background:none!important}"
-    ".pn-verdict td{border:0;padding:.1em 1em .1em 0;text-align:left!important;color:var(--ink)}"
-    ".pn-verdict .passed td:first-child{color:var(--good);font-weight:600}"
-    ".pn-verdict .failed td:first-child{color:var(--bad);font-weight:700}"
-    ".pn-verdict p{margin:.8em 0 .2em}"
-    ".pn-verdict pre{background:none;color:inherit;border:0;border-left:3px solid var(--rule);margin:0;"
-    "padding:.1em 0 .1em 1em;overflow-x:auto;font:12px/1.5 ui-monospace,monospace}"
-)
+    def _html_stages(self) -> str:
+        items = (
+            f'<li class="{stage.state.split()[0]}"><b>{MARKS[stage.state]}</b>{STAGES[stage.name]}</li>'
+            for stage in self.stages
+        )
+        return f"<ul>{''.join(items)}</ul>"
+
+    def _html_section(self, section: Section) -> str:
+        kind, title, body = section
+        if kind == "problem":
+            return verdict_html.problem(title, _sentence(self.problem))
+        if kind == "got":
+            return verdict_html.beside([(title, body), ("What should come out:", self.expected)])
+        if kind == "picture" and self.picture:
+            return self.picture.html
+        if kind == "kills":
+            return verdict_html.titled(title) + verdict_html.kills(self.kills)
+        if kind == "limits":
+            return verdict_html.titled(title) + verdict_html.limits(self.limits)
+        if kind == "done":
+            return f'<p class="t good">{escape(title)}</p>'
+        if kind in ("expected", "hint", "more"):
+            return ""  # beside what came out; below all
+        return verdict_html.titled(title, body)
+
+    def _html_hints(self) -> str:
+        return "" if self.passed else verdict_html.hints(self.hints, self.num_hints)
 
 
 def _indented(text: str) -> str:
@@ -263,10 +276,13 @@ def _indented(text: str) -> str:
 def _sentence(text: str) -> str:
     """Return a text that begins with a capital unless it begins with a name or a number."""
     begins = text.startswith(("your ", "the "))
-    whole = f"{text[0].upper()}{text[1:]}" if begins else text
+    return f"{text[0].upper()}{text[1:]}" if begins else text
+
+
+def _wrapped(text: str) -> str:
     return "\n".join(
         line
         if len(line) <= COLUMNS or line.startswith(" ")
         else textwrap.fill(line, COLUMNS, break_long_words=False)
-        for line in whole.splitlines()
+        for line in text.splitlines()
     )

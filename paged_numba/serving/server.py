@@ -66,7 +66,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a step; `kind` is admit, fork, copy (on write), grow, decode or free."""
+    """Something that happened in a step; `kind` is admit, fork, copy (on write), grow, decode, preempt or free."""
 
     step: int
     kind: str
@@ -110,9 +110,7 @@ class Server:
         admitted: list[str] = []
         while self.waiting and len(admitted) != limit and self._fits(self.waiting[0]):
             request = self.waiting.popleft()
-            query, key, value = self.model.project(request.prompt, 0)
-            self.cache.add(request.name, key, value)
-            self.running[request.name] = Running(request, query[-1], key, value, [])
+            self.running[request.name] = self._start(request, request.prompt, [])
             admitted.append(request.name)
         if admitted:
             yield self._event("admit", admitted, waiting=[request.name for request in self.waiting])
@@ -146,6 +144,12 @@ class Server:
                 yield from self._finish(name)
             else:
                 yield from self._append(name, sequence)
+
+    def _start(self, request: Request, tokens: Any, generated: list[int]) -> Running:
+        """Compute the keys and values of a sequence's tokens and write them; `generated` are the last of the tokens."""
+        query, key, value = self.model.project(tokens, 0)
+        self.cache.add(request.name, key, value)
+        return Running(request, query[-1], key, value, generated)
 
     def _append(self, name: str, sequence: Running) -> Iterator[Event]:
         pool = self.cache.allocator

@@ -49,6 +49,27 @@ def textbook_attention_agrees_with_the_oracle(batch: PagedBatch, target: str) ->
     _agrees_with_the_oracle(batch, out)
 
 
+def a_block_far_into_the_cache_is_found(num_blocks: int, sizes: tuple[int, int, int], target: str) -> None:
+    """`attention_textbook_kernel` finds the last block of a cache of any size.
+
+    Parameters
+    ----------
+    num_blocks : int
+    sizes : tuple of int
+        block_size, num_kv_heads and head_dim.
+    target : str
+    """
+    # Each block holds its own number everywhere: a view, which takes no memory of its own.
+    numbers = np.arange(num_blocks, dtype=np.float32)
+    cache = np.broadcast_to(numbers[:, None, None, None], (num_blocks, *sizes))
+    query = np.zeros((1, *sizes[1:]), np.float32)
+    out = np.full_like(query, np.nan)
+    table, seq_lens = np.array([[num_blocks - 1]], np.int32), np.ones(1, np.int32)
+    arguments = (out, query, cache, cache, table, seq_lens, np.float32(1))
+    targets.launch(kernels.attention_textbook_kernel, 1, sizes[1], *arguments, target=target)
+    assert (out == num_blocks - 1).all(), f"block {num_blocks - 1} is asked for, {out.flat[0]:.0f} is read"
+
+
 def _agrees_with_the_oracle(batch: PagedBatch, out: Any, lse: Any = None) -> None:
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
         rows = batch.query_of(seq)

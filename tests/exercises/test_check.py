@@ -11,7 +11,6 @@ import pytest
 
 from paged_numba import exercises
 from paged_numba.commands import main as cli
-from paged_numba.errors import InputError
 from paged_numba.exercises import catalogue, process
 from paged_numba.exercises.checker.answers import load, prepared
 from paged_numba.exercises.checker.failures import LearnersError
@@ -78,11 +77,11 @@ HOSTILE = {
     "ends the process": (f"{SOLUTION}\nimport os\nos._exit(0)\n", "ended the process with status 0"),
     "never ends": (
         SOLUTION.replace(WRITE, f"while i < x.size:\n            {WRITE}"),
-        "stopped after 2 s without an end",
+        "stopped after 5 s without an end",
     ),
     "never ends as it is loaded": (
         f"{SOLUTION}\nwhile True:\n    pass\n",
-        "stopped after 2 s without an end",
+        "stopped after 5 s without an end",
     ),
     "writes to an input": (
         SOLUTION.replace(WRITE, f"{WRITE}\n        x[i] = 0"),
@@ -112,7 +111,7 @@ HOSTILE = {
 def test_hostile_file_fails_with_that_said(source, says, tmp_path):
     path = tmp_path / "answer.py"
     path.write_text(source, encoding="utf-8")
-    verdict = process.check_file(SCALE, path, seconds=2)
+    verdict = process.check_file(SCALE, path, seconds=5)
     assert not verdict.passed
     assert says in " ".join(verdict.text().split()), verdict.text()
 
@@ -170,7 +169,9 @@ def test_kernel_of_a_notebook_that_never_ends_is_stopped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [0, 99, True, "1", 1.5, None])
 def test_number_of_no_exercise_is_refused(number):
-    with pytest.raises(InputError, match=r"the number of an exercise must be 1 to \d+, got"):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"number must (be an integer|lie in 1 .. \d+ \(the exercises\)), got"
+    ):
         exercises.check(number, None)
 
 

@@ -10,7 +10,7 @@ COMMANDS = "cat|cd|cp|mv|rm|rmdir|mkdir|copy|ddir|echo|ls|ldir|ren"
 COMMAND = re.compile(rf"# *(?:(?:{COMMANDS})(?:$|\s$|\s[^=,])|[?!] *\S|%+[a-zA-Z]|\S*\?\s*$)")
 
 
-@pytest.mark.parametrize("path", sorted(TUTORIALS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(TUTORIALS.rglob("*.py")), ids=lambda path: path.stem)
 def test_no_line_of_prose_reads_as_a_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     found = [line for line in lines if COMMAND.match(line) and not line.startswith("# %%")]

@@ -16,7 +16,7 @@ LISTED = re.findall(r"^   ([\w.]+)$", (ROOT / "docs" / "api.rst").read_text(enco
 def public_names():
     """Yield the full name of everything public, without the package's name."""
     yield from (name for name in pn.__all__ if not inspect.ismodule(getattr(pn, name)))
-    for name in ("draw", "kernels", "lockstep"):
+    for name in ("draw", "exercises", "kernels", "lockstep"):
         yield from (f"{name}.{inside}" for inside in getattr(pn, name).__all__)
     yield from (f"cuda.{name}" for name in facade.__all__)
     for module in (pn.errors, pn.reference):

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from site_folder import LESSONS, PAGES, ROOT, SITE, needs_site
+from site_folder import EXHIBITS, LESSONS, PAGES, ROOT, SITE, needs_site
 
 pytestmark = needs_site
 
@@ -85,14 +85,15 @@ def test_a_missing_file_and_a_silent_picture_would_be_noticed():
 
 
 def test_every_lesson_and_every_page_of_docs_is_there():
-    scripts = {path.stem for path in (ROOT / "tutorials").glob("*.py")}
-    assert {name.removeprefix("lessons/").removesuffix(".html") for name in LESSONS} == scripts
+    for folder, names, scripts in ("lessons", LESSONS, "tutorials"), ("museum", EXHIBITS, "tutorials/museum"):
+        stems = {path.stem for path in (ROOT / scripts).glob("*.py")}
+        assert {name.removeprefix(f"{folder}/").removesuffix(".html") for name in names} == stems
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= {
         name.removesuffix(".html") for name in PAGES
     }
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", [*LESSONS, *EXHIBITS])
 def test_a_lesson_has_pictures_running_time_and_downloads_and_says_nothing_of_files(name):
     text = (SITE / name).read_text(encoding="utf-8")
     assert "<figure" in text
@@ -109,7 +110,7 @@ def test_answers_are_folded(name):
     assert folds or not name[len("lessons/")].isdigit()  # the worked examples ask nothing
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", [*LESSONS, *EXHIBITS])
 def test_a_notebook_has_no_markup_of_another_language(name):
     (target,) = (target for target in READ[name].links if target.endswith(".ipynb"))
     notebook = json.loads(((SITE / name).parent / target).read_text(encoding="utf-8"))
@@ -121,7 +122,14 @@ def test_a_notebook_has_no_markup_of_another_language(name):
 
 
 def test_the_build_leaves_nothing_among_the_lessons():
-    assert {path.suffix for path in (ROOT / "tutorials").iterdir() if path.is_file()} <= {".py", ".rst"}
+    for folder in ("tutorials", "tutorials/museum"):
+        assert {path.suffix for path in (ROOT / folder).iterdir() if path.is_file()} <= {".py", ".rst"}
+
+
+def test_the_museum_lists_every_exhibit_with_its_report():
+    links = READ["museum/index.html"].links
+    assert {name.removeprefix("museum/") for name in EXHIBITS} <= set(links)
+    assert len({link for link in links if re.search(r"/(issues|pull)/\d+$", link)}) >= len(EXHIBITS) // 2
 
 
 def test_lessons_and_the_api_link_to_each_other():

@@ -6,13 +6,15 @@ import re
 import threading
 
 import pytest
-from site_folder import PAGES, SITE, needs_site
+from site_folder import EXERCISES, EXHIBITS, PAGES, SITE, needs_site
 
 pytestmark = needs_site
 
 WIDE, NARROW = 1280, 360
 API = [name for name in PAGES if name.startswith("api/") or name in ("genindex.html", "py-modindex.html")]
-READ = [name for name in PAGES if name not in API]
+# Exercises, and exhibits, differ in their text alone: two are looked at in each way.
+ALIKE = EXERCISES[2:] + EXHIBITS[2:]
+READ = [name for name in PAGES if name not in API + ALIKE]
 
 # What a reader cannot see. A box that scrolls by itself may hold more than it shows, unless it frames the page: the
 # theme hides what is too wide for its containers, so the width of the document says nothing.
@@ -134,8 +136,8 @@ def test_page(readers, name, theme):
     assert reader.complaints(NARROW) == []
 
 
-@pytest.mark.parametrize("name", API)
-def test_page_of_the_api(readers, name):
+@pytest.mark.parametrize("name", [*API, *ALIKE])
+def test_page_of_the_api_or_alike(readers, name):
     reader = readers("light")
     reader.open(name, NARROW)
     assert reader.complaints(NARROW) == []
@@ -231,7 +233,11 @@ FAINT = """() => {
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "name", [*(n for n in READ if re.match(r"lessons/0[37]|index|operations|profiling", n)), *API[:2]]
+    "name",
+    [
+        *(n for n in READ if re.match(r"lessons/0[37]|exer|museum|index|operations|profiling", n)),
+        *API[:2],
+    ],
 )
 def test_text_can_be_told_from_what_is_behind_it(readers, name, theme):
     assert readers(theme).open(name).evaluate(FAINT) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ...errors import InputError
 from ...exercises.catalogue import Exercise, exercise
 from ..options import positive
 
@@ -23,5 +22,5 @@ def _exercise(text: str) -> Exercise:
     """Return the exercise of a number: a ``type`` for argparse."""
     try:
         return exercise(positive(text))
-    except InputError as error:
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -23,7 +23,7 @@ MAY_USE = ("cuda", "draw", "lockstep")
 """Names of the package that any answer may use: the others would be somebody else's answer."""
 
 _EXERCISES = "paged_numba.exercises"
-_FOLDER = str(Path(__file__).parents[1])
+_FOLDER, _PACKAGE = (str(Path(__file__).parents[up]) for up in (1, 2))
 _WATCHED = ("paged_numba", "numpy", "hypothesis")
 """Packages whose functions an answer must not replace: the checker uses them."""
 
@@ -82,7 +82,7 @@ def prepared(answer: Any, task: Task) -> Any:
         The answer is not of the kind asked for, or comes from this package.
     """
     function = inspect.unwrap(getattr(answer, "py_func", answer))
-    if getattr(function, "__module__", "").split(".")[0] == "paged_numba":
+    if _file_of(function).startswith(_PACKAGE):
         raise LearnersError(
             f"{task.answer} must be your own, got {function.__module__}.{function.__qualname__}"
         )
@@ -94,6 +94,14 @@ def prepared(answer: Any, task: Task) -> Any:
         got = "a function without it" if inspect.isfunction(answer) else type(answer).__name__
         raise LearnersError(f"{task.answer} must be a kernel, decorated with @cuda.jit, got {got}")
     return lockstep.jit(answer)
+
+
+def _file_of(thing: Any) -> str:
+    """Return the file that defines a function or class, "" if there is none."""
+    try:
+        return inspect.getfile(thing)
+    except (TypeError, OSError):
+        return ""
 
 
 def refuse_others_answers(tree: ast.AST, task: Task) -> None:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hypothesis.configuration import set_hypothesis_home_dir
+
 from ..catalogue import exercise
 from ..verdict import Stage, Verdict
 from .answers import Guard, hidden, load, lockstep_as_numba_cuda, prepared
@@ -25,12 +27,14 @@ def main() -> None:
         record.write(json.dumps(event) + "\n")
         record.flush()
 
+    # Hypothesis must leave nothing in the learner's folder; this one is removed.
+    set_hypothesis_home_dir(Path(sys.argv[3]).parent)
     chosen = exercise(number)
     task: Task = chosen.task()
     verdict = Verdict(number, chosen.title, path.name, hints=list(task.hints))
-    write(verdict=verdict.to_dict())
     examination = Examination(task, verdict, lambda stage, case: write(stage=stage, case=case))
     guard = Guard(path)
+    write(verdict=verdict.to_dict())
     with lockstep_as_numba_cuda(), hidden():
         try:
             with contextlib.redirect_stdout(examination.printed):

@@ -17,7 +17,7 @@ from ... import lockstep
 from ...lockstep.profiler.report import Report
 from ..verdict import Picture, Stage, Verdict
 from .failures import LearnersError, said
-from .property_task import PropertyTask
+from .property_task import PropertyTask, Subject
 from .task import Task
 from .values import Mistake
 
@@ -26,6 +26,9 @@ MOST_PRINTED = 2000
 
 SECONDS_TO_SHRINK = 4
 """After this time, the smallest case that was found by then is taken."""
+
+MOST_TO_DIFFER = 500
+"""Inputs that are tried to show what is wrong with a subject that a property did not find."""
 
 Watch = Callable[[str, str], None]
 
@@ -47,6 +50,7 @@ class Examination:
         self.stage = "runs"
         self.printed = io.StringIO()
         self.answer: Any = None
+        self.of_worked: Mistake | None = None
 
     def run(self, answer: Any) -> None:
         """Examine an answer, a kernel, function or class; the verdict then has each stage of the task."""
@@ -80,7 +84,7 @@ class Examination:
 
     def _runs(self) -> bool:
         case = self.task.worked()
-        mistake = self._attempt(case, quiet=False)
+        mistake = self.of_worked = self._attempt(case, quiet=False)
         if mistake is None or not mistake.raised:
             return False
         self._explain(case, mistake)
@@ -96,11 +100,14 @@ class Examination:
     def _smallest(self) -> tuple[Any, Mistake] | None:
         """Return the smallest case on which the answer is wrong, and what is wrong."""
         first = None
-        for case in (*self.task.boundaries(), self.task.worked()):
+        for case in self.task.boundaries():
             mistake = self._attempt(case)
             if mistake is not None:
                 first = case, mistake
                 break
+        else:
+            if self.of_worked is not None:
+                first = self.task.worked(), self.of_worked
         drawn = self._drawn()
         both = [one for one in (drawn, first) if one is not None]
         return min(both, key=lambda one: self.task.weight(one[0]), default=None)
@@ -160,35 +167,57 @@ class Examination:
         assert isinstance(task, PropertyTask)
         survivors = []
         for subject in task.wrong_subjects():
-            killed = False
-            with subject.installed() as value, contextlib.redirect_stdout(io.StringIO()):
-
-                def fails(case: Any, value: Any = value, name: str = subject.name) -> bool:
-                    self.verdict.num_cases += 1
-                    self.watch(self.stage, f"{name}\n{task.describe(case)}")
-                    return task.kills(self.answer, value, case)
-
-                killed = any(map(fails, task.boundaries())) or drawn_fails(
-                    task.cases_for(self.answer), fails, task.max_examples
-                )
+            killed = self._killed(task, subject)
             self.verdict.kills.append({"name": subject.name, "killed": killed})
             if not killed:
                 survivors.append(subject)
         if not survivors:
+            # A property that raises after some calls kills them all, and now the right ones, too.
+            for case in (task.worked(), *task.boundaries()):
+                mistake = self._attempt(case)
+                if mistake is not None:
+                    self._explain(case, mistake)
+                    return True
             return False
-        num = len(self.verdict.kills)
-        sentence = (
-            f"your property finds {num - len(survivors)} of {num} wrong ones; {survivors[0].name} passes it"
+        survivor, num = survivors[0], len(self.verdict.kills)
+        with survivor.installed() as value:
+
+            def difference(given: Any) -> Mistake | None:
+                try:
+                    return task.compared(value, given)
+                except Exception as error:
+                    return Mistake(said(error))
+
+            shown = smallest(task.inputs(), lambda given: difference(given) is not None, MOST_TO_DIFFER)
+            mistake = shown and difference(shown[0])
+        if not shown or not mistake:
+            raise RuntimeError(f"no input was found on which this subject is wrong: {survivor.name}")
+        self.verdict.problem = (
+            f"your property finds {num - len(survivors)} of {num} wrong ones; this one passes: {survivor.name}\n"
+            f"on the input below, {mistake.what}"
         )
-        self.verdict.problem = sentence
-        self.verdict.input = survivors[0].shows
+        self.verdict.input = task.describe_input(shown[0])
+        self.verdict.got, self.verdict.expected = mistake.got, mistake.expected
         return True
+
+    def _killed(self, task: PropertyTask, subject: Subject) -> bool:
+        with subject.installed() as value, contextlib.redirect_stdout(io.StringIO()):
+
+            def fails(case: Any) -> bool:
+                self.verdict.num_cases += 1
+                self.watch(self.stage, f"{subject.name}\n{task.describe(case)}")
+                return task.kills(self.answer, value, case)
+
+            if any(map(fails, (task.worked(), *task.boundaries()))):
+                return True
+            # Nothing is shrunk.
+            return smallest(task.cases(), fails, task.max_examples, seconds=0) is not None
 
     def _explain(self, case: Any, mistake: Mistake, picture: bool = True) -> None:
         verdict, task = self.verdict, self.task
         verdict.problem, verdict.got, verdict.expected = mistake.what, mistake.got, mistake.expected
         verdict.raised = mistake.raised
-        verdict.input = task.describe(case)
+        verdict.input = mistake.input or task.describe(case)
         if not picture:
             return
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(LearnersError):
@@ -207,6 +236,8 @@ def smallest(
     cases: Any, condition: Callable[[Any], bool], max_examples: int, seconds: float = SECONDS_TO_SHRINK
 ) -> tuple[Any] | None:
     """Return the smallest case that Hypothesis finds for which a condition holds, in a tuple; None without any."""
+    if not max_examples:
+        return None
     found: tuple[Any] | None = None
     end = math.inf
 
@@ -229,11 +260,6 @@ def smallest(
 
 class _EnoughError(BaseException):
     """Ends a search; Hypothesis catches exceptions that are Exceptions."""
-
-
-def drawn_fails(cases: Any, fails: Callable[[Any], bool], max_examples: int) -> bool:
-    """Tell whether a condition holds for a case that Hypothesis draws; nothing is shrunk."""
-    return smallest(cases, fails, max_examples, seconds=0) is not None
 
 
 def _settings(max_examples: int) -> settings:

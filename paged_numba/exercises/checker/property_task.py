@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
 from .task import Task
 from .values import Mistake
+
+PROFILE = "paged-numba exercises"
+"""Hypothesis settings of tests that the learner's property runs."""
+
+MOST_LINES = 12
+"""Most lines of the learner's message that are shown."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +31,10 @@ class Subject:
         What is wrong with it, or what it is if it is right.
     installed : callable
         Returns a context manager; the property is called with its value, within it.
-    shows : str
-        For a wrong one: an input on which it is wrong, and what comes out there. The learner sees it if it survives.
     """
 
     name: str
     installed: Callable[[], AbstractContextManager[Any]]
-    shows: str = ""
 
 
 class PropertyTask(Task):
@@ -52,10 +58,17 @@ class PropertyTask(Task):
         """Call the learner's property."""
         answer(subject, case)
 
-    def cases_for(self, answer: Any) -> Any:
-        """Return the strategy that draws cases: that of the task, unless the learner writes it, too."""
-        del answer
+    def inputs(self) -> st.SearchStrategy[Any]:
+        """Return what draws inputs: on one of them, a wrong subject that was not found is shown to be wrong."""
         return self.cases()
+
+    def compared(self, subject: Any, given: Any) -> Mistake | None:
+        """Return what comes out of a subject on an input beside what should, or None if that is the same."""
+        raise NotImplementedError
+
+    def describe_input(self, given: Any) -> str:
+        """Return an input as lines of text."""
+        return self.describe(given)
 
     def stages(self) -> tuple[str, ...]:
         """Return the names of the stages that an answer goes through."""
@@ -68,9 +81,7 @@ class PropertyTask(Task):
                 try:
                     self.call(answer, value, copy.deepcopy(case))
                 except AssertionError as refusal:
-                    why = str(refusal).strip().splitlines()
-                    what = f"your property refuses {subject.name}, which is right"
-                    return Mistake(f"{what}: {why[0]}" if why else what)
+                    return Mistake(_refused(subject, refusal))
         return None
 
     def kills(self, answer: Any, subject: Any, case: Any) -> bool:
@@ -80,3 +91,97 @@ class PropertyTask(Task):
         except Exception:
             return True
         return False
+
+
+class OwnInputs(PropertyTask):
+    """Base class of tasks in which the property makes its inputs, too: it is a function of the subject alone.
+
+    A subject is a function, and an input is the tuple of its arguments. There is no case: the last call that the
+    property made takes its place. Under Hypothesis, that is the smallest input that fails.
+    """
+
+    max_examples: ClassVar[int] = 0
+
+    def worked(self) -> None:
+        """Return no case."""
+
+    def cases(self) -> st.SearchStrategy[Any]:
+        """Return what draws no case."""
+        return st.none()
+
+    def inputs(self) -> st.SearchStrategy[Any]:
+        """Return what draws the arguments of a subject."""
+        raise NotImplementedError
+
+    def describe(self, case: Any) -> str:
+        """Return the call of the property."""
+        del case
+        return f"{self.answer}(...)"
+
+    def describe_input(self, given: Any) -> str:
+        """Return the arguments of a subject as lines of text."""
+        raise NotImplementedError
+
+    def call(self, answer: Any, subject: Any, case: Any) -> None:
+        """Call the learner's property; Hypothesis looks for no smaller input, since any that fails is enough."""
+        del case
+        with quick_hypothesis([Phase.explicit, Phase.generate]):
+            answer(subject)
+
+    def attempt(self, answer: Any, case: Any) -> Mistake | None:
+        """Try the property on the right subjects; return which one it refuses, with the last input."""
+        del case
+        for subject in self.right_subjects():
+            with subject.installed() as value, quick_hypothesis([*Phase]):
+                watched = Watched(value)
+                try:
+                    answer(watched)
+                except AssertionError as refusal:
+                    shown = "" if watched.given is None else self.describe_input(watched.given)
+                    return Mistake(_refused(subject, refusal), input=shown)
+                if watched.given is None:
+                    return Mistake("your property never calls the function that it is given")
+        return None
+
+
+class Watched:
+    """A subject that keeps the arguments of its last call."""
+
+    def __init__(self, subject: Callable[..., Any]) -> None:
+        self._subject = subject
+        self.given: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the subject."""
+        before = copy.deepcopy(arguments)
+        result = self._subject(*arguments)
+        self.given = before  # a call that raises does not count
+        return result
+
+
+@contextmanager
+def quick_hypothesis(phases: Sequence[Phase]) -> Iterator[None]:
+    """In a ``with`` statement, Hypothesis runs tests the same each time, without files and deadlines."""
+    before = settings.default
+    settings.register_profile(
+        PROFILE,
+        max_examples=60,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
+    settings.load_profile(PROFILE)
+    try:
+        yield
+    finally:
+        settings.register_profile(PROFILE, before)
+        settings.load_profile(PROFILE)
+
+
+def _refused(subject: Subject, refusal: AssertionError) -> str:
+    what = f"your property refuses {subject.name}, which is right"
+    why = "\n".join(str(refusal).strip().splitlines()[:MOST_LINES])
+    return f"{what}: {why}" if why else what

@@ -170,12 +170,7 @@ def difference_of_inputs(case: Any, given: Any) -> Mistake | None:
     if not isinstance(before, dict):
         before, after = {"its input": before}, {"its input": after}
     for name, value in before.items():
-        same = (
-            np.array_equal(np.asarray(value), np.asarray(after[name]), equal_nan=_has_nan(value))
-            if isinstance(value, np.ndarray)
-            else value == after[name]
-        )
-        if not same:
+        if not _same(value, after[name]):
             return Mistake(
                 f"your answer wrote to {name}, which is an input",
                 shown_value(after[name]),
@@ -184,5 +179,10 @@ def difference_of_inputs(case: Any, given: Any) -> Mistake | None:
     return None
 
 
-def _has_nan(value: Any) -> bool:
-    return bool(value.dtype.kind in "fc")
+def _same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal, arrays in lists and NaN included."""
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, np.asarray(other), equal_nan=one.dtype.kind in "fc")
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)

@@ -32,8 +32,8 @@ class KernelMutant:
     operation : str
         The property that must fail, see tests/test_mutants.py: ``attend``, ``attend infinite``, ``attend textbook``,
         ``exact``, ``large scores``, ``hide``, ``blind``, ``sanitize``, ``many heads``, ``sanitize many heads``,
-        ``merge``, ``write``, ``gather`` or ``copy``; ``attend packed``, ``hide packed`` or ``gather packed`` for caches
-        in that layout alone.
+        ``merge``, ``large cache``, ``write``, ``gather`` or ``copy``; ``attend packed``, ``hide packed`` or
+        ``gather packed`` for caches in that layout alone.
     algorithm : str
         Algorithm of `paged_attention`, for ``attend`` and ``attend infinite``.
     """
@@ -49,17 +49,21 @@ class KernelMutant:
         return f"{self.module}: {self.name}"
 
 
-def build(mutant: KernelMutant, folder: Path) -> Any:
-    """Write the changed source to `folder`; return the mutated kernel, or the function that makes it."""
-    original = importlib.import_module(f"paged_numba.kernels.{mutant.module}")
-    source = inspect.getsource(original)
+def changed_source(mutant: KernelMutant) -> str:
+    """Return the source of the kernel's module with the fault."""
+    source = inspect.getsource(importlib.import_module(f"paged_numba.kernels.{mutant.module}"))
     if source.count(mutant.old) != 1:
         raise ValueError(
             f"{mutant}: {mutant.old!r} must occur once in the source, got {source.count(mutant.old)}"
         )
+    return source.replace(mutant.old, mutant.new)
+
+
+def build(mutant: KernelMutant, folder: Path) -> Any:
+    """Write the changed source to `folder`; return the mutated kernel, or the function that makes it."""
     # A real file: both targets read a kernel's source to translate it or to name its lines.
     path = folder / f"{mutant.module}.py"
-    path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+    path.write_text(changed_source(mutant), encoding="utf-8")
     name = f"paged_numba.kernels._mutant_{mutant.module}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

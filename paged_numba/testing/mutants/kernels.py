@@ -5,7 +5,7 @@ from __future__ import annotations
 from .attention import ATTENTION_MUTANTS
 from .kernel_mutant import KernelMutant, build, installed
 
-__all__ = ["KERNEL_MUTANTS", "KernelMutant", "build", "installed"]
+__all__ = ["KERNEL_MUTANTS", "KernelMutant", "build", "installed", "kernel"]
 
 KERNEL_MUTANTS = (
     *ATTENTION_MUTANTS,
@@ -29,16 +29,31 @@ KERNEL_MUTANTS = (
     KernelMutant("sink of the splits forgotten", "merge_splits",
                  "total = math.exp(sink - largest) if sink > NEG_INF else float32(0)", "total = float32(0)",
                  "attend", "split"),
+    KernelMutant("sink counted once a split", "merge_splits",
+                 "    total = math.exp(sink - largest) if sink > NEG_INF else float32(0)\n"
+                 "    for row in range(first, end):\n",
+                 "    total = float32(0)\n    for row in range(first, end):\n"
+                 "        total += math.exp(sink - largest) if sink > NEG_INF else float32(0)\n",
+                 "attend", "split"),
     KernelMutant("LSE of the merge in base 2", "merge_states", "largest + math.log(total)",
                  "largest + math.log2(total)", "merge"),
     KernelMutant("LSE of the merge is the larger one", "merge_states", "largest + math.log(total)", "largest", "merge"),
+    KernelMutant("-inf less -inf", "merge_states",
+                 "weight_a = math.exp(of_a - largest) if of_a != NEG_INF else float32(0)",
+                 "weight_a = math.exp(of_a - largest)", "merge"),
     KernelMutant("empty sets multiply NaN", "merge_states", "if weight_a != 0:", "if True:", "merge"),
     KernelMutant("slot -1 wraps to the last block", "write_kv", "if slot < 0:", "if slot < -1:", "write"),
     KernelMutant("slot 0 skipped", "write_kv", "if slot < 0:", "if slot <= 0:", "write"),
     KernelMutant("off by one at a block boundary", "write_kv", "slot % block_size", "(slot + 1) % block_size", "write"),
+    KernelMutant("every thread block writes to the first KV heads", "write_kv",
+                 "key_cache[kv_block, offset, kv_head, dim] =", "key_cache[kv_block, offset, cuda.threadIdx.y, dim] =",
+                 "write"),
     KernelMutant("key written as value", "write_kv", "= value[token, kv_head, dim]", "= key[token, kv_head, dim]",
                  "write"),
     KernelMutant("last KV head left out", "write_kv", "kv_head >= key.shape[1]", "kv_head >= max(1, key.shape[1] - 1)",
+                 "write"),
+    KernelMutant("last dimension left out", "write_kv", "dim >= key.shape[2]", "dim >= key.shape[2] - 1", "write"),
+    KernelMutant("slots count up from the first", "write_kv", "slot_mapping[token]", "slot_mapping[0] + token",
                  "write"),
     KernelMutant("blocks in physical order", "gather_kv", "block_table[position // block_size]",
                  "block_table[0] + position // block_size", "gather"),
@@ -64,3 +79,25 @@ KERNEL_MUTANTS = (
     KernelMutant("values not copied", "copy_blocks",
                  "value_cache[dst, offset, kv_head, dim] = value_cache[src, offset, kv_head, dim]", "pass", "copy"),
 )  # fmt: skip
+
+
+def kernel(module: str, name: str) -> KernelMutant:
+    """Return the mutant with this name of a kernel.
+
+    Parameters
+    ----------
+    module : str
+        Module of ``paged_numba.kernels`` that holds the kernel.
+    name : str
+        What is wrong.
+
+    Raises
+    ------
+    ValueError
+        There is none, or more than one.
+    """
+    found = [mutant for mutant in KERNEL_MUTANTS if (mutant.module, mutant.name) == (module, name)]
+    if len(found) != 1:
+        names = [mutant.name for mutant in KERNEL_MUTANTS if mutant.module == module]
+        raise ValueError(f"name must be one of {names}, got module={module!r}, name={name!r}")
+    return found[0]

@@ -5,35 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ...kernels.columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, TILE_ANY_END, TILE_ROW
-from ...ops import plan
+from ...ops import adopt, plan
 
 
 @dataclass(frozen=True)
 class PlanMutant:
-    """A planning function with one fault.
+    """A function that prepares a launch, with one fault.
 
     Parameters
     ----------
     name : str
         What is wrong.
     function : str
-        Name of a function of `paged_numba.plan`.
+        Name of a function of `module`.
     change : callable
         Function from the right result to the wrong one.
     algorithm : str
         Algorithm of attention, whose property must fail.
+    module : module
+        Module of ``paged_numba.ops``.
     """
 
     name: str
     function: str
     change: Callable[[Any], Any]
     algorithm: str = "tile"
+    module: ModuleType = plan
 
     def __str__(self) -> str:
         return f"{self.function}: {self.name}"
@@ -42,12 +47,12 @@ class PlanMutant:
 @contextmanager
 def planned_wrongly(mutant: PlanMutant) -> Iterator[None]:
     """Make operations use a mutant within a ``with`` block."""
-    right = getattr(plan, mutant.function)
+    right = getattr(mutant.module, mutant.function)
 
     def wrong(*args: Any, **options: Any) -> Any:
         return mutant.change(right(*args, **options))
 
-    with mock.patch.object(plan, mutant.function, wrong):
+    with mock.patch.object(mutant.module, mutant.function, wrong):
         yield
 
 
@@ -85,6 +90,11 @@ PLAN_MUTANTS = (
     PlanMutant("last key that any row sees left out", "tile_rows", _one_less(TILE_ANY_END)),
     PlanMutant("a tile begins a row late", "tile_rows", _one_less(TILE_ROW)),
     PlanMutant("one shared token too many", "shared_tokens", lambda tokens: tokens + 1, "cascade"),
+    PlanMutant("views taken for contiguous arrays", "caches",
+               lambda caches: caches._replace(
+                   key=as_strided(caches.key, strides=np.empty_like(caches.key, order="C").strides),
+                   value=as_strided(caches.value, strides=np.empty_like(caches.value, order="C").strides),
+               ), module=adopt),
     PlanMutant("shared part left out", "cascade_rows", _of_tiles(lambda tiles: tiles[len(tiles) // 2 :]), "cascade"),
 )  # fmt: skip
 """Wrong plans that the properties of attention must find."""

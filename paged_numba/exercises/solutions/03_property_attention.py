@@ -1,0 +1,55 @@
+"""
+03 · A property that finds wrong attention
+==========================================
+
+Write the test ``check_attention``. It gets a function ``attend``, calls it with inputs of your own, and raises
+AssertionError if ``attend`` is wrong. The check tries it on several functions: those that are right must pass, and
+your score is how many of the wrong ones you find. A property is as good as its inputs, so draw them with Hypothesis,
+and draw those on which a wrong kernel has to show itself.
+
+``attend(query, key, value)`` returns the attention of one token to ``n`` tokens, in each head by itself. The scale is
+``1 / sqrt(head_dim)``. With no tokens at all, the result is 0. The kernels keep the tokens in blocks of 4, in a cache
+that other sequences use as well.
+
+Shapes::
+
+    query        float32[num_heads, head_dim]
+    key, value   float32[n, num_heads, head_dim], n from 0 on
+    returned     float32[num_heads, head_dim]
+
+A test goes round like this::
+
+    draw n, num_heads, ...  ->  query, key, value  -->  attend(query, key, value)
+                                                   -->  reference.attention(...)  ->  nearly equal?
+
+The kernels compute in float32. They may differ from the oracle by 0.001, and the numbers that you draw should not be
+larger than 20.
+
+Worked: with one token, ``attend`` returns its value, whatever query and key are: ``value = [[[7, 5]]]`` gives
+``[[7, 5]]``.
+"""
+
+import numpy as np
+from hypothesis import given, strategies
+
+from paged_numba import reference
+
+
+def check_attention(attend):
+    # >>> Your code: a test with @given that draws an input and compares, and a call of it (about 12 lines).
+    @given(
+        num_tokens=strategies.integers(0, 10),
+        num_heads=strategies.integers(1, 3),
+        head_dim=strategies.sampled_from([1, 2, 8]),
+        largest=strategies.sampled_from([1, 20]),
+        seed=strategies.integers(0, 1000),
+    )
+    def agrees(num_tokens, num_heads, head_dim, largest, seed):
+        rng = np.random.default_rng(seed)
+        shapes = [(rows, num_heads, head_dim) for rows in (1, num_tokens, num_tokens)]
+        query, key, value = (rng.uniform(-largest, largest, shape).astype(np.float32) for shape in shapes)
+        right = reference.attention(query, key, value)[0]
+        np.testing.assert_allclose(attend(query[0], key, value), right, rtol=0, atol=1e-3)
+
+    agrees()
+    # <<<

@@ -1,0 +1,80 @@
+"""`installed` puts any mutant in place of the real thing, and `caught` runs a test that must fail."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from ...allocator.allocator import BlockAllocator
+from ...allocator.block_pool import BlockPool
+from ...allocator.prefix_cache import PrefixCache
+from ...cache import PagedKVCache
+from ...serving.preempting import PreemptingServer
+from . import kernel_mutant
+from .kernel_mutant import KernelMutant
+from .plans import PlanMutant, planned_wrongly
+
+# The modules in which a class is looked up when an object of it is made.
+_USERS: dict[type, tuple[str, ...]] = {
+    BlockAllocator: ("paged_numba", "paged_numba.cache"),
+    PrefixCache: ("paged_numba.allocator.allocator",),
+    BlockPool: ("paged_numba.allocator.allocator",),
+    PagedKVCache: ("paged_numba",),
+    PreemptingServer: ("paged_numba.serving.preempting",),
+}
+
+
+@contextmanager
+def installed(mutant: KernelMutant | PlanMutant | type) -> Iterator[None]:
+    """Use a mutant in place of the real kernel, plan or class within a ``with`` block.
+
+    Parameters
+    ----------
+    mutant : KernelMutant, PlanMutant or type
+        A class is used for the class of the package that it is derived from: ``pn.BlockAllocator(...)`` makes the
+        wrong allocator, and so does ``pn.PagedKVCache(...)`` for itself.
+
+    Raises
+    ------
+    TypeError
+        The class is not derived from one that has mutants.
+    """
+    with ExitStack() as stack:
+        if isinstance(mutant, KernelMutant):
+            stack.enter_context(kernel_mutant.installed(mutant))
+        elif isinstance(mutant, PlanMutant):
+            stack.enter_context(planned_wrongly(mutant))
+        else:
+            real = next((base for base in _USERS if issubclass(mutant, base)), None)
+            if real is None:
+                names = ", ".join(base.__name__ for base in _USERS)
+                raise TypeError(f"mutant must be derived from one of {names}, got mutant={mutant.__name__}")
+            for name in _USERS[real]:
+                stack.enter_context(mock.patch.object(importlib.import_module(name), real.__name__, mutant))
+        yield
+
+
+def caught(test: Callable[..., object], *arguments: Any) -> str:
+    """Run a test that must fail; return its message, with the smallest input if Hypothesis found one.
+
+    Parameters
+    ----------
+    test : callable
+    *arguments : Any
+        What it is called with.
+
+    Raises
+    ------
+    AssertionError
+        The test passes.
+    """
+    try:
+        test(*arguments)
+    except Exception as fault:
+        notes = "\n".join(getattr(fault, "__notes__", ()))
+        # Hypothesis may go on to list lines of code, with paths that differ between machines.
+        return f"{type(fault).__name__}: {fault}\n{notes.partition('Explanation:')[0]}".rstrip()
+    raise AssertionError(f"{getattr(test, '__name__', test)} passes on the wrong code")

@@ -1,0 +1,89 @@
+"""
+04 · A barrier is missing
+=========================
+
+**A warp reads shared memory that another warp has not written yet. The results are right, until they are not.**
+
+:Reported: `FlashInfer 614 <https://github.com/flashinfer-ai/flashinfer/issues/614>`__, `vllm-xpu-kernels 411
+  <https://github.com/vllm-project/vllm-xpu-kernels/pull/411>`__
+:Caught by: the sanitizer, whatever the order of the warps
+:Its message: ``data race: query_shared[0]``
+"""
+
+# %%
+# What was reported
+# -----------------
+# In 2024 a reader of FlashInfer asked what two barriers of an attention kernel are for. A maintainer answered that
+# without them NVIDIA's race checker reports errors, although he had seen no wrong result. In June 2026 a barrier was
+# found missing in vllm-xpu-kernels: outputs changed from run to run or became NaN, at 32K tokens and more. Its tests
+# skipped a size at which somebody had seen a random error.
+
+import numpy as np
+
+import paged_numba as pn
+from paged_numba import lockstep
+from paged_numba.testing.mutants import Difference, caught, installed, kernel
+
+# %%
+# The fault
+# ---------
+# Each thread loads one dimension of the query into shared memory; then each reads all of them, for the score of its
+# own token. Between the two, all must have loaded.
+
+WRONG = kernel("attention_block", "missing barrier after the query is loaded")
+Difference.of(WRONG).show()
+
+# %%
+# How it shows
+# ------------
+# The thread block has two warps. Lockstep runs them together, or each up to its next barrier, the first one first
+# (``forward``) or the last (``reverse``). A GPU does not say which it does. Unwritten shared memory is NaN here.
+
+rng = np.random.default_rng(4)
+query, keys, values = (rng.standard_normal((n, 1, 8), dtype=np.float32) for n in (1, 112, 112))
+caches = keys.reshape(7, 16, 1, 8), values.reshape(7, 16, 1, 8)
+
+
+def error(order):
+    with lockstep.options(order=order):
+        out = pn.paged_attention(query, *caches, [range(7)], [112], algorithm="block", target="lockstep")
+    return abs(out - pn.reference.attention(query, keys, values)).max()
+
+
+with installed(WRONG):
+    for order in ("together", "forward", "reverse"):
+        print(f"{order:8} error {error(order):.6f}")
+
+# %%
+# The test that does not see it
+# -----------------------------
+# It compares with the oracle, in the one order that the machine happens to take.
+
+
+def their_test():
+    assert error("together") < 1e-5
+
+
+with installed(WRONG):
+    their_test()
+
+# %%
+# The test that does
+# ------------------
+# The sanitizer remembers who wrote what since the last barrier, and finds the race in any order.
+
+
+def our_test():
+    with lockstep.sanitizing() as findings:
+        error("together")
+    assert not findings, findings
+
+
+with installed(WRONG):
+    print(caught(our_test))
+
+# %%
+# The fix: the barrier. ``tests/test_sanitized_kernels.py`` runs every kernel of this package under the sanitizer;
+# :doc:`lesson 07 </lessons/07_thread_block>` explains barriers and races.
+#
+# **In one sentence.** A right result says nothing about a race: ask a tool that watches the accesses.

@@ -1,0 +1,90 @@
+"""
+05 · The soft cap before the scale
+==================================
+
+**Scores are capped before they are scaled. The cap acts eight times too early, and keys with high scores look alike.**
+
+:Reported: `TRL 5691 <https://github.com/huggingface/trl/pull/5691>`__, `TransformerEngine 3391
+  <https://github.com/NVIDIA/TransformerEngine/pull/3391>`__
+:Caught by: a property over scores and caps
+:Its message: ``differ from the oracle``
+"""
+
+# %%
+# What was reported
+# -----------------
+# Gemma 2 caps scores, ``cap * tanh(score / cap)``, after the scale. In May 2026 a review of a change to TRL found that
+# logits were capped before they were scaled. In September 2026 a change to TransformerEngine capped scores after ALiBi.
+# We know of no report of an attention kernel that caps before the scale; this exhibit has TRL's fault in one.
+
+import numpy as np
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba.testing.mutants import Difference, caught, installed, kernel
+
+# %%
+# The fault
+# ---------
+# Two operations change places.
+
+WRONG = kernel("attention_naive", "soft cap before scale")
+Difference.of(WRONG).show()
+
+# %%
+# How it shows
+# ------------
+# One query and two keys, with dot products of 40 and 80. The scale is an eighth, so the scores are below the cap of 20.
+# The wrong kernel caps 40 and 80, and both come out near 20. The values are rows of the identity matrix: the output is
+# the weights of the keys.
+
+
+def weights(products, softcap):
+    n = len(products)
+    query, key, value = np.zeros((1, 1, 64), np.float32), *np.zeros((2, n, 1, 64), np.float32)
+    query[0, 0, 0], key[:, 0, 0], value[:, 0] = 1, products, np.eye(n, 64)
+    options = {"softcap": softcap, "algorithm": "naive", "target": "lockstep"}
+    ours = pn.paged_attention(query, key[None], value[None], [[0]], [n], **options)
+    right = pn.reference.attention(query, key, value, softcap=softcap)
+    return ours[0, 0, :n].round(3), right[0, 0, :n].round(3)
+
+
+with installed(WRONG):
+    print("wrong {}, right {}".format(*weights([40, 80], 20)))
+
+# %%
+# The test that does not see it
+# -----------------------------
+# Its numbers are small and its cap is that of the model, 50. Near 0, ``tanh(x)`` is ``x``: nothing is capped.
+
+
+def their_test():
+    np.testing.assert_allclose(*weights([0.3, -0.5, 1.2, 0.1], 50), atol=0.002)
+
+
+with installed(WRONG):
+    their_test()
+
+# %%
+# The test that does
+# ------------------
+
+
+@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@given(
+    products=st.lists(st.integers(-400, 400), min_size=2, max_size=4), softcap=st.sampled_from((50, 20, 1))
+)
+def our_test(products, softcap):
+    ours, right = weights(products, softcap)
+    assert abs(ours - right).max() < 0.002, f"weights {ours} differ from the oracle's {right}"
+
+
+with installed(WRONG):
+    print(caught(our_test))
+
+# %%
+# The fix: scale, then cap. ``tests/test_ops.py`` draws caps among all options; :doc:`lesson 08
+# </lessons/08_online_softmax>` turns scores into weights.
+#
+# **In one sentence.** An operation that does nothing to small numbers needs a test with large ones.

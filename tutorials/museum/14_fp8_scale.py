@@ -1,0 +1,86 @@
+"""
+14 · A scale that is not undone
+===============================
+
+**Values are divided by a scale to fit into 8 bits. The kernel forgets to multiply by it again.**
+
+:Reported: `FlashInfer 4979 <https://github.com/flashinfer-ai/flashinfer/issues/4979>`__, `FlashInfer 1023
+  <https://github.com/flashinfer-ai/flashinfer/issues/1023>`__
+:Caught by: a property over scales other than 1
+:Its message: ``times too large``
+"""
+
+# %%
+# What was reported
+# -----------------
+# In April 2025 a user of FlashInfer found that the scales of an fp8 cache changed nothing in the output of a prefill
+# function. In September 2026 another of its functions was found to ignore them, although its documentation named them:
+# with scales of 0.25 and 0.5, the output was about 7.5 times that of a cache in 16 bits.
+
+import numpy as np
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba.testing.mutants import Difference, caught, installed, kernel
+
+# %%
+# The fault
+# ---------
+# An fp8 number has few digits and a small range. A scale moves the values to where they fit; the kernel gets it beside
+# the cache.
+
+WRONG = kernel("attention_naive", "scale of the values forgotten")
+Difference.of(WRONG).show()
+
+# %%
+# How it shows
+# ------------
+# All values are the same, 3, so the output must be 3. It comes out as what is stored.
+
+
+def attend(value, scale):
+    key, query = np.zeros((1, 8, 1, 16), np.float32), np.zeros((1, 1, 16), np.float32)
+    keys, values = (pn.quantize_fp8(array, s) for array, s in ((key, 1.0), (np.full_like(key, value), scale)))
+    options = {"v_scale": scale, "algorithm": "naive", "target": "lockstep"}
+    return pn.paged_attention(query, keys, values, [[0]], [8], **options)[0, 0, 0]
+
+
+with installed(WRONG):
+    for scale in (1.0, 0.5, 2.0):
+        print(f"scale {scale}: output {attend(3.0, scale)}")
+
+# %%
+# The test that does not see it
+# -----------------------------
+# Its values are random numbers around 0, which fit as they are, and its scale is 1.
+
+
+def their_test():
+    assert attend(3.0, scale=1.0) == 3
+
+
+with installed(WRONG):
+    their_test()
+
+# %%
+# The test that does
+# ------------------
+# Hypothesis draws the scale. Powers of two leave the digits alone, so that the result is exact.
+
+
+@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@given(scale=st.sampled_from((1.0, 0.5, 0.25, 2.0, 8.0)), value=st.integers(1, 15))
+def our_test(scale, value):
+    out = attend(value, scale)
+    assert out == value, f"with scale {scale}, the output is {out / value} times too large"
+
+
+with installed(WRONG):
+    print(caught(our_test))
+
+# %%
+# The fix: multiply the output by the scale of the values, and the scores by that of the keys. ``tests/test_ops.py``
+# draws both scales; :doc:`lesson 03 </lessons/03_bound_by_memory>` says why fewer bytes are worth it.
+#
+# **In one sentence.** Test a factor with anything but 1.

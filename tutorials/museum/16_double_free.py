@@ -1,0 +1,99 @@
+"""
+16 · Double free
+================
+
+**A block goes back to the free list twice, and the next two requests both get it.**
+
+:Reported: `vLLM 42571 <https://github.com/vllm-project/vllm/issues/42571>`__,
+   `vLLM 3347 <https://github.com/vllm-project/vllm/pull/3347>`__
+:Caught by: an invariant of the pool after each of a series of calls
+:Its message: ``is free and in 1 tables``
+"""
+
+# %%
+# What was reported
+# -----------------
+# In the first report, offloading with a sliding window listed a block twice for the same request, and the pool put it
+# on the free list once for each entry. The second mends the early vLLM, which refused to free a block twice, and so
+# failed when sequences that shared blocks outgrew their window.
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba.testing.mutants import Difference, caught, installed
+from paged_numba.testing.mutants.allocators import BlockFreedTwice
+
+# %%
+# The fault
+# ---------
+# The count of a shared block tells when its last owner has left. The wrong allocator puts a block on the free list
+# whenever an owner leaves.
+
+WRONG = BlockFreedTwice
+Difference.of(WRONG).show()
+
+# %%
+# How it shows
+# ------------
+# Two answers to one prompt share its blocks, and end one after the other. Then "you" and "me" come.
+
+with installed(WRONG):
+    pool = pn.BlockAllocator(num_blocks=8, block_size=4)
+    pool.add("answer 1", 8)
+    pool.fork("answer 1", "answer 2")
+    pool.free("answer 1")
+    pool.free("answer 2")
+    print(pool.num_free_blocks, "free blocks of", pool.num_blocks)
+    pool.add("you", 8)
+    pool.add("me", 8)
+tables = {name: pool.block_table(name).tolist() for name in pool}
+pn.draw.BlockTables(8, 4, tables, dict.fromkeys(pool, 8), title="Two owners for each block").show(
+    "16_owners.svg"
+)
+
+# %%
+# The test that does not see it
+# -----------------------------
+# It adds and frees, and counts. But none of its sequences share a block.
+
+
+def their_test():
+    pool = pn.BlockAllocator(num_blocks=8, block_size=4)
+    for name in "ab":
+        pool.add(name, 8)
+    for name in "ab":
+        pool.free(name)
+    assert pool.num_free_blocks == 8
+
+
+with installed(WRONG):
+    their_test()
+
+# %%
+# The test that does
+# ------------------
+# ``check`` compares the free list, the tables and the reference counts: each block is free or in as many tables as
+# its count says.
+
+
+@settings(derandomize=True, database=None, deadline=None)
+@given(calls=st.lists(st.sampled_from(("fork", "append", "free")), max_size=4))
+def our_test(calls):
+    pool = pn.BlockAllocator(num_blocks=8, block_size=4)
+    pool.add(0, 5)
+    for name, call in enumerate(calls, start=1):
+        oldest = min(pool, default=None)
+        if oldest is not None:
+            pool.fork(oldest, name) if call == "fork" else getattr(pool, call)(oldest)
+        pool.check()
+
+
+with installed(WRONG):
+    print(caught(our_test))
+
+# %%
+# The fix: a block is free when its count reaches 0, and only then. ``tests/test_mutants.py`` hunts this allocator with
+# a state machine; :doc:`lesson 04 </lessons/04_page_table>` writes such a test.
+#
+# **In one sentence.** The error is a wrong answer many steps later, so check the pool's books after every call.

@@ -1,0 +1,95 @@
+"""
+18 · Copy-on-write forgotten
+============================
+
+**Two sequences share a block that is not full, both write their next token into it, and one of them loses its own.**
+
+:Reported: `Atlas 1193 <https://github.com/Avarok-Cybersecurity/atlas/issues/1193>`__
+:Caught by: a property that lets the sequences differ
+:Its message: ``the parent holds the child's token``
+"""
+
+# %%
+# What was reported
+# -----------------
+# In the Atlas engine a prefix cache handed the last block of a prompt, not yet full, to a second sequence while the
+# first one went on writing into it; nothing copied it. As long as the sequences wrote the same, all was well. When they
+# differed, none of four answers was right, and three were the same wrong text.
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import paged_numba as pn
+from paged_numba.testing.mutants import Difference, caught, installed
+from paged_numba.testing.mutants.allocators import CopyOnWriteForgotten
+
+# %%
+# The fault
+# ---------
+# A block may be written by its only owner; ``append`` must copy a shared one first. The wrong allocator tells its own
+# ``append`` that nobody else is there.
+
+WRONG = CopyOnWriteForgotten
+Difference.of(WRONG).show()
+
+# %%
+# How it shows
+# ------------
+# The parent has 6 tokens in blocks of 4. Its next token is 7, that of the child is 8.
+
+
+def tokens(*numbers):
+    return np.repeat(np.array(numbers, np.float32), 8).reshape(-1, 1, 8)
+
+
+def keys_after_a_fork(length, of_parent, of_child):
+    cache = pn.PagedKVCache(num_blocks=8, block_size=4, num_kv_heads=1, head_dim=8, target="lockstep")
+    cache.add("parent", *[tokens(*range(length))] * 2)
+    cache.fork("parent", "child")
+    for name, token in ("parent", of_parent), ("child", of_child):
+        cache.append(name, *[tokens(token)] * 2)
+    return cache, [cache.gather(name)[0][:, 0, 0].tolist() for name in ("parent", "child")]
+
+
+with installed(WRONG):
+    cache, (parent, child) = keys_after_a_fork(length=6, of_parent=7, of_child=8)
+print("parent", parent, "\nchild ", child)
+pn.draw.BlockTables.of(cache.allocator, title="Block 1 has two writers").show("18_writers.svg")
+
+# %%
+# The test that does not see it
+# -----------------------------
+# It decodes greedily, so both go on with the same token, and it does not matter who wrote it.
+
+
+def their_test():
+    _, (parent, child) = keys_after_a_fork(length=6, of_parent=7, of_child=7)
+    assert parent == child == [0, 1, 2, 3, 4, 5, 7]
+
+
+with installed(WRONG):
+    their_test()
+
+# %%
+# The test that does
+# ------------------
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=20)
+@given(length=st.integers(1, 9), of_parent=st.integers(0, 9), of_child=st.integers(0, 9))
+def our_test(length, of_parent, of_child):
+    _, (parent, child) = keys_after_a_fork(length, of_parent, of_child)
+    assert parent == [*range(length), of_parent], f"the parent holds the child's token: {parent}"
+    assert child == [*range(length), of_child]
+
+
+with installed(WRONG):
+    print(caught(our_test))
+
+# %%
+# The fix: who writes into a block with more than one owner gets a copy of it first, as :doc:`lesson 14
+# </lessons/14_share_and_copy>` shows. ``tests/test_mutants.py`` runs the whole cache on this allocator, and attention
+# notices.
+#
+# **In one sentence.** Sequences that share memory must differ in the test, or the test cannot tell them apart.
