@@ -58,6 +58,7 @@ extensions = [
     "museum",
     "names",
     "notebooks",
+    "play",
     "pool_animation",
 ]
 exclude_patterns = ["_build", "_ext", "_templates", "images", "gen_backreferences"]
@@ -135,6 +136,7 @@ html_sidebars = {
     "exercises/*": [],
     "lessons/*": [],
     "museum/*": [],
+    "play/*": [],
     "api/paged_numba.kernels.*": [],
     "search": [],
 }
@@ -148,6 +150,7 @@ html_theme_options = {
         "index": [],
         **{f"lessons/{path.stem}": [] for path in (DOCS.parent / "tutorials").glob("*.py")},
         **{f"museum/{path.stem}": [] for path in (DOCS.parent / "tutorials" / "museum").glob("*.py")},
+        **{f"play/{path.stem}": [] for path in (DOCS / "play").glob("*.md")},
     },
     "show_toc_level": 2,
     "pygments_light_style": "a11y-light",
