@@ -61,7 +61,9 @@ def reduction(barrier):
     made = recorded(kernels.tree(barrier), 1, kernels.THREADS, total, values, order="forward")
     got, right = int(total[0]), int(values.sum())
     if (got == right) != barrier:
-        raise ValueError(f"the sum must be right with the barrier, and wrong without it, got {got:,} for {right:,}")
+        raise ValueError(
+            f"the sum must be right with the barrier, and wrong without it, got {got:,} for {right:,}"
+        )
     if barrier:
         note = f"The result is {got:,}, as it must be: after each level, every warp waits for the others."
     else:
@@ -79,7 +81,11 @@ def transpose(width):
     np.testing.assert_array_equal(out, matrix.T)
     found = [access for step in made["tracks"][0]["steps"] for access in step.get("accesses", ())]
     kinds = ((a, made["tracks"][0]["arrays"][a["array"]]) for a in found)
-    (most,) = {max(np.ravel(a["costs"]["wavefronts"])) for a, array in kinds if (a["kind"], array["space"]) == ("load", "shared")}
+    (most,) = {
+        max(np.ravel(a["costs"]["wavefronts"]))
+        for a, array in kinds
+        if (a["kind"], array["space"]) == ("load", "shared")
+    }
     where = "one bank" if most == 32 else "32 banks"
     note = (
         f"A warp writes a row of the tile and reads a column. The 32 numbers of a column lie in {where}: "
@@ -110,9 +116,7 @@ class KernelPlayer(SphinxDirective):
         """Return the player as HTML."""
         base = "../" * self.env.docname.count("/") + "_static/play/"
         titles = html.escape(json.dumps({name: title for name, (title, _) in RECORDINGS.items()}))
-        text = (
-            f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{titles}"><p>{SENTENCE}</p></div>'
-        )
+        text = f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{titles}"><p>{SENTENCE}</p></div>'
         return [nodes.raw("", text, format="html")]
 
 

@@ -156,7 +156,10 @@ class Recorder(Observer):
         """Yield as `_active` does; begin a step if the current one is not of this line and these lanes."""
         for track, row, lanes in self._active(machine, mask):
             if not track.left_out and track.line is not None:
-                if track.line is not machine.line or not np.isin(lanes, track.lanes, assume_unique=True).all():
+                if (
+                    track.line is not machine.line
+                    or not np.isin(lanes, track.lanes, assume_unique=True).all()
+                ):
                     track.begin(machine.line, lanes, resumed=True)
             yield track, row, lanes
 
@@ -202,7 +205,9 @@ class Recorder(Observer):
                 "dtype": str(dtype),
                 "itemsize": dtype.itemsize,
                 "shape": [int(n) for n in memory.shape],
-                "strides": _contiguous(memory.shape, array.unit) if memory.space == "local" else memory.strides,
+                "strides": _contiguous(memory.shape, array.unit)
+                if memory.space == "local"
+                else memory.strides,
                 "start": memory.start,
             }
             found = track.access(described, kind, lanes, bytes=packed(byte))
@@ -254,5 +259,3 @@ def _described(value: Any) -> str:
         memory = getattr(value, "memory", None)
         return f"{value.dtype}[{lengths}]" + (f" in {memory.space} memory" if memory is not None else "")
     return "None" if value is None else type(value).__name__
-
-

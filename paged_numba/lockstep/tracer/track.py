@@ -64,7 +64,13 @@ class Track:
         self.functions = functions
         self.steps: list[dict[str, Any]] = []
         self.masks: list[str] = []
-        self.described = {**described, "arrays": [], "variables": [], "masks": self.masks, "steps": self.steps}
+        self.described = {
+            **described,
+            "arrays": [],
+            "variables": [],
+            "masks": self.masks,
+            "steps": self.steps,
+        }
         self.left_out = 0
         self.epoch = 0
         self.line: CodeLine | None = None

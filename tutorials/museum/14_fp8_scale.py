@@ -1,5 +1,5 @@
 """
-24 · A scale that is not undone
+14 · A scale that is not undone
 ===============================
 
 **Values are divided by a scale to fit into 8 bits. The kernel forgets to multiply by it again.**

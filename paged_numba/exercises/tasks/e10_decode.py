@@ -1,0 +1,283 @@
+"""Exercise 10: attention of one query for each sequence, through the block table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ... import reference
+from ...draw.picture import Picture
+from ...lockstep.profiler.report import Report
+from ..checker.paged import block_tables_of, paged, way_to
+from ..checker.sectors import sectors
+from ..checker.task import Limit, Task, Wrong
+from ..checker.values import Mistake, shown_value
+
+BEFORE = -7.0
+"""What `out` holds before the launch."""
+
+FAULTS = {
+    "unscaled": "as if the scores were not multiplied by scale",
+    "overflow": "as if exp were taken of the scores themselves, and not of what they are below the largest one",
+    "undivided": "as if the weights were not divided by their sum",
+    "table": "as if each sequence had the blocks 0, 1, 2 and so on, whatever its block table says",
+    "keys": "as if keys were taken for values",
+    "first": "as if the first token were left out",
+    "last": "as if the last token were left out",
+    "tail": "as if the slots behind the end of a sequence, which hold NaN, were read",
+    "zero": "as if the slots behind the end of a sequence were read, so that total is NaN, which is not above 0",
+}
+"""Mistakes by their names, as sentences."""
+
+
+@dataclass
+class Case:
+    """Arguments of the kernel, and the keys and values of each sequence."""
+
+    query: Any
+    cache: Any
+    block_tables: Any
+    seq_lens: Any
+    keys: list[Any]
+    values: list[Any]
+
+    @property
+    def block_size(self) -> int:
+        """Slots of a block."""
+        return int(self.cache.shape[2])
+
+
+def case_of(
+    lens: list[int], block_size: int = 4, heads: int = 1, dims: int = 2, seed: int = 0, strength: int = 1
+) -> Case:
+    """Return a case of small integers; values say of which head, token and dimension they are."""
+    rng = np.random.default_rng(seed)
+    query = strength * rng.choice([-3, -2, -1, 1, 2, 3], (len(lens), heads, dims)).astype(np.float32)
+    keys, values = [], []
+    for seq_len in lens:
+        token, head, dim = np.indices((seq_len, heads, dims))
+        keys.append(rng.integers(-3, 4, token.shape).astype(np.float32))
+        values.append((100 * head + 10 * (token + 1) + dim).astype(np.float32))
+    tables = block_tables_of(lens, block_size, seed)
+    return Case(
+        query, _cache(keys, values, tables, block_size), tables, np.array(lens, np.int32), keys, values
+    )
+
+
+def _cache(keys: list[Any], values: list[Any], tables: Any, block_size: int) -> Any:
+    return np.stack([paged(rows, tables, block_size) for rows in (keys, values)], axis=1)
+
+
+class Decode(Task):
+    """A thread block has one head of one sequence."""
+
+    answer = "decode"
+    lesson = "06_right_before_fast"
+    rtol = 5e-4
+    atol = 1e-5
+    hints = (
+        "Each pass is a loop over range(seq_lens[seq]), so that no slot without a token is read.",
+        "In both passes, a token is found by block = block_tables[seq, token // block_size] and offset = token % "
+        "block_size, and its score is the sum of query[seq, head, i] * cache[block, 0, offset, head, i] over all i.",
+        "Pass 1: largest = max(largest, score * scale). Pass 2: weight = math.exp(score * scale - largest), which adds "
+        "to total, and weight times this thread's number of the value adds to weighted.",
+        "At the end, out[seq, head, dim] = weighted / total; but total is 0 for a sequence without tokens.",
+    )
+    wrong = (
+        Wrong(
+            "no scale",
+            "float32(1 / math.sqrt(head_dim))",
+            "float32(1)",
+            "right",
+            "as if the scores were not multiplied",
+        ),
+        Wrong(
+            "the largest score is not subtracted",
+            "math.exp(score * scale - largest)",
+            "math.exp(score * scale)",
+            "right",
+            "as if exp were taken of the scores themselves",
+        ),
+        Wrong(
+            "no division by the sum",
+            "weighted / total if seq_lens[seq] > 0 else float32(0)",
+            "weighted",
+            "right",
+            "as if the weights were not divided",
+        ),
+        Wrong(
+            "a sequence without tokens",
+            "weighted / total if seq_lens[seq] > 0 else float32(0)",
+            "weighted / total",
+            "right",
+            "sequence 0 has no token, so out[0] must be 0",
+        ),
+        Wrong(
+            "keys for values",
+            "cache[block, 1,",
+            "cache[block, 0,",
+            "right",
+            "as if keys were taken for values",
+        ),
+        Wrong(
+            "whole blocks",
+            "        largest = max(largest, score * scale)\n    for token in range(seq_lens[seq]):",
+            "        largest = max(largest, score * scale)\n"
+            "    for token in range(-(-seq_lens[seq] // block_size) * block_size):",
+            "right",
+            "as if the slots behind the end of a sequence",
+        ),
+        Wrong(
+            "a third pass",
+            "        largest = max(largest, score * scale)\n",
+            "        largest = max(largest, score * scale)\n"
+            "    for token in range(seq_lens[seq]):\n"
+            "        block, offset = block_tables[seq, token // block_size], token % block_size\n"
+            "        score = float32(0)\n"
+            "        for i in range(head_dim):\n"
+            "            score += query[seq, head, i] * cache[block, 0, offset, head, i]\n"
+            "        total += math.exp(score * scale - largest) - math.exp(score * scale - largest)\n",
+            "traffic",
+            "two passes are enough",
+        ),
+    )
+
+    def worked(self) -> Case:
+        """Return the case of the statement."""
+        keys = [np.array([0, 1.0986], np.float32).reshape(2, 1, 1)]
+        values = [np.array([10, 20], np.float32).reshape(2, 1, 1)]
+        tables = np.array([[1, 2]], np.int32)
+        lens = np.array([2], np.int32)
+        return Case(
+            np.ones((1, 1, 1), np.float32), _cache(keys, values, tables, 2), tables, lens, keys, values
+        )
+
+    def boundaries(self) -> Sequence[Case]:
+        """Return lengths around multiples of the block size, several heads, large scores, and empty sequences."""
+        lens = [1], [2], [3], [4], [5], [8], [9], [0], [4, 1], [0, 5], [3, 8, 6]
+        return [
+            *(case_of(one, seed=5) for one in lens),
+            case_of([3], 1, seed=5),
+            case_of([6, 7], 4, 2, 4, 5),
+            case_of([4], 4, 1, 4, 5, 30),
+        ]
+
+    def cases(self) -> st.SearchStrategy[Case]:
+        """Return what draws cases; lengths shrink towards 1, since 0 hides most mistakes."""
+        lens = st.lists(st.sampled_from((*range(1, 10), 0)), min_size=1, max_size=3)
+        sizes = (
+            st.sampled_from((4, 2, 3, 1)),
+            st.integers(1, 2),
+            st.sampled_from((2, 1, 4)),
+            st.integers(0, 99),
+        )
+        return st.builds(case_of, lens, *sizes, st.sampled_from((1, 1, 10)))
+
+    def weight(self, case: Case) -> int:
+        """Return the number of keys and queries."""
+        return int(case.query.size + sum(keys.size for keys in case.keys))
+
+    def describe(self, case: Case) -> str:
+        """Return the arguments, and what the tokens hold."""
+        num_seqs, heads, dims = case.query.shape
+        keys = (f"keys of sequence {i} = {shown_value(one)}" for i, one in enumerate(case.keys) if len(one))
+        values = (
+            f"values of sequence {i} = {shown_value(one)}" for i, one in enumerate(case.values) if len(one)
+        )
+        return "\n".join(
+            [
+                f"seq_lens = {case.seq_lens.tolist()}, blocks of {case.block_size} slots",
+                f"block_tables = {shown_value(case.block_tables)}",
+                f"query = {shown_value(case.query)}",
+                *keys,
+                *values,
+                f"decode[({num_seqs}, {heads}), {dims}](...)",
+            ]
+        )
+
+    def run(self, answer: Any, case: Case) -> dict[str, Any]:
+        """Launch the kernel on an array that holds the same number everywhere."""
+        out = np.full_like(case.query, BEFORE)
+        num_seqs, heads, dims = out.shape
+        answer[(num_seqs, heads), dims](out, case.query, case.cache, case.block_tables, case.seq_lens)
+        return {"out": out}
+
+    def expected(self, case: Case) -> dict[str, Any]:
+        """Return dense attention, sequence by sequence."""
+        rows = zip(case.query, case.keys, case.values, strict=True)
+        out = np.concatenate([reference.attention(query[None], key, value) for query, key, value in rows])
+        return {"out": out.astype(np.float32)}
+
+    def _fault(self, case: Case, fault: str) -> Any:
+        """Return what a mistake makes of the output."""
+        out = self.expected(case)["out"]
+        for seq, (query, key, value) in enumerate(zip(case.query, case.keys, case.values, strict=True)):
+            if fault in ("tail", "zero") and len(key) % case.block_size:
+                out[seq] = np.nan if fault == "tail" else 0
+            if fault in ("tail", "zero") or len(key) < 1 + (fault in ("first", "last")):
+                continue
+            if fault == "table":
+                slots = case.cache.swapaxes(1, 2).reshape(-1, 2, *key.shape[1:])
+                key, value = slots[: len(key), 0], slots[: len(key), 1]
+            if fault in ("first", "last"):
+                key, value = (rows[1:] if fault == "first" else rows[:-1] for rows in (key, value))
+            score = np.einsum("hd,nhd->nh", query, key) * (
+                1 if fault == "unscaled" else np.float32(1 / np.sqrt(query.shape[1]))
+            )
+            weight = np.exp(score if fault == "overflow" else score - score.max(axis=0))
+            total = 1 if fault == "undivided" else weight.sum(axis=0)[:, None]
+            out[seq] = np.einsum("nh,nhd->hd", weight, key if fault == "keys" else value) / total
+        return out
+
+    def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
+        """Name the mistake if the output is what it makes, or both if two make the same."""
+        mistake = super().judge(case, result)
+        if mistake is None:
+            return None
+        out = result["out"]
+        if (out == BEFORE).all():
+            return Mistake("nothing was written to out", mistake.got, mistake.expected)
+        right = self.expected(case)["out"]
+        empty = [seq for seq, seq_len in enumerate(case.seq_lens) if seq_len == 0 and out[seq].any()]
+        if empty:
+            what = f"sequence {empty[0]} has no token, so out[{empty[0]}] must be 0"
+            return Mistake(what, mistake.got, mistake.expected)
+        with np.errstate(all="ignore"):
+            outcomes = {name: self._fault(case, name) for name in FAULTS}
+            found = [
+                name
+                for name, outcome in outcomes.items()
+                if np.allclose(out, outcome, self.rtol, self.atol, equal_nan=True)
+                and not np.allclose(outcome, right, self.rtol, self.atol, equal_nan=True)
+            ]
+        what = mistake.what
+        if 1 <= len(found) <= 2:
+            what += f": {', or '.join(FAULTS[name] for name in found)}"
+        return Mistake(what, mistake.got, mistake.expected)
+
+    def picture(self, answer: Any, case: Case) -> Picture | None:
+        """Return the way to the last token of the first sequence that is wrong."""
+        out, right = self.run(answer, case)["out"], self.expected(case)["out"]
+        for seq, seq_len in enumerate(case.seq_lens.tolist()):
+            if seq_len and not np.allclose(out[seq], right[seq], self.rtol, self.atol):
+                return way_to(case.block_tables, case.seq_lens.tolist(), case.block_size, seq, seq_len - 1)
+        return None
+
+    def measured(self) -> Case:
+        """Return 9, 0 and 5 tokens, and one head of 32 dimensions."""
+        return case_of([9, 0, 5], 4, 1, 32, 5)
+
+    def limits(self, report: Report) -> Sequence[Limit]:
+        """In each pass, all threads read the same number of a key at a time; a value is read once."""
+        why = (
+            "two passes are enough, which read the 32 numbers of a key one at a time, a sector each; a value is read "
+            "once, by neighbouring threads from 4 sectors; and there are 14 tokens"
+        )
+        return [sectors(report, "cache", 14 * (2 * 32 + 4), 14 * 3 * 32 * 4, why)]
+
+
+TASK = Decode()
