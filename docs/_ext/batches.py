@@ -241,7 +241,7 @@ def tour() -> dict[str, Any]:
         for request in requests
     }
     about = (
-        "The eight requests that the command `paged-numba tour` serves. The first one is forked for a second answer. "
+        "The eight requests that the command paged-numba tour serves. The first one is forked for a second answer. "
         "A request joins when the pool can hold it, and all that run, to their ends."
     )
     return recording("The tour", about, cache, recorder, served)

@@ -6,11 +6,11 @@ import re
 import tempfile
 import textwrap
 from collections import defaultdict
+from html import escape
 from pathlib import Path
 
 from lessons import TUTORIALS, in_rst, opening
 from sphinx.application import Sphinx
-from sphinx.util.rst import escape
 from sphinx_gallery import notebook
 
 from paged_numba import exercises
@@ -83,7 +83,13 @@ def page_of(exercise: Exercise) -> str:
     task, number, stem = exercise.task(), exercise.number, Path(exercise.file_name).stem
     title, underline, statement = exercise.statement.split("\n", 2)
     hints = [
-        in_rst("dropdown", f"Hint {i} of {len(task.hints)}", {}, escape(hint))
+        # Raw: hints are no reStructuredText, and the quotes in their code must stay straight.
+        in_rst(
+            "dropdown",
+            f"Hint {i} of {len(task.hints)}",
+            {},
+            in_rst("raw", "html", {}, f"<p>{escape(hint)}</p>"),
+        )
         for i, hint in enumerate(task.hints, 1)
     ]
     solution = in_rst("dropdown", "Show it", {}, python(code_of(exercise.solution)))

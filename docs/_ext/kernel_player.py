@@ -61,7 +61,9 @@ def reduction(barrier):
     made = recorded(kernels.tree(barrier), 1, kernels.THREADS, total, values, order="forward")
     got, right = int(total[0]), int(values.sum())
     if (got == right) != barrier:
-        raise ValueError(f"the sum must be right with the barrier, and wrong without it, got {got:,} for {right:,}")
+        raise ValueError(
+            f"the sum must be right with the barrier, and wrong without it, got {got:,} for {right:,}"
+        )
     if barrier:
         note = f"The result is {got:,}, as it must be: after each level, every warp waits for the others."
     else:
@@ -77,9 +79,10 @@ def transpose(width):
     matrix, out = np.arange(1024, dtype=np.float32).reshape(32, 32), np.zeros((32, 32), np.float32)
     made = recorded(demonstrations().transposed(width), 1, (32, 4), out, matrix)
     np.testing.assert_array_equal(out, matrix.T)
-    found = [access for step in made["tracks"][0]["steps"] for access in step.get("accesses", ())]
-    kinds = ((a, made["tracks"][0]["arrays"][a["array"]]) for a in found)
-    (most,) = {max(np.ravel(a["costs"]["wavefronts"])) for a, array in kinds if (a["kind"], array["space"]) == ("load", "shared")}
+    (track,) = made["tracks"]
+    accesses = [access for step in track["steps"] for access in step.get("accesses", ())]
+    loads = [a for a in accesses if a["kind"] == "load" and track["arrays"][a["array"]]["space"] == "shared"]
+    (most,) = {load["costs"]["wavefronts"] for load in loads}
     where = "one bank" if most == 32 else "32 banks"
     note = (
         f"A warp writes a row of the tile and reads a column. The 32 numbers of a column lie in {where}: "
@@ -110,9 +113,7 @@ class KernelPlayer(SphinxDirective):
         """Return the player as HTML."""
         base = "../" * self.env.docname.count("/") + "_static/play/"
         titles = html.escape(json.dumps({name: title for name, (title, _) in RECORDINGS.items()}))
-        text = (
-            f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{titles}"><p>{SENTENCE}</p></div>'
-        )
+        text = f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{titles}"><p>{SENTENCE}</p></div>'
         return [nodes.raw("", text, format="html")]
 
 

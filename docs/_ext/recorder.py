@@ -21,6 +21,10 @@ TAKEN, SHARED, COPIED, FOUND, EVICTED, SWAPPED_IN, SWAPPED_OUT, KEPT, FREED = (
 """
 
 
+MOST_NAMED = 8
+"""Of more sequences that grew in a step, the sentence gives the number."""
+
+
 def listed(items: Iterable[Any]) -> str:
     """Return items as a list in words.
 
@@ -71,8 +75,8 @@ class Recorder:
     steps : list of dict
         For each step: ``say``, the sentence that says what happened; ``calls``; ``events``, what happened to which
         block, ``[kind, block that it was copied from or None]``; and what changed since the step before:
-        ``sequences``, their lengths and block tables, None for one that is gone, and None as the table of one that is
-        swapped out; ``cached``, all blocks in the prefix cache; ``waiting``.
+        ``sequences``, their lengths and, where it changed, block tables (None for a sequence that is gone, and as the
+        table of one that is swapped out); ``cached``, all blocks in the prefix cache; ``waiting``.
     """
 
     def __init__(self, pool: pn.BlockAllocator) -> None:
@@ -106,6 +110,9 @@ class Recorder:
             name: [self.pool.seq_len(name), None] for name in self._sequences if self.pool.is_swapped(name)
         }
         changed = {name: now for name, now in sequences.items() if self._sequences.get(name) != now}
+        for name, (length, table) in changed.items():
+            if table is not None and self._sequences.get(name, [0, None])[1] == table:
+                changed[name] = [length]
         changed |= {name: None for name in self._sequences if name not in sequences}
         step: dict[str, Any] = {
             "say": " ".join(
@@ -217,11 +224,11 @@ class Recorder:
     def _end_growth(self) -> None:
         """Say which sequences grew in the step, before what else is said of it."""
         if self._grown:
-            growth = [
-                f"{listed(names)} got {'one more token' if count == 1 else f'{count} more tokens'}"
-                f"{' each' * (len(names) > 1)}"
-                for count, names in self._grown.items()
-            ]
+            growth = []
+            for count, names in self._grown.items():
+                who = listed(names) if len(names) <= MOST_NAMED else f"{len(names)} sequences"
+                what = "one more token" if count == 1 else f"{count} more tokens"
+                growth.append(f"{who} got {what}{' each' * (len(names) > 1)}")
             self._parts[self._parts.index("")] = "; ".join(growth)
             self._grown = {}
 

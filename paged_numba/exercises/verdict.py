@@ -173,14 +173,15 @@ class Verdict:
         if self.printed:
             sections.append(Section("printed", "Your file printed:", self.printed.rstrip()))
         if self.is_skeleton and not self.passed:
-            sections.append(
-                Section("skeleton", "This is still the skeleton: your part of it is not written yet.")
-            )
+            sections.append(Section("skeleton", "This is still the skeleton: you have not changed it yet."))
         if self.problem:
             title = {"sanitizer": "The sanitizer says:", "traffic": "It moves too much:"}.get(
                 self._failed, "What is wrong:"
             )
-            sections.append(Section("problem", title, _wrapped(_sentence(self.problem))))
+            text = _sentence(self.problem)
+            # Findings of the sanitizer come in lines that fit.
+            is_laid_out = self._failed == "sanitizer" and not self.raised
+            sections.append(Section("problem", title, text if is_laid_out else _wrapped(text)))
         if self.kills:
             rows = [[kill["name"], "found" if kill["killed"] else "NOT FOUND"] for kill in self.kills]
             score = f"Score: {sum(k['killed'] for k in self.kills)} of {len(self.kills)}"
@@ -192,7 +193,8 @@ class Verdict:
             unwritten = "nan" in self.got and "nan" not in self.expected
             note = " (nan: not written, or not a number)" if unwritten else ""
             sections.append(Section("got", f"What came out{note}:", self.got))
-            sections.append(Section("expected", "What should come out:", self.expected))
+            if self.expected:
+                sections.append(Section("expected", "What should come out:", self.expected))
         if self.picture:
             sections.append(Section("picture", "", self.picture.text))
         if self.limits:

@@ -1,14 +1,19 @@
 """The bug museum: on the wrong code a usual test passes, ours fails as the page says; both pass on the right code."""
 
+import html
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from reading import NUMBER, TUTORIALS, Lesson
 
+from paged_numba.allocator.allocator import BlockAllocator
 from paged_numba.testing.mutants import Difference, caught, installed
-from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
+from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS, BoundaryOffByOne
 from paged_numba.testing.mutants.caches import CACHE_MUTANTS
+from paged_numba.testing.mutants.kernel_mutant import changed_source
 from paged_numba.testing.mutants.kernels import KERNEL_MUTANTS
 from paged_numba.testing.mutants.plans import PLAN_MUTANTS
 from paged_numba.testing.mutants.prefixes import PREFIX_MUTANTS
@@ -91,6 +96,31 @@ def test_numbers_in_the_prose_are_of_the_report_or_computed(exhibit):
     for prose, _ in exhibit.cells[2:]:
         text = re.sub(r"``.*?``|:doc:`.*?`|[Ll]essons? \d\d", "~", prose, flags=re.DOTALL)
         assert set(NUMBER.findall(text)) <= known
+
+
+@pytest.mark.parametrize("mutant", [*KERNEL_MUTANTS, BoundaryOffByOne], ids=str)
+def test_a_difference_leads_from_the_right_code_to_the_wrong(mutant):
+    if isinstance(mutant, type):
+        right, wrong = inspect.getsource(BlockAllocator), inspect.getsource(mutant)
+    else:
+        right, wrong = (
+            inspect.getsource(import_module(f"paged_numba.kernels.{mutant.module}")),
+            changed_source(mutant),
+        )
+    shown = Difference.of(mutant)
+    marks = [mark for mark, _ in shown.lines]
+    assert {"-", "+"} <= set(marks) <= {"-", "+", " ", "..."}
+    for mark, line in shown.lines:
+        assert mark != "-" or line.strip() in right
+        assert mark != "+" or line.strip() in wrong
+    assert len(marks) < 30
+    page = shown._repr_html_()
+    assert page.count('class="gone"') == marks.count("-")
+    assert page.count('class="new"') == marks.count("+")
+    text = html.unescape(
+        re.sub(r"<[^>]+>", "", page[page.index("<pre") : page.index("</pre>")].replace("</span>", "\n"))
+    )
+    assert [line.rstrip() for line in text.splitlines()] == str(shown).splitlines()[1:]
 
 
 def test_a_test_that_passes_on_the_wrong_code_is_an_error():

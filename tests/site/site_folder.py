@@ -15,6 +15,7 @@ PAGES = sorted(
     if "_static" not in path.relative_to(SITE).parts
 )
 LESSONS = [name for name in PAGES if name.startswith("lessons/") and name != "lessons/index.html"]
+EXERCISES = [name for name in PAGES if name.startswith("exercises/") and name != "exercises/index.html"]
 EXHIBITS = [name for name in PAGES if name.startswith("museum/") and name != "museum/index.html"]
 
 needs_site = pytest.mark.skipif(not PAGES, reason="build the site first: CONTRIBUTING.md has the command")

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", type=file_to_write, metavar="FILE", help="write the page that plays the launches to FILE"
     )
-    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the recording as JSON to FILE")
+    parser.add_argument(
+        "--json", type=file_to_write, metavar="FILE", help="write the recording as JSON to FILE"
+    )
     parser.epilog = (
         "The page is one file that needs no network: the source beside the threads, step by step, with their variables "
         "and what each access touches in memory. At least one of --html and --json is needed."

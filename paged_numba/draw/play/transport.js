@@ -10,7 +10,8 @@
 // show(step)   draws a step; called only when the step changes, or a recording is loaded.
 // say(step)    returns the sentence that says what happens at a step. It is shown, and read out by screen readers.
 
-const SPEEDS = [[0.5, "slow"], [1, "1 step a second"], [2, "2 steps a second"], [5, "5 steps a second"], [20, "fast"]];
+const STEPS_PER_SECOND = 2; // at speed 1
+const SPEEDS = [0.25, 0.5, 1, 2, 4, 10];
 
 const ICONS = {
   first: "M5 5v14M19 5v14l-10-7z",
@@ -50,10 +51,10 @@ export function transport(root, { show, say }) {
     type: "range", class: "pn-line", min: 0, step: 1, "aria-label": "Time line", oninput: () => move(Number(line.value)),
   });
   const speed = element("select", { "aria-label": "Speed", class: "pn-speed" },
-    ...SPEEDS.map(([rate, label]) => element("option", { value: rate }, label)));
-  speed.value = 2;
-  const place = element("b"), sentence = element("span");
-  const spoken = element("p", { class: "pn-say", "aria-live": "polite" }, place, " ", sentence);
+    ...SPEEDS.map(rate => element("option", { value: rate }, `${rate}\u00d7`)));
+  speed.value = 1;
+  const place = new Text(), sentence = new Text();
+  const spoken = element("p", { class: "pn-say", "aria-live": "polite" }, element("b", {}, place), " ", sentence);
   const bar = element("div", { class: "pn-transport", role: "group", "aria-label": "Playback" },
     element("div", { class: "pn-buttons" }, first, back, toggle, forward, last, speed), line, spoken);
   root.prepend(bar);
@@ -61,9 +62,8 @@ export function transport(root, { show, say }) {
   function draw() {
     line.value = step;
     line.setAttribute("aria-valuetext", `step ${step} of ${count - 1}`);
-    line.style.setProperty("--done", count > 1 ? step / (count - 1) : 1);
-    place.textContent = `Step ${step} of ${count - 1}.`;
-    sentence.textContent = say(step);
+    place.data = `Step ${step} of ${count - 1}.`;
+    sentence.data = say(step);
     // aria-disabled, not disabled: a disabled button loses the focus, and with it the keys.
     for (const made of [first, back]) made.setAttribute("aria-disabled", step === 0);
     for (const made of [forward, last]) made.setAttribute("aria-disabled", step === count - 1);
@@ -90,10 +90,14 @@ export function transport(root, { show, say }) {
     toggle.querySelector("path").setAttribute("d", ICONS[name]);
   }
 
+  function wait() {
+    timer = setTimeout(tick, 1000 / (STEPS_PER_SECOND * Number(speed.value)));
+  }
+
   function tick() {
     go(step + 1);
     if (step === count - 1) pause();
-    else timer = setTimeout(tick, 1000 / Number(speed.value));
+    else wait();
   }
 
   function play() {
@@ -102,7 +106,7 @@ export function transport(root, { show, say }) {
     spoken.setAttribute("aria-live", "off");
     face("pause", "Pause");
     if (step === count - 1) go(0);
-    timer = setTimeout(tick, 1000 / Number(speed.value));
+    wait();
   }
 
   function pause() {
@@ -111,8 +115,8 @@ export function transport(root, { show, say }) {
     timer = 0;
     face("play", "Play");
     spoken.setAttribute("aria-live", "polite");
-    sentence.textContent = "";
-    sentence.textContent = say(step);
+    sentence.data = "";
+    sentence.data = say(step);
   }
 
   function load(steps, at = 0) {

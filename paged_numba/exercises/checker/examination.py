@@ -180,17 +180,22 @@ class Examination:
                     return True
             return False
         survivor, num = survivors[0], len(self.verdict.kills)
-        found = num - len(survivors)
-        self.verdict.problem = (
-            f"your property finds {found} of {num} wrong ones; this one passes: {survivor.name}"
-        )
         with survivor.installed() as value:
-            shown = smallest(
-                task.inputs(), lambda given: task.compared(value, given) is not None, MOST_TO_DIFFER
-            )
-            mistake = shown and task.compared(value, shown[0])
+
+            def difference(given: Any) -> Mistake | None:
+                try:
+                    return task.compared(value, given)
+                except Exception as error:
+                    return Mistake(said(error))
+
+            shown = smallest(task.inputs(), lambda given: difference(given) is not None, MOST_TO_DIFFER)
+            mistake = shown and difference(shown[0])
         if not shown or not mistake:
             raise RuntimeError(f"no input was found on which this subject is wrong: {survivor.name}")
+        self.verdict.problem = (
+            f"your property finds {num - len(survivors)} of {num} wrong ones; this one passes: {survivor.name}\n"
+            f"on the input below, {mistake.what}"
+        )
         self.verdict.input = task.describe_input(shown[0])
         self.verdict.got, self.verdict.expected = mistake.got, mistake.expected
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -89,13 +90,21 @@ def _difference_of_arrays(name: str, got: Any, right: Any, rtol: float, atol: fl
 
 def shown_array(array: Any) -> str:
     """Return an array in brackets, with the numbers that stand for it in NumPy."""
-    return np.array2string(
+    text = np.array2string(
         np.asarray(array),
         separator=", ",
         max_line_width=88,
         threshold=MOST_ELEMENTS,
         formatter={"float_kind": _number},
     )
+    return re.sub(r"\n+", "\n", text)
+
+
+def shown_list(array: Any) -> str:
+    """Return an array as nested lists in one line, with few digits."""
+    if np.ndim(array):
+        return f"[{', '.join(map(shown_list, array))}]"
+    return f"{float(array):.4g}"
 
 
 def _number(value: Any) -> str:

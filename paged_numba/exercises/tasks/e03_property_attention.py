@@ -16,11 +16,12 @@ from ...testing.mutants.attention import ATTENTION_MUTANTS
 from ...testing.mutants.kernel_mutant import KernelMutant, installed
 from ..checker.property_task import OwnInputs, Subject
 from ..checker.task import Wrong
-from ..checker.values import Mistake, difference
+from ..checker.values import Mistake, difference, shown_list
 
 BLOCK_SIZE = 4
 ALIKE = {
     "heads interleaved, not grouped": "there is one query head for each KV head",
+    "place of a block in 32 bits": "the cache is small",
     "-inf less -inf": "no score is infinite",
 }
 """Mutants that are right here, and why."""
@@ -111,7 +112,7 @@ class PropertyAttention(OwnInputs):
               "atol=1e-3)", "assert attend(query[0], key, value).shape == right.shape", "kills",
               "this one passes: block table not followed"),
         Wrong("one block is enough for all tokens", "integers(0, 10)", "integers(0, 3)", "kills",
-              "this one passes: place in the sequence taken for the offset"),
+              "place in the sequence taken for the offset  NOT FOUND"),
         Wrong("never without tokens", "integers(0, 10)", "integers(1, 10)", "kills",
               "this one passes: empty sequence divides 0 by 0"),
         Wrong("one head", "integers(1, 3)", "just(1)", "kills", "this one passes: KV head 0 for all heads"),
@@ -160,9 +161,7 @@ class PropertyAttention(OwnInputs):
     def describe_input(self, given: tuple[Any, Any, Any]) -> str:
         """Return the three arrays."""
         names = "query", "key", "value"
-        return "\n".join(
-            f"{name} = {np.round(array, 4).tolist()}" for name, array in zip(names, given, strict=True)
-        )
+        return "\n".join(f"{name} = {shown_list(array)}" for name, array in zip(names, given, strict=True))
 
 
 TASK = PropertyAttention()

@@ -70,8 +70,8 @@ class OnlineLse(Task):
         "that is masked as a whole.",
         "After the loop: row_largest = segment_max(largest, scratch, num_threads). Keep the thread's own largest: its "
         "sum is relative to that one.",
-        "total *= exp(largest - row_largest), then segment_sum. The LSE is row_largest + log(total), unless row_largest "
-        "is -inf: then it is that.",
+        "total *= exp(largest - row_largest), then segment_sum. The LSE is row_largest + log(total); if row_largest "
+        "is -inf, it is that.",
     )
     wrong = (
         Wrong(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 from ...draw.text import plural
@@ -75,7 +75,9 @@ class Recording:
         found, sentences = self._recorder, []
         beyond = found.num_launches - MOST_LAUNCHES
         if beyond > 0:
-            sentences.append(f"{_of(beyond, found.num_launches, 'launch', 'launches')}: the first {MOST_LAUNCHES} are")
+            sentences.append(
+                f"{_of(beyond, found.num_launches, 'launch', 'launches')}: the first {MOST_LAUNCHES} are"
+            )
         others = found.num_thread_blocks - len(found.tracks)
         if others:
             what = _of(others, found.num_thread_blocks, "thread block", "thread blocks")
@@ -83,9 +85,13 @@ class Recording:
         for track in found.tracks:
             if track.left_out:
                 name = found.functions.described[track.described["kernel"]]["name"]
-                where = f"thread block {track.described['thread_block']} of launch {track.described['launch']}"
+                where = (
+                    f"thread block {track.described['thread_block']} of launch {track.described['launch']}"
+                )
                 what = _of(track.left_out, track.left_out + len(track.steps), "step", "steps")
-                limits = f"a thread block's record ends after {MOST_STEPS:,} steps or {MOST_NUMBERS:,} numbers"
+                limits = (
+                    f"a thread block's record ends after {MOST_STEPS:,} steps or {MOST_NUMBERS:,} numbers"
+                )
                 sentences.append(f"{name}, {where}: {what}, since {limits}")
         if found.num_unseen:
             sentences.append(unseen(found.num_unseen, "recorded"))
@@ -107,7 +113,8 @@ class Recording:
 
     def page(self) -> str:
         """Return a self-contained HTML page that plays the recording: source, lanes, variables and accesses."""
-        kernels = dict.fromkeys(self._recorder.functions.described[track.described["kernel"]]["name"] for track in self._recorder.tracks)
+        names = [function["name"] for function in self._recorder.functions.described]
+        kernels = dict.fromkeys(names[track.described["kernel"]] for track in self._recorder.tracks)
         return page_html(self.json(), escape(f"{', '.join(kernels)}, in lockstep"))
 
 

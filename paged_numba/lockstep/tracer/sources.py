@@ -29,7 +29,10 @@ class SourceText:
         text = textwrap.dedent("\n".join(function.source))
         try:
             definition: Any = ast.parse(text).body[0]
-        except (SyntaxError, IndexError):  # such as a line of a string that begins further left than the function
+        except (
+            SyntaxError,
+            IndexError,
+        ):  # such as a line of a string that begins further left than the function
             return
         ast.increment_lineno(definition, function.first - 1)
         first = definition.body[0]

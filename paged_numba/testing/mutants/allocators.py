@@ -58,6 +58,21 @@ class BlockFreedTwice(BlockAllocator):
         self._pool._free.extend(block for block in blocks if self._pool.refs[block])
 
 
+class BlockGivenTwice(BlockAllocator):
+    """Leaves the last block of a new sequence on the free list, in place of another one."""
+
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
+        allocation = super().add(seq_id, tokens, salt=salt)
+        self._exchange(self._sequence(seq_id).table[-1:].tolist())
+        return allocation
+
+    @transaction
+    def _exchange(self, blocks: list[int]) -> None:
+        if blocks and self._pool.num_empty:
+            self._pool.take(1)
+            self._pool._free.extend(blocks)
+
+
 class LastBlockLeaked(BlockAllocator):
     """Does not free the last block of a sequence."""
 
@@ -253,6 +268,7 @@ ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     CopyNotReported,
     CopiesTheWrongWay,
     BlockFreedTwice,
+    BlockGivenTwice,
     LastBlockLeaked,
     ForkWithoutReferences,
     ForkSharesTheTable,

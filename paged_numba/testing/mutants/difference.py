@@ -63,6 +63,8 @@ class Difference:
         else:
             title = f"{mutant.__name__}: a {mutant.__mro__[1].__name__} with one mistake"
             source = inspect.getsource(mutant)
+            if rewritten := _rewritten(mutant):
+                return cls(title, tuple(rewritten))
         return cls(title, tuple(("", line) for line in source.rstrip().splitlines()))
 
     def __str__(self) -> str:
@@ -108,13 +110,33 @@ def _marked(mark: str, line: str) -> str:
     return f"{mark} {line}" if mark else line
 
 
-def _changes(right: str, wrong: str) -> Iterable[tuple[str, str]]:
-    """Yield the lines that changed, each with its mark, and their context, without the indent that all share."""
+def _changes(right: str, wrong: str) -> list[tuple[str, str]]:
+    """Return the lines that changed, each with its mark, and their context, without the indent that all share."""
     lines = difflib.unified_diff(right.splitlines(), wrong.splitlines(), n=CONTEXT, lineterm="")
     found = [line for line in lines if not line.startswith(("---", "+++"))][1:]
     marks = ["..." if line.startswith("@@") else line[0] for line in found]
     texts = ["" if mark == "..." else line[1:] for mark, line in zip(marks, found, strict=True)]
-    return zip(marks, textwrap.dedent("\n".join(texts)).split("\n"), strict=True)
+    marked = [*zip(marks, textwrap.dedent("\n".join(texts)).split("\n"), strict=True)]
+    kept = [place for place, line in enumerate(marked) if line != (" ", "")]
+    return marked[kept[0] : kept[-1] + 1]
+
+
+def _rewritten(mutant: type) -> list[tuple[str, str]]:
+    """Return the marked lines of a class whose only method replaces another without calling it; else nothing."""
+    methods = [method for method in vars(mutant).values() if inspect.isfunction(method)]
+    if len(methods) != 1 or "super()" in (wrong := inspect.getsource(methods[0])):
+        return []
+    right = inspect.getsource(getattr(mutant.__mro__[1], methods[0].__name__))
+    (definition,) = ast.parse(textwrap.dedent(right)).body
+    if isinstance(definition, ast.FunctionDef) and ast.get_docstring(definition):
+        docstring = definition.body[0]
+        lines = right.splitlines()
+        del lines[docstring.lineno - 1 : docstring.end_lineno]
+        right = "\n".join(lines)
+    head = inspect.getsource(mutant).partition(wrong)[0]
+    compared = difflib.ndiff(right.splitlines(), wrong.splitlines())
+    marked = [(line[0], line[2:]) for line in compared if line[0] != "?"]
+    return [(" ", line) for line in head.splitlines()] + marked
 
 
 def _plan_source(mutant: PlanMutant) -> str:

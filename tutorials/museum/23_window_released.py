@@ -1,5 +1,5 @@
 """
-22 · Released too early
+23 · Released too early
 =======================
 
 **A block is given back although the next token still sees its last key through the window.**

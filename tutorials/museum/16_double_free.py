@@ -1,5 +1,5 @@
 """
-15 · Double free
+16 · Double free
 ================
 
 **A block goes back to the free list twice, and the next two requests both get it.**
@@ -49,7 +49,7 @@ with installed(WRONG):
     pool.add("me", 8)
 tables = {name: pool.block_table(name).tolist() for name in pool}
 pn.draw.BlockTables(8, 4, tables, dict.fromkeys(pool, 8), title="Two owners for each block").show(
-    "15_owners.svg"
+    "16_owners.svg"
 )
 
 # %%

@@ -1,5 +1,5 @@
 """
-17 · Copy-on-write forgotten
+18 · Copy-on-write forgotten
 ============================
 
 **Two sequences share a block that is not full, both write their next token into it, and one of them loses its own.**
@@ -55,7 +55,7 @@ def keys_after_a_fork(length, of_parent, of_child):
 with installed(WRONG):
     cache, (parent, child) = keys_after_a_fork(length=6, of_parent=7, of_child=8)
 print("parent", parent, "\nchild ", child)
-pn.draw.BlockTables.of(cache.allocator, title="Block 1 has two writers").show("17_writers.svg")
+pn.draw.BlockTables.of(cache.allocator, title="Block 1 has two writers").show("18_writers.svg")
 
 # %%
 # The test that does not see it

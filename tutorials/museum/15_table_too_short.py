@@ -1,5 +1,5 @@
 """
-14 · A table too short
+15 · A table too short
 ======================
 
 **A request gets one block more than its row of the block table has places, and the row after it is overwritten.**

@@ -1,5 +1,5 @@
 """
-19 · Found before it is written
+20 · Found before it is written
 ===============================
 
 **The prefix cache serves blocks whose keys and values no kernel has written yet.**
@@ -68,7 +68,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# A list of truths: whether the request was written before the next one came.
+# ``written`` says of each request whether its keys and values were written before the next one came.
 
 
 @settings(derandomize=True, database=None, deadline=None)

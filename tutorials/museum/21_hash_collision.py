@@ -1,5 +1,5 @@
 """
-20 · Two prompts, one hash
+21 · Two prompts, one hash
 ==========================
 
 **The prefix cache compares hashes instead of tokens, and serves the keys and values of another prompt.**
@@ -86,4 +86,4 @@ with installed(WRONG):
 # The fix: compare the tokens, or a hash that nobody can make collide. Ours compares tokens: ``tests/test_mutants.py``
 # and ``tests/test_traps_allocator.py`` hold it to that. :doc:`Lesson 14 </lessons/14_share_and_copy>` has the cache.
 #
-# **In one sentence.** Draw from few values, so that inputs are alike by chance; what must differ then differs little.
+# **In one sentence.** Draw from few values: then inputs are alike by chance, and what must differ differs by little.

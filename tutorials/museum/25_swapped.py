@@ -1,5 +1,5 @@
 """
-24 · Values that came back as keys
+25 · Values that came back as keys
 ==================================
 
 **A sequence is moved to host memory and back, and the values of its tokens are not what they were.**
@@ -28,6 +28,7 @@ from paged_numba.testing.mutants.caches import SwapMixesKeysAndValues
 # %%
 # The fault
 # ---------
+# ``swap_out`` keeps a pair of arrays for each layer. The wrong cache keeps the first array of each pair twice.
 
 WRONG = SwapMixesKeysAndValues
 Difference.of(WRONG).show()

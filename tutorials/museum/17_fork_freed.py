@@ -1,5 +1,5 @@
 """
-16 · Freed under a fork
+17 · Freed under a fork
 =======================
 
 **A fork shares blocks that are not counted as its own, and reads on after they were given to somebody else.**
@@ -14,7 +14,7 @@
 # -----------------
 # In July 2026 long sessions of the Atlas engine ended with an illegal address on the GPU. A cached block had a count
 # for the cache on top of those of its sequences, the two fell apart, and an eviction freed a block that a live sequence
-# still read. Its next owner cleared it meanwhile.
+# still read. Its next owner cleared it in the middle of a decode.
 
 import numpy as np
 from hypothesis import given, settings
@@ -94,4 +94,4 @@ with installed(WRONG):
 # The fix: who names a block in a table is counted. ``tests/test_mutants.py`` also hunts this allocator through the
 # whole cache; in :doc:`lesson 14 </lessons/14_share_and_copy>` sequences share blocks.
 #
-# **In one sentence.** Whoever may be read after a free must be read in a test after a free, and after the next owner.
+# **In one sentence.** Read a sequence after another was freed, and again after somebody else has taken the blocks.

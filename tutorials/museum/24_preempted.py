@@ -1,5 +1,5 @@
 """
-23 · Preempted, and another story
+24 · Preempted, and another story
 =================================
 
 **A request that was preempted goes on with its answer, but only its prompt is computed again.**
@@ -84,4 +84,4 @@ with installed(WRONG):
 # The fix: compute the prompt and the answer so far. ``tests/test_mutants.py`` has two servers of this kind;
 # :doc:`lesson 15 </lessons/15_server>` writes one.
 #
-# **In one sentence.** Memory may decide when an answer comes, and never which: compare runs with little and much of it.
+# **In one sentence.** Memory decides when an answer comes, never which: compare little memory with much.

@@ -1,5 +1,5 @@
 """
-21 · Hits evicted by their own request
+22 · Hits evicted by their own request
 ======================================
 
 **A request finds a prefix in the cache, and the blocks that it takes next are those that it found.**
@@ -27,7 +27,8 @@ from paged_numba.testing.mutants.prefixes import HitsHeldTooLate
 # %%
 # The fault
 # ---------
-# Two right operations in the wrong order.
+# The request should become an owner of the blocks that were found before any other block is taken. The wrong pool does
+# it afterwards.
 
 WRONG = HitsHeldTooLate
 Difference.of(WRONG).show()

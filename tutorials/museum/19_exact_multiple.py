@@ -1,5 +1,5 @@
 """
-18 · A prompt that fills its blocks
+19 · A prompt that fills its blocks
 ===================================
 
 **A prompt that fills its blocks exactly, and is found whole in the prefix cache, leaves no token to compute.**

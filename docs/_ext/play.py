@@ -1,0 +1,72 @@
+"""The pages that move: their scripts and styles, and the recordings that they play, made while the site is built."""
+
+import html
+import json
+import shutil
+from pathlib import Path
+
+from batches import BATCHES
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import paged_numba
+
+SHARED = Path(paged_numba.__file__).parent / "draw" / "play"
+"""Playback controls; a part of the package, since a traced kernel's page has them, too."""
+
+ASSETS = {"play/batch": ("pool",)}
+"""For each page, the script and the style in ``_static/play`` that it loads beside the shared ones."""
+
+SENTENCE = (
+    "Here a script plays the recordings. It does not run: scripts are off in this browser, or the page was opened as a "
+    "file, from which browsers load no modules. What happens in the first recording, step by step:"
+)
+
+
+class PoolPlayer(SphinxDirective):
+    """``pool-player``: plays the recordings of `batches`; without scripts, the text of the first one."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the player as HTML."""
+        recordings = self.env.app.pool_recordings
+        titles = {name: recording["title"] for name, recording in recordings.items()}
+        steps = "".join(
+            f"<li>{html.escape(step['say'])}</li>" for step in next(iter(recordings.values()))["steps"]
+        )
+        base = "../" * self.env.docname.count("/") + "_static/play/"
+        text = (
+            f'<div class="pn-player" data-base="{base}" data-batches="{html.escape(json.dumps(titles))}">'
+            f'<p>{SENTENCE}</p><ol start="0">{steps}</ol></div>'
+        )
+        return [nodes.raw("", text, format="html")]
+
+
+def make_recordings(app: Sphinx) -> None:
+    """Serve the batches; write their recordings, and the shared script and style, beside the pages' own."""
+    app.pool_recordings = {name: make() for name, make in BATCHES.items()}
+    if app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "_static" / "play"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, recording in app.pool_recordings.items():
+        text = json.dumps(recording, separators=(",", ":"))
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    for name in ("transport.js", "transport.css"):
+        shutil.copy(SHARED / name, folder)
+
+
+def add_assets(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document) -> None:
+    """Load the scripts and styles on the pages that move only."""
+    for name in ASSETS.get(pagename, ()):
+        app.add_css_file("play/transport.css")
+        app.add_css_file(f"play/{name}.css")
+        app.add_js_file(f"play/{name}.js", type="module")
+
+
+def setup(app: Sphinx):
+    """Register the directive and the events."""
+    app.connect("builder-inited", make_recordings)
+    app.connect("html-page-context", add_assets)
+    app.add_directive("pool-player", PoolPlayer)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
