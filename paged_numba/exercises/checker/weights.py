@@ -98,7 +98,8 @@ class WeightsTask(Task):
         elif row.last < row.first:
             what = f"{row.name} looks at no key, so its output must be 0"
         elif np.isnan(got).any():
-            what = f"{row.name} must look at {must}, and its output is NaN, as slots without a token are"
+            why = "a slot without a token is NaN, and so is 0 / 0 where no key was looked at"
+            what = f"{row.name} must look at {must}, and its output is NaN: {why}"
         elif (looked := np.flatnonzero(got)).tolist() != [*range(row.first, row.last + 1)]:
             what = f"{row.name} looks at {named(looked)}, and must look at {must}"
         else:
@@ -112,7 +113,7 @@ class WeightsTask(Task):
         i, head = (int(place) for place in wrong[0][:2]) if len(wrong) else (0, 0)
         chosen = [place for place, row in enumerate(rows) if row.seq == rows[i].seq]
         num_keys = len(case.tokens.keys[rows[i].seq])
-        if not num_keys:
+        if not num_keys or np.isnan(out[i]).any() or (out[i] == BEFORE).any():
             return None
         title = f"The keys that your queries of sequence {rows[i].seq} look at"
         return Mask((out[chosen, head, :num_keys] > 0).tolist(), title)
@@ -132,7 +133,8 @@ def named(keys: Any) -> str:
 
 def _weights(row: int, head: int, weights: Any) -> str:
     """Return the weights of a row that are not 0."""
+    for value, name in ((0, "0"), (BEFORE, f"{BEFORE:g}, as before the launch"), (np.nan, "nan")):
+        if np.array_equal(weights, np.full_like(weights, value), equal_nan=True):
+            return f"out[{row}, {head}] is all {name}"
     lines = [f"key {key}: {weights[key]:.4g}" for key in np.flatnonzero(weights)]
-    return "\n".join(
-        [f"out[{row}, {head}], all others are 0:", *lines] if lines else [f"out[{row}, {head}] is all 0"]
-    )
+    return "\n".join([f"out[{row}, {head}], all others are 0:", *lines])
