@@ -4,8 +4,8 @@
 
 **Scores are capped before they are scaled. The cap acts eight times too early, and high scores become equal.**
 
-:Reported: `TRL 5691 <https://github.com/huggingface/trl/pull/5691>`__, `TransformerEngine 3391
-  <https://github.com/NVIDIA/TransformerEngine/pull/3391>`__
+:Reported: `TRL 5691 <https://github.com/huggingface/trl/pull/5691>`__, `FlashInfer 350
+  <https://github.com/flashinfer-ai/flashinfer/pull/350>`__
 :Caught by: a property over scores and caps
 :Its message: ``differ from the oracle``
 """
@@ -13,9 +13,9 @@
 # %%
 # What was reported
 # -----------------
-# Gemma 2 caps scores, ``cap * tanh(score / cap)``, after the scale. In May 2026 a review of a change to TRL found
-# that logits were capped before they were scaled. In September 2026 the author of a change to TransformerEngine
-# noticed that it capped scores after ALiBi. We know of no report of an attention kernel that caps before the scale;
+# Gemma 2 caps scores, ``cap * tanh(score / cap)``, after the scale and before the mask. In July 2024 FlashInfer's
+# decode kernel was fixed, which capped after the mask. In May 2026 a review of a change to TRL found that the logits of
+# a model were capped before they were scaled. We know of no report of an attention kernel that caps before the scale:
 # this exhibit has TRL's fault in one.
 
 import numpy as np
