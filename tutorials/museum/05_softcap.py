@@ -2,7 +2,7 @@
 05 · The soft cap before the scale
 ==================================
 
-**Scores are capped before they are scaled. The cap acts eight times too early, and high scores become equal.**
+**Scores are capped before they are scaled. The cap acts too early, and high scores become nearly equal.**
 
 :Reported: `TRL 5691 <https://github.com/huggingface/trl/pull/5691>`__, `FlashInfer 350
   <https://github.com/flashinfer-ai/flashinfer/pull/350>`__
@@ -37,8 +37,8 @@ Difference.of(WRONG).show()
 # How it shows
 # ------------
 # One query and two keys, with dot products of 40 and 80. The scale is an eighth, so both scores are below the cap of
-# 20. The wrong kernel caps 40 and 80: both come out near 20. The values are rows of the identity matrix, which makes
-# the output the weights of the keys.
+# 20. The wrong kernel caps 40 and 80: both come out near 20, and remain nearly equal when they are scaled. The values
+# are rows of the identity matrix, which makes the output the weights of the keys.
 
 
 def weights(products, softcap):
@@ -73,7 +73,7 @@ with installed(WRONG):
 # Hypothesis draws dot products on both sides of the cap.
 
 
-@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, max_examples=20, phases=(Phase.generate, Phase.shrink))
 @given(products=st.lists(st.integers(-400, 400), min_size=2, max_size=4), softcap=st.sampled_from((50, 1)))
 def our_test(products, softcap):
     ours, right = weights(products, softcap)

@@ -29,8 +29,8 @@ from paged_numba.testing.mutants.allocators import CopyOnWriteForgotten
 # %%
 # The fault
 # ---------
-# A block may be written by its only owner; ``append`` must copy a shared one first. The wrong allocator tells its own
-# ``append`` that nobody else is there.
+# ``append`` may write into a block that has one owner, and must copy a shared one first. The wrong allocator sets the
+# counts of the sequence's blocks to one while ``append`` runs.
 
 WRONG = CopyOnWriteForgotten
 Difference.of(WRONG).show()

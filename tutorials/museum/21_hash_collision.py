@@ -53,7 +53,7 @@ print(served(b"live now!", b"evil now!"), "are served by the right cache")
 # %%
 # The test that does not see it
 # -----------------------------
-# It sends the same prompt twice, and another that has nothing in common with it. Random texts do not collide.
+# It sends the same prompt twice, and another that has nothing in common with it. Such texts seldom collide.
 
 
 def their_test():
@@ -67,7 +67,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# Of two different tokens there are only 16 blocks of 4, and many with the same sum.
+# With two different tokens there are only 16 possible blocks of 4, and many have the same sum.
 
 prompts = st.lists(st.integers(0, 1), min_size=5, max_size=5)
 

@@ -28,8 +28,8 @@ from paged_numba.testing.mutants.prefixes import HitsHeldTooLate
 # %%
 # The fault
 # ---------
-# The request should become an owner of the blocks that were found before any other block is taken. The wrong pool does
-# it afterwards.
+# The request must become an owner of its hits first, and then take the blocks that are missing. The wrong pool does it
+# the other way round.
 
 WRONG = HitsHeldTooLate
 Difference.of(WRONG).show()

@@ -2,7 +2,7 @@
 23 · Released too early
 =======================
 
-**A block is given back although the next token still sees its last key through the window.**
+**A block is given back although the last token still sees its last key through the window.**
 
 :Reported: `SGLang 8649 <https://github.com/sgl-project/sglang/issues/8649>`__
 :Caught by: a property over lengths and windows that are no multiples of the block size
@@ -54,8 +54,8 @@ with installed(WRONG):
 #
 # The test that does not see it
 # -----------------------------
-# Length and window are multiples of the block size, so the window begins where a block begins. A token less is still
-# in that block.
+# Length and window are multiples of the block size, so the window begins where a block begins. One position further
+# on is in the same block.
 
 
 def their_test():

@@ -14,9 +14,9 @@
 # What was reported
 # -----------------
 # When memory runs short, a request loses its blocks; later everything up to its last token must be computed again, the
-# prompt and what was generated. In July 2025 a change to FastDeploy mended that it left out the generated tokens. In
-# November 2025 vLLM's version for Gaudi was mended: among other faults of preemption, it took a request for decoding
-# again as soon as its prompt was computed.
+# prompt and what was generated. FastDeploy left the latter out until July 2025. In November 2025 several faults
+# of preemption were mended in vLLM's version for Gaudi: one was that a request counted as decoding again as soon as its
+# prompt was computed.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -28,7 +28,8 @@ from paged_numba.testing.serving import Workload, answers_do_not_depend_on_the_p
 # %%
 # The fault
 # ---------
-# A server asks which tokens to compute when it admits a request. Those of the answer so far belong to them.
+# When the server admits a request, ``_tokens`` says what to compute. After a preemption, that includes the
+# answer so far.
 
 WRONG = RecomputesThePromptAlone
 Difference.of(WRONG).show()

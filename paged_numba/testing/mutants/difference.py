@@ -147,5 +147,7 @@ def _plan_source(mutant: PlanMutant) -> str:
             texts = [part.value for part in node.args if isinstance(part, ast.Constant)]
             if texts[:2] == [mutant.name, mutant.function]:
                 change = node.args[2]
-                return textwrap.dedent(" " * change.col_offset + (ast.get_source_segment(source, change) or ""))
+                return textwrap.dedent(
+                    " " * change.col_offset + (ast.get_source_segment(source, change) or "")
+                )
     raise ValueError(f"mutant must be one of PLAN_MUTANTS, got {mutant}")
