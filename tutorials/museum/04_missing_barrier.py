@@ -2,7 +2,7 @@
 04 · A barrier is missing
 =========================
 
-**A warp may read shared memory before another warp has written it. Most runs give the right result.**
+**A warp may read shared memory before another warp has written it. The result may be right all the same.**
 
 :Reported: `FlashInfer 614 <https://github.com/flashinfer-ai/flashinfer/issues/614>`__, `vllm-xpu-kernels 411
   <https://github.com/vllm-project/vllm-xpu-kernels/pull/411>`__

@@ -2,7 +2,7 @@
 07 · The wrong KV head
 ======================
 
-**Query heads are assigned to KV heads in turn, not in groups. Most of them attend to the wrong keys.**
+**Query heads are assigned to KV heads in turn, not in groups. Many of them attend to the wrong keys.**
 
 :Reported: `ONNX 7274 <https://github.com/onnx/onnx/pull/7274>`__, `jax-js 180
   <https://github.com/ekzhang/jax-js/pull/180>`__

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ... import lockstep, reference
 from ...draw.kernels.warp_access import WarpAccess
 from ...draw.picture import Picture
+from ...draw.text import plural
 from ...lockstep.profiler.report import Report
 from ..checker.paged import block_tables_of, paged
 from ..checker.sectors import sectors
@@ -150,6 +151,7 @@ class GroupedQueries(Task):
     def describe(self, case: Case) -> str:
         """Return the arguments, and what the tokens hold."""
         _, block_size, kv_heads, dims = case.key_cache.shape
+        heads = plural(case.query.shape[1], "query head"), plural(kv_heads, "KV head")
         tokens = [
             f"{name} of sequence {i} = {shown_value(one)}"
             for name, rows in (("keys", case.keys), ("values", case.values))
@@ -159,7 +161,7 @@ class GroupedQueries(Task):
         return "\n".join(
             [
                 f"seq_lens = {case.seq_lens.tolist()}, blocks of {block_size} slots",
-                f"{case.query.shape[1]} query heads, {kv_heads} KV heads, {dims} dimensions",
+                f"{', '.join(heads)}, {plural(dims, 'dimension')}",
                 f"block_tables = {shown_value(case.block_tables)}",
                 f"query = {shown_value(case.query)}",
                 *tokens,
@@ -238,8 +240,11 @@ class GroupedQueries(Task):
         return Mistake(what, mistake.got, mistake.expected)
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
-        """Return what the first warp of the first thread block loads of a key."""
-        out = self.run(answer, case)["out"]
+        """Return what the first warp of the first thread block loads of a key, if the output is right."""
+        result = self.run(answer, case)
+        if self.judge(case, result) is not None:
+            return None  # no picture of loads explains wrong numbers
+        out = result["out"]
         kv_heads, dims = case.key_cache.shape[2:]
         arguments = case.query, case.key_cache, case.value_cache, case.block_tables, case.seq_lens
         accesses = lockstep.trace(answer, (len(out), kv_heads), (dims, case.group), out, *arguments)

@@ -189,9 +189,9 @@ def _of_append(case: Case, tables: dict[str, list[int]], lens: dict[str, int], s
 
 def _of_state(tables: dict[str, list[int]], lens: dict[str, int], state: dict[str, Any]) -> Mistake | None:
     """Return what is wrong with a state: lengths, tables, counts or free blocks."""
-    for name, right in (("lens", lens), ("tables", tables)):
-        if state[name] != right:
-            return Mistake(f"{name} is wrong", repr(state[name]), repr(right))
+    for name, should in (("lens", lens), ("tables", tables)):
+        if state[name] != should:
+            return Mistake(f"{name} is wrong", repr(state[name]), repr(should))
     counts = [sum(block in table for table in tables.values()) for block in range(len(state["refs"]))]
     for block, (count, right) in enumerate(zip(state["refs"], counts, strict=True)):
         if count != right:

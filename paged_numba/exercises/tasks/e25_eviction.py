@@ -54,13 +54,14 @@ class Eviction(Task):
               "refs[block] == 0", "right", "still follows it"),
         Wrong("a block in use goes", " and refs[block] == 0", "", "right", "is in use"),
         Wrong("the most recent goes first", "min(can_go", "max(can_go", "right", "was used"),
-        Wrong("the block before one that went is not looked at", "for block in cached}", "for block in range(len("
-              "parents))}", "right", "can still go"),
-        Wrong("one too many", "len(gone) < count", "len(gone) <= count", "right", "one block too many goes: count is 0"),
+        Wrong("the block before one that went is not looked at", "for block in cached}",
+              "for block in range(len(parents))}", "right", "can still go"),
+        Wrong("one too many", "len(gone) < count", "len(gone) <= count", "right",
+              "one block too many goes: count is 0"),
         Wrong("an error if there are too few", "            break", "            raise MemoryError('too few')",
               "right", "too few"),
-        Wrong("the order of numbers decides", "key=lambda block: last_used[block]", "key=lambda block: block", "right",
-              "was used"),
+        Wrong("the order of numbers decides", "key=lambda block: last_used[block]",
+              "key=lambda block: block", "right", "was used"),
     )  # fmt: skip
 
     def worked(self) -> Case:
