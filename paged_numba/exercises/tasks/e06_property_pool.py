@@ -11,6 +11,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ...allocator.allocator import BlockAllocator
+from ...draw.picture import Picture
+from ...draw.pools.block_tables import BlockTables
 from ...testing.mutants.allocators import ALLOCATOR_MUTANTS
 from ..checker.property_task import PropertyTask, Subject
 from ..checker.task import Wrong
@@ -68,6 +70,10 @@ class Pool:
     def block_table(self, seq: Any) -> list[int]:
         """Return the blocks of a sequence."""
         return self._allocator.block_table(seq).tolist()
+
+    def used_blocks(self) -> list[int]:
+        """Return the blocks that are not free, whether a sequence holds them or not."""
+        return [block for block in range(self.num_blocks) if self._allocator.ref_count(block)]
 
 
 class LastBlockFirst(BlockAllocator):
@@ -184,6 +190,18 @@ class PropertyPool(PropertyTask):
             if lines[0] != lines[1]:
                 return Mistake(f"it shows after the call {call}", "\n".join(lines[0]), "\n".join(lines[1]))
         return None
+
+    def pictured(self, subject: Any, given: Case) -> Picture | None:
+        """Return the block tables of the wrong pool after the calls."""
+        pool = subject(given.num_blocks, given.block_size)
+        for call in given.calls:
+            _played(pool, *call)
+        tables = {seq: pool.block_table(seq) for seq in pool.sequences}
+        lens = {seq: pool.seq_len(seq) for seq in pool.sequences}
+        held = {block for table in tables.values() for block in table}
+        lost = [block for block in pool.used_blocks() if block not in held]
+        title = "The wrong pool after the calls"
+        return BlockTables(given.num_blocks, given.block_size, tables, lens, title, lost)
 
     def describe(self, case: Case) -> str:
         """Return the sizes of the pool, and the calls."""
