@@ -22,8 +22,7 @@ A test goes round like this::
     draw n, num_heads, ...  ->  query, key, value  -->  attend(query, key, value)
                                                    -->  reference.attention(...)  ->  nearly equal?
 
-The kernels compute in float32. They may differ from the oracle by 0.001, and the numbers that you draw should not be
-larger than 20.
+The kernels compute in float32. With numbers up to 10, they may differ from the oracle by 0.001.
 
 Worked: with one token, ``attend`` returns its value, whatever query and key are: ``value = [[[7, 5]]]`` gives
 ``[[7, 5]]``.
@@ -41,7 +40,7 @@ def check_attention(attend):
         num_tokens=strategies.integers(0, 10),
         num_heads=strategies.integers(1, 3),
         head_dim=strategies.sampled_from([1, 2, 8]),
-        largest=strategies.sampled_from([1, 20]),
+        largest=strategies.sampled_from([1, 10]),
         seed=strategies.integers(0, 1000),
     )
     def agrees(num_tokens, num_heads, head_dim, largest, seed):

@@ -71,10 +71,6 @@ class Pool:
         """Return the blocks of a sequence."""
         return self._allocator.block_table(seq).tolist()
 
-    def used_blocks(self) -> list[int]:
-        """Return the blocks that are not free, whether a sequence holds them or not."""
-        return [block for block in range(self.num_blocks) if self._allocator.ref_count(block)]
-
 
 class LastBlockFirst(BlockAllocator):
     """An allocator that hands out the last block first."""
@@ -89,7 +85,7 @@ def _state(pool: Pool) -> list[str]:
     tables = [
         f"{seq}: {pool.seq_len(seq)} tokens in blocks {pool.block_table(seq)}" for seq in pool.sequences
     ]
-    return [*tables, f"{pool.num_free_blocks} blocks free"]
+    return [*tables, f"free blocks: {pool.num_free_blocks}"]
 
 
 def _played(pool: Pool, name: str, *arguments: Any) -> list[str]:
@@ -199,14 +195,15 @@ class PropertyPool(PropertyTask):
         tables = {seq: pool.block_table(seq) for seq in pool.sequences}
         lens = {seq: pool.seq_len(seq) for seq in pool.sequences}
         held = {block for table in tables.values() for block in table}
-        lost = [block for block in pool.used_blocks() if block not in held]
+        refs = map(pool._allocator.ref_count, range(given.num_blocks))
+        lost = [block for block, count in enumerate(refs) if count and block not in held]
         title = "The wrong pool after the calls"
         return BlockTables(given.num_blocks, given.block_size, tables, lens, title, lost)
 
     def describe(self, case: Case) -> str:
         """Return the sizes of the pool, and the calls."""
         calls = ",\n         ".join(map(repr, case.calls))
-        return f"pool: {case.num_blocks} blocks of {case.block_size} tokens\ncalls = [{calls}]"
+        return f"pool: num_blocks = {case.num_blocks}, block_size = {case.block_size}\ncalls = [{calls}]"
 
 
 TASK = PropertyPool()
