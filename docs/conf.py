@@ -58,6 +58,7 @@ extensions = [
     "museum",
     "names",
     "notebooks",
+    "play",
     "pool_animation",
 ]
 exclude_patterns = ["_build", "_ext", "_templates", "images", "gen_backreferences"]
@@ -91,7 +92,7 @@ numpydoc_validation_exclude = {
     r"\.kernels\.",  # the first comment of a kernel has the shapes and dtypes
     r"\.cuda\.(DeviceArray|Device|Event|Kernel|Stream)\b",  # the methods are Numba's
     # Made by the package for its users, who read their attributes.
-    r"\.(Allocation|AllocatorStats|Choice|Finding|Findings?\.add\w*|OutOfBlocksError|Plan|Report|Timing)$",
+    r"\.(Allocation|AllocatorStats|Choice|Finding|Findings?\.add\w*|OutOfBlocksError|Plan|Recording|Report|Timing)$",
     r"\.draw\.(BlockTables|Mask|TokenPath|Tree|WarpAccess)$",
 }
 bibtex_bibfiles = ["references.bib"]
@@ -135,6 +136,7 @@ html_sidebars = {
     "exercises/*": [],
     "lessons/*": [],
     "museum/*": [],
+    "play/*": [],
     "api/paged_numba.kernels.*": [],
     "search": [],
 }
@@ -148,6 +150,7 @@ html_theme_options = {
         "index": [],
         **{f"lessons/{path.stem}": [] for path in (DOCS.parent / "tutorials").glob("*.py")},
         **{f"museum/{path.stem}": [] for path in (DOCS.parent / "tutorials" / "museum").glob("*.py")},
+        **{f"play/{path.stem}": [] for path in (DOCS / "play").glob("*.md")},
     },
     "show_toc_level": 2,
     "pygments_light_style": "a11y-light",

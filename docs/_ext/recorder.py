@@ -224,11 +224,11 @@ class Recorder:
     def _end_growth(self) -> None:
         """Say which sequences grew in the step, before what else is said of it."""
         if self._grown:
-            growth = [
-                f"{listed(names) if len(names) <= MOST_NAMED else f'{len(names)} sequences'} got {'one more token' if count == 1 else f'{count} more tokens'}"
-                f"{' each' * (len(names) > 1)}"
-                for count, names in self._grown.items()
-            ]
+            growth = []
+            for count, names in self._grown.items():
+                who = listed(names) if len(names) <= MOST_NAMED else f"{len(names)} sequences"
+                what = "one more token" if count == 1 else f"{count} more tokens"
+                growth.append(f"{who} got {what}{' each' * (len(names) > 1)}")
             self._parts[self._parts.index("")] = "; ".join(growth)
             self._grown = {}
 

@@ -27,6 +27,11 @@ const MOST_CALLS = 8; // More calls of a step are only counted.
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 const words = names => names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : `${names[0]}`;
 
+/** Return a sign as a background image: text that comes and goes would lay out the whole grid anew. */
+const picture = sign => `url("data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 12 12">
+  <rect width="12" height="12" fill="#fff"/><text x="6" y="10.2" text-anchor="middle" font-family="sans-serif" font-size="12"
+  font-weight="700">${sign}</text></svg>`)}")`;
+
 /** Make a row of buttons one stop of the Tab key, within which the arrows, Home and End move. */
 function rove(box) {
   const stops = () => [...box.querySelectorAll("button")];
@@ -67,22 +72,22 @@ class Player {
     this.about = element("p", { class: "pn-about" });
     root.prepend(element("label", {}, "Recording ", this.choice), this.about);
 
-    this.facts = element("p", { class: "pn-facts" });
+    this.facts = new Text();
     this.grid = element("div", { class: "pn-grid", role: "group", "aria-label": "Blocks of the pool" });
     this.token = element("section", { class: "pn-token", "aria-label": "The chosen token" });
     this.legend = element("div", { class: "pn-legend" });
     this.running = element("div"), this.swapped = element("div"), this.waiting = element("ul", { class: "pn-queue" });
     this.done = element("p", { class: "pn-done" });
-    this.calls = element("p", { class: "pn-calls" });
+    this.calls = new Text();
     this.made = element("p", { class: "pn-made" });
     rove(this.grid);
     const part = (title, ...inside) => element("section", {}, element("h3", {}, title), ...inside);
     root.append(
       element("div", { class: "pn-body" },
-        element("div", {}, part("The pool", this.facts, this.grid), this.token),
+        element("div", {}, part("The pool", element("p", { class: "pn-facts" }, this.facts), this.grid), this.token),
         element("div", {}, part("Running, with their block tables", this.running), part("Swapped out", this.swapped),
           part("Waiting", this.waiting), this.done)),
-      this.legend, this.calls, this.made);
+      this.legend, element("p", { class: "pn-calls" }, this.calls), this.made);
     const named = location.hash.slice(1);
     this.choice.value = named in this.batches ? named : Object.keys(this.batches)[0];
     this.open(this.choice.value, false);
@@ -149,8 +154,8 @@ class Player {
       count("shared") ? `${count("shared")} of them shared` : "", count("cached") ? `${count("cached")} cached` : "",
       `${count("free")} free`,
     ];
-    this.facts.textContent = facts.filter(Boolean).join(", ");
-    this.calls.textContent = !state.calls.length ? "" : `Calls to the pool in this step: ${
+    this.facts.data = facts.filter(Boolean).join(", ");
+    this.calls.data = !state.calls.length ? "" : `Calls to the pool in this step: ${
       state.calls.slice(0, MOST_CALLS).join(", ")}${state.calls.length > MOST_CALLS ? ` and ${state.calls.length - MOST_CALLS} more` : ""}`;
     this.drawToken();
   }
@@ -160,12 +165,14 @@ class Player {
     box.dataset.kind = kind;
     box.dataset.event = event ?? "";
     box.toggleAttribute("data-cached", cached && kind !== "cached");
-    box.style.setProperty("--fill", filled / this.recording.block_size);
+    // A small block is drawn in quarters.
+    const share = filled / this.recording.block_size, level = this.many ? Math.ceil(4 * share) / 4 : share;
+    box.style.setProperty("--fill", level);
     box.style.setProperty("--colour", kind === "used" ? `var(--c${this.colours.get(names[0])})` : "var(--strong)");
     const [sign, word] = EVENTS[event] ?? ["", ""];
     const happened = event === "copied" ? `copied from ${source}` : word;
     if (this.many) {
-      box.dataset.sign = sign;
+      box.style.setProperty("--sign", sign ? picture(sign) : "none");
     } else {
       box.children[1].textContent = kind === "cached" ? "cache" : names.length > 2 || names.join("+").length > 4 ? `\u00d7${names.length}` : names.join("+");
       box.children[3].textContent = event === "copied" ? `\u00ab ${source}` : sign && `${sign} ${word.replace("swapped ", "")}`;
@@ -225,27 +232,36 @@ class Player {
     }
     row.sequence = sequence;
     while (row.entries.length > (table?.length ?? 0)) row.entries.pop().box.remove();
-    (table ?? []).forEach((number, logical) => {
-      let entry = row.entries[logical];
-      if (!entry) {
-        entry = { box: element("button", { type: "button", class: "pn-entry", tabindex: logical ? -1 : 0, onclick: event => {
-          const filled = Math.min(size, row.sequence.length - logical * size);
-          this.choose({ name, logical, offset: offsetAt(event, filled, size) });
-        } }), number: null, filled: null, block: null };
-        row.entries.push(entry);
-        row.table.append(entry.box);
+    for (let logical = 0; logical < (table?.length ?? 0); logical++) {
+      const number = table[logical], block = state.blocks[number] ?? null, filled = Math.min(size, length - logical * size);
+      const entry = row.entries[logical] ?? this.newEntry(row, name, logical);
+      if (entry.number !== number || entry.filled !== filled || entry.block !== block) {
+        Object.assign(entry, { number, filled, block });
+        this.drawEntry(entry, logical);
       }
-      const block = state.blocks[number] ?? null, filled = Math.min(size, length - logical * size);
-      if (entry.number === number && entry.filled === filled && entry.block === block) return;
-      Object.assign(entry, { number, filled, block });
-      const released = number < 0, kind = released ? "released" : block.kind;
-      if (entry.box.textContent !== String(number) || released) entry.box.textContent = released ? "\u2013" : number;
-      entry.box.dataset.kind = kind;
-      entry.box.dataset.event = block?.event ?? "";
-      entry.box.style.setProperty("--fill", released ? 0 : filled / size);
-      entry.box.setAttribute("aria-label", released ? `Entry ${logical}: released`
-        : `Entry ${logical}: block ${number}, ${plural(filled, "token")}${kind === "shared" ? ", shared" : ""}`);
-    });
+    }
+  }
+
+  newEntry(row, name, logical) {
+    const size = this.recording.block_size;
+    const box = element("button", { type: "button", class: "pn-entry", tabindex: logical ? -1 : 0, onclick: event => {
+      const filled = Math.min(size, row.sequence.length - logical * size);
+      this.choose({ name, logical, offset: offsetAt(event, filled, size) });
+    } }, new Text());
+    const entry = { box, number: null, filled: null, block: null };
+    row.entries.push(entry);
+    row.table.append(box);
+    return entry;
+  }
+
+  drawEntry({ box, number, filled, block }, logical) {
+    const released = number < 0, kind = released ? "released" : block.kind;
+    box.firstChild.data = released ? "\u2013" : number;
+    box.dataset.kind = kind;
+    box.dataset.event = block?.event ?? "";
+    box.style.setProperty("--fill", released ? 0 : filled / this.recording.block_size);
+    box.setAttribute("aria-label", released ? `Entry ${logical}: released`
+      : `Entry ${logical}: block ${number}, ${plural(filled, "token")}${kind === "shared" ? ", shared" : ""}`);
   }
 
   /** Draw what blocks look like in this recording. */

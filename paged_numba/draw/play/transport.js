@@ -53,8 +53,8 @@ export function transport(root, { show, say }) {
   const speed = element("select", { "aria-label": "Speed", class: "pn-speed" },
     ...SPEEDS.map(rate => element("option", { value: rate }, `${rate}\u00d7`)));
   speed.value = 1;
-  const place = element("b"), sentence = element("span");
-  const spoken = element("p", { class: "pn-say", "aria-live": "polite" }, place, " ", sentence);
+  const place = new Text(), sentence = new Text();
+  const spoken = element("p", { class: "pn-say", "aria-live": "polite" }, element("b", {}, place), " ", sentence);
   const bar = element("div", { class: "pn-transport", role: "group", "aria-label": "Playback" },
     element("div", { class: "pn-buttons" }, first, back, toggle, forward, last, speed), line, spoken);
   root.prepend(bar);
@@ -62,9 +62,8 @@ export function transport(root, { show, say }) {
   function draw() {
     line.value = step;
     line.setAttribute("aria-valuetext", `step ${step} of ${count - 1}`);
-    line.style.setProperty("--done", count > 1 ? step / (count - 1) : 1);
-    place.textContent = `Step ${step} of ${count - 1}.`;
-    sentence.textContent = say(step);
+    place.data = `Step ${step} of ${count - 1}.`;
+    sentence.data = say(step);
     // aria-disabled, not disabled: a disabled button loses the focus, and with it the keys.
     for (const made of [first, back]) made.setAttribute("aria-disabled", step === 0);
     for (const made of [forward, last]) made.setAttribute("aria-disabled", step === count - 1);
@@ -116,8 +115,8 @@ export function transport(root, { show, say }) {
     timer = 0;
     face("play", "Play");
     spoken.setAttribute("aria-live", "polite");
-    sentence.textContent = "";
-    sentence.textContent = say(step);
+    sentence.data = "";
+    sentence.data = say(step);
   }
 
   function load(steps, at = 0) {
