@@ -32,6 +32,18 @@ const picture = sign => `url("data:image/svg+xml,${encodeURIComponent(`<svg xmln
   <rect width="12" height="12" fill="#fff"/><text x="6" y="10.2" text-anchor="middle" font-family="sans-serif" font-size="12"
   font-weight="700">${sign}</text></svg>`)}")`;
 
+/** Give an element attributes and, by names that begin with "--", style; null removes. What it has already costs nothing. */
+function put(box, looks) {
+  const had = box.looks ?? {};
+  for (const [name, value] of Object.entries(looks)) {
+    if (had[name] === value) continue;
+    if (name.startsWith("--")) box.style.setProperty(name, value);
+    else if (value === null) box.removeAttribute(name);
+    else box.setAttribute(name, value);
+  }
+  box.looks = looks;
+}
+
 /** Make a row of buttons one stop of the Tab key, within which the arrows, Home and End move. */
 function rove(box) {
   const stops = () => [...box.querySelectorAll("button")];
@@ -161,30 +173,32 @@ class Player {
   }
 
   drawBlock(box, number, { kind, holders, filled, cached, event, source }) {
-    const names = holders.map(([name]) => name);
-    box.dataset.kind = kind;
-    box.dataset.event = event ?? "";
-    box.toggleAttribute("data-cached", cached && kind !== "cached");
-    // A small block is drawn in quarters.
-    const share = filled / this.recording.block_size, level = this.many ? Math.ceil(4 * share) / 4 : share;
-    box.style.setProperty("--fill", level);
-    box.style.setProperty("--colour", kind === "used" ? `var(--c${this.colours.get(names[0])})` : "var(--strong)");
-    const [sign, word] = EVENTS[event] ?? ["", ""];
+    const names = holders.map(([name]) => name), [sign, word] = EVENTS[event] ?? ["", ""];
     const happened = event === "copied" ? `copied from ${source}` : word;
-    if (this.many) {
-      box.style.setProperty("--sign", sign ? picture(sign) : "none");
-    } else {
-      box.children[1].textContent = kind === "cached" ? "cache" : names.length > 2 || names.join("+").length > 4 ? `\u00d7${names.length}` : names.join("+");
-      box.children[3].textContent = event === "copied" ? `\u00ab ${source}` : sign && `${sign} ${word.replace("swapped ", "")}`;
-    }
     const held = { free: "free", cached: "free, but kept by the prefix cache" }[kind]
       ?? `${words(names)}, ${filled} of ${this.recording.block_size} tokens${cached ? ", in the prefix cache" : ""}`;
-    box.setAttribute("aria-label", `Block ${number}: ${held}${happened ? `; ${happened} in this step` : ""}`);
+    put(box, {
+      "data-kind": kind, "data-event": event ?? "", "data-cached": cached && kind !== "cached" ? "" : null,
+      "--fill": this.level(filled),
+      "--colour": kind === "used" ? `var(--c${this.colours.get(names[0])})` : "var(--strong)",
+      "--sign": this.many && sign ? picture(sign) : "none",
+      "aria-label": `Block ${number}: ${held}${happened ? `; ${happened} in this step` : ""}`,
+    });
+    if (this.many) return;
+    box.children[1].textContent = kind === "cached" ? "cache"
+      : names.length > 2 || names.join("+").length > 4 ? `\u00d7${names.length}` : names.join("+");
+    box.children[3].textContent = event === "copied" ? `${sign} ${source}` : sign && `${sign} ${word.replace("swapped ", "")}`;
+  }
+
+  /** Return how full a block is drawn, 0 to 1; one of many, in quarters. */
+  level(filled) {
+    const share = filled / this.recording.block_size;
+    return this.many ? Math.ceil(4 * share) / 4 : share;
   }
 
   drawRows(state) {
     // Rows are hidden, not removed: styles of the page make the browser style all rows after a removed one anew.
-    for (const [name, row] of this.rows) if (!state.sequences.has(name)) row.box.hidden = true;
+    for (const [name, row] of this.rows) put(row.box, { hidden: state.sequences.has(name) ? null : "" });
     const next = new Map([[this.running, this.running.firstChild], [this.swapped, this.swapped.firstChild]]);
     const shown = new Map([[this.running, 0], [this.swapped, 0]]);
     for (const [name, sequence] of state.sequences) {
@@ -194,11 +208,10 @@ class Player {
       if (there !== row.box) list.insertBefore(row.box, there);
       next.set(list, row.box.nextSibling);
       shown.set(list, shown.get(list) + 1);
-      row.box.hidden = false;
       this.drawRow(row, name, sequence, state);
     }
-    this.swapped.parentElement.hidden = !shown.get(this.swapped);
-    this.running.dataset.empty = shown.get(this.running) ? "" : "none";
+    put(this.swapped.parentElement, { hidden: shown.get(this.swapped) ? null : "" });
+    put(this.running, { "data-empty": shown.get(this.running) ? "" : "none" });
     if (this.queue !== state.waiting) {
       this.queue = state.waiting;
       this.waiting.replaceChildren(...state.waiting.map(([name, tokens, why]) => element("li", {}, element("b", {}, name),
@@ -257,11 +270,11 @@ class Player {
   drawEntry({ box, number, filled, block }, logical) {
     const released = number < 0, kind = released ? "released" : block.kind;
     box.firstChild.data = released ? "\u2013" : number;
-    box.dataset.kind = kind;
-    box.dataset.event = block?.event ?? "";
-    box.style.setProperty("--fill", released ? 0 : filled / this.recording.block_size);
-    box.setAttribute("aria-label", released ? `Entry ${logical}: released`
-      : `Entry ${logical}: block ${number}, ${plural(filled, "token")}${kind === "shared" ? ", shared" : ""}`);
+    put(box, {
+      "data-kind": kind, "data-event": block?.event ?? "", "--fill": released ? 0 : this.level(filled),
+      "aria-label": released ? `Entry ${logical}: released`
+        : `Entry ${logical}: block ${number}, ${plural(filled, "token")}${kind === "shared" ? ", shared" : ""}`,
+    });
   }
 
   /** Draw what blocks look like in this recording. */
