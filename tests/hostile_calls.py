@@ -550,7 +550,7 @@ def launches(function, **more):
     return make
 
 
-for _name in ("launch", "profile", "sanitize", "trace"):
+for _name in ("launch", "profile", "record", "sanitize", "trace"):
     CALLS[f"lockstep.{_name}"] = launches(getattr(pn.lockstep, _name), shared_bytes=0)
 CALLS["targets.launch"] = launches(pn.targets.launch, target="lockstep")
 
@@ -598,7 +598,7 @@ def _(pick):
     return Call(entered(pn.lockstep.tracing), {"thread_block": (0, 0, 0)})
 
 
-for _name in ("profiling", "sanitizing"):
+for _name in ("profiling", "recording", "sanitizing"):
     CALLS[f"lockstep.{_name}"] = lambda pick, name=_name: Call(entered(getattr(pn.lockstep, name)), {})
 
 
@@ -622,6 +622,15 @@ for _name, _given in {
     CALLS[f"Report.{_name}"] = lambda pick, name=_name, given=_given: Call(
         getattr(report(), name), dict(given)
     )
+
+
+@functools.cache
+def recorded():
+    return pn.lockstep.record(add_one, 2, 4, np.zeros(5))
+
+
+for _name in ("json", "left_out", "page", "summary", "to_dict"):
+    CALLS[f"Recording.{_name}"] = lambda pick, name=_name: Call(getattr(recorded(), name), {})
 
 
 # Host functions of the facade.
@@ -802,6 +811,7 @@ MODULES = {
 CLASSES = {
     "BlockAllocator": pn.BlockAllocator,
     "PagedKVCache": pn.PagedKVCache,
+    "Recording": type(recorded()),
     "Report": type(report()),
     "Trace": traces.Trace,
     "cuda.DeviceArray": facade.DeviceArray,

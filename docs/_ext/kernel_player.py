@@ -79,13 +79,10 @@ def transpose(width):
     matrix, out = np.arange(1024, dtype=np.float32).reshape(32, 32), np.zeros((32, 32), np.float32)
     made = recorded(demonstrations().transposed(width), 1, (32, 4), out, matrix)
     np.testing.assert_array_equal(out, matrix.T)
-    found = [access for step in made["tracks"][0]["steps"] for access in step.get("accesses", ())]
-    kinds = ((a, made["tracks"][0]["arrays"][a["array"]]) for a in found)
-    (most,) = {
-        max(np.ravel(a["costs"]["wavefronts"]))
-        for a, array in kinds
-        if (a["kind"], array["space"]) == ("load", "shared")
-    }
+    (track,) = made["tracks"]
+    accesses = [access for step in track["steps"] for access in step.get("accesses", ())]
+    loads = [a for a in accesses if a["kind"] == "load" and track["arrays"][a["array"]]["space"] == "shared"]
+    (most,) = {load["costs"]["wavefronts"] for load in loads}
     where = "one bank" if most == 32 else "32 banks"
     note = (
         f"A warp writes a row of the tile and reads a column. The 32 numbers of a column lie in {where}: "

@@ -85,6 +85,8 @@ class Verdict:
     got, expected : str
         What came out, and what should.
     picture : Picture or None
+    finding : str
+        If the result is wrong, what the sanitizer finds in the same run.
     limits : list of dict
         What was counted (``what``), how much (``measured``), and the most (``most``) with its reason (``why``).
     kills : list of dict
@@ -110,6 +112,7 @@ class Verdict:
     got: str = ""
     expected: str = ""
     picture: Picture | None = None
+    finding: str = ""
     limits: list[dict[str, Any]] = field(default_factory=list)
     kills: list[dict[str, Any]] = field(default_factory=list)
     printed: str = ""
@@ -173,14 +176,16 @@ class Verdict:
         if self.printed:
             sections.append(Section("printed", "Your file printed:", self.printed.rstrip()))
         if self.is_skeleton and not self.passed:
-            sections.append(
-                Section("skeleton", "This is still the skeleton: your part of it is not written yet.")
-            )
+            sections.append(Section("skeleton", "This is still the skeleton: you have not changed it yet."))
         if self.problem:
-            title = {"sanitizer": "The sanitizer says:", "traffic": "It moves too much:"}.get(
-                self._failed, "What is wrong:"
-            )
-            sections.append(Section("problem", title, _wrapped(_sentence(self.problem))))
+            title, text = "What is wrong:", _sentence(self.problem)
+            if self._failed == "traffic" and self.limits:
+                title = "It moves too much:"
+            elif self._failed == "sanitizer" and not self.raised and not self.got:
+                title = "The sanitizer says:"
+            # Findings of the sanitizer come in lines that fit.
+            body = text if title == "The sanitizer says:" else _wrapped(text)
+            sections.append(Section("problem", title, body))
         if self.kills:
             rows = [[kill["name"], "found" if kill["killed"] else "NOT FOUND"] for kill in self.kills]
             score = f"Score: {sum(k['killed'] for k in self.kills)} of {len(self.kills)}"
@@ -192,7 +197,10 @@ class Verdict:
             unwritten = "nan" in self.got and "nan" not in self.expected
             note = " (nan: not written, or not a number)" if unwritten else ""
             sections.append(Section("got", f"What came out{note}:", self.got))
-            sections.append(Section("expected", "What should come out:", self.expected))
+            if self.expected:
+                sections.append(Section("expected", "What should come out:", self.expected))
+        if self.finding:
+            sections.append(Section("finding", "In the same run, the sanitizer finds:", self.finding))
         if self.picture:
             sections.append(Section("picture", "", self.picture.text))
         if self.limits:

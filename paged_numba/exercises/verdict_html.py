@@ -26,7 +26,7 @@ STYLE = (
 .pn-verdict .head{font-size:1.15em;font-weight:600}
 .pn-verdict .q{color:var(--quiet);font-weight:400}
 .pn-verdict .t{color:var(--quiet);margin:.9em 0 .15em}
-.pn-verdict ul{list-style:none;margin:.5em 0;padding:0}
+.pn-verdict ul{list-style:none!important;margin:.5em 0!important;padding:0!important}
 .pn-verdict li{margin:0;padding:0 0 0 5.5em;text-indent:-5.5em;line-height:1.6}
 .pn-verdict li>b{display:inline-block;width:5.5em;text-indent:0;font-weight:600;color:var(--good)}
 .pn-verdict li.failed>b{color:var(--bad)}

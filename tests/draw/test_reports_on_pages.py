@@ -16,7 +16,7 @@ JUPYTERLAB = """<style>
 .jp-RenderedHTMLCommon tbody tr:hover {background: rgb(0, 200, 0)}
 .jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th {text-align: right}
 .jp-RenderedHTMLCommon pre {background: rgb(200, 200, 0); color: rgb(200, 0, 200); border: 1px solid}
-.jp-RenderedHTMLCommon ul {list-style: disc; padding-left: 2em; margin: 1em}
+.jp-RenderedHTMLCommon ul:not(.list-inline) {list-style: disc; padding-left: 2em; margin: 1em}
 .jp-RenderedHTMLCommon p {margin: 0 0 1em; color: rgb(200, 0, 200)}
 .jp-RenderedHTMLCommon :not(pre) > code {background: rgb(0, 0, 200); padding: 1px 5px}
 </style>"""
@@ -88,7 +88,7 @@ VERDICT = """() => {
         ink: styles(':is(pre, .say, td:first-child, summary, .head)', 'color'),
         bad: styles(':is(mark, .failed > b, td.bad)', 'color'),
         clear: styles(':is(tr, pre, mark)', 'backgroundColor'),
-        lists: styles('ul', 'listStyleType'), borders: styles('pre', 'borderTopWidth'),
+        lists: [...styles('ul', 'listStyleType'), ...styles('ul', 'paddingLeft')], borders: styles('pre', 'borderTopWidth'),
         marks: all('mark').length > 0, hints: all('details').map(e => e.open),
         width: document.documentElement.scrollWidth,
     };
@@ -107,7 +107,7 @@ def test_a_verdict_keeps_its_look_and_takes_the_colours_of_the_page(browser, ver
         assert shown.evaluate(VERDICT) == {
             "ink": ["rgb(230, 230, 230)" if is_dark else "rgb(26, 26, 26)"],
             "bad": ["rgb(230, 159, 0)" if is_dark else "rgb(163, 71, 0)"],
-            "clear": ["rgba(0, 0, 0, 0)"], "lists": ["none"], "borders": ["0px"],
+            "clear": ["rgba(0, 0, 0, 0)"], "lists": ["none", "0px"], "borders": ["0px"],
             "marks": True, "hints": [True, False, False], "width": 360,
         }  # fmt: skip
     context.close()

@@ -12,9 +12,10 @@
 # %%
 # What was reported
 # -----------------
-# In May 2026 a user of vLLM found wrong hidden states where it extracts them into a paged cache. A call with 64 tokens
-# was padded to 128 for a CUDA graph, and each padding token had slot -1. The line that stored the states divided slots
-# by the block size and used the result as an index, so all padding went to the last slot of the last block.
+# In May 2026 a user of vLLM found wrong hidden states in the paged cache to which vLLM extracts them. A call of 64
+# tokens had been padded to 128 for a CUDA graph, and each padding token had slot -1. The line that stores the states
+# divided slots by the block size and used the results as indices, so all padding went to the last slot of the last
+# block.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -26,8 +27,8 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# With blocks of 4, slot -1 is block -1, for ``-1 // 4`` is -1, and offset 3. Block -1 is the last one, in Numba as in
-# Python. The right kernel returns at any negative slot.
+# With blocks of 4, ``-1 // 4`` is -1 and ``-1 % 4`` is 3: offset 3 of block -1, which in Numba as in Python is the
+# last block. The right kernel skips every token whose slot is negative.
 
 WRONG = kernel("write_kv", "slot -1 wraps to the last block")
 Difference.of(WRONG).show()
@@ -52,7 +53,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It gives each token a slot of its own and reads those slots. It has no padding: tests seldom run in a CUDA graph.
+# It writes tokens to slots and reads those slots back. It has no padding tokens, since it runs in no CUDA graph.
 
 
 def their_test():
@@ -80,7 +81,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: return if the slot is negative, before anything is computed from it. In ``tests/test_ops.py`` a property
-# holds our kernel to that; :doc:`lesson 05 </lessons/05_scattered_writes>` explains slots and padding.
+# The fix: skip the token if its slot is negative. The property of writes in ``tests/test_ops.py`` draws such tokens;
+# :doc:`lesson 05 </lessons/05_scattered_writes>` explains slots and padding.
 #
-# **In one sentence.** A marker that is also a valid index needs a test that sends it and looks at all the rest.
+# **In one sentence.** If a marker is also a valid index, test with the marker, and look at what must not change.

@@ -2,7 +2,7 @@
 02 · Two thread blocks, one slot
 ================================
 
-**Several thread blocks divide the heads of a token, and all of them write to the place of the first.**
+**The heads of a token are divided among thread blocks, and all of these write to the heads of the first.**
 
 :Reported: `flash-linear-attention 1028 <https://github.com/fla-org/flash-linear-attention/issues/1028>`__
 :Caught by: the sanitizer: two threads write one element
@@ -12,9 +12,10 @@
 # %%
 # What was reported
 # -----------------
-# In July 2026 a reader of flash-linear-attention noticed that a decode kernel starts one program for each tile of the
-# value dimension. Each program read its own tile, but wrote its result to the first. The programs overwrote one
-# another, and the rest of the output stayed unwritten. The fix came with a test of 320 dimensions: more than one tile.
+# A decode kernel of flash-linear-attention starts one program for each tile of the value dimension. In July 2026 it
+# was reported that each program reads its own tile, but writes its result to the first. The programs overwrite one
+# another, and the rest of the output stays unwritten. The fix came with a test of 320 dimensions, more than a tile
+# has.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -27,8 +28,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# ``threadIdx.y`` counts the KV heads of a thread block, not those of the cache: ``blockIdx.y`` says how many come
-# before. The read on the right uses both, the write on the left one.
+# ``threadIdx.y`` is the KV head within a thread block. The KV head of the cache depends on ``blockIdx.y``, too.
 
 WRONG = kernel("write_kv", "every thread block writes to the first KV heads")
 Difference.of(WRONG).show()
@@ -36,8 +36,8 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# The key of each KV head is its number, and -1 stands where nothing is written. A head has 128 dimensions, so a thread
-# block takes 2 heads. The last one wins the first place; a GPU does not say which that is.
+# Each KV head's key is its number, and -1 stands where nothing was written. A head has 128 dimensions, and a thread
+# block takes 2 heads. All write to heads 0 and 1. The last thread block wins; on a GPU, that may be any of them.
 
 
 def written(num_kv_heads):
@@ -53,7 +53,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It has 2 heads. One thread block takes both, and the first place is the only one.
+# It has 2 heads, which one thread block takes.
 
 
 def their_test():
@@ -66,7 +66,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# The sanitizer remembers who wrote each element. It needs no oracle.
+# The sanitizer remembers which thread wrote each element. It needs no oracle.
 
 
 @settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
@@ -81,7 +81,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: one index, computed once, for the read and the write. ``tests/test_sanitized_kernels.py`` runs every kernel
-# of this package under the sanitizer; :doc:`lesson 05 </lessons/05_scattered_writes>` maps threads to heads.
+# The fix: compute the index once, and use it for the read and the write. ``tests/test_sanitized_kernels.py`` runs
+# every kernel under the sanitizer; :doc:`lesson 05 </lessons/05_scattered_writes>` maps threads to heads.
 #
-# **In one sentence.** Test sizes that need a second thread block, along every axis of the grid.
+# **In one sentence.** Along every axis of the grid, test sizes that need a second thread block.

@@ -2,7 +2,7 @@
 04 · A barrier is missing
 =========================
 
-**A warp reads shared memory that another warp has not written yet. The results are right, until they are not.**
+**A warp may read shared memory before another warp has written it. The result may be right all the same.**
 
 :Reported: `FlashInfer 614 <https://github.com/flashinfer-ai/flashinfer/issues/614>`__, `vllm-xpu-kernels 411
   <https://github.com/vllm-project/vllm-xpu-kernels/pull/411>`__
@@ -27,8 +27,8 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# Each thread loads one dimension of the query into shared memory; then each reads all of them, for the score of its
-# own token. Between the two, all must have loaded.
+# Each thread loads one dimension of the query into shared memory. Then each reads all dimensions, for the score of
+# its own token. No thread may do so before all have loaded.
 
 WRONG = kernel("attention_block", "missing barrier after the query is loaded")
 Difference.of(WRONG).show()
@@ -36,8 +36,9 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# The thread block has two warps. Lockstep runs them together, or each up to its next barrier, the first one first
-# (``forward``) or the last (``reverse``). A GPU does not say which it does. Unwritten shared memory is NaN here.
+# The thread block has two warps. Lockstep runs them together, or one after the other up to the next barrier, the
+# first one first (``forward``) or last (``reverse``). A GPU may do any of these. Lockstep fills shared memory with
+# NaN.
 
 rng = np.random.default_rng(4)
 query, keys, values = (rng.standard_normal((n, 1, 8), dtype=np.float32) for n in (1, 112, 112))
@@ -57,7 +58,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It compares with the oracle, in the one order that the machine happens to take.
+# It compares with the oracle, in the order that the machine happens to take.
 
 
 def their_test():
@@ -70,7 +71,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# The sanitizer remembers who wrote what since the last barrier, and finds the race in any order.
+# The sanitizer remembers who wrote what since the last barrier. It finds the race in any order.
 
 
 def our_test():
@@ -83,7 +84,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: the barrier. ``tests/test_sanitized_kernels.py`` runs every kernel of this package under the sanitizer;
-# :doc:`lesson 07 </lessons/07_thread_block>` explains barriers and races.
+# The fix: the barrier. ``tests/test_sanitized_kernels.py`` runs every kernel under the sanitizer; :doc:`lesson 07
+# </lessons/07_thread_block>` explains barriers and races.
 #
-# **In one sentence.** A right result says nothing about a race: ask a tool that watches the accesses.
+# **In one sentence.** A right result does not rule out a race: use a tool that watches the accesses.

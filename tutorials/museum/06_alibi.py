@@ -2,7 +2,7 @@
 06 · ALiBi, off by one
 ======================
 
-**Every distance is one too long. The output is right all the same; what goes with it is not.**
+**Every distance is off by one. The output is right all the same, but the LSE is not.**
 
 :Reported: `vLLM 945 <https://github.com/vllm-project/vllm/pull/945>`__
 :Caught by: a property of the LSE
@@ -12,9 +12,9 @@
 # %%
 # What was reported
 # -----------------
-# In September 2023 a user of vLLM noticed that the paged kernel took the distance of a token to itself for -1, and saw
-# outputs of a model that were not PyTorch's. A maintainer answered that the two are mathematically the same; in float32
-# he saw equal outputs, in float16 not quite. The kernel was changed.
+# In September 2023 a user of vLLM noticed that the paged kernel took the distance from a token to itself for -1, and
+# that a model's outputs differed from PyTorch's. A maintainer replied that both are mathematically the same: he saw
+# equal outputs in float32, though not quite in float16. The kernel was changed.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -26,7 +26,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# ALiBi adds a slope times a distance: that of the key from the query, 0 for the token's own key, negative before it.
+# ALiBi adds slope times distance to a score. The distance is the key's position minus the query's.
 
 WRONG = kernel("attention_warp", "ALiBi off by one")
 Difference.of(WRONG).show()
@@ -34,8 +34,8 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Each score is lower by the slope. Softmax divides by a sum that is smaller by the same factor, so the output is right.
-# The :term:`LSE`, the logarithm of the sum, is not; nor is the output if there is a sink, whose score stays as it was.
+# Each score is lower by the slope, and so is the :term:`LSE`. The output is right, since softmax divides by a smaller
+# sum. With a sink it is wrong, too: the score of the sink is not lowered.
 
 
 def attend(seq_len, slope, sinks=None):
@@ -56,7 +56,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It compares outputs, without sinks.
+# It compares outputs, and has no sinks.
 
 
 def their_test():
@@ -70,7 +70,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# It compares LSEs, by which a merge of two parts weighs them.
+# It compares LSEs, by which a merge weighs its parts.
 
 
 @settings(derandomize=True, database=None, max_examples=30, phases=(Phase.generate, Phase.shrink))
@@ -84,7 +84,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: the key's position less the query's, nothing else. ``tests/test_ops.py`` compares outputs and LSEs;
-# :doc:`lesson 12 </lessons/12_split_and_merge>` merges by them.
+# The fix: the difference, nothing added. ``tests/test_ops.py`` compares outputs and LSEs; in :doc:`lesson 12
+# </lessons/12_split_and_merge>`, a merge depends on the latter.
 #
-# **In one sentence.** Softmax forgives any number that is added to all scores, so test all that a kernel returns.
+# **In one sentence.** Softmax hides any number that is added to all scores: test everything that a kernel returns.

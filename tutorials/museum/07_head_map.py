@@ -2,7 +2,7 @@
 07 · The wrong KV head
 ======================
 
-**Query heads are dealt out to the KV heads in turn, not in groups. Nearly every one attends to a stranger's keys.**
+**Query heads are assigned to KV heads in turn, not in groups. Many of them attend to the wrong keys.**
 
 :Reported: `ONNX 7274 <https://github.com/onnx/onnx/pull/7274>`__, `jax-js 180
   <https://github.com/ekzhang/jax-js/pull/180>`__
@@ -13,9 +13,9 @@
 # %%
 # What was reported
 # -----------------
-# With grouped queries, neighbouring query heads share a KV head. ONNX defined its attention operator so that KV heads
-# are repeated in turn, 0, 1, 0, 1, where PyTorch has 0, 0, 1, 1; in September 2025 a pull request set about it. In
-# August 2026 the author of jax-js mended the same in his library, where grouped queries had too few tests.
+# With grouped queries, neighbouring query heads share a KV head. ONNX had defined its attention operator with KV
+# heads in turn, 0, 1, 0, 1, where PyTorch has 0, 0, 1, 1; a pull request of September 2025 corrects that. In August
+# 2026 the author of jax-js fixed the same in his library, and noted that grouped queries had not been tested enough.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -27,7 +27,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# A remainder in place of a quotient. Both give each KV head equally many query heads.
+# A remainder in place of a quotient. Either gives each KV head the same number of query heads.
 
 WRONG = kernel("attention_textbook", "heads interleaved, not grouped")
 Difference.of(WRONG).show()
@@ -35,7 +35,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# The value of each KV head is its number, so that the output says which KV head a query head has read.
+# The value of each KV head is its number, so the output of a query head says which KV head it has read.
 
 
 def kv_heads_read(num_q_heads, num_kv_heads):
@@ -54,7 +54,7 @@ print("right ", *kv_heads_read(8, 2))
 # %%
 # The test that does not see it
 # -----------------------------
-# It has as many KV heads as query heads, and then a single KV head. There, both maps are the same.
+# It has as many KV heads as query heads, or a single KV head. In both cases the two maps are the same.
 
 
 def their_test():
@@ -68,7 +68,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# Hypothesis draws the number of KV heads and the size of a group.
+# Hypothesis draws the number of KV heads, and of query heads for each.
 
 
 @settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
@@ -83,7 +83,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: divide by the size of a group. ``tests/test_textbook.py`` draws the numbers of heads; :doc:`lesson 09
-# </lessons/09_ragged_batches>` explains the head map.
+# The fix: divide by the number of query heads in a group. ``tests/test_textbook.py`` draws the numbers of heads;
+# :doc:`lesson 09 </lessons/09_ragged_batches>` explains the head map.
 #
-# **In one sentence.** Of two sizes that can be equal, test unequal ones, neither of them 1.
+# **In one sentence.** If two sizes may be equal, test with sizes that differ from each other and from 1.

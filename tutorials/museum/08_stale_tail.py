@@ -1,6 +1,6 @@
 """
-08 · Nothing times NaN
-======================
+08 · Zero times NaN
+===================
 
 **The last slots of a block are stale. Their weight is 0, but if a value there is NaN, so is the output.**
 
@@ -13,9 +13,9 @@
 # %%
 # What was reported
 # -----------------
-# In 2023 vLLM's sampler failed on probabilities that were NaN. The attention kernel gave tokens beyond the end of a
-# sequence the weight 0, but multiplied it by whatever value stood there. The fix reads those values as 0. In March 2026
-# the same was reported of FlashAttention 3 and 4.
+# In 2023 vLLM's sampler failed on probabilities that were NaN. The attention kernel gave slots past the end of a
+# sequence the weight 0, but multiplied it by whatever value was in the slot. The fix takes those values for 0. In
+# March 2026 the same was reported of FlashAttention 3 and 4.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -27,7 +27,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# The scores end where the sequence ends, so the weights behind it are 0. The values are read to the end of the block.
+# Scores end where the sequence ends, and later weights are 0. But the values are read to the end of the block.
 
 WRONG = kernel("attention_block", "values past the end read")
 Difference.of(WRONG).show()
@@ -56,7 +56,7 @@ pn.draw.BlockTables.of(pool, title="Two stale slots").show("08_stale_tail.svg")
 # %%
 # The test that does not see it
 # -----------------------------
-# It makes a new cache of zeros or random numbers. Any number times 0 is 0; only NaN and infinity are not.
+# Its cache is new, full of zeros or of random numbers. Times 0, each of these is 0; NaN is not.
 
 
 def their_test():
@@ -83,7 +83,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: end the loop over values where the sequence ends. All batches of ``tests/test_ops.py`` have NaN in unowned
+# The fix: end the loop over the values where the sequence ends. All batches of ``tests/test_ops.py`` have NaN in free
 # slots; :doc:`lesson 09 </lessons/09_ragged_batches>` shows a kernel with this fault.
 #
-# **In one sentence.** Fill with NaN what must not be read: it spreads to wherever it is.
+# **In one sentence.** Fill memory that must not be read with NaN, which shows in every sum.

@@ -2,7 +2,7 @@
 09 · A view taken for an array
 ==============================
 
-**Keys and values share one array, block by block. Code that computes the strides from the shape reads other blocks.**
+**Keys and values alternate in one array, block by block. Code that ignores the strides reads other blocks.**
 
 :Reported: `AITER 3498 <https://github.com/ROCm/aiter/pull/3498>`__, `vllm-xpu-kernels 258
   <https://github.com/vllm-project/vllm-xpu-kernels/pull/258>`__
@@ -13,10 +13,10 @@
 # %%
 # What was reported
 # -----------------
-# For some models, vLLM keeps the keys and values of a block side by side in one array, and gives kernels a view of the
-# keys and a view of the values. AITER's decode kernel computed where a block begins from the block size and the
-# stride of a token. In such a view, blocks are twice as far apart. The fix, in June 2026, lowered the largest error
-# from 6.3 to 0.09. The attention of vLLM's kernels for Intel GPUs had to be mended for the same layout.
+# For some models, vLLM keeps the keys and values of a block side by side in one array, and passes kernels a view of
+# the keys and a view of the values. AITER's decode kernel computed where a block begins from the block size and the
+# stride of a token, but in such a view blocks are twice as far apart. The fix, in June 2026, lowered the largest
+# error from 6.3 to 0.09. vLLM's attention kernel for Intel GPUs had to be fixed for the same layout.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -29,7 +29,7 @@ from paged_numba.testing.mutants.plans import PLAN_MUTANTS
 # %%
 # The fault
 # ---------
-# Numba's arrays know their strides, so our fault is not in a kernel: the caches get wrong strides before the launch.
+# Numba's arrays know their strides, so this fault is not in a kernel: the caches get wrong strides before the launch.
 
 (WRONG,) = (mutant for mutant in PLAN_MUTANTS if mutant.name == "views taken for contiguous arrays")
 Difference.of(WRONG).show()
@@ -37,8 +37,8 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Keys are the number of their block plus 10, values the same, negative. For the keys of block 1, the wrong code goes
-# one block ahead in memory, where the values of block 0 lie.
+# The keys of block b are 10 + b, its values the negative of that. For the keys of block 1, the wrong code goes one
+# block ahead in memory, where the values of block 0 are.
 
 
 def read(block, num_blocks, interleaved):
@@ -56,7 +56,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It makes one array for the keys and one for the values, as most tests do.
+# Its keys are one array and its values another.
 
 
 def their_test():
@@ -70,7 +70,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# The same with views. Hypothesis draws the block.
+# Hypothesis draws whether the caches are views.
 
 
 @settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
@@ -84,7 +84,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: pass on the strides that the array has. ``tests/test_memory.py`` runs our operations on views;
-# :doc:`lesson 10 </lessons/10_layout_decides_traffic>` compares layouts.
+# The fix: use the strides of the array. ``tests/test_ops.py`` draws the layout HND as well, which kernels get as a
+# view of this kind; :doc:`lesson 10 </lessons/10_layout_decides_traffic>` compares layouts.
 #
-# **In one sentence.** A shape does not say where the numbers lie: test with views of a larger array.
+# **In one sentence.** A shape does not say where the elements are: test with views into a larger array.

@@ -2,20 +2,20 @@
 10 · Logarithms of two bases
 ============================
 
-**Attention returns LSEs to base 2, the merge takes them for natural logarithms. Heavy parts weigh too much.**
+**Attention returns LSEs to base 2, and the merge takes them for natural logarithms. Heavy parts weigh too much.**
 
 :Reported: `vLLM 52796 <https://github.com/vllm-project/vllm/pull/52796>`__, `SGLang 40903
   <https://github.com/sgl-project/sglang/issues/40903>`__
 :Caught by: a property: attention to two parts, merged, is attention to the whole
-:Its message: ``the suffix weighs``
+:Its message: ``the suffix weighs 0.9930, must weigh 0.9688``
 """
 
 # %%
 # What was reported
 # -----------------
-# FlashInfer's kernels return LSEs to base 2. Until August 2026 vLLM merged some as natural logarithms: a prompt whose
-# prefix was in the cache got other results than without the cache, and in the end the model repeated itself. In SGLang,
-# the newest tokens of a conversation got about a fifth of their weight.
+# FlashInfer's kernels return LSEs to base 2. Until August 2026 vLLM merged some of them as natural logarithms: a
+# prompt gave other results if its prefix was in the cache, and in the end the model repeated itself. In SGLang, the
+# newest tokens of a conversation got about a fifth of their weight.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -27,7 +27,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# The :term:`LSE` is larger by the factor ``log2(e)``. To base 2 it is right, and a number does not say its base.
+# The :term:`LSE` is larger by the factor ``log2(e)``. To base 2 it is right, and nothing in it names the base.
 
 WRONG = kernel("attention_naive", "LSE in base 2")
 Difference.of(WRONG).show()
@@ -57,7 +57,7 @@ pn.draw.Splits([0, 30], 32, [lse[0, 0], suffix_lse[0, 0]], title="LSEs to base 2
 # %%
 # The test that does not see it
 # -----------------------------
-# It looks at the outputs for the parts.
+# It looks at the output of each part.
 
 
 def their_test():
@@ -71,6 +71,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
+# It merges the parts and compares with the whole. Hypothesis draws where to cut.
 
 
 @settings(derandomize=True, database=None, max_examples=20, phases=(Phase.generate, Phase.shrink))
@@ -84,7 +85,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: one base, said in the docstring of whatever returns or takes an LSE. ``tests/test_laws.py`` merges parts of
-# any batch; :doc:`lesson 12 </lessons/12_split_and_merge>` explains the merge.
+# The fix: one base, named in the docstring of each function that returns or takes LSEs. ``tests/test_ops.py``
+# compares each LSE with the oracle's; :doc:`lesson 12 </lessons/12_split_and_merge>` explains the merge.
 #
-# **In one sentence.** What one kernel hands to another needs a test of both together.
+# **In one sentence.** If one kernel's result is another's input, test both together.

@@ -1,8 +1,8 @@
 """
-11 · Minus infinity less itself
-===============================
+11 · Minus infinity minus minus infinity
+========================================
 
-**Two parts without keys are merged. The largest LSE is -inf, and -inf less -inf is NaN.**
+**Two parts without keys are merged. The larger LSE is -inf, and -inf minus -inf is NaN.**
 
 :Reported: `FlashInfer 4051 <https://github.com/flashinfer-ai/flashinfer/issues/4051>`__, `vLLM 28181
   <https://github.com/vllm-project/vllm/pull/28181>`__
@@ -13,9 +13,9 @@
 # %%
 # What was reported
 # -----------------
-# Attention to no keys has an LSE of minus infinity. In November 2025 vLLM's merge kernel was mended for a prefix and a
+# Attention to no keys has an LSE of minus infinity. In November 2025 vLLM's merge kernel was fixed for a prefix and a
 # suffix that are both empty. In July 2026 it was reported that FlashInfer's merge of two such states gives NaN, which
-# later merges carry on.
+# later merges spread.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -27,7 +27,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# Weights are relative to the larger LSE, lest ``exp`` overflow. That is not a number to subtract if it is infinite.
+# The larger LSE is subtracted from both, so that ``exp`` does not overflow. It may itself be minus infinity.
 
 WRONG = kernel("merge_states", "-inf less -inf")
 Difference.of(WRONG).show()
@@ -35,7 +35,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Each part has its output, 1 or 2, and its LSE.
+# One part has output 1, the other 2.
 
 
 def merge(lse_a, lse_b):
@@ -53,7 +53,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It knows that a part may be empty, and tries the prefix and the suffix.
+# It has an empty suffix, then an empty prefix.
 
 
 def their_test():
@@ -67,7 +67,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# Hypothesis draws each LSE by itself, so that both may be infinite. A result without keys is 0.
+# Hypothesis draws each LSE by itself, so that both may be infinite.
 
 
 @settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
@@ -81,7 +81,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: a part whose LSE is -inf has the weight 0, by decision, not by subtraction. ``tests/test_laws.py`` merges
-# empty parts; :doc:`lesson 12 </lessons/12_split_and_merge>` has an empty split.
+# The fix: if an LSE is -inf, the weight is 0, without a subtraction. ``tests/test_laws.py`` merges empty parts;
+# :doc:`lesson 12 </lessons/12_split_and_merge>` has an empty split.
 #
-# **In one sentence.** A special value needs a test in each argument, and in all of them at once.
+# **In one sentence.** Test a special value in each argument, and in all arguments at once.

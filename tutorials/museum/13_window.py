@@ -2,7 +2,7 @@
 13 · A window one key too wide
 ==============================
 
-**A window of 3 is the token and two before it. The kernel shows three before it, in a chunk as in decode.**
+**With a window of 3, a token sees itself and two tokens before it. Here it sees three before it, in every chunk.**
 
 :Reported: `Transformers 39408 <https://github.com/huggingface/transformers/issues/39408>`__, `ZML 763
   <https://github.com/zml/zml/pull/763>`__
@@ -13,9 +13,9 @@
 # %%
 # What was reported
 # -----------------
-# FlashAttention is told how many keys a token sees *before* its own; the setting of a model counts its own, too. Until
-# August 2025 Transformers passed the setting on as it was, and tokens saw one key too many. In September 2026 ZML
-# mended the same. Its tests had not noticed: they covered attention without a window.
+# FlashAttention's argument is the number of keys *before* a token's own; a model's setting includes its own. Until
+# August 2025 Transformers passed the setting on unchanged, and tokens saw one key too many. In September 2026 ZML
+# fixed the same. Its tests had not noticed: they had no window.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -27,7 +27,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# A row says which keys a query token sees, from the first to the last. The kernel begins one key earlier.
+# A row gives the first key that a query token sees, and the end. The wrong kernel begins one key earlier.
 
 WRONG = kernel("attention_naive", "window a key too long")
 Difference.of(WRONG).show()
@@ -35,8 +35,8 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# The values are rows of the identity matrix, so that the output is the weights, and a key that is seen has one. The
-# last 4 tokens of a sequence of 8 come as a chunk, with a window of 3.
+# The values are rows of the identity matrix, which makes the output the weights: a key that is seen has weight. The
+# query tokens are the last 4 of a sequence of 8, and the window is 3.
 
 
 def seen(seq_len, chunk, window):
@@ -53,7 +53,7 @@ picture.show("13_window.svg")
 # %%
 # The test that does not see it
 # -----------------------------
-# Its sequence is no longer than the window. There is no key before the first.
+# Its sequence is no longer than the window, so there is no key before it.
 
 
 def their_test():
@@ -66,7 +66,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# Hypothesis draws lengths, chunks and windows on both sides of one another.
+# Hypothesis draws lengths, chunks and windows, shorter and longer than one another.
 
 
 @settings(derandomize=True, database=None, max_examples=50, phases=(Phase.generate, Phase.shrink))
@@ -83,7 +83,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: ``window - 1`` keys before the token, and the token. ``tests/test_mask.py`` holds the masks of our kernels to
-# the definition; :doc:`lesson 13 </lessons/13_prefill>` draws the mask of a chunk.
+# The fix: ``window - 1`` keys before the token's own. ``tests/test_ops.py`` draws windows and chunks; :doc:`lesson 13
+# </lessons/13_prefill>` shows the mask of a chunk.
 #
-# **In one sentence.** Say whether a size counts the thing itself, and test where it begins to matter.
+# **In one sentence.** Say whether a size includes the element itself, and test sizes at which that matters.

@@ -1,21 +1,21 @@
 """
-14 · A scale that is not undone
-===============================
+14 · A scale that is dropped
+============================
 
-**Values are divided by a scale to fit into 8 bits. The kernel forgets to multiply by it again.**
+**Values are divided by a scale to fit into 8 bits. The kernel does not multiply by it again.**
 
 :Reported: `FlashInfer 4979 <https://github.com/flashinfer-ai/flashinfer/issues/4979>`__, `FlashInfer 1023
   <https://github.com/flashinfer-ai/flashinfer/issues/1023>`__
 :Caught by: a property over scales other than 1
-:Its message: ``times too large``
+:Its message: ``with scale 0.5, the output is 2.0 times too large``
 """
 
 # %%
 # What was reported
 # -----------------
-# In April 2025 a user of FlashInfer found that the scales of an fp8 cache changed nothing in the output of a prefill
-# function. In September 2026 another of its functions was found to ignore them, although its documentation named them:
-# with scales of 0.25 and 0.5, the output was about 7.5 times that of a cache in 16 bits.
+# In April 2025 a user of FlashInfer found that the scales of an fp8 cache had no effect on the output of a prefill
+# function. In September 2026 another prefill function was found to ignore them, although they were documented: with
+# scales of 0.25 for keys and 0.5 for values, the output was about 7.5 times that of a 16-bit cache.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -27,8 +27,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# An fp8 number has few digits and a small range. A scale moves the values to where they fit; the kernel gets it beside
-# the cache.
+# The range of fp8 is small, so values are stored divided by a scale. The kernel gets the scale as an argument.
 
 WRONG = kernel("attention_naive", "scale of the values forgotten")
 Difference.of(WRONG).show()
@@ -36,7 +35,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# All values are the same, 3, so the output must be 3. It comes out as what is stored.
+# Every value is 3, so the output must be 3. What comes out is the stored number.
 
 
 def attend(value, scale):
@@ -53,7 +52,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# Its values are random numbers around 0, which fit as they are, and its scale is 1.
+# Its scale is 1, since its values fit as they are.
 
 
 def their_test():
@@ -66,7 +65,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# Hypothesis draws the scale. Powers of two leave the digits alone, so that the result is exact.
+# Hypothesis draws the scale: a power of two, with which these values are stored exactly.
 
 
 @settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
@@ -80,7 +79,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: multiply the output by the scale of the values, and the scores by that of the keys. ``tests/test_ops.py``
-# draws both scales; :doc:`lesson 03 </lessons/03_bound_by_memory>` says why fewer bytes are worth it.
+# The fix: multiply the output by the scale of the values, and scores by that of the keys. ``tests/test_ops.py`` draws
+# both; :doc:`lesson 03 </lessons/03_bound_by_memory>` explains what fewer bytes are worth.
 #
-# **In one sentence.** Test a factor with anything but 1.
+# **In one sentence.** Test a factor with numbers other than 1.

@@ -194,7 +194,7 @@ class Threads(Picture):
                 continue
             first = block * width
             busy = max(0, min(width, count - first))
-            idle = f"threads {_span(busy, width)}" if busy < width else ""
+            idle = f"thread{'s' * (width - busy > 1)} {_span(busy, width)}" if busy < width else ""
             elements = _span(first, first + busy) if busy else "none"
             rows.append([str(block), _span(0, width), elements, idle])
         lines = table(["thread block", "threads", "elements", "no element"], rows, left=4)

@@ -177,7 +177,7 @@ class WarpAccess(Picture):
     @property
     def _lanes(self) -> str:
         space = "" if self.space == "global" else " of shared memory"
-        return f"{plural(len(self.addresses), 'lane')} of a warp access {self.itemsize} bytes each{space}"
+        return f"{plural(len(self.addresses), 'lane')} of a warp access {plural(self.itemsize, 'byte')} each{space}"
 
     @property
     def _counts(self) -> str:

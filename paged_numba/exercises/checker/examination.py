@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from ... import lockstep
 from ...lockstep.profiler.report import Report
+from ...lockstep.sanitizer.findings import Findings
 from ..verdict import Picture, Stage, Verdict
 from .failures import LearnersError, said
 from .property_task import PropertyTask, Subject
@@ -23,6 +24,9 @@ from .values import Mistake
 
 MOST_PRINTED = 2000
 """Most characters that are kept of what an answer prints."""
+
+MOST_FINDINGS = 2
+"""Most findings of the sanitizer that are shown with a wrong result."""
 
 SECONDS_TO_SHRINK = 4
 """After this time, the smallest case that was found by then is taken."""
@@ -94,7 +98,12 @@ class Examination:
         found = self._smallest()
         if found is None:
             return False
-        self._explain(*found)
+        case, mistake = found
+        self._explain(case, mistake)
+        if self.task.launches and not mistake.raised:
+            # A race or a read of unwritten memory may be the cause.
+            findings, _ = self._sanitized(case)
+            self.verdict.finding = "\n\n".join(map(str, findings.errors[:MOST_FINDINGS]))
         return True
 
     def _smallest(self) -> tuple[Any, Mistake] | None:
@@ -127,16 +136,22 @@ class Examination:
         for case in self.task.sanitized():
             self.watch(self.stage, self.task.describe(case))
             self.verdict.num_cases += 1
-            with lockstep.sanitizing() as findings, contextlib.redirect_stdout(io.StringIO()):
-                try:
-                    self.task.attempt(self.answer, case)
-                except Exception as error:
-                    self._explain(case, Mistake(said(error), raised=True))
-                    return True
-            if findings.errors:
-                self._explain(case, Mistake(str(findings).strip()), picture=True)
+            findings, mistake = self._sanitized(case)
+            if findings.errors and not (mistake and mistake.raised):
+                mistake = Mistake(str(findings).strip())
+            if mistake is not None:
+                self._explain(case, mistake)
                 return True
         return False
+
+    def _sanitized(self, case: Any) -> tuple[Findings, Mistake | None]:
+        """Run the answer on a case; return what the sanitizer finds, and what is wrong."""
+        with lockstep.sanitizing() as findings, contextlib.redirect_stdout(io.StringIO()):
+            try:
+                mistake = self.task.attempt(self.answer, case)
+            except Exception as error:
+                mistake = Mistake(said(error), raised=True)
+        return findings, mistake
 
     def _traffic(self) -> bool:
         case = self.task.measured()
@@ -145,10 +160,13 @@ class Examination:
         report: Report
         with lockstep.profiling() as report, contextlib.redirect_stdout(io.StringIO()):
             try:
-                self.task.attempt(self.answer, case)
+                mistake = self.task.attempt(self.answer, case)
             except Exception as error:
-                self._explain(case, Mistake(said(error), raised=True))
-                return True
+                mistake = Mistake(said(error), raised=True)
+        if mistake is not None:
+            # It was right for all the smaller inputs.
+            self._explain(case, mistake)
+            return True
         if not report.kernels:
             self._explain(case, Mistake("your answer launched no kernel, so there is no traffic to count"))
             return True

@@ -10,8 +10,9 @@ import numpy as np
 from ...draw.picture import Picture
 from ...draw.pools.token_path import TokenPath
 
-SPARE = 2
-"""Blocks of each pool that no sequence has."""
+SPARE = 1
+"""Blocks of each pool that no sequence has. Not more: block 0 has tokens then, so that a kernel which leaves out the
+block table reads tokens, and not what a kernel reads that goes beyond the end of a sequence."""
 
 
 def block_tables_of(seq_lens: Sequence[int], block_size: int, seed: int) -> Any:

@@ -24,7 +24,7 @@ def tree(accesses: Sequence[Access], title: str = "") -> Tree | None:
 
 
 def worst_access(accesses: Sequence[Access], space: str) -> WarpAccess | None:
-    """Return the statement of warp 0 that uses memory worst, or None without any access.
+    """Return the statement of warp 0 that uses memory worst, or None if none wastes any.
 
     Of those to global memory, it is the statement that touches the most sectors; of those to shared memory, the one
     that needs the most wavefronts.
@@ -36,5 +36,7 @@ def worst_access(accesses: Sequence[Access], space: str) -> WarpAccess | None:
         if wanted and place not in pictures:
             pictures[place] = WarpAccess.of(accesses, access.array, access.kind, line=access.line.number)
     if space == "shared":
-        return max(pictures.values(), key=lambda one: one.banks.wavefronts, default=None)
-    return max(pictures.values(), key=lambda one: len(one.sectors), default=None)
+        wasteful = [picture for picture in pictures.values() if picture.banks.conflicts]
+        return max(wasteful, key=lambda one: one.banks.wavefronts, default=None)
+    wasteful = [picture for picture in pictures.values() if picture.useful < 100]
+    return max(wasteful, key=lambda one: len(one.sectors), default=None)

@@ -180,9 +180,11 @@ def difference_of_inputs(case: Any, given: Any) -> Mistake | None:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Tell whether two values are equal, arrays in lists and NaN included."""
+    """Tell whether two values are equal, also arrays in lists and in dataclasses; NaN is equal to NaN."""
     if isinstance(one, np.ndarray):
         return np.array_equal(one, np.asarray(other), equal_nan=one.dtype.kind in "fc")
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(_same, one, other))
+    if is_dataclass(one):
+        return all(_same(value, vars(other)[name]) for name, value in vars(one).items())
     return bool(one == other)

@@ -24,8 +24,8 @@ A thread block of 4 threads, and a row of 6 scores::
 
 Worked: the row ``[1, 1, -inf, 1, 1, -inf]`` gives ``[0.25, 0.25, 0, 0.25, 0.25, 0]``.
 
-What counts: scores may be as large as 1000, and as small as -1000; each is read three times at most, in requests of
-neighbours.
+What counts: scores may be as large as 1000, and as small as -1000. Three passes over a row are enough, in requests of
+neighbouring scores.
 """
 
 import math

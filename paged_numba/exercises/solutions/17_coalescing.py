@@ -1,49 +1,48 @@
 """
-17 · The same result with less traffic
-======================================
+17 · The same copy with less traffic
+====================================
 
-A cache keeps keys as int8, with one scale for each token, and the kernel ``dequantize`` makes floats of them. It is
-right, but slow: each thread takes a token and goes through its dimensions, so that the threads of a warp ask for
-numbers that lie ``head_dim`` apart. Mend it: neighbouring threads must ask for neighbouring numbers.
+The kernel ``copy_blocks`` copies whole blocks within a cache: pair ``i`` says that block ``pairs[i, 0]`` is copied to
+block ``pairs[i, 1]``. It is right, but slow: each thread takes a token and goes through its dimensions, so that the
+threads of a warp ask for numbers that lie ``head_dim`` apart. Mend it: neighbouring threads must ask for neighbouring
+numbers.
 
-The launch stays as it is: as many threads as tokens, rounded up to whole thread blocks. Thread block ``b`` still has
-``blockDim.x`` tokens from ``b * blockDim.x`` on, or what is left of them, but its threads work on one token together.
-There may be more dimensions than threads in a thread block, or fewer.
+The launch stays as it is: a thread block for each pair. It may have more threads than a block has tokens, or fewer,
+and more threads than there are dimensions, or fewer. No block is both copied and overwritten.
 
 Shapes::
 
-    keys        float32[num_tokens, head_dim]
-    quantized   int8[num_tokens, head_dim]
-    scales      float32[num_tokens]
+    cache   float32[num_blocks, block_size, head_dim]
+    pairs   int32[num_pairs, 2]                          source and target
 
-A thread block of 4 threads, 4 tokens of 6 dimensions; each cell has the thread that writes it::
+A block of 4 tokens with 6 dimensions, and 4 threads; each cell has the thread that copies it::
 
-                 as it is              as it should be
-    dimension    0  1  2  3  4  5      0  1  2  3  4  5
-    token 0      0  0  0  0  0  0      0  1  2  3  0  1
-    token 1      1  1  1  1  1  1      0  1  2  3  0  1
-    token 2      2  2  2  2  2  2      0  1  2  3  0  1
-    token 3      3  3  3  3  3  3      0  1  2  3  0  1
+                as it is              one way to do it
+    dimension   0  1  2  3  4  5      0  1  2  3  4  5
+    token 0     0  0  0  0  0  0      0  1  2  3  0  1
+    token 1     1  1  1  1  1  1      2  3  0  1  2  3
+    token 2     2  2  2  2  2  2      0  1  2  3  0  1
+    token 3     3  3  3  3  3  3      2  3  0  1  2  3
 
-Worked: ``scales[0] = 0.5`` and ``quantized[0] = [2, -4]`` give ``keys[0] = [1, -2]``.
+Worked: ``pairs = [[0, 2]]`` copies block 0 to block 2, token by token: ``cache[2, 1] = cache[0, 1]``.
 
-What counts: for 64 tokens with 128 dimensions, 512 sectors are loaded and 1,024 stored.
+What counts: a block of 32 tokens with 64 dimensions has 2,048 numbers, which are 256 sectors to load, and as many to
+store.
 """
 
 from paged_numba import cuda
 
 
 @cuda.jit
-def dequantize(keys, quantized, scales):
-    num_tokens, head_dim = keys.shape
+def copy_blocks(cache, pairs):
+    source, target = pairs[cuda.blockIdx.x, 0], pairs[cuda.blockIdx.x, 1]
+    block_size, head_dim = cache.shape[1], cache.shape[2]
     # >>> Mend this part: neighbouring threads ask for numbers far apart.
-    first = cuda.blockIdx.x * cuda.blockDim.x
-    for token in range(first, min(first + cuda.blockDim.x, num_tokens)):
-        for dim in range(cuda.threadIdx.x, head_dim, cuda.blockDim.x):
-            keys[token, dim] = scales[token] * quantized[token, dim]
+    for i in range(cuda.threadIdx.x, block_size * head_dim, cuda.blockDim.x):
+        token, dim = i // head_dim, i % head_dim
+        cache[target, token, dim] = cache[source, token, dim]
     # ---
-    # token = cuda.grid(1)
-    # if token < num_tokens:
+    # for token in range(cuda.threadIdx.x, block_size, cuda.blockDim.x):
     #     for dim in range(head_dim):
-    #         keys[token, dim] = scales[token] * quantized[token, dim]
+    #         cache[target, token, dim] = cache[source, token, dim]
     # <<<

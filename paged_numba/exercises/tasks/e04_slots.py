@@ -170,6 +170,8 @@ class Slots(Task):
             what = "the slot is wrong"
         if len(found) != len(right):
             what = f"there are {len(right)} new tokens, and your function returns {len(found)} slots"
+        elif sorted(found) == sorted(right):
+            what += ": they are the right ones in another order"
         faults = {
             "lens": "as if seq_lens did not count the new tokens",
             "table": "as if each sequence had the blocks 0, 1, 2 and so on, whatever its block table says",

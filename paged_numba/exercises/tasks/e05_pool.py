@@ -229,8 +229,11 @@ class PoolTask(Task):
             lens[seq] = lens.get(seq, 0) + call[2]
         if method == "free":
             lens.pop(seq, None)
+        for name in lens:
+            if after.lens.get(name) != lens[name]:
+                return f"lens[{name!r}] must be {lens[name]}, got {after.lens.get(name)}"
         if after.lens != lens:
-            return "lens is wrong"
+            return f"lens must have {_names(lens)}, and has {_names(after.lens)}"
         if set(after.tables) != set(lens):
             return f"lens has {_names(lens)}, and tables has {_names(after.tables)}"
         return self._fault_of_tables(case, before, after)

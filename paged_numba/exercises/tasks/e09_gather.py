@@ -206,6 +206,9 @@ class Gather(Task):
                 0, token // size
             ],
             "as if each token were in the first block of its sequence": lambda seq, token: tables[seq, 0],
+            "as if entry i of a block table were the block of token i": lambda seq, token: tables[
+                seq, min(token, tables.shape[1] - 1)
+            ],
         }
         places = [(seq, token) for seq, rows in enumerate(case.dense) for token in range(len(rows))]
         found = []

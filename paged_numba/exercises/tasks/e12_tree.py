@@ -123,6 +123,28 @@ class ArgMax(Task):
             "requests to shared memory",
         ),
         Wrong(
+            "one thread reads all scores",
+            """    half = cuda.blockDim.x // 2
+    while half > 0:
+        if thread < half:
+            mine, other = values[thread], values[thread + half]
+            if other > mine or (other == mine and indices[thread + half] < indices[thread]):
+                values[thread] = other
+                indices[thread] = indices[thread + half]
+        cuda.syncthreads()  # this round is over
+        half //= 2
+    if thread == 0:
+""",
+            """    if thread == 0:
+        indices[0] = 0
+        for i in range(scores.size):
+            if scores[i] > scores[indices[0]]:
+                indices[0] = i
+""",
+            "traffic",
+            "sectors loaded",
+        ),
+        Wrong(
             "neighbours first, so that all warps stay at work",
             """    half = cuda.blockDim.x // 2
     while half > 0:
@@ -202,7 +224,7 @@ class ArgMax(Task):
 
     def limits(self, report: Report) -> Sequence[Limit]:
         """8 rounds of warps have work; each loads two values and two indices, and stores one of each."""
-        requests, barriers = report.memory("shared").requests, report.work().barriers
+        requests, loads = report.memory("shared").requests, report.memory("global", "load").sectors
         why = (
             "4 warps store a value and an index each; in the 7 rounds 2, 1, 1, 1, 1, 1 and 1 warps have work, "
             "8 in all, with at most 4 loads and 2 stores for each, and half as much again to spare"
@@ -210,7 +232,13 @@ class ArgMax(Task):
         each = "4 warps wait once before the rounds and in each of 7 rounds, at most twice"
         return [
             Limit("memory requests to shared memory", requests, 90, why),
-            Limit("barriers", barriers, 60, each),
+            Limit(
+                "sectors loaded",
+                loads,
+                16,
+                "128 scores lie in 16 sectors of 32 bytes, and each is needed once",
+            ),
+            Limit("barriers", report.work().barriers, 60, each),
         ]
 
 

@@ -112,7 +112,7 @@ class OnlineLse(Task):
 """,
             "        largest = float32(0)\n",
             "right",
-            "inf",
+            "overflows",
         ),
         Wrong(
             "two passes",
@@ -172,6 +172,9 @@ class OnlineLse(Task):
         for cause, value in causes.items():
             if np.isfinite(value).all() and np.allclose(out, value, rtol=1e-5, atol=1e-5):
                 return Mistake(f"{mistake.what}: {cause}", mistake.got, mistake.expected)
+        if np.isinf(out).any() and np.abs(case.scores[np.isfinite(case.scores)]).max(initial=0) > 500:
+            what = f"{mistake.what}: exp(score) overflows, or is 0, for scores as large or as small as these"
+            return Mistake(what, mistake.got, mistake.expected)
         wrong = ~np.isclose(out, lse_of(case.scores), rtol=self.rtol, atol=self.atol)
         row = int(np.argmax(wrong))
         if np.isfinite(out[row]) or np.isfinite(case.scores[row]).all():
@@ -206,7 +209,7 @@ class OnlineLse(Task):
                 "sectors loaded",
                 loads,
                 64,
-                "2 rows of 256 scores lie in 64 sectors of 32 bytes: once is enough",
+                "2 rows of 256 scores lie in 64 sectors of 32 bytes. To use a score twice, keep it in a variable",
             ),
             Limit("sectors stored", stores, 4, "2 results, each of which up to 2 warps may write"),
             Limit("barriers", report.work().barriers, 96, waits),

@@ -14,145 +14,161 @@ from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
 from ..checker.pictures import worst_access
 from ..checker.task import Limit, Task, Wrong
+from ..checker.values import Mistake
 
-MEASURED = 64
-"""Tokens and threads of the case whose traffic is counted."""
+MEASURED = (32, 64)
+"""Tokens of a block, and dimensions, of the case whose traffic is counted."""
 
 
 @dataclass
 class Case:
-    """Quantized keys with their scales, and the threads of a thread block."""
+    """A cache, the pairs of blocks, and the threads of a thread block."""
 
-    quantized: Any
-    scales: Any
+    cache: Any
+    pairs: Any
     threads_per_block: int
 
-    @property
-    def blocks_per_grid(self) -> int:
-        """Enough thread blocks for a thread for each token."""
-        return -(-len(self.scales) // self.threads_per_block)
+
+def case_of(
+    block_size: int, head_dim: int, threads: int, pairs: Any = ((0, 2),), num_blocks: int = 3
+) -> Case:
+    """Return a case with the numbers 1, 2, 3 and so on."""
+    cache = np.arange(1, num_blocks * block_size * head_dim + 1, dtype=np.float32)
+    return Case(cache.reshape(num_blocks, block_size, head_dim), np.array(pairs, np.int32), threads)
 
 
-def case_of(num_tokens: int, head_dim: int, threads: int) -> Case:
-    """Return a case with the keys 1, 2, 3 and so on, up to 100 and again, and the scales 1, 2, 4, 0.5."""
-    quantized = np.arange(num_tokens * head_dim).reshape(num_tokens, head_dim) % 100 + 1
-    scales = np.resize([1, 2, 4, 0.5], num_tokens)
-    return Case(quantized.astype(np.int8), scales.astype(np.float32), threads)
+@st.composite
+def drawn(draw: st.DrawFn) -> Case:
+    """Draw pairs of which no block is overwritten twice, or copied and overwritten."""
+    blocks = draw(st.permutations(range(6)))
+    sources, num_pairs = blocks[:3], draw(st.integers(1, 3))
+    pairs = [(draw(st.sampled_from(sources)), blocks[3 + i]) for i in range(num_pairs)]
+    sizes = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    return case_of(*sizes, draw(st.sampled_from((2, 4, 32))), pairs, 6)
 
 
 class Coalescing(Task):
     """Threads of a warp must ask for neighbouring numbers."""
 
-    answer = "dequantize"
+    answer = "copy_blocks"
     lesson = "10_layout_decides_traffic"
     max_examples = 30
     hints = (
-        "In the picture: lane 0 asks for byte 0, lane 1 for byte 64. Which index must differ between the two, so that "
-        "they are neighbours?",
-        "Let the dimension depend on threadIdx.x, and let all threads of the thread block go through its tokens.",
-        "for dim in range(cuda.threadIdx.x, head_dim, cuda.blockDim.x) gives neighbouring threads neighbouring "
-        "dimensions, and takes care of more dimensions than threads.",
-        "Around it: for token in range(first, min(first + cuda.blockDim.x, num_tokens)), where first is "
-        "cuda.blockIdx.x * cuda.blockDim.x.",
+        "The picture shows which bytes the lanes ask for at once. Which index must differ between lane 0 and lane 1, "
+        "so that these are neighbours?",
+        "A block is block_size * head_dim numbers in a row. Let thread t take the numbers t, t + blockDim.x and so on.",
+        "Number i of a block belongs to token i // head_dim and to dimension i % head_dim.",
+        "for i in range(cuda.threadIdx.x, block_size * head_dim, cuda.blockDim.x), and in it the copy of one number.",
     )
     wrong = (
         Wrong(
-            "the loops change places, but not the threads",
-            """    for token in range(first, min(first + cuda.blockDim.x, num_tokens)):
-        for dim in range(cuda.threadIdx.x, head_dim, cuda.blockDim.x):
-            keys""",
-            """    token = first + cuda.threadIdx.x
-    for dim in range(head_dim - 1, -1, -1):
-        if token < num_tokens:
-            keys""",
+            "the dimensions in another order, but still a token for each thread",
+            """    for i in range(cuda.threadIdx.x, block_size * head_dim, cuda.blockDim.x):
+        token, dim = i // head_dim, i % head_dim
+""",
+            """    for i in range(cuda.threadIdx.x, block_size * head_dim, cuda.blockDim.x):
+        token, dim = i % block_size, i // block_size
+""",
             "traffic",
-            "sectors loaded",
+            "32 sectors a request",
         ),
         Wrong(
-            "each thread takes neighbouring dimensions",
-            "        for dim in range(cuda.threadIdx.x, head_dim, cuda.blockDim.x):\n",
-            "        each = -(-head_dim // cuda.blockDim.x)\n"
-            "        for dim in range(cuda.threadIdx.x * each, min(cuda.threadIdx.x * each + each, head_dim)):\n",
+            "each thread takes neighbouring numbers",
+            "    for i in range(cuda.threadIdx.x, block_size * head_dim, cuda.blockDim.x):\n",
+            "    each = -(-block_size * head_dim // cuda.blockDim.x)\n"
+            "    first = cuda.threadIdx.x * each\n"
+            "    for i in range(first, min(first + each, block_size * head_dim)):\n",
             "traffic",
-            "sectors loaded",
+            "32 sectors a request",
         ),
         Wrong(
-            "tokens past the end",
-            "min(first + cuda.blockDim.x, num_tokens)",
-            "first + cuda.blockDim.x",
+            "a number for each thread, and no more",
+            "    for i in range(cuda.threadIdx.x, block_size * head_dim, cuda.blockDim.x):\n",
+            "    i = cuda.threadIdx.x\n    if i < block_size * head_dim:\n",
             "right",
+            "block 2 is not a copy of block 0",
+        ),
+        Wrong(
+            "one number too many",
+            "block_size * head_dim, cuda.blockDim.x",
+            "block_size * head_dim + 1, cuda.blockDim.x",
+            "runs",
             "out of bounds",
         ),
         Wrong(
-            "all thread blocks take the first tokens",
-            "range(first, min(first + cuda.blockDim.x, num_tokens))",
-            "range(min(cuda.blockDim.x, num_tokens))",
+            "the token from the dimension",
+            "token, dim = i // head_dim, i % head_dim",
+            "token, dim = i // head_dim, i // head_dim",
             "right",
-            "nan",
+            "is not a copy of block",
         ),
         Wrong(
-            "a dimension for each thread, and no more",
-            "range(cuda.threadIdx.x, head_dim, cuda.blockDim.x)",
-            "range(cuda.threadIdx.x, min(head_dim, cuda.threadIdx.x + 1))",
+            "source and target in the wrong order",
+            "cache[target, token, dim] = cache[source, token, dim]",
+            "cache[source, token, dim] = cache[target, token, dim]",
             "right",
-            "nan",
-        ),
-        Wrong(
-            "the scale of another token", "scales[token]", "scales[first]", "right", "What should come out"
+            "block 0 was overwritten",
         ),
     )
 
     def worked(self) -> Case:
-        """Return the case of the statement, with a second token."""
-        return Case(np.array([[2, -4], [3, 1]], np.int8), np.array([0.5, 10], np.float32), 2)
+        """Return the case of the statement: blocks of 2 tokens with 3 dimensions."""
+        return case_of(2, 3, 2)
 
     def boundaries(self) -> Sequence[Case]:
         """Return fewer, as many, and more tokens, and dimensions, than threads of a thread block."""
         sizes = ((1, 1), (1, 5), (3, 4), (4, 4), (5, 3), (9, 9))
-        return [case_of(*size, 4) for size in sizes] + [case_of(33, 70, 32)]
+        return [case_of(*size, 4) for size in sizes] + [case_of(16, 33, 32, [(1, 2), (1, 0)])]
 
     def cases(self) -> st.SearchStrategy[Case]:
         """Return what draws cases."""
-        return st.builds(case_of, st.integers(1, 20), st.integers(1, 20), st.sampled_from((2, 4, 8)))
+        return drawn()
 
     def run(self, answer: Any, case: Case) -> dict[str, Any]:
-        """Launch the kernel; a key that no thread writes stays NaN."""
-        keys = np.full(case.quantized.shape, np.nan, np.float32)
-        answer[case.blocks_per_grid, case.threads_per_block](keys, case.quantized, case.scales)
-        return {"keys": keys}
+        """Launch the kernel on a copy of the cache."""
+        cache = case.cache.copy()
+        answer[len(case.pairs), case.threads_per_block](cache, case.pairs)
+        return {"cache": cache}
 
     def expected(self, case: Case) -> dict[str, Any]:
-        """Return the scaled keys."""
-        return {"keys": case.scales[:, None] * case.quantized}
+        """Return the cache with the blocks copied."""
+        cache = case.cache.copy()
+        cache[case.pairs[:, 1]] = cache[case.pairs[:, 0]]
+        return {"cache": cache}
+
+    def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
+        """Name the first wrong block."""
+        mistake = super().judge(case, result)
+        if mistake is None:
+            return None
+        wrong = (result["cache"] != self.expected(case)["cache"]).any(axis=(1, 2))
+        block = int(np.argmax(wrong))
+        sources = {int(target): int(source) for source, target in case.pairs}
+        what = f"block {block} was overwritten, and is in no pair as a target"
+        if block in sources:
+            what = f"block {block} is not a copy of block {sources[block]}"
+        return Mistake(f"{mistake.what}: {what}", mistake.got, mistake.expected)
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
-        """Return the access that moves most; of a wrong result, the launch and the tokens."""
-        if len(case.scales) < MEASURED:
-            return Threads(
-                case.blocks_per_grid, case.threads_per_block, len(case.scales), "A thread per token"
-            )
-        keys = np.full(case.quantized.shape, np.nan, np.float32)
-        launch = answer, case.blocks_per_grid, case.threads_per_block
-        return worst_access(lockstep.trace(*launch, keys, case.quantized, case.scales), "global")
+        """Return the access that moves most, if the result is right."""
+        if case.cache.shape[1:] != MEASURED:
+            return None
+        launch = len(case.pairs), case.threads_per_block, case.cache.copy(), case.pairs
+        return worst_access(lockstep.trace(answer, *launch), "global")
 
     def measured(self) -> Case:
-        """Return a thread block of two warps, and a token for each thread."""
-        return case_of(MEASURED, 128, MEASURED)
+        """Return two pairs, and a thread for each token."""
+        return case_of(*MEASURED, 32, [(0, 2), (0, 1)])
 
     def limits(self, report: Report) -> Sequence[Limit]:
-        """64 x 128 int8 lie in 256 sectors, as many floats in 1,024; each request loads a scale as well."""
+        """A block lies in 256 sectors; a variant loads its pair anew for each of the 64 requests."""
         loads, stores = report.memory("global", "load"), report.memory("global", "store")
-        why = (
-            "64 tokens of 128 bytes lie in 256 sectors of 32 bytes, and each of 256 requests needs the scale of its "
-            f"token; yours has {loads.sectors_per_request:.3g} sectors a request"
-        )
+        why = "a block of 2,048 numbers lies in 256 sectors of 32 bytes, and there are 2 pairs"
+        each = f"; your warps store to {stores.sectors_per_request:.3g} sectors a request"
         return [
-            Limit("sectors loaded", loads.sectors, 512, why),
+            Limit("sectors stored", stores.sectors, 512, why + each * (stores.sectors > 512)),
             Limit(
-                "sectors stored",
-                stores.sectors,
-                1024,
-                "64 tokens of 512 bytes lie in 1,024 sectors of 32 bytes",
+                "sectors loaded", loads.sectors, 512 + 256, f"{why}, whose numbers may be loaded each time"
             ),
         ]
 

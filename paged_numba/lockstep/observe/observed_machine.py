@@ -283,6 +283,11 @@ class ObservedMachine(Machine):
         for branch in self.on_branch:
             branch(self, mask, held)
 
+    def enter(self, mask: Mask, function: CodeFunction, /, **parameters: Any) -> None:
+        """Report that a function begins."""
+        for enter in self.on_enter:
+            enter(self, mask, function, parameters)
+
     def assigned(self, mask: Mask, function: CodeFunction, name: str, value: Any) -> Any:
         """Report the value that a variable has now, and return it."""
         for assign in self.on_assign:
@@ -308,6 +313,7 @@ class ObservedMachine(Machine):
         self.on_load, self.on_store = self._handlers("load"), self._handlers("store")
         self._on_statement, self._on_compute = self._handlers("statement"), self._handlers("compute")
         self.on_branch, self.on_assign = self._handlers("branch"), self._handlers("assign")
+        self.on_enter = self._handlers("enter")
         for listener in now:
             listener.begin_launch(self, function, arguments)
             self._begun.append(listener)

@@ -208,6 +208,7 @@ class ObservedWriter(FunctionWriter):
     """Writer of the lane program of an observed function."""
 
     expressions_type = ObservedExpressions
+    expressions: ObservedExpressions
     vocabulary: ClassVar[dict[str, Any]] = {
         **FunctionWriter.vocabulary,
         "add": _counted(arithmetic.add, 1, complex_operations=2),
@@ -251,8 +252,8 @@ class ObservedWriter(FunctionWriter):
 
     def statements(self, body: Sequence[ast.stmt], region: Region) -> None:
         if body is self.definition.body:
-            for name in analysis.parameters(self.definition):
-                self.emit(self.expressions.reported(name, f"v_{name}"))
+            parameters = [f"{name}=v_{name}" for name in analysis.parameters(self.definition)]
+            self.emit(call("_rt.enter", "_m", self.names.constant(self.code), *parameters))
         super().statements(body, region)
 
     def assign(self, target: ast.expr, value: str) -> None:

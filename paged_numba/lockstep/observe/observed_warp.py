@@ -86,11 +86,19 @@ class ObservedWarp(ObservedMachine):
         if self.whole.on_branch:
             self._whole().branch(self._spread_mask(mask), self._spread_mask(held))
 
+    def enter(self, mask: Mask, function: CodeFunction, /, **parameters: Any) -> None:
+        if self.whole.on_enter:
+            spread = {name: self._spread_value(value) for name, value in parameters.items()}
+            self._whole().enter(self._spread_mask(mask), function, **spread)
+
     def assigned(self, mask: Mask, function: CodeFunction, name: str, value: Any) -> Any:
         if self.whole.on_assign:
-            spread = tuple(map(self._spread, value)) if type(value) is tuple else self._spread(value)
-            self._whole().assigned(self._spread_mask(mask), function, name, spread)
+            self._whole().assigned(self._spread_mask(mask), function, name, self._spread_value(value))
         return value
+
+    def _spread_value(self, value: Any) -> Any:
+        """Return the value of a variable, which may be a tuple, as one of the thread block."""
+        return tuple(map(self._spread_value, value)) if type(value) is tuple else self._spread(value)
 
     def _load(self, _: Any, array: ObservedArray, mask: Mask, position: Any) -> None:
         whole, mask, position = self._whole(), self._spread_mask(mask), self._spread(position)

@@ -52,8 +52,11 @@ class Observer:
     def branch(self, machine: Any, mask: Mask, held: Mask) -> None:
         """Called after each test of an ``if`` or ``while``; it holds for the lanes of `held`."""
 
+    def enter(self, machine: Any, mask: Mask, function: Any, parameters: dict[str, Any]) -> None:
+        """Called when a function begins; `parameters` are values as in `assign`, ``machine.line`` is the caller's."""
+
     def assign(self, machine: Any, mask: Mask, function: Any, name: str, value: Any) -> None:
-        """Called after each assignment to a variable, and for each parameter when a function begins.
+        """Called after each assignment to a variable.
 
         Parameters
         ----------

@@ -38,9 +38,9 @@ class CostCounter:
         """
         if space not in ("global", "shared"):
             return None
-        rows = np.full(-(-threads // WARP_SIZE) * WARP_SIZE, NOBODY)
-        rows[lanes] = addresses
-        rows = rows.reshape(-1, WARP_SIZE)
+        every = np.full(-(-threads // WARP_SIZE) * WARP_SIZE, NOBODY)
+        every[lanes] = addresses
+        rows: Any = every.reshape(-1, WARP_SIZE)
         warps = np.flatnonzero(rows.min(axis=1) < NOBODY)
         rows = rows[warps]
         found: Costs = {"warps": warps.tolist()}
@@ -64,5 +64,6 @@ class CostCounter:
         pattern = np.where(row < NOBODY, row - row.min() // LINE * LINE, NOBODY)
         key = itemsize, pattern.tobytes()
         if key not in self._shared:
-            self._shared[key] = tuple(shared_cost(pattern[None].copy(), itemsize))
+            cost = shared_cost(pattern[None].copy(), itemsize)
+            self._shared[key] = cost.wavefronts, cost.ideal
         return self._shared[key]

@@ -67,8 +67,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.complexfloating):
         return str(value)
     # `str` writes as many digits as the dtype has; float64's would differ from those of the value's own type.
-    number = float(str(value)) if value.dtype.itemsize < 8 else float(value)
-    return number if math.isfinite(number) else str(number)
+    real = float(str(value)) if value.dtype.itemsize < 8 else float(value)
+    return real if math.isfinite(real) else str(real)
 
 
 def ranges(lanes: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class Recorder(Observer):
         self.num_launches = self.num_thread_blocks = self.num_unseen = 0
         self._rows: list[tuple[int, Track]] = []
         self._costs = CostCounter()
-        self._unsettled: list[Callable[[], None]] = []
+        self._unsettled: list[tuple[dict[str, Any], Any, Any]] = []
         self._lanes: dict[tuple[int, int], tuple[Mask, Any]] = {}
 
     # Launches.
@@ -99,19 +99,20 @@ class Recorder(Observer):
         for track, row, _ in self._active(machine, mask):
             track.branch(self._of(machine, held, row))
 
+    def enter(
+        self, machine: ObservedMachine, mask: Mask, function: CodeFunction, parameters: dict[str, Any]
+    ) -> None:
+        for track, row, lanes in self._active(machine, mask):
+            for name, value in parameters.items():
+                for part, *what in _parts(machine, row, lanes, name, value):
+                    track.parameter(function, part, *what)
+
     def assign(
         self, machine: ObservedMachine, mask: Mask, function: CodeFunction, name: str, value: Any
     ) -> None:
-        # Parameters are assigned when the function has begun, and no line of it.
-        begins = function is not machine.line.function
-        for track, row, lanes in (self._active if begins else self._at_step)(machine, mask):
-            assign = track.parameter if begins else track.assign
-            for part, item in _parts(name, value):
-                if isinstance(item, (np.ndarray, np.generic)):
-                    values = np.broadcast_to(item, machine.shape)[row][lanes]
-                    assign(function, part, str(item.dtype), lanes, values)
-                else:
-                    assign(function, part, "", lanes, _described(item))
+        for track, row, lanes in self._at_step(machine, mask):
+            for part, *what in _parts(machine, row, lanes, name, value):
+                track.assign(function, part, *what)
 
     def load(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
         self._access(machine, array, mask, position, "load")
@@ -155,12 +156,8 @@ class Recorder(Observer):
     def _at_step(self, machine: ObservedMachine, mask: Mask) -> Iterator[tuple[Track, int, Any]]:
         """Yield as `_active` does; begin a step if the current one is not of this line and these lanes."""
         for track, row, lanes in self._active(machine, mask):
-            if not track.left_out and track.line is not None:
-                if (
-                    track.line is not machine.line
-                    or not np.isin(lanes, track.lanes, assume_unique=True).all()
-                ):
-                    track.begin(machine.line, lanes, resumed=True)
+            if not track.runs(machine.line, lanes):
+                track.begin(machine.line, lanes, resumed=True)
             yield track, row, lanes
 
     def _of(self, machine: ObservedMachine, mask: Mask, row: int) -> Any:
@@ -224,12 +221,12 @@ class Recorder(Observer):
                     stored = np.asarray(value).astype(dtype)
                 found["values"] = packed(np.broadcast_to(stored, machine.shape)[row][lanes])
             else:
-                self._unsettled.append(lambda f=found, b=array.buffer, w=where: f.update(values=packed(b[w])))
+                self._unsettled.append((found, array.buffer, where))
 
     def _settle(self) -> None:
         """Add the values that atomic operations have left, once they have run."""
-        for settle in self._unsettled:
-            settle()
+        for access, buffer, where in self._unsettled:
+            access["values"] = packed(buffer[where])
         self._unsettled.clear()
 
 
@@ -243,13 +240,17 @@ def _contiguous(shape: tuple[int, ...], unit: int) -> list[int]:
     return [unit * math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a variable's name and value; those of its items if it is a tuple."""
-    if type(value) is not tuple:
-        yield name, value
-        return
-    for place, item in enumerate(value):
-        yield from _parts(f"{name}[{place}]", item)
+def _parts(
+    machine: ObservedMachine, row: int, lanes: Any, name: str, value: Any
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield the name, dtype, lanes and values of a variable; those of each item if it is a tuple."""
+    if type(value) is tuple:
+        for place, item in enumerate(value):
+            yield from _parts(machine, row, lanes, f"{name}[{place}]", item)
+    elif isinstance(value, (np.ndarray, np.generic)):
+        yield name, str(value.dtype), lanes, np.broadcast_to(value, machine.shape)[row][lanes]
+    else:
+        yield name, "", lanes, _described(value)
 
 
 def _described(value: Any) -> str:

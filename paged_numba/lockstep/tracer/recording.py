@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 from ...draw.text import plural
@@ -113,10 +113,8 @@ class Recording:
 
     def page(self) -> str:
         """Return a self-contained HTML page that plays the recording: source, lanes, variables and accesses."""
-        kernels = dict.fromkeys(
-            self._recorder.functions.described[track.described["kernel"]]["name"]
-            for track in self._recorder.tracks
-        )
+        names = [function["name"] for function in self._recorder.functions.described]
+        kernels = dict.fromkeys(names[track.described["kernel"]] for track in self._recorder.tracks)
         return page_html(self.json(), escape(f"{', '.join(kernels)}, in lockstep"))
 
 

@@ -225,7 +225,7 @@ export class Steps {
       parts.push(step.opens ? `arrive last, and barrier ${step.opens} opens` : `wait at barrier ${step.arrives}`);
       if (step.opens && mask.warps.length === this.warps) parts[parts.length - 1] = `all arrive, and barrier ${step.opens} opens`;
     }
-    if (!parts.length) parts.push(step.resumed ? "go on after the call" : "run it");
+    if (!parts.length) parts.push(step.kind === "for" ? "begin the loop" : step.resumed ? "go on after the call" : "run it");
     const failed = at === this.steps.length - 1 && this.error ? ` The launch ended here. ${this.error}` : "";
     return `${this.line(step)}: ${this.who(mask)}: ${parts.join("; ")}.${failed}`;
   }

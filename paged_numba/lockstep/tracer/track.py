@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from ..observe.code import CodeFunction, CodeLine
 from .packing import amount, packed, ranges
 from .sources import SourceText
@@ -86,6 +88,12 @@ class Track:
         """The current step, None if it is beyond the limits."""
         return None if self.left_out or not self.steps else self.steps[-1]
 
+    def runs(self, line: CodeLine, lanes: Any) -> bool:
+        """Tell whether the current step is of this line and has these lanes; beyond the limits, all steps are one."""
+        return bool(
+            self.left_out or (self.line is line and np.isin(lanes, self.lanes, assume_unique=True).all())
+        )
+
     def mask(self, lanes: Any) -> int:
         """Return the number of a set of lanes among `masks`."""
         text = ranges(lanes)
@@ -114,7 +122,8 @@ class Track:
             self.left_out += 1
             return
         function = self.functions.number(line.function)
-        step = {"function": function, "line": line.number, "lanes": self.mask(lanes), "epoch": self.epoch}
+        step: dict[str, Any] = {"function": function, "line": line.number}
+        step |= {"lanes": self.mask(lanes), "epoch": self.epoch}
         kind = self.functions.texts[function].kind(line.number)
         if kind in ("if", "while", "for", "return"):
             step["kind"] = kind

@@ -42,7 +42,7 @@ ATTENTION_MUTANTS = (
                         f"{_LOOKUP}\n        offset = min(token, block_size - 1)"),
     _attention_textbook("last block read to its end", _PASS_2, _PASS_2.replace(
                         "seq_lens[seq]", "(seq_lens[seq] + block_size - 1) // block_size * block_size")),
-    KernelMutant("place of a block in 32 bits", "attention_textbook", _LOOKUP,
+    KernelMutant("memory offset in 32 bits", "attention_textbook", _LOOKUP,
                  f"{_PASS_2}\n        numbers = block_size * num_kv_heads * head_dim  # of a block"
                  "\n        kv_block = np.int32(block_tables[seq, token // block_size] * numbers) // numbers",
                  "large cache"),

@@ -1,8 +1,8 @@
 """
-03 · A place that does not fit into 32 bits
-===========================================
+03 · Memory offsets of 32 bits
+==============================
 
-**In a large cache, a block may begin so far in that 32 bits cannot say where. The kernel reads another block.**
+**In a large cache, the memory offset of a block does not fit into 32 bits. The kernel reads another block.**
 
 :Reported: `vLLM 1486 <https://github.com/vllm-project/vllm/issues/1486>`__, `vLLM 47671
   <https://github.com/vllm-project/vllm/pull/47671>`__
@@ -13,9 +13,9 @@
 # %%
 # What was reported
 # -----------------
-# In October 2023 a user of vLLM raised the number of blocks in the project's own kernel tests to 64,000. One failed,
-# another ended with an illegal memory access: places were computed in 32 bits. In July 2026 the fault was found in a
-# newer kernel, which crashed from block 7,767 or so on.
+# In October 2023 a user of vLLM raised the number of blocks in the project's own kernel tests to 64,000. One test
+# failed and another accessed memory illegally: offsets were 32-bit integers. In July 2026 the fault was found in a
+# newer kernel, which crashed from about block 7,767 on.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -28,17 +28,17 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# Numba indexes with ``int64``. The wrong kernel computes by itself where a block begins, counted in numbers.
+# Numba computes addresses as ``int64``. The wrong kernel computes by itself where a block begins, as ``int32``.
 
-WRONG = kernel("attention_textbook", "place of a block in 32 bits")
+WRONG = kernel("attention_textbook", "memory offset in 32 bits")
 Difference.of(WRONG).show()
 
 # %%
 # How it shows
 # ------------
-# This cache is a view: in block b, every number is b. A block has 16 tokens of 32 heads of 128 dimensions, which is
-# ``2**16`` numbers. Attention to a single token returns its value, and so says which block was read. Block 32,768
-# begins at ``2**31``, which as 32 bits is negative: the block is counted from the end.
+# In this cache, all elements of block b are b. A block has 16 tokens, 32 KV heads and 128 dimensions: ``2**16``
+# elements. Attention to a single token returns its value, and so says which block was read. Block 32,768 begins at
+# ``2**31``, which wraps to a negative number, and a negative block counts from the end.
 
 SIZES = 16, 32, 128
 
@@ -58,7 +58,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It has few blocks, so that it is quick and fits on a small GPU.
+# It has few blocks, so that it is quick and fits any GPU.
 
 
 def their_test():
@@ -71,7 +71,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# The property draws the number of blocks, and asks for the last one. Such a view takes no memory.
+# The property draws the number of blocks and asks for the last one. The cache is a view, which takes no memory.
 
 
 @settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
@@ -87,4 +87,4 @@ with installed(WRONG):
 # The fix: multiply as ``int64``. The sanitizer, too, reports the cast. ``tests/test_mutants.py`` runs the property;
 # :doc:`lesson 06 </lessons/06_right_before_fast>` looks up blocks.
 #
-# **In one sentence.** A test needs no memory to have a large array: a view of a few numbers has any size.
+# **In one sentence.** A view of a few numbers is an array of any size, so a test of large arrays needs no memory.

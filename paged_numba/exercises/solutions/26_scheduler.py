@@ -1,0 +1,53 @@
+"""
+26 · One step of a scheduler
+============================
+
+Write the function ``schedule``, which decides who takes part in the next step of a server. A request has ``tokens``,
+the prompt and the answer so far, and holds ``blocks`` blocks of the pool. To take part, it must hold
+``ceil(tokens / block_size)`` of them.
+
+1. Running requests come first, in their order: each takes the block that it may need. If none is free, the last of
+   ``running`` gives up all its blocks and goes to the front of ``waiting``, and so on, until a block is free. The
+   request that needs the block may itself be the last.
+2. Then the waiting ones join, in their order: the first takes all its blocks and goes to the end of ``running``, if
+   at least ``watermark`` blocks are free afterwards. If not, it and all behind it wait.
+
+Change the two lists and the requests in place, and return how many blocks are free in the end.
+
+Shapes::
+
+    running, waiting        list of requests; those that wait hold 0 blocks
+    num_free                int, free blocks of the pool
+    block_size, watermark   int
+
+Blocks of 4 tokens, 2 of them free, watermark 1. "a" needs a third block::
+
+              before                       after
+    running   a: 9 tokens, 2 blocks        a: 9 tokens, 3 blocks
+              b: 6 tokens, 2 blocks        b: 6 tokens, 2 blocks
+    waiting   c: 3 tokens                  c: 3 tokens
+    free      2                            1
+
+Worked: 1 block is free after step 1, and "c" needs 1, so 0 would be left, less than the watermark: it waits.
+"""
+
+
+def schedule(running, waiting, num_free, block_size, watermark):
+    # >>> Your code: 1. blocks for those that run, 2. those that join (about 14 lines).
+    for request in list(running):
+        needed = -(-request.tokens // block_size) - request.blocks
+        while request in running and needed > num_free:
+            last = running.pop()
+            num_free += last.blocks
+            last.blocks = 0
+            waiting.insert(0, last)
+        if request in running:
+            request.blocks += needed
+            num_free -= needed
+    while waiting and num_free - -(-waiting[0].tokens // block_size) >= watermark:
+        request = waiting.pop(0)
+        request.blocks = -(-request.tokens // block_size)
+        num_free -= request.blocks
+        running.append(request)
+    return num_free
+    # <<<

@@ -1,0 +1,276 @@
+"""Exercise 16: a thread block for all query heads that share a KV head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ... import lockstep, reference
+from ...draw.kernels.warp_access import WarpAccess
+from ...draw.picture import Picture
+from ...draw.text import plural
+from ...lockstep.profiler.report import Report
+from ..checker.paged import block_tables_of, paged
+from ..checker.sectors import sectors
+from ..checker.task import Limit, Task, Wrong
+from ..checker.values import Mistake, shown_value
+
+BEFORE = -7.0
+"""What `out` holds before the launch."""
+
+
+@dataclass
+class Case:
+    """Arguments of the kernel, and the keys and values of each sequence."""
+
+    query: Any
+    key_cache: Any
+    value_cache: Any
+    block_tables: Any
+    seq_lens: Any
+    keys: list[Any]
+    values: list[Any]
+
+    @property
+    def group(self) -> int:
+        """Query heads to a KV head."""
+        return int(self.query.shape[1] // self.key_cache.shape[2])
+
+
+def case_of(
+    lens: list[int], block_size: int = 4, kv_heads: int = 1, group: int = 1, dims: int = 2, seed: int = 0
+) -> Case:
+    """Return a case of small integers; values say of which KV head, token and dimension they are."""
+    rng = np.random.default_rng(seed)
+    query = rng.choice([-3, -2, -1, 1, 2, 3], (len(lens), kv_heads * group, dims)).astype(np.float32)
+    keys, values = [], []
+    for seq_len in lens:
+        token, head, dim = np.indices((seq_len, kv_heads, dims))
+        keys.append(rng.integers(-3, 4, token.shape).astype(np.float32))
+        values.append((100 * (head + 1) + 10 * token + dim).astype(np.float32))
+    tables = block_tables_of(lens, block_size, seed)
+    key_cache, value_cache = (paged(rows, tables, block_size) for rows in (keys, values))
+    return Case(query, key_cache, value_cache, tables, np.array(lens, np.int32), keys, values)
+
+
+class GroupedQueries(Task):
+    """A thread block has one KV head of one sequence."""
+
+    answer = "attention"
+    lesson = "09_ragged_batches"
+    rtol = 1e-4
+    atol = 1e-5
+    max_examples = 30
+    hints = (
+        "Groups are neighbours: KV head 0 has the query heads 0 to group - 1, KV head 1 the next ones.",
+        "Only the threads of one query head load: if member == 0, key[dim] = key_cache[block, offset, kv_head, dim].",
+        "Two barriers for each token: one before the key is used, one before the next key is written over it.",
+        "As in lesson 08: new_largest, rescale = exp(largest - new_largest) and weight = exp(score - new_largest). "
+        "Multiply total and weighted by rescale before weight is added.",
+    )
+    wrong = (
+        Wrong(
+            "the head map of neighbours in turn",
+            "kv_head * group + member",
+            "member * (query.shape[1] // group) + kv_head",
+            "right",
+            "as if query head h shared KV head h % 2",
+        ),
+        Wrong(
+            "all threads have the same query head",
+            "kv_head * group + member",
+            "kv_head * group",
+            "right",
+            "nothing",
+        ),
+        Wrong(
+            "no barrier before the key is used",
+            "        cuda.syncthreads()  # the key and the value are there\n",
+            "",
+            "sanitizer",
+            "race",
+        ),
+        Wrong(
+            "no barrier after the key was used",
+            "        cuda.syncthreads()  # all threads have used them\n",
+            "",
+            "sanitizer",
+            "race",
+        ),
+        Wrong(
+            "no rescaling", "weighted * rescale +", "weighted +", "right", "as if weighted were not rescaled"
+        ),
+        Wrong(
+            "the value from the cache, for each query head",
+            "weight * value[dim]",
+            "weight * value_cache[block, offset, kv_head, dim]",
+            "traffic",
+            "for all 4 query heads of its group",
+        ),
+        Wrong(
+            "no scale",
+            "float32(1 / math.sqrt(head_dim))",
+            "float32(1)",
+            "right",
+            "were not multiplied by scale",
+        ),
+    )
+
+    def worked(self) -> Case:
+        """Return the case of the statement."""
+        return case_of([9], 4, 2, 3, 32, 1)
+
+    def boundaries(self) -> Sequence[Case]:
+        """Return one and more heads of each kind, and lengths around a multiple of the block size."""
+        heads = (1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 2)
+        lens = [1], [3], [4], [5], [0], [2, 0], [4, 7]
+        return [
+            *(case_of(one) for one in lens),
+            *(case_of([3], 4, kv_heads, group) for kv_heads, group in heads),
+            case_of([5], 4, 2, 4, 32),
+        ]
+
+    def cases(self) -> st.SearchStrategy[Case]:
+        """Return what draws cases; lengths shrink towards 1, since 0 hides most mistakes."""
+        lens = st.lists(st.sampled_from((*range(1, 8), 0)), min_size=1, max_size=2)
+        sizes = st.integers(1, 3), st.integers(1, 4), st.sampled_from((2, 1, 4)), st.integers(0, 99)
+        return st.builds(case_of, lens, st.sampled_from((4, 2, 3, 1)), *sizes)
+
+    def sanitized(self) -> Sequence[Case]:
+        """Return a thread block of one warp, one of several, and several thread blocks."""
+        return [case_of([3], 4, 1, 2), case_of([3], 4, 1, 2, 32), case_of([2, 0], 4, 2, 3, 32)]
+
+    def weight(self, case: Case) -> int:
+        """Return the number of keys and queries."""
+        return int(case.query.size + sum(keys.size for keys in case.keys))
+
+    def describe(self, case: Case) -> str:
+        """Return the arguments, and what the tokens hold."""
+        _, block_size, kv_heads, dims = case.key_cache.shape
+        heads = plural(case.query.shape[1], "query head"), plural(kv_heads, "KV head")
+        tokens = [
+            f"{name} of sequence {i} = {shown_value(one)}"
+            for name, rows in (("keys", case.keys), ("values", case.values))
+            for i, one in enumerate(rows)
+            if len(one)
+        ]
+        return "\n".join(
+            [
+                f"seq_lens = {case.seq_lens.tolist()}, blocks of {block_size} slots",
+                f"{', '.join(heads)}, {plural(dims, 'dimension')}",
+                f"block_tables = {shown_value(case.block_tables)}",
+                f"query = {shown_value(case.query)}",
+                *tokens,
+                f"attention[({len(case.seq_lens)}, {kv_heads}), ({dims}, {case.group})](...)",
+            ]
+        )
+
+    def run(self, answer: Any, case: Case) -> dict[str, Any]:
+        """Launch the kernel on an array that holds the same number everywhere."""
+        out = np.full_like(case.query, BEFORE)
+        kv_heads, dims = case.key_cache.shape[2:]
+        answer[(len(out), kv_heads), (dims, case.group)](
+            out, case.query, case.key_cache, case.value_cache, case.block_tables, case.seq_lens
+        )
+        return {"out": out}
+
+    def expected(self, case: Case) -> dict[str, Any]:
+        """Return dense attention, sequence by sequence."""
+        rows = zip(case.query, case.keys, case.values, strict=True)
+        out = np.concatenate([reference.attention(query[None], key, value) for query, key, value in rows])
+        return {"out": out.astype(np.float32)}
+
+    def _mapped(self, case: Case, kv_head_of: Any) -> Any:
+        """Return attention with another head map."""
+        out = np.zeros_like(case.query)
+        for seq, (query, key, value) in enumerate(zip(case.query, case.keys, case.values, strict=True)):
+            rows = (array[:, kv_head_of] for array in (key, value))
+            out[seq] = reference.attention(query[None], *rows)[0]
+        return out
+
+    def _faults(self, case: Case) -> dict[str, Any]:
+        """Return what some mistakes make of the output, by what is said of them."""
+        heads, kv_heads = np.arange(case.query.shape[1]), case.key_cache.shape[2]
+        unscaled, unrescaled = np.zeros_like(case.query), np.zeros_like(case.query)
+        for seq, (query, key, value) in enumerate(zip(case.query, case.keys, case.values, strict=True)):
+            if not len(key):
+                continue
+            unscaled[seq] = reference.attention(query[None], key, value, scale=1)[0]
+            key, value = (np.repeat(rows, case.group, axis=1) for rows in (key, value))
+            score = np.einsum("hd,nhd->nh", query, key) / np.sqrt(query.shape[1])
+            weight = np.exp(score - np.maximum.accumulate(score, axis=0))
+            total = np.exp(score - score.max(axis=0)).sum(axis=0)
+            unrescaled[seq] = np.einsum("nh,nhd->hd", weight, value) / total[:, None]
+        return {
+            f"as if query head h shared KV head h % {kv_heads}, and not h // {case.group}": self._mapped(
+                case, heads % kv_heads
+            ),
+            f"as if query head h shared KV head h // {kv_heads}, and not h // {case.group}": self._mapped(
+                case, np.minimum(heads // kv_heads, kv_heads - 1)
+            ),
+            "as if all query heads shared KV head 0": self._mapped(case, 0 * heads),
+            "as if the scores were not multiplied by scale": unscaled,
+            "as if weighted were not rescaled when the largest score changes": unrescaled,
+        }
+
+    def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
+        """Name the mistake if the output is what it makes, and no other mistake makes the same."""
+        mistake = super().judge(case, result)
+        if mistake is None:
+            return None
+        out, right = result["out"], self.expected(case)["out"]
+        what = mistake.what
+        if (out == BEFORE).any():
+            place = ", ".join(map(str, np.argwhere(out == BEFORE)[0]))
+            what = f"nothing was written to out[{place}]"
+        elif (out[case.seq_lens == 0] != 0).any():
+            what = "a sequence without tokens must give 0"
+        else:
+
+            def same(one: Any, other: Any) -> bool:
+                return np.allclose(one, other, self.rtol, self.atol, equal_nan=True)
+
+            faults = self._faults(case)
+            found = [name for name, one in faults.items() if same(out, one) and not same(right, one)]
+            what += f": {found[0]}" if len(found) == 1 else ""
+        return Mistake(what, mistake.got, mistake.expected)
+
+    def picture(self, answer: Any, case: Case) -> Picture | None:
+        """Return what the first warp of the first thread block loads of a key, if the output is right."""
+        result = self.run(answer, case)
+        if self.judge(case, result) is not None:
+            return None  # no picture of loads explains wrong numbers
+        out = result["out"]
+        kv_heads, dims = case.key_cache.shape[2:]
+        arguments = case.query, case.key_cache, case.value_cache, case.block_tables, case.seq_lens
+        accesses = lockstep.trace(answer, (len(out), kv_heads), (dims, case.group), out, *arguments)
+        title = f"A key of KV head 0, for {case.group} query head{'s' * (case.group != 1)}"
+        try:
+            return WarpAccess.of(accesses, "key_cache", title=title)
+        except ValueError:  # nothing is loaded
+            return None
+
+    def measured(self) -> Case:
+        """Return 5 and 9 tokens, 2 KV heads and groups of 4 query heads."""
+        return case_of([5, 9], 4, 2, 4, 32)
+
+    def limits(self, report: Report) -> Sequence[Limit]:
+        """14 tokens have 2 KV heads of 4 sectors; a thread block has 4 warps, and 2 barriers for each token."""
+        why = (
+            "14 tokens have 2 KV heads of 4 sectors each, and a thread block can load each once for all 4 query heads "
+            "of its group"
+        )
+        barriers = (
+            "a thread block of 4 warps needs 2 barriers for each token, and there are 2 KV heads of 14 tokens"
+        )
+        return [
+            *(sectors(report, name, 112, 14 * 2 * 32 * 4, why) for name in ("key_cache", "value_cache")),
+            Limit("barriers of a warp", report.work().barriers, 2 * 14 * 2 * 4, barriers),
+        ]
+
+
+TASK = GroupedQueries()
