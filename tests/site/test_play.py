@@ -44,7 +44,7 @@ SEEN = """() => {
         swapped: rows.filter(row => row.textContent.includes('in host memory')).length,
         tables: Object.fromEntries(rows.filter(row => !row.textContent.includes('in host memory')).map(row => [
             row.querySelector('.pn-name').textContent,
-            [parseInt(row.querySelector('p').lastChild.data), [...row.querySelectorAll('.pn-entry')]
+            [parseInt(row.querySelector('p').childNodes[2].data), [...row.querySelectorAll('.pn-entry')]
                 .map(({ textContent }) => textContent == '\u2013' ? -1 : Number(textContent))]])),
         events: Object.fromEntries([...document.querySelectorAll('.pn-grid .pn-block')]
             .flatMap(({ dataset: { event } }, number) => event ? [[number, event]] : [])),

@@ -14,7 +14,7 @@ const KINDS = {
   cached: "held by no sequence, but kept by the prefix cache", findable: "held, and known to the prefix cache",
 };
 const HAPPENED = {
-  taken: "taken from the free blocks", shared: "shared by a fork", copied: "made a copy of that block (copy-on-write)",
+  taken: "taken from the free blocks", shared: "shared by a fork", copied: "made as a copy of block 5 (copy-on-write)",
   found: "found by the prefix cache", evicted: "evicted from the prefix cache, and taken",
   "swapped in": "filled again from host memory", "swapped out": "saved to host memory, and freed",
   kept: "left by its last sequence, and kept by the prefix cache", freed: "freed",
@@ -146,7 +146,7 @@ class Player {
   chooseBlock(event, number) {
     const { holders, filled } = this.state.blocks[number];
     const offset = offsetAt(event, filled, this.recording.block_size);
-    this.choose(holders.length ? { name: holders[0][0], logical: holders[0][1], offset } : { block: number, offset });
+    this.choose(holders.length ? { name: holders[0][0], logical: holders[0][1], offset } : { block: number, offset }, event);
   }
 
   get state() { return this.states[this.controls.step]; }
@@ -185,9 +185,9 @@ class Player {
       "aria-label": `Block ${number}: ${held}${happened ? `; ${happened} in this step` : ""}`,
     });
     if (this.many) return;
-    box.children[1].textContent = kind === "cached" ? "cache"
-      : names.length > 2 || names.join("+").length > 4 ? `\u00d7${names.length}` : names.join("+");
-    box.children[3].textContent = event === "copied" ? `${sign} ${source}` : sign && `${sign} ${word.replace("swapped ", "")}`;
+    box.children[1].textContent = names.length > 2 || names.join("+").length > 4 ? `\u00d7${names.length}` : names.join("+");
+    box.children[3].textContent = event === "copied" ? `${sign} ${source}`
+      : event ? `${sign} ${word.replace("swapped ", "")}` : kind === "cached" ? "cached" : "";
   }
 
   /** Return how full a block is drawn, 0 to 1; one of many, in quarters. */
@@ -230,7 +230,7 @@ class Player {
   newRow(name) {
     const count = new Text(), table = element("div", { class: "pn-table", role: "group", "aria-label": `Block table of ${name}` });
     const box = element("div", { class: "pn-row", style: `--colour:var(--c${this.colours.get(name)})` },
-      element("p", {}, element("b", { class: "pn-name" }, name), " ", count), table);
+      element("p", {}, element("b", { class: "pn-name" }, name), " ", count, ...this.promptOf(name)), table);
     rove(table);
     const row = { box, count, table, entries: [], sequence: null };
     this.rows.set(name, row);
@@ -259,7 +259,7 @@ class Player {
     const size = this.recording.block_size;
     const box = element("button", { type: "button", class: "pn-entry", tabindex: logical ? -1 : 0, onclick: event => {
       const filled = Math.min(size, row.sequence.length - logical * size);
-      this.choose({ name, logical, offset: offsetAt(event, filled, size) });
+      this.choose({ name, logical, offset: offsetAt(event, filled, size) }, event);
     } }, new Text());
     const entry = { box, number: null, filled: null, block: null };
     row.entries.push(entry);
@@ -307,12 +307,15 @@ class Player {
   // The chosen token.
 
   /** Choose a token by its place in a sequence, or a slot of a block that no sequence holds. */
-  choose(chosen) {
+  choose(chosen, event) {
     this.chosen = chosen;
     this.token.style.minHeight = "";
     this.drawToken();
     // While it stays chosen, what is below does not move.
     this.token.style.minHeight = `${this.token.offsetHeight}px`;
+    const { top, bottom } = this.token.getBoundingClientRect();
+    // A finger or a mouse has no focus to lose: on a small screen, show what it asked for.
+    if (event.detail && (top > innerHeight - 60 || bottom < 60)) this.token.scrollIntoView({ block: "nearest" });
   }
 
   drawToken() {
@@ -374,15 +377,15 @@ class Player {
         const shown = holds && sequence ? logical * size + at : holds ? "\u2022" : "";
         return element("button", { type: "button", tabindex: at === offset ? 0 : -1, "aria-pressed": at === offset,
           "data-holds": holds, "aria-label": `Slot ${number * size + at}: ${holds ? sequence ? `token ${shown} of ${name}` : "a cached token" : "empty"}`,
-          onclick: () => this.chooseSlot(at) }, shown);
+          onclick: event => this.chooseSlot(at, event) }, shown);
       }));
     rove(slots);
     this.token.replaceChildren(element("h3", {}, title), element("p", { class: "pn-which" }, `Block ${number}, slots ${number * size} to ${number * size + size - 1}:`), slots,
       element("dl", {}, ...facts.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, ...[text].flat())])));
   }
 
-  chooseSlot(at) {
-    this.choose({ ...this.chosen, offset: at });
+  chooseSlot(at, event) {
+    this.choose({ ...this.chosen, offset: at }, event);
     this.token.querySelectorAll(".pn-slots button")[at]?.focus();
   }
 
