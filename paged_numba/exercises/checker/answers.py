@@ -26,6 +26,7 @@ MAY_USE = ("cuda", "draw", "lockstep")
 
 _EXERCISES = "paged_numba.exercises"
 _FOLDER, _PACKAGE = (str(Path(__file__).parents[up]) for up in (1, 2))
+_HYPOTHESIS = str(Path(hypothesis.__file__).parent)
 _WATCHED = ("paged_numba", "numpy", "hypothesis")
 """Packages whose functions an answer must not replace: the checker uses them."""
 
