@@ -121,7 +121,7 @@ def step_where(recording, found):
 def test_it_plays_to_the_end(shown, tree):
     last = len(tree.to_dict()["tracks"][0]["steps"]) - 1
     shown.go(last - 3)
-    shown.page.select_option(".pn-speed", "20")
+    shown.page.select_option(".pn-speed", "10")
     shown.page.click(".pn-do-play")
     shown.page.wait_for_function(f"document.querySelector('.pn-say').innerText.includes('Step {last} of')")
     assert shown.states() == {"runs": 32, "idle": 0, "waits": 0, "done": THREADS - 32}
@@ -214,7 +214,7 @@ def test_banks_and_sectors_are_drawn(shown_thousand, thousand):
     labels = page.eval_on_selector_all("svg.pn-access", "all => all.map(one => one.ariaLabel)")
     # Warp 1 is the first that takes the branch: (row + 0) % 3.
     assert "shared memory, warp 1: 32 wavefronts, 31 bank conflicts" in labels[0]
-    assert "global memory, warp 1: 4 sectors, 100% of their bytes useful" in labels[1]
+    assert "global memory, warp 1: 4 sectors, 100% useful" in labels[1]
     texts = page.eval_on_selector_all("svg.pn-access", "all => all.map(one => one.textContent)")
     assert texts[0].startswith("bank01282563845126407688961,024")
     conflicts = page.eval_on_selector_all("svg .conflict", "all => all.map(one => one.textContent)")

@@ -8,7 +8,7 @@ import { Steps, WARP, between, item, plural, shown } from "./steps.js";
 import { element, transport } from "./transport.js";
 
 const MOST_PICTURES = 4;
-const MOST_ELEMENTS = 256; // of a shared array whose contents are shown
+const MOST_ELEMENTS = 256; // of a shared array whose contents can be seen, and of all that are unfolded
 const STATES = {
   runs: "runs this line", idle: "does not run this line", waits: "waits at a barrier", done: "has ended",
 };
@@ -54,22 +54,19 @@ export function player(root) {
   const legend = element("p", { class: "pn-legend" }, ...Object.entries(STATES).map(([state, text]) =>
     element("span", {}, element("i", { class: `pn-lane ${state}` }), ` ${text}`)));
   const laneText = element("p", { class: "pn-chosen", "aria-live": "polite" });
-  const table = element("tbody");
+  const table = element("table");
   const acrossTitle = element("h4"), across = element("div", { class: "pn-values" });
   const pictures = element("div", { class: "pn-pictures" });
   const contents = element("div");
-  const variables = part("variables", "Variables",
-    element("table", {}, element("thead", {}, element("tr", {}, ...["variable", "chosen lane", "its warp"].map(name =>
-      element("th", { scope: "col" }, name)))), table),
-    acrossTitle, across);
+  const variables = part("variables", "Variables", acrossTitle, across, table);
   root.append(
     element("div", { class: "pn-choices" }, trackBox, followBox), about,
     element("div", { class: "pn-columns" },
       part("source", "Source", code),
       element("div", { class: "pn-right" },
-        part("lanes", "Lanes", grid, legend, laneText), part("memory", "This step's accesses", pictures, contents,
+        part("lanes", "Lanes", grid, legend, laneText), part("memory", "This step's accesses", pictures,
           element("p", { class: "pn-quiet" }, "A filled cell is a word of 4 bytes, with the lane that accesses it. "
-            + "A shaded box is a sector of 32 bytes that moves. A red frame marks the chosen lane."))),
+            + "A shaded box is a sector of 32 bytes that moves. A red frame marks the chosen lane."), contents)),
       variables));
   const drawLaneText = once(text => { laneText.textContent = text; });
   const drawAcrossTitle = once(text => { acrossTitle.textContent = text; });
@@ -163,7 +160,7 @@ export function player(root) {
     grid.replaceChildren(...Array.from({ length: steps.warps }, (_, warp) => {
       const width = Math.min(WARP, steps.threads - warp * WARP);
       const made = Array.from({ length: width }, (_, i) => {
-        const cell = element("i", { class: "pn-lane idle", role: "gridcell", id: `pn-lane-${warp * WARP + i}` });
+        const cell = element("i", { class: "pn-lane idle", role: "gridcell", id: `pn-lane-${warp * WARP + i}`, "aria-label": `lane ${i}` });
         cell.dataset.lane = warp * WARP + i;
         return cell;
       });
@@ -178,7 +175,7 @@ export function player(root) {
     mark(lane);
   }
 
-  let entries = [], acrossFirst = -1, acrossCells = [], held = [];
+  let entries = [], scopes = new Map(), scope = null, acrossFirst = -1, acrossCells = [], held = [];
 
   function drawVariables() {
     entries = steps.variables.map((variable, number) => {
@@ -198,12 +195,12 @@ export function player(root) {
         look: once(text => { row.className = text; }),
       };
     });
-    const called = [...new Set(steps.variables.map(variable => variable.function))];
-    called.sort((a, b) => (b === steps.kernel) - (a === steps.kernel));
-    table.replaceChildren(...called.flatMap(number => [
-      ...(called.length > 1 ? [element("tr", { class: "pn-owner" }, element("th", { colspan: 3, scope: "rowgroup" }, `of ${recording.functions[number].name}`))] : []),
-      ...entries.filter(entry => entry.variable.function === number).map(entry => entry.row),
-    ]));
+    const head = element("thead", {}, element("tr", {}, ...["variable", "chosen lane", "its warp"].map(name =>
+      element("th", { scope: "col" }, name))));
+    scopes = new Map([...new Set(steps.steps.map(step => step.function))].map(number => [number, element("tbody", { hidden: "" },
+      ...entries.filter(entry => entry.variable.function === number).map(entry => entry.row))]));
+    table.replaceChildren(head, ...scopes.values());
+    scope = null;
   }
 
   // A step.
@@ -265,7 +262,13 @@ export function player(root) {
   function drawChosen(at) {
     const step = steps.steps[at], warp = lane >> 5, first = warp * WARP;
     const changed = new Set((step.set ?? []).filter(([, lanes]) => steps.mask(lanes).warps.includes(warp)).map(([variable]) => variable));
-    for (const { number, own, warp: all, look, pin } of entries) {
+    if (scope !== scopes.get(step.function)) {
+      if (scope) scope.hidden = true;
+      scope = scopes.get(step.function);
+      scope.hidden = false;
+    }
+    for (const { number, variable, own, warp: all, look, pin } of entries) {
+      if (variable.function !== step.function) continue;
       const values = steps.across(number, first, WARP, at);
       own(shown(values[lane - first]));
       all(values[0] === undefined ? "" : same(values) ? "the same" : between(values).replace("= ", ""));
@@ -339,7 +342,7 @@ export function player(root) {
     }
     if (drawn.length > MOST_PICTURES) drawn.splice(MOST_PICTURES, drawn.length, `<p class="pn-quiet">and ${drawn.length - MOST_PICTURES} more accesses.</p>`);
     drawPicture(drawn.join("") || '<p class="pn-quiet">No memory access.</p>');
-    drawContents(at, step);
+    drawContents(at);
   }
 
   /** Make room for what small shared arrays hold. */
@@ -349,14 +352,20 @@ export function player(root) {
       const count = array.shape.reduce((a, b) => a * b, 1);
       if (array.space !== "shared" || count > MOST_ELEMENTS) return [];
       const box = element("div", { class: "pn-values" });
+      const title = element("summary", {}, `${array.name} in shared memory, after this step`);
+      const fold = element("details", { ontoggle: () => drawContents(order[controls.step]) }, title, box);
       const bytes = Array.from({ length: count }, (_, i) => array.start + i * array.itemsize);
-      return [{ number, box, bytes, title: element("h4", {}, `${array.name} in shared memory, after this step`), cells: valueCells(box, bytes.map((_, i) => i)) }];
+      return [{ number, fold, bytes, cells: valueCells(box, bytes.map((_, i) => i)) }];
     });
-    contents.replaceChildren(...held.flatMap(({ title, box }) => [title, box]));
+    const few = held.reduce((sum, { bytes }) => sum + bytes.length, 0) <= MOST_ELEMENTS;
+    for (const { fold } of held) fold.open = few;
+    contents.replaceChildren(...held.map(({ fold }) => fold));
   }
 
-  function drawContents(at, step) {
-    for (const { number, bytes, cells: made } of held) {
+  function drawContents(at) {
+    const step = steps.steps[at];
+    for (const { number, fold, bytes, cells: made } of held) {
+      if (!fold.open) continue;
       const now = new Set((step.accesses ?? []).filter(access => access.array === number && access.kind !== "load")
         .flatMap(access => steps.mask(access.lanes).lanes.map((_, rank) => item(access.bytes, rank))));
       bytes.forEach((byte, i) => {

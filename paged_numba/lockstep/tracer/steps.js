@@ -170,7 +170,7 @@ export class Steps {
     const parts = [];
     if (space === "global") {
       parts.push(plural(cost("sectors"), "sector"));
-      parts.push(`${Math.round(100 * cost("bytes") / (32 * cost("sectors")))}% of their bytes useful`);
+      parts.push(`${Math.round(100 * cost("bytes") / (32 * cost("sectors")))}% useful`);
     } else if (space === "shared") {
       parts.push(plural(cost("wavefronts"), "wavefront"));
       const conflicts = cost("wavefronts") - cost("ideal");
@@ -217,7 +217,8 @@ export class Steps {
     }
     for (const [variable, lanes, values] of step.set ?? []) {
       if (step.kind !== "for" && !parts.length && step.set.length > 4) continue;
-      parts.push(`${this.variables[variable].name} ${this.summary(values, this.mask(lanes).size)}`);
+      const { name, dtype } = this.variables[variable];
+      parts.push(`${name} ${dtype ? this.summary(values, this.mask(lanes).size) : `is ${values}`}`);
     }
     if (!parts.length && step.set) parts.push(`${plural(step.set.length, "variable")} set`);
     if (step.kind === "return") parts.push(step.function === this.kernel ? "end here" : "return");
