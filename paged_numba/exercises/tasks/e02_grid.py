@@ -86,8 +86,12 @@ class Grid(Task):
 
     def cases(self) -> st.SearchStrategy[Case]:
         """Return what draws cases."""
-        threads = st.sampled_from(((1, 1), (4, 2), (2, 4), (32, 4)))
+        threads = st.sampled_from(((4, 2), (2, 4), (1, 1), (32, 4)))
         return st.builds(case_of, st.integers(1, 9), st.integers(1, 9), threads)
+
+    def weight(self, case: Case) -> int:
+        """Return the number of keys."""
+        return int(case.keys.size)
 
     def run(self, answer: Any, case: Case) -> dict[str, Any]:
         """Launch the kernel; a number that no thread writes stays NaN."""

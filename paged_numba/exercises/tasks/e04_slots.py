@@ -124,8 +124,15 @@ class Slots(Task):
         """Return what draws cases."""
         sequence = st.tuples(st.integers(0, 9), st.integers(0, 9))
         return st.builds(
-            case_of, st.lists(sequence, max_size=3), st.integers(1, 5), st.sampled_from((1, 3, 5, 7))
+            case_of,
+            st.lists(sequence, max_size=3),
+            st.sampled_from((4, 2, 3, 1, 5)),
+            st.sampled_from((1, 3, 5, 7)),
         )
+
+    def weight(self, case: Case) -> int:
+        """Return the number of tokens and sequences."""
+        return sum(case.seq_lens) + sum(case.num_new) + len(case.seq_lens)
 
     def run(self, answer: Any, case: Case) -> dict[str, Any]:
         """Call the function."""
@@ -203,7 +210,7 @@ class Slots(Task):
             seq_len,
             1 + max(table),
             case.block_size,
-            "The first wrong one",
+            "The way to the first wrong slot",
         )
 
 

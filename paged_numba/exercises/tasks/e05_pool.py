@@ -125,11 +125,11 @@ class PoolTask(Task):
         """Return calls at the end of a block and of the pool, and calls for sequences that are over."""
         a, b = ("free", "a"), ("free", "b")
         return [
-            Case(1, 4, [("append", "a", 1)]),
-            Case(1, 4, [("append", "a", 4)]),
+            Case(3, 4, [("append", "a", 1)]),
+            Case(3, 4, [("append", "a", 4)]),
             Case(1, 4, [("append", "a", 5)]),
             Case(1, 4, [a]),
-            Case(2, 4, [("append", "a", 4), ("append", "a", 1)]),
+            Case(3, 4, [("append", "a", 4), ("append", "a", 1)]),
             Case(1, 4, [("append", "a", 1), a, a]),
             Case(2, 4, [("append", "a", 9), ("append", "b", 8)]),
             Case(2, 4, [("append", "a", 8), a, ("append", "b", 8), b]),
@@ -143,7 +143,7 @@ class PoolTask(Task):
             st.tuples(st.just("append"), name, st.integers(1, 9)), st.tuples(st.just("free"), name)
         )
         calls = st.lists(call, min_size=1, max_size=8)
-        return st.builds(Case, st.sampled_from((5, 4, 3, 2, 1)), st.integers(1, 4), calls)
+        return st.builds(Case, st.sampled_from((5, 4, 3, 2, 1)), st.sampled_from((4, 2, 3, 1)), calls)
 
     def weight(self, case: Case) -> int:
         """Return the number of calls."""

@@ -126,6 +126,10 @@ class Write(Task):
         )
         return st.builds(case_of, slots, *sizes)
 
+    def weight(self, case: Case) -> int:
+        """Return how many numbers the tokens have."""
+        return int(case.key.size)
+
     def describe(self, case: Case) -> str:
         """Return the case as code."""
         heads, dims = case.key.shape[1:]
