@@ -2,7 +2,7 @@
 15 · A table too short
 ======================
 
-**A request gets one block more than its row of the block table has places, which ends up in another request's row.**
+**A request gets more blocks than its row of the block table holds. The last one ends up in another request's row.**
 
 :Reported: `vLLM 10730 <https://github.com/vllm-project/vllm/pull/10730>`__
 :Caught by: a property over lengths up to the longest allowed

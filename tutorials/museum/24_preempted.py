@@ -14,8 +14,8 @@
 # What was reported
 # -----------------
 # When memory runs short, a request loses its blocks; later everything up to its last token must be computed again, the
-# prompt and what was generated. FastDeploy left the latter out until July 2025. In November 2025 several faults
-# of preemption were mended in vLLM's version for Gaudi: one was that a request counted as decoding again as soon as its
+# prompt and what was generated. FastDeploy left the latter out until July 2025. In November 2025 several faults of
+# preemption were mended in vLLM's version for Gaudi: one was that a request counted as decoding again as soon as its
 # prompt was computed.
 
 from hypothesis import Phase, given, settings
@@ -28,8 +28,8 @@ from paged_numba.testing.serving import Workload, answers_do_not_depend_on_the_p
 # %%
 # The fault
 # ---------
-# When the server admits a request, ``_tokens`` says what to compute. After a preemption, that includes the
-# answer so far.
+# When the server admits a request, ``_tokens`` says what to compute. After a preemption, that includes the answer as
+# far as it has come.
 
 WRONG = RecomputesThePromptAlone
 Difference.of(WRONG).show()
