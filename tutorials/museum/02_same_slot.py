@@ -16,8 +16,8 @@
 # A decode kernel of flash-linear-attention starts one program for each tile of the value dimension. In July 2026 it
 # was reported that each program reads its own tile, but writes its result to the first. The programs overwrite one
 # another, and the rest of the output stays unwritten. The fix came with a test of 320 dimensions, more than a tile
-# has. In TritonBench, the test of a kernel that fills a paged cache was itself at fault: until September 2026 its block
-# table held zeros only, so that all programs wrote to block 0.
+# has. In September 2026 a test was found at fault: TritonBench runs a kernel that fills a paged cache with a block
+# table of zeros only, so that all programs write to block 0.
 
 import numpy as np
 from hypothesis import Phase, given, settings
