@@ -355,6 +355,20 @@ def test_the_keyboard_alone_gets_everywhere(open_batch):
     assert page.locator(".pn-token h3").inner_text() == "Token 25 of A"
 
 
+def test_the_focus_is_kept_when_what_had_it_is_gone(open_batch):
+    page = open_batch("fork")
+    go_to(page, 9)
+    page.locator(".pn-entry").nth(4).click()  # the first block but one of B, after the four of A
+    page.locator(".pn-slots button").nth(3).focus()
+    page.keyboard.press(".")  # a token more: the slots are drawn anew
+    assert page.evaluate(FOCUSED)[1].startswith("Slot ")
+    page.locator(".pn-entry").nth(4).focus()
+    page.keyboard.press(".")  # B is done
+    assert page.evaluate(FOCUSED)[0] == "pn-line"
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".pn-line").input_value() == "12"
+
+
 def test_a_recording_is_chosen_by_keyboard_and_by_address(open_batch):
     page = open_batch("fork")
     page.locator(".pn-choice").focus()

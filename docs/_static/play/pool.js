@@ -154,7 +154,7 @@ class Player {
   // What is seen at a step. Only what differs from what is drawn is drawn anew.
 
   show(step) {
-    const state = this.states[step];
+    const state = this.states[step], focused = this.root.contains(document.activeElement) && document.activeElement;
     state.blocks.forEach((block, number) => {
       if (this.drawn[number] !== block) this.drawBlock(this.blocks[number], number, block);
     });
@@ -170,6 +170,13 @@ class Player {
     this.calls.data = !state.calls.length ? "" : `Calls to the pool in this step: ${
       state.calls.slice(0, MOST_CALLS).join(", ")}${state.calls.length > MOST_CALLS ? ` and ${state.calls.length - MOST_CALLS} more` : ""}`;
     this.drawToken();
+    if (focused && (!focused.isConnected || focused.closest("[hidden]"))) this.keepFocus(focused);
+  }
+
+  /** What had the focus is gone: the keys must go on working. */
+  keepFocus(gone) {
+    const slot = gone.dataset.holds && this.token.querySelector(".pn-slots [tabindex='0']");
+    (slot || this.root.querySelector(".pn-line")).focus({ preventScroll: true });
   }
 
   drawBlock(box, number, { kind, holders, filled, cached, event, source }) {
@@ -244,7 +251,11 @@ class Player {
       row.count.data = `${plural(length, "token")}, ${table ? plural(held, "block") : "in host memory"}`;
     }
     row.sequence = sequence;
-    while (row.entries.length > (table?.length ?? 0)) row.entries.pop().box.remove();
+    while (row.entries.length > (table?.length ?? 0)) {
+      const { box } = row.entries.pop();
+      box.remove();
+      if (box.tabIndex === 0) row.entries[0]?.box.setAttribute("tabindex", 0);
+    }
     for (let logical = 0; logical < (table?.length ?? 0); logical++) {
       const number = table[logical], block = state.blocks[number] ?? null, filled = Math.min(size, length - logical * size);
       const entry = row.entries[logical] ?? this.newEntry(row, name, logical);
