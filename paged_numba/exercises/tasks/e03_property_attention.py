@@ -137,9 +137,8 @@ class PropertyAttention(OwnInputs):
 
     def wrong_subjects(self) -> Sequence[Subject]:
         """Return the mutants of the textbook kernel."""
-        mutants = [
-            one for one in ATTENTION_MUTANTS if one.module == "attention_textbook" and one.name not in ALIKE
-        ]
+        textbook = (one for one in ATTENTION_MUTANTS if one.operation == "attend textbook")
+        mutants = [one for one in textbook if one.name not in ALIKE]
         return [Subject(one.name, partial(_installed, one)) for one in mutants]
 
     def inputs(self) -> st.SearchStrategy[tuple[Any, Any, Any]]:
