@@ -64,7 +64,10 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "_templates", "images", "gen_backreferences"]
 templates_path = ["_templates"]
 nitpicky = True
-suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
+suppress_warnings = [
+    "config.cache",  # sphinx_gallery_conf holds a function
+    "sphinx_gallery.duplicate_filename",  # the museum lies in the folder of the lessons, and is found twice
+]
 default_role = "name"  # docs/_ext/names.py
 highlight_language = "none"  # what is not said to be Python is a picture or output
 toc_object_entries_show_parents = "hide"  # the bar has no room for the name of a class before each method
@@ -143,6 +146,7 @@ html_sidebars = {
 html_theme_options = {
     "logo": {"text": "paged_numba"},
     "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 7,  # all of them
     "show_prev_next": True,
     # Few headings, and a column that is in the same place on each page.
     "secondary_sidebar_items": {

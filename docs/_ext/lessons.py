@@ -90,7 +90,12 @@ class LessonsThatUse(SphinxDirective):
         record = Path(self.env.srcdir, config["backreferences_dir"], "backreferences_all.json")
         users = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
         names = self.arguments[0].split()
-        found = {Path(user[0]).stem: user[4] for name in names for user in users.get(name, ())}
+        found = {
+            Path(file).stem: title
+            for name in names
+            for file, _, folder, _, title in users.get(name, ())
+            if Path(folder).name == "lessons"  # without the exhibits of the museum
+        }
         if not found:
             return []
         items = [f"* :doc:`{title} </lessons/{stem}>`" for stem, title in sorted(found.items())]

@@ -52,7 +52,7 @@ def blocks(numbers: Iterable[int]) -> str:
         for run in runs
         for word in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(number) for number in run])
     ]
-    return f"block{'s' * (sum(map(len, runs)) > 1)} {listed(words)}"
+    return f"block{'s' * (sum(map(len, runs)) > 1)} {listed(words)}" if words else "no block"
 
 
 def tokens(count: int) -> str:
@@ -236,8 +236,9 @@ class Recorder:
         self._calls.pop()  # nothing that can be seen, except in the prefix cache, whose blocks are recorded
 
     def _fork(self, name: str, args: Any, before: list[int], cached: list[int], result: None) -> None:
-        self._happens(SHARED, [block for block in before if block >= 0])
-        self._parts.append(f"{name} was forked into {args[0]}: nothing is copied, both hold {blocks(before)}")
+        held = [block for block in before if block >= 0]
+        self._happens(SHARED, held)
+        self._parts.append(f"{name} was forked into {args[0]}: nothing is copied, both hold {blocks(held)}")
 
     def _free(self, name: str, args: Any, before: list[int], cached: list[int], result: None) -> None:
         self._parts.append(f"{name} is done: {self._left(before, FREED)}")
@@ -253,9 +254,11 @@ class Recorder:
     ) -> None:
         table = self._table(name)
         hits = result.num_cached_tokens // self.pool.block_size
-        self._happens(FOUND, [block for block in table[:hits] if block >= 0])
+        found = [block for block in table[:hits] if block >= 0]
+        self._happens(FOUND, found)
         evicted = self._take(table[hits:], cached, SWAPPED_IN)
-        self._parts.append(f"{name} is swapped in: its tokens go to {blocks(table[hits:])}{evicted}")
+        where = f"the prefix cache still has {blocks(found)}, and the other" if found else "its"
+        self._parts.append(f"{name} is swapped in: {where} tokens go to {blocks(table[hits:])}{evicted}")
 
     def _release(self, name: str, args: Any, before: list[int], cached: list[int], result: int) -> None:
         left = [old for old, now in zip(before, self._table(name), strict=True) if old != now]

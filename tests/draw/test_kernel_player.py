@@ -121,7 +121,7 @@ def step_where(recording, found):
 def test_it_plays_to_the_end(shown, tree):
     last = len(tree.to_dict()["tracks"][0]["steps"]) - 1
     shown.go(last - 3)
-    shown.page.select_option(".pn-speed", "20")
+    shown.page.select_option(".pn-speed", "10")
     shown.page.click(".pn-do-play")
     shown.page.wait_for_function(f"document.querySelector('.pn-say').innerText.includes('Step {last} of')")
     assert shown.states() == {"runs": 32, "idle": 0, "waits": 0, "done": THREADS - 32}
@@ -155,7 +155,7 @@ def test_a_click_chooses_a_lane(shown, tree):
     assert "thread int32\t5\tfrom 0 to 31" in cells
     shown.page.click("#pn-lane-40")
     assert shown.lane == "Lane 8 of warp 1 does not run this line."
-    assert "Warp 1 does not take part" in shown.page.inner_text(".pn-pictures")
+    assert "shared memory; warp 1 does not take part" in shown.page.inner_text(".pn-pictures")
 
 
 def test_the_values_of_a_variable_in_all_lanes(shown, tree):
@@ -214,7 +214,7 @@ def test_banks_and_sectors_are_drawn(shown_thousand, thousand):
     labels = page.eval_on_selector_all("svg.pn-access", "all => all.map(one => one.ariaLabel)")
     # Warp 1 is the first that takes the branch: (row + 0) % 3.
     assert "shared memory, warp 1: 32 wavefronts, 31 bank conflicts" in labels[0]
-    assert "global memory, warp 1: 4 sectors, 100% of their bytes useful" in labels[1]
+    assert "global memory, warp 1: 4 sectors, 100% useful" in labels[1]
     texts = page.eval_on_selector_all("svg.pn-access", "all => all.map(one => one.textContent)")
     assert texts[0].startswith("bank01282563845126407688961,024")
     conflicts = page.eval_on_selector_all("svg .conflict", "all => all.map(one => one.textContent)")
@@ -294,3 +294,16 @@ def test_names_cannot_break_out_of_the_page(browser, tmp_path):
         assert hostile in shown.page.inner_text(".pn-code")
         assert shown.page.title() == "add_up, in lockstep"
     assert json.loads(recorded.json())["functions"][0]["name"] == "add_up"
+
+
+def test_a_kernel_without_statements_has_nothing_to_play(browser, tmp_path):
+    @cuda.jit
+    def nothing():
+        pass
+
+    file = tmp_path / "nothing.html"
+    file.write_text(lockstep.record(nothing, 1, 32).page(), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    assert page.inner_text(".pn-kernel") == "No step was recorded."
+    page.close()

@@ -70,6 +70,16 @@ def test_a_refusal_shows_the_input_and_the_message():
     assert verdict.input.splitlines()[1] == "key = [[[0]], [[0]]]"
 
 
+def test_a_property_may_run_hypothesis_in_the_process_of_a_check(tmp_path):
+    # Hypothesis reads the source of what a failed test called, also that of the exercises.
+    exercise = next(exercise for exercise in exercises() if exercise.number == 8)
+    path = tmp_path / exercise.file_name
+    path.write_text(exercise.solution, encoding="utf-8")
+    verdict = check(8, path)
+    assert verdict.passed, verdict.text()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_hypothesis_is_as_it_was_after_a_check():
     from hypothesis import settings
 

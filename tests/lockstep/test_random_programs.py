@@ -19,6 +19,7 @@ from paged_numba import lockstep
 from paged_numba.errors import KernelError
 from paged_numba.lockstep.compiler.translate import FunctionWriter
 from paged_numba.lockstep.observe.observer import Observer, observing
+from paged_numba.lockstep.tracer.packing import unpacked
 
 NAMES = ("a", "b", "c")
 UNSET_NAMES = ("d", "e")
@@ -221,10 +222,30 @@ def check_lockstep(source, expected, failed, **options):
     assert line - expected_line in (0, 1), f"{raised.value}, not {failed}\n{source}"
 
 
+def stored(recorded):
+    """Return `out` as the stores of a recording leave it."""
+    out = np.full(10 * NUM_SLOTS, -1)
+    for one in recorded["tracks"]:
+        for access in (access for step in one["steps"] for access in step.get("accesses", ())):
+            if access["kind"] == "store" and one["arrays"][access["array"]]["name"] == "out":
+                lanes = lanes_of(one["masks"][access["lanes"]])
+                places = np.array(unpacked(access["bytes"], len(lanes))) // out.itemsize
+                out[places] = unpacked(access["values"], len(lanes))
+    return out.reshape(10, NUM_SLOTS)
+
+
+def lanes_of(mask):
+    """Return the lanes of a mask such as ``0-2 4``."""
+    ends = (list(map(int, part.split("-"))) for part in mask.split())
+    return [lane for pair in ends for lane in range(pair[0], pair[-1] + 1)]
+
+
 @settings(max_examples=200)
 @given(
     source=programs(),
-    other=st.sampled_from(["batches", "forward", "reverse", "observed", "observed reverse"]),
+    other=st.sampled_from(
+        ["batches", "forward", "reverse", "observed", "observed reverse", "recorded", "recorded forward"]
+    ),
 )
 def test_random_program_computes_what_python_computes(source, other):
     expected, failed = run_one_by_one(source, 10, DATA)
@@ -233,6 +254,12 @@ def test_random_program_computes_what_python_computes(source, other):
         order = "reverse" if "reverse" in other else "together"
         with observing(Observer()):
             check_lockstep(source, expected, failed, order=order)
+    elif "recorded" in other:
+        order = "forward" if "forward" in other else "together"
+        with lockstep.recording() as recorded:
+            check_lockstep(source, expected, failed, order=order)
+        if not failed:
+            np.testing.assert_array_equal(stored(recorded.to_dict()), expected, err_msg=source)
     else:
         options = {"max_lanes": 5} if other == "batches" else {"order": other}
         check_lockstep(source, expected, failed, **options)

@@ -28,11 +28,15 @@ def choose(page, name):
 
 
 def go(page, step):
-    page.eval_on_selector(".pn-line", "(l, to) => { l.value = to; l.dispatchEvent(new Event('input')) }", step)
+    page.eval_on_selector(
+        ".pn-line", "(l, to) => { l.value = to; l.dispatchEvent(new Event('input')) }", step
+    )
 
 
 def test_the_recordings_are_those_of_the_page(page):
-    offered = page.eval_on_selector_all(".pn-choices select:first-of-type option", "all => all.map(o => o.value)")
+    offered = page.eval_on_selector_all(
+        ".pn-choices select:first-of-type option", "all => all.map(o => o.value)"
+    )
     assert set(RECORDINGS) <= set(offered)
     assert len(RECORDINGS) == 5
 

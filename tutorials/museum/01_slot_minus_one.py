@@ -69,7 +69,7 @@ with installed(WRONG):
 # Hypothesis draws the slots, -1 among them, and the test looks at the slots that it did not name.
 
 
-@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(slots=st.lists(st.integers(-1, 11), min_size=2, max_size=2, unique=True))
 def our_test(slots):
     changed = np.flatnonzero(written(slots) != np.arange(12).reshape(3, 4))

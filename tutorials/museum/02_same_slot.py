@@ -69,7 +69,7 @@ with installed(WRONG):
 # The sanitizer remembers which thread wrote each element. It needs no oracle.
 
 
-@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(num_kv_heads=st.integers(1, 8))
 def our_test(num_kv_heads):
     with lockstep.sanitizing() as findings:

@@ -74,7 +74,7 @@ with installed(WRONG):
 # The property draws the number of blocks and asks for the last one. The cache is a view, which takes no memory.
 
 
-@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(num_blocks=st.integers(1, 2**18))
 def our_test(num_blocks):
     properties.a_block_far_into_the_cache_is_found(num_blocks, SIZES, "lockstep")

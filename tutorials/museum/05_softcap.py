@@ -73,7 +73,7 @@ with installed(WRONG):
 # Hypothesis draws dot products on both sides of the cap.
 
 
-@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(products=st.lists(st.integers(-400, 400), min_size=2, max_size=4), softcap=st.sampled_from((50, 1)))
 def our_test(products, softcap):
     ours, right = weights(products, softcap)

@@ -73,7 +73,7 @@ with installed(WRONG):
 # It compares LSEs, by which a merge weighs its parts.
 
 
-@settings(derandomize=True, database=None, max_examples=30, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, max_examples=30, phases=(Phase.generate, Phase.shrink))
 @given(seq_len=st.integers(1, 20), slope=st.sampled_from((0, 0.25, 1)))
 def our_test(seq_len, slope):
     _, _, ours, right = attend(seq_len, slope)

@@ -71,7 +71,7 @@ with installed(WRONG):
 # Hypothesis draws the number of KV heads, and of query heads for each.
 
 
-@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(num_kv_heads=st.integers(1, 4), group=st.integers(1, 4))
 def our_test(num_kv_heads, group):
     read = kv_heads_read(num_kv_heads * group, num_kv_heads)

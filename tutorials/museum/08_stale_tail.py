@@ -73,7 +73,7 @@ with installed(WRONG):
 # It fills the cache with NaN before it writes the tokens, and draws the length.
 
 
-@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(seq_len=st.integers(1, 16))
 def our_test(seq_len):
     assert (attend(seq_len, np.nan) == 1).all(), "a stale slot got into the output"

@@ -73,7 +73,7 @@ with installed(WRONG):
 # Hypothesis draws whether the caches are views.
 
 
-@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(block=st.integers(0, 7), interleaved=st.booleans())
 def our_test(block, interleaved):
     found = read(block, 8, interleaved)

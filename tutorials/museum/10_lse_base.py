@@ -74,7 +74,7 @@ with installed(WRONG):
 # It merges the parts and compares with the whole. Hypothesis draws where to cut.
 
 
-@settings(derandomize=True, database=None, max_examples=20, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, max_examples=20, phases=(Phase.generate, Phase.shrink))
 @given(cut=st.integers(1, 31))
 def our_test(cut):
     (_, weight), right = attend_in_parts(cut), (32 - cut) / 32

@@ -70,7 +70,7 @@ with installed(WRONG):
 # Hypothesis draws each LSE by itself, so that both may be infinite.
 
 
-@settings(derandomize=True, database=None, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(lse_a=st.just(-np.inf) | st.integers(-50, 50), lse_b=st.just(-np.inf) | st.integers(-50, 50))
 def our_test(lse_a, lse_b):
     out, lse = merge(lse_a, lse_b)

@@ -69,7 +69,7 @@ with installed(WRONG):
 # Hypothesis draws the sink and the number of splits. A single split serves as the oracle.
 
 
-@settings(derandomize=True, database=None, max_examples=30, phases=(Phase.generate, Phase.shrink))
+@settings(derandomize=True, deadline=None, max_examples=30, phases=(Phase.generate, Phase.shrink))
 @given(num_splits=st.integers(1, 4), sink=st.sampled_from((None, 0.0, 5.0)))
 def our_test(num_splits, sink):
     one, several = attend(1, sink), attend(num_splits, sink)

@@ -17,7 +17,7 @@
 # more blocks than that, and limited it.
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
@@ -75,7 +75,7 @@ with installed(WRONG):
 # ------------------
 
 
-@settings(derandomize=True, database=None, deadline=None)
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(lengths=st.tuples(st.integers(1, 16), st.integers(1, 16)))
 def our_test(lengths):
     pool, rows = rows_after(*lengths)

@@ -17,7 +17,7 @@
 # still read. Its next owner cleared it in the middle of a decode.
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
@@ -80,7 +80,7 @@ with installed(WRONG):
 # ------------------
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=20)
+@settings(derandomize=True, deadline=None, max_examples=20, phases=(Phase.generate, Phase.shrink))
 @given(length=st.integers(1, 12), stranger=st.integers(0, 12))
 def our_test(length, stranger):
     kept = keys_of_the_child(length, stranger)

@@ -17,7 +17,7 @@
 # differed, none of four answers was right, and three were the same wrong text.
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
@@ -76,7 +76,7 @@ with installed(WRONG):
 # ------------------
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=20)
+@settings(derandomize=True, deadline=None, max_examples=20, phases=(Phase.generate, Phase.shrink))
 @given(length=st.integers(1, 9), of_parent=st.integers(0, 9), of_child=st.integers(0, 9))
 def our_test(length, of_parent, of_child):
     _, (parent, child) = keys_after_a_fork(length, of_parent, of_child)

@@ -17,7 +17,7 @@
 # request into its prefix cache as it allocated them, so the next one of the same batch found them, and was to compute
 # only what follows. The vLLM change says why its block manager marks such a block only after the batch was scheduled.
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
@@ -71,7 +71,7 @@ with installed(WRONG):
 # ``written`` says of each request whether its keys and values were written before the next one came.
 
 
-@settings(derandomize=True, database=None, deadline=None)
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(written=st.lists(st.booleans(), max_size=4))
 def our_test(written):
     pool = pn.BlockAllocator(num_blocks=16, block_size=4, prefix_caching=True)

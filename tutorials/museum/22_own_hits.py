@@ -17,7 +17,7 @@
 # after it had allocated the rest, and the allocation could evict them; the change counts first. The ATOM report is a
 # neighbour: hits were not charged to the free blocks, so the check said yes where the allocation then failed.
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
@@ -76,7 +76,7 @@ with installed(WRONG):
 lengths = st.integers(1, 12)
 
 
-@settings(derandomize=True, database=None, deadline=None)
+@settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(num_blocks=st.integers(3, 6), first=lengths, second=lengths, third=lengths)
 def our_test(num_blocks, first, second, third):
     _, table = table_of_the_third(num_blocks, first, second, third)

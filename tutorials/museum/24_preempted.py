@@ -17,7 +17,7 @@
 # everything up to its last token has to be computed again, the prompt and what was generated. The first engine took
 # the length of the prompt for the end of that work, the second left the generated tokens out.
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from paged_numba.testing.mutants import Difference, caught, installed
@@ -71,7 +71,7 @@ with installed(WRONG):
 # The property serves the same requests with little memory and with enough.
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=5)
+@settings(derandomize=True, deadline=None, max_examples=5, phases=(Phase.generate, Phase.shrink))
 @given(answer=st.integers(1, 5), spare_blocks=st.integers(0, 2))
 def our_test(answer, spare_blocks):
     answers_do_not_depend_on_the_pool(Workload([(3, answer), (3, answer)], spare_blocks))

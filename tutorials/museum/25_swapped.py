@@ -18,7 +18,7 @@
 # off to see it. Our exhibit is simpler: it restores the keys in both places.
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
@@ -72,7 +72,7 @@ with installed(WRONG):
 # ------------------
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=20)
+@settings(derandomize=True, deadline=None, max_examples=20, phases=(Phase.generate, Phase.shrink))
 @given(length=st.integers(1, 12), prefix_caching=st.booleans())
 def our_test(length, prefix_caching):
     keys, values = after_a_trip(length, prefix_caching)

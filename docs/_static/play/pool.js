@@ -14,7 +14,7 @@ const KINDS = {
   cached: "held by no sequence, but kept by the prefix cache", findable: "held, and known to the prefix cache",
 };
 const HAPPENED = {
-  taken: "taken from the free blocks", shared: "shared by a fork", copied: "made a copy of that block (copy-on-write)",
+  taken: "taken from the free blocks", shared: "shared by a fork", copied: "made as a copy of block 5 (copy-on-write)",
   found: "found by the prefix cache", evicted: "evicted from the prefix cache, and taken",
   "swapped in": "filled again from host memory", "swapped out": "saved to host memory, and freed",
   kept: "left by its last sequence, and kept by the prefix cache", freed: "freed",
@@ -31,6 +31,18 @@ const words = names => names.length > 1 ? `${names.slice(0, -1).join(", ")} and 
 const picture = sign => `url("data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 12 12">
   <rect width="12" height="12" fill="#fff"/><text x="6" y="10.2" text-anchor="middle" font-family="sans-serif" font-size="12"
   font-weight="700">${sign}</text></svg>`)}")`;
+
+/** Give an element attributes and, by names that begin with "--", style; null removes. What it has already costs nothing. */
+function put(box, looks) {
+  const had = box.looks ?? {};
+  for (const [name, value] of Object.entries(looks)) {
+    if (had[name] === value) continue;
+    if (name.startsWith("--")) box.style.setProperty(name, value);
+    else if (value === null) box.removeAttribute(name);
+    else box.setAttribute(name, value);
+  }
+  box.looks = looks;
+}
 
 /** Make a row of buttons one stop of the Tab key, within which the arrows, Home and End move. */
 function rove(box) {
@@ -134,7 +146,7 @@ class Player {
   chooseBlock(event, number) {
     const { holders, filled } = this.state.blocks[number];
     const offset = offsetAt(event, filled, this.recording.block_size);
-    this.choose(holders.length ? { name: holders[0][0], logical: holders[0][1], offset } : { block: number, offset });
+    this.choose(holders.length ? { name: holders[0][0], logical: holders[0][1], offset } : { block: number, offset }, event);
   }
 
   get state() { return this.states[this.controls.step]; }
@@ -161,30 +173,32 @@ class Player {
   }
 
   drawBlock(box, number, { kind, holders, filled, cached, event, source }) {
-    const names = holders.map(([name]) => name);
-    box.dataset.kind = kind;
-    box.dataset.event = event ?? "";
-    box.toggleAttribute("data-cached", cached && kind !== "cached");
-    // A small block is drawn in quarters.
-    const share = filled / this.recording.block_size, level = this.many ? Math.ceil(4 * share) / 4 : share;
-    box.style.setProperty("--fill", level);
-    box.style.setProperty("--colour", kind === "used" ? `var(--c${this.colours.get(names[0])})` : "var(--strong)");
-    const [sign, word] = EVENTS[event] ?? ["", ""];
+    const names = holders.map(([name]) => name), [sign, word] = EVENTS[event] ?? ["", ""];
     const happened = event === "copied" ? `copied from ${source}` : word;
-    if (this.many) {
-      box.style.setProperty("--sign", sign ? picture(sign) : "none");
-    } else {
-      box.children[1].textContent = kind === "cached" ? "cache" : names.length > 2 || names.join("+").length > 4 ? `\u00d7${names.length}` : names.join("+");
-      box.children[3].textContent = event === "copied" ? `\u00ab ${source}` : sign && `${sign} ${word.replace("swapped ", "")}`;
-    }
     const held = { free: "free", cached: "free, but kept by the prefix cache" }[kind]
       ?? `${words(names)}, ${filled} of ${this.recording.block_size} tokens${cached ? ", in the prefix cache" : ""}`;
-    box.setAttribute("aria-label", `Block ${number}: ${held}${happened ? `; ${happened} in this step` : ""}`);
+    put(box, {
+      "data-kind": kind, "data-event": event ?? "", "data-cached": cached && kind !== "cached" ? "" : null,
+      "--fill": this.level(filled),
+      "--colour": kind === "used" ? `var(--c${this.colours.get(names[0])})` : "var(--strong)",
+      "--sign": this.many && sign ? picture(sign) : "none",
+      "aria-label": `Block ${number}: ${held}${happened ? `; ${happened} in this step` : ""}`,
+    });
+    if (this.many) return;
+    box.children[1].textContent = names.length > 2 || names.join("+").length > 4 ? `\u00d7${names.length}` : names.join("+");
+    box.children[3].textContent = event === "copied" ? `${sign} ${source}`
+      : event ? `${sign} ${word.replace("swapped ", "")}` : kind === "cached" ? "cached" : "";
+  }
+
+  /** Return how full a block is drawn, 0 to 1; one of many, in quarters. */
+  level(filled) {
+    const share = filled / this.recording.block_size;
+    return this.many ? Math.ceil(4 * share) / 4 : share;
   }
 
   drawRows(state) {
     // Rows are hidden, not removed: styles of the page make the browser style all rows after a removed one anew.
-    for (const [name, row] of this.rows) if (!state.sequences.has(name)) row.box.hidden = true;
+    for (const [name, row] of this.rows) put(row.box, { hidden: state.sequences.has(name) ? null : "" });
     const next = new Map([[this.running, this.running.firstChild], [this.swapped, this.swapped.firstChild]]);
     const shown = new Map([[this.running, 0], [this.swapped, 0]]);
     for (const [name, sequence] of state.sequences) {
@@ -194,11 +208,10 @@ class Player {
       if (there !== row.box) list.insertBefore(row.box, there);
       next.set(list, row.box.nextSibling);
       shown.set(list, shown.get(list) + 1);
-      row.box.hidden = false;
       this.drawRow(row, name, sequence, state);
     }
-    this.swapped.parentElement.hidden = !shown.get(this.swapped);
-    this.running.dataset.empty = shown.get(this.running) ? "" : "none";
+    put(this.swapped.parentElement, { hidden: shown.get(this.swapped) ? null : "" });
+    put(this.running, { "data-empty": shown.get(this.running) ? "" : "none" });
     if (this.queue !== state.waiting) {
       this.queue = state.waiting;
       this.waiting.replaceChildren(...state.waiting.map(([name, tokens, why]) => element("li", {}, element("b", {}, name),
@@ -217,7 +230,7 @@ class Player {
   newRow(name) {
     const count = new Text(), table = element("div", { class: "pn-table", role: "group", "aria-label": `Block table of ${name}` });
     const box = element("div", { class: "pn-row", style: `--colour:var(--c${this.colours.get(name)})` },
-      element("p", {}, element("b", { class: "pn-name" }, name), " ", count), table);
+      element("p", {}, element("b", { class: "pn-name" }, name), " ", count, ...this.promptOf(name)), table);
     rove(table);
     const row = { box, count, table, entries: [], sequence: null };
     this.rows.set(name, row);
@@ -246,7 +259,7 @@ class Player {
     const size = this.recording.block_size;
     const box = element("button", { type: "button", class: "pn-entry", tabindex: logical ? -1 : 0, onclick: event => {
       const filled = Math.min(size, row.sequence.length - logical * size);
-      this.choose({ name, logical, offset: offsetAt(event, filled, size) });
+      this.choose({ name, logical, offset: offsetAt(event, filled, size) }, event);
     } }, new Text());
     const entry = { box, number: null, filled: null, block: null };
     row.entries.push(entry);
@@ -257,11 +270,11 @@ class Player {
   drawEntry({ box, number, filled, block }, logical) {
     const released = number < 0, kind = released ? "released" : block.kind;
     box.firstChild.data = released ? "\u2013" : number;
-    box.dataset.kind = kind;
-    box.dataset.event = block?.event ?? "";
-    box.style.setProperty("--fill", released ? 0 : filled / this.recording.block_size);
-    box.setAttribute("aria-label", released ? `Entry ${logical}: released`
-      : `Entry ${logical}: block ${number}, ${plural(filled, "token")}${kind === "shared" ? ", shared" : ""}`);
+    put(box, {
+      "data-kind": kind, "data-event": block?.event ?? "", "--fill": released ? 0 : this.level(filled),
+      "aria-label": released ? `Entry ${logical}: released`
+        : `Entry ${logical}: block ${number}, ${plural(filled, "token")}${kind === "shared" ? ", shared" : ""}`,
+    });
   }
 
   /** Draw what blocks look like in this recording. */
@@ -294,12 +307,15 @@ class Player {
   // The chosen token.
 
   /** Choose a token by its place in a sequence, or a slot of a block that no sequence holds. */
-  choose(chosen) {
+  choose(chosen, event) {
     this.chosen = chosen;
     this.token.style.minHeight = "";
     this.drawToken();
     // While it stays chosen, what is below does not move.
     this.token.style.minHeight = `${this.token.offsetHeight}px`;
+    const { top, bottom } = this.token.getBoundingClientRect();
+    // A finger or a mouse has no focus to lose: on a small screen, show what it asked for.
+    if (event.detail && (top > innerHeight - 60 || bottom < 60)) this.token.scrollIntoView({ block: "nearest" });
   }
 
   drawToken() {
@@ -361,15 +377,15 @@ class Player {
         const shown = holds && sequence ? logical * size + at : holds ? "\u2022" : "";
         return element("button", { type: "button", tabindex: at === offset ? 0 : -1, "aria-pressed": at === offset,
           "data-holds": holds, "aria-label": `Slot ${number * size + at}: ${holds ? sequence ? `token ${shown} of ${name}` : "a cached token" : "empty"}`,
-          onclick: () => this.chooseSlot(at) }, shown);
+          onclick: event => this.chooseSlot(at, event) }, shown);
       }));
     rove(slots);
     this.token.replaceChildren(element("h3", {}, title), element("p", { class: "pn-which" }, `Block ${number}, slots ${number * size} to ${number * size + size - 1}:`), slots,
       element("dl", {}, ...facts.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, ...[text].flat())])));
   }
 
-  chooseSlot(at) {
-    this.choose({ ...this.chosen, offset: at });
+  chooseSlot(at, event) {
+    this.choose({ ...this.chosen, offset: at }, event);
     this.token.querySelectorAll(".pn-slots button")[at]?.focus();
   }
 

@@ -65,9 +65,13 @@ export function transport(root, { show, say }) {
     place.data = `Step ${step} of ${count - 1}.`;
     sentence.data = say(step);
     // aria-disabled, not disabled: a disabled button loses the focus, and with it the keys.
-    for (const made of [first, back]) made.setAttribute("aria-disabled", step === 0);
-    for (const made of [forward, last]) made.setAttribute("aria-disabled", step === count - 1);
+    for (const made of [first, back]) enable(made, step > 0);
+    for (const made of [forward, last]) enable(made, step < count - 1);
     show(step);
+  }
+
+  function enable(made, can) {
+    if (made.getAttribute("aria-disabled") !== String(!can)) made.setAttribute("aria-disabled", !can);
   }
 
   function go(to) {

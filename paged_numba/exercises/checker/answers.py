@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
+
 from ... import lockstep
 from ...lockstep.cuda import facade
 from .failures import LearnersError, said
@@ -24,6 +26,7 @@ MAY_USE = ("cuda", "draw", "lockstep")
 
 _EXERCISES = "paged_numba.exercises"
 _FOLDER, _PACKAGE = (str(Path(__file__).parents[up]) for up in (1, 2))
+_HYPOTHESIS = str(Path(hypothesis.__file__).parent)
 _WATCHED = ("paged_numba", "numpy", "hypothesis")
 """Packages whose functions an answer must not replace: the checker uses them."""
 
@@ -157,8 +160,8 @@ class Guard:
             if name == self.file:
                 self.seen = f"the answer must be your own, but {self.name} reads the exercises of paged_numba"
                 raise LearnersError(self.seen)
-            if name.startswith(_FOLDER):
-                # The checker itself, which the answer has not called.
+            if name.startswith((_FOLDER, _HYPOTHESIS)):
+                # The checker itself, which the answer has not called, or Hypothesis, which reads what a test ran.
                 return
             frame = frame.f_back
 

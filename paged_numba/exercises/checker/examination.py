@@ -208,14 +208,16 @@ class Examination:
 
             shown = smallest(task.inputs(), lambda given: difference(given) is not None, MOST_TO_DIFFER)
             mistake = shown and difference(shown[0])
+            drawn = task.pictured(value, shown[0]) if shown else None
         if not shown or not mistake:
             raise RuntimeError(f"no input was found on which this subject is wrong: {survivor.name}")
         self.verdict.problem = (
-            f"your property finds {num - len(survivors)} of {num} wrong ones; this one passes: {survivor.name}\n"
+            f"your property finds {num - len(survivors)} of {num} wrong ones; this one passes: {survivor.name}; "
             f"on the input below, {mistake.what}"
         )
         self.verdict.input = task.describe_input(shown[0])
         self.verdict.got, self.verdict.expected = mistake.got, mistake.expected
+        self._draw(drawn)
         return True
 
     def _killed(self, task: PropertyTask, subject: Subject) -> bool:
@@ -246,8 +248,11 @@ class Examination:
                     raise
                 # The answer cannot run on this case, so nothing can be drawn of it.
                 drawn = None
+        self._draw(drawn)
+
+    def _draw(self, drawn: Any) -> None:
         if drawn is not None:
-            verdict.picture = Picture(drawn.text(), drawn._repr_html_())
+            self.verdict.picture = Picture(drawn.text(), drawn._repr_html_())
 
 
 def smallest(

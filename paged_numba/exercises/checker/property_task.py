@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
+from ...draw.picture import Picture
 from .task import Task
 from .values import Mistake
 
@@ -69,6 +70,11 @@ class PropertyTask(Task):
     def describe_input(self, given: Any) -> str:
         """Return an input as lines of text."""
         return self.describe(given)
+
+    def pictured(self, subject: Any, given: Any) -> Picture | None:
+        """Return a picture of what a wrong subject does with an input, or None."""
+        del subject, given
+        return None
 
     def stages(self) -> tuple[str, ...]:
         """Return the names of the stages that an answer goes through."""

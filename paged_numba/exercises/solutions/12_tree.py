@@ -20,14 +20,14 @@ Shapes::
 
     thread      0      1      2      3      4      5      6       7
     start     1 @ 0  5 @ 1  5 @ 2  0 @ 3  4 @ 4  2 @ 5  -inf @ 6  -inf @ 7
-    half = 4  4 @ 4  5 @ 1  5 @ 2  0 @ 3     and 1 with 5, 2 with 6, 3 with 7
-    half = 2  5 @ 2  5 @ 1                   thread 0 compares with 2, thread 1 with 3
-    half = 1  5 @ 1                          equal values: the smaller index
+    half = 4  4 @ 4  5 @ 1  5 @ 2  0 @ 3     thread 0 compares with 4, 1 with 5, 2 with 6, 3 with 7
+    half = 2  5 @ 2  5 @ 1                   thread 0 compares with 2, 1 with 3
+    half = 1  5 @ 1                          thread 0 compares with 1: equal, so the smaller index
 
 Worked: ``scores = [1, 5, 5, 0, 4, 2]`` gives ``out = [1]``.
 
-What counts: in each round, the first ``half`` threads work, so that whole warps fall idle. With 128 threads, 90
-memory requests to shared memory are enough.
+What counts: each score is read once. In each round, the first ``half`` threads work, so that whole warps fall idle:
+with 128 threads, 90 memory requests to shared memory are enough.
 """
 
 import numpy as np

@@ -21,13 +21,13 @@ Shapes::
 
 A thread block for each head, and a thread for each dimension::
 
-    split              0       1       2
-    tokens           0 to 3  4 to 7   none
-    part_out[:, 0]     2       6       nan
-    part_lse[:, 0]     0     log(3)   -inf
-    weight           1 / 4    3 / 4     0
+    split                 0       1       2
+    tokens              0 to 3  4 to 7   none
+    part_out[:, 0, 0]     2       6       nan
+    part_lse[:, 0]        0     log(3)   -inf
+    weight              1 / 4    3 / 4     0
 
-Worked: in the picture, ``out[0] = 0.25 * 2 + 0.75 * 6 = 5`` and ``lse[0] = log(1 + 3) = 1.386``.
+Worked: these splits give ``out[0, 0] = 0.25 * 2 + 0.75 * 6 = 5`` and ``lse[0] = log(1 + 3) = 1.386``.
 
 What counts: each result is read once.
 """

@@ -11,6 +11,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ...allocator.allocator import BlockAllocator
+from ...draw.picture import Picture
+from ...draw.pools.block_tables import BlockTables
 from ...testing.mutants.allocators import ALLOCATOR_MUTANTS
 from ..checker.property_task import PropertyTask, Subject
 from ..checker.task import Wrong
@@ -83,7 +85,7 @@ def _state(pool: Pool) -> list[str]:
     tables = [
         f"{seq}: {pool.seq_len(seq)} tokens in blocks {pool.block_table(seq)}" for seq in pool.sequences
     ]
-    return [*tables, f"{pool.num_free_blocks} blocks free"]
+    return [*tables, f"free blocks: {pool.num_free_blocks}"]
 
 
 def _played(pool: Pool, name: str, *arguments: Any) -> list[str]:
@@ -185,10 +187,23 @@ class PropertyPool(PropertyTask):
                 return Mistake(f"it shows after the call {call}", "\n".join(lines[0]), "\n".join(lines[1]))
         return None
 
+    def pictured(self, subject: Any, given: Case) -> Picture | None:
+        """Return the block tables of the wrong pool after the calls."""
+        pool = subject(given.num_blocks, given.block_size)
+        for call in given.calls:
+            _played(pool, *call)
+        tables = {seq: pool.block_table(seq) for seq in pool.sequences}
+        lens = {seq: pool.seq_len(seq) for seq in pool.sequences}
+        held = {block for table in tables.values() for block in table}
+        refs = map(pool._allocator.ref_count, range(given.num_blocks))
+        lost = [block for block, count in enumerate(refs) if count and block not in held]
+        title = "The wrong pool after the calls"
+        return BlockTables(given.num_blocks, given.block_size, tables, lens, title, lost)
+
     def describe(self, case: Case) -> str:
         """Return the sizes of the pool, and the calls."""
         calls = ",\n         ".join(map(repr, case.calls))
-        return f"pool: {case.num_blocks} blocks of {case.block_size} tokens\ncalls = [{calls}]"
+        return f"pool: num_blocks = {case.num_blocks}, block_size = {case.block_size}\ncalls = [{calls}]"
 
 
 TASK = PropertyPool()

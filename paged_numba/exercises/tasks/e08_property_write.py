@@ -118,7 +118,7 @@ class PropertyWrite(OwnInputs):
 
     def wrong_subjects(self) -> Sequence[Subject]:
         """Return the mutants of the kernel."""
-        mutants = [one for one in KERNEL_MUTANTS if one.module == "write_kv"]
+        mutants = [one for one in KERNEL_MUTANTS if (one.module, one.operation) == ("write_kv", "write")]
         return [Subject(one.name, partial(_installed, one)) for one in mutants]
 
     def inputs(self) -> st.SearchStrategy[tuple[Any, ...]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ... import lockstep
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
-from ..checker.pictures import tree
+from ..aids.pictures import tree
 from ..checker.task import Limit, Task, Wrong
 
 UNWRITTEN = -7

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ... import lockstep
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
-from ..checker.pictures import worst_access
+from ..aids.pictures import worst_access
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake
 

@@ -13,7 +13,7 @@ from ... import lockstep
 from ...draw.kernels.tree import Tree
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
-from ..checker.pictures import worst_access
+from ..aids.pictures import worst_access
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake
 

@@ -46,7 +46,7 @@ class Fork(Task):
     )
     wrong = (
         Wrong("the child has the parent's list", "list(self.tables[parent])", "self.tables[parent]", "right",
-              "tables is wrong"),
+              "tables['b'] changes as well"),
         Wrong("no reference is counted at the fork", "self.refs[block] += 1", "pass", "right",
               "refs[0] is 1, but 2 tables hold block 0"),
         Wrong("no copy on write", "elif self.refs[table[-1]] > 1:", "elif False:", "right",
@@ -104,7 +104,7 @@ class Fork(Task):
         tables: dict[str, list[int]] = {}
         lens: dict[str, int] = {}
         for step in result["steps"]:
-            mistake = _of_call(case, tables, lens, step) or _of_state(tables, lens, step.state)
+            mistake = _of_call(case, tables, lens, step) or _of_state(tables, lens, step)
             if mistake is not None:
                 return Mistake(
                     f"after {shown_call(step.call)}: {mistake.what}", mistake.got, mistake.expected
@@ -187,11 +187,14 @@ def _of_append(case: Case, tables: dict[str, list[int]], lens: dict[str, int], s
     return None if same else Mistake(f"what it returns is wrong; {why}", repr(step.returned), repr(right))
 
 
-def _of_state(tables: dict[str, list[int]], lens: dict[str, int], state: dict[str, Any]) -> Mistake | None:
-    """Return what is wrong with a state: lengths, tables, counts or free blocks."""
+def _of_state(tables: dict[str, list[int]], lens: dict[str, int], step: Step) -> Mistake | None:
+    """Return what is wrong with the state after a call: lengths, tables, counts or free blocks."""
+    state = step.state
     for name, should in (("lens", lens), ("tables", tables)):
         if state[name] != should:
-            return Mistake(f"{name} is wrong", repr(state[name]), repr(should))
+            others = [seq for seq in should if state[name].get(seq) != should[seq] and seq not in step.call]
+            what = f"{name}[{others[0]!r}] changes as well" if others else f"{name} is wrong"
+            return Mistake(what, repr(state[name]), repr(should))
     counts = [sum(block in table for table in tables.values()) for block in range(len(state["refs"]))]
     for block, (count, right) in enumerate(zip(state["refs"], counts, strict=True)):
         if count != right:
