@@ -146,6 +146,7 @@ html_sidebars = {
 html_theme_options = {
     "logo": {"text": "paged_numba"},
     "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 7,  # all of them
     "show_prev_next": True,
     # Few headings, and a column that is in the same place on each page.
     "secondary_sidebar_items": {

@@ -43,8 +43,8 @@ def code_of(text: str) -> str:
 
 
 def what_is_written(exercise: Exercise) -> str:
-    """Return the kind and name of the answer, and how many lines of it are the learner's."""
-    task, lines = exercise.task(), lines_to_write(exercise.marked)
+    """Return the kind and name of the answer."""
+    task = exercise.task()
     if isinstance(task, PropertyTask):
         kind, where = "property", ""
     elif task.kernel:
@@ -55,7 +55,7 @@ def what_is_written(exercise: Exercise) -> str:
             for node in ast.parse(exercise.marked).body
         )
         kind, where = "class" if is_class else "function", " on the host"
-    return f"{kind} ``{task.answer}``{where}, {lines} {'line' if lines == 1 else 'lines'}"
+    return f"{kind} ``{task.answer}``{where}"
 
 
 def link_to_lesson(stem: str) -> str:
@@ -88,7 +88,7 @@ def page_of(exercise: Exercise) -> str:
             "dropdown",
             f"Hint {i} of {len(task.hints)}",
             {},
-            in_rst("raw", "html", {}, f"<p>{escape(hint)}</p>"),
+            in_rst("raw", "html", {}, f'<p class="sd-card-text">{escape(hint)}</p>'),
         )
         for i, hint in enumerate(task.hints, 1)
     ]
@@ -119,7 +119,7 @@ def index_of(found: tuple[Exercise, ...]) -> str:
         (
             f":doc:`/exercises/{Path(one.file_name).stem}`",
             link_to_lesson(one.task().lesson),
-            what_is_written(one),
+            f"{what_is_written(one)}, {lines_to_write(one.marked)} lines",
         )
         for one in found
     ]

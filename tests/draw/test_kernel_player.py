@@ -155,7 +155,7 @@ def test_a_click_chooses_a_lane(shown, tree):
     assert "thread int32\t5\tfrom 0 to 31" in cells
     shown.page.click("#pn-lane-40")
     assert shown.lane == "Lane 8 of warp 1 does not run this line."
-    assert "Warp 1 does not take part" in shown.page.inner_text(".pn-pictures")
+    assert "shared memory; warp 1 does not take part" in shown.page.inner_text(".pn-pictures")
 
 
 def test_the_values_of_a_variable_in_all_lanes(shown, tree):
@@ -294,3 +294,16 @@ def test_names_cannot_break_out_of_the_page(browser, tmp_path):
         assert hostile in shown.page.inner_text(".pn-code")
         assert shown.page.title() == "add_up, in lockstep"
     assert json.loads(recorded.json())["functions"][0]["name"] == "add_up"
+
+
+def test_a_kernel_without_statements_has_nothing_to_play(browser, tmp_path):
+    @cuda.jit
+    def nothing():
+        pass
+
+    file = tmp_path / "nothing.html"
+    file.write_text(lockstep.record(nothing, 1, 32).page(), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    assert page.inner_text(".pn-kernel") == "No step was recorded."
+    page.close()

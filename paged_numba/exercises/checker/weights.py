@@ -98,12 +98,17 @@ class WeightsTask(Task):
         elif row.last < row.first:
             what = f"{row.name} looks at no key, so its output must be 0"
         elif np.isnan(got).any():
-            why = "a slot without a token is NaN, and so is 0 / 0 where no key was looked at"
+            why = (
+                "a slot without a token is NaN, and so are 0 / 0, where no key was looked at, and inf / inf, where exp "
+                "was too large for a float"
+            )
             what = f"{row.name} must look at {must}, and its output is NaN: {why}"
-        elif (looked := np.flatnonzero(got)).tolist() != [*range(row.first, row.last + 1)]:
-            what = f"{row.name} looks at {named(looked)}, and must look at {must}"
-        else:
+        elif np.array_equal(got != 0, right[i, head] != 0):
             what = f"{row.name} looks at the right keys, and gives them wrong weights"
+        elif np.count_nonzero(right[i, head]) < row.last + 1 - row.first:
+            what = f"the weights of {row.name} are wrong"  # some are too small for a float
+        else:
+            what = f"{row.name} looks at {named(np.flatnonzero(got))}, and must look at {must}"
         return Mistake(what, _weights(i, head, got), _weights(i, head, right[i, head]))
 
     def picture(self, answer: Any, case: Any) -> Picture | None:

@@ -187,7 +187,7 @@ class Decode(Task):
             st.sampled_from((2, 1, 4)),
             st.integers(0, 99),
         )
-        return st.builds(case_of, lens, *sizes, st.sampled_from((1, 1, 10)))
+        return st.builds(case_of, lens, *sizes, st.sampled_from((1, 1, 30)), st.booleans())
 
     def weight(self, case: Case) -> int:
         """Return the number of keys and queries."""

@@ -26,15 +26,20 @@ class Case:
     window: int
 
 
-def case_of(lens: list[int], window: int, block_size: int = 4, heads: int = 1, seed: int = 0) -> Case:
-    """Return a case of random tokens, in which blocks are released that no query will look at."""
+def case_of(
+    lens: list[int], window: int, block_size: int = 4, heads: int = 1, seed: int = 0, strength: int = 3
+) -> Case:
+    """Return a case of random tokens, in which blocks are released that no query will look at.
+
+    The scores have about the standard deviation `strength`.
+    """
     tokens = Tokens.of(lens, block_size, heads, seed)
     for seq, seq_len in enumerate(lens):
         released = max(0, seq_len - window) // block_size
         tokens.key_cache[tokens.block_tables[seq, :released]] = np.nan
         tokens.value_cache[tokens.block_tables[seq, :released]] = np.nan
         tokens.block_tables[seq, :released] = -1
-    query = 3 * np.random.default_rng(seed + 1).standard_normal(
+    query = strength * np.random.default_rng(seed + 1).standard_normal(
         (len(lens), heads, HEAD_DIM), dtype=np.float32
     )
     return Case(query, tokens, np.array(lens, np.int32), window)
@@ -123,13 +128,14 @@ class Window(WeightsTask):
         return [
             *(case_of([seq_len], window) for seq_len, window in sizes),
             case_of([6, 0, 3, 13], 4, 3, 2, 1),
+            case_of([1, 1, 4, 7], 4, 4, 2, 1, 100),
         ]
 
     def cases(self) -> st.SearchStrategy[Case]:
         """Return what draws cases; lengths shrink towards 1, since 0 hides most mistakes."""
         lens = st.lists(st.sampled_from((*range(1, 14), 0)), min_size=1, max_size=2)
         sizes = st.integers(1, 9), st.sampled_from((4, 2, 3, 1)), st.integers(1, 2), st.integers(0, 99)
-        return st.builds(case_of, lens, *sizes)
+        return st.builds(case_of, lens, *sizes, st.sampled_from((3, 3, 100)))
 
     def weight(self, case: Case) -> int:
         """Return the number of tokens and sequences."""

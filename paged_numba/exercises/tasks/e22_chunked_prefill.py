@@ -26,12 +26,17 @@ class Case:
     cu_seqlens_q: Any
 
 
-def case_of(sequences: list[tuple[int, int]], block_size: int = 4, heads: int = 1, seed: int = 0) -> Case:
-    """Return a case of sequences with so many tokens before the chunk, and in it."""
+def case_of(
+    sequences: list[tuple[int, int]], block_size: int = 4, heads: int = 1, seed: int = 0, strength: int = 3
+) -> Case:
+    """Return a case of sequences with so many tokens before the chunk, and in it.
+
+    The scores have about the standard deviation `strength`.
+    """
     lens = [before + chunk for before, chunk in sequences]
     cu_seqlens_q = np.cumsum([0, *(chunk for _, chunk in sequences)]).astype(np.int32)
     rng = np.random.default_rng(seed + 1)
-    query = 3 * rng.standard_normal((int(cu_seqlens_q[-1]), heads, HEAD_DIM), dtype=np.float32)
+    query = strength * rng.standard_normal((int(cu_seqlens_q[-1]), heads, HEAD_DIM), dtype=np.float32)
     return Case(query, Tokens.of(lens, block_size, heads, seed), np.array(lens, np.int32), cu_seqlens_q)
 
 
@@ -106,6 +111,7 @@ class ChunkedPrefill(WeightsTask):
             case_of([(2, 0), (0, 1)]),
             case_of([(1, 0), (2, 0), (1, 2), (3, 0)]),
             case_of([(2, 3), (5, 1), (0, 4)], 3, 2, 1),
+            case_of([(0, 5), (4, 2)], 4, 2, 1, 100),
         ]
 
     def cases(self) -> st.SearchStrategy[Case]:
@@ -115,7 +121,12 @@ class ChunkedPrefill(WeightsTask):
             lambda drawn: any(chunk for _, chunk in drawn)
         )
         return st.builds(
-            case_of, sequences, st.sampled_from((4, 2, 3, 1)), st.integers(1, 2), st.integers(0, 99)
+            case_of,
+            sequences,
+            st.sampled_from((4, 2, 3, 1)),
+            st.integers(1, 2),
+            st.integers(0, 99),
+            st.sampled_from((3, 3, 100)),
         )
 
     def weight(self, case: Case) -> int:

@@ -79,14 +79,16 @@ export function sharedPicture(touched, chosen, label, bytes) {
   for (let bank = 0; bank <= COLUMNS; bank++) grid += `M${LEFT + bank * CELL} ${TOP}V${bottom}`;
   for (let row = 0; row <= shown.length; row++) grid += `M${LEFT} ${TOP + row * CELL}h${COLUMNS * CELL}`;
   shown.forEach((line, row) => {
-    texts += `<text x="${LEFT - 6}" y="${TOP + row * CELL + 12}" class="row">${(line * 128).toLocaleString("en")}</text>`;
+    const byte = (line * 128).toLocaleString("en");
+    texts += `<text x="${LEFT - 6}" y="${TOP + row * CELL + 12}" class="row">${byte}</text>`;
   });
   const most = Math.max(...counts);
   for (let bank = 0; bank < COLUMNS; bank++) {
     const x = LEFT + bank * CELL + CELL / 2;
     if (bank % 4 === 0) texts += `<text x="${x}" y="11" class="n head">${bank}</text>`;
     if (counts[bank]) {
-      texts += `<text x="${x}" y="${bottom + 13}" class="n ${counts[bank] > 1 ? "conflict" : "head"}">${counts[bank]}</text>`;
+      const look = counts[bank] > 1 ? "conflict" : "head";
+      texts += `<text x="${x}" y="${bottom + 13}" class="n ${look}">${counts[bank]}</text>`;
     }
   }
   const content = `<text x="${LEFT - 6}" y="11" class="row head">bank</text><path class="grid" d="${grid}"/>${texts}`

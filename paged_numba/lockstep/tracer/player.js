@@ -4,15 +4,13 @@
 //     player(document.querySelector(".pn-kernel")).load(recording);
 
 import { globalPicture, sharedPicture, shufflePicture } from "./accesses.js";
-import { Steps, WARP, between, item, plural, shown } from "./steps.js";
+import { STATES, Steps, WARP, between, item, plural, shown, size } from "./steps.js";
 import { element, transport } from "./transport.js";
 
 const MOST_PICTURES = 4;
 const MOST_ELEMENTS = 256; // of a shared array whose contents can be seen, and of all that are unfolded
-const STATES = {
-  runs: "runs this line", idle: "does not run this line", waits: "waits at a barrier", done: "has ended",
-};
 
+/** Return a function that calls `write` with a text that differs from the one before. */
 function once(write) {
   let last;
   return text => {
@@ -34,7 +32,10 @@ function valueCells(box, labels) {
 
 /** Build the player in `root`, an element of the classes pn-player and pn-kernel; return { load }. */
 export function player(root) {
-  let recording, steps, order = [], lane = 0, pinned = null, rows = [], cells = [], states = [], lines = new Map();
+  let recording, steps; // what is played, and the thread block of it
+  let order = []; // the steps to go through
+  let lane = 0, pinned = null; // the chosen lane; the number of the variable that was chosen, if one was
+  let rows = [], cells = [], states = [], lines = new Map(); // of warps, of lanes, of lanes, of the source
 
   const part = (name, title, ...children) => {
     const id = `pn-${name}`;
@@ -49,25 +50,24 @@ export function player(root) {
   const code = element("div", { class: "pn-code", tabindex: 0, role: "region", "aria-label": "Source" });
   const grid = element("div", {
     class: "pn-grid", role: "grid", tabindex: 0, "aria-label": "Lanes; arrow keys choose one",
-    onkeydown: chooseByKey, onpointerdown: chooseByPointer, onpointermove: event => event.buttons && chooseByPointer(event),
+    onkeydown: chooseByKey, onpointerdown: chooseByPointer,
+    onpointermove: event => event.buttons && chooseByPointer(event),
   });
   const legend = element("p", { class: "pn-legend" }, ...Object.entries(STATES).map(([state, text]) =>
     element("span", {}, element("i", { class: `pn-lane ${state}` }), ` ${text}`)));
-  const laneText = element("p", { class: "pn-chosen", "aria-live": "polite" });
+  const laneText = element("p", { class: "pn-chosen" });
   const table = element("table");
   const acrossTitle = element("h4"), across = element("div", { class: "pn-values" });
   const pictures = element("div", { class: "pn-pictures" });
   const contents = element("div");
   const variables = part("variables", "Variables", acrossTitle, across, table);
+  const key = element("p", { class: "pn-quiet" }, "A filled cell is a word of 4 bytes, with the lane that accesses it. "
+    + "A shaded box is a sector of 32 bytes that moves. A red frame marks the chosen lane.");
+  const right = element("div", { class: "pn-right" },
+    part("lanes", "Lanes", grid, legend, laneText), part("memory", "This step's accesses", pictures, key, contents));
   root.append(
     element("div", { class: "pn-choices" }, trackBox, followBox), about,
-    element("div", { class: "pn-columns" },
-      part("source", "Source", code),
-      element("div", { class: "pn-right" },
-        part("lanes", "Lanes", grid, legend, laneText), part("memory", "This step's accesses", pictures,
-          element("p", { class: "pn-quiet" }, "A filled cell is a word of 4 bytes, with the lane that accesses it. "
-            + "A shaded box is a sector of 32 bytes that moves. A red frame marks the chosen lane."), contents)),
-      variables));
+    element("div", { class: "pn-columns" }, part("source", "Source", code), right, variables));
   const drawLaneText = once(text => { laneText.textContent = text; });
   const drawAcrossTitle = once(text => { acrossTitle.textContent = text; });
   const drawPicture = once(text => { pictures.innerHTML = text; });
@@ -76,7 +76,11 @@ export function player(root) {
   // A recording, a thread block of it, the steps to go through.
 
   function load(given) {
-    recording = given;
+    recording = { ...given, tracks: given.tracks.filter(one => one.steps.length) };
+    if (!recording.tracks.length) {
+      root.replaceChildren(element("p", {}, "No step was recorded."));
+      return;
+    }
     track.replaceChildren(...recording.tracks.map((one, number) => element("option", { value: number }, title(one))));
     trackBox.hidden = recording.tracks.length < 2;
     start(0);
@@ -88,20 +92,10 @@ export function player(root) {
     return several ? `launch ${one.launch}, ${recording.functions[one.kernel].name}: ${place}` : place;
   }
 
-  function size(lengths) {
-    const last = lengths.reduce((found, n, axis) => (n > 1 ? axis : found), 0);
-    return lengths.slice(0, last + 1).join("×");
-  }
-
   function start(number) {
     steps = new Steps(recording, number);
     [lane, pinned] = [0, null];
-    const turns = { together: "all warps together", forward: "one warp after the other", reverse: "one warp after the other, the last first" };
-    about.textContent = [
-      `${recording.functions[steps.kernel].name}: ${size(steps.blocks_per_grid)} thread blocks of ${size(steps.threads_per_block)} threads, ${turns[steps.order]}.`
-        .replace(/^(.*: 1) thread blocks/, "$1 thread block"),
-      ...recording.left_out.map(text => `Left out: ${text}.`),
-    ].join(" ");
+    about.textContent = [`${steps.title()}.`, ...recording.left_out.map(text => `Left out: ${text}.`)].join(" ");
     follow.replaceChildren(element("option", { value: "" }, "every warp"),
       ...steps.turns.map((_, warp) => element("option", { value: warp }, `warp ${warp}`)));
     followBox.hidden = steps.warps < 2;
@@ -155,21 +149,23 @@ export function player(root) {
     cells = [];
     rows = [];
     states = [];
-    grid.style.setProperty("--warps", steps.warps);
     grid.classList.toggle("many", steps.warps > 12);
     grid.replaceChildren(...Array.from({ length: steps.warps }, (_, warp) => {
       const width = Math.min(WARP, steps.threads - warp * WARP);
       const made = Array.from({ length: width }, (_, i) => {
-        const cell = element("i", { class: "pn-lane idle", role: "gridcell", id: `pn-lane-${warp * WARP + i}`, "aria-label": `lane ${i}` });
-        cell.dataset.lane = warp * WARP + i;
-        return cell;
+        const number = warp * WARP + i;
+        return element("i", {
+          class: "pn-lane idle", role: "gridcell", id: `pn-lane-${number}`,
+          "aria-label": `lane ${i}`, "data-lane": number,
+        });
       });
       cells.push(...made);
       const status = document.createTextNode("");
       rows.push(once(text => { status.data = text; }));
       return element("div", { role: "row", class: "pn-warp" },
         element("span", { role: "rowheader" }, `warp ${warp}`),
-        element("div", { class: "pn-cells", role: "presentation" }, ...made), element("span", { class: "pn-status" }, status));
+        element("div", { class: "pn-cells", role: "presentation" }, ...made),
+        element("span", { class: "pn-status" }, status));
     }));
     states = cells.map(() => "idle");
     mark(lane);
@@ -187,8 +183,10 @@ export function player(root) {
           drawChosen(order[controls.step]);
         },
       }, variable.name);
-      const row = element("tr", {}, element("th", { scope: "row" }, pin, variable.dtype ? element("small", {}, ` ${variable.dtype}`) : ""),
-        element("td", variable.dtype ? {} : { colspan: 2 }, own), ...(variable.dtype ? [element("td", {}, warp)] : []));
+      const row = element("tr", {}, ...(variable.dtype
+        ? [element("th", { scope: "row" }, pin, element("small", {}, ` ${variable.dtype}`)),
+          element("td", {}, own), element("td", {}, warp)]
+        : [element("th", { scope: "row" }, variable.name), element("td", { colspan: 2 }, own)]));
       return {
         number, variable, pin, row,
         own: once(text => { own.data = text; }), warp: once(text => { warp.data = text; }),
@@ -197,8 +195,10 @@ export function player(root) {
     });
     const head = element("thead", {}, element("tr", {}, ...["variable", "chosen lane", "its warp"].map(name =>
       element("th", { scope: "col" }, name))));
-    scopes = new Map([...new Set(steps.steps.map(step => step.function))].map(number => [number, element("tbody", { hidden: "" },
-      ...entries.filter(entry => entry.variable.function === number).map(entry => entry.row))]));
+    scopes = new Map([...new Set(steps.steps.map(step => step.function))].map(number => {
+      const mine = entries.filter(entry => entry.variable.function === number);
+      return [number, element("tbody", { hidden: "" }, ...mine.map(entry => entry.row))];
+    }));
     table.replaceChildren(head, ...scopes.values());
     scope = null;
   }
@@ -242,7 +242,8 @@ export function player(root) {
       view.top = Math.max(0, place - view.height / 3);
       code.scrollTop = view.top;
     }
-    // The chosen lane stays in the warp that runs.
+    laneText.removeAttribute("aria-live"); // only the step is read out
+    // The chosen lane stays in a warp that runs.
     const { warps } = steps.mask(step.lanes);
     if (!warps.includes(lane >> 5)) mark(Math.min(warps[0] * WARP + lane % WARP, steps.threads - 1));
     for (let i = 0; i < cells.length; i++) {
@@ -261,7 +262,8 @@ export function player(root) {
   /** Draw what depends on the chosen lane, too. */
   function drawChosen(at) {
     const step = steps.steps[at], warp = lane >> 5, first = warp * WARP;
-    const changed = new Set((step.set ?? []).filter(([, lanes]) => steps.mask(lanes).warps.includes(warp)).map(([variable]) => variable));
+    const changed = new Set((step.set ?? []).filter(([, lanes]) => steps.mask(lanes).warps.includes(warp))
+      .map(([variable]) => variable));
     if (scope !== scopes.get(step.function)) {
       if (scope) scope.hidden = true;
       scope = scopes.get(step.function);
@@ -276,10 +278,11 @@ export function player(root) {
       pin.setAttribute("aria-pressed", String(number === pinned));
     }
     const variable = pinned ?? steps.assigned[at];
-    drawAcrossTitle(variable < 0 ? "no variable with numbers yet" : `${steps.variables[variable].name} in warp ${warp}`);
+    const name = variable < 0 ? "No variable yet" : `${steps.variables[variable].name} in the lanes of warp ${warp}`;
+    drawAcrossTitle(name);
     drawAcross(variable, first, at);
     drawPictures(at, step, warp);
-    drawLaneText(describeLane(at, step));
+    drawLaneText(steps.sayLane(lane, at));
   }
 
   function same(values) {
@@ -299,50 +302,38 @@ export function player(root) {
     });
   }
 
-  function describeLane(at, step) {
-    const [x, y] = steps.threads_per_block;
-    const thread = size(steps.threads_per_block).includes("×") ? `, thread (${lane % x}, ${Math.floor(lane / x) % y}${steps.threads_per_block[2] > 1 ? `, ${Math.floor(lane / x / y)}` : ""})` : "";
-    const did = (step.accesses ?? []).flatMap(access => {
-      const rank = steps.mask(access.lanes).rank[lane];
-      if (rank < 0) return [];
-      const verb = { load: "loads", store: "stores", atomic: "updates" }[access.kind];
-      return `${verb} ${steps.element(access.array, item(access.bytes, rank))} = ${shown(item(access.values, rank))}`;
-    });
-    if (step.shuffle) {
-      const rank = steps.mask(step.shuffle.lanes).rank[lane];
-      if (rank >= 0) did.push(`reads lane ${item(step.shuffle.from, rank) % WARP}`);
-    }
-    if (step.held !== undefined && steps.mask(step.lanes).has(lane)) did.push(`the test ${steps.mask(step.held).has(lane) ? "holds" : "fails"}`);
-    return `Lane ${lane % WARP} of warp ${lane >> 5}${thread} ${STATES[states[lane]]}${did.length ? `: ${did.join("; ")}` : ""}.`;
-  }
-
   function drawPictures(at, step, warp) {
-    const drawn = [];
-    for (const access of step.accesses ?? []) {
-      const mask = steps.mask(access.lanes), array = steps.arrays[access.array];
-      const touched = mask.lanes.flatMap((one, rank) => (one >> 5 === warp
-        ? [{ lane: one, byte: item(access.bytes, rank), size: array.itemsize }] : []));
-      const verb = { load: "load", store: "store to", atomic: "update" }[access.kind];
-      const text = `${verb} ${access.text || array.name}`;
-      if (!touched.length) {
-        drawn.push(`<h4>${escaped(text)}</h4><p class="pn-quiet">Warp ${warp} does not take part; warp ${mask.warps.join(", ")} does.</p>`);
-        continue;
-      }
-      const price = steps.price(access, warp), all = mask.warps.length > 1 ? `; all ${mask.warps.length} warps: ${steps.price(access)}` : "";
-      const caption = `${array.space} memory${price ? `, warp ${warp}: ${price}${all}` : ""}`;
-      const label = escaped(`${text}, ${caption}`);
-      const picture = { global: globalPicture, shared: sharedPicture }[array.space];
-      const bytes = array.itemsize * array.shape.reduce((a, b) => a * b, 1);
-      drawn.push(`<h4>${escaped(text)}</h4><p class="pn-quiet">${escaped(caption)}</p>${picture ? picture(touched, lane, label, bytes) : ""}`);
-    }
+    const drawn = (step.accesses ?? []).map(access => pictureOf(access, warp));
     if (step.shuffle) {
-      const pairs = steps.mask(step.shuffle.lanes).lanes.flatMap((one, rank) => (one >> 5 === warp
-        ? [[one % WARP, item(step.shuffle.from, rank) % WARP]] : []));
-      drawn.push(`<h4>shuffle</h4>${shufflePicture(pairs, lane, `each lane reads a register of another: ${plural(pairs.length, "lane")}`)}`);
+      const { lanes } = steps.mask(step.shuffle.lanes);
+      const pairs = lanes.map((one, rank) => [one, item(step.shuffle.from, rank) % WARP])
+        .filter(([one]) => one >> 5 === warp).map(([one, from]) => [one % WARP, from]);
+      const label = `${plural(pairs.length, "lane")} of warp ${warp}: each reads a register of another`;
+      drawn.push(`<h4>shuffle</h4>${shufflePicture(pairs, lane, label)}`);
     }
-    if (drawn.length > MOST_PICTURES) drawn.splice(MOST_PICTURES, drawn.length, `<p class="pn-quiet">and ${drawn.length - MOST_PICTURES} more accesses.</p>`);
+    const more = drawn.length - MOST_PICTURES;
+    if (more > 0) drawn.splice(MOST_PICTURES, more, `<p class="pn-quiet">${plural(more, "more access")}.</p>`);
     drawPicture(drawn.join("") || '<p class="pn-quiet">No memory access.</p>');
     drawContents(at);
+  }
+
+  /** Return the picture of an access by a warp, as HTML. */
+  function pictureOf(access, warp) {
+    const mask = steps.mask(access.lanes), array = steps.arrays[access.array];
+    const touched = mask.lanes.map((one, rank) => ({ lane: one, byte: item(access.bytes, rank), size: array.itemsize }))
+      .filter(one => one.lane >> 5 === warp);
+    const verb = { load: "load", store: "store to", atomic: "update" }[access.kind];
+    const text = `${verb} ${access.text || array.name}`;
+    let caption = `${array.space} memory`, picture = "";
+    if (!touched.length) caption += `; warp ${warp} does not take part`;
+    else if (access.costs) {
+      caption += `, warp ${warp}: ${steps.price(access, warp)}`;
+      if (mask.warps.length > 1) caption += `; all ${mask.warps.length} warps: ${steps.price(access)}`;
+      const bytes = array.itemsize * array.shape.reduce((a, b) => a * b, 1);
+      const draw = array.space === "global" ? globalPicture : sharedPicture;
+      picture = draw(touched, lane, escaped(`${text}, ${caption}`), bytes);
+    }
+    return `<h4>${escaped(text)}</h4><p class="pn-quiet">${escaped(caption)}</p>${picture}`;
   }
 
   /** Make room for what small shared arrays hold. */
@@ -385,6 +376,7 @@ export function player(root) {
   function choose(to) {
     to = Math.max(0, Math.min(steps.threads - 1, to));
     if (to === lane) return;
+    laneText.setAttribute("aria-live", "polite");
     mark(to);
     drawChosen(order[controls.step]);
   }

@@ -3,6 +3,15 @@
 
 export const WARP = 32;
 
+export const STATES = {
+  runs: "runs this line", idle: "does not run this line", waits: "waits at a barrier", done: "has ended",
+};
+
+const ORDERS = {
+  together: "all warps together", forward: "one warp after the other",
+  reverse: "one warp after the other, the last one first",
+};
+
 /** Return item `rank` of packed values: one for all, evenly spaced, or a list. */
 export function item(packed, rank) {
   if (Array.isArray(packed)) return packed[rank];
@@ -17,7 +26,13 @@ export function shown(value, digits = 6) {
 }
 
 export function plural(count, noun) {
-  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
+}
+
+/** Return three lengths as "4" or "32×4", without those at the end that are 1. */
+export function size(lengths) {
+  const last = lengths.reduce((found, length, axis) => (length > 1 ? axis : found), 0);
+  return lengths.slice(0, last + 1).join("×");
 }
 
 /** Return the largest place of `sorted` whose number is at most `limit`, -1 if there is none. */
@@ -223,12 +238,45 @@ export class Steps {
     if (!parts.length && step.set) parts.push(`${plural(step.set.length, "variable")} set`);
     if (step.kind === "return") parts.push(step.function === this.kernel ? "end here" : "return");
     if (step.arrives) {
-      parts.push(step.opens ? `arrive last, and barrier ${step.opens} opens` : `wait at barrier ${step.arrives}`);
-      if (step.opens && mask.warps.length === this.warps) parts[parts.length - 1] = `all arrive, and barrier ${step.opens} opens`;
+      const together = mask.warps.length === this.warps;
+      if (step.opens) parts.push(`arrive${together ? "" : " last"}, and barrier ${step.opens} opens`);
+      else parts.push(`wait at barrier ${step.arrives}`);
     }
-    if (!parts.length) parts.push(step.kind === "for" ? "begin the loop" : step.resumed ? "go on after the call" : "run it");
+    if (!parts.length) {
+      parts.push(step.kind === "for" ? "begin the loop" : step.resumed ? "go on after the call" : "run it");
+    }
     const failed = at === this.steps.length - 1 && this.error ? ` The launch ended here. ${this.error}` : "";
     return `${this.line(step)}: ${this.who(mask)}: ${parts.join("; ")}.${failed}`;
+  }
+
+  /** Return what a lane does at a step, in words. */
+  sayLane(lane, at) {
+    const step = this.steps[at], did = [];
+    const rank = number => this.mask(number).rank[lane];
+    for (const access of step.accesses ?? []) {
+      const place = rank(access.lanes);
+      if (place < 0) continue;
+      const verb = { load: "loads", store: "stores", atomic: "updates" }[access.kind];
+      const name = this.element(access.array, item(access.bytes, place));
+      did.push(`${verb} ${name} = ${shown(item(access.values, place))}`);
+    }
+    if (step.shuffle && rank(step.shuffle.lanes) >= 0) {
+      did.push(`reads lane ${item(step.shuffle.from, rank(step.shuffle.lanes)) % WARP}`);
+    }
+    const runs = rank(step.lanes) >= 0;
+    if (step.held !== undefined && runs) did.push(rank(step.held) >= 0 ? "the test holds" : "the test fails");
+    const [x, y, z] = this.threads_per_block;
+    const place = [lane % x, Math.floor(lane / x) % y, Math.floor(lane / x / y)].slice(0, z > 1 ? 3 : 2);
+    const thread = y * z > 1 ? `, thread (${place.join(", ")})` : "";
+    const does = STATES[this.state(lane, at)];
+    return `Lane ${lane % WARP} of warp ${lane >> 5}${thread} ${does}${did.length ? `: ${did.join("; ")}` : ""}.`;
+  }
+
+  /** Return what is played: the kernel and how it was launched. */
+  title() {
+    const blocks = size(this.blocks_per_grid), threads = size(this.threads_per_block);
+    const grid = `${blocks} thread block${blocks === "1" ? "" : "s"} of ${threads} thread${threads === "1" ? "" : "s"}`;
+    return `${this.functions[this.kernel].name}: ${grid}, ${ORDERS[this.order]}`;
   }
 
   /** Return values in words: "= 16", or "from 0 to 31". */

@@ -269,7 +269,7 @@ def test_an_error_ends_the_record_and_is_in_it():
     made = recorded.to_dict()
     assert {one["error"] for one in made["tracks"]} == {
         "KernelIndexError: x[100] out of bounds for shape (100,), thread 4 of thread block 3, "
-        f"test_recorder.py:{endless.py_func.__code__.co_firstlineno + 3}"
+        f"test_recordings.py:{endless.py_func.__code__.co_firstlineno + 3}"
     }
     assert [len(one["steps"]) for one in made["tracks"]] == [3, 3]
 
