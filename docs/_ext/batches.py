@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -344,9 +345,15 @@ BATCHES: dict[str, Callable[[], dict[str, Any]]] = {
     "window": window,
 }
 
+
+@cache
+def recordings() -> dict[str, dict[str, Any]]:
+    """Serve all batches, and return their recordings by name."""
+    return {name: make() for name, make in BATCHES.items()}
+
+
 if __name__ == "__main__":
-    for make in BATCHES.values():
-        made = make()
+    for made in recordings().values():
         print(f"\n{made['title']}\n{made['about']}")
         for number, step in enumerate(made["steps"]):
             print(f"{number:3} {step['say']}")
