@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ... import reference
 from ...draw.picture import Picture
+from ...draw.text import plural
 from ...lockstep.profiler.report import Report
 from ..checker.paged import block_tables_of, paged, way_to
 from ..checker.sectors import sectors
@@ -204,7 +205,7 @@ class Decode(Task):
         )
         return "\n".join(
             [
-                f"seq_lens = {case.seq_lens.tolist()}, blocks of {case.block_size} slots",
+                f"seq_lens = {case.seq_lens.tolist()}, blocks of {plural(case.block_size, 'slot')}",
                 f"block_tables = {shown_value(case.block_tables)}",
                 f"query = {shown_value(case.query)}",
                 *keys,

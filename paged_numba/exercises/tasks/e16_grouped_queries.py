@@ -172,7 +172,7 @@ class GroupedQueries(Task):
         ]
         return "\n".join(
             [
-                f"seq_lens = {case.seq_lens.tolist()}, blocks of {block_size} slots",
+                f"seq_lens = {case.seq_lens.tolist()}, blocks of {plural(block_size, 'slot')}",
                 f"{', '.join(heads)}, {plural(dims, 'dimension')}",
                 f"block_tables = {shown_value(case.block_tables)}",
                 f"query = {shown_value(case.query)}",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from ...draw.text import plural
 from ...lockstep.profiler.report import Report
 from ..checker.sectors import sectors
 from ..checker.task import Limit, Wrong
@@ -149,7 +150,7 @@ class Window(WeightsTask):
                 f"seq_lens = {case.seq_lens.tolist()}",
                 f"window = {case.window}",
                 f"block_tables = {shown_value(case.tokens.block_tables)}, blocks of "
-                f"{case.tokens.key_cache.shape[1]} slots",
+                f"{plural(case.tokens.key_cache.shape[1], 'slot')}",
                 "value t is 1 in dimension t and 0 in all others, so that out holds the weights of the keys",
                 f"decode[({num_seqs}, {heads}), 32](...)",
             ]
