@@ -7,5 +7,6 @@ with; what stands between marks in it is the solution, and `skeletons` makes the
 
 from .checking import check
 from .folder import start
+from .verdict import Verdict
 
-__all__ = ["check", "start"]
+__all__ = ["Verdict", "check", "start"]

@@ -128,7 +128,12 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Verdict:
-        """Return the verdict that `to_dict` gave."""
+        """Return the verdict that `to_dict` gave.
+
+        Parameters
+        ----------
+        values : dict
+        """
         made = cls(**{name: value for name, value in values.items() if name != "passed"})
         made.stages = [Stage(**stage) for stage in values["stages"]]
         made.picture = Picture(**values["picture"]) if values["picture"] else None
