@@ -118,6 +118,16 @@ def step_where(recording, found):
     return next(number for number, step in enumerate(one["steps"]) if found(step))
 
 
+def test_arrows_step_while_nothing_has_the_focus(shown):
+    shown.go(3)
+    shown.page.evaluate("document.activeElement.blur()")
+    shown.page.keyboard.press("ArrowRight")
+    assert "Step 4 of" in shown.said
+    shown.page.keyboard.press("ArrowLeft")
+    shown.page.keyboard.press("Home")  # scrolls the page
+    assert "Step 3 of" in shown.said
+
+
 def test_it_plays_to_the_end(shown, tree):
     last = len(tree.to_dict()["tracks"][0]["steps"]) - 1
     shown.go(last - 3)

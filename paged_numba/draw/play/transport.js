@@ -6,7 +6,8 @@
 //
 // root         element with the class `pn-player`, around the whole player. The controls become its first child, and the
 //              keys work while the focus is anywhere inside: arrows, Home, End, space, and "," and "." where the
-//              arrows move something else. A part that uses a key itself calls preventDefault().
+//              arrows move something else. A part that uses a key itself calls preventDefault(). Arrows, "," and "."
+//              also work while nothing on the page has the focus.
 // show(step)   draws a step; called only when the step changes, or a recording is loaded.
 // say(step)    returns the sentence that says what happens at a step. It is shown, and read out by screen readers.
 
@@ -131,7 +132,7 @@ export function transport(root, { show, say }) {
     draw();
   }
 
-  root.addEventListener("keydown", event => {
+  function press(event) {
     const { target, key } = event;
     if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
     if (target.matches("select, textarea, input:not([type=range])")) return;
@@ -144,6 +145,11 @@ export function transport(root, { show, say }) {
     if (!keys[key]) return;
     event.preventDefault();
     keys[key]();
+  }
+  root.addEventListener("keydown", press);
+  // Nothing has the focus: the keys that step work as well. Those that scroll the page go on doing so.
+  document.addEventListener("keydown", event => {
+    if (event.target === document.body && ["ArrowLeft", "ArrowRight", ",", "."].includes(event.key)) press(event);
   });
 
   return {

@@ -128,7 +128,7 @@ class Window(WeightsTask):
         return [
             *(case_of([seq_len], window) for seq_len, window in sizes),
             case_of([6, 0, 3, 13], 4, 3, 2, 1),
-            case_of([1, 1, 4, 7], 4, 4, 2, 1, 100),
+            case_of([1, 1, 4, 7], 4, 4, 2, 1, 1000),
         ]
 
     def cases(self) -> st.SearchStrategy[Case]:

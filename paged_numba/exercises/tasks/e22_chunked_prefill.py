@@ -111,7 +111,7 @@ class ChunkedPrefill(WeightsTask):
             case_of([(2, 0), (0, 1)]),
             case_of([(1, 0), (2, 0), (1, 2), (3, 0)]),
             case_of([(2, 3), (5, 1), (0, 4)], 3, 2, 1),
-            case_of([(0, 5), (4, 2)], 4, 2, 1, 100),
+            case_of([(0, 5), (4, 2)], 4, 2, 1, 1000),
         ]
 
     def cases(self) -> st.SearchStrategy[Case]:
