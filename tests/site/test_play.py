@@ -398,7 +398,9 @@ def test_touch(browser, address):
     assert page.locator(".pn-token h3").inner_text() == "Token 10 of A"
     sizes = [
         (box["width"], box["height"])
-        for one in page.locator(".pn-buttons button, .pn-slots button, .pn-entry:visible, .pn-grid .pn-block").all()
+        for one in page.locator(
+            ".pn-buttons button, .pn-slots button, .pn-entry:visible, .pn-grid .pn-block"
+        ).all()
         if (box := one.bounding_box())
     ]
     assert min(min(size) for size in sizes) >= 24  # Web Content Accessibility Guidelines 2.2, 2.5.8
