@@ -3,7 +3,7 @@
 import html
 import importlib.util
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -90,17 +90,24 @@ def reduction(barrier):
 
 
 def first_stale(wrong, right):
-    """Return the first load of `partial` by warp 0 that differs: the step, lane 0's index, and both values."""
-    pairs = zip(*([load for load in loads(made, "partial") if by_warp_0(made, load)] for made in (wrong, right)))
-    at, *both = next((at, one, other) for (at, one), (_, other) in pairs if one["values"] != other["values"])
-    array = wrong["tracks"][0]["arrays"][both[0]["array"]]
-    byte, stale, fresh = (int(unpacked(values, 1)[0]) for values in (both[0]["bytes"], *(b["values"] for b in both)))
-    return at, (byte - array["start"]) // array["itemsize"], stale, fresh
-
-
-def by_warp_0(made, load):
-    """Tell whether lane 0 takes part in a load."""
-    return made["tracks"][0]["masks"][load[1]["lanes"]].startswith("0")
+    """Return the first load by warp 0 that differs: the step, and of lane 0 the index in `partial` and both values."""
+    (array,) = [array for array in wrong["tracks"][0]["arrays"] if array["name"] == "partial"]
+    of_warp_0, others = (
+        [
+            load
+            for load in loads(made, "partial")
+            if made["tracks"][0]["masks"][load[1]["lanes"]].startswith("0")
+        ]
+        for made in (wrong, right)
+    )
+    pairs = zip(of_warp_0, others, strict=True)
+    at, stale, fresh = next(
+        (at, one, other) for (at, one), (_, other) in pairs if one["values"] != other["values"]
+    )
+    byte, *values = (
+        int(unpacked(packed, 1)[0]) for packed in (stale["bytes"], stale["values"], fresh["values"])
+    )
+    return at, (byte - array["start"]) // array["itemsize"], *values
 
 
 def transpose(width):
@@ -129,8 +136,14 @@ RECORDINGS = {
 
 SENTENCE = (
     "Here a script plays the recordings. It does not run: scripts are off in this browser, or the page was opened as a "
-    "file, from which browsers load no modules."
+    "file, from which browsers load no modules. What the recordings show:"
 )
+
+
+@cache
+def recordings():
+    """Run all kernels, and return their recordings by name."""
+    return {name: make() for name, (_, make) in RECORDINGS.items()}
 
 
 class KernelPlayer(SphinxDirective):
@@ -139,8 +152,13 @@ class KernelPlayer(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the player as HTML."""
         base = "../" * self.env.docname.count("/") + "_static/play/"
-        titles = html.escape(json.dumps({name: title for name, (title, _) in RECORDINGS.items()}))
-        text = f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{titles}"><p>{SENTENCE}</p></div>'
+        titles = {name: title for name, (title, _) in RECORDINGS.items()}
+        notes = (f"{titles[name]}: {made['note']}" for name, made in recordings().items())
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        text = (
+            f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{html.escape(json.dumps(titles))}">'
+            f"<p>{SENTENCE}</p><ul>{items}</ul></div>"
+        )
         return [nodes.raw("", text, format="html")]
 
 
@@ -150,8 +168,8 @@ def make_recordings(app: Sphinx) -> None:
         return
     folder = Path(app.outdir) / "_static" / "play"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (_, make) in RECORDINGS.items():
-        text = json.dumps(make(), separators=(",", ":"), allow_nan=False)
+    for name, made in recordings().items():
+        text = json.dumps(made, separators=(",", ":"), allow_nan=False)
         (folder / f"kernel-{name}.json").write_text(text, encoding="utf-8")
     for name in (*SCRIPTS, *STYLES):
         (folder / name).write_text(text_of(name), encoding="utf-8")

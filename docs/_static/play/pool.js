@@ -112,7 +112,7 @@ class Player {
     if (!this.states || width === this.roomFor) return;
     this.roomFor = width;
     const perRow = Math.max(1, Math.floor((width + 3) / 37)); // as pool.css sets the sizes of rows and entries
-    const lines = name => Math.ceil(7.5 * (26 + (this.recording.made_by.requests[name]?.prompt?.length ?? 0)) / width);
+    const lines = name => Math.ceil(7.5 * (32 + (this.recording.made_by.requests[name]?.prompt?.length ?? 0)) / width);
     const most = heightOf => `${Math.max(...this.states.map(heightOf))}px`;
     const rows = ({ sequences }, swapped) => [...sequences].filter(([, { table }]) => !table === swapped).reduce(
       (sum, [name, { table }]) => sum + 13 + 22 * lines(name) + 33 * Math.ceil((table?.length ?? 0) / perRow), 0);

@@ -281,7 +281,7 @@ export class Steps {
       did.push(`${verb} ${name} = ${shown(item(access.values, place))}`);
     }
     if (step.shuffle && rank(step.shuffle.lanes) >= 0) {
-      did.push(`reads lane ${item(step.shuffle.from, rank(step.shuffle.lanes)) % WARP}`);
+      did.push(`reads a register of lane ${item(step.shuffle.from, rank(step.shuffle.lanes)) % WARP}`);
     }
     const runs = rank(step.lanes) >= 0;
     if (step.held !== undefined && runs) did.push(rank(step.held) >= 0 ? "the test holds" : "the test fails");
