@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import between, shown
+from ..errors import InputError
 from .catalogue import Exercise, exercise
-from .process import SECONDS, check_file
-from .verdict import Stage, Verdict
+from .process.runner import SECONDS, check_file, stages_to, stopped_after
+from .verdict import Verdict
 
 
 def check(number: int, answer: Any, *, hints: int = 0) -> Verdict:
@@ -68,10 +69,17 @@ def _examined(chosen: Exercise, task: Any, answer: Any) -> Verdict:
     """Examine an answer in this process."""
     from .checker.answers import prepared
     from .checker.examination import Examination
-    from .checker.failures import LearnersError
+    from .checker.failures import LearnersError, StopError
+    from .checker.property_task import PropertyTask
 
-    name = getattr(getattr(answer, "py_func", answer), "__name__", shown(answer))
-    verdict = Verdict(chosen.number, chosen.title, name, hints=list(task.hints))
+    class OutOfTimeError(StopError):
+        pass
+
+    if isinstance(task, PropertyTask) and not __debug__:
+        raise InputError(
+            "a property says what is wrong by assert, which Python leaves out if it runs with -O"
+        )
+    verdict = Verdict(chosen.number, chosen.title, _name_of(answer), hints=list(task.hints))
     last = "runs"
 
     def watch(stage: str, case: str) -> None:
@@ -79,31 +87,33 @@ def _examined(chosen: Exercise, task: Any, answer: Any) -> Verdict:
         last, verdict.input = stage, case
 
     try:
-        with _stopped_after(SECONDS):
+        with _stopped_after(SECONDS, OutOfTimeError):
             Examination(task, verdict, watch).run(prepared(answer, task))
-    except (LearnersError, _OutOfTimeError) as error:
-        verdict.problem = str(error)
-        verdict.stages = [
-            Stage(stage, "failed" if stage == last else "not reached") for stage in task.stages()
-        ]
+    except (LearnersError, OutOfTimeError) as error:
+        verdict.problem = str(error) or stopped_after(SECONDS)
+        verdict.stages = stages_to(last, task.stages())
     else:
         if verdict.passed:
             verdict.input = ""
     return verdict
 
 
-class _OutOfTimeError(BaseException):
-    def __str__(self) -> str:
-        return f"your answer was stopped after {SECONDS:g} s without an end; does one of its loops never end?"
+def _name_of(answer: Any) -> str:
+    """Return the name of a kernel, function or class; of anything else, how it is written."""
+    try:
+        name = getattr(answer, "py_func", answer).__name__
+    except Exception:
+        name = None
+    return name if isinstance(name, str) else shown(answer)
 
 
 @contextmanager
-def _stopped_after(seconds: float) -> Iterator[None]:
+def _stopped_after(seconds: float, error: type[BaseException]) -> Iterator[None]:
     """Raise an error in this thread if the ``with`` statement takes longer."""
     thread = ctypes.c_ulong(threading.get_ident())
 
     def stop() -> None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_OutOfTimeError))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(error))
 
     timer = threading.Timer(seconds, stop)
     timer.daemon = True

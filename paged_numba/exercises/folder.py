@@ -77,11 +77,13 @@ def read_progress(folder: Path) -> dict[int, str]:
     """
     path = folder / PROGRESS
     try:
+        if path.exists() and not path.is_file():  # to read a pipe would take for ever
+            raise ValueError
         done: Any = json.loads(path.read_text(encoding="utf-8"))
         return {int(number): date.fromisoformat(day).isoformat() for number, day in done.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{path} must be the progress that paged-numba wrote, got something else; move or delete it"
         ) from None

@@ -16,6 +16,7 @@ from ..options import check_outputs, deliver, file_to_write
 from .number import add_number
 
 SECONDS_BETWEEN_LOOKS = 0.2
+BAD_FILE = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,11 +74,20 @@ def run(options: argparse.Namespace) -> int:
             status = _check(chosen, path, options)
         except KeyboardInterrupt:
             break
+        except (InputError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            # An editor may delete the file before it writes the new one.
+            print(f"paged-numba check: error: {error}", file=sys.stderr)
+            status = BAD_FILE
     return status
 
 
 def _check(chosen: Exercise, path: Path, options: argparse.Namespace) -> int:
-    verdict = check(chosen.number, path, hints=min(options.hint, 100))
+    try:
+        verdict = check(chosen.number, path, hints=min(options.hint, 100))
+    except RuntimeError as error:
+        raise InputError(str(error)) from error
     text = verdict.json() if options.json else verdict.text(colour=_has_colour())
     deliver(text, (options.html, verdict.page))
     if verdict.passed:

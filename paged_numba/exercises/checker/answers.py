@@ -1,34 +1,28 @@
-"""Loads the learner's file, and notices what an answer must not do."""
+"""Loads the learner's file, and refuses what is no answer."""
 
 from __future__ import annotations
 
 import ast
-import builtins
+import contextlib
 import importlib.util
 import inspect
-import math
+import linecache
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import hypothesis
-
 from ... import lockstep
 from ...lockstep.cuda import facade
-from .failures import LearnersError, said
+from .failures import LearnersError, said, said_briefly
 from .task import Task
 
 MAY_USE = ("cuda", "draw", "lockstep")
 """Names of the package that any answer may use: the others would be somebody else's answer."""
 
 _EXERCISES = "paged_numba.exercises"
-_FOLDER, _PACKAGE = (str(Path(__file__).parents[up]) for up in (1, 2))
-_HYPOTHESIS = str(Path(hypothesis.__file__).parent)
-_WATCHED = ("paged_numba", "numpy", "hypothesis")
-"""Packages whose functions an answer must not replace: the checker uses them."""
+_PACKAGE = str(Path(__file__).parents[2])
 
 
 def load(path: Path, task: Task) -> Any:
@@ -40,31 +34,37 @@ def load(path: Path, task: Task) -> Any:
         The file cannot be run, uses what it must not, or does not define the answer as asked.
     """
     try:
-        source = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+        source = importlib.util.decode_source(path.read_bytes())
+    except (SyntaxError, UnicodeDecodeError):
         raise LearnersError(f"{path.name} must be text in UTF-8") from None
     except OSError as error:
         raise LearnersError(f"{path.name} cannot be read: {error.strerror}") from None
+    if not path.name.endswith(".py"):
+        raise LearnersError(f"{path.name} must be a Python file, whose name ends in .py")
     try:
         tree = ast.parse(source)
+        code = compile(source, str(path.absolute()), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise LearnersError(f"{path.name} is not Python: {said(error)}") from None
     refuse_others_answers(tree, task)
-    spec = importlib.util.spec_from_file_location(path.stem.replace(".", "_"), path.absolute())
-    if spec is None or spec.loader is None:
-        raise LearnersError(f"{path.name} must be a Python file, whose name ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.absolute().parent))
+    module = _module(path, source)
+    folder = str(path.absolute().parent)
+    sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        exec(code, vars(module))
     except SystemExit as stop:
-        raise LearnersError(f"{path.name} ends the process by SystemExit: {stop}") from None
+        raise LearnersError(f"{path.name} ends the process by SystemExit: {said_briefly(stop)}") from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise LearnersError(f"{path.name} cannot be run: {said(error)}") from None
+    finally:
+        # What the checker has yet to import comes first from now on.
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+            sys.path.append(folder)
     missing = object()
-    answer = getattr(module, task.answer, missing)
+    answer = vars(module).get(task.answer, missing)
     if answer is missing:
         defined = [
             node.name
@@ -76,6 +76,21 @@ def load(path: Path, task: Task) -> Any:
     return answer
 
 
+def _module(path: Path, source: str) -> ModuleType:
+    """Return an empty module for a file, which can import its neighbours.
+
+    It is compiled by `load`, not by the import system: that would take a compiled file of the same second and size.
+    """
+    name = path.stem.replace(".", "_")
+    while name in sys.modules:
+        name += "_"
+    module = sys.modules[name] = ModuleType(name)
+    file = module.__file__ = str(path.absolute())
+    # The lines are shown as they were checked, though the file may change meanwhile.
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+    return module
+
+
 def prepared(answer: Any, task: Task) -> Any:
     """Return an answer as a task runs it: a kernel so that it runs on lockstep.
 
@@ -84,19 +99,35 @@ def prepared(answer: Any, task: Task) -> Any:
     LearnersError
         The answer is not of the kind asked for, or comes from this package.
     """
-    function = inspect.unwrap(getattr(answer, "py_func", answer))
+    kernel = _kernel_of(answer)
+    function: Any = kernel or answer
+    with contextlib.suppress(Exception):
+        function = inspect.unwrap(function)
     if _file_of(function).startswith(_PACKAGE):
         raise LearnersError(
             f"{task.answer} must be your own, got {function.__module__}.{function.__qualname__}"
         )
     if not task.kernel:
-        if not callable(answer) or hasattr(answer, "py_func"):
-            raise LearnersError(f"{task.answer} must be a function or a class, got {type(answer).__name__}")
+        if kernel or not callable(answer):
+            got = "a kernel" if kernel else type(answer).__name__
+            raise LearnersError(f"{task.answer} must be a function or a class, got {got}")
         return answer
-    if not hasattr(answer, "py_func"):
+    if not kernel:
         got = "a function without it" if inspect.isfunction(answer) else type(answer).__name__
         raise LearnersError(f"{task.answer} must be a kernel, decorated with @cuda.jit, got {got}")
-    return lockstep.jit(answer)
+    try:
+        return lockstep.jit(answer)
+    except Exception as error:
+        raise LearnersError(f"{task.answer} must be a kernel that can be launched: {said(error)}") from None
+
+
+def _kernel_of(answer: Any) -> Any:
+    """Return the function of a kernel, None for anything else."""
+    try:
+        function = answer.py_func
+    except Exception:
+        return None
+    return function if inspect.isfunction(function) else None
 
 
 def _file_of(thing: Any) -> str:
@@ -135,83 +166,7 @@ def refuse_others_answers(tree: ast.AST, task: Task) -> None:
                 )
 
 
-class Guard:
-    """Notices that an answer opens or imports what belongs to the checker, or replaces a function that it uses."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = str(path.absolute())
-        self.seen: str | None = None
-        self._modules = {
-            name: module
-            for name, module in list(sys.modules.items())
-            if name.split(".")[0] in _WATCHED and module is not None
-        } | {"builtins": builtins, "math": math}
-        self._before = _functions(self._modules)
-        sys.addaudithook(self._hook)
-
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        reads = event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(_FOLDER)
-        imports = event == "import" and isinstance(arguments[0], str) and arguments[0].startswith(_EXERCISES)
-        if not reads and not imports:
-            return
-        frame: Any = sys._getframe(1)
-        while frame is not None:
-            name = frame.f_code.co_filename
-            if name == self.file:
-                self.seen = f"the answer must be your own, but {self.name} reads the exercises of paged_numba"
-                raise LearnersError(self.seen)
-            if name.startswith((_FOLDER, _HYPOTHESIS)):
-                # The checker itself, which the answer has not called, or Hypothesis, which reads what a test ran.
-                return
-            frame = frame.f_back
-
-    @property
-    def name(self) -> str:
-        """Name of the learner's file."""
-        return Path(self.file).name
-
-    def complaint(self) -> str | None:
-        """Return what the answer has done that it must not, or None."""
-        if self.seen:
-            return self.seen
-        now = _functions(self._modules)
-        replaced = [name for name, function in self._before.items() if now.get(name) is not function]
-        return f"{self.name} replaces {replaced[0]}, which the check uses" if replaced else None
-
-
-def _functions(modules: dict[str, ModuleType]) -> dict[str, Any]:
-    """Return the functions and classes of modules, and the methods of this package's classes, by name."""
-    found: dict[str, Any] = {}
-    for name, module in modules.items():
-        for key, value in list(vars(module).items()):
-            if callable(value):
-                found[f"{name}.{key}"] = value
-                if isinstance(value, type) and value.__module__.split(".")[0] == "paged_numba":
-                    for method, function in vars(value).items():
-                        if callable(function) or isinstance(function, (property, classmethod, staticmethod)):
-                            found[f"{name}.{key}.{method}"] = function
-    return found
-
-
-@contextmanager
-def hidden() -> Iterator[None]:
-    """Hide the modules of the exercises in a ``with`` statement: an answer that wants one must import it anew.
-
-    The guard notices an import, but not a look at a module that is there.
-    """
-    package = sys.modules[_EXERCISES.partition(".")[0]]
-    modules = {
-        name: sys.modules.pop(name) for name in list(sys.modules) if f"{name}.".startswith(f"{_EXERCISES}.")
-    }
-    del vars(package)["exercises"]
-    try:
-        yield
-    finally:
-        sys.modules.update(modules)
-        vars(package)["exercises"] = modules[_EXERCISES]
-
-
-@contextmanager
+@contextlib.contextmanager
 def lockstep_as_numba_cuda() -> Iterator[None]:
     """In a ``with`` statement, ``from numba import cuda`` gives the lockstep facade, with or without a GPU."""
     before = sys.modules.get("numba.cuda")

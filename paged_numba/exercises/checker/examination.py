@@ -17,7 +17,7 @@ from ... import lockstep
 from ...lockstep.profiler.report import Report
 from ...lockstep.sanitizer.findings import Findings
 from ..verdict import Picture, Stage, Verdict
-from .failures import LearnersError, said
+from .failures import NOT_OF_THE_ANSWER, LearnersError, StopError, said
 from .property_task import PropertyTask, Subject
 from .task import Task
 from .values import Mistake
@@ -52,7 +52,7 @@ class Examination:
     def __init__(self, task: Task, verdict: Verdict, watch: Watch) -> None:
         self.task, self.verdict, self.watch = task, verdict, watch
         self.stage = "runs"
-        self.printed = io.StringIO()
+        self.printed = Printed(MOST_PRINTED)
         self.answer: Any = None
         self.of_worked: Mistake | None = None
 
@@ -74,16 +74,21 @@ class Examination:
             if failed:
                 self.verdict.stages += [Stage(later, "not reached") for later in names[i + 1 :]]
                 break
-        self.verdict.printed = self.printed.getvalue()[:MOST_PRINTED]
+        self.verdict.printed = self.printed.text
 
     def _attempt(self, case: Any, quiet: bool = True) -> Mistake | None:
         """Run the answer on a case; an error that it raises is a mistake."""
         self.verdict.num_cases += 1
         self.watch(self.stage, self.task.describe(case))
-        with contextlib.redirect_stdout(io.StringIO() if quiet else self.printed):
+        return self._tried(case, Printed(0) if quiet else self.printed)
+
+    def _tried(self, case: Any, printed: Printed) -> Mistake | None:
+        with contextlib.redirect_stdout(printed):
             try:
                 return self.task.attempt(self.answer, case)
-            except Exception as error:
+            except NOT_OF_THE_ANSWER:
+                raise
+            except BaseException as error:  # also of `sys.exit` and `pytest.fail`
                 return Mistake(said(error), raised=True)
 
     def _runs(self) -> bool:
@@ -146,11 +151,8 @@ class Examination:
 
     def _sanitized(self, case: Any) -> tuple[Findings, Mistake | None]:
         """Run the answer on a case; return what the sanitizer finds, and what is wrong."""
-        with lockstep.sanitizing() as findings, contextlib.redirect_stdout(io.StringIO()):
-            try:
-                mistake = self.task.attempt(self.answer, case)
-            except Exception as error:
-                mistake = Mistake(said(error), raised=True)
+        with lockstep.sanitizing() as findings:
+            mistake = self._tried(case, Printed(0))
         return findings, mistake
 
     def _traffic(self) -> bool:
@@ -158,11 +160,8 @@ class Examination:
         self.watch(self.stage, self.task.describe(case))
         self.verdict.num_cases += 1
         report: Report
-        with lockstep.profiling() as report, contextlib.redirect_stdout(io.StringIO()):
-            try:
-                mistake = self.task.attempt(self.answer, case)
-            except Exception as error:
-                mistake = Mistake(said(error), raised=True)
+        with lockstep.profiling() as report:
+            mistake = self._tried(case, Printed(0))
         if mistake is not None:
             # It was right for all the smaller inputs.
             self._explain(case, mistake)
@@ -221,7 +220,7 @@ class Examination:
         return True
 
     def _killed(self, task: PropertyTask, subject: Subject) -> bool:
-        with subject.installed() as value, contextlib.redirect_stdout(io.StringIO()):
+        with subject.installed() as value, contextlib.redirect_stdout(Printed(0)):
 
             def fails(case: Any) -> bool:
                 self.verdict.num_cases += 1
@@ -240,19 +239,45 @@ class Examination:
         verdict.input = mistake.input or task.describe(case)
         if not picture:
             return
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(LearnersError):
+        with contextlib.redirect_stdout(Printed(0)), contextlib.suppress(LearnersError):
             try:
                 drawn = task.picture(self.answer, case)
-            except Exception:
-                if not mistake.raised:
-                    raise
-                # The answer cannot run on this case, so nothing can be drawn of it.
+            except NOT_OF_THE_ANSWER:
+                raise
+            except BaseException:
+                # The answer raises on this case, now or always, or what came out cannot be drawn.
                 drawn = None
         self._draw(drawn)
 
     def _draw(self, drawn: Any) -> None:
         if drawn is not None:
             self.verdict.picture = Picture(drawn.text(), drawn._repr_html_())
+
+
+class Printed(io.TextIOBase):
+    """A stream that keeps the beginning of what is printed, and that the answer cannot close.
+
+    Parameters
+    ----------
+    most : int
+        Most characters that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self.text = most, ""
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Keep a text, as far as there is room."""
+        if len(self.text) < self._most:
+            self.text += text[: self._most - len(self.text)]
+        return len(text)
+
+    def close(self) -> None:
+        """Stay open."""
 
 
 def smallest(
@@ -281,8 +306,8 @@ def smallest(
     return found
 
 
-class _EnoughError(BaseException):
-    """Ends a search; Hypothesis catches exceptions that are Exceptions."""
+class _EnoughError(StopError):
+    """Ends a search."""
 
 
 def _settings(max_examples: int) -> settings:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from ...draw.picture import Picture
-from .failures import said
+from .failures import NOT_OF_THE_ANSWER, cut, said, said_briefly
 from .task import Task
 from .values import Mistake
 
@@ -98,7 +98,9 @@ class PropertyTask(Task):
         """Tell whether the property finds a wrong subject by a case; any error is a find."""
         try:
             self.call(answer, subject, copy.deepcopy(case))
-        except Exception:
+        except NOT_OF_THE_ANSWER:
+            raise
+        except BaseException:  # also of `pytest.fail`
             return True
         return False
 
@@ -136,7 +138,7 @@ class OwnInputs(PropertyTask):
         """Call the learner's property; Hypothesis looks for no smaller input, since any that fails is enough."""
         del case
         with quick_hypothesis([Phase.explicit, Phase.generate]):
-            answer(subject)
+            answer(Watched(subject))
 
     def attempt(self, answer: Any, case: Any) -> Mistake | None:
         """Try the property on the right subjects; return which one it refuses, with the last input."""
@@ -193,5 +195,6 @@ def quick_hypothesis(phases: Sequence[Phase]) -> Iterator[None]:
 
 def _refused(subject: Subject, refusal: AssertionError) -> str:
     what = f"your property refuses {subject.name}, which is right"
-    why = "\n".join(str(refusal).strip().splitlines()[:MOST_LINES])
+    lines = said_briefly(refusal).strip().splitlines()[:MOST_LINES]
+    why = "\n".join(cut(line, 200) for line in lines)
     return f"{what}: {why}" if why else what

@@ -13,8 +13,8 @@ from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
 from ...draw.text import plural
 from ...lockstep.profiler.report import Report
-from ..checker.paged import block_tables_of, num_blocks_of, paged, way_to
-from ..checker.sectors import sectors
+from ..aids.paged import block_tables_of, num_blocks_of, paged, way_to
+from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake, shown_array, shown_value
 

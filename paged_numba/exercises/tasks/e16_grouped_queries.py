@@ -14,8 +14,8 @@ from ...draw.kernels.warp_access import WarpAccess
 from ...draw.picture import Picture
 from ...draw.text import plural
 from ...lockstep.profiler.report import Report
-from ..checker.paged import block_tables_of, paged
-from ..checker.sectors import sectors
+from ..aids.paged import block_tables_of, paged
+from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake, shown_value
 

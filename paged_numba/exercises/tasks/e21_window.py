@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from ...draw.text import plural
 from ...lockstep.profiler.report import Report
-from ..checker.sectors import sectors
+from ..aids.sectors import sectors
+from ..aids.weights import BEFORE, HEAD_DIM, Row, Tokens, WeightsTask
 from ..checker.task import Limit, Wrong
 from ..checker.values import shown_value
-from ..checker.weights import BEFORE, HEAD_DIM, Row, Tokens, WeightsTask
 
 
 @dataclass

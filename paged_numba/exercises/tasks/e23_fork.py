@@ -12,7 +12,7 @@ from ...allocator.allocator import BlockAllocator
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
 from ...errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
-from ..checker.calls import Call, Step, code, play, shown_call
+from ..aids.calls import Call, Step, code, play, shown_call
 from ..checker.task import Task, Wrong
 from ..checker.values import Mistake
 

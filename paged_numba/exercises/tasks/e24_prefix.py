@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
-from ..checker.calls import Call, code, play, shown_call
+from ..aids.calls import Call, code, play, shown_call
 from ..checker.task import Task, Wrong
 from ..checker.values import Mistake
 

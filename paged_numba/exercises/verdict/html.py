@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from ..draw.theme import themed
+from ...draw.theme import themed
 
 _VALUE = re.compile(r"[^\s,()\[\]=]+")
 
