@@ -133,8 +133,8 @@ def index_of(found: tuple[Exercise, ...]) -> str:
     answer, verdict = shown_verdict(found[0])
     parts = [
         "Exercises\n=========",
-        "After a lesson, write the kernel, the allocator or the property yourself. If yours is wrong, the check answers "
-        "with the smallest input that shows it, and draws it.",
+        "After a lesson, write the kernel, the allocator or the property yourself. If yours is wrong, the check "
+        "answers with the smallest input that shows it, and draws it.",
         commands("paged-numba start 1", "paged-numba check 1", "paged-numba progress"),
         "``start`` writes a file with the task to the current folder; it never overwrites a file. Write your answer "
         "in it. ``check`` goes through these stages and stops at the first that fails:",
