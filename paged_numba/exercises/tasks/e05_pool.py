@@ -189,7 +189,7 @@ class PoolTask(Task):
             if method == "free":
                 del should[seq]
         sizes = {name: -(-tokens // case.block_size) for name, tokens in should.items()}
-        expected = f"lens = {should}\nblocks of each = {sizes}"
+        expected = f"lens = {should}\nnumber of blocks = {sizes}"
         return Mistake(f"{written(call)}: {what}", f"lens = {after.lens}\ntables = {after.tables}", expected)
 
     def _error(self, case: Case, call: Call, before: State) -> str:
@@ -265,8 +265,9 @@ class PoolTask(Task):
         twice = [block for block, times in count.items() if times > 1]
         if twice:
             owners = [repr(name) for name, table in after.tables.items() if twice[0] in table]
-            place = f"{' and '.join(owners)} both have" if len(owners) > 1 else f"{owners[0]} has twice"
-            return f"{place} block {twice[0]}: it was on the free list while a sequence had it, or twice"
+            both = len(owners) > 1
+            place = f"{' and '.join(owners)} {'both have' if both else 'has'} block {twice[0]}{'' if both else ' twice'}"
+            return f"{place}: it stayed in free_blocks when it was taken, or came back there twice"
         return ""
 
     def picture(self, answer: Any, case: Case) -> Picture | None:

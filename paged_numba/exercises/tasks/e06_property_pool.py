@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ...allocator.allocator import BlockAllocator
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
+from ...draw.text import plural
 from ...errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
 from ...testing.mutants.allocators import ALLOCATOR_MUTANTS
 from ..checker.property_task import PropertyTask, Subject
@@ -96,7 +97,7 @@ class LastBlockFirst(BlockAllocator):
 
 def _state(pool: Pool) -> list[str]:
     tables = [
-        f"{seq}: {pool.seq_len(seq)} tokens in blocks {pool.block_table(seq)}" for seq in pool.sequences
+        f"{seq}: {plural(pool.seq_len(seq), 'token')} in blocks {pool.block_table(seq)}" for seq in pool.sequences
     ]
     return [*tables, f"free blocks: {pool.num_free_blocks}"]
 
@@ -186,9 +187,25 @@ class PropertyPool(PropertyTask):
         calls = st.one_of(grow, grow, st.tuples(st.just("free"), seqs))
         return st.builds(Case, st.integers(2, 8), st.integers(1, 3), st.lists(calls, min_size=1, max_size=12))
 
-    def call(self, answer: Any, subject: Any, case: Case) -> None:
+    def call(self, answer: Any, subject: Any, case: Case) -> Any:
         """Call the property with a new pool."""
-        answer(subject(case.num_blocks, case.block_size), case.calls)
+        return answer(subject(case.num_blocks, case.block_size), case.calls)
+
+    def attempt(self, answer: Any, case: Case) -> Mistake | None:
+        """Say so if an error is one that a call must raise."""
+        mistake = super().attempt(answer, case)
+        if mistake is None or not mistake.raised:
+            return mistake
+        pool = Pool(BlockAllocator(case.num_blocks, case.block_size))
+        for name, *arguments in case.calls:
+            try:
+                getattr(pool, name)(*arguments)
+            except Exception as error:
+                if f"{type(error).__name__}: {error}" in mistake.what:
+                    what = f"pool.{name}({', '.join(map(repr, arguments))}) cannot be done"
+                    note = f"{what}, so the pool is right to raise {type(error).__name__}: catch it"
+                    return Mistake(f"{mistake.what}\n{note}", raised=True)
+        return mistake
 
     def compared(self, subject: Any, given: Case) -> Mistake | None:
         """Return the outcome of the first call after which a pool differs from a right one."""
