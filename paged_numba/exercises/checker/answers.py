@@ -140,7 +140,9 @@ def in_order(answer: Any, skeleton: str, task: Task) -> Any:
     with contextlib.suppress(TypeError, ValueError):
         own = list(inspect.signature(_kernel_of(answer) or answer).parameters)
         if own != given and sorted(own) == sorted(given):
-            raise LearnersError(f"{task.answer} must have the arguments {', '.join(given)}, got {', '.join(own)}")
+            raise LearnersError(
+                f"{task.answer} must have the arguments {', '.join(given)}, got {', '.join(own)}"
+            )
     return answer
 
 

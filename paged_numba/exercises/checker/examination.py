@@ -178,7 +178,9 @@ class Examination:
         if not over:
             return False
         worst = over[0]
-        sentence = f"{worst.measured:,} {worst.what}, and {worst.most:,} are enough: {worst.why}".removesuffix(".")
+        sentence = (
+            f"{worst.measured:,} {worst.what}, and {worst.most:,} are enough: {worst.why}".removesuffix(".")
+        )
         if "sector" in worst.what and self.task.lesson < LESSON_OF_SECTORS:
             sentence += ". Memory moves in sectors of 32 bytes, each whole"
         self._explain(case, Mistake(sentence))

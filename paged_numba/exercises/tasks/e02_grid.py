@@ -58,6 +58,13 @@ class Grid(Task):
             "as if x counted the tokens",
         ),
         Wrong(
+            "one dimension of the grid",
+            "dim, token = cuda.grid(2)",
+            "token, dim = cuda.grid(1) // keys.shape[1], cuda.grid(1) % keys.shape[1]",
+            "right",
+            "as if only x counted",
+        ),
+        Wrong(
             "no guard of the dimension", " and dim < keys.shape[1]", "", "right", "out of bounds for shape"
         ),
         Wrong("no guard of the token", "token < keys.shape[0] and ", "", "right", "out of bounds for shape"),

@@ -90,6 +90,20 @@ class Slots(Task):
             "right",
             "as if all new tokens of a sequence were in the block of the first of them",
         ),
+        Wrong(
+            "the last entry of the block table",
+            "table[position // block_size]",
+            "table[-1]",
+            "right",
+            "in the block of the last entry",
+        ),
+        Wrong(
+            "each position too large by 1",
+            "range(seq_len - new, seq_len)",
+            "range(seq_len - new + 1, seq_len + 1)",
+            "right",
+            "as if each position were 1 too large",
+        ),
         Wrong("no return", "    return found\n", "", "right", "returns None"),
         Wrong("a list for each sequence", "    found = []", "    found = [[]]", "right", "must be integers"),
     )
@@ -180,7 +194,9 @@ class Slots(Task):
         if len(right) == 1:
             what = "the slot is wrong"
         if len(found) != len(right):
-            what = f"there are {len(right)} new tokens, and your function returns {plural(len(found), 'slot')}"
+            what = (
+                f"there are {len(right)} new tokens, and your function returns {plural(len(found), 'slot')}"
+            )
         elif sorted(found) == sorted(right):
             what += ": they are the right ones in another order"
         faults = {

@@ -265,8 +265,12 @@ class PoolTask(Task):
         twice = [block for block, times in count.items() if times > 1]
         if twice:
             owners = [repr(name) for name, table in after.tables.items() if twice[0] in table]
-            both = len(owners) > 1
-            place = f"{' and '.join(owners)} {'both have' if both else 'has'} block {twice[0]}{'' if both else ' twice'}"
+            block = f"block {twice[0]}"
+            place = (
+                f"{' and '.join(owners)} both have {block}"
+                if len(owners) > 1
+                else f"{owners[0]} has {block} twice"
+            )
             return f"{place}: it stayed in free_blocks when it was taken, or came back there twice"
         return ""
 

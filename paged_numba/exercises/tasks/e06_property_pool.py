@@ -97,7 +97,8 @@ class LastBlockFirst(BlockAllocator):
 
 def _state(pool: Pool) -> list[str]:
     tables = [
-        f"{seq}: {plural(pool.seq_len(seq), 'token')} in blocks {pool.block_table(seq)}" for seq in pool.sequences
+        f"{seq}: {plural(pool.seq_len(seq), 'token')} in blocks {pool.block_table(seq)}"
+        for seq in pool.sequences
     ]
     return [*tables, f"free blocks: {pool.num_free_blocks}"]
 
@@ -111,6 +112,15 @@ def _played(pool: Pool, name: str, *arguments: Any) -> list[str]:
     else:
         outcome = f"returns {returned}"
     return [f"{name}{arguments!r} {outcome}".replace(",)", ")"), *_state(pool)]
+
+
+def _error_of(call: Callable[[], Any]) -> Exception | None:
+    """Return the error that a call raises, or None."""
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
 
 
 def _subject(name: str, make: Callable[[int, int], BlockAllocator]) -> Subject:
@@ -152,6 +162,13 @@ class PropertyPool(PropertyTask):
               "right", "refuses the allocator that hands out the last block first, which is right"),
         Wrong("a failed call counts as done", "            assert not possible, \"an error, but the call is possible\"",
               "            lens[seq] = stop", "right", "which is right: sequences"),
+        Wrong("lets the error of an impossible call pass", "except (KeyError, ValueError, MemoryError)",
+              "except MemoryError", "right", "so the pool is right to raise KeyError: catch it"),
+        Wrong("catches its own assertions", "    lens = {}\n", "    try:\n        assert not calls\n"
+              "    except AssertionError:\n        return\n    lens = {}\n", "kills", "does no try of yours catch"),
+        Wrong("returns whether the pool is right", "    lens = {}\n",
+              "    return pool.num_free_blocks <= pool.num_blocks\n    lens = {}\n", "right",
+              "returns True, and nobody looks at that"),
         Wrong("refuses everything", "    lens = {}", "    raise AssertionError('wrong')\n    lens = {}", "right",
               "refuses the allocator of this package, which is right: wrong"),
     )  # fmt: skip
@@ -198,13 +215,11 @@ class PropertyPool(PropertyTask):
             return mistake
         pool = Pool(BlockAllocator(case.num_blocks, case.block_size))
         for name, *arguments in case.calls:
-            try:
-                getattr(pool, name)(*arguments)
-            except Exception as error:
-                if f"{type(error).__name__}: {error}" in mistake.what:
-                    what = f"pool.{name}({', '.join(map(repr, arguments))}) cannot be done"
-                    note = f"{what}, so the pool is right to raise {type(error).__name__}: catch it"
-                    return Mistake(f"{mistake.what}\n{note}", raised=True)
+            error = _error_of(partial(getattr(pool, name), *arguments))
+            if error and f"{type(error).__name__}: {error}" in mistake.what:
+                what = f"pool.{name}({', '.join(map(repr, arguments))}) cannot be done"
+                note = f"{what}, so the pool is right to raise {type(error).__name__}: catch it"
+                return Mistake(f"{mistake.what}\n{note}", raised=True)
         return mistake
 
     def compared(self, subject: Any, given: Case) -> Mistake | None:

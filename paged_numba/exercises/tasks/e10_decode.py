@@ -133,6 +133,34 @@ class Decode(Task):
             "as if exp were taken of the scores themselves",
         ),
         Wrong(
+            "the last score for the largest",
+            "largest = max(largest, score * scale)",
+            "largest = score * scale",
+            "right",
+            "as if the last score were taken for the largest",
+        ),
+        Wrong(
+            "the largest score without scale",
+            "max(largest, score * scale)",
+            "max(largest, score)",
+            "right",
+            "as if the largest score were not multiplied by scale",
+        ),
+        Wrong(
+            "only the last value",
+            "weighted += weight",
+            "weighted = weight",
+            "right",
+            "as if weighted held the last token alone",
+        ),
+        Wrong(
+            "the value of the next slot",
+            "cache[block, 1, offset,",
+            "cache[block, 1, (offset + 1) % block_size,",
+            "right",
+            "slots without a token were read",
+        ),
+        Wrong(
             "no division by the sum",
             "weighted / total if seq_lens[seq] > 0 else float32(0)",
             "weighted",
@@ -260,13 +288,9 @@ class Decode(Task):
             product = query * key
             raw = product if fault == "own" else product.sum(axis=-1, keepdims=True)
             score = raw if fault == "unscaled" else raw * np.float32(1 / np.sqrt(query.shape[1]))
-            largest = (
-                0
-                if fault == "overflow"
-                else score[-1]
-                if fault == "latest"
-                else (raw if fault == "raw" else score).max(axis=0, initial=0 if fault == "above" else -np.inf)
-            )
+            base = raw if fault == "raw" else score[-1:] if fault == "latest" else score
+            lowest = 0 if fault == "above" else -np.inf
+            largest = 0 if fault == "overflow" else base.max(axis=0, initial=lowest)
             weight = np.exp(score - largest)
             weighted = weight * (key if fault == "keys" else value)
             total = 1 if fault == "undivided" else weight.sum(axis=0)
@@ -319,7 +343,9 @@ class Decode(Task):
             )
             and not np.allclose(outcome, right, self.rtol, self.atol, equal_nan=True)
         ]
-        finite = {name: abs(outcomes[name] - out).max() for name in found if np.isfinite(outcomes[name]).all()}
+        finite = {
+            name: abs(outcomes[name] - out).max() for name in found if np.isfinite(outcomes[name]).all()
+        }
         if finite:
             found = [name for name, error in finite.items() if error <= 1e-5 + 10 * min(finite.values())]
         elif len(found) > 1:
