@@ -29,6 +29,8 @@ FAULTS = {
     "raw": "as if the largest score were not multiplied by scale",
     "latest": "as if the last score were taken for the largest",
     "own": "as if each thread took only its own dimension for the score, not the sum over all of them",
+    "kept": "as if score were not 0 again at the start of each token",
+    "head": "as if all heads had the keys of head 0",
     "newest": "as if weighted held the last token alone, and not the sum over all of them",
     "undivided": "as if the weights were not divided by their sum",
     "table": "as if each sequence had the blocks 0, 1, 2 and so on, whatever its block table says",
@@ -285,8 +287,9 @@ class Decode(Task):
                 key, value = slots[:count, 0], slots[:count, 1]
             elif fault in ("first", "last"):
                 key, value = (rows[1:] if fault == "first" else rows[:-1] for rows in (key, value))
-            product = query * key
+            product = query * (key[:, :1] if fault == "head" else key)
             raw = product if fault == "own" else product.sum(axis=-1, keepdims=True)
+            raw = raw.cumsum(axis=0) if fault == "kept" else raw
             score = raw if fault == "unscaled" else raw * np.float32(1 / np.sqrt(query.shape[1]))
             base = raw if fault == "raw" else score[-1:] if fault == "latest" else score
             lowest = 0 if fault == "above" else -np.inf
