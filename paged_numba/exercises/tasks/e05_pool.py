@@ -218,10 +218,13 @@ class PoolTask(Task):
         idle = case.num_blocks - used
         if after.raised and after.raised != error:
             if after.raised == "MemoryError" and method == "append":
-                them = "it" if idle == 1 else "them"
-                return f"raises MemoryError, but {self._need(case, call, before)}: no sequence has {them}"
+                need = self._need(case, call, before)
+                if " needs 0 " in need:
+                    return f"raises MemoryError, but {need.partition(',')[0]}"
+                return f"raises MemoryError, but {need}: no sequence has {'it' if idle == 1 else 'them'}"
             must = f"must raise {error}, got" if error else "must not raise an error, got"
-            return f"{must} {after.how}"
+            self_missing = after.raised == "TypeError" and "positional argument" in after.how.splitlines()[-1]
+            return f"{must} {after.how}{'; is self its first argument?' * self_missing}"
         if error and not after.raised:
             why = f"there is no sequence {seq!r}" if method == "free" else self._need(case, call, before)
             return f"must raise {error}: {why}"
