@@ -231,6 +231,60 @@ def test_banks_and_sectors_are_drawn(shown_thousand, thousand):
     assert sorted(conflicts) == ["32", "words"]
 
 
+@cuda.jit
+def diverge(out):
+    """Return early in some lanes; send the others two ways."""
+    i = cuda.threadIdx.x
+    if i >= 24:
+        return
+    if i % 2:
+        out[i] = 1
+    else:
+        out[i] = 2
+
+
+def test_a_lane_has_ended_when_it_returned_or_its_warp_did(browser, tmp_path):
+    with Page(browser, tmp_path / "ways.html", lockstep.record(diverge, 1, 32, np.zeros(32))) as shown:
+        shown.page.click(".pn-do-last")
+        assert shown.states() == {"runs": 12, "idle": 12, "waits": 0, "done": 8}
+
+
+def test_a_value_is_a_target_for_a_finger_that_chooses_its_lane(shown):
+    shown.go(0)
+    cell = shown.page.locator(".pn-across .pn-value").nth(7)
+    assert cell.bounding_box()["height"] >= 24
+    cell.click()
+    assert shown.lane.startswith("Lane 7 of warp 0 ")
+
+
+TOPS = """async count => {
+    const line = document.querySelector('.pn-line'), seen = new Set();
+    for (let step = 0; step < count; step++) {
+        line.value = step;
+        line.dispatchEvent(new Event('input'));
+        seen.add([...document.querySelectorAll('.pn-transport, h3')]
+            .map(one => Math.round(one.getBoundingClientRect().top + scrollY)).join());
+    }
+    return [...seen];
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_no_part_moves_from_step_to_step(browser, tmp_path, tree, width):
+    with Page(browser, tmp_path / "tree.html", tree, width) as shown:
+        assert len(shown.page.evaluate(TOPS, 60)) == 1
+
+
+def test_forced_colours_keep_lanes_apart(browser, tmp_path, tree):
+    with Page(browser, tmp_path / "tree.html", tree) as shown:
+        shown.page.emulate_media(forced_colors="active")
+        look = """lane => ['backgroundColor', 'backgroundImage', 'borderStyle']
+            .map(name => getComputedStyle(lane)[name]).join()"""
+        states = ("runs", "idle", "waits", "done")
+        looks = [shown.page.eval_on_selector(f".pn-legend .{state}", look) for state in states]
+        assert len(set(looks)) == 4
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_a_phone_and_follows_the_theme(browser, tmp_path, tree, theme):
     adds = step_where(tree, lambda step: len(step.get("accesses", ())) == 3)

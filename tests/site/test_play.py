@@ -139,6 +139,26 @@ def test_nothing_moves_by_itself(open_batch):
     assert page.evaluate("document.querySelector('.pn-player').getAnimations({ subtree: true }).length") == 0
 
 
+@pytest.mark.parametrize("name", ["recompute", "system_prompt"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_no_part_moves_from_step_to_step(open_batch, name, width):
+    page = open_batch(name, width=width)
+    tops = page.evaluate("""async () => {
+        const line = document.querySelector('.pn-line'), seen = {};
+        for (let step = 0; step <= line.max; step++) {
+            line.value = step;
+            line.dispatchEvent(new Event('input'));
+            await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+            for (const part of document.querySelectorAll('.pn-player h3'))
+                (seen[part.textContent] ??= []).push(part.getBoundingClientRect().top + scrollY);
+        }
+        return seen;
+    }""")
+    moved = {part: max(seen) - min(seen) for part, seen in tops.items()}
+    assert len(moved) >= 5
+    assert max(moved.values()) < 3
+
+
 def test_the_time_line_can_be_dragged(open_batch):
     page = open_batch("tour")
     box = page.locator(".pn-line").bounding_box()

@@ -57,9 +57,11 @@ class Player {
     root.append(
       element("div", { class: "pn-body" },
         element("div", {}, part("The pool", element("p", { class: "pn-facts" }, this.facts), this.grid), this.token),
-        element("div", {}, part("Running, with their block tables", this.running), part("Swapped out", this.swapped),
+        element("div", {}, part("Running, with their block tables", this.running),
+          this.swappedPart = part("Swapped out", this.swapped),
           part("Waiting", this.waiting), this.done)),
-      this.legend, element("p", { class: "pn-calls" }, this.calls), this.made);
+      this.legend, this.made, element("p", { class: "pn-calls" }, this.calls));
+    new ResizeObserver(() => this.makeRoom()).observe(this.running.parentElement.parentElement);
     const named = location.hash.slice(1);
     this.choice.value = named in this.batches ? named : Object.keys(this.batches)[0];
     this.open(this.choice.value, false);
@@ -74,6 +76,7 @@ class Player {
     this.recording = recording;
     this.states = statesOf(recording);
     this.chosen = null;
+    this.roomFor = null;
     this.token.style.minHeight = "";
     this.colours = new Map();
     this.longest = new Map(); // block table of each sequence
@@ -96,9 +99,26 @@ class Player {
       type: "button", tabindex: number ? -1 : 0, onclick: event => this.chooseBlock(event, number),
     }));
     this.grid.replaceChildren(...this.blocks);
+    this.swappedPart.hidden = !this.states.some(({ sequences }) => [...sequences.values()].some(({ table }) => !table));
+    this.makeRoom();
     this.drawLegend();
     this.root.dataset.batch = name;
     this.controls.load(this.states.length);
+  }
+
+  /** Give each list room for its longest state, so that what comes and goes moves nothing below it. */
+  makeRoom() {
+    const width = this.running.clientWidth;
+    if (!this.states || width === this.roomFor) return;
+    this.roomFor = width;
+    const perRow = Math.max(1, Math.floor((width + 3) / 37)); // as pool.css sets the sizes of rows and entries
+    const lines = name => Math.ceil(7.5 * (32 + (this.recording.made_by.requests[name]?.prompt?.length ?? 0)) / width);
+    const most = heightOf => `${Math.max(...this.states.map(heightOf))}px`;
+    const rows = ({ sequences }, swapped) => [...sequences].filter(([, { table }]) => !table === swapped).reduce(
+      (sum, [name, { table }]) => sum + 13 + 22 * lines(name) + 33 * Math.ceil((table?.length ?? 0) / perRow), 0);
+    this.running.style.minHeight = most(state => rows(state, false));
+    this.swapped.style.minHeight = most(state => rows(state, true));
+    this.waiting.style.minHeight = most(({ waiting }) => waiting.reduce((sum, [name]) => sum + 5 + 22 * lines(name), 0));
   }
 
   newBlock(tag, number, attributes = {}) {
@@ -185,7 +205,7 @@ class Player {
       shown.set(list, shown.get(list) + 1);
       this.drawRow(row, name, sequence, state);
     }
-    put(this.swapped.parentElement, { hidden: shown.get(this.swapped) ? null : "" });
+    put(this.swapped, { "data-empty": shown.get(this.swapped) ? "" : "none" });
     put(this.running, { "data-empty": shown.get(this.running) ? "" : "none" });
     if (this.queue !== state.waiting) {
       this.queue = state.waiting;

@@ -56,7 +56,7 @@ function factsOf(recording, sequence, { name, logical, offset }, block, arithmet
 
 function readerText({ kernel, threads, num_q_heads: heads }, name, reader) {
   if (!reader) return "no thread: it lies outside the window of the newest token.";
-  const pass = reader.numPasses > 1 ? ` in pass ${reader.pass} of 0 to ${reader.numPasses - 1}` : "";
+  const pass = reader.numPasses > 1 ? ` in pass ${reader.pass + 1} of ${reader.numPasses}` : "";
   return [
     element("strong", {}, `warp ${reader.warp}`),
     `: thread ${reader.thread} reads the key${pass}, when the newest token of ${name} attends (`,

@@ -12,6 +12,7 @@
 // say(step)    returns the sentence that says what happens at a step. It is shown, and read out by screen readers.
 
 const STEPS_PER_SECOND = 2; // at speed 1
+const LONGEST = 3; // Of the longest texts, one takes most lines.
 const SPEEDS = [0.25, 0.5, 1, 2, 4, 10];
 
 const ICONS = {
@@ -56,8 +57,11 @@ export function transport(root, { show, say }) {
   speed.value = 1;
   const place = new Text(), sentence = new Text();
   const spoken = element("p", { class: "pn-say", "aria-live": "polite" }, element("b", {}, place), " ", sentence);
+  // Behind the sentence, unseen: the longest ones, which make room, so that no sentence moves what is below it.
+  const room = element("div", { class: "pn-room", "aria-hidden": true });
   const bar = element("div", { class: "pn-transport", role: "group", "aria-label": "Playback" },
-    element("div", { class: "pn-buttons" }, first, back, toggle, forward, last, speed), line, spoken);
+    element("div", { class: "pn-buttons" }, first, back, toggle, forward, last, speed), line,
+    element("div", { class: "pn-said" }, spoken, room));
   root.prepend(bar);
 
   function draw() {
@@ -129,6 +133,9 @@ export function transport(root, { show, say }) {
     count = steps;
     step = Math.max(0, Math.min(count - 1, at));
     line.max = count - 1;
+    const texts = Array.from({ length: count }, (_, number) => `Step ${number} of ${count - 1}. ${say(number)}`);
+    texts.sort((one, other) => other.length - one.length);
+    room.replaceChildren(...texts.slice(0, LONGEST).map(text => element("p", {}, text)));
     draw();
   }
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .values import plain
+
 Call = tuple[Any, ...]
 """Name of a method, and its arguments."""
 
@@ -19,7 +21,7 @@ class Step:
     ----------
     call : Call
     returned : Any
-        None after an error.
+        In Python's own types; None after an error.
     error : Exception or None
     state : dict
         Attributes after the call, by name.
@@ -49,7 +51,7 @@ def play(
     for name, *arguments in calls:
         returned, error = None, None
         try:
-            returned = copy.deepcopy(getattr(subject, name)(*copy.deepcopy(arguments)))
+            returned = plain(getattr(subject, name)(*copy.deepcopy(arguments)))
         except errors as raised:
             error = raised
         state = {key: copy.deepcopy(getattr(subject, key)) for key in names}

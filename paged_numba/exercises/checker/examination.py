@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import random
 import time
@@ -18,6 +17,7 @@ from ...lockstep.profiler.report import Report
 from ...lockstep.sanitizer.findings import Findings
 from ..verdict import Picture, Stage, Verdict
 from .failures import NOT_OF_THE_ANSWER, LearnersError, StopError, said
+from .printed import NOWHERE, Printed
 from .property_task import PropertyTask, Subject
 from .task import Task
 from .values import Mistake
@@ -80,7 +80,7 @@ class Examination:
         """Run the answer on a case; an error that it raises is a mistake."""
         self.verdict.num_cases += 1
         self.watch(self.stage, self.task.describe(case))
-        return self._tried(case, Printed(0) if quiet else self.printed)
+        return self._tried(case, NOWHERE if quiet else self.printed)
 
     def _tried(self, case: Any, printed: Printed) -> Mistake | None:
         with contextlib.redirect_stdout(printed):
@@ -152,7 +152,7 @@ class Examination:
     def _sanitized(self, case: Any) -> tuple[Findings, Mistake | None]:
         """Run the answer on a case; return what the sanitizer finds, and what is wrong."""
         with lockstep.sanitizing() as findings:
-            mistake = self._tried(case, Printed(0))
+            mistake = self._tried(case, NOWHERE)
         return findings, mistake
 
     def _traffic(self) -> bool:
@@ -161,7 +161,7 @@ class Examination:
         self.verdict.num_cases += 1
         report: Report
         with lockstep.profiling() as report:
-            mistake = self._tried(case, Printed(0))
+            mistake = self._tried(case, NOWHERE)
         if mistake is not None:
             # It was right for all the smaller inputs.
             self._explain(case, mistake)
@@ -220,7 +220,7 @@ class Examination:
         return True
 
     def _killed(self, task: PropertyTask, subject: Subject) -> bool:
-        with subject.installed() as value, contextlib.redirect_stdout(Printed(0)):
+        with subject.installed() as value, contextlib.redirect_stdout(NOWHERE):
 
             def fails(case: Any) -> bool:
                 self.verdict.num_cases += 1
@@ -239,7 +239,7 @@ class Examination:
         verdict.input = mistake.input or task.describe(case)
         if not picture:
             return
-        with contextlib.redirect_stdout(Printed(0)), contextlib.suppress(LearnersError):
+        with contextlib.redirect_stdout(NOWHERE), contextlib.suppress(LearnersError):
             try:
                 drawn = task.picture(self.answer, case)
             except NOT_OF_THE_ANSWER:
@@ -252,32 +252,6 @@ class Examination:
     def _draw(self, drawn: Any) -> None:
         if drawn is not None:
             self.verdict.picture = Picture(drawn.text(), drawn._repr_html_())
-
-
-class Printed(io.TextIOBase):
-    """A stream that keeps the beginning of what is printed, and that the answer cannot close.
-
-    Parameters
-    ----------
-    most : int
-        Most characters that are kept.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self.text = most, ""
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def write(self, text: str) -> int:
-        """Keep a text, as far as there is room."""
-        if len(self.text) < self._most:
-            self.text += text[: self._most - len(self.text)]
-        return len(text)
-
-    def close(self) -> None:
-        """Stay open."""
 
 
 def smallest(

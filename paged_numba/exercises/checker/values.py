@@ -49,25 +49,42 @@ def difference(name: str, got: Any, right: Any, rtol: float = 0, atol: float = 0
     else:
         try:
             # Not `got == right`: an object of the learner's would decide.
-            same = _plain(got) == right and (isinstance(got, bool) == isinstance(right, bool))
+            same = plain(got) == right and (isinstance(got, bool) == isinstance(right, bool))
         except Exception:
             same = False
     return None if same else Mistake(f"{name} is wrong", shown_value(got), shown_value(right))
 
 
-def _plain(value: Any) -> Any:
-    """Return a value whose class cannot say what it is equal to: a copy in Python's own types, else None."""
-    if isinstance(value, (list, tuple)):
-        made = [_plain(one) for one in value]
-        return tuple(made) if isinstance(value, tuple) else made
+class Other:
+    """A value of a class that no result has. It is equal to nothing, whatever its own class says."""
+
+    def __init__(self, value: Any) -> None:
+        self._text = shown_value(value)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def plain(value: Any) -> Any:
+    """Return a copy of a value in Python's own types, whose comparisons the learner has not written.
+
+    >>> plain((np.int64(3), [range(2)]))
+    (3, [range(0, 2)])
+    """
+    if value is None:
+        return None
+    if isinstance(value, tuple):
+        return tuple(map(plain, value))
+    if isinstance(value, list):
+        return [plain(one) for one in value]
     if isinstance(value, dict):
-        return {_plain(key): _plain(one) for key, one in value.items()}
-    for kind, plain in ((bool, bool), (str, str), (int, int), (float, float)):
+        return {plain(key): plain(one) for key, one in value.items()}
+    for kind in (bool, str, int, float):
         if isinstance(value, kind):
-            return plain(value)
+            return kind(value)
     if isinstance(value, (np.generic, np.ndarray)):
         return np.asarray(value).tolist()
-    return None
+    return Other(value)
 
 
 def _difference_of_arrays(name: str, got: Any, right: Any, rtol: float, atol: float) -> Mistake | None:

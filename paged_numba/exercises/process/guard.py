@@ -25,6 +25,9 @@ _WATCHED = (
 ).split()
 """Packages and modules whose functions an answer must not replace: the checker uses them."""
 
+_WHOLE = ("paged_numba", "json")
+"""Those of whose classes an answer must not replace anything."""
+
 _STARTS = (
     "os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile os.system pty.spawn subprocess.Popen"
 ).split()
@@ -170,15 +173,15 @@ class Guard:
 def _contents(modules: dict[str, ModuleType]) -> dict[tuple[str, str], tuple[Any, Any]]:
     """Return what an answer might replace, by the name of its owner and its own: the owner, and the value.
 
-    These are the functions and classes of modules, and what classes of this package hold; of the exercises, all that
-    modules hold.
+    These are the functions and classes of modules, what classes of `_WHOLE` hold, and all that modules of the exercises
+    hold.
     """
     found: dict[tuple[str, str], tuple[Any, Any]] = {}
     for name, module in modules.items():
         for key, value in list(vars(module).items()):
             if callable(value) or (name.startswith(_EXERCISES) and not key.startswith("__")):
                 found[name, key] = module, value
-            if isinstance(value, type) and value.__module__ == name and name.startswith("paged_numba"):
+            if isinstance(value, type) and value.__module__ == name and name.startswith(_WHOLE):
                 for method, content in list(vars(value).items()):
                     if callable(content) or not method.startswith(("__", "_abc")):
                         found[f"{name}.{key}", method] = value, content

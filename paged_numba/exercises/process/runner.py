@@ -49,7 +49,7 @@ def check_file(exercise: Exercise, path: Path, seconds: float = SECONDS_OF_A_RUN
         The examination failed, which is not the answer's fault.
     """
     if not path.is_file():
-        what = "a directory" if path.is_dir() else "what is no file" if path.exists() else "no such file"
+        what = "a directory" if path.is_dir() else "a pipe or a device" if path.exists() else "no such file"
         raise InputError(f"{path} must be the file with your answer, got {what}")
     text = path.read_bytes().decode("utf-8-sig", "replace")
     # Whoever knows the key can write a verdict: it must be in no file, argument or variable of the environment.

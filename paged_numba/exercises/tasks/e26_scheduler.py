@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
 from ..checker.task import Task, Wrong
-from ..checker.values import Mistake
+from ..checker.values import Mistake, plain
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Scheduler(Task):
     def run(self, answer: Any, case: Case) -> dict[str, Any]:
         """Call the function with copies of the requests."""
         running, waiting = _copies(case.running), _copies(case.waiting)
-        num_free = answer(running, waiting, case.num_free, case.block_size, case.watermark)
+        num_free = plain(answer(running, waiting, case.num_free, case.block_size, case.watermark))
         return {"running": running, "waiting": waiting, "num_free": num_free}
 
     def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
