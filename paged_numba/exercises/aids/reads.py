@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ def reads_of(launch: Sequence[Any], thread_block: tuple[int, int, int], key_cach
     thread_block : tuple of int
     key_cache : float32[num_blocks, block_size, num_kv_heads, head_dim]
     """
-    accesses = lockstep.trace(*launch, thread_block=thread_block)
+    # In a context of its own: a sanitizer that watches the answer must not count this launch, too.
+    accesses = contextvars.Context().run(lockstep.trace, *launch, thread_block=thread_block)
     loaded = [one for one in accesses if one.array == "key_cache" and one.kind == "load"]
     slots = (byte // key_cache[0, 0].nbytes for access in loaded for byte in access.bytes)
     return list(dict.fromkeys(divmod(slot, key_cache.shape[1]) for slot in slots))

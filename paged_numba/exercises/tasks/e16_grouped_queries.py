@@ -274,6 +274,9 @@ class GroupedQueries(Task):
 
             faults = self._faults(case).items()
             named = [name for name, one in faults if same(out, one) and not same(right, one)]
+            maps = "as if query head h shared", "as if all query heads shared"
+            if len(named) > 1 and all(name.startswith(maps) for name in named):
+                named = ["as if query heads read the KV head of another group"]
             found = [result["reads"]] if result["reads"] else named
             what += f": {found[0]}" if len(found) == 1 else ""
         return Mistake(what, mistake.got, mistake.expected)
