@@ -146,7 +146,7 @@ class Examination:
             self.verdict.num_cases += 1
             findings, mistake = self._sanitized(case)
             if findings.errors and not (mistake and mistake.raised):
-                mistake = Mistake(str(findings).strip())
+                mistake = Mistake("\n\n".join(map(str, findings.errors)))
             if mistake is not None:
                 self._explain(case, mistake)
                 return True
