@@ -844,6 +844,7 @@ UNCHECKED = {
     **dict.fromkeys(
         ["cuda.DeviceArray.getitem", "cuda.DeviceArray.setitem"], "indexing by NumPy, with its errors"
     ),
+    "exercises.Verdict": RECORD,
     "exercises.check": "takes any object for an answer, see tests/exercises/test_check.py",
     **dict.fromkeys(["Report.save_html", "Report.save_json", "exercises.start"], "writes a file"),
     **dict.fromkeys(

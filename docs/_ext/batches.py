@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -242,7 +243,7 @@ def tour() -> dict[str, Any]:
     }
     about = (
         "The eight requests that the command paged-numba tour serves. The first one is forked for a second answer. "
-        "A request joins when the pool can hold it, and all that run, to their ends."
+        "A request joins when the pool has room for it and for all that run until they are done."
     )
     return recording("The tour", about, cache, recorder, served)
 
@@ -330,7 +331,7 @@ def window() -> dict[str, Any]:
     }
     about = (
         "Each token attends to the last 8 tokens of its sequence only. A block whose tokens no later token sees is "
-        "released, so that a sequence of any length needs 3 blocks of 4 at most."
+        "released, so that each sequence holds 3 blocks of 4 tokens at most, however long its answer gets."
     )
     return recorded("A sliding window", about, requests, 10, 4, window=8)
 
@@ -344,9 +345,15 @@ BATCHES: dict[str, Callable[[], dict[str, Any]]] = {
     "window": window,
 }
 
+
+@cache
+def recordings() -> dict[str, dict[str, Any]]:
+    """Serve all batches, and return their recordings by name."""
+    return {name: make() for name, make in BATCHES.items()}
+
+
 if __name__ == "__main__":
-    for make in BATCHES.values():
-        made = make()
+    for made in recordings().values():
         print(f"\n{made['title']}\n{made['about']}")
         for number, step in enumerate(made["steps"]):
             print(f"{number:3} {step['say']}")

@@ -3,7 +3,7 @@
 import html
 import importlib.util
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 import paged_numba
 from paged_numba import lockstep
 from paged_numba.kernels import attention_textbook_kernel
+from paged_numba.lockstep.tracer.packing import unpacked
 from paged_numba.lockstep.tracer.page import MODULES, text_of
 
 PAGE = "play/kernel"
@@ -38,6 +39,17 @@ def recorded(kernel, blocks, threads, *arguments, order="together"):
     return {**recording.to_dict(), "made_by": made_by}
 
 
+def loads(made, array):
+    """Return the loads of the first thread block from an array: step, access."""
+    track = made["tracks"][0]
+    return [
+        (at, access)
+        for at, step in enumerate(track["steps"])
+        for access in step.get("accesses", ())
+        if access["kind"] == "load" and track["arrays"][access["array"]]["name"] == array
+    ]
+
+
 def attention():
     """Attention of two sequences, of 5 and 3 tokens in scattered blocks of 4, with 8 query heads and 2 KV heads."""
     rng = np.random.default_rng(0)
@@ -48,10 +60,11 @@ def attention():
     made = recorded(attention_textbook_kernel, 2, 8, out, query, *caches, tables, lens, np.float32(0.5))
     np.testing.assert_allclose(out, right, rtol=1e-4, atol=1e-5)
     note = (
-        "A thread for each of 8 query heads, so 24 lanes of the warp do not exist. Sequence 0 has 5 tokens, in blocks "
-        "5 and 2. Only two KV heads are read, and a quarter of each sector that moves."
+        "Each of the 8 query heads has a thread, and 24 of the warp's 32 lanes have none. Sequence 0 has 5 tokens, in "
+        "blocks 5 and 2. Four query heads share a KV head, so a load of keys uses 8 of the 32 bytes that it moves."
     )
-    return {**made, "note": note}
+    (at, _), *_ = loads(made, "key_cache")
+    return {**made, "note": note, "look_at": at}
 
 
 def reduction(barrier):
@@ -66,12 +79,35 @@ def reduction(barrier):
         )
     if barrier:
         note = f"The result is {got:,}, as it must be: after each level, every warp waits for the others."
-    else:
-        note = (
-            f"The result is {got:,}, and the sum is {right:,}: warp 0 runs to the end while the others have not begun "
-            "to add. On a GPU the result depends on luck; here the warps run one after the other."
-        )
-    return {**made, "note": note}
+        return {**made, "note": note}
+    at, index, stale, fresh = first_stale(made, reduction(True))
+    note = (
+        f"The result is {got:,}, and the sum is {right:,}. Step {at} is the first that goes wrong: warp 0 loads "
+        f"partial[{index}] = {stale} before warp {index // 32} has stored {fresh} there. On a GPU the result depends "
+        "on timing; here a warp runs until it ends or must wait, and then the next one does."
+    )
+    return {**made, "note": note, "look_at": at}
+
+
+def first_stale(wrong, right):
+    """Return the first load by warp 0 that differs: the step, and of lane 0 the index in `partial` and both values."""
+    (array,) = [array for array in wrong["tracks"][0]["arrays"] if array["name"] == "partial"]
+    of_warp_0, others = (
+        [
+            load
+            for load in loads(made, "partial")
+            if made["tracks"][0]["masks"][load[1]["lanes"]].startswith("0")
+        ]
+        for made in (wrong, right)
+    )
+    pairs = zip(of_warp_0, others, strict=True)
+    at, stale, fresh = next(
+        (at, one, other) for (at, one), (_, other) in pairs if one["values"] != other["values"]
+    )
+    byte, *values = (
+        int(unpacked(packed, 1)[0]) for packed in (stale["bytes"], stale["values"], fresh["values"])
+    )
+    return at, (byte - array["start"]) // array["itemsize"], *values
 
 
 def transpose(width):
@@ -79,16 +115,14 @@ def transpose(width):
     matrix, out = np.arange(1024, dtype=np.float32).reshape(32, 32), np.zeros((32, 32), np.float32)
     made = recorded(demonstrations().transposed(width), 1, (32, 4), out, matrix)
     np.testing.assert_array_equal(out, matrix.T)
-    (track,) = made["tracks"]
-    accesses = [access for step in track["steps"] for access in step.get("accesses", ())]
-    loads = [a for a in accesses if a["kind"] == "load" and track["arrays"][a["array"]]["space"] == "shared"]
-    (most,) = {load["costs"]["wavefronts"] for load in loads}
+    found = loads(made, "tile")
+    (most,) = {load["costs"]["wavefronts"] for _, load in found}
     where = "one bank" if most == 32 else "32 banks"
     note = (
         f"A warp writes a row of the tile and reads a column. The 32 numbers of a column lie in {where}: "
-        f"{most} wavefront{'s' if most > 1 else ''} a request."
+        f"a warp's load takes {most} wavefront{'s' if most > 1 else ''}."
     )
-    return {**made, "note": note}
+    return {**made, "note": note, "look_at": found[0][0]}
 
 
 RECORDINGS = {
@@ -102,8 +136,14 @@ RECORDINGS = {
 
 SENTENCE = (
     "Here a script plays the recordings. It does not run: scripts are off in this browser, or the page was opened as a "
-    "file, from which browsers load no modules."
+    "file, from which browsers load no modules. What the recordings show:"
 )
+
+
+@cache
+def recordings():
+    """Run all kernels, and return their recordings by name."""
+    return {name: make() for name, (_, make) in RECORDINGS.items()}
 
 
 class KernelPlayer(SphinxDirective):
@@ -112,8 +152,13 @@ class KernelPlayer(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the player as HTML."""
         base = "../" * self.env.docname.count("/") + "_static/play/"
-        titles = html.escape(json.dumps({name: title for name, (title, _) in RECORDINGS.items()}))
-        text = f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{titles}"><p>{SENTENCE}</p></div>'
+        titles = {name: title for name, (title, _) in RECORDINGS.items()}
+        notes = (f"{titles[name]}: {made['note']}" for name, made in recordings().items())
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        text = (
+            f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{html.escape(json.dumps(titles))}">'
+            f"<p>{SENTENCE}</p><ul>{items}</ul></div>"
+        )
         return [nodes.raw("", text, format="html")]
 
 
@@ -123,8 +168,8 @@ def make_recordings(app: Sphinx) -> None:
         return
     folder = Path(app.outdir) / "_static" / "play"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (_, make) in RECORDINGS.items():
-        text = json.dumps(make(), separators=(",", ":"), allow_nan=False)
+    for name, made in recordings().items():
+        text = json.dumps(made, separators=(",", ":"), allow_nan=False)
         (folder / f"kernel-{name}.json").write_text(text, encoding="utf-8")
     for name in (*SCRIPTS, *STYLES):
         (folder / name).write_text(text_of(name), encoding="utf-8")

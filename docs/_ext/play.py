@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from batches import BATCHES
+from batches import recordings
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -29,11 +29,9 @@ class PoolPlayer(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the player as HTML."""
-        recordings = self.env.app.pool_recordings
-        titles = {name: recording["title"] for name, recording in recordings.items()}
-        steps = "".join(
-            f"<li>{html.escape(step['say'])}</li>" for step in next(iter(recordings.values()))["steps"]
-        )
+        made = recordings()
+        titles = {name: recording["title"] for name, recording in made.items()}
+        steps = "".join(f"<li>{html.escape(step['say'])}</li>" for step in next(iter(made.values()))["steps"])
         base = "../" * self.env.docname.count("/") + "_static/play/"
         text = (
             f'<div class="pn-player" data-base="{base}" data-batches="{html.escape(json.dumps(titles))}">'
@@ -44,12 +42,11 @@ class PoolPlayer(SphinxDirective):
 
 def make_recordings(app: Sphinx) -> None:
     """Serve the batches; write their recordings, and the shared script and style, beside the pages' own."""
-    app.pool_recordings = {name: make() for name, make in BATCHES.items()}
     if app.builder.format != "html":
         return
     folder = Path(app.outdir) / "_static" / "play"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, recording in app.pool_recordings.items():
+    for name, recording in recordings().items():
         text = json.dumps(recording, separators=(",", ":"))
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
     for name in ("transport.js", "transport.css"):

@@ -74,7 +74,8 @@ class Exercise:
             importlib.import_module(NEEDED)
         except ImportError:
             raise InputError(
-                f"checking an answer needs {NEEDED}, which is not installed: pip install 'paged-numba[learn]'"
+                f"checking an answer needs {NEEDED}, which is not installed: pip install {NEEDED} installs it, and so "
+                "does the extra learn of this package"
             ) from None
         return importlib.import_module(f".tasks.e{self.number:02}_{self.name}", __package__).TASK
 

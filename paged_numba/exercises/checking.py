@@ -12,7 +12,7 @@ from typing import Any
 from ..arguments import between, shown
 from ..errors import InputError
 from .catalogue import Exercise, exercise
-from .process import SECONDS, check_file, stages_to, stopped_after
+from .process.runner import SECONDS, check_file, stages_to, stopped_after
 from .verdict import Verdict
 
 

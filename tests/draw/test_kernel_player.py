@@ -118,6 +118,16 @@ def step_where(recording, found):
     return next(number for number, step in enumerate(one["steps"]) if found(step))
 
 
+def test_arrows_step_while_nothing_has_the_focus(shown):
+    shown.go(3)
+    shown.page.evaluate("document.activeElement.blur()")
+    shown.page.keyboard.press("ArrowRight")
+    assert "Step 4 of" in shown.said
+    shown.page.keyboard.press("ArrowLeft")
+    shown.page.keyboard.press("Home")  # scrolls the page
+    assert "Step 3 of" in shown.said
+
+
 def test_it_plays_to_the_end(shown, tree):
     last = len(tree.to_dict()["tracks"][0]["steps"]) - 1
     shown.go(last - 3)
@@ -219,6 +229,60 @@ def test_banks_and_sectors_are_drawn(shown_thousand, thousand):
     assert texts[0].startswith("bank01282563845126407688961,024")
     conflicts = page.eval_on_selector_all("svg .conflict", "all => all.map(one => one.textContent)")
     assert sorted(conflicts) == ["32", "words"]
+
+
+@cuda.jit
+def diverge(out):
+    """Return early in some lanes; send the others two ways."""
+    i = cuda.threadIdx.x
+    if i >= 24:
+        return
+    if i % 2:
+        out[i] = 1
+    else:
+        out[i] = 2
+
+
+def test_a_lane_has_ended_when_it_returned_or_its_warp_did(browser, tmp_path):
+    with Page(browser, tmp_path / "ways.html", lockstep.record(diverge, 1, 32, np.zeros(32))) as shown:
+        shown.page.click(".pn-do-last")
+        assert shown.states() == {"runs": 12, "idle": 12, "waits": 0, "done": 8}
+
+
+def test_a_value_is_a_target_for_a_finger_that_chooses_its_lane(shown):
+    shown.go(0)
+    cell = shown.page.locator(".pn-across .pn-value").nth(7)
+    assert cell.bounding_box()["height"] >= 24
+    cell.click()
+    assert shown.lane.startswith("Lane 7 of warp 0 ")
+
+
+TOPS = """async count => {
+    const line = document.querySelector('.pn-line'), seen = new Set();
+    for (let step = 0; step < count; step++) {
+        line.value = step;
+        line.dispatchEvent(new Event('input'));
+        seen.add([...document.querySelectorAll('.pn-transport, h3')]
+            .map(one => Math.round(one.getBoundingClientRect().top + scrollY)).join());
+    }
+    return [...seen];
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_no_part_moves_from_step_to_step(browser, tmp_path, tree, width):
+    with Page(browser, tmp_path / "tree.html", tree, width) as shown:
+        assert len(shown.page.evaluate(TOPS, 60)) == 1
+
+
+def test_forced_colours_keep_lanes_apart(browser, tmp_path, tree):
+    with Page(browser, tmp_path / "tree.html", tree) as shown:
+        shown.page.emulate_media(forced_colors="active")
+        look = """lane => ['backgroundColor', 'backgroundImage', 'borderStyle']
+            .map(name => getComputedStyle(lane)[name]).join()"""
+        states = ("runs", "idle", "waits", "done")
+        looks = [shown.page.eval_on_selector(f".pn-legend .{state}", look) for state in states]
+        assert len(set(looks)) == 4
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -88,7 +88,8 @@ VERDICT = """() => {
         ink: styles(':is(pre, .say, td:first-child, summary, .head)', 'color'),
         bad: styles(':is(mark, .failed > b, td.bad)', 'color'),
         clear: styles(':is(tr, pre, mark)', 'backgroundColor'),
-        lists: [...styles('ul', 'listStyleType'), ...styles('ul', 'paddingLeft')], borders: styles('pre', 'borderTopWidth'),
+        lists: [...styles('ul', 'listStyleType'), ...styles('ul', 'paddingLeft')],
+        borders: styles('pre', 'borderTopWidth'),
         marks: all('mark').length > 0, hints: all('details').map(e => e.open),
         width: document.documentElement.scrollWidth,
     };

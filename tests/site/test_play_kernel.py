@@ -41,6 +41,31 @@ def test_the_recordings_are_those_of_the_page(page):
     assert len(RECORDINGS) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "step", "said", "lane"),
+    [
+        ("tree-without-barrier", 24, "load partial[thread + half]", "loads partial[32] = 32"),
+        ("transpose", 22, "124 bank conflicts", "loads tile[0, 0] = 0"),
+        ("attention", 13, "load key_cache", "loads key_cache[5, 0, 0, 0]"),
+    ],
+)
+def test_a_button_goes_to_the_step_that_matters(page, name, step, said, lane):
+    choose(page, name)
+    page.get_by_role("button", name="Go to step").click()
+    assert page.inner_text(".pn-say").startswith(f"Step {step} of")
+    assert said in page.inner_text(".pn-say")
+    assert lane in page.inner_text(".pn-chosen")
+
+
+def test_without_scripts_the_notes_are_text(browser, address):
+    context = browser.new_context(java_script_enabled=False)
+    seen = context.new_page()
+    seen.goto(f"{address}/{PAGE}")
+    text = seen.inner_text(".pn-player")
+    context.close()
+    assert all(recording["note"] in text for recording in RECORDINGS.values())
+
+
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_a_recording_is_stepped_through(readers, page, name):
     choose(page, name)

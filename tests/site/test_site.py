@@ -111,6 +111,15 @@ def test_faint_text_is_noticed(readers):
     assert any(text.startswith("rgb(136, 136, 136): What do the") for text in page.evaluate(FAINT))
 
 
+def test_all_pages_of_the_navigation_stand_in_one_row(readers):
+    for width in 965, 1065, WIDE:
+        page = readers("light").open("glossary.html", width)
+        links = page.locator(".bd-header .bd-navbar-elements a")
+        assert links.last.inner_text() == "Reference"
+        assert links.last.is_visible()
+        assert page.locator(".bd-header").evaluate("header => header.offsetHeight") < 100
+
+
 RUNNING = "document.getAnimations().filter(animation => animation.playState == 'running').length"
 
 

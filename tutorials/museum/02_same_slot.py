@@ -4,7 +4,8 @@
 
 **The heads of a token are divided among thread blocks, and all of these write to the heads of the first.**
 
-:Reported: `flash-linear-attention 1028 <https://github.com/fla-org/flash-linear-attention/issues/1028>`__
+:Reported: `flash-linear-attention 1028 <https://github.com/fla-org/flash-linear-attention/issues/1028>`__,
+  `TritonBench 15 <https://github.com/thunlp/TritonBench/pull/15>`__
 :Caught by: the sanitizer: two threads write one element
 :Its message: ``data race: key_cache[0, 0, 0, 0]``
 """
@@ -15,7 +16,8 @@
 # A decode kernel of flash-linear-attention starts one program for each tile of the value dimension. In July 2026 it
 # was reported that each program reads its own tile, but writes its result to the first. The programs overwrite one
 # another, and the rest of the output stays unwritten. The fix came with a test of 320 dimensions, more than a tile
-# has.
+# has. In September 2026 a test was found at fault: TritonBench runs a kernel that fills a paged cache with a block
+# table of zeros only, so that all programs write to block 0.
 
 import numpy as np
 from hypothesis import Phase, given, settings

@@ -4,8 +4,8 @@
 
 **In a large cache, the memory offset of a block does not fit into 32 bits. The kernel reads another block.**
 
-:Reported: `vLLM 1486 <https://github.com/vllm-project/vllm/issues/1486>`__, `vLLM 47671
-  <https://github.com/vllm-project/vllm/pull/47671>`__
+:Reported: `vLLM 1486 <https://github.com/vllm-project/vllm/issues/1486>`__, `vLLM 50427
+  <https://github.com/vllm-project/vllm/issues/50427>`__
 :Caught by: a property over the size of the cache; the sanitizer, as an integer overflow
 :Its message: ``block 32768 is asked for, 1 is read``
 """
@@ -14,8 +14,9 @@
 # What was reported
 # -----------------
 # In October 2023 a user of vLLM raised the number of blocks in the project's own kernel tests to 64,000. One test
-# failed and another accessed memory illegally: offsets were 32-bit integers. In July 2026 the fault was found in a
-# newer kernel, which crashed from about block 7,767 on.
+# failed and another accessed memory illegally: offsets were 32-bit integers. In July 2026 the same was reported of
+# another kernel that vLLM uses. From one block on, the offset is negative: either the kernel crashes, or there is
+# memory at that address, and the output is wrong with no error.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -38,7 +39,7 @@ Difference.of(WRONG).show()
 # ------------
 # In this cache, all elements of block b are b. A block has 16 tokens, 32 KV heads and 128 dimensions: ``2**16``
 # elements. Attention to a single token returns its value, and so says which block was read. Block 32,768 begins at
-# ``2**31``, which wraps to a negative number, and a negative block counts from the end.
+# ``2**31``, which wraps to a negative number, and Numba counts a negative block from the end.
 
 SIZES = 16, 32, 128
 
@@ -84,7 +85,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: multiply as ``int64``. The sanitizer, too, reports the cast. ``tests/test_mutants.py`` runs the property;
-# :doc:`lesson 06 </lessons/06_right_before_fast>` looks up blocks.
+# The fix: multiply as ``int64``. The sanitizer reports the cast, too, and the negative index.
+# ``tests/test_mutants.py`` runs the property; :doc:`lesson 06 </lessons/06_right_before_fast>` looks up blocks.
 #
 # **In one sentence.** A view of a few numbers is an array of any size, so a test of large arrays needs no memory.

@@ -4,7 +4,8 @@
 
 **A warp may read shared memory before another warp has written it. The result may be right all the same.**
 
-:Reported: `FlashInfer 614 <https://github.com/flashinfer-ai/flashinfer/issues/614>`__, `vllm-xpu-kernels 411
+:Reported: `FlashInfer 614 <https://github.com/flashinfer-ai/flashinfer/issues/614>`__, `llama.cpp 13438
+  <https://github.com/ggml-org/llama.cpp/pull/13438>`__, `vllm-xpu-kernels 411
   <https://github.com/vllm-project/vllm-xpu-kernels/pull/411>`__
 :Caught by: the sanitizer, whatever the order of the warps
 :Its message: ``data race: query_shared[0]``
@@ -14,7 +15,8 @@
 # What was reported
 # -----------------
 # In 2024 a reader of FlashInfer asked what two barriers of an attention kernel are for. A maintainer answered that
-# without them NVIDIA's race checker reports errors, although he had seen no wrong result. In June 2026 a barrier was
+# without them NVIDIA's race checker reports errors, although he had seen no wrong result. In May 2025 the same checker,
+# run on llama.cpp's own tests, led to two missing barriers in its FlashAttention kernels. In June 2026 a barrier was
 # found missing in vllm-xpu-kernels: outputs changed from run to run or became NaN, at 32K tokens and more. Its tests
 # skipped a size at which somebody had seen a random error.
 

@@ -29,7 +29,8 @@ from paged_numba.testing.mutants.plans import PLAN_MUTANTS
 # %%
 # The fault
 # ---------
-# Numba's arrays know their strides, so this fault is not in a kernel: the caches get wrong strides before the launch.
+# Numba's arrays know their strides, so this fault is not in a kernel. It is in what prepares the launch: the result of
+# ``caches`` is changed by this function, which gives both caches the strides of a contiguous array.
 
 (WRONG,) = (mutant for mutant in PLAN_MUTANTS if mutant.name == "views taken for contiguous arrays")
 Difference.of(WRONG).show()

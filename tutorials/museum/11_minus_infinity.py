@@ -67,7 +67,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# Hypothesis draws each LSE by itself, so that both may be infinite.
+# Hypothesis draws the two LSEs independently, so both may be infinite.
 
 
 @settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))

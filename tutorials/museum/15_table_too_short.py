@@ -2,7 +2,7 @@
 15 · A table too short
 ======================
 
-**A request gets one block more than its row of the block table has places, and the row after it is overwritten.**
+**A request gets more blocks than its row of the block table holds. The last one ends up in another request's row.**
 
 :Reported: `vLLM 10730 <https://github.com/vllm-project/vllm/pull/10730>`__
 :Caught by: a property over lengths up to the longest allowed
@@ -13,8 +13,8 @@
 # What was reported
 # -----------------
 # vLLM keeps the block tables of a batch as one array, with a row of fixed width for each request: the longest allowed
-# length, divided by the block size. In November 2024 a maintainer found that the new cache manager could give a request
-# more blocks than that, and limited it.
+# length, divided by the block size. In November 2024 a maintainer found that the new cache manager, which took blocks
+# ahead of need, could give a request more than that, and limited it. Our exhibit takes one ahead by wrong rounding.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -37,7 +37,7 @@ Difference.of(WRONG).show()
 # How it shows
 # ------------
 # Two requests, at most 16 tokens each, in blocks of 4. As on a GPU, a row is written where it begins, and nothing
-# checks where it ends.
+# checks where it ends. There, rows are written in any order; here, row 0 is the last.
 
 
 def rows_after(*lengths, longest=16):

@@ -5,7 +5,7 @@
 **A block goes back to the free list twice, and the next two requests both get it.**
 
 :Reported: `vLLM 42571 <https://github.com/vllm-project/vllm/issues/42571>`__,
-   `vLLM 3347 <https://github.com/vllm-project/vllm/pull/3347>`__
+  `vLLM 3347 <https://github.com/vllm-project/vllm/pull/3347>`__
 :Caught by: an invariant of the pool after each of a series of calls
 :Its message: ``is free and in 1 tables``
 """
@@ -13,9 +13,10 @@
 # %%
 # What was reported
 # -----------------
-# In the first report, offloading with a sliding window listed a block twice for the same request, and the pool put it
-# on the free list once for each entry. The second mends the early vLLM, which refused to free a block twice, and so
-# failed when sequences that shared blocks outgrew their window.
+# In May 2026 a user of vLLM found the same block on the free list twice: with a sliding window a request may get a
+# block again, the list for offloading then named it twice, and the pool freed it once for each entry. Early vLLM raised
+# an error when it freed a block twice. In March 2024 the cause was found: sequences that shared blocks had outgrown
+# their window, and the counts were wrong. Both faults need a window; ours is a neighbour, which needs only a fork.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -27,8 +28,8 @@ from paged_numba.testing.mutants.allocators import BlockFreedTwice
 # %%
 # The fault
 # ---------
-# The count of a shared block tells when its last owner has left. The wrong allocator puts a block on the free list
-# whenever an owner leaves.
+# The reference count of a block reaches 0 when its last owner leaves. The wrong allocator puts a block on the free
+# list whenever an owner leaves.
 
 WRONG = BlockFreedTwice
 Difference.of(WRONG).show()

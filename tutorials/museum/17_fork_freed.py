@@ -4,7 +4,8 @@
 
 **A fork shares blocks that are not counted as its own, and reads on after they were given to somebody else.**
 
-:Reported: `Atlas 373 <https://github.com/Avarok-Cybersecurity/atlas/pull/373>`__
+:Reported: `vLLM 20512 <https://github.com/vllm-project/vllm/pull/20512>`__,
+  `Atlas 373 <https://github.com/Avarok-Cybersecurity/atlas/pull/373>`__
 :Caught by: a property that gathers what each sequence holds
 :Its message: ``the child lost what it held``
 """
@@ -12,9 +13,10 @@
 # %%
 # What was reported
 # -----------------
-# In July 2026 long sessions of the Atlas engine ended with an illegal address on the GPU. A cached block had a count
-# for the cache on top of those of its sequences, the two fell apart, and an eviction freed a block that a live sequence
-# still read. Its next owner cleared it in the middle of a decode.
+# In July 2025 a change proposed to vLLM described block tables that released blocks outside the window, but kept
+# references to them. A fork followed these, and could get blocks that were somebody else's by then. In July 2026 long
+# sessions of the Atlas engine ended with an illegal address on the GPU: a count was wrong, so an eviction freed a block
+# that a live sequence still read, and its next owner cleared it in the middle of a decode.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -27,7 +29,7 @@ from paged_numba.testing.mutants.allocators import ForkWithoutReferences
 # %%
 # The fault
 # ---------
-# The same class of mistake, with a fork in the place of the cache: a new owner that no count knows.
+# Ours is the shortest of this class: a fork becomes an owner of the blocks, and their counts stay as they were.
 
 WRONG = ForkWithoutReferences
 Difference.of(WRONG).show()
@@ -91,7 +93,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: who names a block in a table is counted. ``tests/test_mutants.py`` also hunts this allocator through the
+# The fix: whoever has a block in its table is counted. ``tests/test_mutants.py`` also hunts this allocator through the
 # whole cache; in :doc:`lesson 14 </lessons/14_share_and_copy>` sequences share blocks.
 #
 # **In one sentence.** Read a sequence after another was freed, and again after somebody else has taken the blocks.

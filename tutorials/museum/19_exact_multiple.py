@@ -4,7 +4,8 @@
 
 **A prompt that fills its blocks exactly, and is found whole in the prefix cache, leaves no token to compute.**
 
-:Reported: `nano-vllm 114 <https://github.com/GeeeekExplorer/nano-vllm/issues/114>`__
+:Reported: `nano-vllm 114 <https://github.com/GeeeekExplorer/nano-vllm/issues/114>`__,
+  `vLLM 11186 <https://github.com/vllm-project/vllm/pull/11186>`__
 :Caught by: a property over lengths around the block size
 :Its message: ``no token is left to compute``
 """
@@ -14,7 +15,8 @@
 # -----------------
 # In October 2025 a user of nano-vllm sent the same prompt 513 times. Its length was that of a cache block, and the
 # engine died with an invalid launch configuration. The reporter's diagnosis: the prefix cache held all of the prompt,
-# so the model got an input of no tokens.
+# so the model got an input of no tokens. At these lengths vLLM computed the last token again, but it counted in whole
+# blocks, and put the last block into the cache wrongly. In December 2024 it began to compute all of that block.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st

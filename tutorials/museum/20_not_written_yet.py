@@ -4,8 +4,8 @@
 
 **The prefix cache serves blocks whose keys and values no kernel has written yet.**
 
-:Reported: `nano-vllm 208 <https://github.com/GeeeekExplorer/nano-vllm/issues/208>`__,
-   `vLLM 7822 <https://github.com/vllm-project/vllm/pull/7822>`__
+:Reported: `vLLM 7822 <https://github.com/vllm-project/vllm/pull/7822>`__,
+  `vLLM-Omni 7877 <https://github.com/vllm-project/vllm-omni/pull/7877>`__
 :Caught by: a property in which some of the requests have been written, and some not
 :Its message: ``served before they were written``
 """
@@ -13,9 +13,10 @@
 # %%
 # What was reported
 # -----------------
-# A scheduler fills a batch, request by request, and only then do the kernels run. nano-vllm put the blocks of a
-# request into its prefix cache as it allocated them, so the next one of the same batch found them, and was to compute
-# only what follows. The vLLM change says why its block manager marks such a block only after the batch was scheduled.
+# A scheduler fills a batch, request by request, and only then do the kernels run. In August 2024 the author of a change
+# to vLLM explained why blocks count as computed only once the batch is scheduled: else the next request of the batch
+# would skip what nobody had computed, and its output would be wrong. Newer versions offer blocks as soon as they are
+# allocated. In September 2026 that was found to break vLLM-Omni, which copied such hits too early, with no error.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -47,7 +48,8 @@ with installed(WRONG):
     print("reference counts:", [pool.ref_count(block) for block in range(8)])
 
 # %%
-# Both requests hold blocks 0 and 1, and b reads them in the same step in which a writes them.
+# Both requests hold blocks 0 and 1, and only a writes them. If b is computed first, or if a is computed in chunks, b
+# reads what was there before.
 #
 # The test that does not see it
 # -----------------------------

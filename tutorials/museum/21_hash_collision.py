@@ -5,7 +5,7 @@
 **The prefix cache compares hashes instead of tokens, and serves the keys and values of another prompt.**
 
 :Reported: `OpenVINO GenAI 3722 <https://github.com/openvinotoolkit/openvino.genai/issues/3722>`__,
-   `vLLM 12621 <https://github.com/vllm-project/vllm/pull/12621>`__
+  `vLLM 12621 <https://github.com/vllm-project/vllm/pull/12621>`__
 :Caught by: a property with few different tokens, so that prompts are nearly alike
 :Its message: ``tokens of another prompt``
 """
@@ -14,9 +14,9 @@
 # What was reported
 # -----------------
 # In OpenVINO GenAI a cached block stored its hash and not its tokens: if two texts ever had the same hash, the second
-# would get the block of the first, with no error. vLLM took the hash that Python offers. Since Python 3.12 the hash
-# of None, with which each chain began, is a constant, so that somebody could prepare a collision; the change made the
-# beginning random again.
+# would get the block of the first, with no error. vLLM used Python's own ``hash``. Since Python 3.12 the hash of None,
+# with which each chain began, is a constant, so that somebody could prepare a collision. In January 2025 a change made
+# the beginning random again; today vLLM uses SHA-256.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -28,8 +28,8 @@ from paged_numba.testing.mutants.prefixes import HashCollides
 # %%
 # The fault
 # ---------
-# Collisions of a good hash are too rare for an exhibit. This cache is the same mistake with a hash of 8 bits, the sum
-# of all bytes: texts of the same letters collide.
+# Collisions of a good hash are too rare for an exhibit. This cache makes the same mistake with a hash of 8 bits, the
+# sum of all bytes: texts of the same letters collide.
 
 WRONG = HashCollides
 Difference.of(WRONG).show()
@@ -53,7 +53,7 @@ print(served(b"live now!", b"evil now!"), "are served by the right cache")
 # %%
 # The test that does not see it
 # -----------------------------
-# It sends the same prompt twice, and another that has nothing in common with it. Random texts do not collide.
+# It sends the same prompt twice, and another that has nothing in common with it. Such texts seldom collide.
 
 
 def their_test():
@@ -67,7 +67,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# Of two different tokens there are only 16 blocks of 4, and many with the same sum.
+# With two different tokens there are only 16 possible blocks of 4, and many have the same sum.
 
 prompts = st.lists(st.integers(0, 1), min_size=5, max_size=5)
 

@@ -5,7 +5,7 @@
 **A request finds a prefix in the cache, and the blocks that it takes next are those that it found.**
 
 :Reported: `Megatron-LM 5822 <https://github.com/NVIDIA/Megatron-LM/pull/5822>`__,
-   `ATOM 902 <https://github.com/ROCm/ATOM/pull/902>`__
+  `ATOM 902 <https://github.com/ROCm/ATOM/pull/902>`__
 :Caught by: a property in a pool that is just large enough
 :Its message: ``a block is in the table twice``
 """
@@ -14,8 +14,9 @@
 # What was reported
 # -----------------
 # A block that is cached and used by nobody may be evicted. Megatron-LM counted a request as an owner of its hits only
-# after it had allocated the rest, and the allocation could evict them; the change counts first. The ATOM report is a
-# neighbour: hits were not charged to the free blocks, so the check said yes where the allocation then failed.
+# after it had allocated the rest, and the allocation could evict them. In July 2026 a change turned the order round.
+# ATOM's fault is a neighbour: hits on free blocks were not subtracted from the number of free blocks, so the check said
+# yes, and the allocation failed.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -27,8 +28,8 @@ from paged_numba.testing.mutants.prefixes import HitsHeldTooLate
 # %%
 # The fault
 # ---------
-# The request should become an owner of the blocks that were found before any other block is taken. The wrong pool does
-# it afterwards.
+# The request must become an owner of its hits first, and then take the blocks that are missing. The wrong pool does it
+# the other way round.
 
 WRONG = HitsHeldTooLate
 Difference.of(WRONG).show()

@@ -2,7 +2,7 @@
 23 · Released too early
 =======================
 
-**A block is given back although the next token still sees its last key through the window.**
+**A block is given back although the last token still sees its last key through the window.**
 
 :Reported: `SGLang 8649 <https://github.com/sgl-project/sglang/issues/8649>`__
 :Caught by: a property over lengths and windows that are no multiples of the block size
@@ -12,9 +12,9 @@
 # %%
 # What was reported
 # -----------------
-# With a sliding window, tokens that nobody sees any more give their memory back. In SGLang the eviction without the
-# radix cache went by the size of the attention chunk and not by the window, so tokens inside the window were evicted
-# early, and accuracy fell. Our exhibit is early by one token.
+# With a sliding window, tokens that nobody sees any more give their memory back. In August 2025 a user of SGLang found
+# that, without the radix cache, eviction went by the size of the attention chunk and not by the window. Tokens inside
+# the window were evicted early, and accuracy fell. Our exhibit is a neighbour: it is early by one token.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -26,8 +26,8 @@ from paged_numba.testing.mutants.allocators import ReleasesTooMuch
 # %%
 # The fault
 # ---------
-# A window of 4 is a token and the 3 before it. Who counts the window from the next token, takes it for 3. Memory is
-# given back in whole blocks, so mostly the same blocks go.
+# A window of 4 is a token and the 3 before it. The wrong allocator counts it from the next token, which leaves 3.
+# Memory is given back in whole blocks, so mostly the same blocks go.
 
 WRONG = ReleasesTooMuch
 Difference.of(WRONG).show()
@@ -54,8 +54,8 @@ with installed(WRONG):
 #
 # The test that does not see it
 # -----------------------------
-# Length and window are multiples of the block size, so the window begins where a block begins. A token less is still
-# in that block.
+# Length and window are multiples of the block size, so the window begins where a block begins. One position further
+# on is in the same block.
 
 
 def their_test():

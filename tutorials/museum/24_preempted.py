@@ -4,8 +4,8 @@
 
 **A request that was preempted goes on with its answer, but only its prompt is computed again.**
 
-:Reported: `vllm-tt-plugin 54 <https://github.com/tenstorrent/vllm-tt-plugin/pull/54>`__,
-   `FastDeploy 3080 <https://github.com/PaddlePaddle/FastDeploy/pull/3080>`__
+:Reported: `vLLM for Gaudi 524 <https://github.com/vllm-project/vllm-gaudi/pull/524>`__,
+  `FastDeploy 3080 <https://github.com/PaddlePaddle/FastDeploy/pull/3080>`__
 :Caught by: a property that compares a tight pool with an ample one
 :Its message: ``gets another answer when it is preempted``
 """
@@ -13,9 +13,10 @@
 # %%
 # What was reported
 # -----------------
-# Both changes mend the same mistake in different engines. When memory runs short, a request loses its blocks; later
-# everything up to its last token has to be computed again, the prompt and what was generated. The first engine took
-# the length of the prompt for the end of that work, the second left the generated tokens out.
+# When memory runs short, a request loses its blocks; later everything up to its last token must be computed again, the
+# prompt and what was generated. FastDeploy left the latter out until July 2025. In November 2025 several faults of
+# preemption were mended in vLLM's version for Gaudi: one was that a request counted as decoding again as soon as its
+# prompt was computed.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,8 @@ from paged_numba.testing.serving import Workload, answers_do_not_depend_on_the_p
 # %%
 # The fault
 # ---------
-# A server asks which tokens to compute when it admits a request. Those of the answer so far belong to them.
+# When the server admits a request, ``_tokens`` says what to compute. After a preemption, that includes the answer as
+# far as it has come.
 
 WRONG = RecomputesThePromptAlone
 Difference.of(WRONG).show()

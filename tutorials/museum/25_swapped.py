@@ -84,7 +84,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: keep the pair that was gathered. ``tests/test_mutants.py`` hunts three such caches; lesson 14 shares blocks,
-# and :doc:`lesson 15 </lessons/15_server>` says when to swap and when to compute again.
+# The fix: keep the pair that was gathered. ``tests/test_mutants.py`` hunts three such caches; :doc:`lesson 15
+# </lessons/15_server>` says when to swap and when to compute again.
 #
 # **In one sentence.** A cache before the code under test hides it: test with the cache off, too.

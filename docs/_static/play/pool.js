@@ -1,7 +1,9 @@
 // The page "A batch being served": plays a recording of a pool.
 
 import { element, transport } from "./transport.js";
-import { pathOf, statesOf } from "./recording.js";
+import { offsetAt, plural, put, rove, words } from "./parts.js";
+import { statesOf } from "./recording.js";
+import { tokenNodes } from "./token.js";
 
 // What happened to a block: a sign, which fits into the smallest block, and a word.
 const EVENTS = {
@@ -24,54 +26,10 @@ const MANY = 100; // Of more blocks than this, only signs are drawn.
 const COLOURS = 7;
 const MOST_CALLS = 8; // More calls of a step are only counted.
 
-const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
-const words = names => names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : `${names[0]}`;
-
 /** Return a sign as a background image: text that comes and goes would lay out the whole grid anew. */
-const picture = sign => `url("data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 12 12">
-  <rect width="12" height="12" fill="#fff"/><text x="6" y="10.2" text-anchor="middle" font-family="sans-serif" font-size="12"
-  font-weight="700">${sign}</text></svg>`)}")`;
-
-/** Give an element attributes and, by names that begin with "--", style; null removes. What it has already costs nothing. */
-function put(box, looks) {
-  const had = box.looks ?? {};
-  for (const [name, value] of Object.entries(looks)) {
-    if (had[name] === value) continue;
-    if (name.startsWith("--")) box.style.setProperty(name, value);
-    else if (value === null) box.removeAttribute(name);
-    else box.setAttribute(name, value);
-  }
-  box.looks = looks;
-}
-
-/** Make a row of buttons one stop of the Tab key, within which the arrows, Home and End move. */
-function rove(box) {
-  const stops = () => [...box.querySelectorAll("button")];
-  box.addEventListener("focusin", event => {
-    box.querySelector("[tabindex='0']")?.setAttribute("tabindex", -1);
-    event.target.setAttribute("tabindex", 0);
-  });
-  box.addEventListener("keydown", event => {
-    const all = stops(), here = all.indexOf(event.target);
-    if (here < 0 || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const top = all[0].offsetTop, second = all.findIndex(stop => stop.offsetTop > top);
-    const columns = second < 0 ? all.length : second;
-    const to = {
-      ArrowLeft: here - 1, ArrowRight: here + 1, ArrowUp: here - columns, ArrowDown: here + columns,
-      Home: 0, End: all.length - 1,
-    }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    all[to]?.focus();
-  });
-}
-
-/** Return the offset that a click in the picture of a block means: that of the token there or, by keyboard, the last. */
-function offsetAt(event, filled, blockSize) {
-  const box = event.currentTarget.getBoundingClientRect();
-  const there = event.detail ? Math.floor((event.clientX - box.left) / box.width * blockSize) : blockSize;
-  return Math.max(0, Math.min(there, filled - 1));
-}
+const picture = sign => `url("data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg"
+  viewBox="0 0 12 12"><rect width="12" height="12" fill="#fff"/><text x="6" y="10.2" text-anchor="middle"
+  font-family="sans-serif" font-size="12" font-weight="700">${sign}</text></svg>`)}")`;
 
 class Player {
   constructor(root) {
@@ -88,7 +46,9 @@ class Player {
     this.grid = element("div", { class: "pn-grid", role: "group", "aria-label": "Blocks of the pool" });
     this.token = element("section", { class: "pn-token", "aria-label": "The chosen token" });
     this.legend = element("div", { class: "pn-legend" });
-    this.running = element("div"), this.swapped = element("div"), this.waiting = element("ul", { class: "pn-queue" });
+    this.running = element("div");
+    this.swapped = element("div");
+    this.waiting = element("ul", { class: "pn-queue" });
     this.done = element("p", { class: "pn-done" });
     this.calls = new Text();
     this.made = element("p", { class: "pn-made" });
@@ -97,9 +57,11 @@ class Player {
     root.append(
       element("div", { class: "pn-body" },
         element("div", {}, part("The pool", element("p", { class: "pn-facts" }, this.facts), this.grid), this.token),
-        element("div", {}, part("Running, with their block tables", this.running), part("Swapped out", this.swapped),
+        element("div", {}, part("Running, with their block tables", this.running),
+          this.swappedPart = part("Swapped out", this.swapped),
           part("Waiting", this.waiting), this.done)),
-      this.legend, element("p", { class: "pn-calls" }, this.calls), this.made);
+      this.legend, this.made, element("p", { class: "pn-calls" }, this.calls));
+    new ResizeObserver(() => this.makeRoom()).observe(this.running.parentElement.parentElement);
     const named = location.hash.slice(1);
     this.choice.value = named in this.batches ? named : Object.keys(this.batches)[0];
     this.open(this.choice.value, false);
@@ -114,10 +76,15 @@ class Player {
     this.recording = recording;
     this.states = statesOf(recording);
     this.chosen = null;
+    this.roomFor = null;
     this.token.style.minHeight = "";
     this.colours = new Map();
+    this.longest = new Map(); // block table of each sequence
     for (const { sequences } of this.states)
-      for (const name of sequences.keys()) if (!this.colours.has(name)) this.colours.set(name, this.colours.size % COLOURS);
+      for (const [name, { table }] of sequences) {
+        if (!this.colours.has(name)) this.colours.set(name, this.colours.size % COLOURS);
+        this.longest.set(name, Math.max(this.longest.get(name) ?? 0, table?.length ?? 0));
+      }
     this.about.textContent = recording.about;
     const { version, script, cache } = recording.made_by;
     this.made.textContent = `Recorded by ${script} with ${version}: ${cache}.`;
@@ -132,9 +99,26 @@ class Player {
       type: "button", tabindex: number ? -1 : 0, onclick: event => this.chooseBlock(event, number),
     }));
     this.grid.replaceChildren(...this.blocks);
+    this.swappedPart.hidden = !this.states.some(({ sequences }) => [...sequences.values()].some(({ table }) => !table));
+    this.makeRoom();
     this.drawLegend();
     this.root.dataset.batch = name;
     this.controls.load(this.states.length);
+  }
+
+  /** Give each list room for its longest state, so that what comes and goes moves nothing below it. */
+  makeRoom() {
+    const width = this.running.clientWidth;
+    if (!this.states || width === this.roomFor) return;
+    this.roomFor = width;
+    const perRow = Math.max(1, Math.floor((width + 3) / 37)); // as pool.css sets the sizes of rows and entries
+    const lines = name => Math.ceil(7.5 * (32 + (this.recording.made_by.requests[name]?.prompt?.length ?? 0)) / width);
+    const most = heightOf => `${Math.max(...this.states.map(heightOf))}px`;
+    const rows = ({ sequences }, swapped) => [...sequences].filter(([, { table }]) => !table === swapped).reduce(
+      (sum, [name, { table }]) => sum + 13 + 22 * lines(name) + 33 * Math.ceil((table?.length ?? 0) / perRow), 0);
+    this.running.style.minHeight = most(state => rows(state, false));
+    this.swapped.style.minHeight = most(state => rows(state, true));
+    this.waiting.style.minHeight = most(({ waiting }) => waiting.reduce((sum, [name]) => sum + 5 + 22 * lines(name), 0));
   }
 
   newBlock(tag, number, attributes = {}) {
@@ -146,7 +130,8 @@ class Player {
   chooseBlock(event, number) {
     const { holders, filled } = this.state.blocks[number];
     const offset = offsetAt(event, filled, this.recording.block_size);
-    this.choose(holders.length ? { name: holders[0][0], logical: holders[0][1], offset } : { block: number, offset }, event);
+    const [name, logical] = holders.find(([holder]) => holder === this.chosen?.name) ?? holders[0] ?? [];
+    this.choose(name ? { name, logical, offset } : { block: number, offset }, event);
   }
 
   get state() { return this.states[this.controls.step]; }
@@ -154,22 +139,31 @@ class Player {
   // What is seen at a step. Only what differs from what is drawn is drawn anew.
 
   show(step) {
-    const state = this.states[step];
+    const state = this.states[step], focused = this.root.contains(document.activeElement) && document.activeElement;
     state.blocks.forEach((block, number) => {
       if (this.drawn[number] !== block) this.drawBlock(this.blocks[number], number, block);
     });
     this.drawn = state.blocks;
     this.drawRows(state);
     const count = kind => state.blocks.filter(block => block.kind === kind).length;
+    const total = `${plural(state.blocks.length, "block")} of ${this.recording.block_size} slots`;
     const facts = [
-      `${count("used") + count("shared")} of ${plural(state.blocks.length, "block")} of ${this.recording.block_size} slots in use`,
+      `${count("used") + count("shared")} of ${total} in use`,
       count("shared") ? `${count("shared")} of them shared` : "", count("cached") ? `${count("cached")} cached` : "",
       `${count("free")} free`,
     ];
     this.facts.data = facts.filter(Boolean).join(", ");
-    this.calls.data = !state.calls.length ? "" : `Calls to the pool in this step: ${
-      state.calls.slice(0, MOST_CALLS).join(", ")}${state.calls.length > MOST_CALLS ? ` and ${state.calls.length - MOST_CALLS} more` : ""}`;
+    const calls = state.calls.slice(0, MOST_CALLS).join(", "), more = state.calls.length - MOST_CALLS;
+    this.calls.data = calls && `Calls to the pool in this step: ${calls}${more > 0 ? ` and ${more} more` : ""}`;
+    put(this.token, { "aria-live": "off" }); // of a step, the sentence says enough
     this.drawToken();
+    if (focused && (!focused.isConnected || focused.closest("[hidden]"))) this.keepFocus(focused);
+  }
+
+  /** What had the focus is gone: the keys must go on working. */
+  keepFocus(gone) {
+    const slot = gone.dataset.holds && this.token.querySelector(".pn-slots [tabindex='0']");
+    (slot || this.root.querySelector(".pn-line")).focus({ preventScroll: true });
   }
 
   drawBlock(box, number, { kind, holders, filled, cached, event, source }) {
@@ -185,7 +179,8 @@ class Player {
       "aria-label": `Block ${number}: ${held}${happened ? `; ${happened} in this step` : ""}`,
     });
     if (this.many) return;
-    box.children[1].textContent = names.length > 2 || names.join("+").length > 4 ? `\u00d7${names.length}` : names.join("+");
+    const who = names.join("+");
+    box.children[1].textContent = names.length > 2 || who.length > 4 ? `\u00d7${names.length}` : who;
     box.children[3].textContent = event === "copied" ? `${sign} ${source}`
       : event ? `${sign} ${word.replace("swapped ", "")}` : kind === "cached" ? "cached" : "";
   }
@@ -210,7 +205,7 @@ class Player {
       shown.set(list, shown.get(list) + 1);
       this.drawRow(row, name, sequence, state);
     }
-    put(this.swapped.parentElement, { hidden: shown.get(this.swapped) ? null : "" });
+    put(this.swapped, { "data-empty": shown.get(this.swapped) ? "" : "none" });
     put(this.running, { "data-empty": shown.get(this.running) ? "" : "none" });
     if (this.queue !== state.waiting) {
       this.queue = state.waiting;
@@ -228,11 +223,15 @@ class Player {
   }
 
   newRow(name) {
-    const count = new Text(), table = element("div", { class: "pn-table", role: "group", "aria-label": `Block table of ${name}` });
+    const count = new Text();
+    const table = element("div", { class: "pn-table", role: "group", "aria-label": `Block table of ${name}` });
     const box = element("div", { class: "pn-row", style: `--colour:var(--c${this.colours.get(name)})` },
       element("p", {}, element("b", { class: "pn-name" }, name), " ", count, ...this.promptOf(name)), table);
     rove(table);
-    const row = { box, count, table, entries: [], sequence: null };
+    const row = { box, count, entries: [], sequence: null };
+    // All that it will ever need: an element that comes or goes makes the page's styles look at the whole page.
+    for (let logical = 0; logical < this.longest.get(name); logical++) row.entries.push(this.newEntry(row, name, logical));
+    table.append(...row.entries.map(entry => entry.box));
     this.rows.set(name, row);
     return row;
   }
@@ -244,14 +243,12 @@ class Player {
       row.count.data = `${plural(length, "token")}, ${table ? plural(held, "block") : "in host memory"}`;
     }
     row.sequence = sequence;
-    while (row.entries.length > (table?.length ?? 0)) row.entries.pop().box.remove();
-    for (let logical = 0; logical < (table?.length ?? 0); logical++) {
-      const number = table[logical], block = state.blocks[number] ?? null, filled = Math.min(size, length - logical * size);
-      const entry = row.entries[logical] ?? this.newEntry(row, name, logical);
-      if (entry.number !== number || entry.filled !== filled || entry.block !== block) {
-        Object.assign(entry, { number, filled, block });
-        this.drawEntry(entry, logical);
-      }
+    for (let logical = 0; logical < row.entries.length; logical++) {
+      const entry = row.entries[logical], number = table?.[logical], block = state.blocks[number];
+      const filled = Math.min(size, length - logical * size);
+      if (entry.number === number && entry.filled === filled && entry.block === block) continue;
+      Object.assign(entry, { number, filled, block });
+      this.drawEntry(row, entry, logical);
     }
   }
 
@@ -261,17 +258,23 @@ class Player {
       const filled = Math.min(size, row.sequence.length - logical * size);
       this.choose({ name, logical, offset: offsetAt(event, filled, size) }, event);
     } }, new Text());
-    const entry = { box, number: null, filled: null, block: null };
-    row.entries.push(entry);
-    row.table.append(box);
-    return entry;
+    put(box, { hidden: "" });
+    return { box, number: undefined, filled: null, block: null };
   }
 
-  drawEntry({ box, number, filled, block }, logical) {
+  drawEntry(row, { box, number, filled, block }, logical) {
+    if (number === undefined) {
+      put(box, { ...box.looks, hidden: "" });
+      if (box.tabIndex === 0) {
+        box.tabIndex = -1;
+        row.entries[0].box.tabIndex = 0;
+      }
+      return;
+    }
     const released = number < 0, kind = released ? "released" : block.kind;
     box.firstChild.data = released ? "\u2013" : number;
     put(box, {
-      "data-kind": kind, "data-event": block?.event ?? "", "--fill": released ? 0 : this.level(filled),
+      "data-kind": kind, "data-event": block?.event ?? "", "--fill": released ? 0 : this.level(filled), hidden: null,
       "aria-label": released ? `Entry ${logical}: released`
         : `Entry ${logical}: block ${number}, ${plural(filled, "token")}${kind === "shared" ? ", shared" : ""}`,
     });
@@ -309,6 +312,7 @@ class Player {
   /** Choose a token by its place in a sequence, or a slot of a block that no sequence holds. */
   choose(chosen, event) {
     this.chosen = chosen;
+    put(this.token, { "aria-live": "polite" });
     this.token.style.minHeight = "";
     this.drawToken();
     // While it stays chosen, what is below does not move.
@@ -330,58 +334,24 @@ class Player {
       const entry = this.rows.get(chosen.name)?.entries[chosen.logical];
       if (entry) this.mark(entry.box, chosen.offset);
     }
-    const key = JSON.stringify([chosen, found, sequence?.length, there && state.blocks[found].holders, there && state.blocks[found].kind]);
+    const block = there && state.blocks[found];
+    const key = JSON.stringify([chosen, found, sequence?.length, block?.holders, block?.kind]);
     if (key === this.tokenKey && this.token.childElementCount) return;
     this.tokenKey = key;
     if (!chosen) {
-      this.token.replaceChildren(element("p", {}, "Choose a token: click into a block or into a block table; or go there with Tab, move with the arrow keys and press Enter."));
+      this.token.replaceChildren(element("p", {}, "Choose a token: click into a block or into a block table; or go there "
+        + "with Tab, move with the arrow keys and press Enter."));
     } else if (!there) {
-      const why = !sequence ? "is not in the pool" : !sequence.table ? "is swapped out" : found < 0 ? "has released this block" : "has no such token yet";
+      const why = !sequence ? "is not in the pool" : !sequence.table ? "is swapped out"
+        : found < 0 ? "has released this block" : "has no such token yet";
       this.token.replaceChildren(element("h3", {}, `Token ${chosen.logical * size + chosen.offset} of ${chosen.name}`),
         element("p", {}, `At this step ${chosen.name} ${why}.`));
     } else {
-      this.drawPath(found, sequence || null);
-    }
-  }
-
-  mark(box, offset) {
-    box.style.setProperty("--at", offset / this.recording.block_size);
-    box.toggleAttribute("data-at", true);
-    this.marked.push(box);
-  }
-
-  drawPath(number, sequence) {
-    const { recording, chosen } = this, size = recording.block_size, { name, logical, offset } = chosen;
-    const block = this.state.blocks[number], slot = number * size + offset;
-    const position = sequence && logical * size + offset, full = sequence ? position < sequence.length : offset < block.filled;
-    const facts = [];
-    if (sequence && full) {
-      const { reader } = pathOf(recording, sequence, position);
-      facts.push(
-        ["Position", `${position}, of 0 to ${sequence.length - 1}`],
-        ["Logical block", `${position} // ${size} = ${logical}`],
-        ["Offset", `${position} % ${size} = ${offset}`],
-        ["Block", `entry ${logical} of ${name}'s block table: ${number}`],
-        ["Slot", `${number} * ${size} + ${offset} = ${slot}`],
-        ["Read by", this.readerText(name, reader)]);
-      const others = block.holders.map(([other]) => other).filter(other => other !== name);
-      if (others.length) facts.push(["Shared", `${words(others)} hold${others.length === 1 ? "s" : ""} the block, too: one copy of the token for all.`]);
-    } else {
-      facts.push(["Block", `${number}`], ["Offset", `${offset}`], ["Slot", `${number} * ${size} + ${offset} = ${slot}`],
-        ["Holds", block.kind === "cached" ? "a token of a prefix. No sequence holds the block, so the pool may evict it." : "no token"]);
-    }
-    const title = sequence && full ? `Token ${position} of ${name}` : `Slot ${slot}`;
-    const slots = element("div", { class: "pn-slots", role: "group", "aria-label": `Slots of block ${number}`, style: `--slots:${size};--colour:${name ? `var(--c${this.colours.get(name)})` : "var(--strong)"}` },
-      ...Array.from({ length: size }, (_, at) => {
-        const holds = sequence ? logical * size + at < sequence.length : at < block.filled;
-        const shown = holds && sequence ? logical * size + at : holds ? "\u2022" : "";
-        return element("button", { type: "button", tabindex: at === offset ? 0 : -1, "aria-pressed": at === offset,
-          "data-holds": holds, "aria-label": `Slot ${number * size + at}: ${holds ? sequence ? `token ${shown} of ${name}` : "a cached token" : "empty"}`,
-          onclick: event => this.chooseSlot(at, event) }, shown);
+      this.token.replaceChildren(...tokenNodes(recording, state, chosen, found, {
+        colour: chosen.name ? `var(--c${this.colours.get(chosen.name)})` : "var(--strong)",
+        choose: (at, event) => this.chooseSlot(at, event),
       }));
-    rove(slots);
-    this.token.replaceChildren(element("h3", {}, title), element("p", { class: "pn-which" }, `Block ${number}, slots ${number * size} to ${number * size + size - 1}:`), slots,
-      element("dl", {}, ...facts.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, ...[text].flat())])));
+    }
   }
 
   chooseSlot(at, event) {
@@ -389,12 +359,10 @@ class Player {
     this.token.querySelectorAll(".pn-slots button")[at]?.focus();
   }
 
-  readerText(name, reader) {
-    const { kernel, threads, num_q_heads: heads } = this.recording.launch;
-    if (!reader) return "no thread: it lies outside the window of the newest token.";
-    const pass = reader.numPasses > 1 ? ` in pass ${reader.pass} of 0 to ${reader.numPasses - 1}` : "";
-    return [element("strong", {}, `warp ${reader.warp}`), `: thread ${reader.thread} reads the key${pass}, when the newest token of ${name} attends (`,
-      element("code", {}, kernel), `, ${threads} threads in ${reader.numWarps} warps; a thread block for each of ${heads} query heads). Then all warps read the value, a thread for each dimension.`];
+  mark(box, offset) {
+    box.style.setProperty("--at", offset / this.recording.block_size);
+    box.toggleAttribute("data-at", true);
+    this.marked.push(box);
   }
 }
 

@@ -6,11 +6,13 @@
 //
 // root         element with the class `pn-player`, around the whole player. The controls become its first child, and the
 //              keys work while the focus is anywhere inside: arrows, Home, End, space, and "," and "." where the
-//              arrows move something else. A part that uses a key itself calls preventDefault().
+//              arrows move something else. A part that uses a key itself calls preventDefault(). Arrows, "," and "."
+//              also work while nothing on the page has the focus.
 // show(step)   draws a step; called only when the step changes, or a recording is loaded.
 // say(step)    returns the sentence that says what happens at a step. It is shown, and read out by screen readers.
 
 const STEPS_PER_SECOND = 2; // at speed 1
+const LONGEST = 3; // Of the longest texts, one takes most lines.
 const SPEEDS = [0.25, 0.5, 1, 2, 4, 10];
 
 const ICONS = {
@@ -55,8 +57,11 @@ export function transport(root, { show, say }) {
   speed.value = 1;
   const place = new Text(), sentence = new Text();
   const spoken = element("p", { class: "pn-say", "aria-live": "polite" }, element("b", {}, place), " ", sentence);
+  // Behind the sentence, unseen: the longest ones, which make room, so that no sentence moves what is below it.
+  const room = element("div", { class: "pn-room", "aria-hidden": true });
   const bar = element("div", { class: "pn-transport", role: "group", "aria-label": "Playback" },
-    element("div", { class: "pn-buttons" }, first, back, toggle, forward, last, speed), line, spoken);
+    element("div", { class: "pn-buttons" }, first, back, toggle, forward, last, speed), line,
+    element("div", { class: "pn-said" }, spoken, room));
   root.prepend(bar);
 
   function draw() {
@@ -128,10 +133,13 @@ export function transport(root, { show, say }) {
     count = steps;
     step = Math.max(0, Math.min(count - 1, at));
     line.max = count - 1;
+    const texts = Array.from({ length: count }, (_, number) => `Step ${number} of ${count - 1}. ${say(number)}`);
+    texts.sort((one, other) => other.length - one.length);
+    room.replaceChildren(...texts.slice(0, LONGEST).map(text => element("p", {}, text)));
     draw();
   }
 
-  root.addEventListener("keydown", event => {
+  function press(event) {
     const { target, key } = event;
     if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
     if (target.matches("select, textarea, input:not([type=range])")) return;
@@ -144,6 +152,11 @@ export function transport(root, { show, say }) {
     if (!keys[key]) return;
     event.preventDefault();
     keys[key]();
+  }
+  root.addEventListener("keydown", press);
+  // Nothing has the focus: the keys that step work as well. Those that scroll the page go on doing so.
+  document.addEventListener("keydown", event => {
+    if (event.target === document.body && ["ArrowLeft", "ArrowRight", ",", "."].includes(event.key)) press(event);
   });
 
   return {

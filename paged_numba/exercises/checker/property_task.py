@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from ...draw.picture import Picture
-from .failures import NOT_OF_THE_ANSWER, cut, said_briefly
+from .failures import NOT_OF_THE_ANSWER, cut, said, said_briefly
 from .task import Task
 from .values import Mistake
 
@@ -89,6 +89,9 @@ class PropertyTask(Task):
                     self.call(answer, value, copy.deepcopy(case))
                 except AssertionError as refusal:
                     return Mistake(_refused(subject, refusal))
+                except Exception as error:
+                    what = f"your property ends with an error on {subject.name}, which is right"
+                    return Mistake(f"{what}\n{said(error)}", raised=True)
         return None
 
     def kills(self, answer: Any, subject: Any, case: Any) -> bool:

@@ -19,8 +19,9 @@ Shapes::
 
 A test goes round like this::
 
-    draw n, num_heads, ...  ->  query, key, value  -->  attend(query, key, value)
-                                                   -->  reference.attention(...)  ->  nearly equal?
+    draw n, num_heads, ...  ->  query, key, value  ->  attend(query, key, value)
+                                                   ->  reference.attention(query[None], key, value)[0]
+                                                       are they nearly equal?
 
 The kernels compute in float32. With numbers up to 20, they may differ from the oracle by 0.01.
 

@@ -15,16 +15,18 @@ A call is ``("add", seq, tokens)``, ``("append", seq, tokens)`` or ``("free", se
     pool.num_free_blocks, pool.sequences, pool.seq_len(seq), pool.block_table(seq)
 
 A sequence of ``n`` tokens holds as few blocks as possible, any that are free, and no block is held twice. Token ``t``
-lies in slot ``block_table[t // block_size] * block_size + t % block_size``. A call that cannot be done raises an
-error and changes nothing: ``add`` of a sequence that is there, ``append`` and ``free`` of one that is not there, and
-any call that needs more blocks than are free.
+lies in slot ``block_table[t // block_size] * block_size + t % block_size``.
+
+The check also draws calls that cannot be done. They raise an error and change nothing: ``add`` of a sequence that is
+there raises ValueError, ``append`` and ``free`` of one that is not there KeyError, and a call that needs more blocks
+than are free MemoryError.
 
 A pool of 3 blocks of 2 tokens::
 
     call                   block_table     slots returned   num_free_blocks
     ("add", "a", 3)        a: 0 1          0 1 2            1
     ("append", "a", 2)     a: 0 1 2        3 4              0
-    ("add", "b", 1)        -               an error         0
+    ("add", "b", 1)        -               MemoryError      0
     ("free", "a")          -               -                3
 
 Worked: after ``[("add", "a", 3)]`` the sequence holds 2 blocks, so 1 is free.
@@ -44,7 +46,7 @@ def check_pool(pool, calls):
         possible = (seq in lens) != (name == "add") and blocks(stop) - blocks(start) <= pool.num_free_blocks
         try:
             slots = getattr(pool, name)(seq, *tokens)
-        except Exception:
+        except (KeyError, ValueError, MemoryError):
             assert not possible, "an error, but the call is possible"
         else:
             assert possible, "no error, but the call is not possible"

@@ -6,11 +6,12 @@ Write the rest of the kernel ``decode``: attention of one query for each sequenc
 a single cache holds both: ``cache[block, 0]`` are the keys of a block, ``cache[block, 1]`` the values. All sequences
 have as many KV heads as query heads.
 
-A thread block takes one head of one sequence, and a thread takes one dimension of ``out``. Each thread computes the
-score of each token itself, from all dimensions; that is a lot of work twice, and later lessons share it out. Two
-passes over the tokens are enough: one for the largest score, one for the weights and the weighted sum of the values.
+A thread block takes one head of one sequence, and a thread takes one dimension of ``out``. The score of a token is
+``scale`` times the sum of query times key over all dimensions. Each thread computes all scores itself; later lessons
+share this work out. Two passes over the tokens are enough: one for the largest score, one for the weights, which are
+``math.exp(score - largest)`` divided by their sum, and the weighted sum of the values.
 
-Scores may be large: ``math.exp`` of more than 88 overflows. Slots without a token hold NaN, and entries of a block
+Scores may be so large that ``math.exp(score)`` overflows. Slots without a token hold NaN, and entries of a block
 table behind the last block of its sequence mean nothing. For a sequence without tokens, ``out`` is to be 0.
 
 Shapes::

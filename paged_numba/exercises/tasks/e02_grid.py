@@ -73,6 +73,13 @@ class Grid(Task):
             "right",
             "scales[1] out of bounds",
         ),
+        Wrong(
+            "each thread takes the whole row",
+            "        out[token, dim] =",
+            "        for dim in range(keys.shape[1]):\n            out[token, dim] =",
+            "traffic",
+            "192 sectors loaded from keys, and 6 are enough",
+        ),
     )
 
     def worked(self) -> Case:

@@ -21,7 +21,6 @@ from ..checker.values import Mistake, difference, shown_list
 BLOCK_SIZE = 4
 ALIKE = {
     "heads interleaved, not grouped": "there is one query head for each KV head",
-    "memory offset in 32 bits": "the cache is small",
     "-inf less -inf": "no score is infinite",
 }
 """Mutants that are right here, and why."""

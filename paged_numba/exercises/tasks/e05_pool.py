@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
+from ...draw.text import plural
 from ..checker.failures import said
 from ..checker.task import Task, Wrong
 from ..checker.values import Mistake
@@ -200,6 +201,16 @@ class PoolTask(Task):
         needed = sum(-(-tokens // case.block_size) for tokens in lens.values())
         return "MemoryError" if needed > case.num_blocks else ""
 
+    def _need(self, case: Case, call: Call, before: State) -> str:
+        """Return how many blocks a call to append needs, and how many are free."""
+        seq, tokens = call[1], before.lens.get(call[1], 0) + call[2]
+        missing = -(-tokens // case.block_size) - len(before.tables.get(seq, ()))
+        idle = case.num_blocks - sum(map(len, before.tables.values()))
+        return (
+            f"{seq!r} needs {plural(missing, 'more block')} for its {plural(tokens, 'token')}, and {idle} "
+            f"{'is' if idle == 1 else 'are'} free"
+        )
+
     def _fault(self, case: Case, call: Call, before: State, after: State) -> str:
         method, seq = call[:2]
         error = self._error(case, call, before)
@@ -207,16 +218,12 @@ class PoolTask(Task):
         idle = case.num_blocks - used
         if after.raised and after.raised != error:
             if after.raised == "MemoryError" and method == "append":
-                tokens = before.lens.get(seq, 0) + call[2]
-                missing = -(-tokens // case.block_size) - len(before.tables.get(seq, ()))
-                return (
-                    f"raises MemoryError, but {seq!r} needs {_blocks(missing)} more for its {_tokens(tokens)}, "
-                    f"and {_blocks(idle)} {_be(idle)} free: no sequence has {_them(idle)}"
-                )
+                them = "it" if idle == 1 else "them"
+                return f"raises MemoryError, but {self._need(case, call, before)}: no sequence has {them}"
             must = f"must raise {error}, got" if error else "must not raise an error, got"
             return f"{must} {after.how}"
         if error and not after.raised:
-            why = f"there is no sequence {seq!r}" if method == "free" else f"{_blocks(idle)} {_be(idle)} free"
+            why = f"there is no sequence {seq!r}" if method == "free" else self._need(case, call, before)
             return f"must raise {error}: {why}"
         if error and (after.lens, after.tables) != (before.lens, before.tables):
             return f"raises {error}, and must leave all as it was"
@@ -243,8 +250,9 @@ class PoolTask(Task):
             needed = -(-after.lens[name] // case.block_size)
             if len(table) != needed:
                 enough = "is enough" if needed == 1 else "are enough"
-                tokens = _tokens(after.lens[name])
-                return f"{name!r} has {_blocks(len(table))}, and {_blocks(needed)} {enough} for {tokens}"
+                tokens = plural(after.lens[name], "token")
+                blocks = plural(len(table), "block"), plural(needed, "block")
+                return f"{name!r} has {blocks[0]}, and {blocks[1]} {enough} for {tokens}"
             kept = before.tables.get(name, [])
             if table[: len(kept)] != kept:
                 return f"{name!r} had the blocks {kept}, which hold its tokens, and now has {table}"
@@ -271,22 +279,6 @@ class PoolTask(Task):
         lens = {str(name): last.lens.get(name, 0) for name in last.tables}
         title = f"After {written(case.calls[len(states) - 1])}"
         return BlockTables(case.num_blocks, case.block_size, tables, lens, title)
-
-
-def _blocks(count: int) -> str:
-    return f"{count} block{'s' * (count != 1)}"
-
-
-def _tokens(count: int) -> str:
-    return f"{count} token{'s' * (count != 1)}"
-
-
-def _be(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def _them(count: int) -> str:
-    return "it" if count == 1 else "them"
 
 
 def _names(names: Any) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ...allocator.allocator import BlockAllocator
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
+from ...errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
 from ...testing.mutants.allocators import ALLOCATOR_MUTANTS
 from ..checker.property_task import PropertyTask, Subject
 from ..checker.task import Wrong
@@ -53,23 +54,35 @@ class Pool:
 
     def add(self, seq: Any, tokens: int) -> list[int]:
         """Return the slots of the tokens of a new sequence."""
-        return self._allocator.add(seq, tokens).slots.tolist()
+        return _plainly(self._allocator.add, seq, tokens).slots.tolist()
 
     def append(self, seq: Any, tokens: int) -> list[int]:
         """Return the slots of more tokens of a sequence."""
-        return self._allocator.append(seq, tokens).slots.tolist()
+        return _plainly(self._allocator.append, seq, tokens).slots.tolist()
 
     def free(self, seq: Any) -> None:
         """Free the blocks of a sequence."""
-        self._allocator.free(seq)
+        _plainly(self._allocator.free, seq)
 
     def seq_len(self, seq: Any) -> int:
         """Return the number of tokens of a sequence."""
-        return self._allocator.seq_len(seq)
+        return _plainly(self._allocator.seq_len, seq)
 
     def block_table(self, seq: Any) -> list[int]:
         """Return the blocks of a sequence."""
-        return self._allocator.block_table(seq).tolist()
+        return _plainly(self._allocator.block_table, seq).tolist()
+
+
+def _plainly(method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of an allocator; raise errors that a reader of lesson 04 knows."""
+    try:
+        return method(*arguments)
+    except UnknownSequenceError as error:
+        raise KeyError(str(error)) from None
+    except DuplicateSequenceError as error:
+        raise ValueError(str(error)) from None
+    except OutOfBlocksError as error:
+        raise MemoryError(str(error)) from None
 
 
 class LastBlockFirst(BlockAllocator):

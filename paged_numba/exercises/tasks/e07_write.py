@@ -13,7 +13,7 @@ from ... import lockstep
 from ...draw.kernels.warp_access import WarpAccess
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
-from ..checker.sectors import sectors
+from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake, shown_array
 

@@ -23,6 +23,7 @@ NAMES = "key", "value", "key_cache", "value_cache", "slot_mapping"
 
 def write(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
     """Write each token to its slot, by the kernel of this package."""
+    slot_mapping = np.asarray(slot_mapping)
     _check(key, value, key_cache, value_cache, slot_mapping)
     num_tokens, num_heads, head_dim = key.shape
     if key.size:
@@ -33,6 +34,7 @@ def write(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: 
 
 def write_in_numpy(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
     """Write each token to its slot, all at once."""
+    slot_mapping = np.asarray(slot_mapping)
     _check(key, value, key_cache, value_cache, slot_mapping)
     tokens = np.flatnonzero(slot_mapping >= 0)
     blocks, offsets = np.divmod(slot_mapping[tokens], key_cache.shape[1])

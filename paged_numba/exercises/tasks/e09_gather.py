@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
+from ...draw.text import plural
 from ...lockstep.profiler.report import Report
-from ..checker.paged import block_tables_of, num_blocks_of, paged, way_to
-from ..checker.sectors import sectors
+from ..aids.paged import block_tables_of, num_blocks_of, paged, way_to
+from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake, shown_array, shown_value
 
@@ -67,14 +68,14 @@ class Gather(Task):
             "if token < seq_lens[seq]:",
             "if True:",
             "right",
-            "must be 0: sequence 0 has only 0 tokens",
+            "must be 0: sequence 0 has no token; NaN is what",
         ),
         Wrong(
             "one token too many",
             "token < seq_lens[seq]",
             "token <= seq_lens[seq]",
             "right",
-            "must be 0: sequence 0 has only 0 tokens",
+            "must be 0: sequence 0 has no token; NaN is what",
         ),
         Wrong(
             "rows behind the end are left out",
@@ -180,7 +181,9 @@ class Gather(Task):
         if (got == BEFORE).all():
             what += ", and nothing was written to it"
         elif token >= seq_len:
-            what += f": sequence {seq} has only {seq_len} token{'s' * (seq_len != 1)}"
+            tokens = f"only {plural(seq_len, 'token')}" if seq_len else "no token"
+            what += f": sequence {seq} has {tokens}"
+            what += "; NaN is what slots without a token hold" if np.isnan(got).any() else ""
         elif fault := self._fault(case, out):
             what += f": {fault}"
         else:

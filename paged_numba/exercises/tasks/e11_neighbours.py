@@ -151,11 +151,14 @@ class Neighbours(Task):
         return case_of(MEASURED, 64)
 
     def limits(self, report: Report) -> Sequence[Limit]:
-        """256 floats lie in 32 sectors; 6 elements lie beyond an edge between thread blocks."""
+        """256 floats lie in 32 sectors; a tile that is filled from tile[0] on shifts each of 8 warps by an element."""
         loads, stores = report.memory("global", "load").sectors, report.memory("global", "store").sectors
-        why = "256 elements of 4 bytes lie in 32 sectors of 32 bytes, and 4 thread blocks have 6 neighbours outside"
+        why = (
+            "256 elements of 4 bytes lie in 32 sectors of 32 bytes, each of 8 warps may touch one more, and 4 thread "
+            "blocks have 6 neighbours outside"
+        )
         return [
-            Limit("sectors loaded", loads, 38, why),
+            Limit("sectors loaded", loads, 46, why),
             Limit("sectors stored", stores, 32, "256 elements of 4 bytes lie in 32 sectors of 32 bytes"),
         ]
 

@@ -158,8 +158,8 @@ class Race(Task):
             Limit(
                 "barriers",
                 barriers,
-                60,
-                "each of 4 warps waits once before the 7 rounds, and twice in each of them",
+                64,
+                "each of 4 warps waits once before the 7 rounds, twice in each of them, and may wait once after them",
             ),
             Limit(
                 "memory requests to shared memory",

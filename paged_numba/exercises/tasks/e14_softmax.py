@@ -76,6 +76,7 @@ class Softmax(Task):
     lesson = "08_online_softmax"
     may_use = ("kernels",)
     max_examples = 40
+    rtol = 2e-4  # exp(score - LSE) is right, too: near 1000, floats lie 0.00006 apart
     hints = (
         "Three loops over range(thread, scores.shape[1], num_threads): for the maximum, for the sum, for the weights.",
         "After the first loop, a thread knows the largest of its own scores only. Which call makes it that of the row? "
@@ -186,11 +187,17 @@ class Softmax(Task):
             what = f"{mistake.what}: all scores of row {row} are masked"
         elif np.isfinite(total) and abs(total - 1) > 1e-4:
             what = f"{mistake.what}: those of row {row} add up to {total:.4g}"
-        elif np.allclose(result["weights"][row], unequal_weights_of(case, row), rtol=1e-4):
+        elif self._subtracts_its_own(case, row, result["weights"][row]):
             what = f"{mistake.what}, as if each thread subtracted the largest of its own scores"
+        elif np.isnan(total) and np.abs(case.scores[row][np.isfinite(case.scores[row])]).max() > 500:
+            what = f"{mistake.what}; exp(score) overflows, or is 0, for scores as large or as small as these"
         else:
             return mistake
         return Mistake(what, mistake.got, mistake.expected)
+
+    def _subtracts_its_own(self, case: Case, row: int, weights: Any) -> bool:
+        unequal, right = unequal_weights_of(case, row), weights_of(case.scores)[row]
+        return np.allclose(weights, unequal, 1e-4) and not np.allclose(unequal, right, self.rtol, self.atol)
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
         """Return the rounds of the first reduction of the first wrong row; the access that moves most, if none is."""

@@ -170,7 +170,9 @@ class Shuffles(Task):
                     what = f"{mistake.what}: each has the parts of {len(lanes)} of 8 lanes only"
                     break
             else:
-                return mistake
+                if not np.array_equal(result["scores"], LANES * parts[:, 0]):
+                    return mistake
+                what = f"{mistake.what}: each is 8 times the part of lane 0 of the eight, which got no other"
         return Mistake(what, mistake.got, mistake.expected)
 
     def picture(self, answer: Any, case: Case) -> Picture | None:

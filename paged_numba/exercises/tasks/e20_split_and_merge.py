@@ -177,6 +177,8 @@ class Merge(Task):
             causes.append("no split has a token here")
         elif unequal and not some.all():
             causes.append("a split has no token here, and its part_out holds nan")
+        elif not some.all():
+            causes.append("a split has no token here")
         if not some.all(axis=0).all():
             return causes
         if np.allclose(result["out"], case.part_out.mean(axis=0), atol=1e-4) and "out" in wrong:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from ...draw.text import plural
 from ...lockstep.profiler.report import Report
-from ..checker.sectors import sectors
+from ..aids.sectors import sectors
+from ..aids.weights import BEFORE, HEAD_DIM, Row, Tokens, WeightsTask
 from ..checker.task import Limit, Wrong
 from ..checker.values import shown_value
-from ..checker.weights import BEFORE, HEAD_DIM, Row, Tokens, WeightsTask
 
 
 @dataclass
@@ -128,7 +129,7 @@ class Window(WeightsTask):
         return [
             *(case_of([seq_len], window) for seq_len, window in sizes),
             case_of([6, 0, 3, 13], 4, 3, 2, 1),
-            case_of([1, 1, 4, 7], 4, 4, 2, 1, 100),
+            case_of([1, 1, 4, 7], 4, 4, 2, 1, 1000),
         ]
 
     def cases(self) -> st.SearchStrategy[Case]:
@@ -149,7 +150,7 @@ class Window(WeightsTask):
                 f"seq_lens = {case.seq_lens.tolist()}",
                 f"window = {case.window}",
                 f"block_tables = {shown_value(case.tokens.block_tables)}, blocks of "
-                f"{case.tokens.key_cache.shape[1]} slots",
+                f"{plural(case.tokens.key_cache.shape[1], 'slot')}",
                 "value t is 1 in dimension t and 0 in all others, so that out holds the weights of the keys",
                 f"decode[({num_seqs}, {heads}), 32](...)",
             ]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from ...draw.text import plural
 from ...lockstep.profiler.report import Report
-from ..checker.sectors import sectors
+from ..aids.sectors import sectors
+from ..aids.weights import BEFORE, HEAD_DIM, Row, Tokens, WeightsTask
 from ..checker.task import Limit, Wrong
 from ..checker.values import shown_value
-from ..checker.weights import BEFORE, HEAD_DIM, Row, Tokens, WeightsTask
 
 
 @dataclass
@@ -111,7 +112,7 @@ class ChunkedPrefill(WeightsTask):
             case_of([(2, 0), (0, 1)]),
             case_of([(1, 0), (2, 0), (1, 2), (3, 0)]),
             case_of([(2, 3), (5, 1), (0, 4)], 3, 2, 1),
-            case_of([(0, 5), (4, 2)], 4, 2, 1, 100),
+            case_of([(0, 5), (4, 2)], 4, 2, 1, 1000),
         ]
 
     def cases(self) -> st.SearchStrategy[Case]:
@@ -141,7 +142,7 @@ class ChunkedPrefill(WeightsTask):
                 f"seq_lens = {case.seq_lens.tolist()}",
                 f"cu_seqlens_q = {case.cu_seqlens_q.tolist()}",
                 f"block_tables = {shown_value(case.tokens.block_tables)}, blocks of "
-                f"{case.tokens.key_cache.shape[1]} slots",
+                f"{plural(case.tokens.key_cache.shape[1], 'slot')}",
                 "value t is 1 in dimension t and 0 in all others, so that out holds the weights of the keys",
                 f"prefill[({rows}, {heads}), 32](...)",
             ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
-from ..checker.calls import Call, code, play, shown_call
+from ..aids.calls import Call, code, play, shown_call
 from ..checker.task import Task, Wrong
 from ..checker.values import Mistake
 
@@ -149,13 +149,13 @@ class Prefix(Task):
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
         """Return the block tables of the prompts that were inserted."""
-        tables = {f"prompt {i}": call[2] for i, call in enumerate(case.prompts)}
+        tables = {f"p{i}": call[2] for i, call in enumerate(case.prompts)}
         if not tables:
             return None
-        lens = {f"prompt {i}": call[3] for i, call in enumerate(case.prompts)}
+        lens = {f"p{i}": call[3] for i, call in enumerate(case.prompts)}
         num_blocks = 1 + max(block for table in tables.values() for block in table)
         return BlockTables(
-            num_blocks, case.block_size, tables, lens, "Blocks of the prompts, and tokens written"
+            num_blocks, case.block_size, tables, lens, "Blocks and written tokens of the prompts"
         )
 
 

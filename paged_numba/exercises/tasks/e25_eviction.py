@@ -133,7 +133,7 @@ class Eviction(Task):
                 path = [block]
                 while case.parents[path[0]] >= 0:
                     path.insert(0, case.parents[path[0]])
-                tables[f"to {block}"] = path
+                tables[f"prefix to {block}"] = path
         lens = {name: len(path) for name, path in tables.items()}
         return BlockTables(len(case.parents), 1, tables, lens, "Prefixes that are cached") if tables else None
 

@@ -30,7 +30,7 @@ function valueCells(box, labels) {
   return made;
 }
 
-/** Build the player in `root`, an element of the classes pn-player and pn-kernel; return { load }. */
+/** Build the player in `root`, an element of the classes pn-player and pn-kernel; return { load, go }. */
 export function player(root) {
   let recording, steps; // what is played, and the thread block of it
   let order = []; // the steps to go through
@@ -57,12 +57,16 @@ export function player(root) {
     element("span", {}, element("i", { class: `pn-lane ${state}` }), ` ${text}`)));
   const laneText = element("p", { class: "pn-chosen" });
   const table = element("table");
-  const acrossTitle = element("h4"), across = element("div", { class: "pn-values" });
+  // For fingers, to which the cells of the grid are too narrow; keys and screen readers have the grid.
+  const acrossTitle = element("h4"), across = element("div", { class: "pn-values pn-across", onclick: event => {
+    const cell = event.target.closest(".pn-value");
+    if (cell) choose(acrossFirst + [...across.children].indexOf(cell));
+  } });
   const pictures = element("div", { class: "pn-pictures" });
   const contents = element("div");
   const variables = part("variables", "Variables", acrossTitle, across, table);
   const key = element("p", { class: "pn-quiet" }, "A filled cell is a word of 4 bytes, with the lane that accesses it. "
-    + "A shaded box is a sector of 32 bytes that moves. A red frame marks the chosen lane.");
+    + "A shaded box is a sector of 32 bytes that moves. A thick frame marks the chosen lane.");
   const right = element("div", { class: "pn-right" },
     part("lanes", "Lanes", grid, legend, laneText), part("memory", "This step's accesses", pictures, key, contents));
   root.append(
@@ -273,7 +277,7 @@ export function player(root) {
       if (variable.function !== step.function) continue;
       const values = steps.across(number, first, WARP, at);
       own(shown(values[lane - first]));
-      all(values[0] === undefined ? "" : same(values) ? "the same" : between(values).replace("= ", ""));
+      all(values[0] === undefined ? "" : same(values) ? "the same" : between(values, 3).replace("= ", ""));
       look(changed.has(number) ? "changed" : "");
       pin.setAttribute("aria-pressed", String(number === pinned));
     }
@@ -402,5 +406,12 @@ export function player(root) {
     if (cell && grid.contains(cell)) choose(Number(cell.dataset.lane));
   }
 
-  return { load };
+  /** Show a step; if the followed warp does not take part in it, the next one in which it does. */
+  function go(at) {
+    controls.pause();
+    const place = order.findIndex(number => number >= at);
+    controls.go(place < 0 ? order.length - 1 : place);
+  }
+
+  return { load, go };
 }

@@ -3,6 +3,8 @@
 
 export const WARP = 32;
 
+const MOST_VALUES = 4; // Of more variables that a step sets, the sentence gives only the names.
+
 export const STATES = {
   runs: "runs this line", idle: "does not run this line", waits: "waits at a barrier", done: "has ended",
 };
@@ -73,7 +75,7 @@ export class Steps {
     this.warps = Math.ceil(this.threads / WARP);
     this.known = new Map();
     this.turns = Array.from({ length: this.warps }, () => []); // by warp, the steps that it takes part in
-    this.ends = new Int32Array(this.threads).fill(-1); // by lane, its last step
+    this.ends = new Int32Array(this.threads).fill(-1); // by lane, the last step before it has ended
     this.assignments = this.variables.map(() => []); // by variable
     this.stores = this.arrays.map(() => new Map()); // by array and byte, what was stored when
     this.assigned = []; // by step, the variable with numbers that was assigned last; -1: none yet
@@ -89,6 +91,11 @@ export class Steps {
       if (step.opens) this.opened[step.opens] = at;
       const numbers = (step.set ?? []).map(([variable]) => variable).filter(variable => this.variables[variable].dtype);
       this.assigned.push(numbers.at(-1) ?? this.assigned.at(-1) ?? -1);
+    });
+    // A lane that has not returned waits for the others of its warp: it ends with them.
+    this.ends.forEach((at, lane) => {
+      const { kind, function: called } = this.steps[at] ?? {};
+      if (kind !== "return" || called !== this.kernel) this.ends[lane] = this.turns[lane >> 5].at(-1) ?? -1;
     });
   }
 
@@ -200,25 +207,43 @@ export class Steps {
     return `Line ${line}${called === this.kernel ? "" : ` of ${this.functions[called].name}`}`;
   }
 
-  /** Return who runs a step: "all 64 lanes", "16 of 64 lanes" or "warp 1, 16 of 32 lanes". */
+  /** Return what to call members of a mask: lanes are those of one warp. */
+  noun(mask) {
+    return this.warps > 1 && mask.warps.length > 1 ? "thread" : "lane";
+  }
+
+  /** Return who runs a step: "all 64 threads", "16 of 64 threads" or "warp 1, 16 of 32 lanes". */
   who(mask) {
-    if (mask.size === this.threads) return mask.size === 1 ? "the lane" : `all ${plural(mask.size, "lane")}`;
+    const noun = this.noun(mask);
+    if (mask.size === this.threads) return mask.size === 1 ? `the ${noun}` : `all ${plural(mask.size, noun)}`;
     if (this.warps > 1 && mask.warps.length === 1) {
       const width = Math.min(WARP, this.threads - WARP * mask.warps[0]);
       return `warp ${mask.warps[0]}, ${mask.size === width ? `all ${width}` : `${mask.size} of its ${width}`} lanes`;
     }
-    return `${mask.size} of ${plural(this.threads, "lane")}`;
+    return `${mask.size} of ${plural(this.threads, noun)}`;
+  }
+
+  /** Return the variables that a step sets, in words; of many only their names. */
+  saySet({ set = [] }) {
+    const names = set.map(([variable]) => this.variables[variable].name);
+    if (set.length > MOST_VALUES) return [`${names.slice(0, -1).join(", ")} and ${names.at(-1)} are set`];
+    return set.map(([variable, lanes, values], number) => {
+      const text = this.variables[variable].dtype ? this.summary(values, this.mask(lanes).size) : `is ${values}`;
+      return `${names[number]} ${text}`;
+    });
   }
 
   /** Return a step in words. */
   say(at) {
     const step = this.steps[at];
     const mask = this.mask(step.lanes), parts = [];
+    const set = this.saySet(step);
+    if (step.held !== undefined) parts.push(...set.splice(0)); // parameters, which have their values before the test
     for (const access of step.accesses ?? []) {
       const { name, space } = this.arrays[access.array];
       const verb = { load: "load", store: "store to", atomic: "update" }[access.kind];
       const lanes = this.mask(access.lanes).size;
-      const some = lanes === mask.size ? "" : ` in ${plural(lanes, "lane")}`;
+      const some = lanes === mask.size ? "" : ` in ${plural(lanes, this.noun(mask))}`;
       const price = this.price(access);
       parts.push(`${verb} ${access.text || name}${some} (${price || `${space} memory`})`);
     }
@@ -230,12 +255,7 @@ export class Steps {
       if (!held || held === mask.size) parts.push(what[held ? 0 : 1]);
       else parts.push(`${what[0]} for ${held} and ${what[1].split(" ").at(-1)} for ${mask.size - held}`);
     }
-    for (const [variable, lanes, values] of step.set ?? []) {
-      if (step.kind !== "for" && !parts.length && step.set.length > 4) continue;
-      const { name, dtype } = this.variables[variable];
-      parts.push(`${name} ${dtype ? this.summary(values, this.mask(lanes).size) : `is ${values}`}`);
-    }
-    if (!parts.length && step.set) parts.push(`${plural(step.set.length, "variable")} set`);
+    parts.push(...set);
     if (step.kind === "return") parts.push(step.function === this.kernel ? "end here" : "return");
     if (step.arrives) {
       const together = mask.warps.length === this.warps;
@@ -261,7 +281,7 @@ export class Steps {
       did.push(`${verb} ${name} = ${shown(item(access.values, place))}`);
     }
     if (step.shuffle && rank(step.shuffle.lanes) >= 0) {
-      did.push(`reads lane ${item(step.shuffle.from, rank(step.shuffle.lanes)) % WARP}`);
+      did.push(`reads a register of lane ${item(step.shuffle.from, rank(step.shuffle.lanes)) % WARP}`);
     }
     const runs = rank(step.lanes) >= 0;
     if (step.held !== undefined && runs) did.push(rank(step.held) >= 0 ? "the test holds" : "the test fails");
@@ -288,11 +308,11 @@ export class Steps {
 }
 
 /** Return a list of different values in words: "0 to 31", with what is no number said. */
-export function between(list) {
+export function between(list, digits) {
   const numbers = list.filter(value => typeof value === "number");
-  if (!numbers.length) return `= ${[...new Set(list.map(shown))].slice(0, 3).join(", ")}`;
+  if (!numbers.length) return `= ${[...new Set(list.map(value => shown(value)))].slice(0, 3).join(", ")}`;
   const low = Math.min(...numbers), high = Math.max(...numbers);
   const others = [...new Set(list.filter(value => typeof value !== "number" && value !== undefined).map(String))];
-  const span = low === high ? `= ${shown(low)}` : `from ${shown(low)} to ${shown(high)}`;
+  const span = low === high ? `= ${shown(low, digits)}` : `from ${shown(low, digits)} to ${shown(high, digits)}`;
   return others.length ? `${span}, or ${others.slice(0, 2).join(", ")}` : span;
 }

@@ -47,7 +47,7 @@ class Difference:
 
     @classmethod
     def of(cls, mutant: KernelMutant | PlanMutant | type) -> Difference:
-        """Return what is wrong in a mutant: the changed lines of a kernel, or the source of a class.
+        """Return what is wrong in a mutant: the changed lines of a kernel, or the source of a class or a change.
 
         Parameters
         ----------
@@ -147,11 +147,14 @@ def _rewritten(mutant: type) -> list[tuple[str, str]]:
 
 
 def _plan_source(mutant: PlanMutant) -> str:
-    """Return how a mutant of a plan is written."""
+    """Return the function that changes the result of a plan."""
     source = inspect.getsource(plans)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == PlanMutant.__name__:
             texts = [part.value for part in node.args if isinstance(part, ast.Constant)]
             if texts[:2] == [mutant.name, mutant.function]:
-                return ast.get_source_segment(source, node) or ""
+                change = node.args[2]
+                return textwrap.dedent(
+                    " " * change.col_offset + (ast.get_source_segment(source, change) or "")
+                )
     raise ValueError(f"mutant must be one of PLAN_MUTANTS, got {mutant}")

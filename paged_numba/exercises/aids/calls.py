@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .values import plain
+from ..checker.values import plain
 
 Call = tuple[Any, ...]
 """Name of a method, and its arguments."""

@@ -12,13 +12,13 @@ from typing import Any
 
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from .. import events
 from ..catalogue import exercise
 from ..checker.answers import load, lockstep_as_numba_cuda, prepared
 from ..checker.examination import Examination
 from ..checker.failures import LearnersError, said
 from ..checker.task import Task
 from ..verdict import Stage, Verdict
+from . import events
 from .guard import Guard, hidden
 
 

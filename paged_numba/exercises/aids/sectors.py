@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...lockstep.profiler.report import Report
-from .task import Limit
+from ..checker.task import Limit
 
 
 def sectors(report: Report, array: str, most: int, needed: int, why: str, kind: str = "load") -> Limit:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from ..draw.theme import themed
+from ...draw.theme import themed
 
 _VALUE = re.compile(r"[^\s,()\[\]=]+")
 
@@ -34,6 +34,7 @@ STYLE = (
 .pn-verdict .problem{border-left:4px solid var(--bad);margin:.9em 0;padding:.1em 0 .1em .8em}
 .pn-verdict .problem .t{margin-top:0}
 .pn-verdict .problem .say{font-size:1.1em}
+.pn-verdict .problem pre{white-space:pre-wrap}
 .pn-verdict pre{background:none!important;color:inherit;border:0;border-radius:0;box-shadow:none;margin:0;padding:0;
  overflow-x:auto;white-space:pre;overflow-wrap:normal;font:13px/1.5 ui-monospace,monospace}
 .pn-verdict .beside{display:flex;flex-wrap:wrap;gap:0 3em}

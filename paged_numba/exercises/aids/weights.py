@@ -10,9 +10,9 @@ import numpy as np
 from ... import reference
 from ...draw.kernels.mask import Mask
 from ...draw.picture import Picture
+from ..checker.task import Task
+from ..checker.values import Mistake
 from .paged import block_tables_of, paged
-from .task import Task
-from .values import Mistake
 
 HEAD_DIM = 32
 """A number for each lane of a warp. No sequence has more tokens."""

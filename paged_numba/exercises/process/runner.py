@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ...errors import InputError
+from ..catalogue import Exercise
+from ..verdict import Stage, Verdict
 from . import events
-from .catalogue import Exercise
-from .verdict import Stage, Verdict
 
 SECONDS, SECONDS_OF_A_RUN = 60.0, 10.0
 """Time after which an examination, or one run of the answer, is stopped. Right answers take 2 to 4 seconds in all."""
@@ -30,7 +30,7 @@ _START = (
     # The working directory holds the learner's files, whose names may be those of modules. No name is left in
     # `__main__` that leads to the checker.
     "import sys; sys.path[:] = [place for place in sys.path if place]; "
-    "__import__('paged_numba.exercises.child.main', fromlist=['main']).main()"
+    "__import__('paged_numba.exercises.process.main', fromlist=['main']).main()"
 )
 _NOT_INHERITED = ("PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONINSPECT")
 """Variables that change what an answer does: without assertions, for example, a property finds nothing."""

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, NamedTuple
 
-from ..draw.text import table
-from . import verdict_html
+from ...draw.text import table
+from . import html
 
 STAGES = {
     "runs": "it runs",
@@ -128,7 +128,12 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Verdict:
-        """Return the verdict that `to_dict` gave."""
+        """Return the verdict that `to_dict` gave.
+
+        Parameters
+        ----------
+        values : dict
+        """
         made = cls(**{name: value for name, value in values.items() if name != "passed"})
         made.stages = [Stage(**stage) for stage in values["stages"]]
         made.picture = Picture(**values["picture"]) if values["picture"] else None
@@ -246,7 +251,7 @@ class Verdict:
         head = escape(f"Exercise {self.number} · {self.title}")
         parts = [f'<{heading} class="head">{head} <span class="q">{escape(self.answer)}</span></{heading}>']
         parts += [self._html_stages(), *map(self._html_section, self._sections()), self._html_hints()]
-        return f'<div class="pn-verdict"><style>{verdict_html.STYLE}</style>{"".join(parts)}</div>'
+        return f'<div class="pn-verdict"><style>{html.STYLE}</style>{"".join(parts)}</div>'
 
     def _html_stages(self) -> str:
         items = (
@@ -258,23 +263,23 @@ class Verdict:
     def _html_section(self, section: Section) -> str:
         kind, title, body = section
         if kind == "problem":
-            return verdict_html.problem(title, _sentence(self.problem))
+            return html.problem(title, _sentence(self.problem))
         if kind == "got":
-            return verdict_html.beside([(title, body), ("What should come out:", self.expected)])
+            return html.beside([(title, body), ("What should come out:", self.expected)])
         if kind == "picture" and self.picture:
             return self.picture.html
         if kind == "kills":
-            return verdict_html.titled(title) + verdict_html.kills(self.kills)
+            return html.titled(title) + html.kills(self.kills)
         if kind == "limits":
-            return verdict_html.titled(title) + verdict_html.limits(self.limits)
+            return html.titled(title) + html.limits(self.limits)
         if kind == "done":
             return f'<p class="t good">{escape(title)}</p>'
         if kind in ("expected", "hint", "more"):
             return ""  # beside what came out; below all
-        return verdict_html.titled(title, body)
+        return html.titled(title, body)
 
     def _html_hints(self) -> str:
-        return "" if self.passed else verdict_html.hints(self.hints, self.num_hints)
+        return "" if self.passed else html.hints(self.hints, self.num_hints)
 
 
 def _indented(text: str) -> str:
