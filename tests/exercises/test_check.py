@@ -99,7 +99,7 @@ HOSTILE = {
         f"for one in object.__subclasses__():\n"
         f"    if one.__name__ == 'Examination':\n        one._right = lambda self: False\n"
         f"{SOLUTION.replace(WRITE, 'out[i] = 0')}",
-        "reaches for objects of the check",
+        "Examination._right, which the check uses",
     ),
     "reads the solution": (
         f"import importlib\nimportlib.import_module('.'.join(['paged_numba', 'exercises']))\n{SOLUTION}",

@@ -15,9 +15,11 @@ from paged_numba import exercises
 from paged_numba.commands import main as cli
 from paged_numba.commands.exercises import check as command
 from paged_numba.errors import InputError
-from paged_numba.exercises import catalogue, events, process
+from paged_numba.exercises import catalogue
 from paged_numba.exercises.checker.values import difference, plain, shown_value
 from paged_numba.exercises.folder import PROGRESS
+from paged_numba.exercises.process import events, runner
+from paged_numba.exercises.verdict.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
 SCALE = catalogue.exercise(1)
@@ -82,7 +84,7 @@ pathlib.Path(PLACE).write_text(repr(succeeded))
 
 def check(path, source, seconds=10):
     path.write_bytes(source if isinstance(source, bytes) else source.encode())
-    return process.check_file(SCALE, path, seconds)
+    return runner.check_file(SCALE, path, seconds)
 
 
 def said(verdict):
@@ -141,6 +143,7 @@ def prints():
     while True:
         print("x" * 1000)
 
+print(os.environ["PYTHONPATH"].partition(os.pathsep)[0])
 threading.Thread(target=prints).start()
 sys.stdout.close()
 sys.setrecursionlimit(400)
@@ -150,6 +153,7 @@ os.remove(__file__)
     source = SOLUTION.replace("import cuda", "import cuda  # é", 1) + odd
     verdict = check(tmp_path / "my answer.2.py", b"\xef\xbb\xbf" + source.replace("\n", "\r\n").encode())
     assert verdict.passed, verdict.text()
+    assert verdict.printed.splitlines()[0] == str(ROOT)  # its own place comes first
     assert len(verdict.printed) <= 2000
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -184,11 +188,11 @@ def test_only_lines_with_the_key_count():
 
 
 def test_end_of_the_process_is_said_with_the_stages_of_the_exercise():
-    began = {"verdict": process.Verdict(3, "title", "a.py").to_dict(), "order": ["runs", "right", "kills"]}
-    killed = process._verdict([began, {"stage": "right", "case": "x = 1"}], -9, "", 60)
+    began = {"verdict": Verdict(3, "title", "a.py").to_dict(), "order": ["runs", "right", "kills"]}
+    killed = runner._verdict([began, {"stage": "right", "case": "x = 1"}], -9, "", 60)
     assert killed.problem == "your answer ended the process by SIGKILL"
     assert [stage.state for stage in killed.stages] == ["passed", "failed", "not reached"]
-    assert "stopped after 60 s" in process._verdict([began], None, "", 60).problem
+    assert "stopped after 60 s" in runner._verdict([began], None, "", 60).problem
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -318,7 +322,7 @@ def test_pipes_are_not_waited_for(tmp_path, monkeypatch, capsys):
 def test_error_of_the_checker_has_no_traceback(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("01_scale.py").write_text(SOLUTION)
-    monkeypatch.setattr(process, "_run", lambda *arguments: (1, 1, "NameError: x"))
+    monkeypatch.setattr(runner, "_run", lambda *arguments: (1, 1, "NameError: x"))
     assert cli.main(["check", "1"]) == 2
     assert "the check itself failed: please report this\nNameError: x" in capsys.readouterr().err
 
@@ -349,5 +353,5 @@ def test_verdict_of_the_command_is_json_whatever_the_name(tmp_path, monkeypatch,
 
 
 def test_signal_without_a_name_is_said_by_its_number():
-    assert process._signal(signal.SIGTERM) == "SIGTERM"
-    assert process._signal(99) == "signal 99"
+    assert runner._signal(signal.SIGTERM) == "SIGTERM"
+    assert runner._signal(99) == "signal 99"

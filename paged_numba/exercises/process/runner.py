@@ -66,7 +66,7 @@ def check_file(exercise: Exercise, path: Path, seconds: float = SECONDS_OF_A_RUN
 
 def _run(arguments: list[str], record: Path, key: str, seconds: float) -> tuple[int | None, float, str]:
     """Run the process; return its status, or None if it was stopped, the time that it had, and what it said."""
-    here = str(Path(__file__).parents[2])
+    here = str(Path(__file__).parents[3])
     environment = {
         **{name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
         "PAGED_NUMBA_TARGET": "lockstep",
