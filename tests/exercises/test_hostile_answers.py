@@ -192,7 +192,10 @@ def test_end_of_the_process_is_said_with_the_stages_of_the_exercise():
     killed = runner._verdict([began, {"stage": "right", "case": "x = 1"}], -9, "", 60)
     assert killed.problem == "your answer ended the process by SIGKILL"
     assert [stage.state for stage in killed.stages] == ["passed", "failed", "not reached"]
-    assert "stopped after 60 s" in runner._verdict([began], None, "", 60).problem
+    run = {"stage": "right", "case": ""}
+    assert runner._verdict([began, run], None, "", 60).problem.endswith("one of its loops never end?")
+    slow = runner._verdict([began, *[run] * 7], None, "", 60).problem
+    assert slow == "your answer was stopped after 60 s, in run 7 of it: each run must take less time"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -249,7 +252,8 @@ def test_pytest_fail_is_a_find_and_a_refusal():
         attend(np.ones((1, 2)), np.ones((1, 1, 2)), np.ones((1, 1, 2)))
         pytest.fail("all are wrong")
 
-    assert "Failed: all are wrong" in exercises.check(3, check_attention).problem
+    problem = exercises.check(3, check_attention).problem
+    assert problem.startswith(f"Failed: all are wrong\n{Path(__file__).name}, line")
 
 
 def test_property_cannot_tell_wrong_functions_by_their_class():
