@@ -14,7 +14,7 @@ from paged_numba.ops import adopt
 from paged_numba.testing import laws, properties
 from paged_numba.testing.large_scores import large_score_batches, large_scores_lose_no_digit
 from paged_numba.testing.machines import allocator_machine, cache_machine, prefix_machine
-from paged_numba.testing.mutants import installed, kernels
+from paged_numba.testing.mutants import Difference, caught, installed, kernels
 from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS
 from paged_numba.testing.mutants.caches import CACHE_MUTANTS
 from paged_numba.testing.mutants.plans import PLAN_MUTANTS, planned_wrongly
@@ -369,3 +369,25 @@ def test_mutant_whose_text_is_gone_is_an_error(tmp_path):
     mutant = kernels.KernelMutant("gone", "write_kv", "no such text", "x", "write")
     with pytest.raises(ValueError, match="must occur once in the source, got 0"):
         kernels.build(mutant, tmp_path)
+
+
+@pytest.mark.parametrize("thing", [None, "mutant", int, BlockAllocator])
+def test_what_is_no_mutant_is_refused(thing):
+    for use in (Difference.of, lambda mutant: installed(mutant).__enter__()):
+        with pytest.raises(TypeError, match=r"mutant must be .* got mutant="):
+            use(thing)
+
+
+@pytest.mark.parametrize(("test", "arguments"), [(None, ()), (len, ()), (lambda: None, (1,))])
+def test_test_that_cannot_be_called_catches_nothing(test, arguments):
+    with pytest.raises(TypeError):
+        caught(test, *arguments)
+
+
+def test_notes_of_any_kind_are_part_of_the_message():
+    def fails():
+        error = ValueError("x")
+        error.__notes__ = [1]
+        raise error
+
+    assert caught(fails) == "ValueError: x\n1"

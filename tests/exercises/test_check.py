@@ -104,10 +104,10 @@ HOSTILE = {
         "replaces numpy.isclose",
     ),
     "replaces the checker": (
-        f"import gc\nfor one in gc.get_objects():\n"
-        f"    if isinstance(one, type) and one.__name__ == 'Examination':\n        one._right = lambda self: False\n"
+        f"for one in object.__subclasses__():\n"
+        f"    if one.__name__ == 'Examination':\n        one._right = lambda self: False\n"
         f"{SOLUTION.replace(WRITE, 'out[i] = 0')}",
-        "reaches for objects of the check",
+        "Examination._right, which the check uses",
     ),
     "reads the solution": (
         f"import importlib\nimportlib.import_module('.'.join(['paged_numba', 'exercises']))\n{SOLUTION}",
@@ -145,7 +145,7 @@ def test_check_that_ran_no_test_is_our_error():
     empty = Verdict(1, "title", "answer.py").to_dict()
     empty["stages"] = [{"name": "runs", "state": "passed"}]
     with pytest.raises(RuntimeError, match="ran no test"):
-        process._verdict([{"verdict": empty}, {"done": empty}], 0, "", 1)
+        process._verdict([{"verdict": empty, "order": ["runs"]}, {"done": empty}], 0, "", 1)
 
 
 def test_error_of_the_checker_is_not_blamed_on_the_answer():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -13,6 +14,9 @@ OWN = str(Path(__file__).parents[2])
 
 MOST = 2000
 """Most characters that are shown of what an error says, or of a value; of a line of code, a tenth."""
+
+
+_LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 
 
 class LearnersError(Exception):
@@ -59,6 +63,7 @@ def said(error: BaseException) -> str:
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     if not frames:
         return text
-    last = frames[-1]
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+    last = (own or frames)[-1]
     where = f"{Path(last.filename).name}, line {last.lineno}, in {last.name}"
     return f"{text}\n{where}:\n    {cut(last.line, MOST // 10)}" if last.line else f"{text}\n{where}"

@@ -66,7 +66,7 @@ def check_file(exercise: Exercise, path: Path, seconds: float = SECONDS_OF_A_RUN
 
 def _run(arguments: list[str], record: Path, key: str, seconds: float) -> tuple[int | None, float, str]:
     """Run the process; return its status, or None if it was stopped, the time that it had, and what it said."""
-    here = str(Path(__file__).parents[2])
+    here = str(Path(__file__).parents[3])
     environment = {
         **{name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
         "PAGED_NUMBA_TARGET": "lockstep",
@@ -160,6 +160,9 @@ def _verdict(found: list[dict[str, Any]], ended: int | None, said: str, seconds:
     verdict.input = last["case"]
     if ended is None:
         verdict.problem = stopped_after(seconds)
+        runs = sum("stage" in event for event in found)
+        if seconds == SECONDS and runs > 1:
+            verdict.problem = f"your answer was stopped after {seconds:g} s, in run {runs} of it: each run must take less time"
     elif ended < 0:
         verdict.problem = f"your answer ended the process by {_signal(-ended)}"
     else:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ...draw.picture import Picture
 from ...draw.svg import escape
 from . import plans
+from .installing import real_class
 from .kernel_mutant import KernelMutant, changed_source
 from .plans import PlanMutant
 
@@ -51,6 +52,11 @@ class Difference:
         Parameters
         ----------
         mutant : KernelMutant, PlanMutant or type
+
+        Raises
+        ------
+        TypeError
+            It is none of these, or a class that is not derived from one that has mutants.
         """
         if isinstance(mutant, KernelMutant):
             right = inspect.getsource(importlib.import_module(f"paged_numba.kernels.{mutant.module}"))
@@ -61,7 +67,8 @@ class Difference:
                 _plan_source(mutant),
             )
         else:
-            title = f"{mutant.__name__}: a {mutant.__mro__[1].__name__} with one mistake"
+            real = real_class(mutant)
+            title = f"{mutant.__name__}: a {real.__name__} with one mistake"
             source = inspect.getsource(mutant)
             if rewritten := _rewritten(mutant):
                 return cls(title, tuple(rewritten))

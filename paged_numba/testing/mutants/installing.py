@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from unittest import mock
 from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import PrefixCache
+from ...arguments import shown
 from ...cache import PagedKVCache
 from ...serving.preempting import PreemptingServer
 from . import kernel_mutant
@@ -40,7 +42,7 @@ def installed(mutant: KernelMutant | PlanMutant | type) -> Iterator[None]:
     Raises
     ------
     TypeError
-        The class is not derived from one that has mutants.
+        It is none of these, or a class that is not derived from one that has mutants.
     """
     with ExitStack() as stack:
         if isinstance(mutant, KernelMutant):
@@ -48,13 +50,24 @@ def installed(mutant: KernelMutant | PlanMutant | type) -> Iterator[None]:
         elif isinstance(mutant, PlanMutant):
             stack.enter_context(planned_wrongly(mutant))
         else:
-            real = next((base for base in _USERS if issubclass(mutant, base)), None)
-            if real is None:
-                names = ", ".join(base.__name__ for base in _USERS)
-                raise TypeError(f"mutant must be derived from one of {names}, got mutant={mutant.__name__}")
+            real = real_class(mutant)
             for name in _USERS[real]:
                 stack.enter_context(mock.patch.object(importlib.import_module(name), real.__name__, mutant))
         yield
+
+
+def real_class(mutant: Any) -> type:
+    """Return the class of the package that a mutant is derived from; raise TypeError if it is derived from none."""
+    names = ", ".join(base.__name__ for base in _USERS)
+    if not isinstance(mutant, type):
+        raise TypeError(
+            f"mutant must be a KernelMutant, a PlanMutant or a class derived from one of {names}, "
+            f"got mutant={shown(mutant)}"
+        )
+    real = next((base for base in _USERS if issubclass(mutant, base) and mutant is not base), None)
+    if real is None:
+        raise TypeError(f"mutant must be derived from one of {names}, got mutant={mutant.__name__}")
+    return real
 
 
 def caught(test: Callable[..., object], *arguments: Any) -> str:
@@ -70,11 +83,15 @@ def caught(test: Callable[..., object], *arguments: Any) -> str:
     ------
     AssertionError
         The test passes.
+    TypeError
+        `test` cannot be called with the arguments.
     """
+    # An error of the call itself says nothing about the wrong code.
+    inspect.signature(test).bind(*arguments)
     try:
         test(*arguments)
     except Exception as fault:
-        notes = "\n".join(getattr(fault, "__notes__", ()))
+        notes = "\n".join(map(str, getattr(fault, "__notes__", ())))
         # Hypothesis may go on to list lines of code, with paths that differ between machines.
         return f"{type(fault).__name__}: {fault}\n{notes.partition('Explanation:')[0]}".rstrip()
     raise AssertionError(f"{getattr(test, '__name__', test)} passes on the wrong code")
