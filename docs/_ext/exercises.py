@@ -29,7 +29,7 @@ STAGES = """\
 3. The sanitizer finds nothing in its launches.
 4. It moves no more memory than it must."""
 OPTIONS = """\
-* ``--hint`` shows a hint; given twice, two.
+* ``--hint`` shows the first hint; repeat it for more.
 * ``--watch`` checks again each time that you save the file.
 * ``--html FILE`` writes what was found as a page, with its picture."""
 VERDICT_OF = "the index in the thread block alone"
@@ -95,10 +95,11 @@ def page_of(exercise: Exercise) -> str:
     solution = in_rst("dropdown", "Show it", {}, python(code_of(exercise.solution)))
     parts = [
         f"{title}\n{underline}",
-        f"After lesson {link_to_lesson(task.lesson)}. You write the {what_is_written(exercise)}.",
+        f"After lesson {link_to_lesson(task.lesson)}. You write the {what_is_written(exercise)}, "
+        f"{lines_to_write(exercise.marked)} lines.",
         statement.strip(),
         heading("Begin"),
-        f"``start`` writes ``{exercise.file_name}`` to the folder in which you are. Write your answer in it, and "
+        f"``start`` writes ``{exercise.file_name}`` to the current folder. Write your answer in it, and "
         "``check`` it:",
         commands(f"paged-numba start {number}", f"paged-numba check {number}"),
         f"Or download :download:`the notebook <{stem}.ipynb>` or :download:`the file <{stem}.py>`. {NEEDS}",
@@ -132,16 +133,16 @@ def index_of(found: tuple[Exercise, ...]) -> str:
     answer, verdict = shown_verdict(found[0])
     parts = [
         "Exercises\n=========",
-        "After a lesson, write the kernel, the allocator or the property yourself. The check answers with the smallest "
-        "input on which yours is wrong, drawn.",
+        "After a lesson, write the kernel, the allocator or the property yourself. If yours is wrong, the check "
+        "answers with the smallest input that shows it, and draws it.",
         commands("paged-numba start 1", "paged-numba check 1", "paged-numba progress"),
-        "``start`` writes a file with the task to the folder in which you are, never over a file that is there. Write "
-        "your answer in it. ``check`` goes through these stages and stops at the first that fails:",
+        "``start`` writes a file with the task to the current folder; it never overwrites a file. Write your answer "
+        "in it. ``check`` goes through these stages and stops at the first that fails:",
         STAGES,
-        "Where you write a property, the last two stages are one: it finds the wrong kernels or allocators on which it "
-        "is tried. ``progress`` lists what is done. Options of ``check``:",
+        "Where you write a property, one stage replaces the last two: the property must find the wrong kernels or "
+        "allocators on which it is tried. ``progress`` lists what is done. Options of ``check``:",
         OPTIONS,
-        "Each exercise is a notebook, too. There, this is the check, and its value shows itself:",
+        "Each exercise is also a notebook. There, this line checks your answer and shows the verdict:",
         python("from paged_numba import exercises\n\nexercises.check(1, scale)"),
         NEEDS,
         heading("In the order of the lessons"),

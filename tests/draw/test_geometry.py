@@ -76,6 +76,13 @@ def test_texts_of_a_path_keep_to_their_places(made, data):
         assert_orderly(draw.TokenPath.of(pool, seq_id, position))
 
 
+def test_entries_behind_the_last_block_look_unused():
+    own, left_over = (draw.TokenPath("a", 0, [1, 2], tokens, 3, 1).svg() for tokens in (2, 1))
+    near = "#cfe6f5"
+    assert left_over.count(near) == 1, "the legend alone"
+    assert own.count(near) == 3, "the entry, the block and the legend"
+
+
 def assert_arrows_are_free(picture):
     boxes = [*rectangles(picture), *text_boxes(picture)]
     for points in arrows(picture):

@@ -77,8 +77,12 @@ def test_file_that_is_no_text_is_refused(tmp_path):
 HOSTILE = {
     "ends the process": (f"{SOLUTION}\nimport os\nos._exit(0)\n", "ended the process with status 0"),
     "never ends": (
-        SOLUTION.replace(WRITE, f"while i < x.size:\n            {WRITE}"),
+        SOLUTION.replace(WRITE, f"while i < x.size:\n            {WRITE}\n            i += 0"),
         "stopped after 5 s without an end",
+    ),
+    "has a loop that changes nothing": (
+        SOLUTION.replace(WRITE, f"while i < x.size:\n            {WRITE}"),
+        "Does the loop change what its condition tests?",
     ),
     "never ends as it is loaded": (
         f"{SOLUTION}\nwhile True:\n    pass\n",
@@ -87,6 +91,10 @@ HOSTILE = {
     "writes to an input": (
         SOLUTION.replace(WRITE, f"{WRITE}\n        x[i] = 0"),
         "wrote to x, which is an input",
+    ),
+    "takes its arguments in another order": (
+        SOLUTION.replace("out, x, factor", "x, out, factor"),
+        "must have the arguments out, x, factor, got x, out, factor",
     ),
     "replaces what compares": (f"import numpy\nnumpy.isclose = all\n{SOLUTION}", "replaces numpy.isclose"),
     "replaces it later": (

@@ -211,6 +211,18 @@ def test_thread_blocks_may_wait_for_earlier_ones_only():
 
 
 @cuda.jit
+def counts_nothing(x):
+    i = 0
+    while i < x.shape[0]:
+        x[i] = 1
+
+
+def test_a_loop_that_does_not_change_its_condition_is_an_error():
+    with pytest.raises(KernelError, match=r"waits forever .* change what its condition tests\?$"):
+        lockstep.launch(counts_nothing, 1, 8, np.zeros(4))
+
+
+@cuda.jit
 def all_of_a_block(lock, x):
     while cuda.atomic.cas(lock, 0, 0, 1) != 0:  # here
         pass

@@ -296,7 +296,7 @@ class _TreeDrawing:
         self.strip = _LEFT + self.focus * self.across + 18
         width = self.strip + (_STRIP + 24 if folds else 0)
         height = _TOP + _DOWN * (len(self.rows) - 1 + self.before) + 34
-        self.drawing = Drawing(max(width, 460), height, tree.title)
+        self.drawing = Drawing(max(width, 480), height, tree.title)
         self._numbers()
         if self.before:
             self.drawing.text(16, _TOP + 4, "before", "left")

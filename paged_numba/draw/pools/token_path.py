@@ -30,7 +30,8 @@ class TokenPath(Picture):
     position : int
         The token's number in the sequence.
     table : list of int
-        The block table of the sequence; -1 in the places of released blocks.
+        The block table of the sequence; -1 in the places of released blocks. Entries behind its last block are
+        drawn as not used.
     seq_len, num_blocks, block_size : int
         Number of tokens of the sequence; of blocks of the pool; of slots of a block.
     title : str
@@ -156,6 +157,11 @@ class TokenPath(Picture):
         lines = [f"{label}{' ' * (width - width_of(label))}  {value}" for label, value in rows]
         return "\n".join([self.heading, *lines])
 
+    @property
+    def _needed(self) -> int:
+        """Entries of the block table that the tokens of the sequence use."""
+        return -(-self.seq_len // self.block_size)
+
     def _window(self, most: int) -> range:
         """Return up to `most` indices of the block table around that of the token."""
         first = max(0, min(self.logical_block - most // 2, len(self.table) - most))
@@ -258,8 +264,9 @@ class TokenPath(Picture):
             x, block = left + cell * (index - window.start), self.table[index]
             chosen = index == self.logical_block
             drawing.text(x + box / 2, y - 4, str(index), "q small", room=cell)
-            drawing.rect(x, y, box, BOX, _CHOSEN if chosen else _NEAR, tip=f"entry {index}: block {block}")
-            drawing.text(x + box / 2, y + 17, str(block), on=_CHOSEN if chosen else _NEAR, room=box - 2)
+            look = _CHOSEN if chosen else _NEAR if index < self._needed else "none"
+            drawing.rect(x, y, box, BOX, look, tip=f"entry {index}: block {block}")
+            drawing.text(x + box / 2, y + 17, str(block), on=look, room=box - 2)
         if window.start:
             drawing.text(LEFT + 4, y + 17, "…", "q")
         if window.stop < len(self.table):
@@ -268,7 +275,7 @@ class TokenPath(Picture):
 
     def _pool(self, drawing: Drawing, y: float, entry: float) -> None:
         """Draw the blocks of the pool; the token's opens into its slots below."""
-        count, own = self.num_blocks, set(self.table)
+        count, own = self.num_blocks, set(self.table[: self._needed])
         cell = min(30.0, WIDTH / count)
         near = [(block, block + 1) for block in own if block >= 0]
         self._boxes(drawing, y, 20, cell, count, near, self.block, "block")

@@ -75,6 +75,5 @@ def paged(dense: Sequence[Any], tables: Any, block_size: int) -> Any:
 def way_to(tables: Any, seq_lens: Sequence[int], block_size: int, seq: int, position: int) -> Picture:
     """Return the picture of a token's way to its slot."""
     seq_len = int(seq_lens[seq])
-    table = tables[seq, : -(-seq_len // block_size)].tolist()
     num_blocks = num_blocks_of(seq_lens, block_size)
-    return TokenPath(f"sequence {seq}", position, table, seq_len, num_blocks, block_size)
+    return TokenPath(f"sequence {seq}", position, tables[seq].tolist(), seq_len, num_blocks, block_size)

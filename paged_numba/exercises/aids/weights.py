@@ -13,6 +13,7 @@ from ...draw.picture import Picture
 from ..checker.task import Task
 from ..checker.values import Mistake
 from .paged import block_tables_of, paged
+from .reads import reads_of, what_reads
 
 HEAD_DIM = 32
 """A number for each lane of a warp. No sequence has more tokens."""
@@ -74,6 +75,31 @@ class WeightsTask(Task):
         """Return what each row of the output must look at."""
         raise NotImplementedError
 
+    def arguments(self, case: Any) -> tuple[Any, ...]:
+        """Return the arguments of the kernel after `out`."""
+        raise NotImplementedError
+
+    def run(self, answer: Any, case: Any) -> dict[str, Any]:
+        """Launch the kernel on an array that holds the same number everywhere.
+
+        The result also has what is wrong with the keys that are read for a query, by its row and head, if its output is
+        NaN or 0, so that it does not show which keys were looked at.
+        """
+        out, arguments = np.full_like(case.query, BEFORE), self.arguments(case)
+        answer[out.shape[:2], HEAD_DIM](out, *arguments)
+        key_cache, tables = case.tokens.key_cache, case.tokens.block_tables
+        seq_lens, reads = [len(keys) for keys in case.tokens.keys], {}
+        for i, row in enumerate(self.rows(case)):
+            heads = np.flatnonzero(np.isnan(out[i]).any(axis=1) | (out[i] == 0).all(axis=1))
+            if len(heads) and row.first <= row.last:
+                head = int(heads[0])
+                launch = answer, out.shape[:2], HEAD_DIM, np.full_like(out, BEFORE), *arguments
+                slots = reads_of(launch, (i, head, 0), key_cache)
+                keys = range(row.first, row.last + 1)
+                reads[i, head] = what_reads(slots, tables, key_cache.shape[1], seq_lens, row.seq, keys)
+                break  # the verdict is on the first query that is wrong
+        return {"out": out, "reads": reads}
+
     def expected(self, case: Any) -> dict[str, Any]:
         """Return dense attention to the keys that each query looks at."""
         out = np.zeros_like(case.query)
@@ -86,7 +112,7 @@ class WeightsTask(Task):
 
     def judge(self, case: Any, result: dict[str, Any]) -> Mistake | None:
         """Say which keys the first wrong query looks at, and which it must look at."""
-        out, right = result["out"], self.expected(case)["out"]
+        out, reads, right = result["out"], result["reads"], self.expected(case)["out"]
         same = np.isclose(out, right, self.rtol, self.atol)
         if same.all():
             return None
@@ -97,12 +123,12 @@ class WeightsTask(Task):
             what = f"nothing was written to out[{i}, {head}], {row.name}"
         elif row.last < row.first:
             what = f"{row.name} looks at no key, so its output must be 0"
-        elif np.isnan(got).any():
-            why = (
-                "a slot without a token is NaN, and so are 0 / 0, where no key was looked at, and inf / inf, where exp "
-                "was too large for a float"
+        elif np.isnan(got).any() or not got.any():
+            output = "NaN" if np.isnan(got).any() else "0"
+            why = reads.get((i, head)) or (
+                "reads just that. Then a sum or a quotient is NaN: 0 / 0, inf / inf or -inf - -inf"
             )
-            what = f"{row.name} must look at {must}, and its output is NaN: {why}"
+            what = f"{row.name} must look at {must}, and its output is {output}: its thread block {why}"
         elif np.array_equal(got != 0, right[i, head] != 0):
             what = f"{row.name} looks at the right keys, and gives them wrong weights"
         elif np.count_nonzero(right[i, head]) < row.last + 1 - row.first:

@@ -121,6 +121,31 @@ def prepared(answer: Any, task: Task) -> Any:
         raise LearnersError(f"{task.answer} must be a kernel that can be launched: {said(error)}") from None
 
 
+def in_order(answer: Any, skeleton: str, task: Task) -> Any:
+    """Return an answer, which must have the arguments of the skeleton in their order if it has their names.
+
+    Raises
+    ------
+    LearnersError
+        The same names stand in another order. They are passed by position, so each would get another one's value.
+    """
+    given = next(
+        (
+            [argument.arg for argument in node.args.args]
+            for node in ast.parse(skeleton).body
+            if isinstance(node, ast.FunctionDef) and node.name == task.answer
+        ),
+        [],
+    )
+    with contextlib.suppress(TypeError, ValueError):
+        own = list(inspect.signature(_kernel_of(answer) or answer).parameters)
+        if own != given and sorted(own) == sorted(given):
+            raise LearnersError(
+                f"{task.answer} must have the arguments {', '.join(given)}, got {', '.join(own)}"
+            )
+    return answer
+
+
 def _kernel_of(answer: Any) -> Any:
     """Return the function of a kernel, None for anything else."""
     try:

@@ -31,6 +31,9 @@ MOST_FINDINGS = 2
 SECONDS_TO_SHRINK = 4
 """After this time, the smallest case that was found by then is taken."""
 
+LESSON_OF_SECTORS = "06"
+"""Sectors are explained to those who have not reached this lesson."""
+
 MOST_TO_DIFFER = 500
 """Inputs that are tried to show what is wrong with a subject that a property did not find."""
 
@@ -143,7 +146,7 @@ class Examination:
             self.verdict.num_cases += 1
             findings, mistake = self._sanitized(case)
             if findings.errors and not (mistake and mistake.raised):
-                mistake = Mistake(str(findings).strip())
+                mistake = Mistake("\n\n".join(map(str, findings.errors)))
             if mistake is not None:
                 self._explain(case, mistake)
                 return True
@@ -175,8 +178,12 @@ class Examination:
         if not over:
             return False
         worst = over[0]
-        sentence = f"{worst.measured:,} {worst.what}, and {worst.most:,} are enough: {worst.why}"
-        self._explain(case, Mistake(sentence.removesuffix(".")))
+        sentence = (
+            f"{worst.measured:,} {worst.what}, and {worst.most:,} are enough: {worst.why}".removesuffix(".")
+        )
+        if "sector" in worst.what and self.task.lesson < LESSON_OF_SECTORS:
+            sentence += ". Memory moves in sectors of 32 bytes, each whole"
+        self._explain(case, Mistake(sentence))
         return True
 
     def _kills(self) -> bool:
@@ -214,6 +221,10 @@ class Examination:
             f"your property finds {num - len(survivors)} of {num} wrong ones; this one passes: {survivor.name}; "
             f"on the input below, {mistake.what}"
         )
+        if len(survivors) == num:
+            self.verdict.problem += (
+                ". Is there an assertion at all, and does no try of yours catch its AssertionError?"
+            )
         self.verdict.input = task.describe_input(shown[0])
         self.verdict.got, self.verdict.expected = mistake.got, mistake.expected
         self._draw(drawn)

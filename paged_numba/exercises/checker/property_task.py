@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
@@ -56,9 +57,9 @@ class PropertyTask(Task):
         """Return subjects that a property should find, easy ones first."""
         raise NotImplementedError
 
-    def call(self, answer: Any, subject: Any, case: Any) -> None:
+    def call(self, answer: Any, subject: Any, case: Any) -> Any:
         """Call the learner's property."""
-        answer(subject, case)
+        return answer(subject, case)
 
     def inputs(self) -> st.SearchStrategy[Any]:
         """Return what draws inputs: on one of them, a wrong subject that was not found is shown to be wrong."""
@@ -86,12 +87,14 @@ class PropertyTask(Task):
         for subject in self.right_subjects():
             with subject.installed() as value:
                 try:
-                    self.call(answer, value, copy.deepcopy(case))
+                    returned = self.call(answer, value, copy.deepcopy(case))
                 except AssertionError as refusal:
                     return Mistake(_refused(subject, refusal))
                 except Exception as error:
                     what = f"your property ends with an error on {subject.name}, which is right"
                     return Mistake(f"{what}\n{said(error)}", raised=True)
+            if isinstance(returned, (bool, np.bool_)):
+                return _returns(returned)
         return None
 
     def kills(self, answer: Any, subject: Any, case: Any) -> bool:
@@ -126,9 +129,9 @@ class OwnInputs(PropertyTask):
         raise NotImplementedError
 
     def describe(self, case: Any) -> str:
-        """Return the call of the property."""
+        """Return no text: the property makes its inputs."""
         del case
-        return f"{self.answer}(...)"
+        return ""
 
     def describe_input(self, given: Any) -> str:
         """Return the arguments of a subject as lines of text."""
@@ -147,12 +150,15 @@ class OwnInputs(PropertyTask):
             with subject.installed() as value, quick_hypothesis([*Phase]):
                 watched = Watched(value)
                 try:
-                    answer(watched)
+                    returned = answer(watched)
                 except AssertionError as refusal:
                     shown = "" if watched.given is None else self.describe_input(watched.given)
                     return Mistake(_refused(subject, refusal), input=shown)
                 if watched.given is None:
-                    return Mistake("your property never calls the function that it is given")
+                    what = "your property never calls the function that it is given"
+                    return Mistake(f"{what}; a test with @given runs only when it is called itself")
+                if isinstance(returned, (bool, np.bool_)):
+                    return _returns(returned)
         return None
 
 
@@ -197,4 +203,9 @@ def _refused(subject: Subject, refusal: AssertionError) -> str:
     what = f"your property refuses {subject.name}, which is right"
     lines = said_briefly(refusal).strip().splitlines()[:MOST_LINES]
     why = "\n".join(cut(line, 200) for line in lines)
-    return f"{what}: {why}" if why else what
+    return f"{what}: {why}" if why else f"{what}: {said(refusal)}"
+
+
+def _returns(returned: Any) -> Mistake:
+    what = f"your property returns {returned}, and nobody looks at that: it must raise AssertionError"
+    return Mistake(f"{what}, by assert or np.testing, if the result is wrong")

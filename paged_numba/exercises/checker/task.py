@@ -173,8 +173,8 @@ def difference_of_inputs(case: Any, given: Any) -> Mistake | None:
         if not _same(value, after[name]):
             return Mistake(
                 f"your answer wrote to {name}, which is an input",
-                shown_value(after[name]),
-                shown_value(value),
+                f"{name} = {shown_value(after[name])}",
+                f"{name} = {shown_value(value)}",
             )
     return None
 

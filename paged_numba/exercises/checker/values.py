@@ -136,7 +136,9 @@ def shown_array(array: Any) -> str:
 
 
 def shown_list(array: Any) -> str:
-    """Return an array as nested lists in one line, with few digits."""
+    """Return an array as nested lists in one line, with few digits; of a large one, how it begins."""
+    if np.size(array) > MOST_ELEMENTS:
+        return shown_value(array)
     if np.ndim(array):
         return f"[{', '.join(map(shown_list, array))}]"
     return f"{float(array):.4g}"

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from ..catalogue import exercise
-from ..checker.answers import load, lockstep_as_numba_cuda, prepared
+from ..checker.answers import in_order, load, lockstep_as_numba_cuda, prepared
 from ..checker.examination import Examination
 from ..checker.failures import LearnersError, said
 from ..checker.task import Task
@@ -55,7 +55,7 @@ def _examine(number: int, path: Path, write: Any) -> None:
     with lockstep_as_numba_cuda(), hidden():
         try:
             with contextlib.redirect_stdout(examination.printed):
-                answer = prepared(load(path, task), task)
+                answer = prepared(in_order(load(path, task), chosen.skeleton, task), task)
             refuse()
             examination.run(answer)
             refuse()

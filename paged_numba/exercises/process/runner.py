@@ -162,7 +162,9 @@ def _verdict(found: list[dict[str, Any]], ended: int | None, said: str, seconds:
         verdict.problem = stopped_after(seconds)
         runs = sum("stage" in event for event in found)
         if seconds == SECONDS and runs > 1:
-            verdict.problem = f"your answer was stopped after {seconds:g} s, in run {runs} of it: each run must take less time"
+            verdict.problem = (
+                f"your answer was stopped after {seconds:g} s, in run {runs} of it: each run must take less time"
+            )
     elif ended < 0:
         verdict.problem = f"your answer ended the process by {_signal(-ended)}"
     else:

@@ -14,7 +14,7 @@ Arguments::
     block_size     int: slots of a block
 
 A block table may be longer than its sequence needs. The entries behind the last block are left over from another
-sequence, and mean nothing.
+sequence, and mean nothing. A batch may be empty.
 
 A sequence of 7 tokens in blocks of 4, of which the last 2 are new::
 

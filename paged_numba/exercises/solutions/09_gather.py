@@ -4,7 +4,7 @@
 
 Write the kernel ``gather``, which copies the keys of all sequences of a batch out of the cache into one dense array.
 Its sequences have different lengths, so the array has as many rows for each as the longest one has tokens. A row
-behind the end of a sequence is to be 0.
+behind the end of a sequence is to be 0. Each number of ``out`` is to be written once.
 
 A thread block takes one row of one sequence: ``cuda.blockIdx.x`` is the position of the token, ``cuda.blockIdx.y``
 the sequence. Its thread (x, y) takes dimension x of head y.

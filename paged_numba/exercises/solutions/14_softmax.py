@@ -7,7 +7,7 @@ Write the kernel ``softmax``: each thread block turns one row of scores into wei
 
 A row may be longer than a thread block, or shorter: thread ``t`` takes the scores ``t``, ``t + blockDim.x``,
 ``t + 2 * blockDim.x`` and so on. ``segment_max(mine, scratch, cuda.blockDim.x)`` returns the largest ``mine`` of all
-threads to each of them, and ``segment_sum`` the sum (lesson 08).
+threads to each of them, and ``segment_sum`` the sum (lesson 08). All threads of the thread block must call them.
 
 A score of ``-inf`` belongs to a masked token: its weight is 0. If all scores of a row are ``-inf``, all weights of
 the row are 0.

@@ -8,7 +8,7 @@ and reads each score once. So the maximum and the sum must be found together.
 Thread ``t`` takes the scores ``t``, ``t + blockDim.x``, ``t + 2 * blockDim.x`` and so on, and keeps the largest of
 its scores so far, and the sum of ``exp(score - largest)``. When a larger score comes, it rescales its sum. In the
 end, the sums of the threads are relative to different maxima: each thread rescales its own to the maximum of the row,
-which ``segment_max`` finds, and ``segment_sum`` adds them up.
+which ``segment_max`` finds, and ``segment_sum`` adds them up. All threads must call both.
 
 Scores may be as large as 1000 and as small as -1000, and ``-inf`` for a masked token, which adds nothing. The LSE of
 a row with no other score is ``-inf``. Some threads may have no score at all.

@@ -58,6 +58,13 @@ class Grid(Task):
             "as if x counted the tokens",
         ),
         Wrong(
+            "one dimension of the grid",
+            "dim, token = cuda.grid(2)",
+            "token, dim = cuda.grid(1) // keys.shape[1], cuda.grid(1) % keys.shape[1]",
+            "right",
+            "as if only x counted",
+        ),
+        Wrong(
             "no guard of the dimension", " and dim < keys.shape[1]", "", "right", "out of bounds for shape"
         ),
         Wrong("no guard of the token", "token < keys.shape[0] and ", "", "right", "out of bounds for shape"),
@@ -121,9 +128,15 @@ class Grid(Task):
         )
         exchanged = np.full_like(right, np.nan)
         exchanged[:across, :down] = right[:across, :down]
-        if np.array_equal(out, exchanged, equal_nan=True):
-            what = f"{mistake.what}: as if x counted the tokens and y the dimensions"
-            return Mistake(what, mistake.got, mistake.expected)
+        flat = np.full_like(right, np.nan)
+        flat.reshape(-1)[:across] = right.reshape(-1)[:across]
+        causes = {
+            "as if x counted the tokens and y the dimensions": exchanged,
+            "as if only x counted, and y were not used": flat,
+        }
+        found = [cause for cause, one in causes.items() if np.array_equal(out, one, equal_nan=True)]
+        if found:
+            return Mistake(f"{mistake.what}: {', or '.join(found)}", mistake.got, mistake.expected)
         return mistake
 
     def picture(self, answer: Any, case: Case) -> Picture:

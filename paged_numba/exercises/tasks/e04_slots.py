@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ...draw.picture import Picture
 from ...draw.pools.token_path import TokenPath
+from ...draw.text import plural
 from ..checker.task import Task, Wrong
 from ..checker.values import Mistake
 
@@ -89,6 +90,20 @@ class Slots(Task):
             "right",
             "as if all new tokens of a sequence were in the block of the first of them",
         ),
+        Wrong(
+            "the last entry of the block table",
+            "table[position // block_size]",
+            "table[-1]",
+            "right",
+            "in the block of the last entry",
+        ),
+        Wrong(
+            "each position too large by 1",
+            "range(seq_len - new, seq_len)",
+            "range(seq_len - new + 1, seq_len + 1)",
+            "right",
+            "as if each position were 1 too large",
+        ),
         Wrong("no return", "    return found\n", "", "right", "returns None"),
         Wrong("a list for each sequence", "    found = []", "    found = [[]]", "right", "must be integers"),
     )
@@ -146,10 +161,13 @@ class Slots(Task):
         """Return the slots, or what a fault makes of them."""
         size, found = case.block_size, []
         for table, seq_len, new in zip(case.block_tables, case.seq_lens, case.num_new, strict=True):
-            positions = np.arange(new) + (seq_len if fault == "lens" else seq_len - new)
+            start = {"lens": seq_len, "next": seq_len - new + 1}.get(fault, seq_len - new)
+            positions = np.arange(new) + start
             block, offset = np.divmod(positions, size)
             if fault == "first":
                 block[:] = block[:1]
+            if fault == "entry":
+                block[:] = len(table) - 1
             if fault == "offset":
                 offset = np.arange(new) % size
             if np.any(block >= len(table)):
@@ -176,19 +194,23 @@ class Slots(Task):
         if len(right) == 1:
             what = "the slot is wrong"
         if len(found) != len(right):
-            what = f"there are {len(right)} new tokens, and your function returns {len(found)} slots"
+            what = (
+                f"there are {len(right)} new tokens, and your function returns {plural(len(found), 'slot')}"
+            )
         elif sorted(found) == sorted(right):
             what += ": they are the right ones in another order"
         faults = {
             "lens": "as if seq_lens did not count the new tokens",
+            "next": "as if each position were 1 too large (the last token of a sequence has position seq_len - 1)",
+            "entry": "as if all new tokens were in the block of the last entry of the block table",
             "table": "as if each sequence had the blocks 0, 1, 2 and so on, whatever its block table says",
             "block": "each is block + offset, but the first slot of a block is block * block_size",
             "offset": "as if the first new token had offset 0, wherever it is in its block",
             "first": "as if all new tokens of a sequence were in the block of the first of them",
         }
         names = [name for name in faults if found == self._slots(case, name)]
-        if len(names) == 1:
-            what += f": {faults[names[0]]}"
+        if 1 <= len(names) <= 2:
+            what += f": {', or '.join(faults[name] for name in names)}"
         return Mistake(what, str([int(one) for one in found]), str(right))
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
@@ -202,7 +224,7 @@ class Slots(Task):
         sequence = int(np.searchsorted(np.cumsum(case.num_new), wrong, side="right"))
         seq_len = case.seq_lens[sequence]
         position = seq_len - int(np.cumsum(case.num_new)[sequence]) + wrong
-        table = case.block_tables[sequence][: -(-seq_len // case.block_size)]
+        table = case.block_tables[sequence]
         return TokenPath(
             f"sequence {sequence}",
             position,

@@ -189,7 +189,7 @@ class PoolTask(Task):
             if method == "free":
                 del should[seq]
         sizes = {name: -(-tokens // case.block_size) for name, tokens in should.items()}
-        expected = f"lens = {should}\nblocks of each = {sizes}"
+        expected = f"lens = {should}\nnumber of blocks = {sizes}"
         return Mistake(f"{written(call)}: {what}", f"lens = {after.lens}\ntables = {after.tables}", expected)
 
     def _error(self, case: Case, call: Call, before: State) -> str:
@@ -218,10 +218,13 @@ class PoolTask(Task):
         idle = case.num_blocks - used
         if after.raised and after.raised != error:
             if after.raised == "MemoryError" and method == "append":
-                them = "it" if idle == 1 else "them"
-                return f"raises MemoryError, but {self._need(case, call, before)}: no sequence has {them}"
+                need = self._need(case, call, before)
+                if " needs 0 " in need:
+                    return f"raises MemoryError, but {need.partition(',')[0]}"
+                return f"raises MemoryError, but {need}: no sequence has {'it' if idle == 1 else 'them'}"
             must = f"must raise {error}, got" if error else "must not raise an error, got"
-            return f"{must} {after.how}"
+            self_missing = after.raised == "TypeError" and "positional argument" in after.how.splitlines()[-1]
+            return f"{must} {after.how}{'; is self its first argument?' * self_missing}"
         if error and not after.raised:
             why = f"there is no sequence {seq!r}" if method == "free" else self._need(case, call, before)
             return f"must raise {error}: {why}"
@@ -265,8 +268,13 @@ class PoolTask(Task):
         twice = [block for block, times in count.items() if times > 1]
         if twice:
             owners = [repr(name) for name, table in after.tables.items() if twice[0] in table]
-            place = f"{' and '.join(owners)} both have" if len(owners) > 1 else f"{owners[0]} has twice"
-            return f"{place} block {twice[0]}: it was on the free list while a sequence had it, or twice"
+            block = f"block {twice[0]}"
+            place = (
+                f"{' and '.join(owners)} both have {block}"
+                if len(owners) > 1
+                else f"{owners[0]} has {block} twice"
+            )
+            return f"{place}: it stayed in free_blocks when it was taken, or came back there twice"
         return ""
 
     def picture(self, answer: Any, case: Case) -> Picture | None:

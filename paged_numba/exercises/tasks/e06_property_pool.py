@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ...allocator.allocator import BlockAllocator
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
+from ...draw.text import plural
 from ...errors import DuplicateSequenceError, OutOfBlocksError, UnknownSequenceError
 from ...testing.mutants.allocators import ALLOCATOR_MUTANTS
 from ..checker.property_task import PropertyTask, Subject
@@ -96,7 +97,8 @@ class LastBlockFirst(BlockAllocator):
 
 def _state(pool: Pool) -> list[str]:
     tables = [
-        f"{seq}: {pool.seq_len(seq)} tokens in blocks {pool.block_table(seq)}" for seq in pool.sequences
+        f"{seq}: {plural(pool.seq_len(seq), 'token')} in blocks {pool.block_table(seq)}"
+        for seq in pool.sequences
     ]
     return [*tables, f"free blocks: {pool.num_free_blocks}"]
 
@@ -110,6 +112,15 @@ def _played(pool: Pool, name: str, *arguments: Any) -> list[str]:
     else:
         outcome = f"returns {returned}"
     return [f"{name}{arguments!r} {outcome}".replace(",)", ")"), *_state(pool)]
+
+
+def _error_of(call: Callable[[], Any]) -> Exception | None:
+    """Return the error that a call raises, or None."""
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
 
 
 def _subject(name: str, make: Callable[[int, int], BlockAllocator]) -> Subject:
@@ -151,6 +162,13 @@ class PropertyPool(PropertyTask):
               "right", "refuses the allocator that hands out the last block first, which is right"),
         Wrong("a failed call counts as done", "            assert not possible, \"an error, but the call is possible\"",
               "            lens[seq] = stop", "right", "which is right: sequences"),
+        Wrong("lets the error of an impossible call pass", "except (KeyError, ValueError, MemoryError)",
+              "except MemoryError", "right", "so the pool is right to raise KeyError: catch it"),
+        Wrong("catches its own assertions", "    lens = {}\n", "    try:\n        assert not calls\n"
+              "    except AssertionError:\n        return\n    lens = {}\n", "kills", "does no try of yours catch"),
+        Wrong("returns whether the pool is right", "    lens = {}\n",
+              "    return pool.num_free_blocks <= pool.num_blocks\n    lens = {}\n", "right",
+              "returns True, and nobody looks at that"),
         Wrong("refuses everything", "    lens = {}", "    raise AssertionError('wrong')\n    lens = {}", "right",
               "refuses the allocator of this package, which is right: wrong"),
     )  # fmt: skip
@@ -186,9 +204,23 @@ class PropertyPool(PropertyTask):
         calls = st.one_of(grow, grow, st.tuples(st.just("free"), seqs))
         return st.builds(Case, st.integers(2, 8), st.integers(1, 3), st.lists(calls, min_size=1, max_size=12))
 
-    def call(self, answer: Any, subject: Any, case: Case) -> None:
+    def call(self, answer: Any, subject: Any, case: Case) -> Any:
         """Call the property with a new pool."""
-        answer(subject(case.num_blocks, case.block_size), case.calls)
+        return answer(subject(case.num_blocks, case.block_size), case.calls)
+
+    def attempt(self, answer: Any, case: Case) -> Mistake | None:
+        """Say so if an error is one that a call must raise."""
+        mistake = super().attempt(answer, case)
+        if mistake is None or not mistake.raised:
+            return mistake
+        pool = Pool(BlockAllocator(case.num_blocks, case.block_size))
+        for name, *arguments in case.calls:
+            error = _error_of(partial(getattr(pool, name), *arguments))
+            if error and f"{type(error).__name__}: {error}" in mistake.what:
+                what = f"pool.{name}({', '.join(map(repr, arguments))}) cannot be done"
+                note = f"{what}, so the pool is right to raise {type(error).__name__}: catch it"
+                return Mistake(f"{mistake.what}\n{note}", raised=True)
+        return mistake
 
     def compared(self, subject: Any, given: Case) -> Mistake | None:
         """Return the outcome of the first call after which a pool differs from a right one."""

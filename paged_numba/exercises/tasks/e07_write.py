@@ -10,9 +10,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ... import lockstep
-from ...draw.kernels.warp_access import WarpAccess
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
+from ..aids.pictures import worst_access
 from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake, shown_array
@@ -213,22 +213,15 @@ class Write(Task):
         return sorted(found, key=lambda one: one[1] in case.slot_mapping)
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
-        """Return what the first warp stores to, of the token that goes wrong."""
+        """Return which sectors a warp touches, if the result is right and too much moves."""
         caches = self.run(answer, case)
-        wrong = self._wrong_slots(case, caches)
-        if not wrong:
+        if self._wrong_slots(case, caches):
             return None
-        name, slot = wrong[0]
-        tokens = np.flatnonzero(case.slot_mapping == (slot if slot in case.slot_mapping else -1))
-        if not len(tokens):
-            return None
-        token = int(tokens[0])
-        arguments = *caches.values(), case.key, case.value, case.slot_mapping
         grid = len(case.slot_mapping), case.threads
-        accesses = lockstep.trace(answer, *grid, *arguments, thread_block=(token, 0, 0))
-        if not any(one.array == name and one.kind == "store" for one in accesses):
-            return None
-        return WarpAccess.of(accesses, name, "store", title=f"What the thread block of token {token} writes")
+        arguments = *caches.values(), case.key, case.value, case.slot_mapping
+        accesses = lockstep.trace(answer, *grid, *arguments)
+        names = "key", "value", *caches
+        return worst_access([access for access in accesses if access.array in names], "global")
 
     def measured(self) -> Case:
         """Return 3 tokens of 64 numbers and one of padding, for thread blocks of one warp."""

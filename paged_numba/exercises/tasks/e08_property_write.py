@@ -108,6 +108,9 @@ class PropertyWrite(OwnInputs):
               "refuses the write of this package, which is right"),
         Wrong("the same slot for two tokens", "rng.permutation(3 * block_size)[:num_tokens]",
               "rng.integers(0, 3 * block_size, num_tokens)", "runs", "slot_mapping must name each slot once"),
+        Wrong("returns whether it is right", "    writes()\n", "    return True\n", "right", "never calls"),
+        Wrong("returns a truth value", "    writes()\n", "    writes()\n    return True\n", "right",
+              "returns True, and nobody looks at that"),
         Wrong("the test is not called", "    writes()\n", "    writes\n", "right", "never calls"),
     )  # fmt: skip
 

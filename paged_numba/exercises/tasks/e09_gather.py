@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from ...draw.picture import Picture
 from ...draw.pools.block_tables import BlockTables
 from ...draw.text import plural
+from ...errors import KernelError
 from ...lockstep.profiler.report import Report
 from ..aids.paged import block_tables_of, num_blocks_of, paged, way_to
 from ..aids.sectors import sectors
@@ -184,8 +186,6 @@ class Gather(Task):
             tokens = f"only {plural(seq_len, 'token')}" if seq_len else "no token"
             what += f": sequence {seq} has {tokens}"
             what += "; NaN is what slots without a token hold" if np.isnan(got).any() else ""
-        elif fault := self._fault(case, out):
-            what += f": {fault}"
         else:
             held = [
                 (s, t)
@@ -198,8 +198,29 @@ class Gather(Task):
         name = f"out[{seq}, {token}] =\n"
         return Mistake(what, name + shown_array(got), name + shown_array(right[seq, token]))
 
-    def _fault(self, case: Case, out: Any) -> str:
-        """Return what all tokens look like, if that is one mistake and no other."""
+    def attempt(self, answer: Any, case: Case) -> Mistake | None:
+        """Run the answer; name a mistake if it makes what came out, on a larger case as well."""
+        mistake = super().attempt(answer, case)
+        if mistake is None or "must hold" not in mistake.what:
+            return mistake
+        found = set(self._faults(answer, case))
+        if found:
+            with contextlib.suppress(KernelError):
+                found &= set(self._faults(answer, case_of([7, 3, 9], seed=1)))
+        if len(found) != 1:
+            return mistake
+        what = mistake.what.partition(", and ")[0]
+        return Mistake(f"{what}: {found.pop()}", mistake.got, mistake.expected)
+
+    def _faults(self, answer: Any, case: Case) -> list[str]:
+        """Return the mistakes that make what comes out of a case."""
+        # NaN hides which slot it comes from.
+        free = np.isnan(case.cache)
+        case = replace(
+            case,
+            cache=np.where(free, -1 - np.arange(free.size, dtype=np.float32).reshape(free.shape), case.cache),
+        )
+        out = self.run(answer, case)["out"]
         size, tables = case.block_size, case.block_tables
         ways: dict[str, Callable[[int, int], Any]] = {
             "as if each sequence had the blocks 0, 1, 2 and so on, whatever its block table says": lambda seq, token: (
@@ -222,7 +243,7 @@ class Gather(Task):
                 for (seq, token), block in zip(places, blocks, strict=True)
             ):
                 found.append(what)
-        return found[0] if len(found) == 1 else ""
+        return found
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
         """Return the way to the first wrong token, or the block tables if the row has none."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,18 @@ FAULTS = {
     "unscaled": "as if the scores were not multiplied by scale",
     "overflow": "as if exp were taken of the scores themselves, and not of what they are below the largest one",
     "above": "as if the largest score were never below 0, so that exp gives 0 if all scores are far below",
+    "raw": "as if the largest score were not multiplied by scale",
+    "latest": "as if the last score were taken for the largest",
+    "own": "as if each thread took only its own dimension for the score, not the sum over all of them",
+    "kept": "as if score were not 0 again at the start of each token",
+    "head": "as if all heads had the keys of head 0",
+    "newest": "as if weighted held the last token alone, and not the sum over all of them",
     "undivided": "as if the weights were not divided by their sum",
     "table": "as if each sequence had the blocks 0, 1, 2 and so on, whatever its block table says",
     "keys": "as if keys were taken for values",
     "first": "as if the first token were left out",
     "last": "as if the last token were left out",
-    "tail": "as if the slots behind the end of a sequence, which hold NaN, were read",
+    "tail": "as if the slots behind the end of a sequence were read",
 }
 """Mistakes by their names, as sentences."""
 
@@ -86,6 +93,17 @@ def _cache(keys: list[Any], values: list[Any], tables: Any, block_size: int) -> 
     return np.stack([paged(rows, tables, block_size) for rows in (keys, values)], axis=1)
 
 
+def _with_scores(scores: list[int], dims: int) -> Case:
+    """Return a case of one sequence whose tokens have these scores."""
+    count = len(scores)
+    query = np.ones((1, 1, dims), np.float32)
+    keys = np.repeat(np.array(scores, np.float32) / np.float32(dims**0.5), dims).reshape(count, 1, dims)
+    values = 10 + np.arange(count * dims, dtype=np.float32).reshape(keys.shape)
+    tables = np.arange(count, dtype=np.int32)[None]
+    cache = np.stack([keys, values], axis=1)[:, :, None]
+    return Case(query, cache, tables, np.array([count], np.int32), [keys], [values])
+
+
 class Decode(Task):
     """A thread block has one head of one sequence."""
 
@@ -115,6 +133,34 @@ class Decode(Task):
             "math.exp(score * scale)",
             "right",
             "as if exp were taken of the scores themselves",
+        ),
+        Wrong(
+            "the last score for the largest",
+            "largest = max(largest, score * scale)",
+            "largest = score * scale",
+            "right",
+            "as if the last score were taken for the largest",
+        ),
+        Wrong(
+            "the largest score without scale",
+            "max(largest, score * scale)",
+            "max(largest, score)",
+            "right",
+            "as if the largest score were not multiplied by scale",
+        ),
+        Wrong(
+            "only the last value",
+            "weighted += weight",
+            "weighted = weight",
+            "right",
+            "as if weighted held the last token alone",
+        ),
+        Wrong(
+            "the value of the next slot",
+            "cache[block, 1, offset,",
+            "cache[block, 1, (offset + 1) % block_size,",
+            "right",
+            "slots without a token were read",
         ),
         Wrong(
             "no division by the sum",
@@ -231,33 +277,35 @@ class Decode(Task):
         """Return what a mistake makes of the output."""
         out = self.expected(case)["out"]
         for seq, (query, key, value) in enumerate(zip(case.query, case.keys, case.values, strict=True)):
-            if fault == "tail" and len(key) % case.block_size:
-                out[seq] = np.nan
-            if fault == "tail" or len(key) < 1 + (fault in ("first", "last")):
+            if not len(key):
                 continue
-            if fault == "table":
-                slots = case.cache.swapaxes(1, 2).reshape(-1, 2, *key.shape[1:])
-                key, value = slots[: len(key), 0], slots[: len(key), 1]
-            if fault in ("first", "last"):
+            if fault in ("table", "tail"):
+                size = case.block_size
+                table = case.block_tables[seq] if fault == "tail" else np.arange(len(case.cache))
+                slots = case.cache[table].swapaxes(1, 2).reshape(-1, 2, *key.shape[1:])
+                count = -(-len(key) // size) * size if fault == "tail" else len(key)
+                key, value = slots[:count, 0], slots[:count, 1]
+            elif fault in ("first", "last"):
                 key, value = (rows[1:] if fault == "first" else rows[:-1] for rows in (key, value))
-            score = np.einsum("hd,nhd->nh", query, key) * (
-                1 if fault == "unscaled" else np.float32(1 / np.sqrt(query.shape[1]))
-            )
-            largest = (
-                0 if fault == "overflow" else score.max(axis=0, initial=0 if fault == "above" else -np.inf)
-            )
+            product = query * (key[:, :1] if fault == "head" else key)
+            raw = product if fault == "own" else product.sum(axis=-1, keepdims=True)
+            raw = raw.cumsum(axis=0) if fault == "kept" else raw
+            score = raw if fault == "unscaled" else raw * np.float32(1 / np.sqrt(query.shape[1]))
+            base = raw if fault == "raw" else score[-1:] if fault == "latest" else score
+            lowest = 0 if fault == "above" else -np.inf
+            largest = 0 if fault == "overflow" else base.max(axis=0, initial=lowest)
             weight = np.exp(score - largest)
-            total = 1 if fault == "undivided" else weight.sum(axis=0)[:, None]
-            out[seq] = np.einsum("nh,nhd->hd", weight, key if fault == "keys" else value) / total
+            weighted = weight * (key if fault == "keys" else value)
+            total = 1 if fault == "undivided" else weight.sum(axis=0)
+            out[seq] = (weighted[-1] if fault == "newest" else weighted.sum(axis=0)) / total
         return out
 
     def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
-        """Name the mistake if the output is what it makes, or both if two make the same."""
+        """Say what was not written, or must be 0."""
         mistake = super().judge(case, result)
         if mistake is None:
             return None
         out = result["out"]
-        right = self.expected(case)["out"]
         if (out == BEFORE).any():
             place = ", ".join(map(str, np.argwhere(out == BEFORE)[0]))
             return Mistake(f"nothing was written to out[{place}]", mistake.got, mistake.expected)
@@ -265,22 +313,51 @@ class Decode(Task):
         if empty:
             what = f"sequence {empty[0]} has no token, so out[{empty[0]}] must be 0"
             return Mistake(what, mistake.got, mistake.expected)
+        return mistake
+
+    def attempt(self, answer: Any, case: Case) -> Mistake | None:
+        """Run the answer; if numbers are wrong, run it once more to learn why."""
+        mistake = super().attempt(answer, case)
+        if mistake is None or not mistake.what.endswith(" wrong"):
+            return mistake
+        # NaN hides what made it. With numbers in the free slots, it comes from the scores alone.
+        small = np.linspace(-0.5, 0.5, case.cache.size, dtype=np.float32).reshape(case.cache.shape)
+        filled = replace(case, cache=np.where(np.isnan(case.cache), small, case.cache))
+        out, again = (self.run(answer, copy.deepcopy(one))["out"] for one in (case, filled))
         with np.errstate(all="ignore"):
-            outcomes = {name: self._fault(case, name) for name in FAULTS}
-            found = [
-                name
-                for name, outcome in outcomes.items()
-                if any(
-                    np.allclose(out, one, self.rtol, self.atol, equal_nan=True)
-                    # A test of total > 0 makes 0 of NaN.
-                    for one in (outcome, np.nan_to_num(outcome, nan=0))
-                )
-                and not np.allclose(outcome, right, self.rtol, self.atol, equal_nan=True)
-            ]
-        what = mistake.what
-        if 1 <= len(found) <= 2:
-            what += f": {', or '.join(FAULTS[name] for name in found)}"
+            found = self._faults(answer, filled, again)
+        cause = ", or ".join(FAULTS[name] for name in found)
+        if not found and not np.array_equal(out, again, equal_nan=True):
+            cause = "slots without a token were read, for other numbers in them give another result"
+        what = f"{mistake.what}: {cause}" if cause else mistake.what
         return Mistake(what, mistake.got, mistake.expected)
+
+    def _faults(self, answer: Any, case: Case, out: Any) -> list[str]:
+        """Return the mistakes that make the output of an answer on a case; none if they are many."""
+        right = self.expected(case)["out"]
+        outcomes = {name: self._fault(case, name) for name in FAULTS}
+        found = [
+            name
+            for name, outcome in outcomes.items()
+            # A test of total > 0 makes 0 of NaN.
+            if any(
+                np.allclose(out, one, self.rtol, self.atol, equal_nan=True)
+                for one in (outcome, np.nan_to_num(outcome, nan=0))
+            )
+            and not np.allclose(outcome, right, self.rtol, self.atol, equal_nan=True)
+        ]
+        finite = {
+            name: abs(outcomes[name] - out).max() for name in found if np.isfinite(outcomes[name]).all()
+        }
+        if finite:
+            found = [name for name, error in finite.items() if error <= 1e-5 + 10 * min(finite.values())]
+        elif len(found) > 1:
+            # NaN has many causes, which large scores tell apart.
+            for one in map(_with_scores, ([0, 0], [120], [-120], [120, 0], [120]), (1, 1, 1, 1, 4)):
+                right = self.expected(one)["out"]
+                good = np.allclose(self.run(answer, copy.deepcopy(one))["out"], right)
+                found = [name for name in found if np.allclose(self._fault(one, name), right) == good]
+        return found if len(found) <= 2 else []
 
     def picture(self, answer: Any, case: Case) -> Picture | None:
         """Return the way to the last token of the first sequence that is wrong."""

@@ -15,6 +15,7 @@ from ...draw.picture import Picture
 from ...draw.text import plural
 from ...lockstep.profiler.report import Report
 from ..aids.paged import block_tables_of, paged
+from ..aids.reads import reads_of, what_reads
 from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake, shown_value
@@ -123,6 +124,13 @@ class GroupedQueries(Task):
             "for all 4 query heads of its group",
         ),
         Wrong(
+            "whole blocks, with the slots behind the last token",
+            "range(seq_lens[seq])",
+            "range(-(-seq_lens[seq] // block_size) * block_size)",
+            "right",
+            "where no token is: its key is NaN",
+        ),
+        Wrong(
             "no scale",
             "float32(1 / math.sqrt(head_dim))",
             "float32(1)",
@@ -185,10 +193,24 @@ class GroupedQueries(Task):
         """Launch the kernel on an array that holds the same number everywhere."""
         out = np.full_like(case.query, BEFORE)
         kv_heads, dims = case.key_cache.shape[2:]
-        answer[(len(out), kv_heads), (dims, case.group)](
-            out, case.query, case.key_cache, case.value_cache, case.block_tables, case.seq_lens
+        grid, threads = (len(out), kv_heads), (dims, case.group)
+        arrays = case.query, case.key_cache, case.value_cache, case.block_tables, case.seq_lens
+        answer[grid, threads](out, *arrays)
+        hidden = (np.isnan(out) | (out == 0)).all(axis=2) & (case.seq_lens > 0)[:, None]
+        if not hidden.any():
+            return {"out": out, "reads": ""}
+        # The output does not show which keys were looked at.
+        seq, head = (int(place) for place in np.argwhere(hidden)[0])
+        thread_block = seq, head // case.group, 0
+        slots = reads_of(
+            (answer, grid, threads, np.full_like(out, BEFORE), *arrays), thread_block, case.key_cache
         )
-        return {"out": out}
+        seq_len = int(case.seq_lens[seq])
+        reads = what_reads(
+            slots, case.block_tables, case.key_cache.shape[1], case.seq_lens, seq, range(seq_len)
+        )
+        of = f"thread block ({seq}, {head // case.group}) of sequence {seq}, which has {plural(seq_len, 'token')},"
+        return {"out": out, "reads": reads and f"{of} {reads}"}
 
     def expected(self, case: Case) -> dict[str, Any]:
         """Return dense attention, sequence by sequence."""
@@ -207,16 +229,18 @@ class GroupedQueries(Task):
     def _faults(self, case: Case) -> dict[str, Any]:
         """Return what some mistakes make of the output, by what is said of them."""
         heads, kv_heads = np.arange(case.query.shape[1]), case.key_cache.shape[2]
-        unscaled, unrescaled = np.zeros_like(case.query), np.zeros_like(case.query)
+        unscaled, unrescaled, neither, short = (np.zeros_like(case.query) for _ in range(4))
         for seq, (query, key, value) in enumerate(zip(case.query, case.keys, case.values, strict=True)):
             if not len(key):
                 continue
+            short[seq] = reference.attention(query[None], key[:-1], value[:-1])[0]
             unscaled[seq] = reference.attention(query[None], key, value, scale=1)[0]
             key, value = (np.repeat(rows, case.group, axis=1) for rows in (key, value))
             score = np.einsum("hd,nhd->nh", query, key) / np.sqrt(query.shape[1])
             weight = np.exp(score - np.maximum.accumulate(score, axis=0))
             total = np.exp(score - score.max(axis=0)).sum(axis=0)
             unrescaled[seq] = np.einsum("nh,nhd->hd", weight, value) / total[:, None]
+            neither[seq] = np.einsum("nh,nhd->hd", weight, value) / weight.sum(axis=0)[:, None]
         return {
             f"as if query head h shared KV head h % {kv_heads}, and not h // {case.group}": self._mapped(
                 case, heads % kv_heads
@@ -227,6 +251,8 @@ class GroupedQueries(Task):
             "as if all query heads shared KV head 0": self._mapped(case, 0 * heads),
             "as if the scores were not multiplied by scale": unscaled,
             "as if weighted were not rescaled when the largest score changes": unrescaled,
+            "as if total and weighted were not rescaled when the largest score changes": neither,
+            "as if the last token were left out": short,
         }
 
     def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
@@ -246,8 +272,12 @@ class GroupedQueries(Task):
             def same(one: Any, other: Any) -> bool:
                 return np.allclose(one, other, self.rtol, self.atol, equal_nan=True)
 
-            faults = self._faults(case)
-            found = [name for name, one in faults.items() if same(out, one) and not same(right, one)]
+            faults = self._faults(case).items()
+            named = [name for name, one in faults if same(out, one) and not same(right, one)]
+            maps = "as if query head h shared", "as if all query heads shared"
+            if len(named) > 1 and all(name.startswith(maps) for name in named):
+                named = ["as if query heads read the KV head of another group"]
+            found = [result["reads"]] if result["reads"] else named
             what += f": {found[0]}" if len(found) == 1 else ""
         return Mistake(what, mistake.got, mistake.expected)
 
@@ -277,11 +307,12 @@ class GroupedQueries(Task):
             "of its group"
         )
         barriers = (
-            "a thread block of 4 warps needs 2 barriers for each token, and there are 2 KV heads of 14 tokens"
+            "a thread block of 4 warps needs 2 barriers for each token, and there are 2 KV heads of 14 tokens: 224, "
+            "and half as many to spare"
         )
         return [
             *(sectors(report, name, 112, 14 * 2 * 32 * 4, why) for name in ("key_cache", "value_cache")),
-            Limit("barriers of a warp", report.work().barriers, 2 * 14 * 2 * 4, barriers),
+            Limit("barriers of a warp", report.work().barriers, 3 * 14 * 2 * 4, barriers),
         ]
 
 

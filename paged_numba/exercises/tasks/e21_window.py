@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ...draw.text import plural
 from ...lockstep.profiler.report import Report
 from ..aids.sectors import sectors
-from ..aids.weights import BEFORE, HEAD_DIM, Row, Tokens, WeightsTask
+from ..aids.weights import HEAD_DIM, Row, Tokens, WeightsTask
 from ..checker.task import Limit, Wrong
 from ..checker.values import shown_value
 
@@ -61,8 +61,8 @@ class Window(WeightsTask):
     )
     wrong = (
         Wrong("a key too many", "seq_len - window)", "seq_len - window - 1)", "right", "must look at key"),
-        Wrong("a key too few", "seq_len - window)", "seq_len - window + 1)", "right", "must look at key"),
-        Wrong("no end at 0", "max(0, seq_len - window)", "seq_len - window", "right", "must look at key 0"),
+        Wrong("a key too few", "seq_len - window)", "seq_len - window + 1)", "right", "reads no key"),
+        Wrong("no end at 0", "max(0, seq_len - window)", "seq_len - window", "right", "where no token is"),
         Wrong(
             "the first keys in place of the last",
             "range(max(0, seq_len - window), seq_len)",
@@ -156,24 +156,21 @@ class Window(WeightsTask):
             ]
         )
 
-    def run(self, answer: Any, case: Case) -> dict[str, Any]:
-        """Launch the kernel on an array that holds the same number everywhere."""
-        out, tokens = np.full_like(case.query, BEFORE), case.tokens
-        answer[out.shape[:2], HEAD_DIM](
-            out,
-            case.query,
-            tokens.key_cache,
-            tokens.value_cache,
-            tokens.block_tables,
-            case.seq_lens,
-            case.window,
-        )
-        return {"out": out}
+    def arguments(self, case: Case) -> tuple[Any, ...]:
+        """Return the arguments of the kernel after `out`."""
+        tokens = case.tokens
+        arrays = case.query, tokens.key_cache, tokens.value_cache, tokens.block_tables
+        return *arrays, case.seq_lens, case.window
 
     def rows(self, case: Case) -> list[Row]:
         """Return the window of each sequence's last token."""
         return [
-            Row(f"sequence {seq} of {seq_len} tokens", seq, max(0, seq_len - case.window), seq_len - 1)
+            Row(
+                f"sequence {seq} of {plural(seq_len, 'token')}",
+                seq,
+                max(0, seq_len - case.window),
+                seq_len - 1,
+            )
             for seq, seq_len in enumerate(case.seq_lens.tolist())
         ]
 

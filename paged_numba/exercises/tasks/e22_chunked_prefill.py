@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ...draw.text import plural
 from ...lockstep.profiler.report import Report
 from ..aids.sectors import sectors
-from ..aids.weights import BEFORE, HEAD_DIM, Row, Tokens, WeightsTask
+from ..aids.weights import HEAD_DIM, Row, Tokens, WeightsTask
 from ..checker.task import Limit, Wrong
 from ..checker.values import shown_value
 
@@ -61,28 +61,34 @@ class ChunkedPrefill(WeightsTask):
             "right",
             "must look at keys",
         ),
-        Wrong("a row before its sequence", "<= row", "< row", "right", "query 0 of the chunk of sequence 1"),
+        Wrong(
+            "a row before its sequence",
+            "<= row",
+            "< row",
+            "right",
+            "its thread block reads key 0 of sequence 0",
+        ),
         Wrong("no causal mask", "range(position + 1)", "range(seq_lens[seq])", "right", "must look at key 0"),
         Wrong(
             "the query's own key is left out",
             "range(position + 1)",
             "range(position)",
             "right",
-            "must look at",
+            "its thread block reads no key",
         ),
         Wrong(
             "empty chunks are not passed over",
             "    while cu_seqlens_q[seq + 1] <= row:",
             "    if cu_seqlens_q[seq + 1] <= row:",
             "right",
-            "of the chunk of sequence 2",
+            "its thread block reads key 0 of sequence 1",
         ),
         Wrong(
             "the tokens of the chunk are not in seq_lens",
             "seq_lens[seq] - (cu_seqlens_q[seq + 1] - row)",
             "seq_lens[seq] + row - cu_seqlens_q[seq]",
             "right",
-            "must look at key",
+            "where no token is: its key is NaN",
         ),
         Wrong(
             "keys behind the query are read and then left out",
@@ -148,12 +154,11 @@ class ChunkedPrefill(WeightsTask):
             ]
         )
 
-    def run(self, answer: Any, case: Case) -> dict[str, Any]:
-        """Launch the kernel on an array that holds the same number everywhere."""
-        out, tokens = np.full_like(case.query, BEFORE), case.tokens
-        arrays = tokens.key_cache, tokens.value_cache, tokens.block_tables, case.seq_lens, case.cu_seqlens_q
-        answer[out.shape[:2], HEAD_DIM](out, case.query, *arrays)
-        return {"out": out}
+    def arguments(self, case: Case) -> tuple[Any, ...]:
+        """Return the arguments of the kernel after `out`."""
+        tokens = case.tokens
+        arrays = case.query, tokens.key_cache, tokens.value_cache, tokens.block_tables
+        return *arrays, case.seq_lens, case.cu_seqlens_q
 
     def rows(self, case: Case) -> list[Row]:
         """Return what the queries look at: all keys up to their own."""

@@ -176,9 +176,11 @@ def _why(case: Case, got: dict[str, Any], right: dict[str, Any]) -> str:
         if name in before and name not in must_run:
             return f"{name!r} must wait: a block is missing, and of those that run it is the last"
         if name not in must_run:
-            return f"{name!r} must wait: {_too_few(case, right)}"
-    if (runs, waits) != (must_run, must_wait):
-        return "the order of those that run, or of those that wait, is wrong"
+            return f"{name!r} must wait: {_too_few(case, right, name)}"
+    if runs != must_run:
+        return "the order of those that run is wrong"
+    if waits != must_wait:
+        return "the order of those that wait is wrong"
     for state in ("running", "waiting"):
         for one, other in zip(got[state], right[state], strict=True):
             if one != other:
@@ -198,12 +200,11 @@ def _reason(case: Case, name: str, before: list[str], must_run: list[str]) -> st
     return f": those that run need {_blocks(more)} more, and {case.num_free} are free"
 
 
-def _too_few(case: Case, right: dict[str, Any]) -> str:
-    first = right["waiting"][0]
-    return (
-        f"the first to wait, {first.name!r}, needs {_blocks(case.blocks_of(first))}, the number of free ones "
-        f"is {right['num_free']}, and the watermark is {case.watermark}"
-    )
+def _too_few(case: Case, right: dict[str, Any], name: str) -> str:
+    first, free = right["waiting"][0], right["num_free"]
+    who = "it" if name == first.name else f"the first to wait, {first.name!r},"
+    are = f"{free} {'is' if free == 1 else 'are'} free at its turn"
+    return f"{who} needs {_blocks(case.blocks_of(first))}, {are}, and the watermark is {case.watermark}"
 
 
 def _blocks(count: int) -> str:

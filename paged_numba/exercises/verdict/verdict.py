@@ -133,6 +133,7 @@ class Verdict:
         Parameters
         ----------
         values : dict
+            As JSON holds it.
         """
         made = cls(**{name: value for name, value in values.items() if name != "passed"})
         made.stages = [Stage(**stage) for stage in values["stages"]]

@@ -177,7 +177,7 @@ class Expressions:
             return call(_BITWISE[type(op)], left, right)
         if type(op) in _CHECKED:
             return call(_CHECKED[type(op)], "_rt", "_m", left, right)
-        raise self.unsupported(node)
+        raise self.unsupported(node, f"the operator of `{ast.unparse(node)}`")
 
     def arithmetic(self, name: str, operands: list[str], *literals: str) -> str:
         """Return the call of an arithmetic operator, with Python literals after its operands."""

@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 from .analysis import leaves
 
+_SIZES = ("shape", "size")
+"""Attributes of arrays that no iteration changes."""
+
 _UNCHANGED = ("cas", "compare_and_swap", "exch", "and_", "or_", "max", "min", "nanmax", "nanmin")
 """Atomic operations that change nothing more if they are repeated."""
 
@@ -36,7 +39,7 @@ def wait(
     atomic: Callable[[ast.Call], str | None],
     device: Callable[[ast.Call], Callable[..., object] | None],
 ) -> Wait | None:
-    """Return what a loop waits for, or None if its iterations differ or it reads no memory.
+    """Return what a loop waits for, or None if its iterations differ or it reads no memory and no size of an array.
 
     Parameters
     ----------
@@ -52,7 +55,11 @@ def wait(
     stored = _stored(loop, lambda call: atomic(call) is not None or device(call) is not None)
     reads = for_others = False
     for node in (part for expression in decisive for part in ast.walk(expression)):
-        if isinstance(node, ast.Subscript):
+        if isinstance(node, ast.Attribute) and node.attr in _SIZES:
+            reads = True
+        elif isinstance(node, ast.Subscript) and not (
+            isinstance(node.value, ast.Attribute) and node.value.attr in _SIZES
+        ):
             reads = True
             for_others |= not any(
                 isinstance(part, ast.Name) and part.id in stored for part in ast.walk(node.value)

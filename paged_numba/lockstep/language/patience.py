@@ -58,16 +58,18 @@ class Patience:
         elif self.iterations == self.next_look + 1:
             if machine.digest() == self.memory:
                 self._begin(count)
-                machine.wait(_error(machine, lanes, "memory does not change"))
+                machine.wait(self._error(machine, lanes, "memory does not change"))
             else:
                 self.next_look *= 4
         if self.for_others and self.iterations > MOST_ITERATIONS:
-            raise _error(machine, lanes, f"none has in {MOST_ITERATIONS:,} iterations")
+            raise self._error(machine, lanes, f"none has in {MOST_ITERATIONS:,} iterations")
 
-
-def _error(machine: Machine, lanes: Any, why: str) -> KernelError:
-    return KernelError(
-        f"a loop waits forever in {machine.whereabouts(machine.first_lane(lanes))}: no thread leaves it, since {why}. "
-        "Threads run in lockstep, so a thread that holds a lock cannot go on while threads of its warp wait for it: "
-        "let one thread of a warp take the lock, or release it inside the loop"
-    )
+    def _error(self, machine: Machine, lanes: Any, why: str) -> KernelError:
+        remedy = (
+            "Threads run in lockstep, so a thread that holds a lock cannot go on while threads of its warp wait for "
+            "it: let one thread of a warp take the lock, or release it inside the loop"
+            if self.for_others
+            else "Does the loop change what its condition tests?"
+        )
+        where = machine.whereabouts(machine.first_lane(lanes))
+        return KernelError(f"a loop waits forever in {where}: no thread leaves it, since {why}. {remedy}")

@@ -66,7 +66,8 @@ export function player(root) {
   const contents = element("div");
   const variables = part("variables", "Variables", acrossTitle, across, table);
   const key = element("p", { class: "pn-quiet" }, "A filled cell is a word of 4 bytes, with the lane that accesses it. "
-    + "A shaded box is a sector of 32 bytes that moves. A thick frame marks the chosen lane.");
+    + "A shaded box is a sector of 32 bytes that moves; what lanes access of it is useful. The number below a bank "
+    + "is how many words it serves, one in a wavefront. A thick frame marks the chosen lane.");
   const right = element("div", { class: "pn-right" },
     part("lanes", "Lanes", grid, legend, laneText), part("memory", "This step's accesses", pictures, key, contents));
   root.append(
