@@ -31,6 +31,8 @@ REACHES = {
     "a file by bytes": f"open({os.fsencode(FILE)!r})",
     "a file by a detour": f"open({FILE.replace('exercises', 'lockstep/../exercises', 1)!r})",
     "a file from its folder": f"import os; os.chdir({os.path.dirname(FILE)!r}); open({SCALE.file_name!r})",
+    "a file by a link": f"import os; os.symlink({FILE!r}, LINK); open(LINK)",
+    "a file by another name": f"import os; os.link({FILE!r}, LINK + '2')",
     "a descriptor": f"import os; os.open({FILE!r}, os.O_RDONLY)",
     "package data": "import pkgutil; pkgutil.get_data('paged_numba', 'exercises/solutions/01_scale.py')",
     "a script": f"import runpy; runpy.run_path({FILE!r})",
@@ -94,7 +96,7 @@ def said(verdict):
 @pytest.mark.skipif(os.name != "posix", reason="commands of a POSIX shell")
 def test_answer_reaches_neither_the_exercises_nor_the_check(tmp_path):
     place = tmp_path / "succeeded"
-    source = f"{SOLUTION}\nREACHES = {REACHES!r}\nPLACE = {str(place)!r}\n{TRIES}"
+    source = f"{SOLUTION}\nREACHES = {REACHES!r}\nPLACE = {str(place)!r}\nLINK = PLACE + '.txt'\n{TRIES}"
     verdict = check(tmp_path / "answer.py", source)
     assert place.read_text() == "[]"
     # Catching the error does not help.

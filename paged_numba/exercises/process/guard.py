@@ -45,7 +45,7 @@ _ATTRIBUTES = {
 }
 """Audit events of attributes that lead to the frames of others, or make other functions of them."""
 
-_READS = ("open", "import")
+_READS = ("open", "import", "os.link")
 _EVENTS = frozenset([*_READS, *_STARTS, *_REACHES, *_ATTRIBUTES])
 
 
@@ -120,9 +120,9 @@ class Guard:
             return isinstance(what, str) and f"{what}.".startswith(f"{_EXERCISES}.")
         if not isinstance(what, (str, bytes)):
             return False
-        path = os.fsdecode(what)
-        # A file of that name in another folder costs the look at where links lead.
-        return path.endswith((".py", ".pyc")) and os.path.realpath(path).startswith(_FOLDER + os.sep)
+        # Case does not count, as on most systems of macOS and Windows.
+        path = os.path.realpath(os.fsdecode(what)).casefold()
+        return path.startswith(f"{_FOLDER}{os.sep}".casefold())
 
     def _is_the_answers(self, frame: FrameType | None) -> bool:
         """Tell whether the answer does what a frame does, itself or in a thread."""

@@ -162,7 +162,8 @@ def _verdict(found: list[dict[str, Any]], ended: int | None, said: str, seconds:
         verdict.problem = stopped_after(seconds)
         runs = sum("stage" in event for event in found)
         if seconds == SECONDS and runs > 1:
-            verdict.problem = f"your answer was stopped after {seconds:g} s, in run {runs} of it: each run must take less time"
+            stopped = f"stopped after {seconds:g} s, in run {runs} of it"
+            verdict.problem = f"your answer was {stopped}: each run must take less time"
     elif ended < 0:
         verdict.problem = f"your answer ended the process by {_signal(-ended)}"
     else:
