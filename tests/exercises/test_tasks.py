@@ -81,7 +81,7 @@ def test_form(exercise):
     assert len(task.wrong) >= 3
     assert "Shapes::" in statement or not task.kernel
     assert statement.count("::\n") >= 1 + task.kernel, "a picture in text"
-    assert "Worked: " in statement, "one worked number"
+    assert "Example: " in statement, "one worked number"
     assert exercise.skeleton != exercise.solution
     assert max(map(len, exercise.skeleton.splitlines())) <= 118
     for text in (exercise.solution, exercise.skeleton):

@@ -18,7 +18,7 @@ Two thread blocks of 4 threads, and 6 elements::
     i            0  1  2  3     4  5  6  7
     element      0  1  2  3     4  5  -  -
 
-Worked: ``x = [3, 5]`` and ``factor = 10`` give ``out = [30, 50]``.
+Example: ``x = [3, 5]`` and ``factor = 10`` give ``out = [30, 50]``.
 """
 
 from paged_numba import cuda

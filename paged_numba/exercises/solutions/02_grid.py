@@ -23,7 +23,7 @@ Keys of 3 tokens and 5 dimensions, and 2 by 2 thread blocks (A, B above C, D) of
     token 2     C  C  C  C   D  D  D  D
     -           C  C  C  C   D  D  D  D
 
-Worked: ``keys = [[1, 2, 3], [4, 5, 6]]`` and ``scales = [0.5, 10]`` give ``out = [[0.5, 1, 1.5], [40, 50, 60]]``.
+Example: ``keys = [[1, 2, 3], [4, 5, 6]]`` and ``scales = [0.5, 10]`` give ``out = [[0.5, 1, 1.5], [40, 50, 60]]``.
 """
 
 from paged_numba import cuda

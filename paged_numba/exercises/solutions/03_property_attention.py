@@ -25,7 +25,7 @@ A test goes round like this::
 
 The kernels compute in float32. With numbers up to 20, they may differ from the oracle by 0.01.
 
-Worked: with one token, ``attend`` returns its value, whatever query and key are: ``value = [[[7, 5]]]`` gives
+Example: with one token, ``attend`` returns its value, whatever query and key are: ``value = [[[7, 5]]]`` gives
 ``[[7, 5]]``.
 """
 

@@ -25,7 +25,7 @@ A sequence of 7 tokens in blocks of 4, of which the last 2 are new::
     slot            20  21  22  23    8   9  10
                                           new new
 
-Worked: ``slots([[5, 2, 9], [0]], [7, 1], [2, 1], 4)`` gives ``[9, 10, 0]``: the block table [5, 2, 9] is that of the
+Example: ``slots([[5, 2, 9], [0]], [7, 1], [2, 1], 4)`` gives ``[9, 10, 0]``: the block table [5, 2, 9] is that of the
 picture, and the other sequence has just begun.
 """
 

@@ -23,7 +23,7 @@ A pool of 4 blocks of 4 slots, after ``append("a", 5)``, ``append("b", 2)`` and 
     a   8 tokens   table 0 1       block    0     1     2     3
     b   2 tokens   table 2         slots   aaaa  aaaa  bb..  ....
 
-Worked: the last of these calls takes no block, since 5 + 3 tokens fit in 2 blocks: ``lens`` is then
+Example: the last of these calls takes no block, since 5 + 3 tokens fit in 2 blocks: ``lens`` is then
 ``{"a": 8, "b": 2}``, and ``len(free_blocks)`` is 1. Now ``append("a", 5)`` raises MemoryError: a has 2 blocks and
 would need 4.
 """

@@ -29,7 +29,7 @@ A pool of 3 blocks of 2 tokens::
     ("add", "b", 1)        -               MemoryError      0
     ("free", "a")          -               -                3
 
-Worked: after ``[("add", "a", 3)]`` the sequence holds 2 blocks, so 1 is free.
+Example: after ``[("add", "a", 3)]`` the sequence holds 2 blocks, so 1 is free.
 """
 
 

@@ -23,7 +23,7 @@ A token with 2 heads of 3 numbers, and a thread block of 4 threads::
     dim       0    1    2    0    1    2
     thread    0    1    2    3    0    1
 
-Worked: with 2 blocks of 4 slots and ``slot_mapping = [6, -1]``, the launch ``write_kv[2, 4](...)`` copies ``key[0]``
+Example: with 2 blocks of 4 slots and ``slot_mapping = [6, -1]``, the launch ``write_kv[2, 4](...)`` copies ``key[0]``
 to ``key_cache[1, 2]`` and ``value[0]`` to ``value_cache[1, 2]``, and leaves the other 7 slots alone.
 """
 

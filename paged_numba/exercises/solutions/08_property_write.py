@@ -25,7 +25,7 @@ Three tokens, and two blocks of 2 slots::
     block, offset       0,0  0,1  1,0  1,1
     after the write      2    .    .    0         a dot: as before
 
-Worked: with ``slot_mapping = [3]`` and blocks of 2, ``write`` sets ``key_cache[1, 1]`` to ``key[0]``,
+Example: with ``slot_mapping = [3]`` and blocks of 2, ``write`` sets ``key_cache[1, 1]`` to ``key[0]``,
 ``value_cache[1, 1]`` to ``value[0]``, and nothing else.
 """
 

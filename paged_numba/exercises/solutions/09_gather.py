@@ -25,7 +25,7 @@ Two sequences in a pool of blocks of 2 slots, where a1 is token 1 of sequence a:
     a   3 0 1               offset 0    a2   NaN  b0   a0               a    a0   a1   a2
     b   2 1 1               offset 1    NaN  NaN  NaN  a1               b    b0   0    0
 
-Worked: in this picture, row 2 of a comes from entry 2 // 2 = 1 of its block table, which is block 0, and from offset
+Example: in this picture, row 2 of a comes from entry 2 // 2 = 1 of its block table, which is block 0, and from offset
 2 % 2 = 0 in it. Row 1 of b is 0: its slot, block 2 and offset 1, holds no token.
 """
 

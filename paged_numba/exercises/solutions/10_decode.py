@@ -26,7 +26,7 @@ For token 5 of a sequence with the block table 7 3 1, in blocks of 4 slots::
     key     cache[3, 0, 1, head, :]     entry 5 // 4 = 1 is block 3, and the offset is 5 % 4 = 1
     value   cache[3, 1, 1, head, :]
 
-Worked: with ``head_dim = 1``, query 1, keys 0 and 1.0986, and values 10 and 20, the scores are 0 and 1.0986. So the
+Example: with ``head_dim = 1``, query 1, keys 0 and 1.0986, and values 10 and 20, the scores are 0 and 1.0986. So the
 weights are 1 and 3 before they are divided by their sum, and ``out`` is (1 * 10 + 3 * 20) / 4 = 17.5.
 """
 

@@ -23,9 +23,9 @@ Two thread blocks of 4 threads, and 6 elements ``a`` to ``f``::
     tile          0  a  b  c  d  e     d  e  f  0  0  0
     place in it   0  1  2  3  4  5     0  1  2  3  4  5
 
-Worked: ``x = [1, 2, 4]`` gives ``out = [1 + 2, 1 + 2 + 4, 2 + 4] = [3, 7, 6]``.
+Example: ``x = [1, 2, 4]`` gives ``out = [1 + 2, 1 + 2 + 4, 2 + 4] = [3, 7, 6]``.
 
-What counts: a thread block reads its elements of ``x`` once, and two elements more.
+What is checked: a thread block reads its elements of ``x`` once, and two elements more.
 """
 
 from numba import float32

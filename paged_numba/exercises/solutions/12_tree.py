@@ -24,10 +24,10 @@ Shapes::
     half = 2  5 @ 2  5 @ 1                   thread 0 compares with 2, 1 with 3
     half = 1  5 @ 1                          thread 0 compares with 1: equal, so the smaller index
 
-Worked: ``scores = [1, 5, 5, 0, 4, 2]`` gives ``out = [1]``.
+Example: ``scores = [1, 5, 5, 0, 4, 2]`` gives ``out = [1]``.
 
-What counts: each score is read once. In each round, the first ``half`` threads work, so that whole warps fall idle:
-with 128 threads, 90 memory requests to shared memory are enough.
+What is checked: each score is read once. In each round, the first ``half`` threads work, so that whole warps fall
+idle: with 128 threads, 90 memory requests to shared memory are enough.
 """
 
 import numpy as np

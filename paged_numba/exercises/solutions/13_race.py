@@ -21,9 +21,9 @@ One thread block of 4 threads for 4 sequences::
     distance 1          3  4  5  6    threads 1 to 3: 1 + 3, 4 + 1, 2 + 4
     distance 2          3  4  8 10    threads 2, 3: 5 + 3, 6 + 4
 
-Worked: ``seq_lens = [3, 1, 4, 2]`` gives ``ends = [3, 4, 8, 10]``.
+Example: ``seq_lens = [3, 1, 4, 2]`` gives ``ends = [3, 4, 8, 10]``.
 
-What counts: no race, and at most two barriers in each round.
+What is checked: no race, and at most two barriers in each round.
 """
 
 from numba import int32

@@ -22,10 +22,10 @@ A thread block of 4 threads, and a row of 6 scores::
     score      0   1   2   3   4   5
     thread     0   1   2   3   0   1
 
-Worked: the row ``[1, 1, -inf, 1, 1, -inf]`` gives ``[0.25, 0.25, 0, 0.25, 0.25, 0]``.
+Example: the row ``[1, 1, -inf, 1, 1, -inf]`` gives ``[0.25, 0.25, 0, 0.25, 0.25, 0]``.
 
-What counts: scores may be as large as 1000, and as small as -1000. Three passes over a row are enough, in requests of
-neighbouring scores.
+What is checked: scores may be as large as 1000, and as small as -1000. Three passes over a row are enough, in
+requests of neighbouring scores.
 """
 
 import math

@@ -26,9 +26,9 @@ Two threads, and a row of 4 scores::
     1        2, 0     2, and still 2     1, then 1 + exp(0 - 2) = 1.135
     row               3                  1.135 * exp(3 - 3) + 1.135 * exp(2 - 3) = 1.553
 
-Worked: ``scores = [[1, 2, 3, 0]]`` gives ``out = [3 + log(1.553)] = [3.44]``.
+Example: ``scores = [[1, 2, 3, 0]]`` gives ``out = [3 + log(1.553)] = [3.44]``.
 
-What counts: each score is read once.
+What is checked: each score is read once.
 """
 
 import math

@@ -24,7 +24,7 @@ The head map of 6 query heads and 2 KV heads, so 3 query heads to a group::
     KV head        0    0    0    1    1    1
     threadIdx.y    0    1    2    0    1    2
 
-Worked: 9 tokens, 6 query heads, 2 KV heads and 32 dimensions. The launch ``attention[(1, 2), (32, 3)](...)`` loads
+Example: 9 tokens, 6 query heads, 2 KV heads and 32 dimensions. The launch ``attention[(1, 2), (32, 3)](...)`` loads
 9 * 2 * 4 = 72 sectors of keys, since a key of 32 floats is 4 sectors. With a thread block for each query head it
 would load 9 * 6 * 4 = 216.
 """

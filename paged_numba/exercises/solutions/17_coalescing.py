@@ -24,10 +24,10 @@ A block of 4 tokens with 6 dimensions, and 4 threads; each cell has the thread t
     token 2     2  2  2  2  2  2      0  1  2  3  0  1
     token 3     3  3  3  3  3  3      2  3  0  1  2  3
 
-Worked: ``pairs = [[0, 2]]`` copies block 0 to block 2, token by token: ``cache[2, 1] = cache[0, 1]``.
+Example: ``pairs = [[0, 2]]`` copies block 0 to block 2, token by token: ``cache[2, 1] = cache[0, 1]``.
 
-What counts: a block of 32 tokens with 64 dimensions has 2,048 numbers, which are 256 sectors to load, and as many to
-store.
+What is checked: a block of 32 tokens with 64 dimensions has 2,048 numbers, which are 256 sectors to load, and as many
+to store.
 """
 
 from paged_numba import cuda

@@ -26,9 +26,9 @@ Thread block (bx, by), whose threads are (tx, ty)::
          d e f                b e
                               c f
 
-Worked: ``x = [[1, 2, 3], [4, 5, 6]]`` gives ``out = [[1, 4], [2, 5], [3, 6]]``.
+Example: ``x = [[1, 2, 3], [4, 5, 6]]`` gives ``out = [[1, 4], [2, 5], [3, 6]]``.
 
-What counts: each element is loaded and stored once, with 4 sectors a request, and there is no bank conflict.
+What is checked: each element is loaded and stored once, with 4 sectors a request, and there is no bank conflict.
 """
 
 from numba import float32

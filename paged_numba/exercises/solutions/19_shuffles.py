@@ -22,9 +22,9 @@ A warp, its first token 4, and ``head_dim = 16``::
     g            0     1          7      0     1          7      0
     dimensions  0, 8  1, 9      7, 15   0, 8  1, 9      7, 15   0, 8
 
-Worked: ``query = [1, 0, 0, 0, 0, 0, 0, 2]`` and ``keys[0] = [3, 0, 0, 0, 0, 0, 0, 4]`` give ``scores[0] = 11``.
+Example: ``query = [1, 0, 0, 0, 0, 0, 0, 2]`` and ``keys[0] = [3, 0, 0, 0, 0, 0, 0, 4]`` give ``scores[0] = 11``.
 
-What counts: each key is read once, four sectors a request.
+What is checked: each key is read once, four sectors a request.
 """
 
 from numba import float32

@@ -27,9 +27,9 @@ A thread block for each head, and a thread for each dimension::
     part_lse[:, 0]        0     log(3)   -inf
     weight              1 / 4    3 / 4     0
 
-Worked: these splits give ``out[0, 0] = 0.25 * 2 + 0.75 * 6 = 5`` and ``lse[0] = log(1 + 3) = 1.386``.
+Example: these splits give ``out[0, 0] = 0.25 * 2 + 0.75 * 6 = 5`` and ``lse[0] = log(1 + 3) = 1.386``.
 
-What counts: each result is read once.
+What is checked: each result is read once.
 """
 
 import math

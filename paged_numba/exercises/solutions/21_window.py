@@ -26,7 +26,7 @@ A sequence of 8 tokens in blocks of 2, with a window of 3::
     token             0   1    2   3    4   5    6   7
     looked at         -   -    -   -    -   x    x   x
 
-Worked: the query is token 7, so it looks at the 3 tokens 5, 6 and 7. Token 4 shares a block with token 5, and is not
+Example: the query is token 7, so it looks at the 3 tokens 5, 6 and 7. Token 4 shares a block with token 5, and is not
 looked at.
 """
 

@@ -29,7 +29,7 @@ Three sequences with ``seq_lens = [5, 4, 3]`` and ``cu_seqlens_q = [0, 2, 2, 5]`
     sequence    0    0    2    2    2
     position    3    4    0    1    2
 
-Worked: row 1 is the last of the two queries of sequence 0, so it stands at position 4 and looks at 5 keys. Row 0
+Example: row 1 is the last of the two queries of sequence 0, so it stands at position 4 and looks at 5 keys. Row 0
 stands at position 5 - 2 + 0 = 3 and looks at 4.
 """
 

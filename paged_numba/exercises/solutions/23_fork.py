@@ -20,7 +20,7 @@ A parent of 3 tokens and its fork in blocks of 2, which both append::
     append("child")    0 1               0 2              [(1, 2)], 5       2 1 1
     append("parent")   0 1               0 2              [], 3             2 1 1
 
-Worked: the child's token goes to offset 1 of the copy, block 2, so its slot is ``2 * 2 + 1 = 5``.
+Example: the child's token goes to offset 1 of the copy, block 2, so its slot is ``2 * 2 + 1 = 5``.
 """
 
 

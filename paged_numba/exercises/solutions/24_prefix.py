@@ -23,7 +23,7 @@ Blocks of 2, after ``insert([5, 6, 7, 8, 9], [3, 0, 4], 5)`` and ``insert([1, 2,
     5 6 -> block 3        7 8 after 5 6 -> block 0        9: not full
     1 2 -> block 6        7 8 after 1 2 -> block 2
 
-Worked: ``find([5, 6, 7, 8, 4])`` returns ``[3, 0]``, and ``find([1, 2, 7, 8])`` returns ``[6]``.
+Example: ``find([5, 6, 7, 8, 4])`` returns ``[3, 0]``, and ``find([1, 2, 7, 8])`` returns ``[6]``.
 """
 
 

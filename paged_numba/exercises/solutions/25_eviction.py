@@ -25,7 +25,7 @@ Five cached blocks, two prefixes that begin alike and one of its own. Nothing is
     refs        0    0    0    0    0          4
     last_used   9    7    7    9    8
 
-Worked: ``evict(parents, refs, last_used, 4)`` returns ``[2, 1, 4, 3]``. Blocks 1 and 2 are the oldest, and 2 follows
+Example: ``evict(parents, refs, last_used, 4)`` returns ``[2, 1, 4, 3]``. Blocks 1 and 2 are the oldest, and 2 follows
 1, so it goes first.
 """
 

@@ -28,7 +28,7 @@ Blocks of 4 tokens, 2 of them free, watermark 1. "a" needs a third block::
     waiting   c: 3 tokens                  c: 3 tokens
     free      2                            1
 
-Worked: 1 block is free after step 1, and "c" needs 1, so 0 would be left, less than the watermark: it waits.
+Example: 1 block is free after step 1, and "c" needs 1, so 0 would be left, less than the watermark: it waits.
 """
 
 
