@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
-from .values import Mistake, difference, shown_value, size_of
+from .values import Mistake, assigned, difference, size_of
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Task:
             named = {field.name: getattr(case, field.name) for field in fields(case)}
         else:
             named = case if isinstance(case, dict) else {"input": case}
-        return "\n".join(f"{name} = {shown_value(value)}" for name, value in named.items())
+        return "\n".join(assigned(name, value) for name, value in named.items())
 
     def picture(self, answer: Any, case: Any) -> Picture | None:
         """Return a picture of what the answer does with a case, or None; `case` is the one that failed."""
@@ -173,8 +173,8 @@ def difference_of_inputs(case: Any, given: Any) -> Mistake | None:
         if not _same(value, after[name]):
             return Mistake(
                 f"your answer wrote to {name}, which is an input",
-                f"{name} = {shown_value(after[name])}",
-                f"{name} = {shown_value(value)}",
+                assigned(name, after[name]),
+                assigned(name, value),
             )
     return None
 

@@ -152,8 +152,7 @@ def shown_value(value: Any) -> str:
     """Return a value of a case as text: arrays whole if they are small, else their shape, dtype and first elements."""
     if isinstance(value, np.ndarray):
         if value.size <= MOST_ELEMENTS:
-            indented = shown_array(value).replace("\n", "\n    ")
-            return f"{indented}  # {value.dtype}{list(value.shape)}"
+            return f"{shown_array(value)}  # {value.dtype}{list(value.shape)}"
         start = ", ".join(_number(one) for one in value.ravel()[:6])
         return f"{value.dtype}{list(value.shape)}, which begins with {start}"
     if is_dataclass(value) and not isinstance(value, type):
@@ -164,6 +163,19 @@ def shown_value(value: Any) -> str:
         return cut(repr(value))
     except Exception as error:
         return f"a {type(value).__name__}, whose __repr__ raises {type(error).__name__}"
+
+
+def assigned(name: str, value: Any) -> str:
+    """Return ``name = value`` as text, with the rows of an array below one another.
+
+    Examples
+    --------
+    >>> print(assigned("scales", np.eye(2, dtype=int)))
+    scales = [[1, 0],
+              [0, 1]]  # int64[2, 2]
+    """
+    start = f"{name} = "
+    return start + shown_value(value).replace("\n", "\n" + " " * len(start))
 
 
 def size_of(value: Any) -> int:

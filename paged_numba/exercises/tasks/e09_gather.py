@@ -18,7 +18,7 @@ from ...lockstep.profiler.report import Report
 from ..aids.paged import block_tables_of, num_blocks_of, paged, way_to
 from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
-from ..checker.values import Mistake, shown_array, shown_value
+from ..checker.values import Mistake, assigned, shown_array
 
 BEFORE = -7.0
 """What `out` holds before the launch."""
@@ -140,11 +140,11 @@ class Gather(Task):
 
     def describe(self, case: Case) -> str:
         """Return the case as code."""
-        tables, lens = shown_value(case.block_tables), case.seq_lens.tolist()
+        lens = case.seq_lens.tolist()
         rows, (heads, dims) = case.out_shape[1], case.cache.shape[2:]
         return (
             f"seq_lens = {lens}\n"
-            f"block_tables = {tables}\n"
+            f"{assigned('block_tables', case.block_tables)}\n"
             f"cache = np.full({case.cache.shape}, np.nan)\n"
             "cache[block, offset, head, dim] = 10000 * (seq + 1) + 100 * token + 10 * head + dim  "
             "# in the slots of tokens\n"

@@ -17,7 +17,7 @@ from ...lockstep.profiler.report import Report
 from ..aids.paged import block_tables_of, paged, way_to
 from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
-from ..checker.values import Mistake, shown_value
+from ..checker.values import Mistake, assigned
 
 BEFORE = -7.0
 """What `out` holds before the launch."""
@@ -245,15 +245,13 @@ class Decode(Task):
     def describe(self, case: Case) -> str:
         """Return the arguments, and what the tokens hold."""
         num_seqs, heads, dims = case.query.shape
-        keys = (f"keys of sequence {i} = {shown_value(one)}" for i, one in enumerate(case.keys) if len(one))
-        values = (
-            f"values of sequence {i} = {shown_value(one)}" for i, one in enumerate(case.values) if len(one)
-        )
+        keys = (assigned(f"keys of sequence {i}", one) for i, one in enumerate(case.keys) if len(one))
+        values = (assigned(f"values of sequence {i}", one) for i, one in enumerate(case.values) if len(one))
         return "\n".join(
             [
                 f"seq_lens = {case.seq_lens.tolist()}, blocks of {plural(case.block_size, 'slot')}",
-                f"block_tables = {shown_value(case.block_tables)}",
-                f"query = {shown_value(case.query)}",
+                assigned("block_tables", case.block_tables),
+                assigned("query", case.query),
                 *keys,
                 *values,
                 f"decode[({num_seqs}, {heads}), {dims}](...)",

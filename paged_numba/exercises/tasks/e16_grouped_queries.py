@@ -18,7 +18,7 @@ from ..aids.paged import block_tables_of, paged
 from ..aids.reads import reads_of, what_reads
 from ..aids.sectors import sectors
 from ..checker.task import Limit, Task, Wrong
-from ..checker.values import Mistake, shown_value
+from ..checker.values import Mistake, assigned
 
 BEFORE = -7.0
 """What `out` holds before the launch."""
@@ -173,7 +173,7 @@ class GroupedQueries(Task):
         _, block_size, kv_heads, dims = case.key_cache.shape
         heads = plural(case.query.shape[1], "query head"), plural(kv_heads, "KV head")
         tokens = [
-            f"{name} of sequence {i} = {shown_value(one)}"
+            assigned(f"{name} of sequence {i}", one)
             for name, rows in (("keys", case.keys), ("values", case.values))
             for i, one in enumerate(rows)
             if len(one)
@@ -182,8 +182,8 @@ class GroupedQueries(Task):
             [
                 f"seq_lens = {case.seq_lens.tolist()}, blocks of {plural(block_size, 'slot')}",
                 f"{', '.join(heads)}, {plural(dims, 'dimension')}",
-                f"block_tables = {shown_value(case.block_tables)}",
-                f"query = {shown_value(case.query)}",
+                assigned("block_tables", case.block_tables),
+                assigned("query", case.query),
                 *tokens,
                 f"attention[({len(case.seq_lens)}, {kv_heads}), ({dims}, {case.group})](...)",
             ]

@@ -13,7 +13,7 @@ from ...draw.kernels.splits import Splits
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
 from ..checker.task import Limit, Task, Wrong
-from ..checker.values import Mistake, shown_value, size_of
+from ..checker.values import Mistake, assigned, size_of
 
 INF = float("inf")
 
@@ -194,7 +194,7 @@ class Merge(Task):
     def describe(self, case: Case) -> str:
         """Return the arrays that the kernel gets."""
         names = ("part_out", "part_lse")
-        return "\n".join(f"{name} = {shown_value(getattr(case, name))}" for name in names)
+        return "\n".join(assigned(name, getattr(case, name)) for name in names)
 
     def weight(self, case: Case) -> int:
         """Count what the learner sees."""

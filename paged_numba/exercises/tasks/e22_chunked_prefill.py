@@ -14,7 +14,7 @@ from ...lockstep.profiler.report import Report
 from ..aids.sectors import sectors
 from ..aids.weights import HEAD_DIM, Row, Tokens, WeightsTask
 from ..checker.task import Limit, Wrong
-from ..checker.values import shown_value
+from ..checker.values import assigned
 
 
 @dataclass
@@ -147,7 +147,7 @@ class ChunkedPrefill(WeightsTask):
             [
                 f"seq_lens = {case.seq_lens.tolist()}",
                 f"cu_seqlens_q = {case.cu_seqlens_q.tolist()}",
-                f"block_tables = {shown_value(case.tokens.block_tables)}, blocks of "
+                f"{assigned('block_tables', case.tokens.block_tables)}, blocks of "
                 f"{plural(case.tokens.key_cache.shape[1], 'slot')}",
                 "value t is 1 in dimension t and 0 in all others, so that out holds the weights of the keys",
                 f"prefill[({rows}, {heads}), 32](...)",
