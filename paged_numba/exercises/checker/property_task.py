@@ -137,6 +137,11 @@ class OwnInputs(PropertyTask):
         """Return the arguments of a subject as lines of text."""
         raise NotImplementedError
 
+    def accuracy(self, subject: Any, given: Any) -> str:
+        """Return how far a right subject is from the exact result, or no text if they are equal."""
+        del subject, given
+        return ""
+
     def call(self, answer: Any, subject: Any, case: Any) -> None:
         """Call the learner's property; Hypothesis looks for no smaller input, since any that fails is enough."""
         del case
@@ -152,8 +157,11 @@ class OwnInputs(PropertyTask):
                 try:
                     returned = answer(watched)
                 except AssertionError as refusal:
-                    shown = "" if watched.given is None else self.describe_input(watched.given)
-                    return Mistake(_refused(subject, refusal), input=shown)
+                    what, given = _refused(subject, refusal), watched.given
+                    if given is None:
+                        return Mistake(what)
+                    close = self.accuracy(value, given)
+                    return Mistake(f"{what}\n{close}" if close else what, input=self.describe_input(given))
                 if watched.given is None:
                     what = "your property never calls the function that it is given"
                     return Mistake(f"{what}; a test with @given runs only when it is called itself")

@@ -19,6 +19,7 @@ from ..checker.task import Wrong
 from ..checker.values import Mistake, difference, shown_list
 
 BLOCK_SIZE = 4
+ATOL = 0.01
 ALIKE = {
     "heads interleaved, not grouped": "there is one query head for each KV head",
     "-inf less -inf": "no score is infinite",
@@ -98,7 +99,8 @@ class PropertyAttention(OwnInputs):
     lesson = "02_oracle"
     may_use = ("reference",)
     hints = (
-        "Look at the input on which the first wrong one that you miss shows itself. Can your test draw one like it?",
+        "The check shows an input on which the first wrong one that you miss goes wrong. "
+        "Can your test draw one like it?",
         "Draw the shape first: no token, one, and more than two blocks of them; several heads; several dimensions, "
         "since with one dimension the scale is 1.",
         "A large score overflows float32 in a kernel that does not subtract the largest one, so some of your numbers "
@@ -155,7 +157,18 @@ class PropertyAttention(OwnInputs):
         """Return the result beside that of the oracle."""
         query, key, value = given
         right = reference.attention(query[None], key, value)[0]
-        return difference("the result", subject(query, key, value), right, atol=0.01)
+        return difference("the result", subject(query, key, value), right, atol=ATOL)
+
+    def accuracy(self, subject: Any, given: tuple[Any, Any, Any]) -> str:
+        """Return how far a result is from that of the oracle, or why it may be further than is allowed."""
+        query, key, value = given
+        if self.compared(subject, given) is not None:
+            largest = max(np.abs(array).max(initial=0) for array in given)
+            return f"The input has numbers up to {largest:.3g}; up to 20, {ATOL} is enough for rounding"
+        far = np.abs(subject(query, key, value) - reference.attention(query[None], key, value)[0]).max()
+        return (
+            f"On this input, its result differs from the oracle's by at most {far:.2g}, and {ATOL} is allowed"
+        )
 
     def describe_input(self, given: tuple[Any, Any, Any]) -> str:
         """Return the three arrays."""

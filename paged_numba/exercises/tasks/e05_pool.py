@@ -183,14 +183,19 @@ class PoolTask(Task):
         what = self._fault(case, call, before, after)
         if not what:
             return None
-        should = {**before.lens}
-        if not self._error(case, call, before):
+        should, error = {**before.lens}, self._error(case, call, before)
+        if not error:
             should[seq] = should.get(seq, 0) + (call[2] if method == "append" else 0)
             if method == "free":
                 del should[seq]
         sizes = {name: -(-tokens // case.block_size) for name, tokens in should.items()}
-        expected = f"lens = {should}\nnumber of blocks = {sizes}"
-        return Mistake(f"{written(call)}: {what}", f"lens = {after.lens}\ntables = {after.tables}", expected)
+        got, expected = (
+            f"lens = {after.lens}\ntables = {after.tables}",
+            f"lens = {should}\nnumber of blocks = {sizes}",
+        )
+        if error or after.raised:
+            got, expected = f"{after.raised or 'no error'}\n{got}", f"{error or 'no error'}\n{expected}"
+        return Mistake(f"{written(call)}: {what}", got, expected)
 
     def _error(self, case: Case, call: Call, before: State) -> str:
         """Return the name of the error that a call must raise."""

@@ -23,7 +23,7 @@ NAMES = "key", "value", "key_cache", "value_cache", "slot_mapping"
 
 def write(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
     """Write each token to its slot, by the kernel of this package."""
-    slot_mapping = np.asarray(slot_mapping)
+    slot_mapping = _slots(slot_mapping)
     _check(key, value, key_cache, value_cache, slot_mapping)
     num_tokens, num_heads, head_dim = key.shape
     if key.size:
@@ -34,12 +34,17 @@ def write(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: 
 
 def write_in_numpy(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
     """Write each token to its slot, all at once."""
-    slot_mapping = np.asarray(slot_mapping)
+    slot_mapping = _slots(slot_mapping)
     _check(key, value, key_cache, value_cache, slot_mapping)
     tokens = np.flatnonzero(slot_mapping >= 0)
     blocks, offsets = np.divmod(slot_mapping[tokens], key_cache.shape[1])
     key_cache[blocks, offsets] = key[tokens]
     value_cache[blocks, offsets] = value[tokens]
+
+
+def _slots(slot_mapping: Any) -> Any:
+    """Return a slot mapping as an array; NumPy takes the items of an empty list for floats."""
+    return np.asarray(slot_mapping) if np.size(slot_mapping) else np.zeros(np.shape(slot_mapping), np.int64)
 
 
 def _check(*arrays: Any) -> None:
@@ -57,10 +62,10 @@ def _check(*arrays: Any) -> None:
         if array.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     slots = key_cache.shape[0] * key_cache.shape[1]
-    if slot_mapping.dtype.kind != "i" or ((slot_mapping < -1) | (slot_mapping >= slots)).any():
-        raise ValueError(
-            f"slot_mapping must hold integers from -1 to {slots - 1}, got {slot_mapping.tolist()}"
-        )
+    if slot_mapping.dtype.kind != "i":
+        raise TypeError(f"slot_mapping must be int64[num_tokens], got {slot_mapping.dtype}")
+    if ((slot_mapping < -1) | (slot_mapping >= slots)).any():
+        raise ValueError(f"slot_mapping must hold slots from -1 to {slots - 1}, got {slot_mapping.tolist()}")
     named = slot_mapping[slot_mapping >= 0]
     if len(set(named.tolist())) < len(named):
         raise ValueError(f"slot_mapping must name each slot once, got {slot_mapping.tolist()}")
@@ -85,7 +90,8 @@ class PropertyWrite(OwnInputs):
     answer = "check_write"
     lesson = "05_scattered_writes"
     hints = (
-        "Look at the input on which the first wrong one that you miss shows itself. Does your test have one like it?",
+        "The check shows an input on which the first wrong one that you miss goes wrong. "
+        "Does your test have one like it?",
         "A write that hits a slot too many shows only if the caches are compared whole, and if they hold something "
         "before.",
         "Scatter the slots (a permutation), let slot 0 and -1 be among them, and have several heads and dimensions.",

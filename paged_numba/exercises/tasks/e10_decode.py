@@ -23,7 +23,7 @@ BEFORE = -7.0
 """What `out` holds before the launch."""
 
 FAULTS = {
-    "unscaled": "as if the scores were not multiplied by scale",
+    "unscaled": "as if the weights came from scores that were not multiplied by scale",
     "overflow": "as if exp were taken of the scores themselves, and not of what they are below the largest one",
     "above": "as if the largest score were never below 0, so that exp gives 0 if all scores are far below",
     "raw": "as if the largest score were not multiplied by scale",
@@ -125,7 +125,7 @@ class Decode(Task):
             "float32(1 / math.sqrt(head_dim))",
             "float32(1)",
             "right",
-            "as if the scores were not multiplied",
+            "as if the weights came from scores that were not multiplied by scale",
         ),
         Wrong(
             "the largest score is not subtracted",
@@ -168,6 +168,13 @@ class Decode(Task):
             "weighted",
             "right",
             "as if the weights were not divided",
+        ),
+        Wrong(
+            "out taken to be 0",
+            "weighted / total if seq_lens[seq] > 0",
+            "(out[seq, head, dim] + weighted) / total if seq_lens[seq] > 0",
+            "right",
+            "as if out were 0 before the launch",
         ),
         Wrong(
             "a sequence without tokens",
@@ -258,9 +265,9 @@ class Decode(Task):
             ]
         )
 
-    def run(self, answer: Any, case: Case) -> dict[str, Any]:
+    def run(self, answer: Any, case: Case, before: float = BEFORE) -> dict[str, Any]:
         """Launch the kernel on an array that holds the same number everywhere."""
-        out = np.full_like(case.query, BEFORE)
+        out = np.full_like(case.query, before)
         num_seqs, heads, dims = out.shape
         answer[(num_seqs, heads), dims](out, case.query, case.cache, case.block_tables, case.seq_lens)
         return {"out": out}
@@ -318,6 +325,10 @@ class Decode(Task):
         mistake = super().attempt(answer, case)
         if mistake is None or not mistake.what.endswith(" wrong"):
             return mistake
+        first, second = (self.run(answer, copy.deepcopy(case), before)["out"] for before in (BEFORE, -BEFORE))
+        if not np.array_equal(first, second, equal_nan=True):
+            cause = f"as if out were 0 before the launch; it held {BEFORE:g}"
+            return Mistake(f"{mistake.what}: {cause}", mistake.got, mistake.expected)
         # NaN hides what made it. With numbers in the free slots, it comes from the scores alone.
         small = np.linspace(-0.5, 0.5, case.cache.size, dtype=np.float32).reshape(case.cache.shape)
         filled = replace(case, cache=np.where(np.isnan(case.cache), small, case.cache))
