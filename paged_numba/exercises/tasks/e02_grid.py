@@ -15,6 +15,15 @@ from ...lockstep.profiler.report import Report
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake
 
+FAULTS = {
+    "exchanged": "as if x counted the tokens and y the dimensions",
+    "flat": "as if only x counted, and y were not used",
+    "own x": "as if cuda.blockIdx.x were left out, so that all thread blocks of a row take the same dimensions",
+    "own y": "as if cuda.blockIdx.y were left out, so that all thread blocks of a column take the same tokens",
+    "own": "as if cuda.blockIdx were left out, so that all thread blocks take the same numbers",
+}
+"""Mistakes by their names, as sentences."""
+
 
 @dataclass
 class Case:
@@ -63,6 +72,20 @@ class Grid(Task):
             "token, dim = cuda.grid(1) // keys.shape[1], cuda.grid(1) % keys.shape[1]",
             "right",
             "as if only x counted",
+        ),
+        Wrong(
+            "no thread block along x",
+            "dim, token = cuda.grid(2)",
+            "dim, token = cuda.threadIdx.x, cuda.grid(2)[1]",
+            "right",
+            "as if cuda.blockIdx.x were left out",
+        ),
+        Wrong(
+            "no thread blocks",
+            "dim, token = cuda.grid(2)",
+            "dim, token = cuda.threadIdx.x, cuda.threadIdx.y",
+            "right",
+            "as if cuda.blockIdx were left out",
         ),
         Wrong(
             "no guard of the dimension", " and dim < keys.shape[1]", "", "right", "out of bounds for shape"
@@ -117,27 +140,43 @@ class Grid(Task):
         """Return the keys as floats."""
         return {"out": case.keys * case.scales[:, None]}
 
-    def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
-        """Name exchanged directions, if all that is wrong is what they leave unwritten."""
-        mistake = super().judge(case, result)
-        if mistake is None:
-            return None
-        right, out = self.expected(case)["out"], result["out"]
+    def attempt(self, answer: Any, case: Case) -> Mistake | None:
+        """Run the answer; if numbers are not written, run it once more to learn why."""
+        mistake = super().attempt(answer, case)
+        if mistake is None or not mistake.what.endswith(" wrong"):
+            return mistake
+        # A small case has several possible causes; 3 x 3 thread blocks tell them apart.
+        causes = set(FAULTS)
+        for one in (case, case_of(5, 9, (4, 2))):
+            try:
+                out = self.run(answer, one)["out"]
+            except Exception:
+                return mistake
+            causes &= {
+                name for name, made in self._faults(one).items() if np.array_equal(out, made, equal_nan=True)
+            }
+        found = ", or ".join(FAULTS[name] for name in FAULTS if name in causes)
+        what = f"{mistake.what}: {found}" if found else mistake.what
+        return Mistake(what, mistake.got, mistake.expected)
+
+    def _faults(self, case: Case) -> dict[str, Any]:
+        """Return what each mistake leaves of the output; the rest is not written."""
+        right = self.expected(case)["out"]
+        columns, rows = case.threads_per_block
         across, down = (
             size * threads for size, threads in zip(case.blocks_per_grid, case.threads_per_block, strict=True)
         )
-        exchanged = np.full_like(right, np.nan)
-        exchanged[:across, :down] = right[:across, :down]
-        flat = np.full_like(right, np.nan)
-        flat.reshape(-1)[:across] = right.reshape(-1)[:across]
-        causes = {
-            "as if x counted the tokens and y the dimensions": exchanged,
-            "as if only x counted, and y were not used": flat,
+        written = {
+            "exchanged": np.s_[:across, :down],
+            "own x": np.s_[:, :columns],
+            "own y": np.s_[:rows],
+            "own": np.s_[:rows, :columns],
         }
-        found = [cause for cause, one in causes.items() if np.array_equal(out, one, equal_nan=True)]
-        if found:
-            return Mistake(f"{mistake.what}: {', or '.join(found)}", mistake.got, mistake.expected)
-        return mistake
+        made = {name: np.full_like(right, np.nan) for name in FAULTS}
+        for name, place in written.items():
+            made[name][place] = right[place]
+        made["flat"].reshape(-1)[:across] = right.reshape(-1)[:across]
+        return made
 
     def picture(self, answer: Any, case: Case) -> Picture:
         """Return which thread has which number."""
