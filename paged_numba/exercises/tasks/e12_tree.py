@@ -19,6 +19,20 @@ from ..checker.values import Mistake
 UNWRITTEN = -7
 """What the result is before the kernel writes it."""
 
+ROUNDS = """\
+    half = cuda.blockDim.x // 2
+    while half > 0:
+        if thread < half:
+            mine, other = values[thread], values[thread + half]
+            if other > mine or (other == mine and indices[thread + half] < indices[thread]):
+                values[thread] = other
+                indices[thread] = indices[thread + half]
+        cuda.syncthreads()  # this round is over
+        half //= 2
+    if thread == 0:
+"""
+"""The rounds of the solution, and the line after them."""
+
 
 @dataclass
 class Case:
@@ -102,17 +116,7 @@ class ArgMax(Task):
         ),
         Wrong(
             "one thread does it all",
-            """    half = cuda.blockDim.x // 2
-    while half > 0:
-        if thread < half:
-            mine, other = values[thread], values[thread + half]
-            if other > mine or (other == mine and indices[thread + half] < indices[thread]):
-                values[thread] = other
-                indices[thread] = indices[thread + half]
-        cuda.syncthreads()  # this round is over
-        half //= 2
-    if thread == 0:
-""",
+            ROUNDS,
             """    if thread == 0:
         for i in range(scores.size):
             if values[i] > values[0]:
@@ -124,17 +128,7 @@ class ArgMax(Task):
         ),
         Wrong(
             "one thread reads all scores",
-            """    half = cuda.blockDim.x // 2
-    while half > 0:
-        if thread < half:
-            mine, other = values[thread], values[thread + half]
-            if other > mine or (other == mine and indices[thread + half] < indices[thread]):
-                values[thread] = other
-                indices[thread] = indices[thread + half]
-        cuda.syncthreads()  # this round is over
-        half //= 2
-    if thread == 0:
-""",
+            ROUNDS,
             """    if thread == 0:
         indices[0] = 0
         for i in range(scores.size):
