@@ -3,7 +3,7 @@
 ===========================
 
 With a sliding window of w, a query looks at its own position and the w - 1 positions before it. The cache need not
-keep earlier tokens: blocks that no query will look at any more are released, and their entries in the block table are -1.
+keep earlier tokens: blocks that no query will look at any more are released, and their block table entries are -1.
 Write the rest of the kernel ``decode``, which computes the attention of the last token of each sequence, with a
 window.
 

@@ -64,12 +64,14 @@ class ArgMax(Task):
     answer = "argmax"
     lesson = "07_thread_block"
     hints = (
-        "It is the tree of lesson 07 with two arrays: whenever a thread takes over a value, it takes over its index.",
-        "A thread without a score brings -inf, which loses against any score. It must reach each barrier.",
-        "Equal values: compare the indices, since the partner may know a smaller one.",
-        "In a round: if thread < half, and if the other value is larger, or equal with a smaller index, store the "
-        "other value and the other index to values[thread] and indices[thread]. Then, for all threads, "
-        "cuda.syncthreads(), and half //= 2.",
+        "This is the tree of lesson 07 with two arrays: when a thread takes over a value, it also takes over the "
+        "index.",
+        "A thread without a score contributes -inf, which loses against any finite score. It must reach every "
+        "barrier.",
+        "If the values are equal, compare the indices: the other thread may have a smaller one.",
+        "In a round: if thread < half, and the other value is larger, or equal with a smaller index, store the "
+        "other value in values[thread] and the other index in indices[thread]. Then, in all threads, "
+        "cuda.syncthreads() and half //= 2.",
     )
     wrong = (
         Wrong(

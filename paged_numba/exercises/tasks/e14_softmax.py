@@ -51,12 +51,13 @@ class Softmax(Task):
     max_examples = 40
     rtol = 2e-4  # exp(score - LSE) is right, too: near 1000, floats lie 0.00006 apart
     hints = (
-        "Three loops over range(thread, scores.shape[1], num_threads): for the maximum, for the sum, for the weights.",
-        "After the first loop, a thread knows the largest of its own scores only. Which call makes it that of the row? "
-        "All threads must call it, also those without a score, which bring -inf.",
-        "In a row that is masked as a whole, -inf - -inf is nan, and so is the sum: write 0 unless the sum is above 0.",
-        "largest = segment_max(largest, scratch, num_threads), and after the second loop "
-        "total = segment_sum(total, scratch, num_threads).",
+        "You need three loops over range(thread, scores.shape[1], num_threads): for the maximum, the sum and the "
+        "weights.",
+        "After the first loop, a thread knows only the largest of its own scores. Which call gives it the largest "
+        "of the row? All threads must make this call, including those without a score, which pass -inf.",
+        "In a row that is wholly masked, -inf - -inf is nan, and so is the sum: write 0 unless the sum is above 0.",
+        "largest = segment_max(largest, scratch, num_threads), and after the second loop total = segment_sum(total, "
+        "scratch, num_threads).",
     )
     wrong = (
         Wrong(

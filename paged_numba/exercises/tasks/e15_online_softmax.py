@@ -37,14 +37,14 @@ class OnlineLse(Task):
     max_examples = 40
     atol = 1e-5
     hints = (
-        "Begin with largest = -inf and total = 0. For a score: if it is larger than largest, multiply total by "
-        "exp(largest - score) first, and take it as largest; then add exp(score - largest).",
-        "-inf - -inf is nan. When does it turn up? Leave masked scores out of the sum, and do not use the sum of a row "
-        "that is masked as a whole.",
-        "After the loop: row_largest = segment_max(largest, scratch, num_threads). Keep the thread's own largest: its "
-        "sum is relative to that one.",
-        "total *= exp(largest - row_largest), then segment_sum. The LSE is row_largest + log(total); if row_largest "
-        "is -inf, it is that.",
+        "Start with largest = -inf and total = 0. If a score is larger than largest, first multiply total by "
+        "exp(largest - score), and set largest to the score. Then add exp(score - largest).",
+        "-inf - -inf is nan. When can that happen? Leave masked scores out of the sum, and do not use the sum of a "
+        "row that is wholly masked.",
+        "After the loop: row_largest = segment_max(largest, scratch, num_threads). Keep the thread's own largest, "
+        "since its sum is relative to it.",
+        "total *= exp(largest - row_largest), then segment_sum. The LSE is row_largest + log(total), or -inf if "
+        "row_largest is -inf.",
     )
     wrong = (
         Wrong(
