@@ -42,6 +42,11 @@ def code_of(text: str) -> str:
     return "\n".join(text.splitlines()[statement.end_lineno :]).strip()
 
 
+def mended(exercise: Exercise) -> bool:
+    """Tell whether the learner mends what the skeleton holds."""
+    return "# Mend this part:" in exercise.skeleton
+
+
 def what_is_written(exercise: Exercise) -> str:
     """Return the kind and name of the answer."""
     task = exercise.task()
@@ -95,7 +100,8 @@ def page_of(exercise: Exercise) -> str:
     solution = in_rst("dropdown", "Show it", {}, python(code_of(exercise.solution)))
     parts = [
         f"{title}\n{underline}",
-        f"After lesson {link_to_lesson(task.lesson)}. You write the {what_is_written(exercise)} "
+        f"After lesson {link_to_lesson(task.lesson)}. You {'mend' if mended(exercise) else 'write'} "
+        f"the {what_is_written(exercise)} "
         f"({lines_to_write(exercise.marked)} lines).",
         statement.strip(),
         heading("Begin"),
@@ -120,7 +126,7 @@ def index_of(found: tuple[Exercise, ...]) -> str:
         (
             f":doc:`/exercises/{Path(one.file_name).stem}`",
             link_to_lesson(one.task().lesson),
-            f"{what_is_written(one)}, {lines_to_write(one.marked)} lines",
+            f"{what_is_written(one)}, {lines_to_write(one.marked)} lines{' to mend' * mended(one)}",
         )
         for one in found
     ]
