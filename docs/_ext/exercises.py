@@ -25,13 +25,13 @@ NEEDS = (
 )
 STAGES = """\
 1. Your answer runs.
-2. It is right, for inputs at boundaries and for many that are drawn at random.
+2. Its results are right, for inputs at boundaries and for many inputs drawn at random.
 3. The sanitizer finds nothing in its launches.
-4. It moves no more memory than it must."""
+4. It moves no more data than it must."""
 OPTIONS = """\
-* ``--hint`` shows the first hint; repeat it for more.
-* ``--watch`` checks again each time that you save the file.
-* ``--html FILE`` writes what was found as a page, with its picture."""
+* ``--hint`` shows the first hint; repeat the option for more.
+* ``--watch`` checks again each time you save the file.
+* ``--html FILE`` writes the verdict as a page, with its picture."""
 VERDICT_OF = "the index in the thread block alone"
 """The wrong answer to exercise 1 whose verdict the index shows."""
 
@@ -40,6 +40,11 @@ def code_of(text: str) -> str:
     """Return a learner's file without the statement, which is its docstring."""
     statement = ast.parse(text).body[0]
     return "\n".join(text.splitlines()[statement.end_lineno :]).strip()
+
+
+def mended(exercise: Exercise) -> bool:
+    """Tell whether the learner mends what the skeleton holds."""
+    return "# Mend this part:" in exercise.skeleton
 
 
 def what_is_written(exercise: Exercise) -> str:
@@ -95,12 +100,13 @@ def page_of(exercise: Exercise) -> str:
     solution = in_rst("dropdown", "Show it", {}, python(code_of(exercise.solution)))
     parts = [
         f"{title}\n{underline}",
-        f"After lesson {link_to_lesson(task.lesson)}. You write the {what_is_written(exercise)}, "
-        f"{lines_to_write(exercise.marked)} lines.",
+        f"After lesson {link_to_lesson(task.lesson)}. You {'mend' if mended(exercise) else 'write'} "
+        f"the {what_is_written(exercise)} "
+        f"({lines_to_write(exercise.marked)} lines).",
         statement.strip(),
         heading("Begin"),
-        f"``start`` writes ``{exercise.file_name}`` to the current folder. Write your answer in it, and "
-        "``check`` it:",
+        f"``start`` writes ``{exercise.file_name}`` to the current folder. Write your answer in that "
+        "file, then ``check`` it:",
         commands(f"paged-numba start {number}", f"paged-numba check {number}"),
         f"Or download :download:`the notebook <{stem}.ipynb>` or :download:`the file <{stem}.py>`. {NEEDS}",
         "Below the task, the file holds:",
@@ -120,7 +126,7 @@ def index_of(found: tuple[Exercise, ...]) -> str:
         (
             f":doc:`/exercises/{Path(one.file_name).stem}`",
             link_to_lesson(one.task().lesson),
-            f"{what_is_written(one)}, {lines_to_write(one.marked)} lines",
+            f"{what_is_written(one)}, {lines_to_write(one.marked)} lines{' to mend' * mended(one)}",
         )
         for one in found
     ]
@@ -133,16 +139,17 @@ def index_of(found: tuple[Exercise, ...]) -> str:
     answer, verdict = shown_verdict(found[0])
     parts = [
         "Exercises\n=========",
-        "After a lesson, write the kernel, the allocator or the property yourself. If yours is wrong, the check "
-        "answers with the smallest input that shows it, and draws it.",
+        "After a lesson, write the kernel, the allocator or the property yourself. If your answer is wrong, the check "
+        "shows the smallest input on which it fails, and draws a picture of it.",
         commands("paged-numba start 1", "paged-numba check 1", "paged-numba progress"),
         "``start`` writes a file with the task to the current folder; it never overwrites a file. Write your answer "
-        "in it. ``check`` goes through these stages and stops at the first that fails:",
+        "in that file. ``check`` goes through these stages and stops at the first that fails:",
         STAGES,
-        "Where you write a property, one stage replaces the last two: the property must find the wrong kernels or "
-        "allocators on which it is tried. ``progress`` lists what is done. Options of ``check``:",
+        "If you write a property, one stage replaces the last two: your property must find the wrong kernels or "
+        "allocators on which it is run. ``progress`` lists the exercises and says which are done. ``check`` has "
+        "these options:",
         OPTIONS,
-        "Each exercise is also a notebook. There, this line checks your answer and shows the verdict:",
+        "Each exercise is also a notebook. There, these lines check your answer and show the verdict:",
         python("from paged_numba import exercises\n\nexercises.check(1, scale)"),
         NEEDS,
         heading("In the order of the lessons"),
@@ -150,7 +157,7 @@ def index_of(found: tuple[Exercise, ...]) -> str:
         heading("What a check says"),
         "This answer to exercise 1 is wrong:",
         python(answer),
-        "With more than one thread block, all of them take the same elements. The check says so in this way:",
+        "With more than one thread block, all thread blocks take the same elements. The check reports this verdict:",
         in_rst("raw", "html", {}, verdict),
         in_rst("toctree", "", {"hidden": ""}, pages),
     ]
@@ -175,8 +182,8 @@ def notebook_of(exercise: Exercise) -> dict:
     levels = {(None, "="): 1, (None, "-"): 2}
     text = notebook.rst2md(exercise.statement, {}, "", levels).strip()
     how = (
-        "Write your answer in the next cell, run that cell, then run the check. It needs no GPU, but the package with "
-        f"the extra `learn`. Hints and a solution: the page of exercise {exercise.number} on the site has them."
+        "Write your answer in the next cell, run that cell, then run the check. It needs no GPU, only the package "
+        f"with the extra `learn`. The page of exercise {exercise.number} on the site has hints and a solution."
     )
     answer = exercise.task().answer
     check = f"from paged_numba import exercises\n\nexercises.check({exercise.number}, {answer})"

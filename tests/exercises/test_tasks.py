@@ -76,7 +76,8 @@ def test_wrong_answer_fails_for_its_reason(case, tmp_path):
 def test_form(exercise):
     task, statement = task_of(exercise), exercise.statement
     assert re.fullmatch(rf"{exercise.number:02} · .{{4,60}}", statement.partition("\n")[0])
-    assert 1 <= lines_to_write(exercise.marked) <= 25
+    said = re.findall(r"# (?:Your code|Mend this part): [^#]*?\((\d+) lines?\)", exercise.skeleton)
+    assert sum(map(int, said)) == lines_to_write(exercise.marked) <= 25
     assert len(task.hints) >= 2
     assert len(task.wrong) >= 3
     assert "Shapes::" in statement or not task.kernel

@@ -12,10 +12,10 @@
 # %%
 # What was reported
 # -----------------
-# In May 2026 a user of vLLM found wrong hidden states in the paged cache to which vLLM extracts them. A call of 64
+# In May 2026, a user of vLLM found wrong hidden states in the paged cache into which vLLM extracts them. A call of 64
 # tokens had been padded to 128 for a CUDA graph, and each padding token had slot -1. The line that stores the states
-# divided slots by the block size and used the results as indices, so all padding went to the last slot of the last
-# block.
+# divided slots by the block size and used the results as indices, so all padding tokens were written to the last slot
+# of the last block.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -36,8 +36,8 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Each slot of a cache of 3 blocks holds its own number. Two tokens are written: 100 to slot 5 and 200, which is
-# padding, to slot -1. It overwrites slot 11.
+# Each slot of a cache of 3 blocks holds its own number. Two tokens are written: 100 to slot 5, and 200, which is
+# padding, to slot -1. The padding token overwrites slot 11.
 
 
 def written(slots):
@@ -53,7 +53,8 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It writes tokens to slots and reads those slots back. It has no padding tokens, since it runs in no CUDA graph.
+# It writes tokens to slots and reads those slots back. It has no padding tokens, since it does not run in a CUDA
+# graph.
 
 
 def their_test():
@@ -66,7 +67,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# Hypothesis draws the slots, -1 among them, and the test looks at the slots that it did not name.
+# Hypothesis draws the slots, including -1, and the test looks at the slots that were not drawn.
 
 
 @settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))
@@ -84,4 +85,4 @@ with installed(WRONG):
 # The fix: skip the token if its slot is negative. The property of writes in ``tests/test_ops.py`` draws such tokens;
 # :doc:`lesson 05 </lessons/05_scattered_writes>` explains slots and padding.
 #
-# **In one sentence.** If a marker is also a valid index, test with the marker, and look at what must not change.
+# **In one sentence.** If a marker is also a valid index, test with the marker, and check what must not change.

@@ -13,11 +13,11 @@
 # %%
 # What was reported
 # -----------------
-# A decode kernel of flash-linear-attention starts one program for each tile of the value dimension. In July 2026 it
-# was reported that each program reads its own tile, but writes its result to the first. The programs overwrite one
+# A decode kernel of flash-linear-attention starts one program for each tile of the value dimension. A report of July
+# 2026 says that each program reads its own tile, but writes its result to the first tile. The programs overwrite one
 # another, and the rest of the output stays unwritten. The fix came with a test of 320 dimensions, more than a tile
-# has. In September 2026 a test was found at fault: TritonBench runs a kernel that fills a paged cache with a block
-# table of zeros only, so that all programs write to block 0.
+# has. In September 2026, a test was found to have such a fault: TritonBench runs a kernel that fills a paged cache
+# with a block table of zeros only, so all programs write to block 0.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -30,7 +30,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# ``threadIdx.y`` is the KV head within a thread block. The KV head of the cache depends on ``blockIdx.y``, too.
+# ``threadIdx.y`` is the KV head within a thread block. The KV head of the cache also depends on ``blockIdx.y``.
 
 WRONG = kernel("write_kv", "every thread block writes to the first KV heads")
 Difference.of(WRONG).show()
@@ -38,8 +38,9 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Each KV head's key is its number, and -1 stands where nothing was written. A head has 128 dimensions, and a thread
-# block takes 2 heads. All write to heads 0 and 1. The last thread block wins; on a GPU, that may be any of them.
+# The key of each KV head is the head's number, and -1 stands where nothing was written. A head has 128 dimensions,
+# and a thread block takes 2 heads. All thread blocks write to heads 0 and 1. The last thread block wins; on a GPU,
+# that may be any of them.
 
 
 def written(num_kv_heads):

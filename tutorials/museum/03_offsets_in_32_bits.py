@@ -13,10 +13,10 @@
 # %%
 # What was reported
 # -----------------
-# In October 2023 a user of vLLM raised the number of blocks in the project's own kernel tests to 64,000. One test
-# failed and another accessed memory illegally: offsets were 32-bit integers. In July 2026 the same was reported of
-# another kernel that vLLM uses. From one block on, the offset is negative: either the kernel crashes, or there is
-# memory at that address, and the output is wrong with no error.
+# In October 2023, a user of vLLM raised the number of blocks in the project's own kernel tests to 64,000. One test
+# failed and another accessed memory illegally: offsets were 32-bit integers. In July 2026, the same fault was
+# reported in another kernel that vLLM uses. From a certain block on, the offset is negative. Either the kernel
+# crashes, or there is memory at that address and the output is wrong without an error.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -29,7 +29,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# Numba computes addresses as ``int64``. The wrong kernel computes by itself where a block begins, as ``int32``.
+# Numba computes addresses as ``int64``. The wrong kernel computes itself where a block begins, as ``int32``.
 
 WRONG = kernel("attention_textbook", "memory offset in 32 bits")
 Difference.of(WRONG).show()
@@ -38,8 +38,8 @@ Difference.of(WRONG).show()
 # How it shows
 # ------------
 # In this cache, all elements of block b are b. A block has 16 tokens, 32 KV heads and 128 dimensions: ``2**16``
-# elements. Attention to a single token returns its value, and so says which block was read. Block 32,768 begins at
-# ``2**31``, which wraps to a negative number, and Numba counts a negative block from the end.
+# elements. Attention to a single token returns the value of that token, which shows which block was read. Block
+# 32,768 begins at ``2**31``, which wraps to a negative number, and Numba counts a negative block from the end.
 
 SIZES = 16, 32, 128
 
@@ -59,7 +59,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# It has few blocks, so that it is quick and fits any GPU.
+# It has few blocks, so it is quick and fits on any GPU.
 
 
 def their_test():
@@ -85,7 +85,8 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: multiply as ``int64``. The sanitizer reports the cast, too, and the negative index.
+# The fix: multiply as ``int64``. The sanitizer also reports the cast and the negative index.
 # ``tests/test_mutants.py`` runs the property; :doc:`lesson 06 </lessons/06_right_before_fast>` looks up blocks.
 #
-# **In one sentence.** A view of a few numbers is an array of any size, so a test of large arrays needs no memory.
+# **In one sentence.** A view of a few numbers can be an array of any size, so a test of large arrays needs hardly any
+# memory.

@@ -14,8 +14,8 @@
 # What was reported
 # -----------------
 # In 2023 vLLM's sampler failed on probabilities that were NaN. The attention kernel gave slots past the end of a
-# sequence the weight 0, but multiplied it by whatever value was in the slot. The fix takes those values for 0. In
-# March 2026 the same was reported of FlashAttention 3 and 4.
+# sequence the weight 0, but multiplied the weight by whatever value was in the slot. The fix replaces those values by
+# 0. In March 2026, the same fault was reported in FlashAttention 3 and 4.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -56,7 +56,7 @@ pn.draw.BlockTables.of(pool, title="Two stale slots").show("08_stale_tail.svg")
 # %%
 # The test that does not see it
 # -----------------------------
-# Its cache is new, full of zeros or of random numbers. Times 0, each of these is 0; NaN is not.
+# Its cache is new, full of zeros or of random numbers. Each of these times 0 is 0; NaN times 0 is not.
 
 
 def their_test():

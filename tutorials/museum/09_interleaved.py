@@ -29,8 +29,8 @@ from paged_numba.testing.mutants.plans import PLAN_MUTANTS
 # %%
 # The fault
 # ---------
-# Numba's arrays know their strides, so this fault is not in a kernel. It is in what prepares the launch: the result of
-# ``caches`` is changed by this function, which gives both caches the strides of a contiguous array.
+# Numba's arrays know their strides, so this fault is not in a kernel. It is in the code that prepares the launch:
+# this function changes the result of ``caches`` and gives both caches the strides of a contiguous array.
 
 (WRONG,) = (mutant for mutant in PLAN_MUTANTS if mutant.name == "views taken for contiguous arrays")
 Difference.of(WRONG).show()
@@ -38,8 +38,8 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# The keys of block b are 10 + b, its values the negative of that. For the keys of block 1, the wrong code goes one
-# block ahead in memory, where the values of block 0 are.
+# The keys of block b are 10 + b, and its values are the negative of that. For the keys of block 1, the wrong code
+# goes one block ahead in memory, to the values of block 0.
 
 
 def read(block, num_blocks, interleaved):
@@ -57,7 +57,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# Its keys are one array and its values another.
+# It keeps the keys in one array and the values in another.
 
 
 def their_test():
@@ -85,7 +85,7 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: use the strides of the array. ``tests/test_ops.py`` draws the layout HND as well, which kernels get as a
-# view of this kind; :doc:`lesson 10 </lessons/10_layout_decides_traffic>` compares layouts.
+# The fix: use the strides of the array. ``tests/test_ops.py`` also draws the layout HND, which kernels get as a view
+# of this kind; :doc:`lesson 10 </lessons/10_layout_decides_traffic>` compares layouts.
 #
 # **In one sentence.** A shape does not say where the elements are: test with views into a larger array.

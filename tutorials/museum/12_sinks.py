@@ -12,9 +12,9 @@
 # %%
 # What was reported
 # -----------------
-# A sink is a score without a value. It takes weight from the keys, whose weights then add up to less than 1. In
-# September 2026 it was reported of AMD's Composable Kernel that the sink may be counted twice: if a mask leaves the
-# first split without keys, that split adds the sink, and so does the first split that has keys.
+# A sink is a score without a value. It takes weight from the keys, whose weights then add up to less than 1. A report
+# of September 2026 says that AMD's Composable Kernel may count the sink twice: if a mask leaves the first split
+# without keys, that split adds the sink, and so does the first split that has keys.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -26,7 +26,7 @@ from paged_numba.testing.mutants import Difference, caught, installed, kernel
 # %%
 # The fault
 # ---------
-# The line that adds the sink has moved into the loop over the splits. In the report, two splits at most add it.
+# The line that adds the sink has moved into the loop over the splits. In the report, at most two splits add it.
 
 WRONG = kernel("merge_splits", "sink counted once a split")
 Difference.of(WRONG).show()
@@ -52,7 +52,7 @@ with installed(WRONG):
 # %%
 # The test that does not see it
 # -----------------------------
-# There are two: one has a sink and a single split, the other has several splits and no sink.
+# There are two such tests: one has a sink and a single split, the other has several splits and no sink.
 
 
 def their_test():

@@ -13,10 +13,11 @@
 # %%
 # What was reported
 # -----------------
-# In May 2026 a user of vLLM found the same block on the free list twice: with a sliding window a request may get a
-# block again, the list for offloading then named it twice, and the pool freed it once for each entry. Early vLLM raised
-# an error when it freed a block twice. In March 2024 the cause was found: sequences that shared blocks had outgrown
-# their window, and the counts were wrong. Both faults need a window; ours is a neighbour, which needs only a fork.
+# In May 2026, a user of vLLM found the same block on the free list twice. With a sliding window, a request may get
+# the same block again. The list of blocks to offload then named the block twice, and the pool freed it once for each
+# entry. Early vLLM raised an error when it freed a block twice. In March 2024, the cause was found: sequences that
+# shared blocks had outgrown their window, and the reference counts were wrong. Both faults need a window. Ours is a
+# similar fault that needs only a fork.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# Two answers to one prompt share its blocks, and end one after the other. Then "you" and "me" come.
+# Two answers to one prompt share its blocks, and end one after the other. Then the requests "you" and "me" arrive.
 
 with installed(WRONG):
     pool = pn.BlockAllocator(num_blocks=8, block_size=4)
@@ -56,7 +57,7 @@ pn.draw.BlockTables(8, 4, tables, dict.fromkeys(pool, 8), title="Two owners for 
 # %%
 # The test that does not see it
 # -----------------------------
-# It adds and frees, and counts. But none of its sequences share a block.
+# It adds and frees sequences, and counts the free blocks. But none of its sequences share a block.
 
 
 def their_test():
@@ -94,7 +95,8 @@ with installed(WRONG):
     print(caught(our_test))
 
 # %%
-# The fix: a block is free when its count reaches 0, and only then. ``tests/test_mutants.py`` hunts this allocator with
-# a state machine; :doc:`lesson 04 </lessons/04_page_table>` writes such a test.
+# The fix: a block is free when its count reaches 0, and only then. ``tests/test_mutants.py`` catches this allocator
+# with a state machine; :doc:`lesson 04 </lessons/04_page_table>` writes such a test.
 #
-# **In one sentence.** The error is a wrong answer many steps later, so check the pool's books after every call.
+# **In one sentence.** The fault shows as a wrong answer many steps later, so check the pool's invariants after every
+# call.

@@ -13,10 +13,11 @@
 # %%
 # What was reported
 # -----------------
-# In the Atlas engine a prefix cache handed the last block of a prompt, not yet full, to a second sequence while the
-# first one went on writing into it; nothing copied it. As long as the sequences wrote the same, all was well. When they
-# differed, none of four answers was right, and three were the same wrong text. A neighbour, of September 2026, is in
-# vLLM, which did copy: for one model, only the first 706 of the block's 5,760 tokens.
+# In the Atlas engine, a prefix cache gave the last block of a prompt, which was not yet full, to a second sequence
+# while the first went on writing into it. Nothing copied the block. As long as the sequences wrote the same tokens,
+# the output was right. When they differed, none of four answers was right, and three were the same wrong text. A
+# similar report, of September 2026, is about vLLM, which did copy the block, but for one model only the first 706 of
+# its 5,760 tokens.
 
 import numpy as np
 from hypothesis import Phase, given, settings
@@ -30,7 +31,7 @@ from paged_numba.testing.mutants.allocators import CopyOnWriteForgotten
 # The fault
 # ---------
 # ``append`` may write into a block that has one owner, and must copy a shared one first. The wrong allocator sets the
-# counts of the sequence's blocks to one while ``append`` runs.
+# reference counts of the sequence's blocks to one while ``append`` runs.
 
 WRONG = CopyOnWriteForgotten
 Difference.of(WRONG).show()
@@ -38,7 +39,7 @@ Difference.of(WRONG).show()
 # %%
 # How it shows
 # ------------
-# The parent has 6 tokens in blocks of 4. Its next token is 7, that of the child is 8.
+# The parent has 6 tokens in blocks of 4. The parent's next token is 7, and the child's is 8.
 
 
 def tokens(*numbers):
@@ -62,7 +63,7 @@ pn.draw.BlockTables.of(cache.allocator, title="Block 1 has two writers").show("1
 # %%
 # The test that does not see it
 # -----------------------------
-# It decodes greedily, so both go on with the same token, and it does not matter who wrote it.
+# It decodes greedily, so both sequences go on with the same token, and it does not matter which of them wrote it.
 
 
 def their_test():

@@ -13,10 +13,11 @@
 # %%
 # What was reported
 # -----------------
-# A scheduler fills a batch, request by request, and only then do the kernels run. In August 2024 the author of a change
-# to vLLM explained why blocks count as computed only once the batch is scheduled: else the next request of the batch
-# would skip what nobody had computed, and its output would be wrong. Newer versions offer blocks as soon as they are
-# allocated. In September 2026 that was found to break vLLM-Omni, which copied such hits too early, with no error.
+# A scheduler fills a batch, request by request, and only then do the kernels run. In August 2024 the author of a
+# change to vLLM explained why blocks count as computed only once the batch is scheduled: otherwise the next request
+# of the batch would skip tokens that no kernel had computed, and its output would be wrong. Newer versions offer
+# blocks as soon as they are allocated. In September 2026, this was found to break vLLM-Omni, which copied such hits
+# too early, with no error.
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ from paged_numba.testing.mutants.prefixes import ServedBeforeItIsWritten
 # %%
 # The fault
 # ---------
-# ``add`` says where to write, and ``commit`` that it was done. The wrong allocator does both at once.
+# ``add`` says where to write, and ``commit`` says that the write was done. The wrong allocator does both at once.
 
 WRONG = ServedBeforeItIsWritten
 Difference.of(WRONG).show()
@@ -53,7 +54,7 @@ with installed(WRONG):
 #
 # The test that does not see it
 # -----------------------------
-# It sends the second request when the first one has ended, which is how one tries a cache by hand.
+# It sends the second request after the first one has ended, as one does when trying a cache by hand.
 
 
 def their_test():
@@ -70,7 +71,7 @@ with installed(WRONG):
 # %%
 # The test that does
 # ------------------
-# ``written`` says of each request whether its keys and values were written before the next one came.
+# ``written`` says for each request whether its keys and values were written before the next one came.
 
 
 @settings(derandomize=True, deadline=None, phases=(Phase.generate, Phase.shrink))

@@ -3,8 +3,8 @@
 ============================
 
 Write the kernel ``scale``. Thread ``i`` of the grid takes element ``i`` of ``x``, multiplies it by ``factor`` and
-writes it to element ``i`` of ``out``. There may be more threads than elements: those have nothing to do, and must
-not touch the arrays.
+writes the product to element ``i`` of ``out``. There may be more threads than elements. The extra threads must not
+touch the arrays.
 
 Shapes::
 

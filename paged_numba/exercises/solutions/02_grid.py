@@ -2,11 +2,11 @@
 02 · Rows and columns
 =====================
 
-To save memory, a cache can hold keys as int8, with one scale for each token. Attention needs them as floats again.
-Write the kernel ``dequantize``: one thread takes one number of one token, multiplies it by the scale of that token
-and writes it to ``out``. The grid has two dimensions: ``x`` counts along a row, that is the dimensions of a key, and
-``y`` counts the rows, that is the tokens. In both directions there may be threads beyond the end of the array, which
-must not touch any of the three arrays.
+To save memory, a cache can hold keys as int8, with one scale per token. Attention needs the keys as floats. Write the
+kernel ``dequantize``: each thread takes one number of one token, multiplies it by the token's scale and writes the
+product to ``out``. The grid has two dimensions: ``x`` counts the dimensions of a key, along a row, and ``y`` counts
+the tokens, which are the rows. In both directions there may be threads past the end of the array. They must not touch
+any of the three arrays.
 
 Shapes::
 

@@ -2,31 +2,31 @@
 03 · A property that finds wrong attention
 ==========================================
 
-Write the test ``check_attention``. It gets a function ``attend``, calls it with inputs of your own, and raises
-AssertionError if ``attend`` is wrong. The check tries it on several functions: those that are right must pass, and
-your score is how many of the wrong ones you find. A property is as good as its inputs, so draw them with Hypothesis,
-and draw those on which a wrong kernel has to show itself.
+Write the test ``check_attention``. It takes a function ``attend``, calls it with inputs that you choose, and raises
+AssertionError if ``attend`` is wrong. The check runs your test on several functions. The right ones must pass, and
+your score is the number of wrong ones that your test finds. A property is only as good as its inputs: draw them with
+Hypothesis, and include inputs on which a wrong kernel gives a wrong result.
 
-``attend(query, key, value)`` returns the attention of one token to ``n`` tokens, in each head by itself. The scale is
-``1 / sqrt(head_dim)``. With no tokens at all, the result is 0. The kernels keep the tokens in blocks of 4, in a cache
-that other sequences use as well.
+``attend(query, key, value)`` returns the attention of one token to ``n`` tokens, separately for each head. The scale
+is ``1 / sqrt(head_dim)``. With no tokens at all, the result is 0. The kernels keep the tokens in blocks of 4, in a
+cache that also holds other sequences.
 
 Shapes::
 
     query        float32[num_heads, head_dim]
-    key, value   float32[n, num_heads, head_dim], n from 0 on
+    key, value   float32[n, num_heads, head_dim], n >= 0
     returned     float32[num_heads, head_dim]
 
-A test goes round like this::
+One round of the test::
 
     draw n, num_heads, ...  ->  query, key, value  ->  attend(query, key, value)
                                                    ->  reference.attention(query[None], key, value)[0]
                                                        are they nearly equal?
 
-The kernels compute in float32. With numbers up to 20, they may differ from the oracle by 0.01.
+The kernels compute in float32. With numbers up to 20, their results may differ from the oracle's by 0.01.
 
-Example: with one token, ``attend`` returns its value, whatever query and key are: ``value = [[[7, 5]]]`` gives
-``[[7, 5]]``.
+Example: with one token, ``attend`` returns its value, whatever the query and the key are: ``value = [[[7, 5]]]``
+gives ``[[7, 5]]``.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ from paged_numba import reference
 
 
 def check_attention(attend):
-    # >>> Your code: a test with @given that draws an input and compares, and a call of it (about 12 lines).
+    # >>> Your code: a test with @given that draws an input and compares, and a call of it (14 lines).
     @given(
         num_tokens=strategies.sampled_from([0, 1, 3, 4, 5, 9]),
         num_heads=strategies.integers(1, 3),

@@ -2,9 +2,9 @@
 04 · The slots of new tokens
 ============================
 
-Write the function ``slots``. In one step, each sequence of a batch gets some new tokens, and ``slots`` returns where
-they go: a list with the slot of each new token, sequence after sequence and in the order of the tokens. The new
-tokens are the last ones of their sequence, and its blocks are taken already.
+Write the function ``slots``. In one step, each sequence of a batch gets some new tokens. ``slots`` returns where they
+go: a list with the slot of each new token, sequence by sequence and in token order. The new tokens are the last
+tokens of their sequence, and the block table already has the blocks for them.
 
 Arguments::
 
@@ -13,10 +13,10 @@ Arguments::
     num_new        list of int: new tokens of each sequence, 0 or more
     block_size     int: slots of a block
 
-A block table may be longer than its sequence needs. The entries behind the last block are left over from another
-sequence, and mean nothing. A batch may be empty.
+A block table may be longer than its sequence needs. The entries past the last block are left over from another
+sequence and mean nothing. A batch may be empty.
 
-A sequence of 7 tokens in blocks of 4, of which the last 2 are new::
+A sequence of 7 tokens in blocks of 4; the last 2 tokens are new::
 
     token            0   1   2   3    4   5   6
     logical block    0   0   0   0    1   1   1      block table 5 2 9
@@ -25,8 +25,8 @@ A sequence of 7 tokens in blocks of 4, of which the last 2 are new::
     slot            20  21  22  23    8   9  10
                                           new new
 
-Example: ``slots([[5, 2, 9], [0]], [7, 1], [2, 1], 4)`` gives ``[9, 10, 0]``: the block table [5, 2, 9] is that of the
-picture, and the other sequence has just begun.
+Example: ``slots([[5, 2, 9], [0]], [7, 1], [2, 1], 4)`` gives ``[9, 10, 0]``: the sequence with block table [5, 2, 9]
+is the one in the picture, and the other sequence has just begun.
 """
 
 

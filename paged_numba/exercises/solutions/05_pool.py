@@ -4,14 +4,15 @@
 
 Write the methods ``append`` and ``free`` of the class ``Pool``.
 
-``append(seq, tokens)`` makes room for so many more tokens of a sequence, 1 or more. It begins the sequence if there
-is none of this name. Tokens go to the last block of the sequence while it has free slots; only then more blocks are
-taken. Any free block will do. If too few are free, it raises MemoryError, and all is as it was before the call.
+``append(seq, tokens)`` makes room for ``tokens`` more tokens of a sequence; ``tokens`` is 1 or more. If there is no
+sequence of this name, ``append`` begins one. Tokens fill the free slots of the sequence's last block before more
+blocks are taken. Any free block will do. If too few blocks are free, ``append`` raises MemoryError and changes
+nothing.
 
-``free(seq)`` ends a sequence and makes its blocks free again. If there is no sequence of this name (any more), it
-raises KeyError, and all is as it was before the call.
+``free(seq)`` ends a sequence and makes its blocks free again. If there is no sequence of this name, or it has already
+ended, ``free`` raises KeyError and changes nothing.
 
-What the pool remembers::
+What the pool stores::
 
     block_size    int: slots of a block
     tables        dict: the block table of each sequence, a list of blocks in logical order
@@ -25,7 +26,7 @@ A pool of 4 blocks of 4 slots, after ``append("a", 5)``, ``append("b", 2)`` and 
 
 Example: the last of these calls takes no block, since 5 + 3 tokens fit in 2 blocks: ``lens`` is then
 ``{"a": 8, "b": 2}``, and ``len(free_blocks)`` is 1. Now ``append("a", 5)`` raises MemoryError: a has 2 blocks and
-would need 4.
+would need 4, but only 1 is free.
 """
 
 

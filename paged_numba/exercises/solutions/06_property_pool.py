@@ -2,11 +2,12 @@
 06 · A property that finds wrong allocators
 ===========================================
 
-Write the property ``check_pool``. It gets a new, empty pool and a list of calls, plays the calls on the pool, and
-raises AssertionError if the pool is wrong. The check draws the calls, and tries the property on several pools: those
-that are right must pass, and your score is how many of the wrong ones you find.
+Write the property ``check_pool``. It takes a new, empty pool and a list of calls, makes the calls on the pool, and
+raises AssertionError if the pool is wrong. The check draws the calls and runs your property on several pools. The
+right ones must pass, and your score is the number of wrong ones that your property finds.
 
-A call is ``("add", seq, tokens)``, ``("append", seq, tokens)`` or ``("free", seq)``. Of a pool you may use::
+A call is ``("add", seq, tokens)``, ``("append", seq, tokens)`` or ``("free", seq)``. You may use these parts of a
+pool::
 
     pool.add(seq, tokens)      a new sequence; returns the list of the slots of its tokens
     pool.append(seq, tokens)   more tokens for it; returns the list of their slots
@@ -14,12 +15,12 @@ A call is ``("add", seq, tokens)``, ``("append", seq, tokens)`` or ``("free", se
     pool.num_blocks, pool.block_size
     pool.num_free_blocks, pool.sequences, pool.seq_len(seq), pool.block_table(seq)
 
-A sequence of ``n`` tokens holds as few blocks as possible, any that are free, and no block is held twice. Token ``t``
-lies in slot ``block_table[t // block_size] * block_size + t % block_size``.
+A sequence of ``n`` tokens holds as few blocks as possible. Any free block will do, and no block is held twice. Token
+``t`` lies in slot ``block_table[t // block_size] * block_size + t % block_size``.
 
-The check also draws calls that cannot be done. They raise an error and change nothing: ``add`` of a sequence that is
-there raises ValueError, ``append`` and ``free`` of one that is not there KeyError, and a call that needs more blocks
-than are free MemoryError.
+The check also draws calls that are not possible. Such a call raises an error and changes nothing: ``add`` of a
+sequence that exists raises ValueError, ``append`` and ``free`` of a sequence that does not exist raise KeyError, and
+a call that needs more blocks than are free raises MemoryError.
 
 A pool of 3 blocks of 2 tokens::
 
@@ -34,7 +35,7 @@ Example: after ``[("add", "a", 3)]`` the sequence holds 2 blocks, so 1 is free.
 
 
 def check_pool(pool, calls):
-    # >>> Your code: what the pool must hold, each call, and what must be true after it (about 20 lines).
+    # >>> Your code: what the pool must hold; each call; what must be true after the call (22 lines).
     lens = {}
 
     def blocks(tokens):

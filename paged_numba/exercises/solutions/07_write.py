@@ -2,13 +2,14 @@
 07 · Write a batch to its slots
 ===============================
 
-Write the kernel ``write_kv``, which copies the new keys and values of a batch to their slots. In lesson 05 a token
-had a thread for each of its numbers. Models with many heads have more numbers than a thread block may have threads.
-So here a thread block takes one token, and its threads walk along the ``num_kv_heads * head_dim`` numbers of the
-token together: thread 0 takes numbers 0, ``cuda.blockDim.x``, ``2 * cuda.blockDim.x`` and so on, thread 1 the
-numbers after those. There may be more threads than numbers, too.
+Write the kernel ``write_kv``, which copies the new keys and values of a batch to their slots. In lesson 05, each
+number of a token had its own thread. In a model with many heads, a token has more numbers than a thread block may
+have threads. Here, a thread block takes one token, and its threads share the token's ``num_kv_heads * head_dim``
+numbers: thread 0 takes numbers 0, ``cuda.blockDim.x``, ``2 * cuda.blockDim.x`` and so on, and thread 1 takes the
+number after each of these. There may also be more threads than numbers.
 
-A token with slot -1 is padding: nothing of it is read or written. All other slots stay as they are.
+A token with slot -1 is padding: its key and value are neither read nor written. Slots that ``slot_mapping`` does not
+name stay as they are.
 
 Shapes::
 
@@ -32,7 +33,7 @@ from paged_numba import cuda
 
 @cuda.jit
 def write_kv(key_cache, value_cache, key, value, slot_mapping):
-    # >>> Your code: token and slot of this thread block, the guard, and the loop of this thread (9 lines).
+    # >>> Your code: the token and slot of this thread block, the guard, and this thread's loop (9 lines).
     token, num_heads, head_dim = cuda.blockIdx.x, key.shape[1], key.shape[2]
     slot, block_size = slot_mapping[token], key_cache.shape[1]
     if slot < 0:

@@ -2,13 +2,13 @@
 08 · A property that finds wrong writes
 =======================================
 
-Write the test ``check_write``. It gets a function ``write``, calls it with inputs of your own, and raises
-AssertionError if ``write`` is wrong. The check tries it on several functions: those that are right must pass, and
-your score is how many of the wrong ones you find.
+Write the test ``check_write``. It takes a function ``write``, calls it with inputs that you choose, and raises
+AssertionError if ``write`` is wrong. The check runs your test on several functions. The right ones must pass, and
+your score is the number of wrong ones that your test finds.
 
-``write(key, value, key_cache, value_cache, slot_mapping)`` copies the key and the value of each token to the slot
-that the slot mapping names, in place. A token with slot -1 is skipped. Nothing else in the caches may change. All
-slots that are not -1 differ.
+``write(key, value, key_cache, value_cache, slot_mapping)`` copies the key and the value of each token, in place, to
+the slot that the slot mapping names. A token with slot -1 is skipped. Nothing else in the caches may change. No slot
+other than -1 appears twice.
 
 Shapes::
 
@@ -25,8 +25,8 @@ Three tokens, and two blocks of 2 slots::
     block, offset       0,0  0,1  1,0  1,1
     after the write      2    .    .    0         a dot: as before
 
-Example: with ``slot_mapping = [3]`` and blocks of 2, ``write`` sets ``key_cache[1, 1]`` to ``key[0]``,
-``value_cache[1, 1]`` to ``value[0]``, and nothing else.
+Example: with ``slot_mapping = [3]`` and blocks of 2, ``write`` sets ``key_cache[1, 1]`` to ``key[0]`` and
+``value_cache[1, 1]`` to ``value[0]``, and changes nothing else.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ from hypothesis import given, strategies
 
 
 def check_write(write):
-    # >>> Your code: inputs (with @given or without), what the caches must hold, and the comparison (about 18 lines).
+    # >>> Your code: inputs (with @given or without), what the caches must hold, and the comparison (20 lines).
     @given(
         num_tokens=strategies.integers(1, 6),
         num_heads=strategies.integers(1, 3),

@@ -3,14 +3,15 @@
 =========================
 
 Write the kernel ``gather``, which copies the keys of all sequences of a batch out of the cache into one dense array.
-Its sequences have different lengths, so the array has as many rows for each as the longest one has tokens. A row
-behind the end of a sequence is to be 0. Each number of ``out`` is to be written once.
+The sequences have different lengths, so the array has as many rows for each sequence as the longest one has tokens. A
+row past the end of a sequence must be 0. Write each number of ``out`` once.
 
-A thread block takes one row of one sequence: ``cuda.blockIdx.x`` is the position of the token, ``cuda.blockIdx.y``
-the sequence. Its thread (x, y) takes dimension x of head y.
+A thread block takes one row of one sequence: ``cuda.blockIdx.x`` is the position of the token, and
+``cuda.blockIdx.y`` is the sequence. Thread (x, y) of the thread block takes dimension x of head y.
 
-Entries of a block table behind the last block of its sequence are left over from another one, and mean nothing. Slots
-without a token hold NaN. Neither may be used, not even times 0: 0 * NaN is NaN. A sequence may have no token at all.
+Entries of a block table past the last block of its sequence are left over from another sequence and mean nothing.
+Slots without a token hold NaN. Use neither, not even multiplied by 0: 0 * NaN is NaN. A sequence may have no tokens
+at all.
 
 Shapes::
 
@@ -26,7 +27,7 @@ Two sequences in a pool of blocks of 2 slots, where a1 is token 1 of sequence a:
     b   2 1 1               offset 1    NaN  NaN  NaN  a1               b    b0   0    0
 
 Example: in this picture, row 2 of a comes from entry 2 // 2 = 1 of its block table, which is block 0, and from offset
-2 % 2 = 0 in it. Row 1 of b is 0: its slot, block 2 and offset 1, holds no token.
+2 % 2 = 0 in that block. Row 1 of b is 0: its slot, block 2 and offset 1, holds no token.
 """
 
 from numba import float32
@@ -36,7 +37,7 @@ from paged_numba import cuda
 
 @cuda.jit
 def gather(out, cache, block_tables, seq_lens):
-    # >>> Your code: where this thread reads, whether it may, and the write (7 lines).
+    # >>> Your code: where this thread reads, the guard, and the write (7 lines).
     token, seq, block_size = cuda.blockIdx.x, cuda.blockIdx.y, cache.shape[1]
     head, dim = cuda.threadIdx.y, cuda.threadIdx.x
     if token < seq_lens[seq]:

@@ -2,17 +2,18 @@
 10 · Decode through the block table
 ===================================
 
-Write the rest of the kernel ``decode``: attention of one query for each sequence, to all tokens of the sequence. Here
-a single cache holds both: ``cache[block, 0]`` are the keys of a block, ``cache[block, 1]`` the values. All sequences
-have as many KV heads as query heads.
+Write the rest of the kernel ``decode``, which computes the attention of one query of each sequence to all tokens of
+that sequence. Here, a single cache holds both keys and values: ``cache[block, 0]`` holds the keys of a block,
+``cache[block, 1]`` its values. There are as many KV heads as query heads.
 
 A thread block takes one head of one sequence, and a thread takes one dimension of ``out``. The score of a token is
 ``scale`` times the sum of query times key over all dimensions. Each thread computes all scores itself; later lessons
-share this work out. Two passes over the tokens are enough: one for the largest score, one for the weights, which are
-``math.exp(score - largest)`` divided by their sum, and the weighted sum of the values.
+divide this work among the threads. Two passes over the tokens are enough. The first finds the largest score. The
+second computes the weights, which are ``math.exp(score - largest)`` divided by their sum, and the weighted sum of the
+values.
 
 Scores may be so large that ``math.exp(score)`` overflows. Slots without a token hold NaN, and entries of a block
-table behind the last block of its sequence mean nothing. For a sequence without tokens, ``out`` is to be 0.
+table past the last block of its sequence mean nothing. For a sequence without tokens, ``out`` must be 0.
 
 Shapes::
 
@@ -21,13 +22,13 @@ Shapes::
     block_tables   int32[num_seqs, columns]
     seq_lens       int32[num_seqs]
 
-For token 5 of a sequence with the block table 7 3 1, in blocks of 4 slots::
+Token 5 of a sequence with the block table 7 3 1, in blocks of 4 slots::
 
     key     cache[3, 0, 1, head, :]     entry 5 // 4 = 1 is block 3, and the offset is 5 % 4 = 1
     value   cache[3, 1, 1, head, :]
 
-Example: with ``head_dim = 1``, query 1, keys 0 and 1.0986, and values 10 and 20, the scores are 0 and 1.0986. So the
-weights are 1 and 3 before they are divided by their sum, and ``out`` is (1 * 10 + 3 * 20) / 4 = 17.5.
+Example: with ``head_dim = 1``, query 1, keys 0 and 1.0986, and values 10 and 20, the scores are 0 and 1.0986. The
+weights are 1 and 3 before they are divided by their sum, so ``out`` is (1 * 10 + 3 * 20) / 4 = 17.5.
 """
 
 import math

@@ -2,12 +2,13 @@
 11 · Each element and its neighbours
 ====================================
 
-Write the kernel ``neighbours``: element ``i`` of ``out`` is the sum of element ``i`` of ``x`` and of the elements on
-both sides of it. Beyond the ends of ``x``, there are zeros.
+Write the kernel ``neighbours``: element ``i`` of ``out`` is the sum of element ``i`` of ``x`` and the elements on
+both sides of it. Past the ends of ``x``, elements count as 0.
 
-Three threads need each element, but a thread block is to read it from global memory once: a thread stores the element
-that it reads to ``tile``, in shared memory, where its neighbours find it. The first and the last thread of a thread
-block have a neighbour outside of it; they read that element from global memory in addition.
+Three threads need each element, but a thread block must read it from global memory only once: each thread stores the
+element that it reads in ``tile``, in shared memory, where the neighbouring threads find it. The first and the last
+thread of a thread block each have a neighbour outside the thread block. They also read that neighbour's element from
+global memory.
 
 Shapes::
 
@@ -25,7 +26,7 @@ Two thread blocks of 4 threads, and 6 elements ``a`` to ``f``::
 
 Example: ``x = [1, 2, 4]`` gives ``out = [1 + 2, 1 + 2 + 4, 2 + 4] = [3, 7, 6]``.
 
-What is checked: a thread block reads its elements of ``x`` once, and two elements more.
+What is checked: a thread block reads each of its elements of ``x`` once, and two more elements.
 """
 
 from numba import float32
@@ -37,7 +38,7 @@ from paged_numba import cuda
 def neighbours(out, x):
     tile = cuda.shared.array(130, float32)
     thread, i = cuda.threadIdx.x, cuda.grid(1)
-    # >>> Your code: fill the tile, the zeros too; wait for the other threads; write the sum.
+    # >>> Your code: fill the tile, including the zeros; wait for the other threads; write the sum (8 lines).
     tile[thread + 1] = x[i] if i < x.size else float32(0)
     if thread == 0:
         tile[0] = x[i - 1] if i > 0 else float32(0)

@@ -2,12 +2,13 @@
 12 · Which token has the largest score?
 =======================================
 
-Write the kernel ``argmax``: ``out[0]`` is the index of the largest of ``n`` scores, as greedy decoding needs it. Of
-several equal scores, the first counts: the smallest index.
+Write the kernel ``argmax``: ``out[0]`` is the index of the largest of ``n`` scores, which greedy decoding needs. Of
+several equal scores, the one with the smallest index counts.
 
-One thread block works on it, a thread for each score; some threads may have none. Threads compare in a tree, and
-carry along whose score it is: ``values[t]`` is the largest score that thread ``t`` knows, ``indices[t]`` its index.
-Scores may be negative, and ``-inf`` where a token is masked; at least one is finite.
+One thread block does the work, with one thread for each score; some threads may have no score. The threads compare
+scores in a tree and carry the index of each score along: ``values[t]`` is the largest score that thread ``t`` knows,
+and ``indices[t]`` is its index. Scores may be negative, and a masked token has the score ``-inf``; at least one score
+is finite.
 
 Shapes::
 
@@ -26,7 +27,7 @@ Shapes::
 
 Example: ``scores = [1, 5, 5, 0, 4, 2]`` gives ``out = [1]``.
 
-What is checked: each score is read once. In each round, the first ``half`` threads work, so that whole warps fall
+What is checked: each score is read once. In each round, only the first ``half`` threads work, so whole warps fall
 idle: with 128 threads, 90 memory requests to shared memory are enough.
 """
 
@@ -41,7 +42,7 @@ def argmax(out, scores):
     values = cuda.shared.array(128, float32)
     indices = cuda.shared.array(128, int32)
     thread = cuda.threadIdx.x
-    # >>> Your code: store a score and its index for each thread; then the rounds; then the result.
+    # >>> Your code: store each thread's score and its index; the rounds; the result (14 lines).
     values[thread] = scores[thread] if thread < scores.size else float32(-np.inf)
     indices[thread] = thread
     cuda.syncthreads()  # all scores are there

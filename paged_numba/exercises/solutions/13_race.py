@@ -2,12 +2,14 @@
 13 · Right by luck: mend a race
 ===============================
 
-The sequences of a batch lie one after the other, so a kernel needs to know where each one ends: ``ends[i]`` is the
-sum of ``seq_lens[0]`` to ``seq_lens[i]``. The kernel ``add_up`` computes it, with a thread for each sequence. In
-rounds of distance 1, 2, 4 and so on, each thread adds the sum of the thread that is ``distance`` places before it.
+The sequences of a batch lie one after another, so a kernel must know where each one ends: ``ends[i]`` is the sum of
+``seq_lens[0]`` to ``seq_lens[i]``. The kernel ``add_up`` computes these sums, with one thread for each sequence. In
+rounds of distance 1, 2, 4 and so on, each thread adds to its own sum the sum of the thread ``distance`` places before
+it.
 
-If the threads run step by step together, all read before one writes, and the sums are right. No GPU promises that: a
-thread may read a sum that its neighbour has already changed in this round. Mend the kernel; keep its rounds.
+If the threads run in step, all of them read before any of them writes, and the sums are right. No GPU promises this:
+a thread may read a sum that another thread has already changed in the same round. Mend the kernel, but keep its
+rounds.
 
 Shapes::
 
@@ -39,7 +41,7 @@ def add_up(ends, seq_lens):
     cuda.syncthreads()  # all lengths are there
     distance = 1
     while distance < cuda.blockDim.x:
-        # >>> Mend this part: threads read sums that other threads write in the same round.
+        # >>> Mend this part: threads read sums that other threads write in the same round (6 lines).
         before = 0
         if thread >= distance:
             before = sums[thread - distance]

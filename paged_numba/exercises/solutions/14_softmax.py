@@ -3,11 +3,13 @@
 =====================
 
 Write the kernel ``softmax``: each thread block turns one row of scores into weights. The weight of a score is
-``exp(score - largest)``, divided by the sum of these over the row, where ``largest`` is the largest score of the row.
+``exp(score - largest)``, divided by the sum of these exponentials over the row, where ``largest`` is the largest
+score of the row.
 
 A row may be longer than a thread block, or shorter: thread ``t`` takes the scores ``t``, ``t + blockDim.x``,
-``t + 2 * blockDim.x`` and so on. ``segment_max(mine, scratch, cuda.blockDim.x)`` returns the largest ``mine`` of all
-threads to each of them, and ``segment_sum`` the sum (lesson 08). All threads of the thread block must call them.
+``t + 2 * blockDim.x`` and so on. ``segment_max(mine, scratch, cuda.blockDim.x)`` returns to each thread the largest
+``mine`` of all threads, and ``segment_sum`` the sum of ``mine`` over all threads (lesson 08). All threads of the
+thread block must call both.
 
 A score of ``-inf`` belongs to a masked token: its weight is 0. If all scores of a row are ``-inf``, all weights of
 the row are 0.
@@ -24,8 +26,8 @@ A thread block of 4 threads, and a row of 6 scores::
 
 Example: the row ``[1, 1, -inf, 1, 1, -inf]`` gives ``[0.25, 0.25, 0, 0.25, 0.25, 0]``.
 
-What is checked: scores may be as large as 1000, and as small as -1000. Three passes over a row are enough, in
-requests of neighbouring scores.
+What is checked: the weights, for scores as large as 1000 and as small as -1000, and the traffic. Three passes over a
+row are enough, if neighbouring threads read neighbouring scores.
 """
 
 import math
@@ -41,7 +43,7 @@ from paged_numba.kernels.reduce import segment_max, segment_sum
 def softmax(weights, scores):
     scratch = cuda.shared.array(128, float32)
     row, thread, num_threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    # >>> Your code: the largest score of the row; the sum; the weights.
+    # >>> Your code: the largest score of the row; the sum; the weights (10 lines).
     largest = float32(-np.inf)
     for i in range(thread, scores.shape[1], num_threads):
         largest = max(largest, scores[row, i])

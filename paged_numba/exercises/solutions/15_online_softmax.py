@@ -2,16 +2,16 @@
 15 · The LSE of a row, in one pass
 ==================================
 
-Write the kernel ``lse``: each thread block computes the logarithm of the sum of ``exp(score)`` of one row of scores,
-and reads each score once. So the maximum and the sum must be found together.
+Write the kernel ``lse``: each thread block computes the logarithm of the sum of ``exp(score)`` over one row of
+scores, and reads each score once. So it must find the maximum and the sum in the same pass.
 
-Thread ``t`` takes the scores ``t``, ``t + blockDim.x``, ``t + 2 * blockDim.x`` and so on, and keeps the largest of
-its scores so far, and the sum of ``exp(score - largest)``. When a larger score comes, it rescales its sum. In the
-end, the sums of the threads are relative to different maxima: each thread rescales its own to the maximum of the row,
-which ``segment_max`` finds, and ``segment_sum`` adds them up. All threads must call both.
+Thread ``t`` takes the scores ``t``, ``t + blockDim.x``, ``t + 2 * blockDim.x`` and so on. It keeps the largest of its
+scores so far and the sum of ``exp(score - largest)``. When a larger score comes, the thread rescales its sum. At the
+end, the sums of the threads are relative to different maxima. Each thread rescales its sum to the maximum of the row,
+which ``segment_max`` finds, and ``segment_sum`` adds the sums up. All threads must call both functions.
 
-Scores may be as large as 1000 and as small as -1000, and ``-inf`` for a masked token, which adds nothing. The LSE of
-a row with no other score is ``-inf``. Some threads may have no score at all.
+Scores may be as large as 1000 and as small as -1000. A masked token has the score ``-inf`` and adds nothing to the
+sum. If a row has no other scores, its LSE is ``-inf``. Some threads may have no score at all.
 
 Shapes::
 
@@ -44,7 +44,7 @@ from paged_numba.kernels.reduce import segment_max, segment_sum
 def lse(out, scores):
     scratch = cuda.shared.array(128, float32)
     row, thread, num_threads = cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x
-    # >>> Your code: one loop over the thread's scores; then the row's maximum, its sum, and the LSE.
+    # >>> Your code: one loop over the thread's scores; the row's maximum; its sum; the LSE (13 lines).
     largest, total = float32(-np.inf), float32(0)
     for i in range(thread, scores.shape[1], num_threads):
         score = scores[row, i]

@@ -2,14 +2,14 @@
 16 · One load for a group of heads
 ==================================
 
-In lesson 09, each query head had a thread block, so the keys of a KV head were loaded once for each query head of its
-group. Write the rest of the kernel ``attention``, in which a thread block takes one KV head of one sequence, and the
-whole group of query heads that share it.
+In lesson 09, each query head had its own thread block, so the keys of a KV head were loaded once for each query head
+of its group. Write the rest of the kernel ``attention``, in which a thread block takes one KV head of one sequence
+and the whole group of query heads that share this KV head.
 
-Thread (x, y) of the thread block takes dimension x of query head y of the group. For each token, the key and the
-value are loaded once for the thread block, into shared memory. Each thread then computes the score of its own query
-head from all dimensions of the key, and goes on as in the online softmax of lesson 08. So the keys are read in one
-pass. For a sequence without tokens, ``out`` is to be 0.
+Thread (x, y) of the thread block takes dimension x of query head y of the group. For each token, the thread block
+loads the key and the value once, into shared memory. Each thread then computes the score of its query head from all
+dimensions of the key and continues with the online softmax of lesson 08, so that one pass over the keys is enough.
+For a sequence without tokens, ``out`` must be 0.
 
 Shapes::
 
@@ -18,14 +18,14 @@ Shapes::
     block_tables             int32[num_seqs, columns]
     seq_lens                 int32[num_seqs]
 
-The head map of 6 query heads and 2 KV heads, so 3 query heads to a group::
+The head map of 6 query heads and 2 KV heads, with 3 query heads in a group::
 
     query head     0    1    2    3    4    5
     KV head        0    0    0    1    1    1
     threadIdx.y    0    1    2    0    1    2
 
 Example: 9 tokens, 6 query heads, 2 KV heads and 32 dimensions. The launch ``attention[(1, 2), (32, 3)](...)`` loads
-9 * 2 * 4 = 72 sectors of keys, since a key of 32 floats is 4 sectors. With a thread block for each query head it
+9 * 2 * 4 = 72 sectors of keys, since a key of 32 floats is 4 sectors. With one thread block for each query head, it
 would load 9 * 6 * 4 = 216.
 """
 

@@ -2,15 +2,16 @@
 20 · Merge the splits, also empty ones
 ======================================
 
-The splits of a sequence were attended to one by one. Each left behind its result, ``part_out``, and its LSE,
-``part_lse``: the logarithm of the sum of ``exp(score)`` over its tokens. Write the kernel ``merge``: ``out`` is
-attention over all tokens, and ``lse`` is its LSE, so that the merged state can be merged again.
+Attention was computed for each split of a sequence separately. Each split has its result, ``part_out``, and its LSE,
+``part_lse``: the logarithm of the sum of ``exp(score)`` over the tokens of the split. Write the kernel ``merge``,
+which combines the splits: ``out`` is the attention over all tokens, and ``lse`` is the LSE over all tokens, so that
+the merged state can be merged again.
 
 The weight of a split is ``exp(part_lse - total)``, where ``total`` is the LSE over all tokens. LSEs may be as large
-as 1000 and as small as -1000, where ``exp`` of one alone overflows or is 0.
+as 1000 and as small as -1000, so ``exp(part_lse)`` alone may overflow or be 0.
 
-A split that saw no token has an LSE of ``-inf``, and its ``part_out`` was never written: it may hold NaN. If no split
-saw a token, ``out`` is 0 and ``lse`` is ``-inf``.
+A split without tokens has an LSE of ``-inf``. Its ``part_out`` was never written and may hold NaN. If no split has
+tokens, ``out`` is 0 and ``lse`` is ``-inf``.
 
 Shapes::
 
@@ -19,7 +20,7 @@ Shapes::
     part_out   float32[num_splits, num_heads, head_dim]
     part_lse   float32[num_splits, num_heads]             to the base e
 
-A thread block for each head, and a thread for each dimension::
+One thread block for each head, and one thread for each dimension::
 
     split                 0       1       2
     tokens              0 to 3  4 to 7   none
@@ -43,7 +44,7 @@ from paged_numba import cuda
 @cuda.jit
 def merge(out, lse, part_out, part_lse):
     head, dim = cuda.blockIdx.x, cuda.threadIdx.x
-    # >>> Your code: the largest LSE; the sum of weights and of weighted results; the merged state.
+    # >>> Your code: the largest LSE; the sums of weights and of weighted results; the merged state (12 lines).
     largest = float32(-np.inf)
     for split in range(part_lse.shape[0]):
         largest = max(largest, part_lse[split, head])

@@ -2,18 +2,19 @@
 22 · Chunks of several prompts
 ==============================
 
-A step of a server brings some queries of each sequence, its chunk: a whole prompt, a piece of one, one token, or
-nothing. The queries of all chunks lie one after another in ``query``. Write the rest of the kernel ``prefill``, which
-computes the attention of each, with the causal mask: a query looks at the keys up to its own position.
+In one step of a server, each sequence has a chunk of queries: a whole prompt, part of a prompt, one token, or
+nothing. ``query`` holds the queries of all chunks, one chunk after another. Write the rest of the kernel ``prefill``,
+which computes the attention of each query, with the causal mask: a query looks at the keys up to and including its
+own position.
 
-A thread block is a warp and takes one head of one row of ``query``. It must find out by itself which sequence the row
-belongs to, and at which position of that sequence the query stands. ``cu_seqlens_q[s]`` is the row at which the chunk
-of sequence s begins, and ``cu_seqlens_q[s + 1]`` the row behind its end. The queries of a chunk are the *last* tokens
-of their sequence, and ``seq_lens`` counts all tokens in the cache, those of the chunk included.
+A thread block is one warp and takes one head of one row of ``query``. It must find out which sequence the row belongs
+to, and which position the query has in that sequence. ``cu_seqlens_q[s]`` is the row at which the chunk of sequence s
+begins, and ``cu_seqlens_q[s + 1]`` is the row just past its end. The queries of a chunk are the *last* tokens of
+their sequence, and ``seq_lens`` counts all tokens in the cache, including those of the chunk.
 
-Each lane takes one of the 32 dimensions. ``mine`` is this lane's number of the query, multiplied by the scale, and
-``warp_sum`` gives each lane the sum over all lanes, so a score is ``warp_sum(mine * number of the key)``. Go through
-the keys once. Keys behind the query must not be read.
+Each lane takes one of the 32 dimensions. ``mine`` is this lane's element of the query, multiplied by the scale.
+``warp_sum`` gives each lane the sum over all lanes, so a score is ``warp_sum(mine * element of the key)``. Go through
+the keys once. Do not read keys after the query's position.
 
 Shapes::
 
@@ -29,8 +30,8 @@ Three sequences with ``seq_lens = [5, 4, 3]`` and ``cu_seqlens_q = [0, 2, 2, 5]`
     sequence    0    0    2    2    2
     position    3    4    0    1    2
 
-Example: row 1 is the last of the two queries of sequence 0, so it stands at position 4 and looks at 5 keys. Row 0
-stands at position 5 - 2 + 0 = 3 and looks at 4.
+Example: row 1 is the last of the two queries of sequence 0, so it is at position 4 and looks at 5 keys. Row 0 is at
+position 5 - 2 + 0 = 3 and looks at 4 keys.
 """
 
 import math

@@ -2,17 +2,17 @@
 23 · Fork, and copy on write
 ============================
 
-Write the methods ``fork``, ``append`` and ``free`` of this pool. A fork has the parent's blocks in a block table of
-its own, and takes no block. Several tables may hold a block: ``refs`` says how many, and a block that no table holds
-any more goes back to ``free_blocks``.
+Write the methods ``fork``, ``append`` and ``free`` of this pool. A fork has its own block table, which holds the
+parent's blocks, and takes no new block. Several tables may hold the same block: ``refs`` says how many. A block that
+no table holds any more goes back to ``free_blocks``.
 
-``append(seq)`` makes room for one more token and returns ``(copies, slot)``: pairs of a block and its copy, and the
-slot of the token. The keys and values of ``copies`` are copied before the token is written. A token goes into the
-last block unless that is full, and a block that another sequence holds as well must not be written: the sequence
-takes a copy in its place first. If no block is free for it, ``append`` raises MemoryError, which ``take`` does, and
-changes nothing.
+``append(seq)`` makes room for one more token and returns ``(copies, slot)``: a list of pairs, each a block and its
+copy, and the slot of the token. The keys and values of the blocks in ``copies`` are copied before the token is
+written. A token goes into the last block unless that block is full. A block that another sequence also holds must not
+be written: the sequence first takes a copy in its place. If no block is free, ``take`` raises MemoryError, and
+``append`` must have changed nothing.
 
-A parent of 3 tokens and its fork in blocks of 2, which both append::
+A parent of 3 tokens in blocks of 2, and its fork; both append::
 
     call               table of parent   table of child   returned          refs of blocks 0 1 2
     add("parent", 3)   0 1               -                                  1 1 0
@@ -55,7 +55,7 @@ class Pool:
         # <<<
 
     def append(self, seq):
-        # >>> Your code: a new block, a copy, or neither; then the length and the slot (about 11 lines).
+        # >>> Your code: a new block, a copy, or neither; then the length and the slot (10 lines).
         table, offset, copies = self.tables[seq], self.lens[seq] % self.block_size, []
         if offset == 0:
             table.append(self.take())
@@ -69,7 +69,7 @@ class Pool:
         # <<<
 
     def free(self, seq):
-        # >>> Your code: the sequence ends, and with it what only it held (5 lines).
+        # >>> Your code: end the sequence, and free the blocks that only it held (5 lines).
         for block in self.tables.pop(seq):
             self.refs[block] -= 1
             if self.refs[block] == 0:

@@ -2,17 +2,17 @@
 26 · One step of a scheduler
 ============================
 
-Write the function ``schedule``, which decides who takes part in the next step of a server. A request has ``tokens``,
-the prompt and the answer so far, and holds ``blocks`` blocks of the pool. To take part, it must hold
-``ceil(tokens / block_size)`` of them.
+Write the function ``schedule``, which decides which requests take part in the next step of a server. A request has
+``tokens`` tokens, its prompt and its answer so far, and holds ``blocks`` blocks of the pool. To take part, it must
+hold ``ceil(tokens / block_size)`` blocks.
 
-1. Running requests come first, in their order: each takes the block that it may need. If none is free, the last of
-   ``running`` gives up all its blocks and goes to the front of ``waiting``, and so on, until a block is free. The
-   request that needs the block may itself be the last.
-2. Then the waiting ones join, in their order: the first takes all its blocks and goes to the end of ``running``, if
-   at least ``watermark`` blocks are free afterwards. If not, it and all behind it wait.
+1. Running requests come first, in order: each takes one more block if it needs one. If no block is free, the last
+   request of ``running`` gives up all its blocks and goes to the front of ``waiting``. This repeats until a block is
+   free. The request that needs the block may itself be the last.
+2. Then waiting requests join, in order: the first takes all its blocks and goes to the end of ``running``, if at
+   least ``watermark`` blocks are still free afterwards. If not, it and all requests behind it go on waiting.
 
-Change the two lists and the requests in place, and return how many blocks are free in the end.
+Change the two lists and the requests in place, and return how many blocks are free at the end.
 
 Shapes::
 
@@ -28,12 +28,12 @@ Blocks of 4 tokens, 2 of them free, watermark 1. "a" needs a third block::
     waiting   c: 3 tokens                  c: 3 tokens
     free      2                            1
 
-Example: 1 block is free after step 1, and "c" needs 1, so 0 would be left, less than the watermark: it waits.
+Example: 1 block is free after step 1. "c" needs 1 block, which would leave 0, less than the watermark, so "c" waits.
 """
 
 
 def schedule(running, waiting, num_free, block_size, watermark):
-    # >>> Your code: 1. blocks for those that run, 2. those that join (about 14 lines).
+    # >>> Your code: 1. blocks for running requests, 2. waiting requests that join (16 lines).
     for request in list(running):
         needed = -(-request.tokens // block_size) - request.blocks
         while request in running and needed > num_free:

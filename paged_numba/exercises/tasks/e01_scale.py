@@ -41,7 +41,8 @@ class Scale(Task):
     lesson = "01_threads"
     hints = (
         "cuda.grid(1) is the index of this thread among all threads of the launch.",
-        "A launch has whole thread blocks, so the last one may have threads without an element: compare with x.size.",
+        "A launch has whole thread blocks, so the last one may have threads without an element: compare i with "
+        "x.size.",
         "i = cuda.grid(1), then: if i < x.size, out[i] = factor * x[i].",
     )
     wrong = (

@@ -53,8 +53,8 @@ class Grid(Task):
     answer = "dequantize"
     lesson = "01_threads"
     hints = (
-        "cuda.grid(2) is the place of this thread in the grid: x first, then y. Which of them counts the tokens?",
-        "y counts rows, and the row is the first index of an array: keys[y, x]. The scale belongs to the row alone.",
+        "cuda.grid(2) is the place of this thread in the grid: x first, then y. Which of the two counts the tokens?",
+        "y counts rows, and the row is the first index of an array: keys[y, x]. The scale depends only on the row.",
         "Each direction needs its own comparison: the token with keys.shape[0], the dimension with keys.shape[1].",
         "dim, token = cuda.grid(2), then: if token < keys.shape[0] and dim < keys.shape[1], write out[token, dim].",
     )

@@ -99,14 +99,16 @@ class PropertyAttention(OwnInputs):
     lesson = "02_oracle"
     may_use = ("reference",)
     hints = (
-        "The check shows an input on which the first wrong one that you miss goes wrong. "
-        "Can your test draw one like it?",
-        "Draw the shape first: no token, one, and more than two blocks of them; several heads; several dimensions, "
-        "since with one dimension the scale is 1.",
-        "A large score overflows float32 in a kernel that does not subtract the largest one, so some of your numbers "
-        "must be large: 20 * 20 is a score of 400, and exp(400) is too much for float32. Draw small ones as well.",
-        "def agrees(num_tokens, num_heads, head_dim, largest, seed), with @given above it: np.random.default_rng(seed) "
-        "makes arrays of these shapes, and reference.attention(query[None], key, value)[0] is the right result.",
+        "Look at the input on which the first wrong function that you miss goes wrong. Can your test draw an input "
+        "like it?",
+        "Draw the shapes first: no token, one token, and more than two blocks of tokens; several heads; several "
+        "dimensions, since with one dimension the scale is 1.",
+        "A kernel that does not subtract the largest score overflows float32 when a score is large, so some of your "
+        "numbers must be large: 20 * 20 is a score of 400, and exp(400) is too large for float32. Draw small "
+        "numbers as well.",
+        "def agrees(num_tokens, num_heads, head_dim, largest, seed), with @given above it: "
+        "np.random.default_rng(seed) makes arrays of these shapes, and reference.attention(query[None], key, "
+        "value)[0] is the right result.",
     )
     wrong = (
         Wrong("looks at the shape only", "np.testing.assert_allclose(attend(query[0], key, value), right, rtol=0, "

@@ -50,7 +50,7 @@ class Slots(Task):
     lesson = "04_page_table"
     hints = (
         "Which positions do the new tokens have? The first token of a sequence has position 0, the last seq_len - 1.",
-        "A position has a logical block, position // block_size, and an offset in it, position % block_size.",
+        "A position is in logical block position // block_size, at offset position % block_size.",
         "The slot is table[position // block_size] * block_size + position % block_size, for each position in "
         "range(seq_len - new, seq_len).",
     )

@@ -52,10 +52,12 @@ class PoolTask(Task):
     lesson = "04_page_table"
     max_examples = 150
     hints = (
-        "How many blocks do all tokens of the sequence need, the old and the new ones? How many has it already?",
-        "Compute what is missing and raise before anything is changed: self.tables, self.lens and self.free_blocks.",
-        "-(-seq_len // self.block_size) is the number of blocks for seq_len tokens; len(table) of them are there.",
-        "In free, self.tables.pop(seq) both returns the table and forgets it, and raises KeyError if there is none.",
+        "How many blocks do all tokens of the sequence need, old and new? How many blocks does it already have?",
+        "Work out how many blocks are missing, and raise the error before you change self.tables, self.lens or "
+        "self.free_blocks.",
+        "-(-seq_len // self.block_size) is the number of blocks that seq_len tokens need; len(table) is how many "
+        "there are.",
+        "In free, self.tables.pop(seq) returns the table, removes it, and raises KeyError if there is none.",
     )
     wrong = (
         Wrong(

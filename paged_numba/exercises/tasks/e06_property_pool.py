@@ -141,13 +141,13 @@ class PropertyPool(PropertyTask):
     lesson = "04_page_table"
     max_examples = 60
     hints = (
-        "Keep a dict of your own, from each sequence to its number of tokens: after each call, the pool must agree.",
-        "Ask after each call: has each sequence as few blocks as possible, is each block held once, and is the number "
-        "of free blocks the number of those that nobody holds?",
-        "Compute before a call whether it is possible. Then hold the pool to it: an error if and only if it is not, "
-        "and nothing has changed after an error.",
-        "The slots that a call returns must be those of its own tokens, block_table[t // block_size] * block_size + "
-        "t % block_size for t from the old length to the new one.",
+        "Keep your own dict from each sequence to its number of tokens. The pool must agree with it after each call.",
+        "After each call, ask: does each sequence have as few blocks as possible, is each block held once, and is "
+        "the number of free blocks the number of blocks that no sequence holds?",
+        "Before each call, work out whether it is possible. The pool must raise an error if and only if it is not, "
+        "and must not change anything when it raises one.",
+        "The slots that a call returns must be those of its new tokens: block_table[t // block_size] * block_size + "
+        "t % block_size for t from the old length up to the new one.",
     )
     wrong = (
         Wrong("does not look at the slots", "slots == in_order[start:stop]", "len(slots) == stop - start", "kills",

@@ -49,9 +49,9 @@ class Write(Task):
     hints = (
         "cuda.blockIdx.x is the token. Read its slot first: what must happen if it is negative?",
         "block = slot // block_size and offset = slot % block_size, where block_size is key_cache.shape[1].",
-        "range(cuda.threadIdx.x, numbers, cuda.blockDim.x) gives this thread its numbers; it is empty for a thread "
-        "without any.",
-        "Number i is of head i // head_dim, dimension i % head_dim: key_cache[block, offset, head, dim] = "
+        "range(cuda.threadIdx.x, numbers, cuda.blockDim.x) gives this thread its numbers; for a thread without any, "
+        "the range is empty.",
+        "Number i belongs to head i // head_dim and dimension i % head_dim: key_cache[block, offset, head, dim] = "
         "key[token, head, dim].",
     )
     wrong = (

@@ -90,13 +90,12 @@ class PropertyWrite(OwnInputs):
     answer = "check_write"
     lesson = "05_scattered_writes"
     hints = (
-        "The check shows an input on which the first wrong one that you miss goes wrong. "
-        "Does your test have one like it?",
-        "A write that hits a slot too many shows only if the caches are compared whole, and if they hold something "
-        "before.",
-        "Scatter the slots (a permutation), let slot 0 and -1 be among them, and have several heads and dimensions.",
-        "Make a copy of the caches, go through the tokens in Python, and for each slot >= 0 set "
-        "[slot // block_size, slot % block_size]; then call write, and compare with assert_array_equal.",
+        "Look at the input on which the first wrong function that you miss goes wrong. Does your test use an input "
+        "like it?",
+        "A write to one slot too many shows only if you compare the whole caches, and if they held something before.",
+        "Scatter the slots (a permutation), include slot 0 and -1, and use several heads and dimensions.",
+        "Copy the caches, go through the tokens in Python, and for each slot >= 0 set [slot // block_size, slot % "
+        "block_size] of the copy. Then call write, and compare with assert_array_equal.",
     )
     wrong = (
         Wrong("compares no values", "assert_array_equal(caches, right)", "assert_array_equal(caches[0], right[0])",

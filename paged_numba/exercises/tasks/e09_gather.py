@@ -60,9 +60,10 @@ class Gather(Task):
     answer = "gather"
     lesson = "06_right_before_fast"
     hints = (
-        "First ask whether the row has a token: compare the position with seq_lens[seq], before any table is read.",
-        "The block is block_tables[seq, token // block_size], the offset in it token % block_size.",
-        "A row without a token must be written, too: out[seq, token, head, dim] = float32(0) in the else branch.",
+        "First ask whether the row has a token: compare its position with seq_lens[seq] before you read the block "
+        "table.",
+        "The block is block_tables[seq, token // block_size], and the offset in it is token % block_size.",
+        "A row without a token must also be written: out[seq, token, head, dim] = float32(0) in the else branch.",
     )
     wrong = (
         Wrong(

@@ -112,12 +112,12 @@ class Decode(Task):
     rtol = 5e-4
     atol = 1e-5
     hints = (
-        "Each pass is a loop over range(seq_lens[seq]), so that no slot without a token is read.",
-        "In both passes, a token is found by block = block_tables[seq, token // block_size] and offset = token % "
-        "block_size, and its score is the sum of query[seq, head, i] * cache[block, 0, offset, head, i] over all i.",
-        "Pass 1: largest = max(largest, score * scale). Pass 2: weight = math.exp(score * scale - largest), which adds "
-        "to total, and weight times this thread's number of the value adds to weighted.",
-        "At the end, out[seq, head, dim] = weighted / total; but total is 0 for a sequence without tokens.",
+        "Make each pass a loop over range(seq_lens[seq]), so that it reads no slot without a token.",
+        "In both passes, the token is at block = block_tables[seq, token // block_size], offset = token % "
+        "block_size. Its score is the sum of query[seq, head, i] * cache[block, 0, offset, head, i] over all i.",
+        "Pass 1: largest = max(largest, score * scale). Pass 2: weight = math.exp(score * scale - largest). Add "
+        "weight to total, and weight times this thread's element of the value to weighted.",
+        "At the end, out[seq, head, dim] = weighted / total, but for a sequence without tokens total is 0.",
     )
     wrong = (
         Wrong(

@@ -45,11 +45,12 @@ class Neighbours(Task):
     lesson = "07_thread_block"
     max_examples = 30
     hints = (
-        "Thread t stores its element to tile[t + 1]. Which two places of the tile are then still empty, and which "
+        "Thread t stores its element in tile[t + 1]. Which two places of the tile are then still empty, and which "
         "threads can fill them?",
-        "A thread past the end of x stores 0 and goes on to the barrier: only the last write to out needs a guard.",
-        "Thread 0 stores x[i - 1], if i > 0, to tile[0]; the last thread, cuda.blockDim.x - 1, stores x[i + 1], if "
-        "there is one, to tile[thread + 2]. Then cuda.syncthreads(), and add tile[thread] to tile[thread + 2].",
+        "A thread past the end of x stores 0 and goes on to the barrier. Only the final write to out needs a guard.",
+        "Thread 0 stores x[i - 1], if i > 0, in tile[0]. The last thread, cuda.blockDim.x - 1, stores x[i + 1], if "
+        "there is one, in tile[thread + 2]. Then call cuda.syncthreads(), and add up tile[thread] to tile[thread + "
+        "2].",
     )
     wrong = (
         Wrong(

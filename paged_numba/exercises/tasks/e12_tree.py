@@ -19,6 +19,20 @@ from ..checker.values import Mistake
 UNWRITTEN = -7
 """What the result is before the kernel writes it."""
 
+ROUNDS = """\
+    half = cuda.blockDim.x // 2
+    while half > 0:
+        if thread < half:
+            mine, other = values[thread], values[thread + half]
+            if other > mine or (other == mine and indices[thread + half] < indices[thread]):
+                values[thread] = other
+                indices[thread] = indices[thread + half]
+        cuda.syncthreads()  # this round is over
+        half //= 2
+    if thread == 0:
+"""
+"""The rounds of the solution, and the line after them."""
+
 
 @dataclass
 class Case:
@@ -50,12 +64,14 @@ class ArgMax(Task):
     answer = "argmax"
     lesson = "07_thread_block"
     hints = (
-        "It is the tree of lesson 07 with two arrays: whenever a thread takes over a value, it takes over its index.",
-        "A thread without a score brings -inf, which loses against any score. It must reach each barrier.",
-        "Equal values: compare the indices, since the partner may know a smaller one.",
-        "In a round: if thread < half, and if the other value is larger, or equal with a smaller index, store the "
-        "other value and the other index to values[thread] and indices[thread]. Then, for all threads, "
-        "cuda.syncthreads(), and half //= 2.",
+        "This is the tree of lesson 07 with two arrays: when a thread takes over a value, it also takes over the "
+        "index.",
+        "A thread without a score contributes -inf, which loses against any finite score. It must reach every "
+        "barrier.",
+        "If the values are equal, compare the indices: the other thread may have a smaller one.",
+        "In a round: if thread < half, and the other value is larger, or equal with a smaller index, store the "
+        "other value in values[thread] and the other index in indices[thread]. Then, in all threads, "
+        "cuda.syncthreads() and half //= 2.",
     )
     wrong = (
         Wrong(
@@ -102,17 +118,7 @@ class ArgMax(Task):
         ),
         Wrong(
             "one thread does it all",
-            """    half = cuda.blockDim.x // 2
-    while half > 0:
-        if thread < half:
-            mine, other = values[thread], values[thread + half]
-            if other > mine or (other == mine and indices[thread + half] < indices[thread]):
-                values[thread] = other
-                indices[thread] = indices[thread + half]
-        cuda.syncthreads()  # this round is over
-        half //= 2
-    if thread == 0:
-""",
+            ROUNDS,
             """    if thread == 0:
         for i in range(scores.size):
             if values[i] > values[0]:
@@ -124,17 +130,7 @@ class ArgMax(Task):
         ),
         Wrong(
             "one thread reads all scores",
-            """    half = cuda.blockDim.x // 2
-    while half > 0:
-        if thread < half:
-            mine, other = values[thread], values[thread + half]
-            if other > mine or (other == mine and indices[thread + half] < indices[thread]):
-                values[thread] = other
-                indices[thread] = indices[thread + half]
-        cuda.syncthreads()  # this round is over
-        half //= 2
-    if thread == 0:
-""",
+            ROUNDS,
             """    if thread == 0:
         indices[0] = 0
         for i in range(scores.size):

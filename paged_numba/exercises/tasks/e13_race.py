@@ -48,10 +48,11 @@ class Race(Task):
     hints = (
         "sums[thread] += sums[thread - distance] is a read, an addition and a write. What may another thread do "
         "between the read and the write?",
-        "All threads must have read before the first one writes: read into a variable, wait, then write.",
-        "Each barrier must be reached by all threads, also by those with thread < distance: keep it out of the if.",
-        "before = 0; if thread >= distance: before = sums[thread - distance]. Then a barrier, sums[thread] += before, "
-        "and a barrier.",
+        "All threads must have read before any of them writes: read into a variable, wait, then write.",
+        "All threads must reach each barrier, including those with thread < distance: keep the barrier out of the "
+        "if.",
+        "before = 0; if thread >= distance: before = sums[thread - distance]. Then a barrier, sums[thread] += "
+        "before, and another barrier.",
     )
     wrong = (
         Wrong(

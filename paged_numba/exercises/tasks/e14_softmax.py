@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,43 +12,17 @@ from ... import lockstep
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
 from ..aids.pictures import tree, worst_access
+from ..aids.rows import INF, MEASURED, Rows, case_of, drawn_rows
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake
 
-INF = float("inf")
-MEASURED = 256
-"""Scores of a row of the case whose traffic is counted."""
 
-
-@dataclass
-class Case:
-    """Rows of scores, and the threads of a thread block."""
-
-    scores: Any
-    threads_per_block: int
-
-
-def case_of(scores: Any, threads: int) -> Case:
-    """Return a case with these rows of scores."""
-    return Case(np.array(scores, np.float32), threads)
-
-
-def rows_of(size: int, threads: int) -> Case:
+def rows_of(size: int, threads: int) -> Rows:
     """Return two rows: the first has its largest score at the end, the second one has masked scores."""
     scores = np.arange(2 * size).reshape(2, size) % 7 - np.array([[0.0], [900.0]])
     scores[0, -1] = 9
     scores[1, ::3] = -INF
     return case_of(scores, threads)
-
-
-@st.composite
-def drawn(draw: st.DrawFn) -> Case:
-    """Draw rows of scores, some of which are masked."""
-    size, threads = draw(st.integers(1, 12)), draw(st.sampled_from((1, 2, 4, 32)))
-    score = st.sampled_from((0.0, 1.0, 3.0, -2.0, -INF))
-    rows = draw(st.lists(st.lists(score, min_size=size, max_size=size), min_size=1, max_size=3))
-    level = draw(st.sampled_from((0.0, 990.0, -990.0)))
-    return case_of(np.array(rows) + level, threads)
 
 
 def weights_of(scores: Any) -> Any:
@@ -60,7 +33,7 @@ def weights_of(scores: Any) -> Any:
     return (powers / np.maximum(powers.sum(axis=1, keepdims=True), 1e-300)).astype(np.float32)
 
 
-def unequal_weights_of(case: Case, row: int) -> Any:
+def unequal_weights_of(case: Rows, row: int) -> Any:
     """Return the weights of a row if each thread subtracts the largest of its own scores."""
     powers, threads = np.zeros(case.scores.shape[1]), case.threads_per_block
     for own in (slice(thread, None, threads) for thread in range(min(threads, powers.size))):
@@ -78,12 +51,13 @@ class Softmax(Task):
     max_examples = 40
     rtol = 2e-4  # exp(score - LSE) is right, too: near 1000, floats lie 0.00006 apart
     hints = (
-        "Three loops over range(thread, scores.shape[1], num_threads): for the maximum, for the sum, for the weights.",
-        "After the first loop, a thread knows the largest of its own scores only. Which call makes it that of the row? "
-        "All threads must call it, also those without a score, which bring -inf.",
-        "In a row that is masked as a whole, -inf - -inf is nan, and so is the sum: write 0 unless the sum is above 0.",
-        "largest = segment_max(largest, scratch, num_threads), and after the second loop "
-        "total = segment_sum(total, scratch, num_threads).",
+        "You need three loops over range(thread, scores.shape[1], num_threads): for the maximum, the sum and the "
+        "weights.",
+        "After the first loop, a thread knows only the largest of its own scores. Which call gives it the largest "
+        "of the row? All threads must make this call, including those without a score, which pass -inf.",
+        "In a row that is wholly masked, -inf - -inf is nan, and so is the sum: write 0 unless the sum is above 0.",
+        "largest = segment_max(largest, scratch, num_threads), and after the second loop total = segment_sum(total, "
+        "scratch, num_threads).",
     )
     wrong = (
         Wrong(
@@ -152,31 +126,31 @@ class Softmax(Task):
         ),
     )
 
-    def worked(self) -> Case:
+    def worked(self) -> Rows:
         """Return the case of the statement."""
         return case_of([[1, 1, -INF, 1, 1, -INF]], 4)
 
-    def boundaries(self) -> Sequence[Case]:
+    def boundaries(self) -> Sequence[Rows]:
         """Return a single score, a masked row, large scores, and lengths around a thread block."""
         small = [[[0]], [[-INF]], [[1, 2]], [[1000, 998]], [[-1000, -998, -1000]]]
         cases = [case_of(rows, 2) for rows in small] + [case_of([[2, 1, 0], [-INF] * 3], 4)]
         return [*cases, *(rows_of(size, 32) for size in (31, 32, 33, 64)), rows_of(70, 64)]
 
-    def cases(self) -> st.SearchStrategy[Case]:
+    def cases(self) -> st.SearchStrategy[Rows]:
         """Return what draws cases."""
-        return drawn()
+        return drawn_rows()
 
-    def run(self, answer: Any, case: Case) -> dict[str, Any]:
+    def run(self, answer: Any, case: Rows) -> dict[str, Any]:
         """Launch the kernel with a thread block for each row."""
         weights = np.full_like(case.scores, np.nan)
         answer[len(case.scores), case.threads_per_block](weights, case.scores)
         return {"weights": weights}
 
-    def expected(self, case: Case) -> dict[str, Any]:
+    def expected(self, case: Rows) -> dict[str, Any]:
         """Return the weights."""
         return {"weights": weights_of(case.scores)}
 
-    def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
+    def judge(self, case: Rows, result: dict[str, Any]) -> Mistake | None:
         """Say to what the weights of the first wrong row add up."""
         mistake = super().judge(case, result)
         if mistake is None:
@@ -195,11 +169,11 @@ class Softmax(Task):
             return mistake
         return Mistake(what, mistake.got, mistake.expected)
 
-    def _subtracts_its_own(self, case: Case, row: int, weights: Any) -> bool:
+    def _subtracts_its_own(self, case: Rows, row: int, weights: Any) -> bool:
         unequal, right = unequal_weights_of(case, row), weights_of(case.scores)[row]
         return np.allclose(weights, unequal, 1e-4) and not np.allclose(unequal, right, self.rtol, self.atol)
 
-    def picture(self, answer: Any, case: Case) -> Picture | None:
+    def picture(self, answer: Any, case: Rows) -> Picture | None:
         """Return the rounds of the first reduction of the first wrong row; the access that moves most, if none is."""
         weights = np.full_like(case.scores, np.nan)
         launch = answer, len(case.scores), case.threads_per_block, weights, case.scores
@@ -209,11 +183,11 @@ class Softmax(Task):
         row = self._first_wrong_row(case, weights)
         return tree(lockstep.trace(*launch, thread_block=(row, 0, 0)), f"The shared memory of row {row}")
 
-    def _first_wrong_row(self, case: Case, weights: Any) -> int:
+    def _first_wrong_row(self, case: Rows, weights: Any) -> int:
         wrong = ~np.isclose(weights, weights_of(case.scores), rtol=self.rtol, atol=self.atol)
         return int(np.argmax(wrong.any(axis=1)))
 
-    def measured(self) -> Case:
+    def measured(self) -> Rows:
         """Return two rows, four times as long as a thread block."""
         return rows_of(MEASURED, 64)
 

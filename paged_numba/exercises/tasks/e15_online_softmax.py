@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,42 +11,16 @@ from hypothesis import strategies as st
 from ...draw.kernels.online_softmax import OnlineSoftmax
 from ...draw.picture import Picture
 from ...lockstep.profiler.report import Report
+from ..aids.rows import INF, MEASURED, Rows, case_of, drawn_rows
 from ..checker.task import Limit, Task, Wrong
 from ..checker.values import Mistake
 
-INF = float("inf")
-MEASURED = 256
-"""Scores of a row of the case whose traffic is counted."""
 
-
-@dataclass
-class Case:
-    """Rows of scores, and the threads of a thread block."""
-
-    scores: Any
-    threads_per_block: int
-
-
-def case_of(scores: Any, threads: int) -> Case:
-    """Return a case with these rows of scores."""
-    return Case(np.array(scores, np.float32), threads)
-
-
-def rows_of(size: int, threads: int) -> Case:
+def rows_of(size: int, threads: int) -> Rows:
     """Return two rows: the first one rises, the second one has masked scores, among them the first one."""
     scores = np.stack([np.arange(size) / 4.0, np.arange(size) % 5 - 900.0])
     scores[1, ::3] = -INF
     return case_of(scores, threads)
-
-
-@st.composite
-def drawn(draw: st.DrawFn) -> Case:
-    """Draw rows of scores, some of which are masked."""
-    size, threads = draw(st.integers(1, 12)), draw(st.sampled_from((1, 2, 4, 32)))
-    score = st.sampled_from((0.0, 1.0, 3.0, -2.0, -INF))
-    rows = draw(st.lists(st.lists(score, min_size=size, max_size=size), min_size=1, max_size=3))
-    level = draw(st.sampled_from((0.0, 990.0, -990.0)))
-    return case_of(np.array(rows) + level, threads)
 
 
 def lse_of(scores: Any) -> Any:
@@ -64,14 +37,14 @@ class OnlineLse(Task):
     max_examples = 40
     atol = 1e-5
     hints = (
-        "Begin with largest = -inf and total = 0. For a score: if it is larger than largest, multiply total by "
-        "exp(largest - score) first, and take it as largest; then add exp(score - largest).",
-        "-inf - -inf is nan. When does it turn up? Leave masked scores out of the sum, and do not use the sum of a row "
-        "that is masked as a whole.",
-        "After the loop: row_largest = segment_max(largest, scratch, num_threads). Keep the thread's own largest: its "
-        "sum is relative to that one.",
-        "total *= exp(largest - row_largest), then segment_sum. The LSE is row_largest + log(total); if row_largest "
-        "is -inf, it is that.",
+        "Start with largest = -inf and total = 0. If a score is larger than largest, first multiply total by "
+        "exp(largest - score), and set largest to the score. Then add exp(score - largest).",
+        "-inf - -inf is nan. When can that happen? Leave masked scores out of the sum, and do not use the sum of a "
+        "row that is wholly masked.",
+        "After the loop: row_largest = segment_max(largest, scratch, num_threads). Keep the thread's own largest, "
+        "since its sum is relative to it.",
+        "total *= exp(largest - row_largest), then segment_sum. The LSE is row_largest + log(total), or -inf if "
+        "row_largest is -inf.",
     )
     wrong = (
         Wrong(
@@ -129,31 +102,31 @@ class OnlineLse(Task):
         ),
     )
 
-    def worked(self) -> Case:
+    def worked(self) -> Rows:
         """Return the case of the statement."""
         return case_of([[1, 2, 3, 0]], 2)
 
-    def boundaries(self) -> Sequence[Case]:
+    def boundaries(self) -> Sequence[Rows]:
         """Return a single score, masked ones, large ones, and lengths around a thread block."""
         small = [[[5]], [[-INF]], [[0, 1]], [[-INF, 2, 1]], [[1000, 1000]], [[-1000, -998, -1000]]]
         cases = [case_of(rows, threads) for rows in small for threads in (1, 2)]
         return [*cases, *(rows_of(size, 32) for size in (31, 32, 33, 64)), rows_of(70, 64)]
 
-    def cases(self) -> st.SearchStrategy[Case]:
+    def cases(self) -> st.SearchStrategy[Rows]:
         """Return what draws cases."""
-        return drawn()
+        return drawn_rows()
 
-    def run(self, answer: Any, case: Case) -> dict[str, Any]:
+    def run(self, answer: Any, case: Rows) -> dict[str, Any]:
         """Launch the kernel with a thread block for each row."""
         out = np.full(len(case.scores), np.nan, np.float32)
         answer[len(case.scores), case.threads_per_block](out, case.scores)
         return {"out": out}
 
-    def expected(self, case: Case) -> dict[str, Any]:
+    def expected(self, case: Rows) -> dict[str, Any]:
         """Return the LSE of each row."""
         return {"out": lse_of(case.scores).astype(np.float32)}
 
-    def judge(self, case: Case, result: dict[str, Any]) -> Mistake | None:
+    def judge(self, case: Rows, result: dict[str, Any]) -> Mistake | None:
         """Name the step that is left out, if the result is what comes out without it."""
         mistake = super().judge(case, result)
         if mistake is None:
@@ -183,7 +156,7 @@ class OnlineLse(Task):
         what = f"all scores of row {row} are masked" if whole else f"row {row} has masked scores"
         return Mistake(f"{mistake.what}: {what}", mistake.got, mistake.expected)
 
-    def picture(self, answer: Any, case: Case) -> Picture | None:
+    def picture(self, answer: Any, case: Rows) -> Picture | None:
         """Return how the maximum and the sum of a row's first thread, which has scores, should go."""
         del answer
         if case.scores.shape[1] == MEASURED:
@@ -196,7 +169,7 @@ class OnlineLse(Task):
                     return OnlineSoftmax(own.tolist(), f"The scores of thread {thread}, as it should go")
         return None
 
-    def measured(self) -> Case:
+    def measured(self) -> Rows:
         """Return two rows, four times as long as a thread block."""
         return rows_of(MEASURED, 64)
 
@@ -216,7 +189,7 @@ class OnlineLse(Task):
         ]
 
 
-def _sum(case: Case, online: bool) -> Any:
+def _sum(case: Rows, online: bool) -> Any:
     """Return the sum of each row without one of the two rescalings: that of the threads if `online`, else the other."""
     sums = []
     for row in case.scores.astype(np.float64):

@@ -78,11 +78,13 @@ class GroupedQueries(Task):
     atol = 1e-5
     max_examples = 30
     hints = (
-        "Groups are neighbours: KV head 0 has the query heads 0 to group - 1, KV head 1 the next ones.",
-        "Only the threads of one query head load: if member == 0, key[dim] = key_cache[block, offset, kv_head, dim].",
-        "Two barriers for each token: one before the key is used, one before the next key is written over it.",
+        "The query heads of a group are neighbours: KV head 0 has query heads 0 to group - 1, KV head 1 the next "
+        "ones.",
+        "Only the threads of one query head need to load: if member == 0, key[dim] = key_cache[block, offset, "
+        "kv_head, dim].",
+        "You need two barriers per token: one before the key is used, one before the next key overwrites it.",
         "As in lesson 08: new_largest, rescale = exp(largest - new_largest) and weight = exp(score - new_largest). "
-        "Multiply total and weighted by rescale before weight is added.",
+        "Multiply total and weighted by rescale before you add to them.",
     )
     wrong = (
         Wrong(

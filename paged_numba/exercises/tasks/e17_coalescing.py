@@ -54,11 +54,12 @@ class Coalescing(Task):
     lesson = "10_layout_decides_traffic"
     max_examples = 30
     hints = (
-        "The picture shows which bytes the lanes ask for at once. Which index must differ between lane 0 and lane 1, "
-        "so that these are neighbours?",
-        "A block is block_size * head_dim numbers in a row. Let thread t take the numbers t, t + blockDim.x and so on.",
-        "Number i of a block belongs to token i // head_dim and to dimension i % head_dim.",
-        "for i in range(cuda.threadIdx.x, block_size * head_dim, cuda.blockDim.x), and in it the copy of one number.",
+        "The picture shows which bytes the lanes access at the same time. Which index must differ between lane 0 "
+        "and lane 1 to make these bytes neighbours?",
+        "A block is block_size * head_dim numbers in a row. Let thread t take numbers t, t + blockDim.x and so on.",
+        "Number i of a block belongs to token i // head_dim and dimension i % head_dim.",
+        "for i in range(cuda.threadIdx.x, block_size * head_dim, cuda.blockDim.x), and copy one number in each "
+        "iteration.",
     )
     wrong = (
         Wrong(

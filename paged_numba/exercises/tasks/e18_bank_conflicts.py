@@ -46,12 +46,12 @@ class BankConflicts(Task):
     lesson = "10_layout_decides_traffic"
     max_examples = 10
     hints = (
-        "tile[ty, tx] takes x[32 * by + ty, 32 * bx + tx]. Which element of the tile does "
-        "out[32 * bx + ty, 32 * by + tx] need?",
-        "Both accesses to global memory need a guard of their own: of rows and columns of x, then of those of out. The "
-        "barrier stands between the two, outside of any if.",
-        "Element [r, c] of a tile that is w wide lies in bank (r * w + c) % 32. The 32 threads of a warp read the same "
-        "c of all r: for which w are the banks all different?",
+        "Store x[32 * by + ty, 32 * bx + tx] in tile[ty, tx]. Which element of the tile does out[32 * bx + ty, 32 * "
+        "by + tx] need?",
+        "Each access to global memory needs its own guard: first against the shape of x, then against the shape of "
+        "out. The barrier goes between the two accesses, outside any if.",
+        "Element [r, c] of a tile of width w is in bank (r * w + c) % 32. When a warp reads a column, c is the same "
+        "for its 32 threads and r differs: for which w are all the banks different?",
         "cuda.shared.array((32, 33), float32).",
     )
     wrong = (

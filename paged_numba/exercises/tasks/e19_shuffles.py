@@ -50,12 +50,12 @@ class Shuffles(Task):
     lesson = "11_warps_talk_through_registers"
     max_examples = 30
     hints = (
-        "A butterfly over 32 lanes takes the distances 16, 8, 4, 2 and 1. With which of them does a lane stay within "
-        "its eight?",
-        "Put the loop over dimensions in an if, for lanes without a token, and the shuffles outside of it.",
-        "for dim in range(g, query.size, 8) gives the eight lanes neighbouring numbers, which are one sector.",
-        "for distance in (4, 2, 1): part += cuda.shfl_xor_sync(ALL, part, distance). Then lane g == 0 writes, if there "
-        "is a token.",
+        "A butterfly over 32 lanes uses the distances 16, 8, 4, 2 and 1. With which of them does a lane stay within "
+        "its group of eight?",
+        "Put the loop over dimensions inside an if, for lanes without a token, but keep the shuffles outside it.",
+        "for dim in range(g, query.size, 8) gives the eight lanes neighbouring numbers, which lie in one sector.",
+        "for distance in (4, 2, 1): part += cuda.shfl_xor_sync(ALL, part, distance). Then the lane with g == 0 "
+        "writes, if there is a token.",
     )
     wrong = (
         Wrong(

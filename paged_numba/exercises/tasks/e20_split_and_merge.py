@@ -66,12 +66,13 @@ class Merge(Task):
     rtol = 1e-3
     atol = 1e-3  # an LSE of 990 in float32 is off by up to 3e-5, and values are as large as 9
     hints = (
-        "Two loops over the splits: for the largest LSE, then for the sums. A weight is exp(part_lse - largest).",
-        "0 * NaN is NaN: a weight of 0 does not keep the result of an empty split out. Skip the split.",
-        "The merged LSE is largest + log(total), where total is the sum of the weights. What are both if all splits "
-        "are empty?",
-        "if part_lse[split, head] > -inf: total += weight; weighted += weight * part_out[split, head, dim]. After the "
-        "loop: out is weighted / total, or 0 if total is 0; thread 0 writes the LSE.",
+        "Use two loops over the splits: the first finds the largest LSE, the second adds up. A weight is "
+        "exp(part_lse - largest).",
+        "0 * NaN is NaN, so a weight of 0 does not keep out the result of an empty split. Skip the split.",
+        "The merged LSE is largest + log(total), where total is the sum of the weights. What are largest and total "
+        "if all splits are empty?",
+        "if part_lse[split, head] > -inf: total += weight; weighted += weight * part_out[split, head, dim]. After "
+        "the loop, out is weighted / total, or 0 if total is 0; thread 0 writes the LSE.",
     )
     wrong = (
         Wrong(

@@ -53,11 +53,11 @@ class Window(WeightsTask):
     lesson = "13_prefill"
     max_examples = 30
     hints = (
-        "The query has position seq_len - 1. With a window of 1 it looks at that key alone: which is the first then?",
-        "The first key is seq_len - window, but not less than 0, so the loop is over range(max(0, seq_len - window), "
-        "seq_len).",
-        "In the loop, as in lesson 08: block and offset of the token, the score by warp_sum, new_largest, rescale, "
-        "weight, total, weighted.",
+        "The query has position seq_len - 1. With a window of 1, it looks only at the key of that position: which "
+        "key is the first then?",
+        "The first key is seq_len - window, but at least 0, so loop over range(max(0, seq_len - window), seq_len).",
+        "In the loop, as in lesson 08, compute the block and offset of the token, the score with warp_sum, "
+        "new_largest, rescale, weight, total and weighted.",
     )
     wrong = (
         Wrong("a key too many", "seq_len - window)", "seq_len - window - 1)", "right", "must look at key"),

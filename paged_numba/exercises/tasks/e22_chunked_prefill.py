@@ -48,9 +48,9 @@ class ChunkedPrefill(WeightsTask):
     lesson = "13_prefill"
     max_examples = 25
     hints = (
-        "Row r belongs to sequence s if cu_seqlens_q[s] <= r < cu_seqlens_q[s + 1]. A while loop can look for s; think "
+        "Row r belongs to sequence s if cu_seqlens_q[s] <= r < cu_seqlens_q[s + 1]. A while loop can find s; think "
         "of sequences without queries.",
-        "The last query of the chunk stands at seq_lens[s] - 1. How many rows before it is row r?",
+        "The last query of the chunk is at position seq_lens[s] - 1. How many rows before the last is row r?",
         "position = seq_lens[seq] - (cu_seqlens_q[seq + 1] - row), and the loop is over range(position + 1).",
     )
     wrong = (

@@ -37,12 +37,14 @@ class Fork(Task):
     lesson = "14_share_and_copy"
     max_examples = 100
     hints = (
-        "fork: two sequences that share one list object would both grow when either appends. list(table) is a copy.",
-        "append: there are three cases. The last block is full (or there is none): take a block. It is shared: take a "
-        "block for the copy. It is the sequence's own: take nothing.",
-        "After the copy, one table fewer holds the shared block: its reference count is one less. take() has set that "
-        "of the copy.",
-        "free: subtract 1 from the count of each block of the table, and return those that come to 0 to free_blocks.",
+        "fork: if two sequences shared one list object, both would grow when either appends. list(table) makes a "
+        "copy.",
+        "append: there are three cases. If the last block is full (or there is none), take a block. If it is "
+        "shared, take a block for the copy. Otherwise take nothing.",
+        "After the copy, one table fewer holds the shared block, so subtract 1 from its reference count. take() has "
+        "already set the count of the copy.",
+        "free: subtract 1 from the count of each block of the table, and put each block whose count reaches 0 back "
+        "in free_blocks.",
     )
     wrong = (
         Wrong("the child has the parent's list", "list(self.tables[parent])", "self.tables[parent]", "right",

@@ -38,13 +38,13 @@ class Prefix(Task):
     lesson = "14_share_and_copy"
     max_examples = 150
     hints = (
-        "A dict from tokens to a block. Lists cannot be keys of a dict, tuples can.",
-        "A key of a block's own tokens alone also finds it after other tokens. Either take all tokens up to the end of "
-        "the block for the key, or its own tokens and the block before it.",
-        "With the block before it in the key: if that one was cached already, it is the cached block that counts, not "
-        "the one in the table. dict.setdefault returns it.",
-        "insert goes through num_written // block_size blocks, find through (len(tokens) - 1) // block_size, and find "
-        "stops at the first that is not cached.",
+        "Use a dict from tokens to a block. A list cannot be a key of a dict; a tuple can.",
+        "If the key is only the block's own tokens, find also returns the block after other tokens. Use as the key "
+        "either all tokens up to the end of the block, or the block's own tokens and the block before it.",
+        "If the key includes the block before: where that block was already cached, use the cached block, not the "
+        "one in the table. dict.setdefault returns it.",
+        "insert goes through num_written // block_size blocks, find through (len(tokens) - 1) // block_size. find "
+        "stops at the first block that is not cached.",
     )
     wrong = (
         Wrong("a block is found by its own tokens alone", "before = self.blocks.get((before, ids))",

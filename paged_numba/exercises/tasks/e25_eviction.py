@@ -44,10 +44,11 @@ class Eviction(Task):
     lesson = "14_share_and_copy"
     max_examples = 150
     hints = (
-        "Choose one block after the other: each that goes may free the way for the block before it.",
-        "A block is followed if it is the parent of a block that is still cached. The set of all parents of cached "
-        "blocks says so at once.",
-        "Of the blocks that are cached, not followed and not in use: min(..., key=lambda block: last_used[block]).",
+        "Choose one block at a time: when a block goes, the block before it may become free to go.",
+        "A block is followed if it is the parent of a block that is still cached. The set of the parents of all "
+        "cached blocks holds every such block.",
+        "Among the blocks that are cached, not followed and not in use, take min(..., key=lambda block: "
+        "last_used[block]).",
     )
     wrong = (
         Wrong("the beginning of a prefix goes before its end", "block not in followed and refs[block] == 0",

@@ -56,11 +56,11 @@ class Scheduler(Task):
     lesson = "15_server"
     max_examples = 200
     hints = (
-        "Go through a copy of running, list(running), since the list becomes shorter on the way. A request that was "
-        "preempted for an earlier one has no turn any more: ask whether it still runs.",
-        "While a request still runs and needs more blocks than are free: last = running.pop(), its blocks are free, "
-        "and waiting.insert(0, last).",
-        "Those that join do so in their order. The first that does not fit ends the loop, even if one behind it fits.",
+        "Go through a copy of running, list(running), since the list gets shorter as you go. A request that was "
+        "preempted for an earlier one gets no turn, so check that it is still running.",
+        "While a request is still running and needs more blocks than are free: last = running.pop(), add its blocks "
+        "to the free ones, and waiting.insert(0, last).",
+        "Waiting requests join in order. The first that does not fit ends the loop, even if one behind it would fit.",
         "while waiting and num_free - needed >= watermark, where needed = -(-waiting[0].tokens // block_size).",
     )
     wrong = (
