@@ -24,7 +24,7 @@ NEEDS = (
     '``pip install ".[learn]"`` in a clone of the repository, as :doc:`for the lessons </index>`.'
 )
 STAGES = """\
-1. Your answer runs.
+1. Your answer runs, and Numba accepts it if it is a kernel.
 2. Its results are right, for inputs at boundaries and for many inputs drawn at random.
 3. The sanitizer finds nothing in its launches.
 4. It moves no more data than it must."""

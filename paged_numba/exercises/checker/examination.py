@@ -7,12 +7,14 @@ import math
 import random
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, settings
 
 from ... import lockstep
+from ...errors import TargetUnavailableError
 from ...lockstep.profiler.report import Report
 from ...lockstep.sanitizer.findings import Findings
 from ..verdict import Picture, Stage, Verdict
@@ -96,7 +98,9 @@ class Examination:
 
     def _runs(self) -> bool:
         case = self.task.worked()
-        mistake = self.of_worked = self._attempt(case, quiet=False)
+        # Lockstep runs some kernels that Numba does not compile.
+        with lockstep.options(check_compiles=self.task.launches and can_compile()):
+            mistake = self.of_worked = self._attempt(case, quiet=False)
         if mistake is None or not mistake.raised:
             return False
         self._explain(case, mistake)
@@ -263,6 +267,20 @@ class Examination:
     def _draw(self, drawn: Any) -> None:
         if drawn is not None:
             self.verdict.picture = Picture(drawn.text(), drawn._repr_html_())
+
+
+@cache
+def can_compile() -> bool:
+    """Tell whether Numba's type inference can be asked here; where there is no numba.cuda, it cannot."""
+
+    def nothing() -> None:
+        """Do nothing."""
+
+    try:
+        lockstep.check_compiles(nothing, "void()")
+    except TargetUnavailableError:
+        return False
+    return True
 
 
 def smallest(

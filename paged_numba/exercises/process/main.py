@@ -14,7 +14,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 from ..catalogue import exercise
 from ..checker.answers import in_order, load, lockstep_as_numba_cuda, prepared
-from ..checker.examination import Examination
+from ..checker.examination import Examination, can_compile
 from ..checker.failures import LearnersError, said
 from ..checker.task import Task
 from ..verdict import Stage, Verdict
@@ -49,12 +49,14 @@ def _examine(number: int, path: Path, write: Any) -> None:
     task: Task = chosen.task()
     verdict = Verdict(number, chosen.title, path.name, hints=list(task.hints))
     examination = Examination(task, verdict, lambda stage, case: write(stage=stage, case=case))
+    if task.launches:
+        can_compile()  # imports what it needs before the guard looks
     guard = Guard(path, task)
     refuse = guard.refuse
     write(verdict=verdict.to_dict(), order=task.stages())
-    with lockstep_as_numba_cuda(), hidden():
+    with hidden():
         try:
-            with contextlib.redirect_stdout(examination.printed):
+            with contextlib.redirect_stdout(examination.printed), lockstep_as_numba_cuda():
                 answer = prepared(in_order(load(path, task), chosen.skeleton, task), task)
             refuse()
             examination.run(answer)

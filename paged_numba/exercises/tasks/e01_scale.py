@@ -46,6 +46,7 @@ class Scale(Task):
         "i = cuda.grid(1), then: if i < x.size, out[i] = factor * x[i].",
     )
     wrong = (
+        Wrong("a shape for a size", "i < x.size", "i < x.shape", "runs", "Numba cannot compile scale"),
         Wrong("no guard", "if i < x.size:", "if True:", "right", "out of bounds"),
         Wrong(
             "the index in the thread block alone",
