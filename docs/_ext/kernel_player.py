@@ -2,12 +2,12 @@
 
 import html
 import importlib.util
-import json
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from docutils import nodes
+from play import player, write_recordings
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -134,11 +134,6 @@ RECORDINGS = {
 }
 """For the name of each recording, its title and the function that makes it."""
 
-SENTENCE = (
-    "Here a script plays the recordings. It does not run: scripts are off in this browser, or the page was opened as a "
-    "file, from which browsers load no modules. What the recordings show:"
-)
-
 
 @cache
 def recordings():
@@ -151,14 +146,11 @@ class KernelPlayer(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the player as HTML."""
-        base = "../" * self.env.docname.count("/") + "_static/play/"
         titles = {name: title for name, (title, _) in RECORDINGS.items()}
         notes = (f"{titles[name]}: {made['note']}" for name, made in recordings().items())
         items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-        text = (
-            f'<div class="pn-player pn-kernel" data-base="{base}" data-recordings="{html.escape(json.dumps(titles))}">'
-            f"<p>{SENTENCE}</p><ul>{items}</ul></div>"
-        )
+        instead = f"What the recordings show:</p><ul>{items}</ul>"
+        text = player(self.env.docname, titles, instead, "pn-player pn-kernel", "recordings")
         return [nodes.raw("", text, format="html")]
 
 
@@ -166,13 +158,8 @@ def make_recordings(app: Sphinx) -> None:
     """Run the kernels; write their recordings, and the package's script and style, beside the site's own."""
     if app.builder.format != "html":
         return
-    folder = Path(app.outdir) / "_static" / "play"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, made in recordings().items():
-        text = json.dumps(made, separators=(",", ":"), allow_nan=False)
-        (folder / f"kernel-{name}.json").write_text(text, encoding="utf-8")
-    for name in (*SCRIPTS, *STYLES):
-        (folder / name).write_text(text_of(name), encoding="utf-8")
+    files = {name: text_of(name) for name in (*SCRIPTS, *STYLES)}
+    write_recordings(app, recordings(), files, prefix="kernel-")
 
 
 def add_assets(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document) -> None:

@@ -2,7 +2,6 @@
 
 import html
 import json
-import shutil
 from pathlib import Path
 
 from batches import recordings
@@ -20,8 +19,33 @@ ASSETS = {"play/batch": ("pool",)}
 
 SENTENCE = (
     "Here a script plays the recordings. It does not run: scripts are off in this browser, or the page was opened as a "
-    "file, from which browsers load no modules. What happens in the first recording, step by step:"
+    "file, from which browsers load no modules."
 )
+
+
+def player(
+    docname: str, titles: dict[str, str], instead: str, classes: str = "pn-player", data: str = "batches"
+) -> str:
+    """Return the element that a script turns into a player, as HTML.
+
+    `titles` are those of the recordings, by name; `instead` is what a reader without scripts sees below `SENTENCE`.
+    """
+    base = "../" * docname.count("/") + "_static/play/"
+    choices = html.escape(json.dumps(titles))
+    return f'<div class="{classes}" data-base="{base}" data-{data}="{choices}"><p>{SENTENCE} {instead}</div>'
+
+
+def write_recordings(
+    app: Sphinx, recordings: dict[str, dict], files: dict[str, str], prefix: str = ""
+) -> None:
+    """Write recordings as JSON, and the files that the package shares with the site, to the folder of the players."""
+    folder = Path(app.outdir) / "_static" / "play"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, recording in recordings.items():
+        text = json.dumps(recording, separators=(",", ":"), allow_nan=False)
+        (folder / f"{prefix}{name}.json").write_text(text, encoding="utf-8")
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 class PoolPlayer(SphinxDirective):
@@ -32,25 +56,16 @@ class PoolPlayer(SphinxDirective):
         made = recordings()
         titles = {name: recording["title"] for name, recording in made.items()}
         steps = "".join(f"<li>{html.escape(step['say'])}</li>" for step in next(iter(made.values()))["steps"])
-        base = "../" * self.env.docname.count("/") + "_static/play/"
-        text = (
-            f'<div class="pn-player" data-base="{base}" data-batches="{html.escape(json.dumps(titles))}">'
-            f'<p>{SENTENCE}</p><ol start="0">{steps}</ol></div>'
-        )
-        return [nodes.raw("", text, format="html")]
+        instead = f'What happens in the first recording, step by step:</p><ol start="0">{steps}</ol>'
+        return [nodes.raw("", player(self.env.docname, titles, instead), format="html")]
 
 
 def make_recordings(app: Sphinx) -> None:
     """Serve the batches; write their recordings, and the shared script and style, beside the pages' own."""
     if app.builder.format != "html":
         return
-    folder = Path(app.outdir) / "_static" / "play"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, recording in recordings().items():
-        text = json.dumps(recording, separators=(",", ":"))
-        (folder / f"{name}.json").write_text(text, encoding="utf-8")
-    for name in ("transport.js", "transport.css"):
-        shutil.copy(SHARED / name, folder)
+    shared = {name: (SHARED / name).read_text(encoding="utf-8") for name in ("transport.js", "transport.css")}
+    write_recordings(app, recordings(), shared)
 
 
 def add_assets(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document) -> None:
