@@ -12,7 +12,7 @@ import pytest
 
 from paged_numba import targets
 from paged_numba.commands import main as cli
-from paged_numba.serving.requests import from_text, from_trace
+from paged_numba.serving.toy.requests import from_text, from_trace
 from paged_numba.testing.mutants import kernels
 from paged_numba.traces import Trace
 

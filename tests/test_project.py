@@ -28,7 +28,7 @@ BELOW_CACHE = {
     "tolerances",
     "traces",
 }
-BELOW_COMMANDS = BELOW_CACHE | {"cache", "cache_debug", "kernels", "replay", "serving", "timing"}
+BELOW_COMMANDS = BELOW_CACHE | {"cache", "kernels", "models", "replay", "serving", "timing"}
 MAY_IMPORT = {
     "errors": set(),
     "arguments": set(),
@@ -45,9 +45,9 @@ MAY_IMPORT = {
     "timing": {"draw", "lockstep", "targets"},
     "kernels": {"targets"},
     "ops": {"arrays", "kernels", "targets"},
-    # Which columns of the kernels' arguments it reads.
-    "cache_debug": BELOW_CACHE | {"kernels"},
-    "cache": BELOW_CACHE | {"cache_debug"},
+    # Its debug mode reads columns of the kernels' arguments.
+    "cache": BELOW_CACHE | {"kernels"},
+    "models": {"reference", "draw"},
     "serving": BELOW_COMMANDS,
     "replay": BELOW_COMMANDS,
     "testing": BELOW_COMMANDS,

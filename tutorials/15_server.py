@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import given, settings, strategies
 
 import paged_numba as pn
-from paged_numba.serving.toy_model import ToyModel
+from paged_numba.serving.toy.model import ToyModel
 
 model = ToyModel(num_q_heads=4, num_kv_heads=2, head_dim=32)
 prompts = {"A": b"Paged attention", "B": b"Poetry", "C": b"How to serve", "D": b"Why"}
@@ -143,5 +143,5 @@ for num_blocks in (5, 7, 9, 11, 13, 16):
 # **Try next.** With 10 blocks give the cache a :term:`watermark`, a part that admission leaves free:
 # ``watermark=0.2``. What gets better, and what worse? And to what does the property shrink without the answer?
 #
-# **In the engines.** Our rung: ``Server`` (``paged_numba/serving/server.py``), without preemption. vLLM's
+# **In the engines.** Our rung: ``Server`` (``paged_numba/serving/toy/server.py``), without preemption. vLLM's
 # ``_preempt_request`` (``vllm/v1/core/sched/scheduler.py``) keeps the answer.

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import paged_numba as pn
-from paged_numba.serving.toy_model import ToyModel
+from paged_numba.serving.toy.model import ToyModel
 
 LETTERS = np.frombuffer(b" abcdefghijklmnopqrstuvwxyz", np.uint8)
 TEMPERATURE = 0.5

@@ -16,7 +16,7 @@ behind lesson 14.
 import numpy as np
 
 import paged_numba as pn
-from paged_numba.serving.toy_model import ToyModel
+from paged_numba.serving.toy.model import ToyModel
 
 LETTERS = np.frombuffer(b" abcdefghijklmnopqrstuvwxyz", np.uint8)
 TEMPERATURE = 0.5

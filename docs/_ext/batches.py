@@ -13,8 +13,8 @@ from recorder import Recorder
 import paged_numba as pn
 from paged_numba.commands import tour as tour_command
 from paged_numba.lockstep.observe.observer import Observer, observing
-from paged_numba.serving.server import Server
-from paged_numba.serving.toy_model import ToyModel
+from paged_numba.serving.toy.model import ToyModel
+from paged_numba.serving.toy.server import Server
 
 NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM = (
     tour_command.NUM_Q_HEADS,

@@ -7,8 +7,8 @@ from typing import Any
 from ..allocator.allocator import BlockAllocator
 from ..draw.text import block_tables, pool_map, shortened, size, table
 from ..progress import write
-from ..serving.requests import Request
-from ..serving.server import Event, Server
+from ..serving.toy.requests import Request
+from ..serving.toy.server import Event, Server
 
 INDENT = "   "
 MAX_FAILURES = 10

@@ -14,9 +14,9 @@ from .. import targets, traces
 from ..cache import PagedKVCache
 from ..errors import InputError
 from ..progress import progress
-from ..serving.requests import Request, from_text, from_trace, shipped_text
-from ..serving.server import Event, Server
-from ..serving.toy_model import ToyModel
+from ..serving.toy.model import ToyModel
+from ..serving.toy.requests import Request, from_text, from_trace, shipped_text
+from ..serving.toy.server import Event, Server
 from ..traces import Trace
 from .narration import Narrator
 from .options import positive

@@ -1,1 +1,1 @@
-"""A small server with continuous batching on the paged cache, checked against dense attention."""
+"""Serving: an engine with continuous batching on the paged cache, and `toy`, the small server of the first lessons."""

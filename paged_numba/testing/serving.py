@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..cache import PagedKVCache
-from ..serving import preempting
-from ..serving.requests import Request, name_of
-from ..serving.toy_model import ToyModel
+from ..serving.toy import preempting
+from ..serving.toy.model import ToyModel
+from ..serving.toy.requests import Request, name_of
 
 BLOCK_SIZE = 4
 MODEL = ToyModel(num_q_heads=2, num_kv_heads=1, head_dim=8)

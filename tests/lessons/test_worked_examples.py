@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reading import TUTORIALS, Lesson
 
 import paged_numba as pn
-from paged_numba.serving.toy_model import ToyModel
+from paged_numba.serving.toy.model import ToyModel
 from paged_numba.testing.mutants import allocators, kernels
 from paged_numba.tolerances import attention_tolerance
 
@@ -301,7 +301,7 @@ def test_checks_pass_with_nothing_wrong(example):
     ids=lambda mutant: mutant.__name__,
 )
 def test_checks_notice_a_wrong_allocator(example, mutant, monkeypatch):
-    monkeypatch.setattr("paged_numba.cache.BlockAllocator", mutant)
+    monkeypatch.setattr("paged_numba.cache.kv_cache.BlockAllocator", mutant)
     with pytest.raises(ERRORS):
         short_run(example)
 

@@ -76,7 +76,7 @@ KEPT_ALIVE = {
     "lockstep/sanitizer/sanitizer.py": "the launch holds its arguments",
     "lockstep/sanitizer/unwritten.py": "`_words` and `_local` hold the allocation",
     "lockstep/tracer/recorder.py": "`_lanes` holds the mask",
-    "cache_debug.py": "`_written` holds the cache",
+    "cache/debug.py": "`_written` holds the cache",
 }
 
 

@@ -14,18 +14,18 @@ from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import PrefixCache
 from ...arguments import shown
 from ...cache import PagedKVCache
-from ...serving.preempting import PreemptingServer
+from ...serving.toy.preempting import PreemptingServer
 from . import kernel_mutant
 from .kernel_mutant import KernelMutant
 from .plans import PlanMutant, planned_wrongly
 
 # The modules in which a class is looked up when an object of it is made.
 _USERS: dict[type, tuple[str, ...]] = {
-    BlockAllocator: ("paged_numba", "paged_numba.cache"),
+    BlockAllocator: ("paged_numba", "paged_numba.cache.kv_cache"),
     PrefixCache: ("paged_numba.allocator.allocator",),
     BlockPool: ("paged_numba.allocator.allocator",),
     PagedKVCache: ("paged_numba",),
-    PreemptingServer: ("paged_numba.serving.preempting",),
+    PreemptingServer: ("paged_numba.serving.toy.preempting",),
 }
 
 

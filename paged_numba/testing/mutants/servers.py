@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ...serving.preempting import PreemptingServer
-from ...serving.requests import Request
+from ...serving.toy.preempting import PreemptingServer
+from ...serving.toy.requests import Request
 
 
 class RecomputesThePromptAlone(PreemptingServer):

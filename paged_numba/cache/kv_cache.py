@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import ops, targets
-from .allocator import Allocation, BlockAllocator
-from .allocator.block_table import padded
-from .allocator.sequence import SequenceState
-from .allocator.token_ids import TokenIds, as_bytes, number_of
-from .allocator.transactions import UndoLog, alone, transaction
-from .arguments import hashable, listed, shown, truth
-from .arrays import ArrayLike, IntegersLike, as_array, beside, on_host, to_host
-from .cache_debug import CacheWatch
-from .draw.text import plural
-from .ops import adopt, checks, launches, layouts
-from .ops.attention import AttentionOptions
-from .ops.storage import storage_of_layers
+from .. import ops, targets
+from ..allocator import Allocation, BlockAllocator
+from ..allocator.block_table import padded
+from ..allocator.sequence import SequenceState
+from ..allocator.token_ids import TokenIds, as_bytes, number_of
+from ..allocator.transactions import UndoLog, alone, transaction
+from ..arguments import hashable, listed, shown, truth
+from ..arrays import ArrayLike, IntegersLike, as_array, beside, on_host, to_host
+from ..draw.text import plural
+from ..ops import adopt, checks, launches, layouts
+from ..ops.attention import AttentionOptions
+from ..ops.storage import storage_of_layers
+from .debug import CacheWatch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cache import PagedKVCache
+from ...cache import PagedKVCache
+from .model import ToyModel
 from .requests import Request
 from .server import Event, Running, Server
-from .toy_model import ToyModel
 
 
 class PreemptingServer(Server):

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import reference
-from ..arrays import to_host
-from ..cache import PagedKVCache
-from ..tolerances import attention_tolerance
+from ... import reference
+from ...arrays import to_host
+from ...cache import PagedKVCache
+from ...tolerances import attention_tolerance
+from .model import ToyModel
 from .requests import Request
-from .toy_model import ToyModel
 
 
 @dataclass

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..traces import Trace
+from ...errors import InputError
+from ...traces import Trace
 
 SHIPPED_TEXT = "prompts.txt"
 
