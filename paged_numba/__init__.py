@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import exercises as exercises
     from . import kernels as kernels
     from . import lockstep as lockstep
+    from . import models as models
     from . import reference as reference
     from . import targets as targets
     from .allocator import BlockAllocator as BlockAllocator
@@ -59,6 +60,7 @@ else:
         "exercises": "exercises",
         "kernels": "kernels",
         "lockstep": "lockstep",
+        "models": "models",
         "plan": "ops.plan",
         "reference": "reference",
         "targets": "targets",
