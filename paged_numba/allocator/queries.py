@@ -107,6 +107,11 @@ class PoolQueries:
         """Blocks that no sequence holds; some may still hold a prefix."""
         return self._pool.num_free
 
+    @property
+    def num_watermark_blocks(self) -> int:
+        """Blocks that `add` leaves free for sequences to grow into."""
+        return self._reserve
+
     def seq_len(self, seq_id: Hashable) -> int:
         """Return the number of tokens of a sequence, which may be swapped out.
 
