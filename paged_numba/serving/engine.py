@@ -373,7 +373,9 @@ class Engine:
         for request in [*self._requests.values()]:
             outputs += [answer.take_output() for answer in request.answers if answer.has_news]
             if request.is_finished:
-                for answer in request.answers:  # again, should Ctrl-C have come between the end and the removal
+                for (
+                    answer
+                ) in request.answers:  # again, should Ctrl-C have come between the end and the removal
                     self.scheduler.remove(answer)
                 if request.id in self._results:
                     self._results[request.id] = request.result()

@@ -39,7 +39,15 @@ MODEL = random_llama(CONFIG)
 LOGITS_TOLERANCE = 2e-4
 """Largest difference of two logits; the standard deviation of a logit is 4, and rounding explains about 2e-5."""
 
-PIECES = (b"", b"\xc3", b"\xa9", b"\xe2\x82", b"\xac", b"ab", *(bytes([byte]) for byte in b"abcdefghijklmnopqr"))
+PIECES = (
+    b"",
+    b"\xc3",
+    b"\xa9",
+    b"\xe2\x82",
+    b"\xac",
+    b"ab",
+    *(bytes([byte]) for byte in b"abcdefghijklmnopqr"),
+)
 """What tokens stand for: no text, parts of characters, letters."""
 
 
@@ -287,7 +295,9 @@ def _expected_end(tokens: list[int], params: SamplingParams, longest: int) -> tu
     return text + decoder.decode(b"", final=True), "length" if len(tokens) == longest else None
 
 
-def a_shared_prefix_is_computed_once(num_requests: int, num_own: int, block_size: int, token_budget: int) -> None:
+def a_shared_prefix_is_computed_once(
+    num_requests: int, num_own: int, block_size: int, token_budget: int
+) -> None:
     """Of prompts that come together and begin with the same full blocks, only the first computes these."""
     shared = _COMMON[: len(_COMMON) // block_size * block_size]
     jobs = [
