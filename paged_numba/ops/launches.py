@@ -5,7 +5,7 @@ Callers adopt and check the arrays. If there are no tokens or blocks, nothing is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,11 +144,10 @@ def _attend_tiles(
     inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str, sinks: Any = None
 ) -> None:
     """Attend with a thread block for each tile of query tokens and each KV head."""
-    num_q_heads, value_head_dim = out.shape[1:]
+    num_q_heads = out.shape[1]
     num_kv_heads = inputs.caches.key.shape[2]
     group = num_q_heads // num_kv_heads
     parts = -(-group // MAX_HEADS)
-    value_parts = -(-value_head_dim // _MAX_TILE_THREADS)
     tiles: Any = planned.tiles
     # Tiles of one query token need fewer rows than tiles of several tokens.
     one = tiles[:, TILE_SIZE] == 1
@@ -156,11 +155,23 @@ def _attend_tiles(
         if not len(chosen):
             continue
         num_rows = _power_of_two(-(-group // parts) * int(tokens))
-        threads = _attention_threads(max(-(-value_head_dim // value_parts), 2 * num_rows))
-        kernel = kernels.attention_tile_kernel_for(num_rows, threads)
-        arguments = inputs.arguments(planned.rows, chosen, planned.num_parts, sinks=sinks)
-        blocks_per_grid = (len(chosen), num_kv_heads * parts, value_parts)
-        targets.launch(kernel, blocks_per_grid, threads, out, lse, *arguments, target=target)
+        blocks_per_grid = (len(chosen), num_kv_heads * parts)
+        for of_part, part_out in _value_parts(inputs, out):
+            threads = _attention_threads(max(part_out.shape[2], 2 * num_rows))
+            kernel = kernels.attention_tile_kernel_for(num_rows, threads)
+            arguments = of_part.arguments(planned.rows, chosen, planned.num_parts, sinks=sinks)
+            targets.launch(kernel, blocks_per_grid, threads, part_out, lse, *arguments, target=target)
+
+
+def _value_parts(inputs: Attention, out: Any) -> Iterator[tuple[Attention, Any]]:
+    """Divide the dimensions of the values: a tile's thread block has a thread for each, and 256 threads at most."""
+    if out.shape[2] <= _MAX_TILE_THREADS:
+        yield inputs, out
+        return
+    for first in range(0, out.shape[2], _MAX_TILE_THREADS):
+        dims = slice(first, min(first + _MAX_TILE_THREADS, out.shape[2]))
+        caches = inputs.caches._replace(value=inputs.caches.value[:, :, :, dims])
+        yield inputs._replace(caches=caches), out[:, :, dims]
 
 
 def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
