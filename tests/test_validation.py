@@ -220,25 +220,6 @@ def test_sizes_that_no_launch_reaches_are_named(shape, name):
         pn.copy_blocks(*caches, np.zeros((0, 2), int), target=TARGET)
 
 
-@pytest.mark.parametrize(("head_dim", "block_size"), [(257, 1), (1, 257)])
-def test_sizes_beyond_the_kernels_are_refused(head_dim, block_size):
-    query = np.ones((1, 1, head_dim), F32)
-    caches = np.ones((2, 1, block_size, 1, head_dim), F32)
-    with pytest.raises(ValueError, match=r"must be at most 256 for attention, got .*=257"):
-        pn.paged_attention(query, *caches, np.zeros((1, 1), int), np.ones(1, int), target=TARGET)
-
-
-@pytest.mark.parametrize(("head_dim", "block_size"), [(256, 1), (1, 256)])
-@pytest.mark.parametrize("algorithm", ["naive", "block"])
-def test_largest_sizes_run(head_dim, block_size, algorithm):
-    query = np.ones((1, 1, head_dim), F32)
-    caches = np.ones((2, 1, block_size, 1, head_dim), F32)
-    out = pn.paged_attention(
-        query, *caches, np.zeros((1, 1), int), np.full(1, block_size), algorithm=algorithm, target=TARGET
-    )
-    np.testing.assert_allclose(out, query, rtol=1e-6)
-
-
 @pytest.mark.parametrize("length", [9, 15, 16])
 def test_block_that_is_filled_in_part_is_checked_like_a_full_one(length):
     arguments = {**attention_arguments(), "seq_lens": np.array([length, 0])}

@@ -41,19 +41,27 @@ def cache_machine(
 
     The keys and values of a token depend on the salt and on all tokens up to it, as in a language model.
     """
-    keys_and_values = np.random.default_rng(0).standard_normal((2, STATES, 2, 3)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    keys, values = (rng.standard_normal((STATES, 2, dims)).astype(np.float32) for dims in (3, 2))
 
     def project(salt: int, tokens: list[int]) -> Any:
         states = itertools.accumulate(
             tokens, lambda state, token: (31 * state + token + 1) % STATES, initial=salt
         )
-        return keys_and_values[:, list(states)[1:]]
+        chosen = list(states)[1:]
+        return keys[chosen], values[chosen]
 
     class CacheMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
             self.cache = cache(
-                NUM_BLOCKS, BLOCK_SIZE, num_kv_heads=2, head_dim=3, prefix_caching=True, target=target
+                NUM_BLOCKS,
+                BLOCK_SIZE,
+                num_kv_heads=2,
+                head_dim=3,
+                value_head_dim=2,
+                prefix_caching=True,
+                target=target,
             )
             self.cache.allocator = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
             self.model: dict[int, Dense] = {}
