@@ -189,6 +189,7 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 self.pool.truncate(name, length)
                 salt, tokens = self.model[name]
                 self.model[name] = salt, tokens[:length]
+                assert self.pool.can_append(name, BLOCK_SIZE)
                 tokens = [token] * BLOCK_SIZE
                 self.carry_out(name, self.pool.append(name, tokens), tokens)
                 self.finish_writing(name)
