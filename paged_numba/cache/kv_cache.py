@@ -16,12 +16,15 @@ from ..allocator.sequence import SequenceState
 from ..allocator.token_ids import TokenIds, as_bytes, number_of
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import hashable, listed, shown, truth
-from ..arrays import ArrayLike, IntegersLike, as_array, beside, on_host, to_host
+from ..arrays import ArrayLike, IntegersLike, as_array, beside, to_host
 from ..draw.text import plural
 from ..ops import adopt, checks, launches, layouts
-from ..ops.attention import AttentionOptions
+from ..ops.attention import AttentionOptions, PlanOptions
 from ..ops.storage import storage_of_layers
+from . import batch, step_plan
+from .batch import BatchAllocation
 from .debug import CacheWatch
+from .step_plan import StepPlan
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -328,6 +331,64 @@ class PagedKVCache:
         ...     out = cache.attend(["a"], query, layer=layer, cu_seqlens_q=[0, 5])
         >>> cache.commit("a")
         """
+        allocation = self._reserve(seq_id, tokens, salt)
+        self._copy(allocation.copies)
+        return allocation
+
+    @transaction
+    def reserve_batch(
+        self,
+        tokens: Mapping[Hashable, int | TokenIds],
+        *,
+        limits: Mapping[Hashable, int | None] | None = None,
+        salts: Mapping[Hashable, Hashable] | None = None,
+    ) -> BatchAllocation:
+        """Make room for the next tokens of several sequences, as `reserve` does one after the other, or for none.
+
+        Parameters
+        ----------
+        tokens : mapping of hashable to (int or sequence of int)
+            For the id of each sequence, the number of tokens or their ids.
+        limits : mapping of hashable to int, optional
+            For the ids of some of these sequences, the argument `limit` of `reserve`.
+        salts : mapping of hashable to hashable, optional
+            For the ids of some of these sequences, the argument `salt` of `reserve`.
+
+        Returns
+        -------
+        BatchAllocation
+            The slots to write in each layer, in the order of `tokens`. Shared blocks have been copied.
+
+        Raises
+        ------
+        OutOfBlocksError
+            The pool has too few free blocks for all of the tokens; nothing was changed.
+        SwappedSequenceError
+            One of the sequences is swapped out; nothing was changed.
+        TypeError, ValueError
+            `limits` or `salts` names another sequence, or `reserve` does not accept an argument; nothing was changed.
+
+        See Also
+        --------
+        plan : Takes the slots and `cu_seqlens_q` of the result.
+
+        Examples
+        --------
+        Sequence a has a prompt of 5 tokens, sequence b gets its next token:
+
+        >>> import paged_numba as pn
+        >>> cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=2)
+        >>> _ = cache.reserve("b", 3)
+        >>> batch = cache.reserve_batch({"a": 5, "b": 1})
+        >>> batch.slots.tolist(), batch.cu_seqlens_q.tolist()
+        ([4, 5, 6, 7, 8, 3], [0, 5, 6])
+        """
+        return batch.reserve_batch(self, tokens, limits, salts)
+
+    def _reserve(
+        self, seq_id: Hashable, tokens: int | TokenIds, salt: Hashable, limit: int | None = None
+    ) -> Allocation:
+        """Reserve tokens; the caller copies the blocks."""
         hashable("salt", salt)
         pool = self.allocator
         is_new = seq_id not in pool and not pool.is_swapped(seq_id)
@@ -335,7 +396,6 @@ class PagedKVCache:
         if seq_id not in self._unwritten:
             self._undo.append((self._unwritten.discard, seq_id))
             self._unwritten.add(seq_id)
-        self._copy(allocation)
         return allocation
 
     @transaction
@@ -356,10 +416,7 @@ class PagedKVCache:
         TypeError, ValueError
             The layer does not exist, or a dtype, shape or slot is invalid; nothing was written.
         """
-        arguments = ops.copies.checked_write(key, value, *self._stored(layer), slots, self.layout, "slots")
-        if self.target != "cuda":
-            self._log_blocks(on_host(arguments[-1], "slots") // self.allocator.block_size, [layer])
-        launches.write(*arguments, self.target)
+        step_plan.write(self, layer, key, value, step_plan.checked_slots(self, slots))
 
     @transaction
     def commit(self, seq_id: Hashable) -> None:
@@ -554,6 +611,76 @@ class PagedKVCache:
         return padded([self.allocator.block_table(seq_id) for seq_id in listed("seq_ids", seq_ids, "ids")])
 
     @alone
+    def plan(
+        self,
+        seq_ids: Sequence[Hashable],
+        num_q_heads: int,
+        *,
+        slots: IntegersLike | None = None,
+        cu_seqlens_q: IntegersLike | None = None,
+        seq_lens: IntegersLike | None = None,
+        **options: Unpack[PlanOptions],
+    ) -> StepPlan:
+        """Plan a step of a model, to write and attend in every layer without further work.
+
+        Call it after the last `reserve` of the step: once the pool has changed, the plan is refused.
+
+        Parameters
+        ----------
+        seq_ids : sequence of hashable
+            Ids of the sequences, in the order of their query tokens.
+        num_q_heads : int
+            Number of query heads of the model.
+        slots : int64[num_slots], optional
+            Slots that `StepPlan.write` writes, from `reserve` or `reserve_batch`.
+        cu_seqlens_q : int32[num_seqs + 1], optional
+            Where the query tokens of each sequence begin and end; one query token per sequence if None.
+        seq_lens : int32[num_seqs], optional
+            Number of tokens of each sequence that are written, for a sequence that was reserved whole and is written in
+            chunks: the query tokens are the last of these. All tokens of the sequence if None, so that all must be
+            written, reserved ones too.
+        **options
+            Options of `paged_numba.paged_attention`, except out, layout, target, k_scale and v_scale.
+
+        Returns
+        -------
+        StepPlan
+            ``plan.write(layer, key, value)`` and ``plan.attend(layer, query)`` do what `write_layer` and `attend` do.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            A sequence is not in the pool.
+        TypeError, ValueError
+            A slot, length or option is invalid.
+
+        See Also
+        --------
+        attend : The same for one layer.
+
+        Examples
+        --------
+        One step of a model with two layers, for the 5 tokens of sequence a and the next token of sequence b:
+
+        >>> import numpy as np
+        >>> import paged_numba as pn
+        >>> cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=2, num_layers=2)
+        >>> tokens = np.ones((2, 3, 1, 2), np.float32)
+        >>> _ = cache.add("b", tokens, tokens)
+        >>> slots, cu_seqlens_q, _ = cache.reserve_batch({"a": 5, "b": 1})
+        >>> plan = cache.plan(["a", "b"], num_q_heads=1, slots=slots, cu_seqlens_q=cu_seqlens_q)
+        >>> query = key = value = np.ones((6, 1, 2), np.float32)
+        >>> for layer in range(cache.num_layers):
+        ...     plan.write(layer, key, value)
+        ...     out = plan.attend(layer, query)
+        >>> cache.commit("a"), cache.commit("b")
+        (None, None)
+        """
+        _only_options("plan", PlanOptions, options)
+        seq_ids = listed("seq_ids", seq_ids, "ids")
+        return step_plan.plan(self, seq_ids, num_q_heads, slots, cu_seqlens_q, seq_lens, **options)
+
+    @alone
     def attend(
         self,
         seq_ids: Sequence[Hashable],
@@ -561,9 +688,12 @@ class PagedKVCache:
         *,
         layer: int = 0,
         cu_seqlens_q: IntegersLike | None = None,
+        seq_lens: IntegersLike | None = None,
         **options: Unpack[AttentionOptions],
     ) -> Any:
         """Attend from the last tokens of sequences; see `paged_numba.paged_attention`.
+
+        A model calls `plan` once a step, and attends with the plan in every layer.
 
         Parameters
         ----------
@@ -575,6 +705,10 @@ class PagedKVCache:
             Number of the layer.
         cu_seqlens_q : int32[num_seqs + 1], optional
             Where the query tokens of each sequence begin and end; one query token per sequence if None.
+        seq_lens : int32[num_seqs], optional
+            Number of tokens of each sequence that are written, for a sequence that was reserved whole and is written in
+            chunks: the query tokens are the last of these. All tokens of the sequence if None, so that all must be
+            written, reserved ones too.
         **options
             Options of `paged_numba.paged_attention`, except layout, target, k_scale and v_scale, which the cache sets.
 
@@ -590,22 +724,22 @@ class PagedKVCache:
         UnknownSequenceError, SwappedSequenceError
             A sequence is not in the pool.
         TypeError, ValueError
-            The query or an option is invalid.
+            The query, a length or an option is invalid.
         """
-        _only_options_of_attention(options)
+        _only_options("attend", AttentionOptions, options)
         seq_ids = listed("seq_ids", seq_ids, "ids")
-        seq_lens = np.array([self.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
         shape = getattr(query, "shape", None)
         if cu_seqlens_q is None and (not isinstance(shape, tuple) or shape[:1] != (len(seq_ids),)):
             raise ValueError(
                 f"query must have a row for each of the {len(seq_ids)} seq_ids, got query.shape={shown(shape)}"
             )
+        lens, starts = step_plan.lengths(self, seq_ids, cu_seqlens_q, seq_lens)
         return ops.paged_attention(
             query,
             *self._stored(layer),
             self.block_tables(seq_ids),
-            seq_lens,
-            cu_seqlens_q=cu_seqlens_q,
+            lens,
+            cu_seqlens_q=starts,
             layout=self.layout,
             target=self.target,
             **self._scales,
@@ -646,15 +780,15 @@ class PagedKVCache:
             raise ValueError(f"token_ids must hold an id for each of {plural(count, 'token')}, got {given}")
         return np.frombuffer(as_bytes(token_ids, "token_ids"), np.int64)
 
-    def _copy(self, allocation: Allocation) -> None:
-        if len(allocation.copies):
-            self._log_overwritten(allocation.copies[:, 1])
+    def _copy(self, block_pairs: NDArray[np.int64]) -> None:
+        if len(block_pairs):
+            self._log_overwritten(block_pairs[:, 1])
             for layer in range(self.num_layers):
-                launches.copy(self._layer(layer), allocation.copies, self.target)
+                launches.copy(self._layer(layer), block_pairs, self.target)
 
     def _write(self, seq_id: Hashable, allocation: Allocation, layers: list[tuple[Any, Any]]) -> None:
         """Write keys and values, already adopted and checked, to each layer."""
-        self._copy(allocation)
+        self._copy(allocation.copies)
         self._log_overwritten(allocation.slots // self.allocator.block_size)
         for layer, (keys, values) in enumerate(layers):
             launches.write(keys, values, self._layer(layer), allocation.slots, self.target)
@@ -701,20 +835,31 @@ class PagedKVCache:
                     self._undo.extend(
                         (_put_back, array, block, to_host(array[block])) for block in blocks.tolist()
                     )
+        self._log_watch()
+
+    def _log_slots(self, layer: int, places: tuple[Any, Any]) -> None:
+        """Log what slots on the host, given by block and offset, hold in a layer."""
+        axis = layouts.TOKEN_AXES[self.layout]
+        for array in self._stored(layer):
+            by_place = np.moveaxis(array, axis, 1)
+            self._undo.append((_put_back, by_place, places, by_place[places]))
+        self._log_watch()
+
+    def _log_watch(self) -> None:
         if self._watch is not None:
             self._undo.append((self._watch.restore, self._watch.state()))
 
 
-def _put_back(array: Any, blocks: Any, held: Any) -> None:
-    """Write the former contents of blocks back to them."""
-    array[blocks] = held
+def _put_back(array: Any, places: Any, held: Any) -> None:
+    """Write the former contents of blocks or slots back to them."""
+    array[places] = held
 
 
-def _only_options_of_attention(options: Mapping[str, Any]) -> None:
-    known = AttentionOptions.__annotations__
-    for name, value in options.items():
-        if name not in known:
+def _only_options(name: str, options: Any, given: Mapping[str, Any]) -> None:
+    known = options.__annotations__
+    for option, value in given.items():
+        if option not in known:
             raise TypeError(
-                f"{name} must not be given: attend takes {', '.join(known)}, and the cache sets the rest, "
-                f"got {name}={shown(value)}"
+                f"{option} must not be given: {name} takes {', '.join(known)}, and the cache sets the rest, "
+                f"got {option}={shown(value)}"
             )
