@@ -62,6 +62,7 @@ MAY_IMPORT = {
         "exercises",
         "kernels",
         "lockstep",
+        "models",
         "ops",
         "reference",
         "targets",

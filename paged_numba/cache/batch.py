@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Container, Hashable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..allocator.token_ids import TokenIds
-from ..arguments import shown
-
-if TYPE_CHECKING:
-    from .kv_cache import PagedKVCache
+from ..allocator import Allocation, BlockAllocator
+from ..allocator.token_ids import TokenIds, at_most
+from ..arguments import hashable, shown
 
 
 class BatchAllocation(NamedTuple):
@@ -45,41 +43,58 @@ class BatchAllocation(NamedTuple):
     num_cached_tokens: NDArray[np.int64]
 
 
+def reserve(
+    allocator: BlockAllocator, seq_id: Hashable, tokens: int | TokenIds, salt: Hashable, limit: int | None
+) -> Allocation:
+    """Start a sequence or grow it; see `paged_numba.PagedKVCache.reserve`. The caller copies the blocks."""
+    hashable("salt", salt)
+    if seq_id in allocator or allocator.is_swapped(seq_id):
+        return allocator.append(seq_id, at_most(tokens, limit))
+    return allocator.add(seq_id, tokens, salt=salt, limit=limit)
+
+
 def reserve_batch(
-    cache: PagedKVCache,
+    allocator: BlockAllocator,
     tokens: Mapping[Hashable, int | TokenIds],
     limits: Mapping[Hashable, int | None] | None,
     salts: Mapping[Hashable, Hashable] | None,
-) -> BatchAllocation:
-    """Reserve within a transaction; see `paged_numba.PagedKVCache.reserve_batch`."""
-    given = _items("tokens", tokens, None)
-    limit_of, salt_of = _items("limits", limits, given), _items("salts", salts, given)
+) -> tuple[BatchAllocation, NDArray[np.int64]]:
+    """Reserve tokens of several sequences within a transaction; see `paged_numba.PagedKVCache.reserve_batch`.
+
+    Returns
+    -------
+    allocation : BatchAllocation
+    copies : int64[num_copies, 2]
+        Rows (src, dst): blocks to copy, in any order. No src is a dst: a block that is copied stays with the sequences
+        that still share it, so that it is not handed out again.
+    """
+    given = _by_id("tokens", tokens)
+    limit_of = {} if limits is None else _by_id("limits", limits, given)
+    salt_of = {} if salts is None else _by_id("salts", salts, given)
     allocations = [
-        cache._reserve(seq_id, count_or_ids, salt_of.get(seq_id), limit_of.get(seq_id))
-        for seq_id, count_or_ids in given.items()
+        reserve(allocator, seq_id, its_tokens, salt_of.get(seq_id), limit_of.get(seq_id))
+        for seq_id, its_tokens in given.items()
     ]
-    # No pair writes a block that another reads: a block that is copied stays with the sequences that share it.
-    copies = [allocation.copies for allocation in allocations if len(allocation.copies)]
-    if copies:
-        cache._copy(np.concatenate(copies))
     slots = [allocation.slots for allocation in allocations]
     cu_seqlens_q = np.zeros(len(slots) + 1, np.int32)
     np.cumsum([part.size for part in slots], out=cu_seqlens_q[1:])
-    return BatchAllocation(
-        np.concatenate(slots) if slots else np.empty(0, np.int64),
-        cu_seqlens_q,
-        np.array([allocation.num_cached_tokens for allocation in allocations], np.int64),
+    num_cached_tokens = np.array([allocation.num_cached_tokens for allocation in allocations], np.int64)
+    copies = [allocation.copies for allocation in allocations if len(allocation.copies)]
+    return (
+        BatchAllocation(np.concatenate([*slots, _NO_SLOTS]), cu_seqlens_q, num_cached_tokens),
+        np.concatenate([*copies, _NO_COPIES]),
     )
 
 
-def _items(name: str, given: Any, known: dict[Hashable, Any] | None) -> dict[Hashable, Any]:
-    """Return a mapping from ids of sequences as a dictionary; all ids must be among the known ones."""
-    if given is None and known is not None:
-        return {}
+_NO_SLOTS, _NO_COPIES = np.empty(0, np.int64), np.empty((0, 2), np.int64)
+
+
+def _by_id(name: str, given: Any, known: Container[Hashable] | None = None) -> dict[Hashable, Any]:
+    """Return a mapping from ids of sequences as a dictionary; each must be known."""
     if not isinstance(given, Mapping):
-        raise TypeError(f"{name} must map ids of sequences, got {name}={shown(given)}")
-    items = dict(given)
-    for seq_id in items:
+        raise TypeError(f"{name} must be a mapping from ids of sequences, got {name}={shown(given)}")
+    by_id = dict(given)
+    for seq_id in by_id:
         if known is not None and seq_id not in known:
-            raise ValueError(f"{name} must name sequences of tokens, got {shown(seq_id)}")
-    return items
+            raise ValueError(f"{name} must name sequences that tokens names, got {shown(seq_id)}")
+    return by_id

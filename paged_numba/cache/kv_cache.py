@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,18 +12,17 @@ from numpy.typing import DTypeLike, NDArray
 from .. import ops, targets
 from ..allocator import Allocation, BlockAllocator
 from ..allocator.block_table import padded
-from ..allocator.sequence import SequenceState
 from ..allocator.token_ids import TokenIds, as_bytes, number_of
 from ..allocator.transactions import UndoLog, alone, transaction
-from ..arguments import hashable, listed, shown, truth
-from ..arrays import ArrayLike, IntegersLike, as_array, beside, to_host
+from ..arguments import listed, positive, shown, truth
+from ..arrays import ArrayLike, IntegersLike, beside, to_host
 from ..draw.text import plural
-from ..ops import adopt, checks, launches, layouts
-from ..ops.attention import AttentionOptions, PlanOptions
+from ..ops import checks, layouts
+from ..ops.attention import AttentionOptions, PlanOptions, plan_call
 from ..ops.storage import storage_of_layers
 from . import batch, step_plan
 from .batch import BatchAllocation
-from .debug import CacheWatch
+from .layers import Layers
 from .step_plan import StepPlan
 
 if TYPE_CHECKING:
@@ -94,6 +93,13 @@ class PagedKVCache:
 
     Any thread may call any method; a call waits until the calls of other threads have ended.
 
+    The cache keeps no record of sequences beside the allocator's, so that methods of ``cache.allocator`` may be called
+    directly, too. Whoever does so carries out what they return: copies the blocks of `Allocation.copies` and writes the
+    tokens of `Allocation.slots`.
+
+    ``len(cache)`` is the number of sequences, iteration gives their ids, and ``seq_id in cache`` tells whether a
+    sequence is in the pool; sequences that are swapped out do not count.
+
     Examples
     --------
     >>> import numpy as np
@@ -143,41 +149,22 @@ class PagedKVCache:
             for name, given in scales.items()
         }
         self.key_caches, self.value_caches = storage_of_layers(shapes, num_layers, storage_type, self.target)
-        # Keys and values by layer, and the allocator's record of the sequence, which a later one of the same id lacks.
-        self._swapped: dict[Hashable, tuple[list[tuple[Any, Any]], SequenceState]] = {}
-        # Sequences with reserved, uncommitted tokens: the prefix cache must not offer their blocks.
-        self._unwritten: set[Hashable] = set()
-        self._watch = self._new_watch() if debug else None
-
-    def _new_watch(self) -> CacheWatch:
-        axis = layouts.TOKEN_AXES[self.layout]
-        caches = (*self.key_caches, *self.value_caches)
-        return CacheWatch(self.allocator, *(np.moveaxis(cache, axis, 1) for cache in caches))
-
-    # A copy has arrays of its own, and so a watch of its own.
-
-    def __getstate__(self) -> dict[str, Any]:
-        watched = None if self._watch is None else self._watch.state()
-        return {**self.__dict__, "_watch": watched}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if state["_watch"] is not None:
-            self._watch = self._new_watch()
-            self._watch.restore(state["_watch"])
+        self._layers = Layers(
+            self.allocator, self.key_caches, self.value_caches, layout, self.target, debug=debug
+        )
 
     def __repr__(self) -> str:
-        pool, (_, value) = self.allocator, self._layer(0)[:2]
-        _, block_size, num_kv_heads, head_dim = value.shape
+        pool, key = self.allocator, self._layers.caches(0).key
+        _, block_size, num_kv_heads, head_dim = key.shape
         parts = [
             f"{plural(pool.num_blocks, 'block')} of {block_size} tokens",
             f"{plural(num_kv_heads, 'KV head')} x {head_dim}",
             *([f"{self.num_layers} layers"] if self.num_layers > 1 else []),
-            np.dtype(value.dtype).name,
+            np.dtype(key.dtype).name,
             *([self.layout] if self.layout != "NHD" else []),
             f"{pool.num_free_blocks} free",
             *(["prefix caching"] if pool.prefix_caching else []),
-            *(["debug"] if self._watch is not None else []),
+            *(["debug"] if self._layers.watch is not None else []),
             f"target {self.target}",
         ]
         return f"PagedKVCache({', '.join(parts)})"
@@ -201,6 +188,68 @@ class PagedKVCache:
     def num_layers(self) -> int:
         """Number of attention layers."""
         return len(self.key_caches)
+
+    # Queries of the allocator.
+
+    def __contains__(self, seq_id: Hashable) -> bool:
+        return seq_id in self.allocator
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self.allocator)
+
+    def __len__(self) -> int:
+        return len(self.allocator)
+
+    def seq_len(self, seq_id: Hashable) -> int:
+        """Return the number of tokens of a sequence, which may be swapped out; see `BlockAllocator.seq_len`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        """
+        return self.allocator.seq_len(seq_id)
+
+    def can_append(self, seq_id: Hashable, tokens: int | TokenIds = 1) -> bool:
+        """Tell whether the pool has enough free blocks to append tokens; see `BlockAllocator.can_append`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        tokens : int or sequence of int
+            Number of tokens, 1 or more, or their ids.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            No sequence in the pool has this id.
+        TypeError, ValueError
+            The allocator does not accept the tokens.
+        """
+        return self.allocator.can_append(seq_id, tokens)
+
+    def can_swap_in(self, seq_id: Hashable) -> bool:
+        """Tell whether the pool has enough free blocks for a swapped sequence; see `BlockAllocator.can_swap_in`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        ValueError
+            The sequence is not swapped out.
+        """
+        return self.allocator.can_swap_in(seq_id)
 
     @transaction
     def add(
@@ -252,11 +301,12 @@ class PagedKVCache:
         >>> cache.add("a", kv, kv, range(9)), cache.add("b", kv, kv, range(9))    # b shares two full blocks with a
         (0, 8)
         """
-        layers = self._by_layer(key, value)
+        layers = self._layers.tokens_by_layer(key, value)
         tokens = self._check_tokens(layers, token_ids)
         allocation = self.allocator.add(seq_id, tokens, salt=salt)
         found = allocation.num_cached_tokens
-        self._write(seq_id, allocation, [(keys[found:], values[found:]) for keys, values in layers])
+        self._layers.write_all(allocation, [(keys[found:], values[found:]) for keys, values in layers])
+        self.allocator.commit(seq_id)
         return found
 
     @transaction
@@ -283,12 +333,19 @@ class PagedKVCache:
         TypeError, ValueError
             There are no tokens, the keys or values have the wrong shape or dtype, or the token ids do not match.
         """
-        layers = self._by_layer(key, value)
+        layers = self._layers.tokens_by_layer(key, value)
         tokens = self._check_tokens(layers, token_ids)
-        self._write(seq_id, self.allocator.append(seq_id, tokens), layers)
+        sequence = self.allocator._sequence(seq_id)
+        were_written = sequence.num_written == sequence.length
+        self._layers.write_all(self.allocator.append(seq_id, tokens), layers)
+        # Else tokens are reserved that the caller has yet to write: the prefix cache must not offer their blocks.
+        if were_written:
+            self.allocator.commit(seq_id)
 
     @transaction
-    def reserve(self, seq_id: Hashable, tokens: int | TokenIds, *, salt: Hashable = None) -> Allocation:
+    def reserve(
+        self, seq_id: Hashable, tokens: int | TokenIds, *, salt: Hashable = None, limit: int | None = None
+    ) -> Allocation:
         """Make room for tokens whose keys and values a model computes layer by layer.
 
         Starts the sequence if it is new, else grows it. Then, for each layer, call `write_layer` and `attend`, since a
@@ -302,6 +359,10 @@ class PagedKVCache:
             Number of tokens, or their ids; see `BlockAllocator.add` and `BlockAllocator.append`.
         salt : hashable, optional
             Salt of a new sequence; see `add`.
+        limit : int, optional
+            The most tokens, 1 or more, to reserve now beyond those that the prefix cache holds. So a prompt that is
+            computed in chunks finds the same prefix as one that is computed at once: give all of its tokens at first,
+            and in later calls those that are left.
 
         Returns
         -------
@@ -331,8 +392,8 @@ class PagedKVCache:
         ...     out = cache.attend(["a"], query, layer=layer, cu_seqlens_q=[0, 5])
         >>> cache.commit("a")
         """
-        allocation = self._reserve(seq_id, tokens, salt)
-        self._copy(allocation.copies)
+        allocation = batch.reserve(self.allocator, seq_id, tokens, salt, limit)
+        self._layers.copy(allocation.copies)
         return allocation
 
     @transaction
@@ -383,19 +444,8 @@ class PagedKVCache:
         >>> batch.slots.tolist(), batch.cu_seqlens_q.tolist()
         ([4, 5, 6, 7, 8, 3], [0, 5, 6])
         """
-        return batch.reserve_batch(self, tokens, limits, salts)
-
-    def _reserve(
-        self, seq_id: Hashable, tokens: int | TokenIds, salt: Hashable, limit: int | None = None
-    ) -> Allocation:
-        """Reserve tokens; the caller copies the blocks."""
-        hashable("salt", salt)
-        pool = self.allocator
-        is_new = seq_id not in pool and not pool.is_swapped(seq_id)
-        allocation = pool.add(seq_id, tokens, salt=salt) if is_new else pool.append(seq_id, tokens)
-        if seq_id not in self._unwritten:
-            self._undo.append((self._unwritten.discard, seq_id))
-            self._unwritten.add(seq_id)
+        allocation, copies = batch.reserve_batch(self.allocator, tokens, limits, salts)
+        self._layers.copy(copies)
         return allocation
 
     @transaction
@@ -416,7 +466,7 @@ class PagedKVCache:
         TypeError, ValueError
             The layer does not exist, or a dtype, shape or slot is invalid; nothing was written.
         """
-        step_plan.write(self, layer, key, value, step_plan.checked_slots(self, slots))
+        self._layers.write(layer, key, value, self._layers.checked_slots(slots))
 
     @transaction
     def commit(self, seq_id: Hashable) -> None:
@@ -428,7 +478,6 @@ class PagedKVCache:
             Id of the sequence.
         """
         self.allocator.commit(seq_id)
-        self._forget_unwritten(seq_id)
 
     @transaction
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
@@ -449,9 +498,36 @@ class PagedKVCache:
             A sequence has the id `child_id`; nothing was changed.
         """
         self.allocator.fork(parent_id, child_id)
-        if parent_id in self._unwritten:
-            self._undo.append((self._unwritten.discard, child_id))
-            self._unwritten.add(child_id)
+
+    @transaction
+    def truncate(self, seq_id: Hashable, length: int) -> None:
+        """Take back the last tokens of a sequence; see `BlockAllocator.truncate`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        length : int
+            Number of tokens to keep.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError, TypeError, ValueError
+            Nothing was changed.
+
+        Examples
+        --------
+        A step fails between `reserve` and `commit`:
+
+        >>> import paged_numba as pn
+        >>> cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=2)
+        >>> before = 0
+        >>> _ = cache.reserve("a", 5)
+        >>> cache.truncate("a", before)
+        >>> cache.seq_len("a"), cache.allocator.num_free_blocks
+        (0, 8)
+        """
+        self.allocator.truncate(seq_id, length)
 
     @transaction
     def free(self, seq_id: Hashable) -> None:
@@ -468,8 +544,6 @@ class PagedKVCache:
             No sequence has this id; nothing was changed.
         """
         self.allocator.free(seq_id)
-        self._forget_swapped(seq_id)
-        self._forget_unwritten(seq_id)
 
     @transaction
     def preempt(self, seq_id: Hashable) -> None:
@@ -486,7 +560,6 @@ class PagedKVCache:
             Nothing was changed.
         """
         self.allocator.preempt(seq_id)
-        self._forget_unwritten(seq_id)
 
     @transaction
     def swap_out(self, seq_id: Hashable) -> None:
@@ -507,8 +580,7 @@ class PagedKVCache:
         gathered = [self.gather(seq_id, layer=layer) for layer in range(self.num_layers)]
         kept = [(to_host(key), to_host(value)) for key, value in gathered]
         self.allocator.swap_out(seq_id)
-        self._undo.append((self._swapped.pop, seq_id, None))
-        self._swapped[seq_id] = kept, self.allocator._swapped[seq_id]
+        self.allocator._swapped[seq_id].stored = kept
 
     @transaction
     def swap_in(self, seq_id: Hashable) -> None:
@@ -528,9 +600,9 @@ class PagedKVCache:
         ValueError
             The sequence is in the pool, or its allocator swapped it out without this cache.
         """
-        is_swapped = self.allocator.is_swapped(seq_id)
-        kept, sequence = self._swapped.get(seq_id, ([], None))
-        if is_swapped and sequence is not self.allocator._swapped[seq_id]:
+        sequence = self.allocator._swapped_sequence(seq_id)
+        kept, num_written = sequence.stored, sequence.num_written
+        if kept is None:
             raise ValueError(
                 f"seq_id must be swapped out by this cache, not by its allocator alone, got seq_id={shown(seq_id)}"
             )
@@ -541,8 +613,11 @@ class PagedKVCache:
         def last(part: Any) -> Any:
             return beside(part[len(part) - count :], like=self.key_cache)
 
-        self._write(seq_id, allocation, [(last(key), last(value)) for key, value in kept])
-        self._forget_swapped(seq_id)
+        self._layers.write_all(allocation, [(last(key), last(value)) for key, value in kept])
+        if num_written == sequence.length:
+            self.allocator.commit(seq_id)
+        else:
+            self.allocator._record_written(sequence, max(num_written, sequence.num_written))
 
     @transaction
     def release(self, seq_id: Hashable, window: int) -> int:
@@ -591,7 +666,9 @@ class PagedKVCache:
         """
         pool = self.allocator
         blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
-        return ops.gather_kv(*self._stored(layer), blocks, count, layout=self.layout, target=self.target)
+        return ops.gather_kv(
+            *self._layers.stored(layer), blocks, count, layout=self.layout, target=self.target
+        )
 
     @alone
     def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:
@@ -678,7 +755,18 @@ class PagedKVCache:
         """
         _only_options("plan", PlanOptions, options)
         seq_ids = listed("seq_ids", seq_ids, "ids")
-        return step_plan.plan(self, seq_ids, num_q_heads, slots, cu_seqlens_q, seq_lens, **options)
+        lens, starts = step_plan.lengths(self.allocator, seq_ids, cu_seqlens_q, seq_lens)
+        call = plan_call(
+            self._layers.caches(0),
+            positive("num_q_heads", num_q_heads),
+            self.block_tables(seq_ids),
+            lens,
+            cu_seqlens_q=starts,
+            target=self.target,
+            **self._scales,
+            **options,
+        )
+        return StepPlan(self._layers, call, None if slots is None else self._layers.checked_slots(slots))
 
     @alone
     def attend(
@@ -733,10 +821,10 @@ class PagedKVCache:
             raise ValueError(
                 f"query must have a row for each of the {len(seq_ids)} seq_ids, got query.shape={shown(shape)}"
             )
-        lens, starts = step_plan.lengths(self, seq_ids, cu_seqlens_q, seq_lens)
+        lens, starts = step_plan.lengths(self.allocator, seq_ids, cu_seqlens_q, seq_lens)
         return ops.paged_attention(
             query,
-            *self._stored(layer),
+            *self._layers.stored(layer),
             self.block_tables(seq_ids),
             lens,
             cu_seqlens_q=starts,
@@ -746,30 +834,8 @@ class PagedKVCache:
             **options,
         )
 
-    def _stored(self, layer: int) -> tuple[Any, Any]:
-        checks.check_layer(layer, self.num_layers)
-        return self.key_caches[layer], self.value_caches[layer]
-
-    def _layer(self, layer: int) -> adopt.Caches:
-        return adopt.caches(*self._stored(layer), self.layout)
-
-    def _by_layer(self, key: ArrayLike, value: ArrayLike) -> list[tuple[Any, Any]]:
-        """Return the keys and the values of each layer; with a single layer, the layer axis is optional."""
-        layers = []
-        for name, tokens in (("key", key), ("value", value)):
-            array = as_array(tokens, name)
-            if self.num_layers == 1 and getattr(array, "ndim", 3) == 3:
-                layers.append([array])
-            else:
-                checks.check_layers(name, array, self.num_layers)
-                layers.append([array[layer] for layer in range(self.num_layers)])
-        return list(zip(*layers, strict=True))
-
     def _check_tokens(self, layers: list[tuple[Any, Any]], token_ids: TokenIds | None) -> int | TokenIds:
-        """Check the tokens before any block is allocated; return the argument `tokens` of the allocator."""
-        for layer, (keys, values) in enumerate(layers):
-            caches = self._layer(layer)
-            checks.check_tokens(keys, values, caches.key, caches.value)
+        """Return the argument `tokens` of the allocator for keys and values by layer."""
         count = int(layers[0][0].shape[0])
         if token_ids is None:
             if self.allocator.prefix_caching:
@@ -780,21 +846,6 @@ class PagedKVCache:
             raise ValueError(f"token_ids must hold an id for each of {plural(count, 'token')}, got {given}")
         return np.frombuffer(as_bytes(token_ids, "token_ids"), np.int64)
 
-    def _copy(self, block_pairs: NDArray[np.int64]) -> None:
-        if len(block_pairs):
-            self._log_overwritten(block_pairs[:, 1])
-            for layer in range(self.num_layers):
-                launches.copy(self._layer(layer), block_pairs, self.target)
-
-    def _write(self, seq_id: Hashable, allocation: Allocation, layers: list[tuple[Any, Any]]) -> None:
-        """Write keys and values, already adopted and checked, to each layer."""
-        self._copy(allocation.copies)
-        self._log_overwritten(allocation.slots // self.allocator.block_size)
-        for layer, (keys, values) in enumerate(layers):
-            launches.write(keys, values, self._layer(layer), allocation.slots, self.target)
-        if seq_id not in self._unwritten:
-            self.allocator.commit(seq_id)
-
     # Transactions: the log is the allocator's.
 
     @property
@@ -803,56 +854,6 @@ class PagedKVCache:
 
     def _recount(self) -> None:
         self.allocator._recount()
-
-    def _forget_swapped(self, seq_id: Hashable) -> None:
-        if seq_id in self._swapped:
-            self._undo.append((self._swapped.__setitem__, seq_id, self._swapped[seq_id]))
-            del self._swapped[seq_id]
-
-    def _forget_unwritten(self, seq_id: Hashable) -> None:
-        if seq_id in self._unwritten:
-            self._undo.append((self._unwritten.add, seq_id))
-            self._unwritten.remove(seq_id)
-
-    def _log_overwritten(self, blocks: Any) -> None:
-        """Log what blocks hold that kernels will write to in every layer.
-
-        On a GPU only blocks that were evicted in this transaction: the others hold no token that counts, and a copy to
-        the host makes the GPU wait.
-        """
-        if self.target == "cuda":
-            blocks = blocks[np.isin(blocks, self.allocator._evicted())]
-        self._log_blocks(blocks, range(self.num_layers))
-
-    def _log_blocks(self, blocks: Any, layers: Iterable[int]) -> None:
-        # A slot of -1 is skipped. For a few blocks, a set takes a tenth of the time of np.unique.
-        blocks = np.array(sorted({*blocks.tolist()} - {-1}), np.int64)
-        for layer in layers:
-            for array in self._stored(layer):
-                if isinstance(array, np.ndarray):
-                    self._undo.append((_put_back, array, blocks, array[blocks]))
-                else:
-                    self._undo.extend(
-                        (_put_back, array, block, to_host(array[block])) for block in blocks.tolist()
-                    )
-        self._log_watch()
-
-    def _log_slots(self, layer: int, places: tuple[Any, Any]) -> None:
-        """Log what slots on the host, given by block and offset, hold in a layer."""
-        axis = layouts.TOKEN_AXES[self.layout]
-        for array in self._stored(layer):
-            by_place = np.moveaxis(array, axis, 1)
-            self._undo.append((_put_back, by_place, places, by_place[places]))
-        self._log_watch()
-
-    def _log_watch(self) -> None:
-        if self._watch is not None:
-            self._undo.append((self._watch.restore, self._watch.state()))
-
-
-def _put_back(array: Any, places: Any, held: Any) -> None:
-    """Write the former contents of blocks or slots back to them."""
-    array[places] = held
 
 
 def _only_options(name: str, options: Any, given: Mapping[str, Any]) -> None:

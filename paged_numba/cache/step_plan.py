@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..allocator import BlockAllocator
 from ..allocator.transactions import UndoLog, alone, transaction
-from ..arguments import positive
-from ..arrays import ArrayLike, IntegersLike, as_array, beside, to_host
+from ..arrays import ArrayLike, IntegersLike, to_host
 from ..errors import PagedNumbaError
-from ..ops import checks, launches
-from ..ops.attention import Call, PlanOptions, plan_call, run
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .kv_cache import PagedKVCache
+from ..ops import checks
+from ..ops.attention import Call, run
+from .layers import Layers, Slots
 
 
 class StepPlan:
@@ -40,9 +36,9 @@ class StepPlan:
     paged_numba.PagedKVCache.plan : Makes a plan, with an example.
     """
 
-    def __init__(self, cache: PagedKVCache, call: Call, slots: Slots | None) -> None:
-        self._cache, self._call, self._slots = cache, call, slots
-        self._state = cache.allocator._undo.state
+    def __init__(self, layers: Layers, call: Call, slots: Slots | None) -> None:
+        self._layers, self._call, self._slots = layers, call, slots
+        self._state = self._undo.state
 
     def __repr__(self) -> str:
         writes = "" if self._slots is None else f", {self._slots.num_slots} to write"
@@ -88,7 +84,7 @@ class StepPlan:
         self._require_current("write")
         if self._slots is None:
             raise ValueError("slots must be given to plan for a plan that writes, got slots=None")
-        write(self._cache, layer, key, value, self._slots)
+        self._layers.write(layer, key, value, self._slots)
 
     @alone
     def attend(self, layer: int, query: ArrayLike, *, out: ArrayLike | None = None) -> Any:
@@ -132,10 +128,10 @@ class StepPlan:
         array([[[1., 1.]]], dtype=float32)
         """
         self._require_current("attend")
-        return run(self._call, query, self._cache._layer(layer), out)
+        return run(self._call, query, self._layers.caches(layer), out)
 
     def _require_current(self, name: str) -> None:
-        if self._cache.allocator._undo.state is not self._state:
+        if self._undo.state is not self._state:
             raise PagedNumbaError(
                 f"{name} must be called before the pool changes again, got a plan from before a change: "
                 "make a plan after the last reserve of each step"
@@ -145,38 +141,14 @@ class StepPlan:
 
     @property
     def _undo(self) -> UndoLog:
-        return self._cache._undo
+        return self._layers.allocator._undo
 
     def _recount(self) -> None:
-        self._cache._recount()
-
-
-def plan(
-    cache: PagedKVCache,
-    seq_ids: list[Hashable],
-    num_q_heads: int,
-    slots: IntegersLike | None,
-    cu_seqlens_q: IntegersLike | None,
-    seq_lens: IntegersLike | None,
-    **options: Unpack[PlanOptions],
-) -> StepPlan:
-    """Make a plan; see `paged_numba.PagedKVCache.plan`."""
-    lens, starts = lengths(cache, seq_ids, cu_seqlens_q, seq_lens)
-    call = plan_call(
-        cache._layer(0),
-        positive("num_q_heads", num_q_heads),
-        cache.block_tables(seq_ids),
-        lens,
-        cu_seqlens_q=starts,
-        target=cache.target,
-        **cache._scales,
-        **options,
-    )
-    return StepPlan(cache, call, None if slots is None else checked_slots(cache, slots))
+        self._layers.allocator._recount()
 
 
 def lengths(
-    cache: PagedKVCache,
+    allocator: BlockAllocator,
     seq_ids: Sequence[Hashable],
     cu_seqlens_q: IntegersLike | None,
     seq_lens: IntegersLike | None,
@@ -188,45 +160,10 @@ def lengths(
     TypeError, ValueError
         `seq_lens` does not hold, for each sequence, a number from that of its query tokens to that of its tokens.
     """
-    held = np.array([cache.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
+    held = np.array([allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
     starts = to_host(cu_seqlens_q, "cu_seqlens_q")
     if seq_lens is None:
         return held, starts
     lens = to_host(seq_lens, "seq_lens")
     checks.check_written_lengths(lens, held, starts)
     return lens, starts
-
-
-class Slots(NamedTuple):
-    """Slots of tokens that are written in each layer, checked.
-
-    Attributes
-    ----------
-    array : int64[num_slots]
-        On the device of the cache.
-    num_slots : int
-    places : tuple of int64[num_written]
-        The block and the offset of each slot, except those of -1.
-    """
-
-    array: Any
-    num_slots: int
-    places: tuple[NDArray[np.int64], NDArray[np.int64]]
-
-
-def checked_slots(cache: PagedKVCache, slots: IntegersLike) -> Slots:
-    """Check the slots of tokens; on a GPU, copy them to it."""
-    host = to_host(slots, "slots")
-    block_size = cache.allocator.block_size
-    checks.check_slots(host, "num_tokens", cache.allocator.num_blocks * block_size)
-    host = host.astype(np.int64)  # a copy: the caller may change the array before the last layer
-    return Slots(beside(host, cache.key_cache), len(host), np.divmod(host[host >= 0], block_size))
-
-
-def write(cache: PagedKVCache, layer: int, key: ArrayLike, value: ArrayLike, slots: Slots) -> None:
-    """Write keys and values to checked slots of a layer, within a transaction."""
-    keys, values, caches = as_array(key, "key"), as_array(value, "value"), cache._layer(layer)
-    checks.check_tokens(keys, values, caches.key, caches.value, slots.num_slots)
-    if cache.target != "cuda":
-        cache._log_slots(layer, slots.places)
-    launches.write(keys, values, caches, slots.array, cache.target)
