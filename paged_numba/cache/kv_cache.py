@@ -35,11 +35,13 @@ class PagedKVCache:
     Parameters
     ----------
     num_blocks, block_size : int
-        Size of the pool in blocks, and of a block in tokens (256 at most).
+        Size of the pool in blocks, and of a block in tokens.
     num_kv_heads, head_dim : int
-        Shape of one token's keys and of its values in a layer; head_dim is 256 at most.
+        Shape of one token's keys in a layer; head_dim is 1,024 at most, and 256 in the layout ``packed``.
     num_layers : int
         Number of attention layers, which share the block table of a sequence.
+    value_head_dim : int, optional
+        Dimensions of a value, with the same limits; head_dim if None.
     dtype : dtype or str
         Dtype of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
     layout : {"NHD", "HND", "packed"}
@@ -64,9 +66,11 @@ class PagedKVCache:
     ----------
     allocator : BlockAllocator
         The block tables of the sequences, and the free blocks.
-    key_caches, value_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
+    key_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
         One array for each layer, shown in the layout NHD. GPU arrays for the target ``cuda``, else NumPy arrays.
         Slots that were never written hold NaN.
+    value_caches : list of [num_blocks, block_size, num_kv_heads, value_head_dim]
+        The same for the values.
     key_cache, value_cache
         The arrays of the first layer.
     target : str
@@ -121,6 +125,7 @@ class PagedKVCache:
         head_dim: int,
         *,
         num_layers: int = 1,
+        value_head_dim: int | None = None,
         dtype: DTypeLike = "float32",
         layout: str = "NHD",
         k_scale: float | ArrayLike | None = None,
@@ -136,13 +141,15 @@ class PagedKVCache:
         self.allocator = BlockAllocator(
             num_blocks, block_size, prefix_caching=prefix_caching, watermark=watermark
         )
-        checks.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
+        value_head_dim = head_dim if value_head_dim is None else value_head_dim
+        checks.check_cache_sizes(block_size, num_kv_heads, head_dim, value_head_dim, layout, num_layers)
         storage_type = checks.cache_dtype(dtype)
         self.layout = layout
-        num_blocks, block_size, num_kv_heads, head_dim, num_layers = map(
-            int, (num_blocks, block_size, num_kv_heads, head_dim, num_layers)
+        num_layers, *sizes = map(
+            int, (num_layers, num_blocks, block_size, num_kv_heads, head_dim, value_head_dim)
         )
-        shapes = layouts.cache_shapes(layout, storage_type, num_blocks, block_size, num_kv_heads, head_dim)
+        num_kv_heads = sizes[2]
+        shapes = layouts.cache_shapes(layout, storage_type, *sizes)
         scales = {"k_scale": k_scale, "v_scale": v_scale}
         self._scales = {
             name: checks.cache_scale(name, to_host(given, name), num_kv_heads)
@@ -154,11 +161,12 @@ class PagedKVCache:
         )
 
     def __repr__(self) -> str:
-        pool, key = self.allocator, self._layers.caches(0).key
+        pool, (key, value) = self.allocator, self._layers.caches(0)[:2]
         _, block_size, num_kv_heads, head_dim = key.shape
+        dims = f"{head_dim}" if value.shape == key.shape else f"{head_dim} (values {value.shape[3]})"
         parts = [
             f"{plural(pool.num_blocks, 'block')} of {block_size} tokens",
-            f"{plural(num_kv_heads, 'KV head')} x {head_dim}",
+            f"{plural(num_kv_heads, 'KV head')} x {dims}",
             *([f"{self.num_layers} layers"] if self.num_layers > 1 else []),
             np.dtype(key.dtype).name,
             *([self.layout] if self.layout != "NHD" else []),
@@ -267,8 +275,10 @@ class PagedKVCache:
         ----------
         seq_id : hashable
             Id of the sequence.
-        key, value : [num_tokens, num_kv_heads, head_dim]
+        key : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
+        value : [num_tokens, num_kv_heads, value_head_dim]
+            The same for the values.
         token_ids : sequence of int, optional
             The ids of the tokens; required with ``prefix_caching=True``.
         salt : hashable, optional
@@ -319,8 +329,10 @@ class PagedKVCache:
         ----------
         seq_id : hashable
             Id of the sequence.
-        key, value : [num_tokens, num_kv_heads, head_dim]
+        key : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
+        value : [num_tokens, num_kv_heads, value_head_dim]
+            The same for the values.
         token_ids : sequence of int, optional
             The ids of the tokens; required with ``prefix_caching=True``.
 
@@ -456,8 +468,10 @@ class PagedKVCache:
         ----------
         layer : int
             Number of the layer.
-        key, value : [num_tokens, num_kv_heads, head_dim]
+        key : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype.
+        value : [num_tokens, num_kv_heads, value_head_dim]
+            The same for the values.
         slots : int64[num_tokens]
             From `reserve`; the slots of several sequences may be concatenated.
 
@@ -657,7 +671,7 @@ class PagedKVCache:
         -------
         key : [seq_len - num_released_tokens, num_kv_heads, head_dim]
             Of the cache's dtype.
-        value : [seq_len - num_released_tokens, num_kv_heads, head_dim]
+        value : [seq_len - num_released_tokens, num_kv_heads, value_head_dim]
             The same for the values.
 
         Raises
@@ -802,7 +816,7 @@ class PagedKVCache:
 
         Returns
         -------
-        out : [num_tokens, num_q_heads, head_dim]
+        out : [num_tokens, num_q_heads, value_head_dim]
             Of the query's dtype.
         lse : float32[num_tokens, num_q_heads]
             Only with ``return_lse=True``.

@@ -20,6 +20,7 @@ from .tiles import MAX_HEADS
 _WARP = 32
 _NAIVE_THREADS = 64
 _MAX_COPY_THREADS = 256
+_MAX_TILE_THREADS = 256
 
 # Each function reads the kernels that it launches from `kernels`, which imports them then, since they require Numba.
 
@@ -155,22 +156,23 @@ def prepare(planned: plan.Plan, inputs: Inputs, num_q_heads: int, caches: Caches
 def _prepare_rows(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches: Caches) -> Launch:
     """Attend with a thread, a warp or a thread block for each query token and head."""
     _, block_size, _, head_dim = caches.key.shape
-    num_rows = len(planned.rows)
+    num_rows, largest = len(planned.rows), max(head_dim, caches.value.shape[3])
     by_row_and_head = (num_rows, num_q_heads)
     kernel, blocks_per_grid, threads = {
         "naive": ("attention_naive_kernel", -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
         "warp": ("attention_warp_kernel", by_row_and_head, _WARP),
-        "block": ("attention_block_kernel", by_row_and_head, _attention_threads(max(head_dim, block_size))),
-        "packed": ("attention_packed_kernel", by_row_and_head, _attention_threads(head_dim)),
+        "block": ("attention_block_kernel", by_row_and_head, _attention_threads(max(largest, block_size))),
+        "packed": ("attention_packed_kernel", by_row_and_head, _attention_threads(largest)),
     }[planned.algorithm]
     return Launch(getattr(kernels, kernel), blocks_per_grid, threads, inputs.arguments(planned.rows))
 
 
 def _prepare_tiles(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches: Caches) -> list[Launch]:
     """Attend with a thread block for each tile of query tokens and each KV head."""
-    _, _, num_kv_heads, head_dim = caches.key.shape
+    num_kv_heads, value_head_dim = caches.value.shape[2:]
     group = num_q_heads // num_kv_heads
     parts = -(-group // MAX_HEADS)
+    value_parts = -(-value_head_dim // _MAX_TILE_THREADS)
     tiles: Any = planned.tiles
     # Tiles of one query token need fewer rows than tiles of several tokens.
     one = tiles[:, TILE_SIZE] == 1
@@ -179,19 +181,20 @@ def _prepare_tiles(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
         if not len(chosen):
             continue
         num_rows = _power_of_two(-(-group // parts) * int(tokens))
-        threads = _attention_threads(max(head_dim, 2 * num_rows))
+        threads = _attention_threads(max(-(-value_head_dim // value_parts), 2 * num_rows))
         kernel = kernels.attention_tile_kernel_for(num_rows, threads)
         arguments = inputs.arguments(planned.rows, beside(chosen, caches.stored[0]), planned.num_parts)
-        prepared.append(Launch(kernel, (len(chosen), num_kv_heads * parts), threads, arguments))
+        blocks_per_grid = (len(chosen), num_kv_heads * parts, value_parts)
+        prepared.append(Launch(kernel, blocks_per_grid, threads, arguments))
     return prepared
 
 
 def _prepare_parts(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches: Caches) -> Prepared:
     """Attend to each part of a token's keys with tiles, then merge the parts of each token."""
-    head_dim, near = caches.key.shape[3], caches.stored[0]
+    value_head_dim, near = caches.value.shape[3], caches.stored[0]
     num_parts = len(planned.rows)
     num_tokens = num_parts // planned.num_parts
-    part_out = empty((num_parts, num_q_heads, head_dim), np.float32, like=near)
+    part_out = empty((num_parts, num_q_heads, value_head_dim), np.float32, like=near)
     # For each head the largest score, then the sum of weights: an LSE would round both to one number.
     part_state = empty((num_parts, 2 * num_q_heads), np.float32, like=near)
     # A sink counts once: the merge adds it.
@@ -201,7 +204,7 @@ def _prepare_parts(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
     merge = Launch(
         kernels.merge_splits_kernel,
         (num_tokens, num_q_heads),
-        _whole_warps(head_dim),
+        _whole_warps(value_head_dim),
         (starts, inputs.sinks),
     )
     return Prepared(tiles, merge, (part_out, part_state))
@@ -219,9 +222,9 @@ def attend(prepared: Prepared, query: Any, caches: Caches, out: Any, lse: Any, t
 
 
 def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:
-    """Return the number of thread blocks over the KV heads, and (threads over head_dim, KV heads per thread block)."""
+    """Return the number of thread blocks over the KV heads, and (threads, KV heads per thread block)."""
     num_kv_heads, head_dim = caches.key.shape[2:]
-    over_dim = _whole_warps(head_dim)
+    over_dim = _whole_warps(max(head_dim, caches.value.shape[3]))
     heads = max(1, min(num_kv_heads, _MAX_COPY_THREADS // over_dim))
     return -(-num_kv_heads // heads), (over_dim, heads)
 

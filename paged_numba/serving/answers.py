@@ -123,7 +123,15 @@ class Answer:
         self.num_shown += len(new)
         self.is_end_shown = self.finish_reason is not None
         text = "" if self.text is None else self.text.take()
-        return Output(self.id.request_id, self.id.index, new, text, self.finish_reason, self.error)
+        return Output(
+            self.id.request_id,
+            self.id.index,
+            new,
+            text,
+            self.finish_reason,
+            self.error,
+            num_cached_tokens=self.num_cached_tokens,
+        )
 
 
 @dataclass(eq=False)
@@ -178,6 +186,8 @@ class Output:
         None while the answer goes on.
     error : str or None
         What went wrong, if `finish_reason` is "error".
+    num_cached_tokens : int
+        Tokens of the prompt that the prefix cache held.
     """
 
     request_id: Hashable
@@ -186,6 +196,7 @@ class Output:
     text: str
     finish_reason: str | None = None
     error: str | None = None
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -221,6 +221,7 @@ class Engine:
                 before = perf_counter()
                 logits = self._forward(chunks)
                 in_model = perf_counter() - before
+                self.recording.record(self.scheduler)
                 self._take(chunks, logits)
             elif self.scheduler.waiting:
                 self._refuse(self.scheduler.waiting[0])
@@ -228,7 +229,6 @@ class Engine:
             self.scheduler.recover(self._started_answers())
             raise
         if chunks:
-            self.recording.record(self.scheduler)
             self.counters.num_steps += 1
             self.counters.num_preemptions = self.scheduler.num_preemptions
         outputs = self._outputs()
@@ -284,7 +284,7 @@ class Engine:
         token_ids = np.concatenate(
             [chunk.answer.tokens[chunk.start :][: chunk.num_tokens] for chunk in chunks]
         )
-        positions = np.concatenate([chunk.start + np.arange(chunk.num_tokens) for chunk in chunks])
+        positions = np.concatenate([self._positions(chunk) for chunk in chunks])
         slots = np.concatenate([chunk.slots for chunk in chunks])
         seq_ids = [chunk.answer.id for chunk in chunks]
         counters, cache = self.counters, self.cache
@@ -307,6 +307,9 @@ class Engine:
         counters.model_seconds += perf_counter() - begin - outside
         counters.num_computed_tokens += len(token_ids)
         return logits
+
+    def _positions(self, chunk: Chunk) -> Any:
+        return np.arange(chunk.start, chunk.start + chunk.num_tokens)
 
     def _stored(self, array: Any, scale: str) -> Any:
         """Return keys or values in the dtype of the cache, divided by its scale."""
@@ -334,12 +337,14 @@ class Engine:
             if np.isnan(logits).any():
                 member.end("error", "the model returned NaN for the logits of the next token")
                 continue
-            token = next_token(logits, member.params, member.id.index, member.num_generated)
-            member.add(token, self.counters.num_steps)
+            member.add(self._next_token(member, logits), self.counters.num_steps)
             self.counters.num_generated_tokens += 1
         for member in answers:
             if member.finish_reason:
                 self.scheduler.remove(member)
+
+    def _next_token(self, answer: Answer, logits: Any) -> int:
+        return next_token(logits, answer.params, answer.id.index, answer.num_generated)
 
     def _end(self, answer: Answer, reason: str, error: str | None = None) -> None:
         answer.end(reason, error)
@@ -368,6 +373,10 @@ class Engine:
         for request in [*self._requests.values()]:
             outputs += [answer.take_output() for answer in request.answers if answer.has_news]
             if request.is_finished:
+                for (
+                    answer
+                ) in request.answers:  # again, should Ctrl-C have come between the end and the removal
+                    self.scheduler.remove(answer)
                 if request.id in self._results:
                     self._results[request.id] = request.result()
                 del self._requests[request.id]
