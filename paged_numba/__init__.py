@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from . import lockstep as lockstep
     from . import models as models
     from . import reference as reference
+    from . import serving as serving
     from . import targets as targets
     from .allocator import BlockAllocator as BlockAllocator
     from .cache import PagedKVCache as PagedKVCache
@@ -63,6 +64,7 @@ else:
         "models": "models",
         "plan": "ops.plan",
         "reference": "reference",
+        "serving": "serving",
         "targets": "targets",
     }
 
