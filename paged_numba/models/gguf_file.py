@@ -1,13 +1,14 @@
 """`GGUFFile`: the metadata and the tensors of a GGUF file.
 
-The package gguf has a reader too. It takes seconds for a vocabulary of 49,152 tokens, and it trusts the counts in a file:
-it goes on past the end for an array that claims 2**40 elements. So the header is read here, and only what the tensors
-hold is left to the package: `gguf.dequantize` turns every quantisation into float32.
+The package gguf has a reader too. It takes seconds for a vocabulary of 49,152 tokens, and trusts the counts in a file: it
+goes on past the end for an array that claims 2**40 elements. So the header is read here, and only what the tensors hold
+is left to the package: `gguf.dequantize` turns every quantisation into float32.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,10 +60,10 @@ class GGUFFile:
         self.tensors: dict[str, Tensor] = {}
         with path.open("rb") as file:
             magic = file.read(4)
-        if magic != b"GGUF":
-            raise InputError(f"{path}: a GGUF file must begin with the bytes b'GGUF', got {magic!r}")
-        self._bytes: Any = np.asarray(np.memmap(path, np.uint8, mode="r"))
-        self._buffer, self._place = memoryview(self._bytes), 4
+            if magic != b"GGUF":
+                raise InputError(f"{path}: a GGUF file must begin with the bytes b'GGUF', got {magic!r}")
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._place = 4
         try:
             self._read_header()
         except UnicodeDecodeError as error:
@@ -77,7 +78,7 @@ class GGUFFile:
         from gguf import dequantize
 
         tensor = self.tensors[name]
-        stored = self._bytes[tensor.start : tensor.start + tensor.num_bytes]
+        stored = np.frombuffer(self._bytes, np.uint8, tensor.num_bytes, tensor.start)
         rows = stored.reshape(*tensor.shape[:-1], -1)
         return dequantize(rows, tensor.quantisation).reshape(tensor.shape)
 
@@ -154,11 +155,11 @@ class GGUFFile:
         if item not in _SCALARS:
             raise self.error(f"must hold lists of numbers or texts, got a list of type {item}")
         code = f"<{self._count(length, struct.calcsize(_SCALARS[item]))}{_SCALARS[item]}"
-        return list(struct.unpack_from(code, self._buffer, self._take(struct.calcsize(code))))
+        return list(struct.unpack_from(code, self._bytes, self._take(struct.calcsize(code))))
 
     def _count(self, number: int, least_bytes: int) -> int:
         """Return a count of things of at least so many bytes each, if the rest of the file can hold them."""
-        left = len(self._buffer) - self._place
+        left = len(self._bytes) - self._place
         if number * least_bytes > left:
             raise self.error(
                 f"must hold what it announces: {number:,} parts are announced, {left:,} bytes follow"
@@ -172,9 +173,9 @@ class GGUFFile:
         return place
 
     def _scalar(self, code: str) -> Any:
-        return struct.unpack_from("<" + code, self._buffer, self._take(struct.calcsize(code)))[0]
+        return struct.unpack_from("<" + code, self._bytes, self._take(struct.calcsize(code)))[0]
 
     def _text(self) -> str:
         length = self._scalar("Q")
         place = self._take(length)
-        return str(self._buffer[place : place + length], "utf-8")
+        return self._bytes[place : place + length].decode()
