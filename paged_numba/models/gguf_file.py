@@ -1,8 +1,8 @@
 """`GGUFFile`: the metadata and the tensors of a GGUF file.
 
-The package gguf has a reader too. It takes seconds for a vocabulary of 49,152 tokens, and trusts the counts in a file: it
-goes on past the end for an array that claims 2**40 elements. So the header is read here, and only what the tensors hold
-is left to the package: `gguf.dequantize` turns every quantisation into float32.
+The package gguf has a reader too. It takes seconds for a vocabulary of 49,152 tokens, and it trusts the counts in a
+file: it goes on past the end for an array that claims 2**40 elements. So the header is read here, and only what the
+tensors hold is left to the package: `gguf.dequantize` turns every quantisation into float32.
 """
 
 from __future__ import annotations
