@@ -240,7 +240,7 @@ def _check_answers(workload: Workload, served: Served, texts: bool = True) -> No
                 right = _sampled(served.logits[answer][place], job.params, index, place)
                 assert token == right, f"answer {answer}, token {place}: {token} is sampled, not {right}"
             text, end = _expected_end(tokens, job.params, longest)
-            assert reason == end or (reason == "cancelled" and job.cancelled is not None), (reason, end)
+            assert reason == end or reason == "cancelled" and job.cancelled is not None, (reason, end)
             if texts and reason != "cancelled":
                 assert served.texts[answer] == text, (served.texts[answer], text)
 
