@@ -11,7 +11,7 @@ import codecs
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +39,15 @@ MODEL = random_llama(CONFIG)
 LOGITS_TOLERANCE = 2e-4
 """Largest difference of two logits; the standard deviation of a logit is 4, and rounding explains about 2e-5."""
 
-PIECES = (b"", b"\xc3", b"\xa9", b"\xe2\x82", b"\xac", b"ab", *(bytes([byte]) for byte in b"abcdefghijklmnopqr"))
+PIECES = (
+    b"",
+    b"\xc3",
+    b"\xa9",
+    b"\xe2\x82",
+    b"\xac",
+    b"ab",
+    *(bytes([byte]) for byte in b"abcdefghijklmnopqr"),
+)
 """What tokens stand for: no text, parts of characters, letters."""
 
 
@@ -56,7 +64,7 @@ class Pieces:
 
 
 class Job(NamedTuple):
-    """A request: its prompt, its parameters, the step before which it comes, and the one before which it is cancelled."""
+    """A request: its prompt and parameters, and the steps before which it comes and is cancelled."""
 
     prompt: list[int]
     params: SamplingParams
@@ -232,7 +240,7 @@ def _check_answers(workload: Workload, served: Served, texts: bool = True) -> No
                 right = _sampled(served.logits[answer][place], job.params, index, place)
                 assert token == right, f"answer {answer}, token {place}: {token} is sampled, not {right}"
             text, end = _expected_end(tokens, job.params, longest)
-            assert reason == end or reason == "cancelled" and job.cancelled is not None, (reason, end)
+            assert reason == end or (reason == "cancelled" and job.cancelled is not None), (reason, end)
             if texts and reason != "cancelled":
                 assert served.texts[answer] == text, (served.texts[answer], text)
 
@@ -287,7 +295,9 @@ def _expected_end(tokens: list[int], params: SamplingParams, longest: int) -> tu
     return text + decoder.decode(b"", final=True), "length" if len(tokens) == longest else None
 
 
-def a_shared_prefix_is_computed_once(num_requests: int, num_own: int, block_size: int, token_budget: int) -> None:
+def a_shared_prefix_is_computed_once(
+    num_requests: int, num_own: int, block_size: int, token_budget: int
+) -> None:
     """Of prompts that come together and begin with the same full blocks, only the first computes these."""
     shared = _COMMON[: len(_COMMON) // block_size * block_size]
     jobs = [
@@ -314,11 +324,9 @@ def an_interrupted_step_loses_nothing(workload: Workload, places: list[int]) -> 
 
     def step(engine: Any) -> Any:
         while left:
-            try:
-                with _interrupted_after(left.pop(0)):
-                    return engine.step()
-            except KeyboardInterrupt:
-                engine.cache.allocator.check()
+            with suppress(KeyboardInterrupt), _interrupted_after(left.pop(0)):
+                return engine.step()
+            engine.cache.allocator.check()
         return engine.step()
 
     _check_answers(workload, serve(workload, step), texts=False)
