@@ -328,12 +328,10 @@ class BlockAllocator(PoolQueries):
         before, kept = sequence.length, self._blocks_for(length)
         dropped = sequence.table[kept:]
         self._undo.append((sequence.lengthen, kept, dropped, before, sequence.num_written))
-        self._empty_slots.leave(sequence, self._pool.refs)
+        self._empty_slots.truncate(sequence, length, self._pool.refs, self._is_cached)
         del sequence.table[kept:]
         sequence.length, sequence.num_written = length, min(length, sequence.num_written)
         self._num_tokens -= before - length
-        is_cached = length % self.block_size != 0 and self._is_cached(sequence.table[-1])
-        self._empty_slots.truncate(sequence, before, self._pool.refs, is_cached)
         self._pool.drop(dropped)
         self._truncate_ids(sequence, before // self.block_size)
 
