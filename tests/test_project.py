@@ -65,6 +65,7 @@ MAY_IMPORT = {
         "models",
         "ops",
         "reference",
+        "serving",
         "targets",
         "timing",
     },

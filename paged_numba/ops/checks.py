@@ -23,24 +23,66 @@ QUERY_DTYPES = CACHE_DTYPES[:3]
 MAX_LENGTH = 2**31 - 1
 """Most tokens of a sequence: kernels hold positions as int32."""
 
-MAX_HEAD_DIM = 256
-MAX_BLOCK_SIZE = 256
 MAX_GRID_DIM = 65535
 MAX_THREADS = 1024
 """Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
 
+CACHE_LIMITS = {
+    "block_size": MAX_GRID_DIM,
+    "num_kv_heads": MAX_GRID_DIM,
+    "head_dim": MAX_THREADS,
+    "value_head_dim": MAX_THREADS,
+}
+"""Largest sizes of a cache: `copy_blocks` has a thread for each dimension, and a thread block for each token."""
+
+ATTENTION_LIMITS = {
+    "naive": {"value_head_dim": 512},
+    "warp": {"head_dim": 256, "value_head_dim": 256},
+    "block": {"head_dim": 256, "value_head_dim": 256, "block_size": 256},
+    "packed": {"head_dim": 256, "value_head_dim": 256},
+}
+"""Largest sizes that the kernel of an algorithm takes; other algorithms and sizes have only the limits of caches."""
+
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
-def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_layers: Any = 1) -> None:
+def check_cache_sizes(
+    block_size: Any, num_kv_heads: Any, head_dim: Any, value_head_dim: Any, layout: str, num_layers: Any = 1
+) -> None:
     """Raise unless a cache of these sizes can be written, gathered, copied and attended to."""
     positive("num_layers", num_layers)
-    for name, count, limit in (
-        ("block_size", block_size, MAX_BLOCK_SIZE),
-        ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
-        ("head_dim", head_dim, MAX_HEAD_DIM),
+    for (name, limit), count in zip(
+        CACHE_LIMITS.items(), (block_size, num_kv_heads, head_dim, value_head_dim), strict=True
     ):
         between(name, count, 1, limit)
+    if layout == "packed":
+        check_attention_sizes("packed", block_size, head_dim, value_head_dim)
+
+
+def excess(
+    algorithm: str, block_size: int, head_dim: int, value_head_dim: int
+) -> tuple[str, int, int] | None:
+    """Return the first size that the kernel of an algorithm does not take, None if it takes all: name, size, limit."""
+    sizes = {"head_dim": head_dim, "value_head_dim": value_head_dim, "block_size": block_size}
+    for name, limit in ATTENTION_LIMITS.get(algorithm, {}).items():
+        if sizes[name] > limit:
+            return name, sizes[name], limit
+    return None
+
+
+def check_attention_sizes(algorithm: str, block_size: int, head_dim: int, value_head_dim: int) -> None:
+    """Raise unless the kernel of an algorithm, or of the layout ``packed``, takes the sizes of a cache."""
+    found = excess(algorithm, block_size, head_dim, value_head_dim)
+    if found is None:
+        return
+    name, size, limit = found
+    where, others = f"algorithm={algorithm!r}", "the algorithms auto, tile, split and cascade"
+    if algorithm == "packed":
+        where, others = "layout='packed'", "the layouts NHD and HND"
+    raise ValueError(
+        f"{name} must be at most {limit} for {where}, got {name}={size}: "
+        f"{others} take up to {CACHE_LIMITS[name]}"
+    )
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -74,36 +116,40 @@ def check_layer(layer: Any, num_layers: int) -> None:
 
 def check_layers(name: str, tokens: Any, num_layers: int) -> None:
     """Raise unless keys or values are an array whose first axis counts the layers."""
-    _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
+    head_dim = "value_head_dim" if name == "value" else "head_dim"
+    _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", head_dim))
 
 
-def check_write_kv(
-    key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any, name: str = "slot_mapping"
-) -> None:
-    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes. `name` is of the slots."""
-    _caches(key_cache, value_cache)
+def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
+    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes."""
+    check_caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     check_tokens(key, value, key_cache, value_cache)
-    _integers(name, slot_mapping, (key.shape[0],))
+    check_slots(slot_mapping, key.shape[0], key_cache.shape[0] * key_cache.shape[1], "slot_mapping")
 
-    last = key_cache.shape[0] * key_cache.shape[1] - 1
-    _within(name, slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
-    slots = np.sort(slot_mapping[slot_mapping != -1])
-    twice = np.flatnonzero(slots[1:] == slots[:-1])
+
+def check_slots(slots: Any, num_tokens: int | str, num_slots: int, name: str = "slots") -> None:
+    """Raise unless tokens can be written to these slots of a cache."""
+    _integers(name, slots, (num_tokens,))
+    last = num_slots - 1
+    _within(name, slots, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
+    ordered = np.sort(slots[slots != -1])
+    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if twice.size:
-        slot = slots[twice[0]]
+        slot = ordered[twice[0]]
         raise ValueError(
             f"{name} must not name a slot twice, got slot {slot} for tokens "
-            f"{np.flatnonzero(slot_mapping == slot).tolist()}"
+            f"{np.flatnonzero(slots == slot).tolist()}"
         )
 
 
-def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None:
+def check_tokens(
+    key: Any, value: Any, key_cache: Any, value_cache: Any, num_tokens: int | str = "num_tokens"
+) -> None:
     """Raise unless keys and values fit a valid cache in shape and dtype, and do not overlap it."""
-    _, _, num_kv_heads, head_dim = key_cache.shape
     dtype = np.dtype(key_cache.dtype).name
-    _array("key", key, ("num_tokens", num_kv_heads, head_dim), (dtype,))
-    _array("value", value, tuple(key.shape), (dtype,))
+    _array("key", key, (num_tokens, *key_cache.shape[2:]), (dtype,))
+    _array("value", value, (key.shape[0], *value_cache.shape[2:]), (dtype,))
     for name, source in (("key", key), ("value", value)):
         for cache_name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
             check_apart(name, source, cache_name, cache)
@@ -111,7 +157,7 @@ def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None
 
 def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len: Any) -> None:
     """Raise unless `ops.gather_kv` can take these arguments; its docstring gives the shapes."""
-    _caches(key_cache, value_cache)
+    check_caches(key_cache, value_cache)
     _integers("block_table", block_table, ("max_blocks",))
 
     block_size = key_cache.shape[1]
@@ -122,7 +168,7 @@ def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len:
 
 def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> None:
     """Raise unless `ops.copy_blocks` can take these arguments; its docstring gives the shapes."""
-    _caches(key_cache, value_cache)
+    check_caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     _integers("block_pairs", block_pairs, ("num_pairs", 2))
 
@@ -138,40 +184,33 @@ def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> Non
         raise ValueError(f"block_pairs must not read a block that it writes, got {both[0]} as src and dst")
 
 
-def check_paged_attention(
-    query: Any,
-    key_cache: Any,
-    value_cache: Any,
-    block_tables: Any,
-    seq_lens: Any,
-    cu_seqlens_q: Any,
-    out: Any,
+def check_query(
+    query: Any, head_dim: int, num_tokens: int | str = "num_tokens", num_q_heads: int | str = "num_q_heads"
 ) -> None:
-    """Raise unless `ops.paged_attention` can take these arguments; its docstring gives the shapes."""
-    _caches(key_cache, value_cache)
-    _, block_size, num_kv_heads, head_dim = key_cache.shape
-    _array("query", query, ("num_tokens", "num_q_heads", head_dim), QUERY_DTYPES)
-    num_tokens, num_q_heads, _ = query.shape
+    """Raise unless attention can take this query; a number given for a size is the size that it must have."""
+    _array("query", query, (num_tokens, num_q_heads, head_dim), QUERY_DTYPES)
+
+
+def check_heads(num_q_heads: int, num_kv_heads: int) -> None:
+    """Raise unless so many query heads can attend to a cache."""
     if num_q_heads == 0 or num_q_heads % num_kv_heads:
         raise ValueError(
-            f"num_q_heads must be a positive multiple of num_kv_heads, got query.shape={tuple(query.shape)} "
-            f"and key_cache.shape={tuple(key_cache.shape)}: {num_q_heads} and {num_kv_heads}"
+            f"num_q_heads must be a positive multiple of num_kv_heads, got num_q_heads={shown(num_q_heads)} "
+            f"and num_kv_heads={num_kv_heads}"
         )
-    for name, size, limit in (
-        ("head_dim", head_dim, MAX_HEAD_DIM),
-        ("block_size", block_size, MAX_BLOCK_SIZE),
-        ("num_q_heads", num_q_heads, MAX_GRID_DIM),
-    ):
-        if size > limit:
-            raise ValueError(f"{name} must be at most {limit} for attention, got {name}={size}")
-    _integers("seq_lens", seq_lens, (num_tokens if cu_seqlens_q is None else "num_seqs",))
-    _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
-    if out is not None:
-        _array("out", out, tuple(query.shape), (np.dtype(query.dtype).name,))
-        check_written("out", out)
-        for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
-            check_apart("out", out, name, other)
+    if num_q_heads > MAX_GRID_DIM:
+        raise ValueError(
+            f"num_q_heads must be at most {MAX_GRID_DIM} for attention, got num_q_heads={shown(num_q_heads)}"
+        )
 
+
+def check_batch(
+    block_tables: Any, seq_lens: Any, cu_seqlens_q: Any, num_tokens: int | None, block_size: int
+) -> None:
+    """Raise unless these tables and lengths are a batch of `num_tokens` query tokens; of any number if None."""
+    num_seqs = num_tokens if num_tokens is not None and cu_seqlens_q is None else "num_seqs"
+    _integers("seq_lens", seq_lens, (num_seqs,))
+    _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
     if cu_seqlens_q is not None:
         _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], num_tokens)
     longest = block_tables.shape[1] * block_size
@@ -180,6 +219,15 @@ def check_paged_attention(
     else:
         longest, bounds = MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)"
     _within("seq_lens", seq_lens, 0, longest, bounds)
+
+
+def check_out(out: Any, query: Any, key_cache: Any, value_cache: Any) -> None:
+    """Raise unless attention can write its result for a valid query to an array."""
+    shape = (query.shape[0], query.shape[1], value_cache.shape[3])
+    _array("out", out, shape, (np.dtype(query.dtype).name,))
+    check_written("out", out)
+    for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
+        check_apart("out", out, name, other)
 
 
 def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: int, block_size: int) -> None:
@@ -219,6 +267,31 @@ def check_lengths(seq_lens: Any, cu_seqlens_q: Any) -> None:
     _integers("seq_lens", seq_lens, ("num_seqs",))
     _within("seq_lens", seq_lens, 0, MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)")
     _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], None)
+
+
+def check_written_lengths(seq_lens: Any, held: Any, cu_seqlens_q: Any) -> None:
+    """Raise unless `seq_lens` counts tokens that sequences hold, the query tokens of each among them.
+
+    Parameters
+    ----------
+    seq_lens : int[num_seqs]
+    held : int[num_seqs]
+        Number of tokens that each sequence holds, written or not.
+    cu_seqlens_q : int[num_seqs + 1] or None
+        One query token per sequence if None.
+    """
+    _integers("seq_lens", seq_lens, (len(held),))
+    counts = np.ones(len(held), np.int64)
+    if cu_seqlens_q is not None:
+        _check_cu_seqlens(cu_seqlens_q, len(held), None)
+        counts = np.diff(cu_seqlens_q.astype(np.int64))
+    bad = np.flatnonzero((seq_lens < counts) | (seq_lens > held))
+    if bad.size:
+        seq = int(bad[0])
+        raise ValueError(
+            f"seq_lens must lie between the query tokens and the tokens of each sequence, {counts[seq]} .. {held[seq]} "
+            f"for sequence {seq} of the batch, got seq_lens[{seq}]={seq_lens[seq]}"
+        )
 
 
 def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int | None) -> None:
@@ -306,13 +379,13 @@ def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any
 
 def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
     """Raise unless `ops.merge_states` can take these arguments; its docstring gives the shapes."""
-    _array("out_a", out_a, ("num_tokens", "num_q_heads", "head_dim"), QUERY_DTYPES)
+    _array("out_a", out_a, ("num_tokens", "num_q_heads", "value_head_dim"), QUERY_DTYPES)
     _array("out_b", out_b, tuple(out_a.shape), (np.dtype(out_a.dtype).name,))
     for name, lse in (("lse_a", lse_a), ("lse_b", lse_b)):
         _array(name, lse, tuple(out_a.shape[:2]))
     for what, size, limit in (
         ("num_q_heads", out_a.shape[1], MAX_GRID_DIM),
-        ("head_dim", out_a.shape[2], MAX_THREADS),
+        ("value_head_dim", out_a.shape[2], MAX_THREADS),
     ):
         if not 1 <= size <= limit:
             raise ValueError(f"{what} must lie in 1 .. {limit}, got out_a.shape={tuple(out_a.shape)}")
@@ -345,8 +418,11 @@ def _is_float32(number: Any) -> bool:
 
 def check_four_axes(key_cache: Any, value_cache: Any) -> None:
     """Raise unless caches have the axes of HND."""
-    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
-        _shaped(name, cache, ("num_blocks", "num_kv_heads", "block_size", "head_dim"))
+    for name, cache, head_dim in (
+        ("key_cache", key_cache, "head_dim"),
+        ("value_cache", value_cache, "value_head_dim"),
+    ):
+        _shaped(name, cache, ("num_blocks", "num_kv_heads", "block_size", head_dim))
 
 
 def check_packed(key_cache: Any, value_cache: Any) -> None:
@@ -354,8 +430,8 @@ def check_packed(key_cache: Any, value_cache: Any) -> None:
     axes = ("num_blocks", "num_kv_heads", "head_dim // x", "block_size")
     _array("key_cache", key_cache, (*axes, "x"), CACHE_DTYPES)
     _shaped("key_cache", key_cache, (*axes, piece_size(key_cache.dtype)))
-    num_blocks, num_kv_heads, pieces, block_size, numbers = key_cache.shape
-    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, pieces * numbers, block_size))
+    num_blocks, num_kv_heads, _, block_size, _ = key_cache.shape
+    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, "value_head_dim", block_size))
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
         memory = memory_of(cache)
         if memory is not None and not memory.flags.c_contiguous:
@@ -364,19 +440,25 @@ def check_packed(key_cache: Any, value_cache: Any) -> None:
             )
 
 
-def _caches(key_cache: Any, value_cache: Any) -> None:
+def check_caches(key_cache: Any, value_cache: Any) -> None:
+    """Raise unless these are the key cache and the value cache of an operation, adopted and viewed as NHD."""
     _array("key_cache", key_cache, ("num_blocks", "block_size", "num_kv_heads", "head_dim"), CACHE_DTYPES)
-    _array("value_cache", value_cache, tuple(key_cache.shape), (np.dtype(key_cache.dtype).name,))
-    if 0 in tuple(key_cache.shape):
-        raise ValueError(f"key_cache must not be empty, got key_cache.shape={tuple(key_cache.shape)}")
-    _, block_size, num_kv_heads, head_dim = key_cache.shape
-    for name, size, limit in (
-        ("block_size", block_size, MAX_GRID_DIM),
-        ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
-        ("head_dim", head_dim, MAX_THREADS),
-    ):
+    _array(
+        "value_cache",
+        value_cache,
+        (*key_cache.shape[:3], "value_head_dim"),
+        (np.dtype(key_cache.dtype).name,),
+    )
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        if 0 in tuple(cache.shape):
+            raise ValueError(f"{name} must not be empty, got {name}.shape={tuple(cache.shape)}")
+    sizes = (*key_cache.shape[1:], value_cache.shape[3])
+    for (name, limit), size in zip(CACHE_LIMITS.items(), sizes, strict=True):
         if size > limit:
-            raise ValueError(f"{name} must be at most {limit}, got key_cache.shape={tuple(key_cache.shape)}")
+            which, cache = (
+                ("value_cache", value_cache) if name == "value_head_dim" else ("key_cache", key_cache)
+            )
+            raise ValueError(f"{name} must be at most {limit}, got {which}.shape={tuple(cache.shape)}")
 
 
 def _writable_caches(key_cache: Any, value_cache: Any) -> None:

@@ -28,10 +28,14 @@ def write_kv(
 
     Parameters
     ----------
-    key, value : [num_tokens, num_kv_heads, head_dim]
+    key : [num_tokens, num_kv_heads, head_dim]
         Of the cache's dtype: each number is copied bit for bit.
-    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
-        float32, float16, bfloat16 or float8_e4m3fn, both of the same dtype.
+    value : [num_tokens, num_kv_heads, value_head_dim]
+        The same for the values; value_head_dim may differ from head_dim.
+    key_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        float32, float16, bfloat16 or float8_e4m3fn; head_dim and value_head_dim are 1,024 at most.
+    value_cache : float[num_blocks, block_size, num_kv_heads, value_head_dim]
+        Of the same dtype.
     slot_mapping : int64[num_tokens]
         Slot of each token, ``block * block_size + offset``; -1 skips the token. With block_size 16,
         slot 45 is offset 13 of block 2.
@@ -61,26 +65,13 @@ def write_kv(
     >>> np.argwhere(key_cache[..., 0, 0]).tolist()    # slot 6 is offset 2 of block 1
     [[1, 2]]
     """
-    arguments = checked_write(key, value, key_cache, value_cache, slot_mapping, layout)
-    launches.write(*arguments, targets.resolve(target))
-
-
-def checked_write(
-    key: ArrayLike,
-    value: ArrayLike,
-    key_cache: ArrayLike,
-    value_cache: ArrayLike,
-    slot_mapping: IntegersLike,
-    layout: str,
-    name: str = "slot_mapping",
-) -> tuple[Any, Any, adopt.Caches, Any]:
-    """Adopt and check the arguments of `write_kv`; return those of `launches.write`. `name` is that of the slots."""
     keys, values = as_array(key, "key"), as_array(value, "value")
     caches = adopt.caches(key_cache, value_cache, layout)
-    slot_mapping = as_array(slot_mapping, name)
-    slots = on_host(slot_mapping, name)
-    checks.check_write_kv(keys, values, caches.key, caches.value, slots, name)
-    return keys, values, caches, adopt.integers(slot_mapping, slots, np.int64)
+    slot_mapping = as_array(slot_mapping, "slot_mapping")
+    slots = on_host(slot_mapping, "slot_mapping")
+    checks.check_write_kv(keys, values, caches.key, caches.value, slots)
+    slots = adopt.integers(slot_mapping, slots, np.int64)
+    launches.write(keys, values, caches, slots, targets.resolve(target))
 
 
 def gather_kv(
@@ -96,7 +87,9 @@ def gather_kv(
 
     Parameters
     ----------
-    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+    key_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        As in `write_kv`.
+    value_cache : float[num_blocks, block_size, num_kv_heads, value_head_dim]
         As in `write_kv`.
     block_table : int32[max_blocks]
         The sequence's blocks in order; entries past its end are not read.
@@ -111,7 +104,7 @@ def gather_kv(
     -------
     key : [seq_len, num_kv_heads, head_dim]
         Of the caches' dtype, on their device.
-    value : [seq_len, num_kv_heads, head_dim]
+    value : [seq_len, num_kv_heads, value_head_dim]
         The same for the values.
 
     Raises
@@ -137,8 +130,10 @@ def gather_kv(
     block_table = as_array(block_table, "block_table")
     blocks = on_host(block_table, "block_table")
     checks.check_gather_kv(caches.key, caches.value, blocks, seq_len)
-    shape = (int(seq_len), *caches.key.shape[2:])
-    key, value = (empty(shape, caches.key.dtype, like=key_cache) for _ in range(2))
+    key, value = (
+        empty((int(seq_len), *cache.shape[2:]), cache.dtype, like=key_cache)
+        for cache in (caches.key, caches.value)
+    )
     outputs = as_array(key), as_array(value)
     launches.gather(*outputs, caches, adopt.integers(block_table, blocks, np.int32), targets.resolve(target))
     return key, value
@@ -156,7 +151,9 @@ def copy_blocks(
 
     Parameters
     ----------
-    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+    key_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        As in `write_kv`.
+    value_cache : float[num_blocks, block_size, num_kv_heads, value_head_dim]
         As in `write_kv`.
     block_pairs : int64[num_pairs, 2]
         Rows (src, dst). No dst may occur in another pair.

@@ -87,9 +87,9 @@ class Scheduler:
             if answer not in self.running:  # preempted for an earlier one
                 break
             while (slots := self._slots(answer, num_tokens)) is None:
-                last = self.running[-1]
-                self.preempt(last)
-                if last is answer:
+                victim = self._victim()
+                self.preempt(victim)
+                if victim is answer:
                     break
             else:
                 chunks.append(Chunk(answer, answer.num_computed, num_tokens, slots))
@@ -114,6 +114,10 @@ class Scheduler:
             return self.cache.reserve(answer.id, answer.tokens[start : start + num_tokens]).slots
         except OutOfBlocksError:
             return None
+
+    def _victim(self) -> Answer:
+        """Return the answer to preempt: the last to come, so that the first is always served."""
+        return self.running[-1]
 
     def preempt(self, answer: Answer) -> None:
         """Take the blocks of a running answer, which then waits in its old place."""
@@ -178,7 +182,7 @@ class Scheduler:
             # Alone, it may grow past the watermark, but must start below it.
             tokens = tokens[: self.num_admissible_tokens]
         try:
-            allocation = self.cache.reserve(answer.id, tokens[:budget])
+            allocation = self.cache.reserve(answer.id, tokens, limit=budget)
         except OutOfBlocksError:
             return None
         answer.num_computed = allocation.num_cached_tokens

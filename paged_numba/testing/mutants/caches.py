@@ -24,7 +24,7 @@ class SwapTakesTheFirstTokens(PagedKVCache):
         kept = self.allocator._swapped[seq_id].stored
         allocation = self.allocator.swap_in(seq_id)
         count = allocation.slots.size
-        self._write(allocation, [(key[:count], value[:count]) for key, value in kept])
+        self._layers.write_all(allocation, [(key[:count], value[:count]) for key, value in kept])
         self.allocator.commit(seq_id)
 
 
