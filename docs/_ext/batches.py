@@ -242,7 +242,8 @@ def tour() -> dict[str, Any]:
         for request in requests
     }
     about = (
-        "The eight requests that the command paged-numba tour serves where no real model is installed. The first one is forked for a second answer. "
+        "The eight requests that the command paged-numba tour serves where no real model is installed. "
+        "The first one is forked for a second answer. "
         "A request joins when the pool has room for it and for all that run until they are done."
     )
     return recording("The tour", about, cache, recorder, served)
