@@ -259,7 +259,7 @@ def test_weights_that_do_not_fit_into_memory_are_refused(monkeypatch, whole):
 
 
 def test_a_directory_or_no_file_is_an_error_of_the_system(tmp_path):
-    with pytest.raises(OSError, match="directory|denied"):
+    with pytest.raises(OSError, match=r"directory|denied"):
         pn.models.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="name_or_path must be one of glassllm, smollm2, or the path"):
         pn.models.load("glasslm")
