@@ -185,10 +185,11 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             length = len(self.model[name][1])
             if name in self.unwritten or not self.pool.can_append(name, BLOCK_SIZE):
                 return
-            for token in (2, 3):
+            for token in (3, 4):
                 self.pool.truncate(name, length)
                 salt, tokens = self.model[name]
                 self.model[name] = salt, tokens[:length]
+                assert self.pool.can_append(name, BLOCK_SIZE)
                 tokens = [token] * BLOCK_SIZE
                 self.carry_out(name, self.pool.append(name, tokens), tokens)
                 self.finish_writing(name)
