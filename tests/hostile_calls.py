@@ -276,7 +276,7 @@ def cache(pick):
 
 
 def keys_of(made, count):
-    _, _, heads, head_dim = made._layer(0).key.shape
+    _, _, heads, head_dim = made._layers.caches(0).key.shape
     dtype = made.key_cache.dtype
     parts = [tokens_of(count, dtype, heads, head_dim, seed) for seed in range(2 * made.num_layers)]
     keys, values = np.stack(parts[::2]), np.stack(parts[1::2])
@@ -384,7 +384,7 @@ def _(pick):
 @call("PagedKVCache.attend")
 def _(pick):
     made = cache(pick)
-    query = tokens_of(2, F32, 2, made._layer(0).key.shape[3])
+    query = tokens_of(2, F32, 2, made._layers.caches(0).key.shape[3])
     options = {
         "layer": 0,
         "cu_seqlens_q": None,

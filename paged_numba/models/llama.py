@@ -62,7 +62,7 @@ class Layer(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Weights of a model, float32; `unembedding` is a view of `embedding` where the two are tied."""
+    """Weights of a model, float32; where the model ties embedding and unembedding, one is a view of the other."""
 
     embedding: Any  # [v, d]
     layers: Sequence[Layer]
