@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..allocator import BlockAllocator
 from ..allocator.transactions import UndoLog, alone, transaction
+from ..arguments import shown
 from ..arrays import ArrayLike, IntegersLike, to_host
 from ..errors import PagedNumbaError
 from ..ops import checks
@@ -165,5 +166,15 @@ def lengths(
     if seq_lens is None:
         return held, starts
     lens = to_host(seq_lens, "seq_lens")
-    checks.check_written_lengths(lens, held, starts)
+    edges = np.arange(len(held) + 1) if starts is None else starts
+    checks.check_lengths(lens, edges, len(held))
+    queries = np.diff(edges.astype(np.int64))
+    bad = np.flatnonzero((lens < queries) | (lens > held))
+    if bad.size:
+        seq = int(bad[0])
+        raise ValueError(
+            f"seq_lens must count the tokens of a sequence that are written, {queries[seq]} (its query tokens) .. "
+            f"{held[seq]} (all of its tokens) for sequence {shown(seq_ids[seq])}, "
+            f"got seq_lens[{seq}]={lens[seq]}"
+        )
     return lens, starts

@@ -262,36 +262,11 @@ def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: i
         )
 
 
-def check_lengths(seq_lens: Any, cu_seqlens_q: Any) -> None:
-    """Raise unless `plan.choose` can take these arguments; its docstring gives the shapes."""
-    _integers("seq_lens", seq_lens, ("num_seqs",))
+def check_lengths(seq_lens: Any, cu_seqlens_q: Any, num_seqs: int | str = "num_seqs") -> None:
+    """Raise unless these are lengths of sequences, and where the query tokens of each begin and end."""
+    _integers("seq_lens", seq_lens, (num_seqs,))
     _within("seq_lens", seq_lens, 0, MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)")
     _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], None)
-
-
-def check_written_lengths(seq_lens: Any, held: Any, cu_seqlens_q: Any) -> None:
-    """Raise unless `seq_lens` counts tokens that sequences hold, the query tokens of each among them.
-
-    Parameters
-    ----------
-    seq_lens : int[num_seqs]
-    held : int[num_seqs]
-        Number of tokens that each sequence holds, written or not.
-    cu_seqlens_q : int[num_seqs + 1] or None
-        One query token per sequence if None.
-    """
-    _integers("seq_lens", seq_lens, (len(held),))
-    counts = np.ones(len(held), np.int64)
-    if cu_seqlens_q is not None:
-        _check_cu_seqlens(cu_seqlens_q, len(held), None)
-        counts = np.diff(cu_seqlens_q.astype(np.int64))
-    bad = np.flatnonzero((seq_lens < counts) | (seq_lens > held))
-    if bad.size:
-        seq = int(bad[0])
-        raise ValueError(
-            f"seq_lens must lie between the query tokens and the tokens of each sequence, {counts[seq]} .. {held[seq]} "
-            f"for sequence {seq} of the batch, got seq_lens[{seq}]={seq_lens[seq]}"
-        )
 
 
 def _check_cu_seqlens(cu_seqlens_q: Any, num_seqs: int, num_tokens: int | None) -> None:
