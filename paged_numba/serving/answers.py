@@ -14,7 +14,7 @@ class AnswerId(NamedTuple):
     """Id of an answer, and of its sequence in the cache; as text ``a`` for the first answer, ``a/1`` for the next."""
 
     request_id: Hashable
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of a tuple
 
     def __str__(self) -> str:
         return f"{self.request_id}/{self.index}" if self.index else str(self.request_id)

@@ -255,7 +255,7 @@ class Engine:
         while self.has_unfinished:
             self.step()
         results, self._results = self._results, {}
-        return results
+        return {request_id: result for request_id, result in results.items() if result is not None}
 
     def cancel(self, request_id: Hashable) -> None:
         """End a request, wherever it is; its last output has the finish reason "cancelled".
