@@ -39,10 +39,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.json:
         setup.introduce(loaded, engine)
 
-    answers = [
-        _added(engine, number, prompt, ids, params)
+    answers: dict[Any, dict[str, Any]] = {
+        number: _added(engine, number, prompt, ids, params)
         for number, (prompt, ids) in enumerate(zip(prompts, tokens, strict=True))
-    ]
+    }
     began = time.perf_counter()
     with progress(len(tokens) * options.max_tokens, "generate", "tokens") as done:
         for output in engine.stream():
