@@ -28,6 +28,9 @@ class Shown(NamedTuple):
     is_end: bool = False
 
 
+NOTHING = Shown()
+
+
 @dataclass(eq=False)
 class Answer:
     """One answer to a request, with the tokens so far.
@@ -78,7 +81,7 @@ class Answer:
     first_step: int = -1
     last_step: int = -1
     num_cached_tokens: int = 0
-    shown: Shown = Shown()
+    shown: Shown = NOTHING
 
     @property
     def num_left(self) -> int:

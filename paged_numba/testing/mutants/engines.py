@@ -65,7 +65,7 @@ class LogitsOfTheFirstToken(Engine):
 class CancelledAnswerKeepsItsBlocks(Engine):
     """Forgets to free the blocks of a cancelled request."""
 
-    def cancel(self, request_id: Hashable) -> None:
+    def cancel(self, request_id: Hashable) -> None:  # noqa: D102
         for answer in self._requests[request_id].answers:
             if answer.id in self.cache:
                 self.cache.fork(answer.id, ("forgotten", request_id))
@@ -82,7 +82,7 @@ class FirstIsPreempted(Scheduler):
 class SwappedAnswerIsOneTokenBehind(Scheduler):
     """Counts the last computed token of an answer as not computed when it is swapped out."""
 
-    def preempt(self, answer: Answer) -> None:
+    def preempt(self, answer: Answer) -> None:  # noqa: D102
         super().preempt(answer)
         answer.num_computed = max(0, answer.num_computed - 1)
 
@@ -90,7 +90,7 @@ class SwappedAnswerIsOneTokenBehind(Scheduler):
 class ForkIsOneTokenBehind(Scheduler):
     """Counts the last token of the prompt as not computed when it forks."""
 
-    def fork(self, parent: Answer, child: Answer) -> None:
+    def fork(self, parent: Answer, child: Answer) -> None:  # noqa: D102
         super().fork(parent, child)
         child.num_computed -= 1
 
@@ -122,21 +122,21 @@ class YoungGoFirst(Scheduler):
 class FailedStepKeepsItsSlots(Scheduler):
     """Leaves what a failed step has reserved."""
 
-    def recover(self, answers: Iterable[Answer]) -> None:
+    def recover(self, answers: Iterable[Answer]) -> None:  # noqa: D102
         pass
 
 
 class CharacterIsSplit(AnswerText):
     """Decodes each token by itself."""
 
-    def push(self, piece: bytes, stop: Sequence[str]) -> AnswerText:
+    def push(self, piece: bytes, stop: Sequence[str]) -> AnswerText:  # noqa: D102
         return super().push(piece.decode(errors="replace").encode(), stop)
 
 
 class StopStringShowsItsBeginning(AnswerText):
     """Shows text at once, also what becomes a stop string."""
 
-    def push(self, piece: bytes, stop: Sequence[str]) -> AnswerText:
+    def push(self, piece: bytes, stop: Sequence[str]) -> AnswerText:  # noqa: D102
         text = super().push(piece, stop)
         return type(self)(text.shown + text.held, "", text.split, text.is_cut)
 
