@@ -69,7 +69,7 @@ def test_tour_serves_a_real_model(capsys):
         "The model is glassllm (MIT): 4 layers",
         "is forked into A/1",
         "copy-on-write",
-        "The prefix cache held 32 tokens of C, which shares their blocks.",
+        "The prefix cache already held 32 tokens of C: their blocks are shared.",
         "gives up its blocks and waits",
         "G writes: ",
         "All 184 tokens were compared",
