@@ -12,6 +12,7 @@ from ..allocator import BlockAllocator
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import shown
 from ..arrays import ArrayLike, IntegersLike, to_host
+from ..draw.text import plural
 from ..errors import PagedNumbaError
 from ..ops import checks
 from ..ops.attention import Call, run
@@ -42,8 +43,10 @@ class StepPlan:
         self._state = self._undo.state
 
     def __repr__(self) -> str:
-        writes = "" if self._slots is None else f", {self._slots.num_slots} to write"
-        return f"StepPlan({self.num_tokens} query tokens{writes})"
+        parts = [plural(self.num_tokens, "query token")]
+        if self._slots is not None:
+            parts.append(plural(self._slots.num_slots, "slot"))
+        return f"StepPlan({', '.join(parts)})"
 
     @property
     def num_tokens(self) -> int:
@@ -58,8 +61,10 @@ class StepPlan:
         ----------
         layer : int
             Number of the layer.
-        key, value : [num_slots, num_kv_heads, head_dim and value_head_dim]
+        key : [num_slots, num_kv_heads, head_dim]
             Of the cache's dtype, in the order of the plan's slots.
+        value : [num_slots, num_kv_heads, value_head_dim]
+            The same for the values.
 
         Raises
         ------

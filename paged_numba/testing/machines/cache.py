@@ -63,7 +63,9 @@ def cache_machine(
                 prefix_caching=True,
                 target=target,
             )
-            self.cache.allocator = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
+            self.cache.allocator = self.cache._layers.allocator = allocator(
+                NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True
+            )
             self.model: dict[int, Dense] = {}
             self.swapped: dict[int, Dense] = {}
             # By sequence, the first position that was reserved and is not written yet.
