@@ -898,7 +898,14 @@ UNCHECKED = {
         [f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER
     ),
     **dict.fromkeys(
-        ["targets.import_failure", "plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"],
+        [
+            "targets.import_failure",
+            "plan.plan_attention",
+            "layouts.piece_size",
+            "layouts.cache_shapes",
+            "layouts.excess",
+            "layouts.check_attention_sizes",
+        ],
         HELPER,
     ),
     **dict.fromkeys([f"text.{name}" for name in ("duration", "shortened", "size", "table")], HELPER),
