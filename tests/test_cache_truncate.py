@@ -160,7 +160,7 @@ def test_a_shared_block_is_copied_before_other_tokens_overwrite_it():
     assert subject.allocator.block_table("b").tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("ends", [(1, 1), (3, 1, 2), (2, 2, 2), (1, 0), (3, 2, 1, 0)])
+@pytest.mark.parametrize("ends", [(1, 1), (3, 1, 1), (2, 2, 2), (1, 0), (3, 2, 1, 0)])
 @pytest.mark.parametrize("freed", ["a", "b", "c"])
 @pytest.mark.parametrize("length", [3, 4])
 def test_slots_of_a_shared_block_are_empty_after_the_longest_of_its_sequences(ends, freed, length):
