@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from .. import ops, targets
 from ..allocator import Allocation, BlockAllocator
@@ -16,17 +16,18 @@ from ..allocator.sequence import SequenceState
 from ..allocator.token_ids import TokenIds, as_bytes, number_of
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import hashable, listed, shown, truth
-from ..arrays import ArrayLike, IntegersLike, as_array, beside, on_host, to_host
+from ..arrays import ArrayLike, Device, Dtype, IntegersLike, as_array, beside, on_host, to_host, untraced
 from ..draw.text import plural
 from ..ops import adopt, checks, launches, layouts
 from ..ops.attention import AttentionOptions
-from ..ops.storage import storage_of_layers
+from ..ops.storage import adopted_layers, storage_of_layers
 from .debug import CacheWatch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+@untraced
 class PagedKVCache:
     """Keys and values of many sequences in one pool of blocks.
 
@@ -38,8 +39,8 @@ class PagedKVCache:
         Shape of one token's keys and of its values in a layer; head_dim is 256 at most.
     num_layers : int
         Number of attention layers, which share the block table of a sequence.
-    dtype : dtype or str
-        Dtype of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
+    dtype : dtype, torch.dtype or str
+        Dtype of the storage: float32, float16, bfloat16 or float8_e4m3fn (NumPy has the last two from ml_dtypes).
     layout : {"NHD", "HND", "packed"}
         Order of the storage's axes; see `paged_numba.ops.layouts`.
     k_scale, v_scale : float or float[num_kv_heads], optional
@@ -51,6 +52,9 @@ class PagedKVCache:
         Fraction of the pool, 0 to 1, that `add` leaves free for sequences to grow into.
     target : str
         Target that runs the kernels, on whose device the storage lies; see `paged_numba.targets.resolve`.
+    device : torch.device or str, optional
+        If given, the storage is torch tensors on this device, and `gather` returns tensors. It must be the device on
+        which the target runs: ``cuda`` for the target ``cuda``, else ``cpu``.
     debug : bool
         Whether to check each launch of any kernel that takes the cache's arrays against the allocator. A fault raises
         KernelError when the launch ends, or becomes a finding of an enclosing ``lockstep.sanitizing()``. Faults are
@@ -63,8 +67,8 @@ class PagedKVCache:
     allocator : BlockAllocator
         The block tables of the sequences, and the free blocks.
     key_caches, value_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
-        One array for each layer, shown in the layout NHD. GPU arrays for the target ``cuda``, else NumPy arrays.
-        Slots that were never written hold NaN.
+        One array for each layer, shown in the layout NHD. Torch tensors if `device` is given, else GPU arrays for the
+        target ``cuda``, else NumPy arrays. Slots that were never written hold NaN.
     key_cache, value_cache
         The arrays of the first layer.
     target : str
@@ -73,7 +77,8 @@ class PagedKVCache:
     Raises
     ------
     TypeError, ValueError
-        A size, dtype, layout or scale is invalid, or ``debug=True`` is given for a target other than ``lockstep``.
+        A size, dtype, layout, scale or device is invalid, or ``debug=True`` is given for a target other than
+        ``lockstep``.
     MemoryError
         The storage does not fit into memory.
     TargetUnavailableError
@@ -112,13 +117,14 @@ class PagedKVCache:
         head_dim: int,
         *,
         num_layers: int = 1,
-        dtype: DTypeLike = "float32",
+        dtype: Dtype = "float32",
         layout: str = "NHD",
         k_scale: float | ArrayLike | None = None,
         v_scale: float | ArrayLike | None = None,
         prefix_caching: bool = False,
         watermark: float = 0.0,
         target: str = "auto",
+        device: Device | None = None,
         debug: bool = False,
     ) -> None:
         self.target = targets.resolve(target)
@@ -139,7 +145,10 @@ class PagedKVCache:
             name: checks.cache_scale(name, to_host(given, name), num_kv_heads)
             for name, given in scales.items()
         }
-        self.key_caches, self.value_caches = storage_of_layers(shapes, num_layers, storage_type, self.target)
+        self.key_caches, self.value_caches = storage_of_layers(
+            shapes, num_layers, storage_type, self.target, device
+        )
+        self._arrays = adopted_layers(self.key_caches, self.value_caches)
         # Keys and values by layer, and the allocator's record of the sequence, which a later one of the same id lacks.
         self._swapped: dict[Hashable, tuple[list[tuple[Any, Any]], SequenceState]] = {}
         # Sequences with reserved, uncommitted tokens: the prefix cache must not offer their blocks.
@@ -148,17 +157,18 @@ class PagedKVCache:
 
     def _new_watch(self) -> CacheWatch:
         axis = layouts.TOKEN_AXES[self.layout]
-        caches = (*self.key_caches, *self.value_caches)
-        return CacheWatch(self.allocator, *(np.moveaxis(cache, axis, 1) for cache in caches))
+        caches = (np.moveaxis(cache, axis, 1) for layer in self._arrays for cache in layer)
+        return CacheWatch(self.allocator, *caches)
 
     # A copy has arrays of its own, and so a watch of its own.
 
     def __getstate__(self) -> dict[str, Any]:
         watched = None if self._watch is None else self._watch.state()
-        return {**self.__dict__, "_watch": watched}
+        return {**self.__dict__, "_arrays": None, "_watch": watched}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._arrays = adopted_layers(self.key_caches, self.value_caches)
         if state["_watch"] is not None:
             self._watch = self._new_watch()
             self._watch.restore(state["_watch"])
@@ -482,7 +492,7 @@ class PagedKVCache:
         count = allocation.slots.size
 
         def last(part: Any) -> Any:
-            return beside(part[len(part) - count :], like=self.key_cache)
+            return beside(part[len(part) - count :], like=self._arrays[0][0])
 
         self._write(seq_id, allocation, [(last(key), last(value)) for key, value in kept])
         self._forget_swapped(seq_id)
@@ -524,7 +534,7 @@ class PagedKVCache:
         Returns
         -------
         key : [seq_len - num_released_tokens, num_kv_heads, head_dim]
-            Of the cache's dtype.
+            Of the cache's dtype; a torch tensor if the storage is.
         value : [seq_len - num_released_tokens, num_kv_heads, head_dim]
             The same for the values.
 
@@ -534,7 +544,9 @@ class PagedKVCache:
         """
         pool = self.allocator
         blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
-        return ops.gather_kv(*self._stored(layer), blocks, count, layout=self.layout, target=self.target)
+        checks.check_layer(layer, self.num_layers)
+        stored = self.key_caches[layer], self.value_caches[layer]
+        return ops.gather_kv(*stored, blocks, count, layout=self.layout, target=self.target)
 
     @alone
     def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:
@@ -614,7 +626,7 @@ class PagedKVCache:
 
     def _stored(self, layer: int) -> tuple[Any, Any]:
         checks.check_layer(layer, self.num_layers)
-        return self.key_caches[layer], self.value_caches[layer]
+        return self._arrays[layer]
 
     def _layer(self, layer: int) -> adopt.Caches:
         return adopt.caches(*self._stored(layer), self.layout)

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from .. import targets
-from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host
+from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host, untraced
 from . import adopt, checks, launches, plan
 
 ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
@@ -39,6 +39,7 @@ class AttentionOptions(TypedDict, total=False):
     num_splits: int | None
 
 
+@untraced
 def paged_attention(
     query: ArrayLike,
     key_cache: ArrayLike,
@@ -208,6 +209,7 @@ def paged_attention(
     return (out, lse) if return_lse else out
 
 
+@untraced
 def merge_states(
     out_a: ArrayLike, lse_a: ArrayLike, out_b: ArrayLike, lse_b: ArrayLike, *, target: str = "auto"
 ) -> tuple[Any, Any]:

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from ..arguments import require_memory, shown
-from ..arrays import storage
+from ..arrays import keep, storage, torch_device
 
 
 def storage_of_layers(
-    shapes: tuple[tuple[int, ...], ...], num_layers: int, dtype: Any, target: str
+    shapes: tuple[tuple[int, ...], ...], num_layers: int, dtype: Any, target: str, device: Any = None
 ) -> tuple[list[Any], ...]:
     """Return arrays full of NaN: for each shape, one array for each layer.
 
@@ -22,19 +22,31 @@ def storage_of_layers(
     dtype : dtype
     target : str
         The target that runs, from `paged_numba.targets.resolve`.
+    device : torch.device or str, optional
+        Device of torch; if given, the arrays are torch tensors.
 
     Raises
     ------
+    TypeError, ValueError
+        The target does not run on the device.
     MemoryError
         The arrays do not fit into memory.
     """
+    device = torch_device(device, target)
     needed = num_layers * sum(math.prod(shape) for shape in shapes) * dtype.itemsize
     what = f"the storage of num_layers={shown(num_layers)} layers, two arrays of shape {shapes[-1]} in each,"
     require_memory(what, needed, _memory_of_gpu() if target == "cuda" else None)
     try:
-        return tuple([storage(shape, dtype, target) for _ in range(num_layers)] for shape in shapes)
-    except MemoryError:
+        return tuple([storage(shape, dtype, target, device) for _ in range(num_layers)] for shape in shapes)
+    except (MemoryError, RuntimeError) as error:  # torch's error is a RuntimeError
+        if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
+            raise
         raise MemoryError(f"{what} must fit into memory, got {needed / 2**30:,.1f} GiB") from None
+
+
+def adopted_layers(key_caches: list[Any], value_caches: list[Any]) -> list[tuple[Any, Any]]:
+    """Return the arrays that kernels take for the keys and the values of each layer; see `paged_numba.arrays.keep`."""
+    return [(keep(key), keep(value)) for key, value in zip(key_caches, value_caches, strict=True)]
 
 
 def _memory_of_gpu() -> int:
