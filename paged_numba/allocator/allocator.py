@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import fraction, hashable, not_negative, positive, shown, truth
-from ..arrays import untraced
 from ..draw.pools.block_tables import small_picture
 from ..draw.text import plural
 from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
@@ -32,7 +31,6 @@ from .transactions import UndoLog, alone, whole
 _NO_COPIES = np.empty((0, 2), np.int64)
 
 
-@untraced
 class BlockAllocator:
     """A pool of KV blocks, and a block table for each sequence.
 
