@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from . import exercises as exercises
     from . import kernels as kernels
     from . import lockstep as lockstep
+    from . import models as models
     from . import reference as reference
+    from . import serving as serving
     from . import targets as targets
     from .allocator import BlockAllocator as BlockAllocator
     from .cache import PagedKVCache as PagedKVCache
@@ -59,8 +61,10 @@ else:
         "exercises": "exercises",
         "kernels": "kernels",
         "lockstep": "lockstep",
+        "models": "models",
         "plan": "ops.plan",
         "reference": "reference",
+        "serving": "serving",
         "targets": "targets",
     }
 

@@ -41,8 +41,10 @@ def attention(
     ----------
     query : float[num_queries, num_q_heads, head_dim]
         Queries of the last tokens: query i stands at position ``seq_len - num_queries + i``.
-    key, value : float[seq_len, num_kv_heads, head_dim]
+    key : float[seq_len, num_kv_heads, head_dim]
         Query head h uses KV head ``h // (num_q_heads // num_kv_heads)``.
+    value : float[seq_len, num_kv_heads, value_head_dim]
+        value_head_dim may differ from head_dim.
     scale : float, optional
         ``1 / sqrt(head_dim)`` if None.
     causal : bool
@@ -63,7 +65,7 @@ def attention(
 
     Returns
     -------
-    out : float64[num_queries, num_q_heads, head_dim]
+    out : float64[num_queries, num_q_heads, value_head_dim]
         0 for a query that sees no key.
     lse : float64[num_queries, num_q_heads]
         Only with `return_lse`: natural logarithm of the denominator, -inf if it is 0.
@@ -73,7 +75,8 @@ def attention(
     TypeError
         An array does not hold real numbers, or an option has another type than its parameter.
     ValueError
-        Shapes do not match, head_dim is 0, a number is not finite in float64, or `window` or `softcap` is not positive.
+        Shapes do not match, head_dim or value_head_dim is 0, a number is not finite in float64, or `window` or
+        `softcap` is not positive.
 
     See Also
     --------
@@ -94,10 +97,11 @@ def attention(
     """
     query, key, value = _reals("query", query), _reals("key", key), _reals("value", value)
     causal, return_lse = truth("causal", causal), truth("return_lse", return_lse)
-    if query.ndim != 3 or key.ndim != 3 or key.shape != value.shape or query.shape[2] != key.shape[2]:
+    ranks = query.ndim, key.ndim, value.ndim
+    if ranks != (3, 3, 3) or key.shape[:2] != value.shape[:2] or query.shape[2] != key.shape[2]:
         raise ValueError(
-            "query must have shape [num_queries, num_q_heads, head_dim], key and value "
-            f"[seq_len, num_kv_heads, head_dim], got {query.shape}, {key.shape} and {value.shape}"
+            "query must have shape [num_queries, num_q_heads, head_dim], key [seq_len, num_kv_heads, head_dim] and "
+            f"value [seq_len, num_kv_heads, value_head_dim], got {query.shape}, {key.shape} and {value.shape}"
         )
     num_queries, num_q_heads, head_dim = query.shape
     seq_len, num_kv_heads, _ = key.shape
@@ -105,8 +109,11 @@ def attention(
         raise ValueError(
             f"num_q_heads must be a multiple of num_kv_heads, got {num_q_heads} and {num_kv_heads}"
         )
+    value_head_dim = value.shape[2]
     if head_dim == 0:
         raise ValueError(f"head_dim must be positive, got query.shape={query.shape}")
+    if value_head_dim == 0:
+        raise ValueError(f"value_head_dim must be positive, got value.shape={value.shape}")
     scale = 1 / math.sqrt(head_dim) if scale is None else _finite("scale", scale)
     window = None if window is None else positive("window", window)
     if softcap is not None:
@@ -149,7 +156,7 @@ def attention(
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # inf - inf and 0 * inf are NaN
         weight = np.exp(score - shift[:, :, None])
         total = weight.sum(axis=2) + np.exp(sink - shift)
-        out = np.zeros((num_queries, num_q_heads, head_dim))
+        out = np.zeros((num_queries, num_q_heads, value_head_dim))
         for i in range(num_queries):
             visible = np.where(seen[i][:, None, None], value, 0.0)
             out[i] = np.einsum("hk,khd->hd", weight[i], visible)

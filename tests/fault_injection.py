@@ -86,5 +86,5 @@ def pool_state(pool):
 def described(sequence):
     return (
         sequence.table.tolist(), sequence.length, sequence.salt, sequence.node,
-        list(sequence.unwritten), sequence.part, sequence.num_released,
+        list(sequence.unwritten), sequence.part, sequence.num_released, sequence.num_written,
     )  # fmt: skip

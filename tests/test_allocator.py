@@ -152,7 +152,7 @@ def test_sequences_need_no_more_blocks_than_their_tokens_fill(block_size, length
         (lambda pool: pool._sequences["a"].table.__setitem__(0, 9), "holds block 9, not in the pool"),
         (lambda pool: setattr(pool._pool, "num_shared", 1), "0 blocks are shared, 1 are counted"),
         (lambda pool: setattr(pool, "_num_tokens", 4), "sequences have 3 tokens, 4 are counted"),
-        (lambda pool: setattr(pool, "_num_empty_slots", 0), "1 slots are empty, 0 are counted"),
+        (lambda pool: setattr(pool._empty_slots, "_even", 0), "1 slots are empty, 0 are counted"),
     ],
 )
 def test_check_finds_each_broken_invariant(corrupt, message):

@@ -205,7 +205,7 @@ def test_leaks_on_abort():
         end("b")
         assert len(cache.allocator) == 0
         assert cache.allocator.num_free_blocks == 8
-        assert not cache._swapped
+        assert not cache.allocator._swapped
         cache.allocator.check()
     cache.allocator.reset_prefix_cache()
     assert cache.allocator.stats().num_cached_blocks == 0

@@ -3,7 +3,9 @@
 from ..arrays import untraced
 from .allocation import Allocation, AllocatorStats
 from .allocator import BlockAllocator
+from .queries import PoolQueries
 
+untraced(PoolQueries)
 untraced(BlockAllocator)
 
 __all__ = ["Allocation", "AllocatorStats", "BlockAllocator"]

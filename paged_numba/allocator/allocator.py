@@ -8,30 +8,28 @@ PagedAttention", SOSP 2023.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator, Sequence
-from html import escape
+from collections.abc import Hashable, Sequence
 from typing import SupportsIndex
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..arguments import fraction, hashable, not_negative, positive, shown, truth
-from ..draw.pools.block_tables import small_picture
-from ..draw.text import plural
-from ..errors import DuplicateSequenceError, OutOfBlocksError, SwappedSequenceError, UnknownSequenceError
+from ..arguments import between, fraction, hashable, positive, shown, truth
+from ..errors import DuplicateSequenceError, OutOfBlocksError
 from . import invariants
-from .allocation import Allocation, AllocatorStats
+from .allocation import Allocation
 from .block_pool import BlockPool, check_pool_size
 from .block_table import slots_of
+from .empty_slots import EmptySlots
 from .prefix_cache import NONE, ROOT, PrefixCache
+from .queries import PoolQueries
 from .sequence import SequenceState, enter_again
-from .token_ids import TokenIds, count_and_ids, split
-from .transactions import UndoLog, alone, whole
+from .token_ids import BYTES_PER_ID, TokenIds, count_and_ids
+from .transactions import UndoLog, whole
 
 _NO_COPIES = np.empty((0, 2), np.int64)
 
 
-class BlockAllocator:
+class BlockAllocator(PoolQueries):
     """A pool of KV blocks, and a block table for each sequence.
 
     Parameters
@@ -114,448 +112,20 @@ class BlockAllocator:
         self._sequences: dict[Hashable, SequenceState] = {}
         self._swapped: dict[Hashable, SequenceState] = {}
         self._num_entered = self._num_recomputes = self._num_swaps = 0
-        self._num_tokens = self._num_empty_slots = self._num_queried = self._num_hit = 0
-
-    def __repr__(self) -> str:
-        facts = [
-            f"{plural(self.num_blocks, 'block')} of {plural(self.block_size, 'token')}",
-            plural(len(self), "sequence"),
-            *([f"{len(self._swapped)} swapped out"] if self._swapped else []),
-            f"{self.num_free_blocks} free",
-            *(["prefix caching"] if self.prefix_caching else []),
-        ]
-        return f"{type(self).__name__}({', '.join(facts)})"
-
-    def _repr_html_(self) -> str | None:
-        """Return the repr and a picture of the block tables; None if the picture would be too large."""
-        picture = small_picture(self)
-        return picture and f"<div><code>{escape(repr(self))}</code>{picture}</div>"
-
-    # Queries.
-
-    def __contains__(self, seq_id: Hashable) -> bool:
-        return hashable("seq_id", seq_id) in self._sequences
-
-    def __iter__(self) -> Iterator[Hashable]:
-        # Of a copy: another thread may change the pool meanwhile.
-        return iter([*self._sequences])
-
-    def __len__(self) -> int:
-        return len(self._sequences)
-
-    @property
-    def prefix_caching(self) -> bool:
-        """Whether there is a prefix cache."""
-        return self._prefixes is not None
-
-    @property
-    def num_free_blocks(self) -> int:
-        """Blocks that no sequence holds; some may still hold a prefix."""
-        return self._pool.num_free
-
-    def seq_len(self, seq_id: Hashable) -> int:
-        """Return the number of tokens of a sequence, which may be swapped out.
-
-        Parameters
-        ----------
-        seq_id : hashable
-            Id of the sequence.
-
-        Raises
-        ------
-        UnknownSequenceError
-            No sequence has this id.
-
-        See Also
-        --------
-        num_released_tokens : How many of these tokens were released.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 18)
-        >>> pool.seq_len("a")
-        18
-        """
-        return self._swapped[seq_id].length if self.is_swapped(seq_id) else self._sequence(seq_id).length
-
-    @alone
-    def block_table(self, seq_id: Hashable) -> NDArray[np.int32]:
-        """Return the blocks of a sequence in logical order.
-
-        Parameters
-        ----------
-        seq_id : hashable
-            Id of the sequence.
-
-        Returns
-        -------
-        int32[num_seq_blocks]
-            -1 in the places of released blocks.
-
-        Raises
-        ------
-        UnknownSequenceError
-            No sequence has this id.
-        SwappedSequenceError
-            The sequence is swapped out.
-
-        See Also
-        --------
-        held_blocks : The table without the places of released blocks.
-        PagedKVCache.block_tables : The tables of several sequences as one padded array.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 18)
-        >>> pool.block_table("a")
-        array([0, 1], dtype=int32)
-        """
-        return np.array(self._sequence(seq_id).table, np.int32)
-
-    def held_blocks(self, seq_id: Hashable) -> NDArray[np.int32]:
-        """Return the block table of a sequence without the places of released blocks.
-
-        Parameters
-        ----------
-        seq_id : hashable
-            Id of the sequence.
-
-        Returns
-        -------
-        int32[num_held_blocks]
-            The blocks in logical order, without released ones.
-
-        Raises
-        ------
-        UnknownSequenceError
-            No sequence has this id.
-        SwappedSequenceError
-            The sequence is swapped out.
-
-        See Also
-        --------
-        block_table : The whole table.
-        release : Releases blocks that slid out of a window.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 40)
-        >>> pool.release("a", window=16)
-        1
-        >>> pool.block_table("a").tolist(), pool.held_blocks("a").tolist()
-        ([-1, 1, 2], [1, 2])
-        """
-        return np.array(self._sequence(seq_id).held(), np.int32)
-
-    @alone
-    def slots(self, seq_id: Hashable, start: SupportsIndex, stop: SupportsIndex) -> NDArray[np.int64]:
-        """Return the slots of the tokens ``start .. stop - 1`` of a sequence.
-
-        Parameters
-        ----------
-        seq_id : hashable
-            Id of the sequence.
-        start : int
-            The first token.
-        stop : int
-            The token after the last.
-
-        Returns
-        -------
-        int64[stop - start]
-            ``block * block_size + offset`` of each token.
-
-        Raises
-        ------
-        UnknownSequenceError
-            No sequence has this id.
-        SwappedSequenceError
-            The sequence is swapped out.
-        TypeError
-            `start` or `stop` is not an integer.
-        ValueError
-            The sequence does not hold all of these tokens.
-
-        See Also
-        --------
-        add, append : Return the slots of the new tokens.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 16), pool.add("b", 16), pool.append("a", 2)
-        >>> pool.block_table("a").tolist()
-        [0, 2]
-        >>> pool.slots("a", 14, 18).tolist()
-        [14, 15, 32, 33]
-        """
-        sequence = self._sequence(seq_id)
-        start, stop = not_negative("start", start), not_negative("stop", stop)
-        first = sequence.num_released * self.block_size
-        if not first <= start <= stop <= sequence.length:
-            raise ValueError(
-                f"start and stop must satisfy {first} <= start <= stop <= {sequence.length} (the tokens of "
-                f"{shown(seq_id)} that are not released), got start={shown(start)} stop={shown(stop)}"
-            )
-        return slots_of(sequence.table, self.block_size, start, stop)
-
-    def num_released_tokens(self, seq_id: Hashable) -> int:
-        """Return how many of a sequence's first tokens were released.
-
-        Parameters
-        ----------
-        seq_id : hashable
-            Id of the sequence.
-
-        Raises
-        ------
-        UnknownSequenceError
-            No sequence has this id.
-        SwappedSequenceError
-            The sequence is swapped out.
-
-        See Also
-        --------
-        release : Releases blocks that slid out of a window.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 40)
-        >>> _ = pool.release("a", window=16)
-        >>> pool.num_released_tokens("a")
-        16
-        """
-        return self._sequence(seq_id).num_released * self.block_size
-
-    def is_swapped(self, seq_id: Hashable) -> bool:
-        """Tell whether a sequence is swapped out.
-
-        Parameters
-        ----------
-        seq_id : hashable
-            Id of the sequence.
-
-        Raises
-        ------
-        TypeError
-            `seq_id` is not hashable.
-
-        See Also
-        --------
-        swap_out, swap_in : Swap a sequence out and in.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 18)
-        >>> pool.swap_out("a")
-        >>> pool.is_swapped("a"), "a" in pool
-        (True, False)
-        """
-        return hashable("seq_id", seq_id) in self._swapped
-
-    def ref_count(self, block: SupportsIndex) -> int:
-        """Return how many sequences hold a block.
-
-        Parameters
-        ----------
-        block : int
-            Number of the block in the pool.
-
-        Raises
-        ------
-        TypeError
-            `block` is not an integer.
-        ValueError
-            `block` does not lie in the pool.
-
-        See Also
-        --------
-        fork : Shares the blocks of a sequence.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 18)
-        >>> pool.fork("a", "b")
-        >>> [pool.ref_count(block) for block in range(4)]
-        [2, 2, 0, 0]
-        """
-        return self._pool.refs[self._pool.checked(block)]
-
-    def is_cached(self, block: SupportsIndex) -> bool:
-        """Tell whether a block is in the prefix cache; False without a prefix cache.
-
-        Parameters
-        ----------
-        block : int
-            Number of the block in the pool.
-
-        Raises
-        ------
-        TypeError
-            `block` is not an integer.
-        ValueError
-            `block` does not lie in the pool.
-
-        See Also
-        --------
-        commit : Adds the full blocks of a sequence to the prefix cache.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=2, prefix_caching=True)
-        >>> _ = pool.add("a", [7, 8, 9])
-        >>> pool.commit("a")
-        >>> pool.is_cached(0), pool.is_cached(1)    # block 1 is part-filled
-        (True, False)
-        """
-        block = self._pool.checked(block)
-        return self._prefixes is not None and block in self._prefixes
-
-    def generation(self, block: SupportsIndex) -> int:
-        """Return how many times a block was handed out for new contents.
-
-        Parameters
-        ----------
-        block : int
-            Number of the block in the pool.
-
-        Raises
-        ------
-        TypeError
-            `block` is not an integer.
-        ValueError
-            `block` does not lie in the pool.
-
-        See Also
-        --------
-        ref_count : How many sequences hold a block now.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 1)
-        >>> pool.free("a")
-        >>> _ = pool.add("b", 1)
-        >>> pool.generation(0)
-        2
-        """
-        return self._pool.generations[self._pool.checked(block)]
-
-    @alone
-    def stats(self) -> AllocatorStats:
-        """Return the counts of the pool as they are now; takes constant time.
-
-        See Also
-        --------
-        paged_numba.allocator.AllocatorStats : Defines each count.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 18)
-        >>> pool.fork("a", "b")
-        >>> stats = pool.stats()
-        >>> stats.num_tokens, stats.num_stored_tokens, stats.num_shared_blocks
-        (36, 18, 2)
-        """
-        free, prefixes = self._pool.num_free, self._prefixes
-        used = self.num_blocks - free
-        return AllocatorStats(
-            num_blocks=self.num_blocks,
-            num_free_blocks=free,
-            num_used_blocks=used,
-            num_shared_blocks=self._pool.num_shared,
-            num_sequences=len(self._sequences),
-            num_tokens=self._num_tokens,
-            num_stored_tokens=used * self.block_size - self._num_empty_slots,
-            num_empty_slots=self._num_empty_slots,
-            num_cached_blocks=0 if prefixes is None else prefixes.num_idle,
-            num_queried_tokens=self._num_queried,
-            num_hit_tokens=self._num_hit,
-            num_evictions=0 if prefixes is None else prefixes.num_evictions,
-            num_swapped_sequences=len(self._swapped),
-            num_recompute_preemptions=self._num_recomputes,
-            num_swap_preemptions=self._num_swaps,
-        )
-
-    @alone
-    def check(self) -> None:
-        """Verify every invariant and count; takes time proportional to the pool and all block tables.
-
-        Raises
-        ------
-        AssertionError
-            An invariant is broken; the message says which, and where.
-
-        See Also
-        --------
-        stats : Returns the counts.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> _ = pool.add("a", 18)
-        >>> pool.check()
-        """
-        sequences = self._sequences
-        held = invariants.check_sequences(sequences, self.num_blocks, self.block_size)
-        invariants.check_counts(
-            sequences, self._swapped, self.block_size, self._num_tokens, self._num_empty_slots
-        )
-        invariants.check_pool(self._pool, self._prefixes, held)
-        if self._prefixes is not None:
-            invariants.check_prefixes(self._prefixes, [sequence.node for sequence in sequences.values()])
-
-    @alone
-    def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
-        """Tell whether `add` would find enough free blocks for a sequence.
-
-        Parameters
-        ----------
-        tokens, salt : int or int[num_tokens], hashable
-            As for `add`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As for `add`.
-
-        See Also
-        --------
-        add : Starts the sequence.
-
-        Examples
-        --------
-        >>> import paged_numba as pn
-        >>> pool = pn.BlockAllocator(num_blocks=4, block_size=16)
-        >>> pool.can_allocate(64), pool.can_allocate(65)
-        (True, False)
-        """
-        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
-        hits, _ = self._find(split(ids, self.block_size), hashable("salt", salt))
-        return self._blocks_for(count) - len(hits) + self._reserve <= self._pool.num_free_beside(hits)
+        self._num_tokens = self._num_queried = self._num_hit = 0
+        self._empty_slots = EmptySlots(self.block_size)
 
     # Changes. Each method logs how to undo a step before the step; see `transactions`.
 
     @whole
-    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
+    def add(
+        self,
+        seq_id: Hashable,
+        tokens: SupportsIndex | TokenIds,
+        *,
+        salt: Hashable = None,
+        limit: SupportsIndex | None = None,
+    ) -> Allocation:
         """Start a sequence with its first tokens.
 
         Parameters
@@ -567,11 +137,14 @@ class BlockAllocator:
             NumPy array is fastest.
         salt : hashable, optional
             Sequences share prefixes only if their salts are equal.
+        limit : int, optional
+            The most tokens, 1 or more, to begin with beyond those that the prefix cache holds; `append` then takes the
+            others. So a prompt that is computed in chunks finds the same prefix as one that is computed at once.
 
         Returns
         -------
         Allocation
-            At least the last token is left to compute, even if the prefix cache holds all tokens.
+            At least the last of `tokens` is left to compute, even if the prefix cache holds all of them.
 
         Raises
         ------
@@ -603,27 +176,31 @@ class BlockAllocator:
         (2, [4, 5])
         >>> pool.block_table("a").tolist(), pool.block_table("b").tolist()
         ([0, 1], [0, 2])
+
+        A prompt of 7 tokens in chunks of 2 tokens at most; the prefix cache holds its first 2.
+
+        >>> pool.add("c", [1, 2, 8, 9, 10, 11, 12], limit=2).slots.tolist(), pool.seq_len("c")
+        ([6, 7], 4)
+        >>> pool.append("c", [10, 11]).slots.tolist()
+        [8, 9]
         """
-        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
         hashable("salt", salt)
         self._require_new(seq_id)
-        unwritten, part = split(ids, self.block_size)
-        hits, node = self._find((unwritten, part), salt)
-        new = self._blocks_for(count) - len(hits)
-        self._require_free("add", count, new, self._pool.num_free_beside(hits), self._reserve)
+        count, stop, hits, new, node, unwritten, part = self._first_tokens(tokens, salt, limit)
+        self._require_free("add", stop, new, self._pool.num_free_beside(hits), self._reserve)
         # Hold the hits before taking other blocks, which may evict prefixes.
         if hits:
             self._pool.hold(hits)
         table = array("i", hits)
         table.extend(self._pool.take(new))
-        self._enter(seq_id, SequenceState(table, count, salt, node, unwritten[len(hits) :], part))
         cached = len(hits) * self.block_size
-        self._num_empty_slots += -count % self.block_size
+        self._enter(seq_id, SequenceState(table, stop, salt, node, unwritten, part, cached))
+        self._empty_slots.begin(stop)
         if self._prefixes is not None:
             self._prefixes.use(node)
             self._count("_num_queried", count)
             self._count("_num_hit", cached)
-        return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, count), cached)
+        return Allocation(_NO_COPIES, slots_of(table, self.block_size, cached, stop), cached)
 
     @whole
     def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
@@ -674,11 +251,11 @@ class BlockAllocator:
             raise ValueError(f"tokens must be positive, got tokens={shown(tokens)}")
         sequence = self._sequence(seq_id)
         table, start, stop = sequence.table, sequence.length, sequence.length + count
-        copied = start % self.block_size != 0 and self._pool.refs[table[-1]] > 1
-        new = self._blocks_for(stop) - len(table)
+        new, copied = self._growth(sequence, count)
         self._require_free("append", count, new + copied, self._pool.num_free)
         copies = _NO_COPIES
         self._undo.append((sequence.shorten, len(table), start, len(sequence.unwritten), sequence.part))
+        self._empty_slots.leave(sequence, self._pool.refs)
         taken: Sequence[int] = self._pool.take(new + copied) if new or copied else ()
         if copied:
             source = table[-1]
@@ -686,16 +263,79 @@ class BlockAllocator:
             table[-1] = taken[0]
             self._pool.drop([source])
             copies = np.array([(source, taken[0])], np.int64)
-        else:
-            # The empty slots of the last block are counted again below; a copied block keeps its empty slots.
-            self._num_empty_slots -= -start % self.block_size
+        elif start % self.block_size and self._is_cached(table[-1]):
+            self._prefixes.give_up(table[-1])  # type: ignore[union-attr]
         if new:
             table.extend(taken[copied:])
         sequence.length = stop
         self._num_tokens += count
-        self._num_empty_slots += -stop % self.block_size
+        self._empty_slots.begin(stop)
         sequence.extend(ids, self.block_size)
         return Allocation(copies, slots_of(table, self.block_size, start, stop))
+
+    @whole
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        """Take back the last tokens of a sequence: rejected draft tokens, or those of a step that failed.
+
+        Blocks that hold none of its other tokens are dropped. Nothing is lost for sequences that share blocks with it,
+        nor for the prefix cache: if either holds the last block that is left, the next `append` replaces it by a copy.
+        With a sliding window, call `truncate` before `release`: the tokens that follow see no released ones.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        length : int
+            The number of tokens to keep, from those that were released to all.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        SwappedSequenceError
+            The sequence is swapped out.
+        TypeError
+            `length` is not an integer.
+        ValueError
+            The sequence has fewer tokens than `length`, or has released more.
+
+        See Also
+        --------
+        append : Grows the sequence.
+        free : Takes back all tokens, and ends the sequence.
+
+        Examples
+        --------
+        Of five draft tokens, the first two were right:
+
+        >>> import paged_numba as pn
+        >>> pool = pn.BlockAllocator(num_blocks=8, block_size=4)
+        >>> _ = pool.add("a", 6)
+        >>> pool.append("a", 5).slots.tolist()
+        [6, 7, 8, 9, 10]
+        >>> pool.truncate("a", 8)
+        >>> pool.block_table("a").tolist(), pool.append("a").slots.tolist()
+        ([0, 1], [8])
+        """
+        sequence = self._sequence(seq_id)
+        low = sequence.num_released * self.block_size
+        what = (
+            f"the tokens of {shown(seq_id)} that are not released"
+            if low
+            else f"the tokens of {shown(seq_id)}"
+        )
+        length = between("length", length, low, sequence.length, what)
+        before, kept = sequence.length, self._blocks_for(length)
+        dropped = sequence.table[kept:]
+        self._undo.append((sequence.lengthen, kept, dropped, before, sequence.num_written))
+        self._empty_slots.leave(sequence, self._pool.refs)
+        del sequence.table[kept:]
+        sequence.length, sequence.num_written = length, min(length, sequence.num_written)
+        self._num_tokens -= before - length
+        is_cached = length % self.block_size != 0 and self._is_cached(sequence.table[-1])
+        self._empty_slots.truncate(sequence, before, self._pool.refs, is_cached)
+        self._pool.drop(dropped)
+        self._truncate_ids(sequence, before // self.block_size)
 
     @whole
     def commit(self, seq_id: Hashable) -> None:
@@ -732,6 +372,7 @@ class BlockAllocator:
         2
         """
         sequence = self._sequence(seq_id)
+        self._record_written(sequence, sequence.length)
         if self._prefixes is None or not sequence.unwritten:
             return
         full = sequence.length // self.block_size
@@ -782,6 +423,7 @@ class BlockAllocator:
         if self._prefixes is not None:
             self._prefixes.use(child.node)
         self._enter(child_id, child)
+        self._empty_slots.fork(child)
 
     @whole
     def free(self, seq_id: Hashable) -> None:
@@ -945,9 +587,10 @@ class BlockAllocator:
         BlockAllocator(4 blocks of 16 tokens, 0 sequences, 1 swapped out, 4 free)
         """
         ids = [] if self._prefixes is None else self._prefixes.ids(self._sequence(seq_id).node)
-        sequence = self._leave(seq_id)
+        # A copy: `stored` belongs to this stay in host memory alone.
+        sequence = self._leave(seq_id).fork()
         if sequence.node != NONE:
-            self._continue_from(sequence, ROOT, ids + sequence.unwritten, sequence.part)
+            sequence.continue_from(ROOT, ids + sequence.unwritten, sequence.part)
         self._undo.append((self._swapped.pop, seq_id, None))
         self._swapped[seq_id] = sequence
         self._count("_num_swaps")
@@ -992,14 +635,8 @@ class BlockAllocator:
         >>> pool.swap_in("a").slots.tolist()
         [2, 3, 4]
         """
-        if not self.is_swapped(seq_id):
-            self._sequence(seq_id)
-            raise ValueError(f"seq_id must name a sequence that is swapped out, got seq_id={shown(seq_id)}")
-        sequence = self._swapped[seq_id]
-        found: list[int] = []
-        node = sequence.node
-        if self._prefixes is not None and node != NONE:
-            found, node = self._prefixes.find(sequence.unwritten, sequence.salt)
+        sequence = self._swapped_sequence(seq_id)
+        found, node = self._find_again(sequence)
         hits = found[sequence.num_released :]
         kept = sequence.num_released + len(hits)
         new = len(sequence.table) - kept
@@ -1015,8 +652,11 @@ class BlockAllocator:
         self._undo.append((self._swapped.__setitem__, seq_id, sequence))
         del self._swapped[seq_id]
         self._enter(seq_id, sequence)
-        self._num_empty_slots += -sequence.length % self.block_size
+        self._empty_slots.begin(sequence.length)
         cached = kept * self.block_size
+        self._record_written(sequence, cached)
+        self._undo.append((setattr, sequence, "stored", sequence.stored))
+        sequence.stored = None
         return Allocation(
             _NO_COPIES, slots_of(sequence.table, self.block_size, cached, sequence.length), cached
         )
@@ -1048,15 +688,9 @@ class BlockAllocator:
 
     # Helpers.
 
-    def _blocks_for(self, tokens: int) -> int:
-        return -(-tokens // self.block_size)
-
-    def _find(self, ids: tuple[list[bytes], bytes], salt: Hashable) -> tuple[list[int], int]:
-        """Return the cached blocks of the first tokens, and the node of the last; leave one token to compute."""
-        full, part = ids
-        if self._prefixes is None or not full:
-            return [], ROOT
-        return self._prefixes.find(full if part else full[:-1], salt)
+    def _record_written(self, sequence: SequenceState, num_tokens: int) -> None:
+        self._undo.append((setattr, sequence, "num_written", sequence.num_written))
+        sequence.num_written = num_tokens
 
     def _enter(self, seq_id: Hashable, sequence: SequenceState) -> None:
         """Add a sequence to the pool."""
@@ -1072,8 +706,7 @@ class BlockAllocator:
         self._undo.append((enter_again, self._sequences, seq_id, sequence))
         del self._sequences[seq_id]
         self._num_tokens -= sequence.length
-        if sequence.table and self._pool.refs[sequence.table[-1]] == 1:
-            self._num_empty_slots -= -sequence.length % self.block_size
+        self._empty_slots.leave(sequence, self._pool.refs)
         self._pool.drop(sequence.held())
         if self._prefixes is not None:
             if sequence.num_released:
@@ -1087,6 +720,20 @@ class BlockAllocator:
         self._undo.append((setattr, self, name, getattr(self, name)))
         setattr(self, name, getattr(self, name) + by)
 
+    def _truncate_ids(self, sequence: SequenceState, full: int) -> None:
+        """Set the place of a truncated sequence in the prefix cache; before, `full` of its blocks were full."""
+        if self._prefixes is None or sequence.node == NONE:
+            return
+        place, rest = divmod(sequence.length, self.block_size)
+        node, ids, first = sequence.node, [*sequence.unwritten, sequence.part], full - len(sequence.unwritten)
+        if place < first:
+            node, last = self._prefixes.ancestor(node, first - place)
+            ids, first = [last], place
+        self._prefixes.use(node)
+        self._prefixes.drop(sequence.node)
+        part = ids[place - first][: rest * BYTES_PER_ID]
+        self._continue_from(sequence, node, ids[: place - first], part)
+
     def _continue_from(self, sequence: SequenceState, node: int, unwritten: list[bytes], part: bytes) -> None:
         self._undo.append((sequence.continue_from, sequence.node, sequence.unwritten, sequence.part))
         sequence.continue_from(node, unwritten, part)
@@ -1098,7 +745,7 @@ class BlockAllocator:
         sequences = self._sequences
         self._pool.recount(invariants.check_sequences(sequences, self.num_blocks, self.block_size))
         self._num_tokens = sum(sequence.length for sequence in sequences.values())
-        self._num_empty_slots = invariants.count_empty_slots(sequences, self.block_size)
+        self._empty_slots.recount(sequences.values(), self._pool.refs, self._is_cached)
         if self._prefixes is not None:
             self._prefixes.recount(sequence.node for sequence in sequences.values())
 
@@ -1106,15 +753,7 @@ class BlockAllocator:
         """Return the blocks that the running transaction has evicted from the prefix cache."""
         return [] if self._prefixes is None else self._prefixes.evicted()
 
-    # Lookups and checks.
-
-    def _sequence(self, seq_id: Hashable, name: str = "seq_id") -> SequenceState:
-        try:
-            return self._sequences[hashable(name, seq_id)]
-        except KeyError:
-            if seq_id in self._swapped:
-                raise SwappedSequenceError(f"the sequence {shown(seq_id)} is swapped out") from None
-            raise UnknownSequenceError(f"no sequence has the id {shown(seq_id)}") from None
+    # Checks.
 
     def _require_new(self, seq_id: Hashable, name: str = "seq_id") -> None:
         if hashable(name, seq_id) in self._sequences or seq_id in self._swapped:

@@ -141,10 +141,16 @@ class PrefixCache:
         """Return the token ids of each block on the path from the root to a node."""
         blocks_of_ids = []
         while node not in (ROOT, NONE):
-            key = self._keys[node]
-            blocks_of_ids.append(key[1] if isinstance(key, tuple) else key[NODE_BYTES:])
+            blocks_of_ids.append(self._ids_of(node))
             node = self._parents[node]
         return blocks_of_ids[::-1]
+
+    def ancestor(self, node: int, steps: int) -> tuple[int, bytes]:
+        """Return the node some steps above a node, and the token ids of the block after it on the path."""
+        child = node
+        for _ in range(steps):
+            child, node = node, self._parents[node]
+        return node, self._ids_of(child)
 
     def use(self, node: int) -> None:
         """Increment the uses of a node, for a sequence that continues from it; ignore NONE."""
@@ -260,6 +266,12 @@ class PrefixCache:
         self._forget(blocks)
         return blocks
 
+    def give_up(self, block: int) -> None:
+        """Forget a block in use, whose only sequence will overwrite it; counts as an eviction."""
+        self._undo.append((self._unevict, [block], self.num_evictions))
+        self.num_evictions += 1
+        self._forget([block])
+
     def evicted(self) -> list[int]:
         """Return the blocks that were evicted since the log began."""
         entries = [entry for entry in self._undo if entry[0] == self._unevict]
@@ -286,6 +298,11 @@ class PrefixCache:
     def _key(self, parent: int, ids: bytes, salt: Hashable) -> Hashable:
         """Return the key of a node in the dictionary."""
         return (salt, ids) if parent == ROOT else parent.to_bytes(NODE_BYTES, "little") + ids
+
+    def _ids_of(self, node: int) -> bytes:
+        key = self._keys[node]
+        ids: bytes = key[1] if isinstance(key, tuple) else key[NODE_BYTES:]
+        return ids
 
     def _new_node(self, key: Hashable, parent: int) -> int:
         if self._vacant:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from .prefix_cache import NONE
 from .token_ids import split
@@ -29,10 +30,14 @@ class SequenceState:
         Token ids of each full block that is not committed.
     part : bytes
         Token ids of the part-filled last block.
+    num_written : int
+        How many of its first tokens are known to be written: those that the prefix cache held or that were committed.
     num_released : int
         Blocks that it released because they slid out of its window.
     number : int
         Counts the sequences of a pool in the order in which they entered it.
+    stored : object
+        What a cache keeps of the sequence in host memory while it is swapped out; None if it keeps nothing.
     """
 
     table: array[int]
@@ -41,14 +46,17 @@ class SequenceState:
     node: int
     unwritten: list[bytes]
     part: bytes
+    num_written: int = 0
     num_released: int = 0
     number: int = 0
+    stored: Any = None
 
     def fork(self) -> SequenceState:
         """Return a copy for a forked sequence."""
         return SequenceState(
-            self.table[:], self.length, self.salt, self.node, self.unwritten[:], self.part, self.num_released
-        )
+            self.table[:], self.length, self.salt, self.node, self.unwritten[:], self.part,
+            self.num_written, self.num_released,
+        )  # fmt: skip
 
     def held(self) -> array[int]:
         """Return the block table without its released places."""
@@ -75,6 +83,11 @@ class SequenceState:
         """Undo an append."""
         del self.table[num_blocks:], self.unwritten[num_unwritten:]
         self.length, self.part = length, part
+
+    def lengthen(self, num_blocks: int, dropped: array[int], length: int, num_written: int) -> None:
+        """Undo a truncation to `num_blocks` blocks, apart from its token ids."""
+        self.table[num_blocks:] = dropped
+        self.length, self.num_written = length, num_written
 
     def hold_again(self, first: int, released: array[int]) -> None:
         """Undo a release."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import integer, not_negative, shown
+from ..arguments import integer, not_negative, positive, shown
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 """Token ids in order: a sequence of int, or a one-dimensional array of any integer dtype."""
@@ -25,7 +25,9 @@ _NOT_IDS = {bool, np.timedelta64}
 """Types that `array` would take for integers."""
 
 
-def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, bytes]:
+def count_and_ids(
+    tokens: Any, prefix_caching: bool, most: int, a_part_fits: bool = False
+) -> tuple[int, bytes]:
     """Return the number of tokens and their packed ids, which are empty without a prefix cache.
 
     Parameters
@@ -36,6 +38,8 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
         Whether the ids are needed.
     most : int
         Tokens that the pool can hold; if there are more, their ids are not read.
+    a_part_fits : bool
+        Whether to read the first ``most + 1`` ids then.
 
     Raises
     ------
@@ -61,9 +65,44 @@ def count_and_ids(tokens: Any, prefix_caching: bool, most: int) -> tuple[int, by
     if count > most:
         if isinstance(tokens, np.ndarray):
             _require_integers(tokens, "tokens")
-        return count, b""
+        if not (prefix_caching and a_part_fits):
+            return count, b""
+        tokens = _first(tokens, most + 1)
+        return count, as_bytes(tokens)
     ids = as_bytes(tokens)
     return len(ids) // BYTES_PER_ID, ids if prefix_caching else b""
+
+
+def at_most(tokens: Any, limit: SupportsIndex | None) -> Any:
+    """Return the first tokens, `limit` at most: a smaller number if `tokens` is a number, else the first ids.
+
+    Raises
+    ------
+    TypeError
+        `tokens` is neither a number nor token ids, or `limit` is not an integer.
+    ValueError
+        `limit` is not positive.
+    """
+    if limit is None:
+        return tokens
+    limit = positive("limit", limit)
+    if _is_count(tokens):
+        return min(integer("tokens", tokens), limit)
+    if number_of(tokens, wanted="a count, or token ids in order") <= limit:
+        return tokens
+    if isinstance(tokens, np.ndarray):
+        _require_integers(tokens, "tokens")
+    return _first(tokens, limit)
+
+
+def _first(tokens: Any, count: int) -> Any:
+    """Return the first token ids of more than `count`."""
+    if isinstance(tokens, np.ndarray):
+        return tokens[:count]
+    try:
+        return list(islice(iter(tokens), count))
+    except Exception as error:  # of the object's own methods
+        raise TypeError(f"tokens must be token ids in order, got tokens={shown(tokens)}") from error
 
 
 def _is_count(tokens: Any) -> bool:

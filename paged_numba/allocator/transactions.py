@@ -68,13 +68,16 @@ RECOUNT = (int,)
 """Entry of a step that changes reference counts alone, which are counted again after every roll-back."""
 
 
-class _HasUndoLog(Protocol):
+class _HasLock(Protocol):
     @property
     def _undo(self) -> UndoLog: ...
 
+
+class _HasUndoLog(_HasLock, Protocol):
     def _recount(self) -> None: ...
 
 
+Reader = TypeVar("Reader", bound=_HasLock)
 Owner = TypeVar("Owner", bound=_HasUndoLog)
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -119,12 +122,12 @@ def _under(
 
 
 def alone(
-    method: Callable[Concatenate[Owner, Parameters], Result],
-) -> Callable[Concatenate[Owner, Parameters], Result]:
+    method: Callable[Concatenate[Reader, Parameters], Result],
+) -> Callable[Concatenate[Reader, Parameters], Result]:
     """Make a method that changes nothing wait for the transactions of other threads."""
 
     @wraps(method)
-    def call(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def call(self: Reader, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         with self._undo.lock: return method(self, *args, **kwargs)  # noqa: E701  # fmt: skip
 
     return call

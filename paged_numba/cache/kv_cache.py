@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from .. import ops, targets
 from ..allocator import Allocation, BlockAllocator
 from ..allocator.block_table import padded
-from ..allocator.sequence import SequenceState
-from ..allocator.token_ids import TokenIds, as_bytes, number_of
+from ..allocator.token_ids import TokenIds, as_bytes, at_most, number_of
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import hashable, listed, shown, truth
 from ..arrays import ArrayLike, Device, Dtype, IntegersLike, as_array, beside, on_host, to_host, untraced
@@ -34,11 +33,13 @@ class PagedKVCache:
     Parameters
     ----------
     num_blocks, block_size : int
-        Size of the pool in blocks, and of a block in tokens (256 at most).
+        Size of the pool in blocks, and of a block in tokens.
     num_kv_heads, head_dim : int
-        Shape of one token's keys and of its values in a layer; head_dim is 256 at most.
+        Shape of one token's keys in a layer; head_dim is 1,024 at most, and 256 in the layout ``packed``.
     num_layers : int
         Number of attention layers, which share the block table of a sequence.
+    value_head_dim : int, optional
+        Dimensions of a value, with the same limits; head_dim if None.
     dtype : dtype, torch.dtype or str
         Dtype of the storage: float32, float16, bfloat16 or float8_e4m3fn (NumPy has the last two from ml_dtypes).
     layout : {"NHD", "HND", "packed"}
@@ -66,9 +67,11 @@ class PagedKVCache:
     ----------
     allocator : BlockAllocator
         The block tables of the sequences, and the free blocks.
-    key_caches, value_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
+    key_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
         One array for each layer, shown in the layout NHD. Torch tensors if `device` is given, else GPU arrays for the
         target ``cuda``, else NumPy arrays. Slots that were never written hold NaN.
+    value_caches : list of [num_blocks, block_size, num_kv_heads, value_head_dim]
+        The same for the values.
     key_cache, value_cache
         The arrays of the first layer.
     target : str
@@ -96,6 +99,13 @@ class PagedKVCache:
 
     Any thread may call any method; a call waits until the calls of other threads have ended.
 
+    The cache keeps no record of sequences beside the allocator's, so that methods of ``cache.allocator`` may be called
+    directly, too. Whoever does so carries out what they return: copies the blocks of `Allocation.copies` and writes the
+    tokens of `Allocation.slots`.
+
+    ``len(cache)`` is the number of sequences, iteration gives their ids, and ``seq_id in cache`` tells whether a
+    sequence is in the pool; sequences that are swapped out do not count.
+
     Examples
     --------
     >>> import numpy as np
@@ -117,6 +127,7 @@ class PagedKVCache:
         head_dim: int,
         *,
         num_layers: int = 1,
+        value_head_dim: int | None = None,
         dtype: Dtype = "float32",
         layout: str = "NHD",
         k_scale: float | ArrayLike | None = None,
@@ -133,13 +144,15 @@ class PagedKVCache:
         self.allocator = BlockAllocator(
             num_blocks, block_size, prefix_caching=prefix_caching, watermark=watermark
         )
-        checks.check_cache_sizes(block_size, num_kv_heads, head_dim, num_layers)
+        value_head_dim = head_dim if value_head_dim is None else value_head_dim
+        checks.check_cache_sizes(block_size, num_kv_heads, head_dim, value_head_dim, layout, num_layers)
         storage_type = checks.cache_dtype(dtype)
         self.layout = layout
-        num_blocks, block_size, num_kv_heads, head_dim, num_layers = map(
-            int, (num_blocks, block_size, num_kv_heads, head_dim, num_layers)
+        num_layers, *sizes = map(
+            int, (num_layers, num_blocks, block_size, num_kv_heads, head_dim, value_head_dim)
         )
-        shapes = layouts.cache_shapes(layout, storage_type, num_blocks, block_size, num_kv_heads, head_dim)
+        num_kv_heads = sizes[2]
+        shapes = layouts.cache_shapes(layout, storage_type, *sizes)
         scales = {"k_scale": k_scale, "v_scale": v_scale}
         self._scales = {
             name: checks.cache_scale(name, to_host(given, name), num_kv_heads)
@@ -149,10 +162,6 @@ class PagedKVCache:
             shapes, num_layers, storage_type, self.target, device
         )
         self._arrays = adopted_layers(self.key_caches, self.value_caches)
-        # Keys and values by layer, and the allocator's record of the sequence, which a later one of the same id lacks.
-        self._swapped: dict[Hashable, tuple[list[tuple[Any, Any]], SequenceState]] = {}
-        # Sequences with reserved, uncommitted tokens: the prefix cache must not offer their blocks.
-        self._unwritten: set[Hashable] = set()
         self._watch = self._new_watch() if debug else None
 
     def _new_watch(self) -> CacheWatch:
@@ -174,11 +183,12 @@ class PagedKVCache:
             self._watch.restore(state["_watch"])
 
     def __repr__(self) -> str:
-        pool, (_, value) = self.allocator, self._layer(0)[:2]
-        _, block_size, num_kv_heads, head_dim = value.shape
+        pool, (key, value) = self.allocator, self._layer(0)[:2]
+        _, block_size, num_kv_heads, head_dim = key.shape
+        dims = f"{head_dim}" if value.shape == key.shape else f"{head_dim} (values {value.shape[3]})"
         parts = [
             f"{plural(pool.num_blocks, 'block')} of {block_size} tokens",
-            f"{plural(num_kv_heads, 'KV head')} x {head_dim}",
+            f"{plural(num_kv_heads, 'KV head')} x {dims}",
             *([f"{self.num_layers} layers"] if self.num_layers > 1 else []),
             np.dtype(value.dtype).name,
             *([self.layout] if self.layout != "NHD" else []),
@@ -209,6 +219,68 @@ class PagedKVCache:
         """Number of attention layers."""
         return len(self.key_caches)
 
+    # Queries of the allocator.
+
+    def __contains__(self, seq_id: Hashable) -> bool:
+        return seq_id in self.allocator
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self.allocator)
+
+    def __len__(self) -> int:
+        return len(self.allocator)
+
+    def seq_len(self, seq_id: Hashable) -> int:
+        """Return the number of tokens of a sequence, which may be swapped out; see `BlockAllocator.seq_len`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        """
+        return self.allocator.seq_len(seq_id)
+
+    def can_append(self, seq_id: Hashable, tokens: int | TokenIds = 1) -> bool:
+        """Tell whether the pool has enough free blocks to append tokens; see `BlockAllocator.can_append`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        tokens : int or sequence of int
+            Number of tokens, 1 or more, or their ids.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            No sequence in the pool has this id.
+        TypeError, ValueError
+            The allocator does not accept the tokens.
+        """
+        return self.allocator.can_append(seq_id, tokens)
+
+    def can_swap_in(self, seq_id: Hashable) -> bool:
+        """Tell whether the pool has enough free blocks for a swapped sequence; see `BlockAllocator.can_swap_in`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+
+        Raises
+        ------
+        UnknownSequenceError
+            No sequence has this id.
+        ValueError
+            The sequence is not swapped out.
+        """
+        return self.allocator.can_swap_in(seq_id)
+
     @transaction
     def add(
         self,
@@ -225,8 +297,10 @@ class PagedKVCache:
         ----------
         seq_id : hashable
             Id of the sequence.
-        key, value : [num_tokens, num_kv_heads, head_dim]
+        key : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
+        value : [num_tokens, num_kv_heads, value_head_dim]
+            The same for the values.
         token_ids : sequence of int, optional
             The ids of the tokens; required with ``prefix_caching=True``.
         salt : hashable, optional
@@ -263,7 +337,8 @@ class PagedKVCache:
         tokens = self._check_tokens(layers, token_ids)
         allocation = self.allocator.add(seq_id, tokens, salt=salt)
         found = allocation.num_cached_tokens
-        self._write(seq_id, allocation, [(keys[found:], values[found:]) for keys, values in layers])
+        self._write(allocation, [(keys[found:], values[found:]) for keys, values in layers])
+        self.allocator.commit(seq_id)
         return found
 
     @transaction
@@ -276,8 +351,10 @@ class PagedKVCache:
         ----------
         seq_id : hashable
             Id of the sequence.
-        key, value : [num_tokens, num_kv_heads, head_dim]
+        key : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; with several layers ``[num_layers, num_tokens, num_kv_heads, head_dim]``.
+        value : [num_tokens, num_kv_heads, value_head_dim]
+            The same for the values.
         token_ids : sequence of int, optional
             The ids of the tokens; required with ``prefix_caching=True``.
 
@@ -292,10 +369,17 @@ class PagedKVCache:
         """
         layers = self._by_layer(key, value)
         tokens = self._check_tokens(layers, token_ids)
-        self._write(seq_id, self.allocator.append(seq_id, tokens), layers)
+        sequence = self.allocator._sequence(seq_id)
+        were_written = sequence.num_written == sequence.length
+        self._write(self.allocator.append(seq_id, tokens), layers)
+        # Else tokens are reserved that the caller has yet to write: the prefix cache must not offer their blocks.
+        if were_written:
+            self.allocator.commit(seq_id)
 
     @transaction
-    def reserve(self, seq_id: Hashable, tokens: int | TokenIds, *, salt: Hashable = None) -> Allocation:
+    def reserve(
+        self, seq_id: Hashable, tokens: int | TokenIds, *, salt: Hashable = None, limit: int | None = None
+    ) -> Allocation:
         """Make room for tokens whose keys and values a model computes layer by layer.
 
         Starts the sequence if it is new, else grows it. Then, for each layer, call `write_layer` and `attend`, since a
@@ -309,6 +393,10 @@ class PagedKVCache:
             Number of tokens, or their ids; see `BlockAllocator.add` and `BlockAllocator.append`.
         salt : hashable, optional
             Salt of a new sequence; see `add`.
+        limit : int, optional
+            The most tokens, 1 or more, to reserve now beyond those that the prefix cache holds. So a prompt that is
+            computed in chunks finds the same prefix as one that is computed at once: give all of its tokens at first,
+            and in later calls those that are left.
 
         Returns
         -------
@@ -340,11 +428,10 @@ class PagedKVCache:
         """
         hashable("salt", salt)
         pool = self.allocator
-        is_new = seq_id not in pool and not pool.is_swapped(seq_id)
-        allocation = pool.add(seq_id, tokens, salt=salt) if is_new else pool.append(seq_id, tokens)
-        if seq_id not in self._unwritten:
-            self._undo.append((self._unwritten.discard, seq_id))
-            self._unwritten.add(seq_id)
+        if seq_id in pool or pool.is_swapped(seq_id):
+            allocation = pool.append(seq_id, at_most(tokens, limit))
+        else:
+            allocation = pool.add(seq_id, tokens, salt=salt, limit=limit)
         self._copy(allocation)
         return allocation
 
@@ -356,8 +443,10 @@ class PagedKVCache:
         ----------
         layer : int
             Number of the layer.
-        key, value : [num_tokens, num_kv_heads, head_dim]
+        key : [num_tokens, num_kv_heads, head_dim]
             Of the cache's dtype.
+        value : [num_tokens, num_kv_heads, value_head_dim]
+            The same for the values.
         slots : int64[num_tokens]
             From `reserve`; the slots of several sequences may be concatenated.
 
@@ -381,7 +470,6 @@ class PagedKVCache:
             Id of the sequence.
         """
         self.allocator.commit(seq_id)
-        self._forget_unwritten(seq_id)
 
     @transaction
     def fork(self, parent_id: Hashable, child_id: Hashable) -> None:
@@ -402,9 +490,36 @@ class PagedKVCache:
             A sequence has the id `child_id`; nothing was changed.
         """
         self.allocator.fork(parent_id, child_id)
-        if parent_id in self._unwritten:
-            self._undo.append((self._unwritten.discard, child_id))
-            self._unwritten.add(child_id)
+
+    @transaction
+    def truncate(self, seq_id: Hashable, length: int) -> None:
+        """Take back the last tokens of a sequence; see `BlockAllocator.truncate`.
+
+        Parameters
+        ----------
+        seq_id : hashable
+            Id of the sequence.
+        length : int
+            Number of tokens to keep.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError, TypeError, ValueError
+            Nothing was changed.
+
+        Examples
+        --------
+        A step fails between `reserve` and `commit`:
+
+        >>> import paged_numba as pn
+        >>> cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=2)
+        >>> before = 0
+        >>> _ = cache.reserve("a", 5)
+        >>> cache.truncate("a", before)
+        >>> cache.seq_len("a"), cache.allocator.num_free_blocks
+        (0, 8)
+        """
+        self.allocator.truncate(seq_id, length)
 
     @transaction
     def free(self, seq_id: Hashable) -> None:
@@ -421,8 +536,6 @@ class PagedKVCache:
             No sequence has this id; nothing was changed.
         """
         self.allocator.free(seq_id)
-        self._forget_swapped(seq_id)
-        self._forget_unwritten(seq_id)
 
     @transaction
     def preempt(self, seq_id: Hashable) -> None:
@@ -439,7 +552,6 @@ class PagedKVCache:
             Nothing was changed.
         """
         self.allocator.preempt(seq_id)
-        self._forget_unwritten(seq_id)
 
     @transaction
     def swap_out(self, seq_id: Hashable) -> None:
@@ -460,8 +572,7 @@ class PagedKVCache:
         gathered = [self.gather(seq_id, layer=layer) for layer in range(self.num_layers)]
         kept = [(to_host(key), to_host(value)) for key, value in gathered]
         self.allocator.swap_out(seq_id)
-        self._undo.append((self._swapped.pop, seq_id, None))
-        self._swapped[seq_id] = kept, self.allocator._swapped[seq_id]
+        self.allocator._swapped[seq_id].stored = kept
 
     @transaction
     def swap_in(self, seq_id: Hashable) -> None:
@@ -481,9 +592,9 @@ class PagedKVCache:
         ValueError
             The sequence is in the pool, or its allocator swapped it out without this cache.
         """
-        is_swapped = self.allocator.is_swapped(seq_id)
-        kept, sequence = self._swapped.get(seq_id, ([], None))
-        if is_swapped and sequence is not self.allocator._swapped[seq_id]:
+        sequence = self.allocator._swapped_sequence(seq_id)
+        kept, num_written = sequence.stored, sequence.num_written
+        if kept is None:
             raise ValueError(
                 f"seq_id must be swapped out by this cache, not by its allocator alone, got seq_id={shown(seq_id)}"
             )
@@ -494,8 +605,11 @@ class PagedKVCache:
         def last(part: Any) -> Any:
             return beside(part[len(part) - count :], like=self._arrays[0][0])
 
-        self._write(seq_id, allocation, [(last(key), last(value)) for key, value in kept])
-        self._forget_swapped(seq_id)
+        self._write(allocation, [(last(key), last(value)) for key, value in kept])
+        if num_written == sequence.length:
+            self.allocator.commit(seq_id)
+        else:
+            self.allocator._record_written(sequence, max(num_written, sequence.num_written))
 
     @transaction
     def release(self, seq_id: Hashable, window: int) -> int:
@@ -535,7 +649,7 @@ class PagedKVCache:
         -------
         key : [seq_len - num_released_tokens, num_kv_heads, head_dim]
             Of the cache's dtype; a torch tensor if the storage is.
-        value : [seq_len - num_released_tokens, num_kv_heads, head_dim]
+        value : [seq_len - num_released_tokens, num_kv_heads, value_head_dim]
             The same for the values.
 
         Raises
@@ -592,7 +706,7 @@ class PagedKVCache:
 
         Returns
         -------
-        out : [num_tokens, num_q_heads, head_dim]
+        out : [num_tokens, num_q_heads, value_head_dim]
             Of the query's dtype.
         lse : float32[num_tokens, num_q_heads]
             Only with ``return_lse=True``.
@@ -664,14 +778,12 @@ class PagedKVCache:
             for layer in range(self.num_layers):
                 launches.copy(self._layer(layer), allocation.copies, self.target)
 
-    def _write(self, seq_id: Hashable, allocation: Allocation, layers: list[tuple[Any, Any]]) -> None:
+    def _write(self, allocation: Allocation, layers: list[tuple[Any, Any]]) -> None:
         """Write keys and values, already adopted and checked, to each layer."""
         self._copy(allocation)
         self._log_overwritten(allocation.slots // self.allocator.block_size)
         for layer, (keys, values) in enumerate(layers):
             launches.write(keys, values, self._layer(layer), allocation.slots, self.target)
-        if seq_id not in self._unwritten:
-            self.allocator.commit(seq_id)
 
     # Transactions: the log is the allocator's.
 
@@ -681,16 +793,6 @@ class PagedKVCache:
 
     def _recount(self) -> None:
         self.allocator._recount()
-
-    def _forget_swapped(self, seq_id: Hashable) -> None:
-        if seq_id in self._swapped:
-            self._undo.append((self._swapped.__setitem__, seq_id, self._swapped[seq_id]))
-            del self._swapped[seq_id]
-
-    def _forget_unwritten(self, seq_id: Hashable) -> None:
-        if seq_id in self._unwritten:
-            self._undo.append((self._unwritten.add, seq_id))
-            self._unwritten.remove(seq_id)
 
     def _log_overwritten(self, blocks: Any) -> None:
         """Log what blocks hold that kernels will write to in every layer.

@@ -14,6 +14,8 @@ from ..errors import InputError, KernelError, TargetNameError, TargetUnavailable
 
 COMMANDS = {
     "tour": "serve requests with paged attention, explain each step and check it (the default)",
+    "chat": "chat with a real model whose keys and values lie in the pool; --pool shows it",
+    "generate": "answer the prompts of a file with a real model, in one batch",
     "start": "begin an exercise: write its task and skeleton into this folder",
     "check": "check your answer to an exercise, and show the smallest input on which it is wrong",
     "progress": "list the exercises and those that you have done in this folder",
@@ -32,6 +34,8 @@ FOLDERS = {
     "start": "exercises",
     "check": "exercises",
     "progress": "exercises",
+    "chat": "serving",
+    "generate": "serving",
 }
 """Folder of `commands` in which a command's module is; the others are beside this one."""
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from .. import targets, traces
 from ..cache import PagedKVCache
-from ..errors import InputError
 from ..progress import progress
+from ..serving.prompts import read_text
 from ..serving.toy.model import ToyModel
 from ..serving.toy.requests import Request, from_text, from_trace, shipped_text
 from ..serving.toy.server import Event, Server
@@ -90,7 +90,7 @@ def workload(text: Path | None, trace_file: Path | None, count: int) -> Workload
         if trace.num_failed:
             source += f", without the {trace.num_failed:,} that failed"
         return Workload(source, from_trace(served, MAX_NEW_TOKENS, MAX_LEN), cut, trace)
-    content = shipped_text() if text is None else _read(text)
+    content = shipped_text() if text is None else read_text(text)
     requests = from_text(content, str(text or "the text"), NEW_TOKENS, MAX_LEN)
     name = f"the text {text.name}" if text else "the text that comes with the package"
     return Workload(_first_of(count, len(requests), name), requests[:count])
@@ -98,15 +98,6 @@ def workload(text: Path | None, trace_file: Path | None, count: int) -> Workload
 
 def _first_of(count: int, found: int, name: str) -> str:
     return f"the first {count} of {found:,} in {name}" if found > count else name
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} must be UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}"
-        ) from None
 
 
 def blocks_of(requests: list[Request]) -> list[int]:

@@ -32,14 +32,16 @@ def attention_block_kernel(
     When a tile raises the largest score, the sums so far are rescaled by ``exp(old largest - new largest)``, so K and
     V are read once. A sink (Xiao et al., 2023) counts as a key with value 0 before the first tile.
 
-    Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, at least head_dim and
-    block_size, at most 256. Bytes read: K and V of every token, once for each query head; K in small pieces, since
-    neighbouring threads read different rows. Operations: 4 head_dim for each key that a head sees.
+    Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, at least head_dim,
+    value_head_dim and block_size, at most 256. Bytes read: K and V of every token, once for each query head; K in
+    small pieces, since neighbouring threads read different rows. Operations: 2 head_dim + 2 value_head_dim for each
+    key that a head sees.
     """
-    # out                     float[num_rows, num_q_heads, head_dim]
+    # out                     float[num_rows, num_q_heads, value_head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
     # query                   float[num_tokens, num_q_heads, head_dim]
-    # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
+    # key_cache               float[num_blocks, block_size, num_kv_heads, head_dim]
+    # value_cache             float[num_blocks, block_size, num_kv_heads, value_head_dim]
     # block_tables            int32[num_seqs, max_blocks]
     # rows                    int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
@@ -50,7 +52,7 @@ def attention_block_kernel(
     thread = cuda.threadIdx.x
     threads = cuda.blockDim.x
 
-    num_q_heads, head_dim = query.shape[1], query.shape[2]
+    num_q_heads, head_dim, value_head_dim = query.shape[1], query.shape[2], out.shape[2]
     block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
     kv_head = q_head // (num_q_heads // num_kv_heads)
     token, seq, query_position = rows[row, ROW_TOKEN], rows[row, ROW_SEQ], rows[row, ROW_POSITION]
@@ -96,7 +98,7 @@ def attention_block_kernel(
         largest = new_largest
 
         # 3. One dimension per thread.
-        if thread < head_dim:
+        if thread < value_head_dim:
             weighted *= rescale
             for tile_block in range(min(blocks_per_tile, end_block - first_block)):
                 seq_block = first_block + tile_block
@@ -108,7 +110,7 @@ def attention_block_kernel(
                     weighted += weights[tile_block * block_size + slot] * value
         # No barrier here: the next tile writes its weights after the barriers of segment_max.
 
-    if thread < head_dim:
+    if thread < value_head_dim:
         out[row, q_head, thread] = weighted / total * v_scales[kv_head] if total != 0 else float32(0)
     if thread == 0:
         lse[row, q_head] = largest + math.log(total) if total != 0 else NEG_INF

@@ -8,7 +8,7 @@ from numba import cuda, float32
 from .columns import ROW_END, ROW_FIRST, ROW_POSITION, ROW_SEQ, ROW_TOKEN
 from .score import adjusted_score, dot
 
-MAX_HEAD_DIM = 256
+MAX_VALUE_HEAD_DIM = 512
 NEG_INF = np.float32(-np.inf)
 
 
@@ -24,22 +24,23 @@ def attention_naive_kernel(
     scale, soft cap, ALiBi. A sink is a key with its own score and a value of 0 (Xiao et al., 2023). The LSE is the
     logarithm of the sum of ``exp(score)``; `merge_states_kernel` needs it.
 
-    The weighted sum is in local memory, which is a thread's own part of global memory.
+    The weighted sum is in local memory, which is a thread's own part of global memory; value_head_dim is 512 at most.
 
-    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Bytes read: K twice and V once, for each
-    query head. Operations: 6 head_dim for each key that a head sees. Slow, like the textbook kernel: the threads of
-    a warp read addresses far apart, and decode of 16 sequences with 8 query heads keeps 128 threads busy.
+    Launch: a 1-D grid of at least ``num_rows * num_q_heads`` threads. Bytes read: K twice and V once, for each query
+    head. Operations: 4 head_dim + 2 value_head_dim for each key that a head sees. Slow, like the textbook kernel: the
+    threads of a warp read addresses far apart, and decode of 16 sequences with 8 query heads keeps 128 threads busy.
     """
-    # out                     float[num_rows, num_q_heads, head_dim]
+    # out                     float[num_rows, num_q_heads, value_head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
     # query                   float[num_tokens, num_q_heads, head_dim]
-    # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
+    # key_cache               float[num_blocks, block_size, num_kv_heads, head_dim]
+    # value_cache             float[num_blocks, block_size, num_kv_heads, value_head_dim]
     # block_tables            int32[num_seqs, max_blocks]
     # rows                    int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
     # k_scales, v_scales      float32[num_kv_heads]
     # scale, softcap          float32, softcap 0 for none
-    num_q_heads, head_dim = query.shape[1], query.shape[2]
+    num_q_heads, head_dim, value_head_dim = query.shape[1], query.shape[2], out.shape[2]
     thread = cuda.grid(1)
     if thread >= rows.shape[0] * num_q_heads:
         return
@@ -65,8 +66,8 @@ def attention_naive_kernel(
 
     # Pass 2: weights, their sum, and the weighted sum of the values.
     total = math.exp(sink - shift)
-    weighted = cuda.local.array(MAX_HEAD_DIM, float32)
-    for dim in range(head_dim):
+    weighted = cuda.local.array(MAX_VALUE_HEAD_DIM, float32)
+    for dim in range(value_head_dim):
         weighted[dim] = 0
     for position in range(first_key, end_key):
         kv_block = block_tables[seq, position // block_size]
@@ -75,14 +76,14 @@ def attention_naive_kernel(
         score = adjusted_score(score * scale, softcap, slope, position - query_position)
         weight = math.exp(score - shift)
         total += weight
-        for dim in range(head_dim):
+        for dim in range(value_head_dim):
             weighted[dim] += weight * float32(value_cache[kv_block, offset, kv_head, dim])
 
     if total == 0:  # no key has weight: merging with this result changes nothing
         lse[row, q_head] = NEG_INF
-        for dim in range(head_dim):
+        for dim in range(value_head_dim):
             out[row, q_head, dim] = float32(0)
         return
     lse[row, q_head] = largest + math.log(total)
-    for dim in range(head_dim):
+    for dim in range(value_head_dim):
         out[row, q_head, dim] = weighted[dim] / total * v_scales[kv_head]

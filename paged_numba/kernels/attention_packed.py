@@ -52,15 +52,15 @@ def attention_packed_kernel(
     threads load all 16 bytes at once; Numba has no such load. `attention_tile_kernel` reads whole sectors of NHD
     rows through shared memory, so the layout need not suit one kernel's threads.
 
-    Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, 64 at least, at least head_dim, at
-    most 256. Bytes read: K and V of every token, once for each query head. Operations: 4 head_dim for each key that a
-    head sees.
+    Launch: ``[(num_rows, num_q_heads), threads]``, with threads a power of two, 64 at least, at least head_dim and
+    value_head_dim, at most 256. Bytes read: K and V of every token, once for each query head. Operations:
+    2 head_dim + 2 value_head_dim for each key that a head sees.
     """
-    # out           float[num_rows, num_q_heads, head_dim]
+    # out           float[num_rows, num_q_heads, value_head_dim]
     # lse           float32[num_rows, num_q_heads], natural logarithm
     # query         float[num_tokens, num_q_heads, head_dim]
     # key_cache     float[num_blocks, num_kv_heads, head_dim // x, block_size, x], x numbers are 16 bytes
-    # value_cache   float[num_blocks, num_kv_heads, head_dim, block_size]
+    # value_cache   float[num_blocks, num_kv_heads, value_head_dim, block_size]
     # block_tables  int32[num_seqs, max_blocks]
     # rows          int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks  float32[num_q_heads], 0 and -inf for none
@@ -71,7 +71,7 @@ def attention_packed_kernel(
     thread = cuda.threadIdx.x
     threads = cuda.blockDim.x
 
-    num_q_heads, head_dim = query.shape[1], query.shape[2]
+    num_q_heads, head_dim, value_head_dim = query.shape[1], query.shape[2], out.shape[2]
     num_kv_heads, num_pieces = key_cache.shape[1], key_cache.shape[2]
     block_size, piece_size = key_cache.shape[3], key_cache.shape[4]
     kv_head = q_head // (num_q_heads // num_kv_heads)
@@ -134,7 +134,7 @@ def attention_packed_kernel(
                 offset = position % block_size
                 for i in range(LANES):
                     dim = first_dim + i * dim_step
-                    if dim < head_dim:
+                    if dim < value_head_dim:
                         value = float32(value_cache[kv_block, kv_head, dim, offset])
                         weighted[i] += weights[tile_token] * value
         # No barrier here: the next tile writes its weights after the barriers of segment_max.
@@ -142,7 +142,7 @@ def attention_packed_kernel(
     for i in range(LANES):
         dim = first_dim + i * dim_step
         result = segment_sum(weighted[i], scratch, LANES)
-        if lane == 0 and dim < head_dim:
+        if lane == 0 and dim < value_head_dim:
             out[row, q_head, dim] = result / total * v_scales[kv_head] if total != 0 else float32(0)
     if thread == 0:
         lse[row, q_head] = largest + math.log(total) if total != 0 else NEG_INF

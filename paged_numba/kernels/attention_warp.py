@@ -10,7 +10,7 @@ from .reduce import warp_sum
 from .score import adjusted_score
 
 WARP = 32
-DIMS_PER_LANE = 8  # head_dim is 256 at most
+DIMS_PER_LANE = 8  # head_dim and value_head_dim are 256 at most
 NEG_INF = np.float32(-np.inf)
 
 
@@ -37,12 +37,13 @@ def attention_warp_kernel(
     a whole tile of tokens.
 
     Launch: ``[(num_rows, num_q_heads), 32]``. Bytes read: K and V of every token, once for each query head; a warp
-    reads 32 neighbouring numbers at a time. Operations: 4 head_dim for each key that a head sees.
+    reads 32 neighbouring numbers at a time. Operations: 2 head_dim + 2 value_head_dim for each key that a head sees.
     """
-    # out                     float[num_rows, num_q_heads, head_dim]
+    # out                     float[num_rows, num_q_heads, value_head_dim]
     # lse                     float32[num_rows, num_q_heads], natural logarithm
     # query                   float[num_tokens, num_q_heads, head_dim]
-    # key_cache, value_cache  float[num_blocks, block_size, num_kv_heads, head_dim]
+    # key_cache               float[num_blocks, block_size, num_kv_heads, head_dim]
+    # value_cache             float[num_blocks, block_size, num_kv_heads, value_head_dim]
     # block_tables            int32[num_seqs, max_blocks]
     # rows                    int32[num_rows, 5], see columns.py
     # alibi_slopes, sinks     float32[num_q_heads], 0 and -inf for none
@@ -52,7 +53,7 @@ def attention_warp_kernel(
     q_head = cuda.blockIdx.y
     lane = cuda.threadIdx.x
 
-    num_q_heads, head_dim = query.shape[1], query.shape[2]
+    num_q_heads, head_dim, value_head_dim = query.shape[1], query.shape[2], out.shape[2]
     block_size, num_kv_heads = key_cache.shape[1], key_cache.shape[2]
     kv_head = q_head // (num_q_heads // num_kv_heads)
     token, seq, query_position = rows[row, ROW_TOKEN], rows[row, ROW_SEQ], rows[row, ROW_POSITION]
@@ -93,13 +94,13 @@ def attention_warp_kernel(
         # 3. The weighted sum.
         for i in range(DIMS_PER_LANE):
             dim = i * WARP + lane
-            if dim < head_dim:
+            if dim < value_head_dim:
                 value = float32(value_cache[kv_block, offset, kv_head, dim])
                 weighted[i] = weighted[i] * rescale + weight * value
 
     for i in range(DIMS_PER_LANE):
         dim = i * WARP + lane
-        if dim < head_dim:
+        if dim < value_head_dim:
             out[row, q_head, dim] = weighted[i] / total * v_scales[kv_head] if total != 0 else float32(0)
     if lane == 0:
         lse[row, q_head] = largest + math.log(total) if total != 0 else NEG_INF

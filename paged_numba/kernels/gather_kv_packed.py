@@ -10,21 +10,26 @@ def gather_kv_packed_kernel(key, value, key_cache, value_cache, block_table):
     Threads are mapped to dimensions and KV heads as in `write_kv_packed_kernel`. Stores are coalesced; a warp loads
     pieces of 16 bytes from K and single numbers from V.
 
-    Launch: ``[(seq_len, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
-    moved: each element of `key` and `value` is read once from the cache and written once.
+    Launch: ``[(seq_len, thread blocks over KV heads), (at least head_dim and value_head_dim, KV
+    heads at once)]``. Bytes moved: each element of `key` and `value` is read once from the cache and written once.
     """
-    # key, value   float[seq_len, num_kv_heads, head_dim]
+    # key          float[seq_len, num_kv_heads, head_dim]
+    # value        float[seq_len, num_kv_heads, value_head_dim]
     # key_cache    float[num_blocks, num_kv_heads, head_dim // x, block_size, x], x numbers are 16 bytes
-    # value_cache  float[num_blocks, num_kv_heads, head_dim, block_size]
+    # value_cache  float[num_blocks, num_kv_heads, value_head_dim, block_size]
     # block_table  int32[max_blocks], entries past the sequence's blocks are not read
     position = cuda.blockIdx.x
     kv_head = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y
     dim = cuda.threadIdx.x
     block_size, piece_size = key_cache.shape[3], key_cache.shape[4]
-    if kv_head >= key.shape[1] or dim >= key.shape[2]:
+    if kv_head >= key.shape[1]:
         return
 
     kv_block = block_table[position // block_size]
     offset = position % block_size
-    key[position, kv_head, dim] = key_cache[kv_block, kv_head, dim // piece_size, offset, dim % piece_size]
-    value[position, kv_head, dim] = value_cache[kv_block, kv_head, dim, offset]
+    if dim < key.shape[2]:
+        key[position, kv_head, dim] = key_cache[
+            kv_block, kv_head, dim // piece_size, offset, dim % piece_size
+        ]
+    if dim < value.shape[2]:
+        value[position, kv_head, dim] = value_cache[kv_block, kv_head, dim, offset]

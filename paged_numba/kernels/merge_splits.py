@@ -19,12 +19,12 @@ def merge_splits_kernel(out, lse, split_out, split_state, split_starts, sinks):
     where scores are large: neighbouring float32 numbers near 1e6 are 0.06 apart. The sink is one more split, with
     a value of 0: it must count once, however many splits there are.
 
-    Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread computes one dimension. Bytes read: the
+    Launch: ``[(num_tokens, num_q_heads), at least value_head_dim]``. A thread computes one dimension. Bytes read: the
     output of every split, once.
     """
-    # out           float[num_tokens, num_q_heads, head_dim]
+    # out           float[num_tokens, num_q_heads, value_head_dim]
     # lse           float32[num_tokens, num_q_heads], natural logarithm
-    # split_out     float32[num_rows, num_q_heads, head_dim]
+    # split_out     float32[num_rows, num_q_heads, value_head_dim]
     # split_state   float32[num_rows, 2 * num_q_heads]: largest score of each head, then sum of weights of each head
     # split_starts  int32[num_tokens + 1]: the rows of token t are split_starts[t] .. split_starts[t + 1] - 1
     # sinks         float32[num_q_heads], -inf for none

@@ -16,10 +16,10 @@ def merge_states_kernel(out, lse, out_a, lse_a, out_b, lse_b):
     -inf and weight 0; the kernel never computes -inf - -inf, which is NaN. Weights are as exact as the LSEs:
     neighbouring float32 numbers near 1e6 are 0.06 apart. `merge_splits_kernel` needs no LSEs.
 
-    Launch: ``[(num_tokens, num_q_heads), at least head_dim]``. A thread computes one dimension. Bytes moved: each
+    Launch: ``[(num_tokens, num_q_heads), at least value_head_dim]``. A thread computes one dimension. Bytes moved: each
     element of both outputs is read once, each element of the result is written once.
     """
-    # out, out_a, out_b  float[num_tokens, num_q_heads, head_dim]
+    # out, out_a, out_b  float[num_tokens, num_q_heads, value_head_dim]
     # lse, lse_a, lse_b  float32[num_tokens, num_q_heads], natural logarithm
     token = cuda.blockIdx.x
     q_head = cuda.blockIdx.y

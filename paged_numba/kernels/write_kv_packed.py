@@ -19,12 +19,13 @@ def write_kv_packed_kernel(key, value, key_cache, value_cache, slot_mapping):
     The loads of a warp are coalesced. Its 32 stores into K make pieces of 16 bytes, half a sector each; its 32 stores
     into V go to 32 sectors.
 
-    Launch: ``[(num_tokens, thread blocks over KV heads), (at least head_dim, KV heads at once)]``. Bytes
-    moved: each element of `key` and `value` is read once and written once.
+    Launch: ``[(num_tokens, thread blocks over KV heads), (at least head_dim and value_head_dim, KV
+    heads at once)]``. Bytes moved: each element of `key` and `value` is read once and written once.
     """
-    # key, value    float[num_tokens, num_kv_heads, head_dim]
+    # key           float[num_tokens, num_kv_heads, head_dim]
+    # value         float[num_tokens, num_kv_heads, value_head_dim]
     # key_cache     float[num_blocks, num_kv_heads, head_dim // x, block_size, x], x numbers are 16 bytes
-    # value_cache   float[num_blocks, num_kv_heads, head_dim, block_size]
+    # value_cache   float[num_blocks, num_kv_heads, value_head_dim, block_size]
     # slot_mapping  int64[num_tokens], -1: the token is skipped
     token = cuda.blockIdx.x
     kv_head = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y
@@ -34,9 +35,11 @@ def write_kv_packed_kernel(key, value, key_cache, value_cache, slot_mapping):
     slot = slot_mapping[token]
     if slot < 0:  # Numba would take block -1 to be the last block
         return
-    if kv_head >= key.shape[1] or dim >= key.shape[2]:
+    if kv_head >= key.shape[1]:
         return
     kv_block = slot // block_size
     offset = slot % block_size
-    key_cache[kv_block, kv_head, dim // piece_size, offset, dim % piece_size] = key[token, kv_head, dim]
-    value_cache[kv_block, kv_head, dim, offset] = value[token, kv_head, dim]
+    if dim < key.shape[2]:
+        key_cache[kv_block, kv_head, dim // piece_size, offset, dim % piece_size] = key[token, kv_head, dim]
+    if dim < value.shape[2]:
+        value_cache[kv_block, kv_head, dim, offset] = value[token, kv_head, dim]

@@ -135,6 +135,15 @@ def rotate(x: Any, cos: Any, sin: Any) -> Any:
     return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
+def halves(matrix: Any, head_dim: int) -> Any:
+    """Reorder the columns of a query or key matrix whose RoPE rotates pairs (x[2 * i], x[2 * i + 1]) for `rotate`.
+
+    Scores stay the same, since queries and keys are reordered alike. matrix: [d, heads * c].
+    """
+    pairs = matrix.reshape(len(matrix), -1, head_dim // 2, 2)
+    return pairs.swapaxes(2, 3).reshape(matrix.shape)
+
+
 def silu(x: Any) -> Any:
     """Return ``x * sigmoid(x)``."""
     with np.errstate(over="ignore"):  # exp(-x) is inf for x < -88, and the result -0

@@ -15,7 +15,7 @@ class Caches(NamedTuple):
 
     Attributes
     ----------
-    key, value : float[num_blocks, block_size, num_kv_heads, head_dim]
+    key, value : float[num_blocks, block_size, num_kv_heads, head_dim and value_head_dim]
         Views in the shape of the layout NHD, without a copy. Views of packed caches keep the order of the numbers
         within a block: use them only for checks and for copies of whole blocks.
     stored : tuple of two arrays
@@ -47,18 +47,24 @@ def caches(key_cache: Any, value_cache: Any, layout: str) -> Caches:
         return Caches(stored[0], stored[1], stored, layout)
     if layout == "packed":
         checks.check_packed(*stored)
-        num_blocks, num_kv_heads, head_dim, block_size = stored[1].shape
-        shape = (num_blocks, block_size, num_kv_heads, head_dim)
-        key, value = _views(reshaped, stored, shape)
+        num_blocks, num_kv_heads, value_head_dim, block_size = stored[1].shape
+        head_dim = stored[0].shape[2] * stored[0].shape[4]
+        key, value = _views(
+            reshaped,
+            stored,
+            *((num_blocks, block_size, num_kv_heads, dims) for dims in (head_dim, value_head_dim)),
+        )
         return Caches(key, value, stored, layout)
     checks.check_four_axes(*stored)
-    key, value = _views(transposed, stored, (0, 2, 1, 3))
+    key, value = _views(transposed, stored, (0, 2, 1, 3), (0, 2, 1, 3))
     return Caches(key, value, stored, layout)
 
 
-def _views(view: Any, stored: tuple[Any, Any], argument: tuple[int, ...]) -> tuple[Any, Any]:
+def _views(
+    view: Any, stored: tuple[Any, Any], of_keys: tuple[int, ...], of_values: tuple[int, ...]
+) -> tuple[Any, Any]:
     try:
-        return view(stored[0], argument), view(stored[1], argument)
+        return view(stored[0], of_keys), view(stored[1], of_values)
     except TypeError as error:
         raise TypeError(
             f"key_cache and value_cache must be arrays that can be viewed here: {error}"

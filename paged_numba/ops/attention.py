@@ -72,10 +72,13 @@ def paged_attention(
     Parameters
     ----------
     query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
-        num_q_heads is a multiple of num_kv_heads; head_dim is 256 at most.
-    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
-        float32, float16, bfloat16 or float8_e4m3fn, both of the same dtype; strided views are allowed. block_size is
-        256 at most.
+        num_q_heads is a multiple of num_kv_heads.
+    key_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        float32, float16, bfloat16 or float8_e4m3fn; strided views are allowed. head_dim is 1,024 at most, and so is
+        value_head_dim; ``block`` takes up to 256, also of block_size, ``warp`` and the layout ``packed`` take up to
+        256, and ``naive`` takes a value_head_dim of up to 512.
+    value_cache : float[num_blocks, block_size, num_kv_heads, value_head_dim]
+        Of the same dtype; value_head_dim may differ from head_dim.
     block_tables : int32[num_seqs, max_blocks]
         Each sequence's blocks in order; entries of blocks that no query token sees are not read.
     seq_lens : int32[num_seqs]
@@ -101,7 +104,7 @@ def paged_attention(
         `quantize_fp8` divides by them.
     return_lse : bool
         Whether to return the LSE as well.
-    out : [num_tokens, num_q_heads, head_dim], optional
+    out : [num_tokens, num_q_heads, value_head_dim], optional
         Array for the result, of the query's dtype.
     algorithm : {"auto", "naive", "warp", "block", "tile", "split", "cascade"}
         See `paged_numba.ops.ALGORITHMS`; `paged_numba.plan.choose` returns the choice of ``auto``, and the reason.
@@ -119,7 +122,7 @@ def paged_attention(
 
     Returns
     -------
-    out : [num_tokens, num_q_heads, head_dim]
+    out : [num_tokens, num_q_heads, value_head_dim]
         Of the query's dtype; 0 for a token that sees no key.
     lse : float32[num_tokens, num_q_heads]
         Only with `return_lse`: natural logarithm of the sum of exponentiated scores; -inf if the sum is 0.
@@ -127,7 +130,7 @@ def paged_attention(
     Raises
     ------
     TypeError, ValueError
-        A dtype, shape, block number, length or option is invalid.
+        A dtype, shape, block number, length or option is invalid, or the algorithm does not take the sizes.
 
     See Also
     --------
@@ -161,11 +164,13 @@ def paged_attention(
 
     checks.check_paged_attention(adopted_query, caches.key, caches.value, tables, lens, starts, adopted_out)
     num_tokens, num_q_heads, head_dim = adopted_query.shape
-    num_blocks, block_size, num_kv_heads, _ = caches.key.shape
+    num_blocks, block_size, num_kv_heads, value_head_dim = caches.value.shape
     checks.check_attention_options(
         num_q_heads, scale, window, softcap, slopes, sink_scores, causal=causal, return_lse=return_lse
     )
     checks.check_algorithm(algorithm, ALGORITHMS, num_splits, layout)
+    kernel = "packed" if layout == "packed" else algorithm
+    checks.check_attention_sizes(kernel, block_size, head_dim, value_head_dim)
     k_scales = checks.cache_scale("k_scale", to_host(k_scale, "k_scale"), num_kv_heads)
     v_scales = checks.cache_scale("v_scale", to_host(v_scale, "v_scale"), num_kv_heads)
     window, num_splits = (None if number is None else int(number) for number in (window, num_splits))
@@ -183,6 +188,8 @@ def paged_attention(
         block_size=block_size,
         num_q_heads=num_q_heads,
         num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        value_head_dim=value_head_dim,
         window=window,
         algorithm=algorithm,
         num_splits=num_splits,
@@ -191,7 +198,7 @@ def paged_attention(
     )
 
     if out is None:
-        out = empty(adopted_query.shape, adopted_query.dtype, like=query)
+        out = empty((num_tokens, num_q_heads, value_head_dim), adopted_query.dtype, like=query)
         adopted_out = as_array(out)
     lse = empty((num_tokens, num_q_heads), np.float32, like=query)
     inputs = launches.Attention(
@@ -226,11 +233,11 @@ def merge_states(
 
     Parameters
     ----------
-    out_a : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
+    out_a : float32, float16 or bfloat16[num_tokens, num_q_heads, value_head_dim]
         The output of attention over one set of keys.
     lse_a : float32[num_tokens, num_q_heads]
         Its LSEs, in natural logarithms.
-    out_b : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
+    out_b : float32, float16 or bfloat16[num_tokens, num_q_heads, value_head_dim]
         The output of attention over the other set, of the same dtype.
     lse_b : float32[num_tokens, num_q_heads]
         Its LSEs.
@@ -239,7 +246,7 @@ def merge_states(
 
     Returns
     -------
-    out : [num_tokens, num_q_heads, head_dim]
+    out : [num_tokens, num_q_heads, value_head_dim]
         Of the dtype of `out_a`.
     lse : float32[num_tokens, num_q_heads]
         The LSEs over both sets.

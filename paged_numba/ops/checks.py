@@ -24,24 +24,66 @@ QUERY_DTYPES = CACHE_DTYPES[:3]
 MAX_LENGTH = 2**31 - 1
 """Most tokens of a sequence: kernels hold positions as int32."""
 
-MAX_HEAD_DIM = 256
-MAX_BLOCK_SIZE = 256
 MAX_GRID_DIM = 65535
 MAX_THREADS = 1024
 """Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
 
+CACHE_LIMITS = {
+    "block_size": MAX_GRID_DIM,
+    "num_kv_heads": MAX_GRID_DIM,
+    "head_dim": MAX_THREADS,
+    "value_head_dim": MAX_THREADS,
+}
+"""Largest sizes of a cache: `copy_blocks` has a thread for each dimension, and a thread block for each token."""
+
+ATTENTION_LIMITS = {
+    "naive": {"value_head_dim": 512},
+    "warp": {"head_dim": 256, "value_head_dim": 256},
+    "block": {"head_dim": 256, "value_head_dim": 256, "block_size": 256},
+    "packed": {"head_dim": 256, "value_head_dim": 256},
+}
+"""Largest sizes that the kernel of an algorithm takes; other algorithms and sizes have only the limits of caches."""
+
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
-def check_cache_sizes(block_size: Any, num_kv_heads: Any, head_dim: Any, num_layers: Any = 1) -> None:
+def check_cache_sizes(
+    block_size: Any, num_kv_heads: Any, head_dim: Any, value_head_dim: Any, layout: str, num_layers: Any = 1
+) -> None:
     """Raise unless a cache of these sizes can be written, gathered, copied and attended to."""
     positive("num_layers", num_layers)
-    for name, count, limit in (
-        ("block_size", block_size, MAX_BLOCK_SIZE),
-        ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
-        ("head_dim", head_dim, MAX_HEAD_DIM),
+    for (name, limit), count in zip(
+        CACHE_LIMITS.items(), (block_size, num_kv_heads, head_dim, value_head_dim), strict=True
     ):
         between(name, count, 1, limit)
+    if layout == "packed":
+        check_attention_sizes("packed", block_size, head_dim, value_head_dim)
+
+
+def excess(
+    algorithm: str, block_size: int, head_dim: int, value_head_dim: int
+) -> tuple[str, int, int] | None:
+    """Return the first size that the kernel of an algorithm does not take, None if it takes all: name, size, limit."""
+    sizes = {"head_dim": head_dim, "value_head_dim": value_head_dim, "block_size": block_size}
+    for name, limit in ATTENTION_LIMITS.get(algorithm, {}).items():
+        if sizes[name] > limit:
+            return name, sizes[name], limit
+    return None
+
+
+def check_attention_sizes(algorithm: str, block_size: int, head_dim: int, value_head_dim: int) -> None:
+    """Raise unless the kernel of an algorithm, or of the layout ``packed``, takes the sizes of a cache."""
+    found = excess(algorithm, block_size, head_dim, value_head_dim)
+    if found is None:
+        return
+    name, size, limit = found
+    where, others = f"algorithm={algorithm!r}", "the algorithms auto, tile, split and cascade"
+    if algorithm == "packed":
+        where, others = "layout='packed'", "the layouts NHD and HND"
+    raise ValueError(
+        f"{name} must be at most {limit} for {where}, got {name}={size}: "
+        f"{others} take up to {CACHE_LIMITS[name]}"
+    )
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -75,7 +117,8 @@ def check_layer(layer: Any, num_layers: int) -> None:
 
 def check_layers(name: str, tokens: Any, num_layers: int) -> None:
     """Raise unless keys or values are an array whose first axis counts the layers."""
-    _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", "head_dim"))
+    head_dim = "value_head_dim" if name == "value" else "head_dim"
+    _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", head_dim))
 
 
 def check_write_kv(
@@ -101,10 +144,9 @@ def check_write_kv(
 
 def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None:
     """Raise unless keys and values fit a valid cache in shape and dtype, and do not overlap it."""
-    _, _, num_kv_heads, head_dim = key_cache.shape
     dtype = np.dtype(key_cache.dtype).name
-    _array("key", key, ("num_tokens", num_kv_heads, head_dim), (dtype,))
-    _array("value", value, tuple(key.shape), (dtype,))
+    _array("key", key, ("num_tokens", *key_cache.shape[2:]), (dtype,))
+    _array("value", value, (key.shape[0], *value_cache.shape[2:]), (dtype,))
     for name, source in (("key", key), ("value", value)):
         for cache_name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
             check_apart(name, source, cache_name, cache)
@@ -158,17 +200,14 @@ def check_paged_attention(
             f"num_q_heads must be a positive multiple of num_kv_heads, got query.shape={tuple(query.shape)} "
             f"and key_cache.shape={tuple(key_cache.shape)}: {num_q_heads} and {num_kv_heads}"
         )
-    for name, size, limit in (
-        ("head_dim", head_dim, MAX_HEAD_DIM),
-        ("block_size", block_size, MAX_BLOCK_SIZE),
-        ("num_q_heads", num_q_heads, MAX_GRID_DIM),
-    ):
-        if size > limit:
-            raise ValueError(f"{name} must be at most {limit} for attention, got {name}={size}")
+    if num_q_heads > MAX_GRID_DIM:
+        raise ValueError(
+            f"num_q_heads must be at most {MAX_GRID_DIM} for attention, got num_q_heads={num_q_heads}"
+        )
     _integers("seq_lens", seq_lens, (num_tokens if cu_seqlens_q is None else "num_seqs",))
     _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
     if out is not None:
-        _array("out", out, tuple(query.shape), (np.dtype(query.dtype).name,))
+        _array("out", out, (num_tokens, num_q_heads, value_cache.shape[3]), (np.dtype(query.dtype).name,))
         check_written("out", out)
         for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
             check_apart("out", out, name, other)
@@ -307,13 +346,13 @@ def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any
 
 def check_merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> None:
     """Raise unless `ops.merge_states` can take these arguments; its docstring gives the shapes."""
-    _array("out_a", out_a, ("num_tokens", "num_q_heads", "head_dim"), QUERY_DTYPES)
+    _array("out_a", out_a, ("num_tokens", "num_q_heads", "value_head_dim"), QUERY_DTYPES)
     _array("out_b", out_b, tuple(out_a.shape), (np.dtype(out_a.dtype).name,))
     for name, lse in (("lse_a", lse_a), ("lse_b", lse_b)):
         _array(name, lse, tuple(out_a.shape[:2]))
     for what, size, limit in (
         ("num_q_heads", out_a.shape[1], MAX_GRID_DIM),
-        ("head_dim", out_a.shape[2], MAX_THREADS),
+        ("value_head_dim", out_a.shape[2], MAX_THREADS),
     ):
         if not 1 <= size <= limit:
             raise ValueError(f"{what} must lie in 1 .. {limit}, got out_a.shape={tuple(out_a.shape)}")
@@ -346,8 +385,11 @@ def _is_float32(number: Any) -> bool:
 
 def check_four_axes(key_cache: Any, value_cache: Any) -> None:
     """Raise unless caches have the axes of HND."""
-    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
-        _shaped(name, cache, ("num_blocks", "num_kv_heads", "block_size", "head_dim"))
+    for name, cache, head_dim in (
+        ("key_cache", key_cache, "head_dim"),
+        ("value_cache", value_cache, "value_head_dim"),
+    ):
+        _shaped(name, cache, ("num_blocks", "num_kv_heads", "block_size", head_dim))
 
 
 def check_packed(key_cache: Any, value_cache: Any) -> None:
@@ -355,8 +397,8 @@ def check_packed(key_cache: Any, value_cache: Any) -> None:
     axes = ("num_blocks", "num_kv_heads", "head_dim // x", "block_size")
     _array("key_cache", key_cache, (*axes, "x"), CACHE_DTYPES)
     _shaped("key_cache", key_cache, (*axes, piece_size(key_cache.dtype)))
-    num_blocks, num_kv_heads, pieces, block_size, numbers = key_cache.shape
-    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, pieces * numbers, block_size))
+    num_blocks, num_kv_heads, _, block_size, _ = key_cache.shape
+    _shaped("value_cache", value_cache, (num_blocks, num_kv_heads, "value_head_dim", block_size))
     for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
         memory = memory_of(cache)
         if memory is not None and not memory.flags.c_contiguous:
@@ -367,17 +409,22 @@ def check_packed(key_cache: Any, value_cache: Any) -> None:
 
 def _caches(key_cache: Any, value_cache: Any) -> None:
     _array("key_cache", key_cache, ("num_blocks", "block_size", "num_kv_heads", "head_dim"), CACHE_DTYPES)
-    _array("value_cache", value_cache, tuple(key_cache.shape), (np.dtype(key_cache.dtype).name,))
-    if 0 in tuple(key_cache.shape):
-        raise ValueError(f"key_cache must not be empty, got key_cache.shape={tuple(key_cache.shape)}")
-    _, block_size, num_kv_heads, head_dim = key_cache.shape
-    for name, size, limit in (
-        ("block_size", block_size, MAX_GRID_DIM),
-        ("num_kv_heads", num_kv_heads, MAX_GRID_DIM),
-        ("head_dim", head_dim, MAX_THREADS),
-    ):
+    _array(
+        "value_cache",
+        value_cache,
+        (*key_cache.shape[:3], "value_head_dim"),
+        (np.dtype(key_cache.dtype).name,),
+    )
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        if 0 in tuple(cache.shape):
+            raise ValueError(f"{name} must not be empty, got {name}.shape={tuple(cache.shape)}")
+    sizes = (*key_cache.shape[1:], value_cache.shape[3])
+    for (name, limit), size in zip(CACHE_LIMITS.items(), sizes, strict=True):
         if size > limit:
-            raise ValueError(f"{name} must be at most {limit}, got key_cache.shape={tuple(key_cache.shape)}")
+            which, cache = (
+                ("value_cache", value_cache) if name == "value_head_dim" else ("key_cache", key_cache)
+            )
+            raise ValueError(f"{name} must be at most {limit}, got {which}.shape={tuple(cache.shape)}")
 
 
 def _writable_caches(key_cache: Any, value_cache: Any) -> None:

@@ -29,10 +29,14 @@ def write_kv(
 
     Parameters
     ----------
-    key, value : [num_tokens, num_kv_heads, head_dim]
+    key : [num_tokens, num_kv_heads, head_dim]
         Of the cache's dtype: each number is copied bit for bit.
-    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
-        float32, float16, bfloat16 or float8_e4m3fn, both of the same dtype.
+    value : [num_tokens, num_kv_heads, value_head_dim]
+        The same for the values; value_head_dim may differ from head_dim.
+    key_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        float32, float16, bfloat16 or float8_e4m3fn; head_dim and value_head_dim are 1,024 at most.
+    value_cache : float[num_blocks, block_size, num_kv_heads, value_head_dim]
+        Of the same dtype.
     slot_mapping : int64[num_tokens]
         Slot of each token, ``block * block_size + offset``; -1 skips the token. With block_size 16,
         slot 45 is offset 13 of block 2.
@@ -98,7 +102,9 @@ def gather_kv(
 
     Parameters
     ----------
-    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+    key_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        As in `write_kv`.
+    value_cache : float[num_blocks, block_size, num_kv_heads, value_head_dim]
         As in `write_kv`.
     block_table : int32[max_blocks]
         The sequence's blocks in order; entries past its end are not read.
@@ -113,7 +119,7 @@ def gather_kv(
     -------
     key : [seq_len, num_kv_heads, head_dim]
         Of the caches' dtype, on their device.
-    value : [seq_len, num_kv_heads, head_dim]
+    value : [seq_len, num_kv_heads, value_head_dim]
         The same for the values.
 
     Raises
@@ -139,8 +145,10 @@ def gather_kv(
     block_table = as_array(block_table, "block_table")
     blocks = on_host(block_table, "block_table")
     checks.check_gather_kv(caches.key, caches.value, blocks, seq_len)
-    shape = (int(seq_len), *caches.key.shape[2:])
-    key, value = (empty(shape, caches.key.dtype, like=key_cache) for _ in range(2))
+    key, value = (
+        empty((int(seq_len), *cache.shape[2:]), cache.dtype, like=key_cache)
+        for cache in (caches.key, caches.value)
+    )
     outputs = as_array(key), as_array(value)
     launches.gather(*outputs, caches, adopt.integers(block_table, blocks, np.int32), targets.resolve(target))
     return key, value
@@ -159,7 +167,9 @@ def copy_blocks(
 
     Parameters
     ----------
-    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+    key_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+        As in `write_kv`.
+    value_cache : float[num_blocks, block_size, num_kv_heads, value_head_dim]
         As in `write_kv`.
     block_pairs : int64[num_pairs, 2]
         Rows (src, dst). No dst may occur in another pair.

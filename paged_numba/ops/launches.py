@@ -20,6 +20,7 @@ from .tiles import MAX_HEADS
 _WARP = 32
 _NAIVE_THREADS = 64
 _MAX_COPY_THREADS = 256
+_MAX_TILE_THREADS = 256
 
 # Each function reads the kernels that it launches from `kernels`, which imports them then, since they require Numba.
 
@@ -127,12 +128,13 @@ def _attend_rows(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, targ
     """Attend with a thread, a warp or a thread block for each query token and head."""
     _, num_q_heads, head_dim = inputs.query.shape
     num_rows, block_size = len(planned.rows), inputs.caches.key.shape[1]
+    largest = max(head_dim, out.shape[2])
     by_row_and_head = (num_rows, num_q_heads)
     kernel, blocks_per_grid, threads = {
         "naive": ("attention_naive_kernel", -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
         "warp": ("attention_warp_kernel", by_row_and_head, _WARP),
-        "block": ("attention_block_kernel", by_row_and_head, _attention_threads(max(head_dim, block_size))),
-        "packed": ("attention_packed_kernel", by_row_and_head, _attention_threads(head_dim)),
+        "block": ("attention_block_kernel", by_row_and_head, _attention_threads(max(largest, block_size))),
+        "packed": ("attention_packed_kernel", by_row_and_head, _attention_threads(largest)),
     }[planned.algorithm]
     arguments = inputs.arguments(planned.rows)
     targets.launch(getattr(kernels, kernel), blocks_per_grid, threads, out, lse, *arguments, target=target)
@@ -142,10 +144,11 @@ def _attend_tiles(
     inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str, sinks: Any = None
 ) -> None:
     """Attend with a thread block for each tile of query tokens and each KV head."""
-    _, num_q_heads, head_dim = inputs.query.shape
+    num_q_heads, value_head_dim = out.shape[1:]
     num_kv_heads = inputs.caches.key.shape[2]
     group = num_q_heads // num_kv_heads
     parts = -(-group // MAX_HEADS)
+    value_parts = -(-value_head_dim // _MAX_TILE_THREADS)
     tiles: Any = planned.tiles
     # Tiles of one query token need fewer rows than tiles of several tokens.
     one = tiles[:, TILE_SIZE] == 1
@@ -153,17 +156,17 @@ def _attend_tiles(
         if not len(chosen):
             continue
         num_rows = _power_of_two(-(-group // parts) * int(tokens))
-        threads = _attention_threads(max(head_dim, 2 * num_rows))
+        threads = _attention_threads(max(-(-value_head_dim // value_parts), 2 * num_rows))
         kernel = kernels.attention_tile_kernel_for(num_rows, threads)
         arguments = inputs.arguments(planned.rows, chosen, planned.num_parts, sinks=sinks)
-        blocks_per_grid = (len(chosen), num_kv_heads * parts)
+        blocks_per_grid = (len(chosen), num_kv_heads * parts, value_parts)
         targets.launch(kernel, blocks_per_grid, threads, out, lse, *arguments, target=target)
 
 
 def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
     """Attend to each part of a token's keys with tiles, then merge the parts of each token."""
-    num_tokens, num_q_heads, head_dim = inputs.query.shape
-    part_out = empty((len(planned.rows), num_q_heads, head_dim), np.float32, like=inputs.query)
+    num_tokens, num_q_heads, value_head_dim = out.shape
+    part_out = empty((len(planned.rows), num_q_heads, value_head_dim), np.float32, like=inputs.query)
     # For each head the largest score, then the sum of weights: an LSE would round both to one number.
     part_state = empty((len(planned.rows), 2 * num_q_heads), np.float32, like=inputs.query)
     # A sink counts once: the merge adds it.
@@ -172,14 +175,14 @@ def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, tar
     starts = np.arange(num_tokens + 1, dtype=np.int32) * planned.num_parts
     starts, sinks = (beside(array, inputs.query) for array in (starts, inputs.sinks))
     arguments = (out, lse, part_out, part_state, starts, sinks)
-    threads = _whole_warps(head_dim)
+    threads = _whole_warps(value_head_dim)
     targets.launch(kernels.merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=target)
 
 
 def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:
-    """Return the number of thread blocks over the KV heads, and (threads over head_dim, KV heads per thread block)."""
+    """Return the number of thread blocks over the KV heads, and (threads, KV heads per thread block)."""
     num_kv_heads, head_dim = caches.key.shape[2:]
-    over_dim = _whole_warps(head_dim)
+    over_dim = _whole_warps(max(head_dim, caches.value.shape[3]))
     heads = max(1, min(num_kv_heads, _MAX_COPY_THREADS // over_dim))
     return -(-num_kv_heads // heads), (over_dim, heads)
 

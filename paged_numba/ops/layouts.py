@@ -5,13 +5,14 @@ NHD       ``[num_blocks, block_size, num_kv_heads, head_dim]``: the heads of a t
 HND       ``[num_blocks, num_kv_heads, block_size, head_dim]``: the tokens of a head
 packed    keys ``[num_blocks, num_kv_heads, head_dim // x, block_size, x]``, where x numbers are 16 bytes:
           for a head, the first 16 bytes of all tokens, then their next 16 bytes;
-          values ``[num_blocks, num_kv_heads, head_dim, block_size]``: for a head, the first dimension of all
-          tokens, then their next dimension
+          values ``[num_blocks, num_kv_heads, value_head_dim, block_size]``: for a head, the first dimension of
+          all tokens, then their next dimension
 ========  ======================================================================================
 
 The first vLLM kernels (Kwon et al., SOSP 2023) used the packed layout. It is kept as a lesson:
 `paged_numba.kernels.attention_packed_kernel` says what it saves, `paged_numba.kernels.write_kv_packed_kernel` what it
-costs. In the packed layout, head_dim must be a multiple of x, and the caches must be contiguous.
+costs. In the packed layout, head_dim must be a multiple of x, and the caches must be contiguous. In all layouts, values
+may have another head_dim, `value_head_dim`, than keys.
 """
 
 from __future__ import annotations
@@ -39,9 +40,15 @@ def piece_size(dtype: Any) -> int:
 
 
 def cache_shapes(
-    layout: str, dtype: Any, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
+    layout: str,
+    dtype: Any,
+    num_blocks: int,
+    block_size: int,
+    num_kv_heads: int,
+    head_dim: int,
+    value_head_dim: int | None = None,
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of the key cache and of the value cache.
+    """Return the shapes of the key cache and of the value cache; `value_head_dim` is head_dim if None.
 
     Raises
     ------
@@ -50,7 +57,7 @@ def cache_shapes(
     """
     axis = TOKEN_AXES[cache_layout(layout)]
     key: tuple[int, ...] = (num_blocks, num_kv_heads, head_dim)
-    value = key
+    value = (num_blocks, num_kv_heads, head_dim if value_head_dim is None else value_head_dim)
     if layout == "packed":
         size = piece_size(dtype)
         if head_dim % size:

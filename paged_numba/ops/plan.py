@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..arguments import one_of, positive, shown
 from ..arrays import to_host
 from ..targets import multiprocessors as multiprocessors_of
-from .checks import check_lengths
+from .checks import check_lengths, excess
 from .tiles import cascade_rows, shared_tokens, split_rows, tile_rows, tokens_per_tile
 from .visible_keys import query_rows as query_rows  # the first step of a plan
 
@@ -77,6 +77,8 @@ def plan_attention(
     block_size: int,
     num_q_heads: int,
     num_kv_heads: int,
+    head_dim: int,
+    value_head_dim: int,
     window: int | None,
     algorithm: str,
     num_splits: int | None,
@@ -91,7 +93,7 @@ def plan_attention(
         From `query_rows`.
     seq_lens, cu_seqlens_q, block_tables : int arrays
         The arguments of `paged_numba.paged_attention`, checked.
-    block_size, num_q_heads, num_kv_heads : int
+    block_size, num_q_heads, num_kv_heads, head_dim, value_head_dim : int
         Sizes of the cache and of the model.
     window, algorithm, num_splits, layout : int, str, int, str
         The arguments of `paged_numba.paged_attention`, checked.
@@ -115,6 +117,7 @@ def plan_attention(
             multiprocessors_of(target),
             window,
             target if algorithm == "auto" else "cuda",
+            (block_size, head_dim, value_head_dim),
         )
         num_splits = max(2, choice.num_splits)
         if algorithm == "auto":
@@ -141,12 +144,15 @@ def choose(
     multiprocessors: int,
     window: int | None = None,
     target: str = "cuda",
+    block_size: int = 16,
+    head_dim: int = 128,
+    value_head_dim: int | None = None,
 ) -> Choice:
     """Choose an algorithm as ``algorithm="auto"`` of `paged_numba.paged_attention` does.
 
     On a GPU, it chooses tiles, which load keys once for all query heads of a KV head and for neighbouring query tokens.
     It splits the keys if tiles and KV heads alone would leave multiprocessors idle. For a target without a GPU, it
-    chooses the fastest algorithm.
+    chooses the fastest algorithm, or as for a GPU if that algorithm does not take the sizes.
 
     Parameters
     ----------
@@ -162,6 +168,8 @@ def choose(
         As `paged_numba.paged_attention` takes it.
     target : {"cuda", "lockstep", "cudasim"}
         The target that runs.
+    block_size, head_dim, value_head_dim : int
+        Sizes of the cache; value_head_dim is head_dim if None.
 
     Returns
     -------
@@ -197,7 +205,12 @@ def choose(
     lens, starts = to_host(seq_lens, "seq_lens"), to_host(cu_seqlens_q, "cu_seqlens_q")
     check_lengths(lens, starts)
     target = one_of("target", target, ("cuda", *FASTEST))
-    return _choose(lens, starts, num_q_heads, num_kv_heads, multiprocessors, window, target)
+    sizes = (
+        positive("block_size", block_size),
+        positive("head_dim", head_dim),
+        positive("value_head_dim", head_dim if value_head_dim is None else value_head_dim),
+    )
+    return _choose(lens, starts, num_q_heads, num_kv_heads, multiprocessors, window, target, sizes)
 
 
 def _choose(
@@ -208,11 +221,17 @@ def _choose(
     multiprocessors: int,
     window: int | None,
     target: str,
+    sizes: tuple[int, int, int],
 ) -> Choice:
-    """Choose as `choose` does, given arguments that were checked."""
+    """Choose as `choose` does, given arguments that were checked; `sizes` are block_size and the two head_dims."""
+    too_large = ""
     if target in FASTEST:
         algorithm = FASTEST[target]
-        return Choice(algorithm, 1, f"{algorithm} is the fastest algorithm on the target {target}")
+        found = excess(algorithm, *sizes)
+        if found is None:
+            return Choice(algorithm, 1, f"{algorithm} is the fastest algorithm on the target {target}")
+        name, size, limit = found
+        too_large = f"{name} is {size}, and {algorithm} takes at most {limit}: "
     chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
     per_tile = tokens_per_tile(num_q_heads // num_kv_heads)
     tiles = int((-(-chunks // per_tile)).sum())
@@ -220,7 +239,7 @@ def _choose(
     if window is not None:
         longest = min(longest, window)
     thread_blocks, wanted = tiles * num_kv_heads, WAVES * multiprocessors
-    count = f"{_count(tiles, 'tile')} of query tokens x {_count(num_kv_heads, 'KV head')}"
+    count = f"{too_large}{_count(tiles, 'tile')} of query tokens x {_count(num_kv_heads, 'KV head')}"
     if thread_blocks >= wanted:
         return Choice("tile", 1, f"{count} occupy {multiprocessors} multiprocessors")
     splits = min(-(-wanted // max(1, thread_blocks)), longest // MIN_SPLIT_TOKENS)

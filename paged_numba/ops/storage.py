@@ -34,7 +34,8 @@ def storage_of_layers(
     """
     device = torch_device(device, target)
     needed = num_layers * sum(math.prod(shape) for shape in shapes) * dtype.itemsize
-    what = f"the storage of num_layers={shown(num_layers)} layers, two arrays of shape {shapes[-1]} in each,"
+    arrays = " and ".join(map(str, shapes))
+    what = f"the storage of num_layers={shown(num_layers)} layers, arrays of shapes {arrays} in each,"
     require_memory(what, needed, _memory_of_gpu() if target == "cuda" else None)
     try:
         return tuple([storage(shape, dtype, target, device) for _ in range(num_layers)] for shape in shapes)

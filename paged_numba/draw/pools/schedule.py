@@ -1,9 +1,9 @@
-"""Picture of requests over time: waiting, running, preempted or finished, and the use of the pool below."""
+"""Picture of requests over time: waiting, prefill, running, preempted or finished, and the use of the pool below."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from itertools import groupby, islice
+from itertools import combinations, groupby, islice
 
 from ...arguments import hashable, listed, shown
 from ..letters import text_width
@@ -13,15 +13,16 @@ from ..protocols import Pool, checked_pool, same_size
 from ..svg import COLOURS, Drawing, Look
 from ..text import over_time, plural, some
 
-WAITING, RUNNING, PREEMPTED, FINISHED = "waiting", "running", "preempted", "finished"
+WAITING, PREFILL, RUNNING, PREEMPTED, FINISHED = "waiting", "prefill", "running", "preempted", "finished"
 
 _LOOKS = {
     WAITING: Look("#d0d0d0"),
+    PREFILL: Look(COLOURS[4]),
     RUNNING: Look(COLOURS[0]),
     PREEMPTED: Look(COLOURS[1], 1),
     FINISHED: Look(COLOURS[2]),
 }
-_SIGNS = {"": " ", WAITING: ".", RUNNING: "#", PREEMPTED: "x", FINISHED: " "}
+_SIGNS = {"": " ", WAITING: ".", PREFILL: "p", RUNNING: "#", PREEMPTED: "x", FINISHED: " "}
 
 MOST_REQUESTS, MOST_STEPS = 48, 310
 """Most requests that are drawn. Of more steps, one of every two, three ... is drawn."""
@@ -43,8 +44,9 @@ class Schedule(Picture):
     Attributes
     ----------
     states : dict of str to list of str
-        By name of the request, its state at each step: ``waiting``, ``running``, ``preempted`` (it ran before, and
-        waits again), ``finished``, or empty before the step at which it is first seen.
+        By name of the request, its state at each step: ``waiting``, ``prefill`` (it runs, and its prompt is computed),
+        ``running``, ``preempted`` (it ran before, and waits again), ``finished``, or empty before the step at which it
+        is first seen.
     used : list of int
         Number of used blocks after each step.
     num_blocks : int
@@ -87,37 +89,48 @@ class Schedule(Picture):
         self.used: list[int] = []
         self.num_blocks = 0
 
-    def record(self, pool: Pool, running: Iterable[Hashable] = (), waiting: Iterable[Hashable] = ()) -> None:
+    def record(
+        self,
+        pool: Pool,
+        running: Iterable[Hashable] = (),
+        waiting: Iterable[Hashable] = (),
+        prefill: Iterable[Hashable] = (),
+    ) -> None:
         """Record the states after a step.
 
         Parameters
         ----------
         pool : Pool
             A `paged_numba.BlockAllocator`, or the allocator of a cache.
-        running, waiting : sequence of hashable
-            Ids of the requests that run and that wait. A request that was recorded before and is in neither has
-            finished.
+        running, waiting, prefill : sequence of hashable
+            Ids of the requests that run, that wait, and whose prompts are computed. A request that was recorded before
+            and is in none has finished.
 
         Raises
         ------
         ValueError
-            A request is in both lists; the pool has another number of blocks than at the first step.
+            A request is in two lists; the pool has another number of blocks than at the first step.
         """
         pool = same_size(checked_pool(pool), self.num_blocks or None)
-        runs = [hashable("running", seq_id) for seq_id in listed("running", running, "ids")]
-        waits = [hashable("waiting", seq_id) for seq_id in listed("waiting", waiting, "ids")]
-        both = set(runs).intersection(waits)
-        if both:
-            raise ValueError(
-                f"running and waiting must have no request in common, got {shown(both.pop())} in both"
-            )
+        given = {"running": running, "waiting": waiting, "prefill": prefill}
+        ids = {
+            name: [hashable(name, seq_id) for seq_id in listed(name, seq_ids, "ids")]
+            for name, seq_ids in given.items()
+        }
+        for one, other in combinations(ids, 2):
+            both = set(ids[one]).intersection(ids[other])
+            if both:
+                raise ValueError(
+                    f"{one} and {other} must have no request in common, got {shown(both.pop())} in both"
+                )
         step = len(self.used)
         used = {block for seq_id in pool for block in pool.held_blocks(seq_id).tolist()}
-        for seq_id in runs:
-            self._states.setdefault(seq_id, {})[step] = RUNNING
-        for seq_id in waits:
+        for state in (RUNNING, PREFILL):
+            for seq_id in ids[state]:
+                self._states.setdefault(seq_id, {})[step] = state
+        for seq_id in ids[WAITING]:
             before = self._states.setdefault(seq_id, {})
-            before[step] = PREEMPTED if before.get(step - 1) in (RUNNING, PREEMPTED) else WAITING
+            before[step] = WAITING if before.get(step - 1, WAITING) == WAITING else PREEMPTED
         self.used.append(len(used))
         self.num_blocks = pool.num_blocks
 
@@ -133,12 +146,20 @@ class Schedule(Picture):
         return states
 
     @property
+    def _legend(self) -> list[str]:
+        """The states to explain: prefill only where it is recorded."""
+        has_prefill = any(PREFILL in known.values() for known in self._states.values())
+        return [state for state in _LOOKS if state != PREFILL or has_prefill]
+
+    @property
     def description(self) -> str:
         """What is seen: how many requests run at once, which are preempted, and the use of the pool."""
         states, used = self.states, self.used
         if not used:
             return "No step is recorded yet."
-        at_once = max(sum(row[step] == RUNNING for row in states.values()) for step in range(len(used)))
+        at_once = max(
+            sum(row[step] in (RUNNING, PREFILL) for row in states.values()) for step in range(len(used))
+        )
         preempted = [name for name, row in states.items() if PREEMPTED in row]
         done = sum(row[-1] == FINISHED for row in states.values())
         most = max(used)
@@ -160,7 +181,7 @@ class Schedule(Picture):
             (f"used {level:>{width}}", "".join("#" if used >= level else " " for used in self.used))
             for level in levels
         ]
-        key = (", ".join(f"{_SIGNS[state]} {state}" for state in (WAITING, RUNNING, PREEMPTED)), None)
+        key = (", ".join(f"{_SIGNS[state]} {state}" for state in self._legend if _SIGNS[state] != " "), None)
         if not self.used:
             return f"{self.heading}\n{self.description}"
         return "\n".join([self.heading, *over_time([*rows, key, *pool], len(self.used), "lines")])
@@ -203,7 +224,7 @@ class Schedule(Picture):
                     )
                 start += length
         drawing.text(left, bottom - 4, " ".join(notes), "left q small", room=drawing.width - left - 12)
-        drawing.legend(left, bottom + 8, [(look, state) for state, look in _LOOKS.items()])
+        drawing.legend(left, bottom + 8, [(_LOOKS[state], state) for state in self._legend])
         self._draw_pool(drawing, left, step, pool_y, steps)
         return drawing
 

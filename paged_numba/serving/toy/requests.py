@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -10,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
 from ...traces import Trace
+from ..prompts import paragraphs
 
 SHIPPED_TEXT = "prompts.txt"
 
@@ -63,12 +62,9 @@ def from_text(text: str, source: str, new_tokens: Sequence[int], max_len: int) -
     InputError
         The text is nothing but white space.
     """
-    prompts = [paragraph.strip("\n") for paragraph in re.split(r"\n[ \t]*\n", text) if paragraph.strip()]
-    if not prompts:
-        raise InputError(f"{source} must hold at least one prompt, got nothing but white space")
     return [
         _request(i, np.frombuffer(prompt.encode(), np.uint8), new_tokens[i % len(new_tokens)], max_len)
-        for i, prompt in enumerate(prompts)
+        for i, prompt in enumerate(paragraphs(text, source))
     ]
 
 

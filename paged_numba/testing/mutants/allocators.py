@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +61,8 @@ class BlockFreedTwice(BlockAllocator):
 class BlockGivenTwice(BlockAllocator):
     """Leaves the last block of a new sequence on the free list, in place of another one."""
 
-    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
-        allocation = super().add(seq_id, tokens, salt=salt)
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, **options: Any) -> Allocation:
+        allocation = super().add(seq_id, tokens, **options)
         self._exchange(self._sequence(seq_id).table[-1:].tolist())
         return allocation
 
@@ -109,9 +109,9 @@ class BoundaryOffByOne(BlockAllocator):
 class FailureTakesBlocks(BlockAllocator):
     """Takes a free block although it raises because there are too few."""
 
-    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, **options: Any) -> Allocation:
         try:
-            return super().add(seq_id, tokens, salt=salt)
+            return super().add(seq_id, tokens, **options)
         except MemoryError:
             self._take_one()
             raise
@@ -124,11 +124,11 @@ class FailureTakesBlocks(BlockAllocator):
 class FailureLeavesTheSequence(BlockAllocator):
     """Leaves an empty sequence in the pool when there are too few blocks."""
 
-    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, **options: Any) -> Allocation:
         try:
-            return super().add(seq_id, tokens, salt=salt)
+            return super().add(seq_id, tokens, **options)
         except MemoryError:
-            self._sequences[seq_id] = SequenceState(array("i"), 0, salt, ROOT, [], b"")
+            self._sequences[seq_id] = SequenceState(array("i"), 0, None, ROOT, [], b"")
             raise
 
 
@@ -148,8 +148,8 @@ class WrongSlots(BlockAllocator):
     def slots(self, seq_id: Hashable, start: SupportsIndex, stop: SupportsIndex) -> NDArray[np.int64]:
         return self.wrong(super().slots(seq_id, start, stop))
 
-    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
-        allocation = super().add(seq_id, tokens, salt=salt)
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, **options: Any) -> Allocation:
+        allocation = super().add(seq_id, tokens, **options)
         return allocation._replace(slots=self.wrong(allocation.slots))
 
     def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:

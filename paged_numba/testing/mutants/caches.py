@@ -12,17 +12,19 @@ class SwapMixesKeysAndValues(PagedKVCache):
 
     def swap_out(self, seq_id: Hashable) -> None:
         super().swap_out(seq_id)
-        kept, sequence = self._swapped[seq_id]
-        self._swapped[seq_id] = [(key, key) for key, _ in kept], sequence
+        sequence = self.allocator._swapped[seq_id]
+        sequence.stored = [(key, key) for key, _ in sequence.stored]
 
 
 class SwapTakesTheFirstTokens(PagedKVCache):
     """Restores the first tokens instead of the last when the prefix cache holds some of the first."""
 
     def swap_in(self, seq_id: Hashable) -> None:
-        (kept, _), allocation = self._swapped[seq_id], self.allocator.swap_in(seq_id)
+        kept = self.allocator._swapped[seq_id].stored
+        allocation = self.allocator.swap_in(seq_id)
         count = allocation.slots.size
-        self._write(seq_id, allocation, [(key[:count], value[:count]) for key, value in kept])
+        self._write(allocation, [(key[:count], value[:count]) for key, value in kept])
+        self.allocator.commit(seq_id)
 
 
 class SwapLeavesTheDataBehind(PagedKVCache):

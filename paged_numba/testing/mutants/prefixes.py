@@ -10,7 +10,7 @@ from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
-from ...allocator.token_ids import TokenIds, count_and_ids, split
+from ...allocator.token_ids import TokenIds
 from ...allocator.transactions import transaction
 
 
@@ -165,8 +165,8 @@ class WholePromptServed(BlockAllocator):
 class ServedBeforeItIsWritten(BlockAllocator):
     """Commits blocks when they are handed out, before they are written."""
 
-    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> Allocation:
-        allocation = super().add(seq_id, tokens, salt=salt)
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, **options: Any) -> Allocation:
+        allocation = super().add(seq_id, tokens, **options)
         self.commit(seq_id)
         return allocation
 
@@ -228,10 +228,10 @@ class ResetForgetsWhereSequencesAre(BlockAllocator):
 class PromisesTooMuch(BlockAllocator):
     """Counts hits as free blocks too."""
 
-    def can_allocate(self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None) -> bool:
-        count, ids = count_and_ids(tokens, self.prefix_caching, self.num_blocks * self.block_size)
-        hits, _ = self._find(split(ids, self.block_size), salt)
-        return self._blocks_for(count) - len(hits) <= self._pool.num_free
+    def can_allocate(
+        self, tokens: SupportsIndex | TokenIds, *, salt: Hashable = None, limit: Any = None
+    ) -> bool:
+        return self._first_tokens(tokens, salt, limit).num_new <= self._pool.num_free
 
 
 PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {

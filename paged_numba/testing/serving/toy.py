@@ -1,4 +1,4 @@
-"""A property of servers: which answers they give does not depend on the memory that they have."""
+"""A property of the toy server: which answers they give does not depend on the memory that they have."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from ..cache import PagedKVCache
-from ..serving.toy import preempting
-from ..serving.toy.model import ToyModel
-from ..serving.toy.requests import Request, name_of
+from ...cache import PagedKVCache
+from ...serving.toy import preempting
+from ...serving.toy.model import ToyModel
+from ...serving.toy.requests import Request, name_of
 
 BLOCK_SIZE = 4
 MODEL = ToyModel(num_q_heads=2, num_kv_heads=1, head_dim=8)

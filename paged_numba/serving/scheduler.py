@@ -1,0 +1,242 @@
+"""Scheduler: which tokens a step computes, and which answers get, keep or give up their blocks.
+
+An answer is in one of two queues, both in order of arrival: `running` answers have blocks in the pool, `waiting` ones
+have none. Prompts and answers are not told apart: each answer has tokens that are not computed yet, and a step computes
+some of them. One token left is a decode, more are a prefill, and as many as the budget allows a chunk of one.
+
+Sources: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022 (iteration-
+level scheduling); Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024
+(chunked prefill beside decodes).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from ..cache import PagedKVCache
+from ..errors import OutOfBlocksError
+from .answers import Answer
+
+_ORDER = attrgetter("order")
+
+
+class Chunk(NamedTuple):
+    """Tokens of an answer to compute in a step: `num_tokens` from `start` on, and the slots for them."""
+
+    answer: Answer
+    start: int
+    num_tokens: int
+    slots: Any
+
+
+class Scheduler:
+    """Shares the token budget of each step and the blocks of the pool among answers, first come, first served.
+
+    Parameters
+    ----------
+    cache : PagedKVCache
+    token_budget : int
+        Most tokens of a step.
+    max_sequences : int
+        Most answers that run at once. Not more than the budget: so a prompt gets a token even if all others decode.
+    preemption : {"recompute", "swap"}
+
+    Attributes
+    ----------
+    running, waiting : list of Answer
+        In order of arrival.
+    preempted : list of Answer
+        Those preempted in the latest step.
+    num_preemptions : int
+    """
+
+    def __init__(self, cache: PagedKVCache, token_budget: int, max_sequences: int, preemption: str) -> None:
+        self.cache, self.pool = cache, cache.allocator
+        self.token_budget, self.max_sequences, self.preemption = token_budget, max_sequences, preemption
+        self.running: list[Answer] = []
+        self.waiting: list[Answer] = []
+        self.preempted: list[Answer] = []
+        self.num_preemptions = 0
+
+    def add(self, answer: Answer) -> None:
+        """Let an answer wait for its turn."""
+        insort(self.waiting, answer, key=_ORDER)
+
+    def fork(self, parent: Answer, child: Answer) -> None:
+        """Let an answer run that shares all tokens of another so far."""
+        self.cache.fork(parent.id, child.id)
+        child.num_computed = parent.num_computed
+        insort(self.running, child, key=_ORDER)
+
+    def schedule(self) -> list[Chunk]:
+        """Choose the tokens of the next step, and reserve their slots."""
+        self.preempted = []
+        chunks = self._continue_running()
+        # What was taken from the last to come must not go to those who came even later.
+        if not self.preempted:
+            chunks += self._admit_waiting(self.token_budget - sum(chunk.num_tokens for chunk in chunks))
+        return chunks
+
+    def _continue_running(self) -> list[Chunk]:
+        """Reserve slots for running answers, the earliest first; preempt the last ones when blocks run out."""
+        chunks = []
+        for answer, num_tokens in self._shares():
+            if answer not in self.running:  # preempted for an earlier one
+                break
+            while (slots := self._slots(answer, num_tokens)) is None:
+                victim = self._victim()
+                self.preempt(victim)
+                if victim is answer:
+                    break
+            else:
+                chunks.append(Chunk(answer, answer.num_computed, num_tokens, slots))
+        return chunks
+
+    def _shares(self) -> list[tuple[Answer, int]]:
+        """Divide the budget: a token for each answer that decodes, so that none stalls; the rest to prompts."""
+        budget = self.token_budget - sum(answer.decodes for answer in self.running)
+        shares = []
+        for answer in self.running:
+            num_tokens = 1 if answer.decodes else min(answer.num_left, budget)
+            if not answer.decodes:
+                budget -= num_tokens
+            if num_tokens:
+                shares.append((answer, num_tokens))
+        return shares
+
+    def _slots(self, answer: Answer, num_tokens: int) -> Any:
+        """Reserve slots for the next tokens of a running answer; return None if the pool has too few free blocks."""
+        start = answer.num_computed
+        try:
+            return self.cache.reserve(answer.id, answer.tokens[start : start + num_tokens]).slots
+        except OutOfBlocksError:
+            return None
+
+    def _victim(self) -> Answer:
+        """Return the answer to preempt: the last to come, so that the first is always served."""
+        return self.running[-1]
+
+    def preempt(self, answer: Answer) -> None:
+        """Take the blocks of a running answer, which then waits in its old place."""
+        if self.preemption == "swap":
+            self.cache.swap_out(answer.id)
+        else:
+            self.cache.preempt(answer.id)
+            answer.num_computed = 0
+        self.running.remove(answer)
+        self.add(answer)
+        answer.num_preemptions += 1
+        self.num_preemptions += 1
+        self.preempted.append(answer)
+
+    def _admit_waiting(self, budget: int) -> list[Chunk]:
+        """Admit waiting answers in order of arrival, until one does not fit or the budget is spent."""
+        chunks = []
+        for answer in [*self.waiting]:
+            places = sum(other.num_places for other in self.running) + answer.num_places
+            if not budget or places > self.max_sequences:
+                break
+            if self._should_hold_back(answer):
+                continue
+            admit = self._swap_in if self.pool.is_swapped(answer.id) else self._start
+            chunk = admit(answer, budget)
+            if chunk is None:
+                break
+            self.waiting.remove(answer)
+            insort(self.running, answer, key=_ORDER)
+            chunks.append(chunk)
+            budget -= chunk.num_tokens
+        return chunks
+
+    def _should_hold_back(self, answer: Answer) -> bool:
+        """Tell whether a running prompt is about to compute blocks that this answer could share.
+
+        Then the answer waits, a few steps at most, and finds them in the prefix cache. Those behind it may overtake it:
+        they came later, so they are preempted first should the answer need their blocks.
+        """
+        if not self.pool.prefix_caching or self.pool.is_swapped(answer.id):
+            return False
+        return any(
+            not other.decodes and self._num_shared(answer, other) > other.num_computed
+            for other in self.running
+        )
+
+    def _num_shared(self, answer: Answer, other: Answer) -> int:
+        """Return how many first tokens two answers have in common, in full blocks; one token is always computed."""
+        size = self.pool.block_size
+        most = min(len(answer.tokens) - 1, len(other.tokens)) // size * size
+        for start in range(0, most, size):
+            if answer.tokens[start : start + size] != other.tokens[start : start + size]:
+                return start
+        return most
+
+    def _start(self, answer: Answer, budget: int) -> Chunk | None:
+        """Give an answer its first blocks, if there is room for all its tokens; return None if there is not."""
+        tokens = answer.tokens
+        if not self.pool.can_allocate(tokens):
+            if self.running:
+                return None
+            # Alone, it may grow past the watermark, but must start below it.
+            tokens = tokens[: self.num_admissible_tokens]
+        try:
+            allocation = self.cache.reserve(answer.id, tokens[:budget])
+        except OutOfBlocksError:
+            return None
+        answer.num_computed = allocation.num_cached_tokens
+        if not answer.num_preemptions:
+            answer.num_cached_tokens = answer.num_computed
+        return Chunk(answer, answer.num_computed, allocation.slots.size, allocation.slots)
+
+    def _swap_in(self, answer: Answer, budget: int) -> Chunk | None:
+        """Bring an answer back from host memory, if there is room for all its tokens."""
+        needed = -(-len(answer.tokens) // self.pool.block_size) + self.pool.num_watermark_blocks
+        if self.running and needed > self.pool.num_free_blocks:
+            return None
+        try:
+            self.cache.swap_in(answer.id)
+        except OutOfBlocksError:
+            return None
+        num_tokens = min(answer.num_left, budget)
+        slots = self._slots(answer, num_tokens)
+        if slots is None:
+            self.cache.swap_out(answer.id)
+            return None
+        return Chunk(answer, answer.num_computed, num_tokens, slots)
+
+    @property
+    def num_admissible_tokens(self) -> int:
+        """Most tokens that an answer can start with, in an empty pool."""
+        return (self.pool.num_blocks - self.pool.num_watermark_blocks) * self.pool.block_size
+
+    def remove(self, answer: Answer) -> None:
+        """Free the blocks of an answer that has ended."""
+        if answer.id in self.pool or self.pool.is_swapped(answer.id):
+            self.cache.free(answer.id)
+        for queue in (self.running, self.waiting):
+            if answer in queue:
+                queue.remove(answer)
+
+    def recover(self, answers: Iterable[Answer]) -> None:
+        """Make queues and cache agree again after a step was interrupted, wherever that was.
+
+        An answer keeps the tokens that it had before the step. What was reserved for others goes back.
+        """
+        self.running, self.waiting = [], []
+        for answer in answers:
+            # The token that it was to get is not there: its last one has to be computed again.
+            answer.num_computed = min(answer.num_computed, len(answer.tokens) - 1)
+            if answer.finish_reason:
+                self.remove(answer)
+            elif self.pool.is_swapped(answer.id):
+                self.add(answer)
+            elif answer.id in self.pool and answer.num_computed:
+                if self.pool.seq_len(answer.id) > answer.num_computed:
+                    self.cache.truncate(answer.id, answer.num_computed)
+                insort(self.running, answer, key=_ORDER)
+            else:
+                self.remove(answer)
+                answer.num_computed = 0
+                self.add(answer)
