@@ -298,6 +298,21 @@ def keep(stored: Any) -> Any:
     return array
 
 
+def to_state(stored: list[Any]) -> list[Any]:
+    """Return storage as a list that pickles: pickle cannot load torch tensors of every dtype, but all of their bits."""
+    torch = sys.modules.get("torch")
+    names = [str(array.dtype).removeprefix("torch.") if _is_tensor(array) else "" for array in stored]
+    return [
+        (array.view(getattr(torch, _BITS[name])), array.dtype) if name in _BITS else array
+        for name, array in zip(names, stored, strict=True)
+    ]
+
+
+def from_state(state: list[Any]) -> list[Any]:
+    """Return the storage of which `to_state` returned `state`."""
+    return [kept[0].view(kept[1]) if isinstance(kept, tuple) else kept for kept in state]
+
+
 def _tensor_over(array: NDArray[Any]) -> Any:
     """Return a torch tensor over the memory of a contiguous NumPy array."""
     from .lockstep.observe.allocations import root_of
@@ -346,7 +361,9 @@ def untraced(named: Named) -> Named:
             return named(*args, **kwargs)
         return _disabled(named, call)(*args, **kwargs)
 
+    # Torch then compiles nothing of `call` into the code that calls it. Without these attributes, results are the same.
     call._torchdynamo_disable = True  # type: ignore[attr-defined]
+    call._torchdynamo_disable_msg = _why(named)  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 
@@ -362,10 +379,12 @@ def _disabled(function: Any, call: Any) -> Any:
         skip = getattr(sys.modules.get("torch._dynamo.decorators"), "skip", None)
         if skip is not None:
             skip(call)
-        found = _untraced[function] = torch.compiler.disable(
-            function, reason=f"{function.__qualname__} of paged_numba launches kernels of Numba"
-        )
+        found = _untraced[function] = torch.compiler.disable(function, reason=_why(function))
     return found
+
+
+def _why(function: Any) -> str:
+    return f"paged_numba runs {function.__qualname__} as it stands, between graphs"
 
 
 def beside(array: Any, like: Any) -> Any:

@@ -19,7 +19,7 @@ from ..arrays import ArrayLike, Device, Dtype, IntegersLike, as_array, beside, o
 from ..draw.text import plural
 from ..ops import adopt, checks, launches, layouts
 from ..ops.attention import AttentionOptions
-from ..ops.storage import adopted_layers, storage_of_layers
+from ..ops.storage import adopted_layers, from_state, storage_of_layers, to_state
 from .debug import CacheWatch
 
 if TYPE_CHECKING:
@@ -173,10 +173,12 @@ class PagedKVCache:
 
     def __getstate__(self) -> dict[str, Any]:
         watched = None if self._watch is None else self._watch.state()
-        return {**self.__dict__, "_arrays": None, "_watch": watched}
+        stored = {name: to_state(getattr(self, name)) for name in ("key_caches", "value_caches")}
+        return {**self.__dict__, **stored, "_arrays": None, "_watch": watched}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.key_caches, self.value_caches = from_state(self.key_caches), from_state(self.value_caches)
         self._arrays = adopted_layers(self.key_caches, self.value_caches)
         if state["_watch"] is not None:
             self._watch = self._new_watch()

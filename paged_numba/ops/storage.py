@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 from ..arguments import require_memory, shown
-from ..arrays import keep, storage, torch_device
+from ..arrays import from_state, keep, storage, to_state, torch_device
+
+__all__ = ["adopted_layers", "from_state", "storage_of_layers", "to_state"]
 
 
 def storage_of_layers(
