@@ -56,7 +56,7 @@ KINDS = {
     "count number columns ntasks tpb sharedmem devnum device_id",
     "number": "watermark scale softcap",
     "flag": "prefix_caching causal return_lse debug check_compiles",
-    "name": "layout target algorithm order kind path gpu space",
+    "name": "layout target device algorithm order kind path gpu space",
     "array": "query key value key_cache value_cache out out_a out_b lse_a lse_b",
     "integers": "block_tables seq_lens cu_seqlens_q slot_mapping block_table block_pairs slots",
     "numbers": "alibi_slopes sinks k_scale v_scale",
@@ -333,6 +333,7 @@ def _(pick):
     sizes = {"num_blocks": 4, "block_size": 4, "num_kv_heads": 1, "head_dim": 16, "num_layers": pick((1, 2))}
     kind = {"dtype": pick(STORAGE), "layout": pick(("NHD", "HND", "packed")), "k_scale": None, "v_scale": 2.0}
     options = {"prefix_caching": pick((False, True)), "watermark": 0.25, "target": "lockstep", "debug": False}
+    options["device"] = None
     return Call(pn.PagedKVCache, {**sizes, **kind, **options})
 
 

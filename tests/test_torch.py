@@ -1,4 +1,4 @@
-"""Torch tensors as storage of a cache, dtypes and devices of torch, and calls inside code that torch.compile compiles."""
+"""Torch tensors as storage of a cache, dtypes and devices of torch, and calls inside what torch.compile compiles."""
 
 import copy
 import functools
@@ -357,6 +357,30 @@ def test_a_compiled_model_computes_what_the_model_computes(device, traced):
     assert not any(traced)
 
 
+@torch.no_grad()
+def test_calls_of_many_functions_reach_no_limit_of_torch(traced):
+    cache, functions = a_cache(), operations()
+
+    def step(x):
+        for function in functions.values():
+            x = x + function(x).sum()
+        cache.add("a", *kv(3))
+        cache.append("a", *kv(2))
+        cache.fork("a", "b")
+        cache.swap_out("b")
+        cache.swap_in("b")
+        cache.free("a")
+        return x + cache.gather("b")[0].sum() + cache.attend(["b"], x[:1]) + len(cache.block_tables(["b"]))
+
+    x = torch.randn(2, 2, 16)
+    expected = step(x)
+    cache.free("b")
+    # The limit counts the compilations of one code object, and the functions share one.
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        assert torch.equal(compiled(step)(x), expected)
+    assert not any(traced)
+
+
 def test_an_allocator_in_compiled_code_counts_as_usual(traced):
     pool = pn.BlockAllocator(8, 4)
 
@@ -381,5 +405,11 @@ def test_an_error_in_compiled_code_is_the_error_of_the_call(traced):
 def test_whole_graphs_are_refused_with_the_reason():
     cache = a_cache()
     cache.add("a", *kv(3))
-    with pytest.raises(Exception, match=r"PagedKVCache\.attend of paged_numba|attend"):
-        torch.compile(lambda x: cache.attend(["a"], x), backend="eager", fullgraph=True)(torch.zeros(1, 2, 16))
+
+    def attend(x):
+        return cache.attend(["a"], x)
+
+    with pytest.raises(
+        RuntimeError, match=r"paged_numba runs PagedKVCache\.attend as it stands, between graphs"
+    ):
+        torch.compile(attend, backend="eager", fullgraph=True)(torch.zeros(1, 2, 16))
