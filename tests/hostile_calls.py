@@ -56,7 +56,7 @@ KINDS = {
     "count number columns ntasks tpb sharedmem devnum device_id",
     "number": "watermark scale softcap",
     "flag": "prefix_caching causal return_lse debug check_compiles",
-    "name": "layout target device algorithm order kind path gpu space",
+    "name": "layout target device algorithm order kind path name_or_path gpu space",
     "array": "query key value key_cache value_cache out out_a out_b lse_a lse_b",
     "integers": "block_tables seq_lens cu_seqlens_q slot_mapping block_table block_pairs slots",
     "numbers": "alibi_slopes sinks k_scale v_scale",
@@ -276,7 +276,7 @@ def cache(pick):
 
 
 def keys_of(made, count):
-    _, _, heads, head_dim = made._layer(0).key.shape
+    _, _, heads, head_dim = made._layers.caches(0).key.shape
     dtype = made.key_cache.dtype
     parts = [tokens_of(count, dtype, heads, head_dim, seed) for seed in range(2 * made.num_layers)]
     keys, values = np.stack(parts[::2]), np.stack(parts[1::2])
@@ -385,7 +385,7 @@ def _(pick):
 @call("PagedKVCache.attend")
 def _(pick):
     made = cache(pick)
-    query = tokens_of(2, F32, 2, made._layer(0).key.shape[3])
+    query = tokens_of(2, F32, 2, made._layers.caches(0).key.shape[3])
     options = {
         "layer": 0,
         "cu_seqlens_q": None,
@@ -794,6 +794,46 @@ def _(pick):
 
 # What is public.
 
+
+@call("models.find")
+def _(pick):
+    return Call(pn.models.find, {})
+
+
+@call("models.load")
+def _(pick):
+    return Call(pn.models.load, {"name_or_path": "glassllm"})
+
+
+SIZES = {
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "vocab_size": 5,
+    "num_q_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 4,
+    "max_positions": 64,
+}
+
+
+@call("models.LlamaConfig")
+def _(pick):
+    given = {"num_layers": 1, **SIZES, "rope_base": 1e4, "norm_eps": 1e-5}
+    kinds = {name: "number" if isinstance(value, float) else "count" for name, value in given.items()}
+    return Call(pn.models.LlamaConfig, given, kinds=kinds)
+
+
+@call("models.random_llama")
+def _(pick):
+    config = pn.models.LlamaConfig(num_layers=1, **SIZES)
+    return Call(pn.models.random_llama, {"config": config, "seed": 1}, kinds={"seed": "count"})
+
+
+@call("models.DenseAttention")
+def _(pick):
+    return Call(pn.models.DenseAttention, {"dtype": pick(("float32", "float64"))}, kinds={"dtype": "name"})
+
+
 MODULES = {
     "": pn,
     "layouts": layouts,
@@ -808,6 +848,7 @@ MODULES = {
     "traces": traces,
     "measure": measure,
     "exercises": pn.exercises,
+    "models": pn.models,
 }
 CLASSES = {
     "BlockAllocator": pn.BlockAllocator,
@@ -831,6 +872,10 @@ UNCHECKED = {
         [f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER
     ),
     **dict.fromkeys(
+        [f"arrays.{name}" for name in "torch_device dtype_name keep to_state from_state untraced".split()],
+        HELPER,
+    ),
+    **dict.fromkeys(
         ["targets.import_failure", "plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"],
         HELPER,
     ),
@@ -846,12 +891,16 @@ UNCHECKED = {
         ["cuda.DeviceArray.getitem", "cuda.DeviceArray.setitem"], "indexing by NumPy, with its errors"
     ),
     "exercises.Verdict": RECORD,
+    **dict.fromkeys([f"models.{name}" for name in "Checkpoint Known Llama".split()], RECORD),
+    "models.Tokenizer": "a protocol",
+    "models.TextStream": "asks any tokenizer",
     "exercises.check": "takes any object for an answer, see tests/exercises/test_check.py",
     **dict.fromkeys(["Report.save_html", "Report.save_json", "exercises.start"], "writes a file"),
     **dict.fromkeys(
         [f"arrays.Has{name}" for name in "ArrayInterface CudaArrayInterface DLPack LockstepArray".split()],
         "a protocol",
     ),
+    **dict.fromkeys(["arrays.TorchDevice", "arrays.TorchDtype"], "a protocol"),
 }
 
 

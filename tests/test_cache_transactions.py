@@ -55,8 +55,8 @@ def state(cache):
         name: [part.tobytes() for pair in sequence.stored for part in pair]
         for name, sequence in cache.allocator._swapped.items()
     }
-    if cache._watch is not None:
-        held["watch"] = [written.tobytes() for written in cache._watch.state()["written"]]
+    if cache._layers.watch is not None:
+        held["watch"] = [written.tobytes() for written in cache._layers.watch.state()["written"]]
     return held
 
 

@@ -6,9 +6,13 @@ import math
 from typing import Any
 
 from ..arguments import require_memory, shown
-from ..arrays import from_state, keep, storage, to_state, torch_device
+from ..arrays import storage, torch_device
 
-__all__ = ["adopted_layers", "from_state", "storage_of_layers", "to_state"]
+
+def bytes_of_layers(shapes: tuple[tuple[int, ...], ...], num_layers: int, dtype: Any) -> int:
+    """Return the bytes of the arrays that `storage_of_layers` makes."""
+    size: int = num_layers * sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+    return size
 
 
 def storage_of_layers(
@@ -35,7 +39,7 @@ def storage_of_layers(
         The arrays do not fit into memory.
     """
     device = torch_device(device, target)
-    needed = num_layers * sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+    needed = bytes_of_layers(shapes, num_layers, dtype)
     arrays = " and ".join(map(str, shapes))
     what = f"the storage of num_layers={shown(num_layers)} layers, arrays of shapes {arrays} in each,"
     require_memory(what, needed, _memory_of_gpu() if target == "cuda" else None)
@@ -45,11 +49,6 @@ def storage_of_layers(
         if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
             raise
         raise MemoryError(f"{what} must fit into memory, got {needed / 2**30:,.1f} GiB") from None
-
-
-def adopted_layers(key_caches: list[Any], value_caches: list[Any]) -> list[tuple[Any, Any]]:
-    """Return the arrays that kernels take for the keys and the values of each layer; see `paged_numba.arrays.keep`."""
-    return [(keep(key), keep(value)) for key, value in zip(key_caches, value_caches, strict=True)]
 
 
 def _memory_of_gpu() -> int:

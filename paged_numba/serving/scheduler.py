@@ -182,7 +182,7 @@ class Scheduler:
             # Alone, it may grow past the watermark, but must start below it.
             tokens = tokens[: self.num_admissible_tokens]
         try:
-            allocation = self.cache.reserve(answer.id, tokens[:budget])
+            allocation = self.cache.reserve(answer.id, tokens, limit=budget)
         except OutOfBlocksError:
             return None
         answer.num_computed = allocation.num_cached_tokens

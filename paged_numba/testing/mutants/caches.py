@@ -1,8 +1,9 @@
-"""Deliberately wrong caches: each is `PagedKVCache` with a mistake in its swapping."""
+"""Deliberately wrong caches: each is `PagedKVCache` with one mistake."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 from ...cache import PagedKVCache
 
@@ -23,7 +24,7 @@ class SwapTakesTheFirstTokens(PagedKVCache):
         kept = self.allocator._swapped[seq_id].stored
         allocation = self.allocator.swap_in(seq_id)
         count = allocation.slots.size
-        self._write(allocation, [(key[:count], value[:count]) for key, value in kept])
+        self._layers.write_all(allocation, [(key[:count], value[:count]) for key, value in kept])
         self.allocator.commit(seq_id)
 
 
@@ -35,8 +36,31 @@ class SwapLeavesTheDataBehind(PagedKVCache):
         self.allocator.commit(seq_id)
 
 
+class SwapNotesWhoNotWhen(PagedKVCache):
+    """Keeps the copy in host memory after the sequence came back."""
+
+    def swap_out(self, seq_id: Hashable) -> None:
+        super().swap_out(seq_id)
+        self._kept = {**getattr(self, "_kept", {}), seq_id: self.allocator._swapped[seq_id].stored}
+
+    def swap_in(self, seq_id: Hashable) -> None:
+        sequence = self.allocator._swapped_sequence(seq_id)
+        sequence.stored = sequence.stored or getattr(self, "_kept", {}).get(seq_id)
+        super().swap_in(seq_id)
+
+
+class AppendCommitsWhatIsReserved(PagedKVCache):
+    """Commits reserved tokens that nobody has written yet."""
+
+    def append(self, seq_id: Hashable, *tokens: Any) -> None:
+        super().append(seq_id, *tokens)
+        self.allocator.commit(seq_id)
+
+
 CACHE_MUTANTS: tuple[type[PagedKVCache], ...] = (
     SwapMixesKeysAndValues,
     SwapTakesTheFirstTokens,
     SwapLeavesTheDataBehind,
+    SwapNotesWhoNotWhen,
+    AppendCommitsWhatIsReserved,
 )

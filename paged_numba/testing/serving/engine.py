@@ -11,7 +11,7 @@ import codecs
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ class Pieces:
 
 
 class Job(NamedTuple):
-    """A request: its prompt, its parameters, the step before which it comes, and the one before which it is cancelled."""
+    """A request: its prompt and parameters, and the steps before which it comes and is cancelled."""
 
     prompt: list[int]
     params: SamplingParams
@@ -240,7 +240,7 @@ def _check_answers(workload: Workload, served: Served, texts: bool = True) -> No
                 right = _sampled(served.logits[answer][place], job.params, index, place)
                 assert token == right, f"answer {answer}, token {place}: {token} is sampled, not {right}"
             text, end = _expected_end(tokens, job.params, longest)
-            assert reason == end or reason == "cancelled" and job.cancelled is not None, (reason, end)
+            assert reason == end or (reason == "cancelled" and job.cancelled is not None), (reason, end)
             if texts and reason != "cancelled":
                 assert served.texts[answer] == text, (served.texts[answer], text)
 
@@ -324,11 +324,9 @@ def an_interrupted_step_loses_nothing(workload: Workload, places: list[int]) -> 
 
     def step(engine: Any) -> Any:
         while left:
-            try:
-                with _interrupted_after(left.pop(0)):
-                    return engine.step()
-            except KeyboardInterrupt:
-                engine.cache.allocator.check()
+            with suppress(KeyboardInterrupt), _interrupted_after(left.pop(0)):
+                return engine.step()
+            engine.cache.allocator.check()
         return engine.step()
 
     _check_answers(workload, serve(workload, step), texts=False)
