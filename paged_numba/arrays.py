@@ -359,7 +359,7 @@ def untraced(named: Named) -> Named:
         # Torch imports its tracer before it first compiles.
         if "torch._dynamo" not in sys.modules:
             return named(*args, **kwargs)
-        return _disabled(named, call)(*args, **kwargs)
+        return _disabled(named)(*args, **kwargs)
 
     # Torch then compiles nothing of `call` into the code that calls it. Without these attributes, results are the same.
     call._torchdynamo_disable = True  # type: ignore[attr-defined]
@@ -371,15 +371,11 @@ _untraced: dict[Any, Any] = {}
 """For each function that `untraced` was given, a function that calls it with the tracer off."""
 
 
-def _disabled(function: Any, call: Any) -> Any:
+def _disabled(function: Any) -> Any:
     found = _untraced.get(function)
     if found is None:
-        torch = sys.modules["torch"]
-        # The tracer would still compile `call` itself, for each function and number of arguments.
-        skip = getattr(sys.modules.get("torch._dynamo.decorators"), "skip", None)
-        if skip is not None:
-            skip(call)
-        found = _untraced[function] = torch.compiler.disable(function, reason=_why(function))
+        disable = sys.modules["torch"].compiler.disable
+        found = _untraced[function] = disable(function, reason=_why(function))
     return found
 
 

@@ -161,8 +161,8 @@ class PagedKVCache:
             name: checks.cache_scale(name, to_host(given, name), num_kv_heads)
             for name, given in scales.items()
         }
-        stored = storage_of_layers(shapes, num_layers, storage_type, self.target, device)
-        self._layers = Layers(self.allocator, *stored, layout, self.target, debug=debug)
+        keys, values = storage_of_layers(shapes, num_layers, storage_type, self.target, device)
+        self._layers = Layers(self.allocator, keys, values, layout, self.target, debug=debug)
 
     def __repr__(self) -> str:
         pool, (key, value) = self.allocator, self._layers.caches(0)[:2]
@@ -220,7 +220,7 @@ class PagedKVCache:
         *,
         value_head_dim: int | None = None,
         num_layers: int = 1,
-        dtype: DTypeLike = "float32",
+        dtype: Dtype = "float32",
         layout: str = "NHD",
     ) -> int:
         """Return how many blocks of keys and values fit in a number of bytes.
