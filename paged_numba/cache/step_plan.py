@@ -11,12 +11,8 @@ from numpy.typing import NDArray
 from ..allocator import BlockAllocator
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import shown
-<<<<<<< HEAD
 from ..arrays import ArrayLike, IntegersLike, to_host, untraced
-=======
-from ..arrays import ArrayLike, IntegersLike, to_host
 from ..draw.text import plural
->>>>>>> main
 from ..errors import PagedNumbaError
 from ..ops import checks
 from ..ops.attention import Call, run
