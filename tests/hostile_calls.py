@@ -56,7 +56,7 @@ KINDS = {
     "count number columns ntasks tpb sharedmem devnum device_id",
     "number": "watermark scale softcap",
     "flag": "prefix_caching causal return_lse debug check_compiles",
-    "name": "layout target algorithm order kind path name_or_path gpu space",
+    "name": "layout target device algorithm order kind path name_or_path gpu space",
     "array": "query key value key_cache value_cache out out_a out_b lse_a lse_b",
     "integers": "block_tables seq_lens cu_seqlens_q slot_mapping block_table block_pairs slots",
     "numbers": "alibi_slopes sinks k_scale v_scale",
@@ -342,6 +342,7 @@ def _(pick):
     sizes = {"num_blocks": 4, "block_size": 4, "num_kv_heads": 1, "head_dim": 16, "num_layers": pick((1, 2))}
     kind = {"dtype": pick(STORAGE), "layout": pick(("NHD", "HND", "packed")), "k_scale": None, "v_scale": 2.0}
     options = {"prefix_caching": pick((False, True)), "watermark": 0.25, "target": "lockstep", "debug": False}
+    options["device"] = None
     return Call(pn.PagedKVCache, {**sizes, **kind, **options})
 
 
@@ -892,6 +893,10 @@ UNCHECKED = {
         [f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER
     ),
     **dict.fromkeys(
+        [f"arrays.{name}" for name in "torch_device dtype_name keep to_state from_state untraced".split()],
+        HELPER,
+    ),
+    **dict.fromkeys(
         ["targets.import_failure", "plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"],
         HELPER,
     ),
@@ -916,6 +921,7 @@ UNCHECKED = {
         [f"arrays.Has{name}" for name in "ArrayInterface CudaArrayInterface DLPack LockstepArray".split()],
         "a protocol",
     ),
+    **dict.fromkeys(["arrays.TorchDevice", "arrays.TorchDtype"], "a protocol"),
 }
 
 
