@@ -73,6 +73,9 @@ CALLS = {
         "b", kv(count := 2 * cache.allocator.num_free_blocks - 1, 9), kv(count, 9), list(range(count))
     ),
     "reserve": lambda cache: cache.reserve("new", ids(1, 3)),
+    "reserve, limited": lambda cache: cache.reserve("new", ids(1, 3), limit=2),
+    "truncate": lambda cache: cache.truncate("a", 3),
+    "truncate of a reserved one": lambda cache: cache.truncate("r", 1),
     "reserve, copying": lambda cache: cache.reserve("b", [1, 2, 3]),
     "write_layer": lambda cache: cache.write_layer(1, kv(3)[0], kv(3)[0], cache.allocator.slots("r", 0, 3)),
     "reserve_batch": lambda cache: cache.reserve_batch({"new": ids(1, 3), "r": [1]}, salts={"new": 5}),

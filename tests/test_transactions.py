@@ -90,10 +90,7 @@ CALLS = {
     "append, copying": lambda pool: pool.append("b", [1, 2, 3]),
     "append, copying and evicting": lambda pool: pool.append("b", range(2 * pool.num_free_blocks - 1)),
     "append, too much": lambda pool: pool.append("b", range(2 * pool.num_free_blocks)),
-    "append after a truncation, copying a cached block": lambda pool: pool.append("cut", [1, 2]),
-    "append after a truncation, giving up a cached block": lambda pool: pool.append(
-        "cut", range(2 * pool.num_free_blocks)
-    ),
+    "append after a truncation into a cached block": lambda pool: pool.append("cut", [1, 2]),
     "add, limited": lambda pool: pool.add("new", ids(1, 2, 8), limit=3),
     "truncate": lambda pool: pool.truncate("a", 7),
     "truncate to a shared block": lambda pool: pool.truncate("b", 3),

@@ -14,12 +14,12 @@ from ..allocator import Allocation, BlockAllocator
 from ..allocator.block_table import padded
 from ..allocator.token_ids import TokenIds, as_bytes, number_of
 from ..allocator.transactions import UndoLog, alone, transaction
-from ..arguments import listed, positive, shown, truth
+from ..arguments import integer, listed, positive, shown, truth
 from ..arrays import ArrayLike, IntegersLike, beside, to_host
 from ..draw.text import plural
 from ..ops import checks, layouts
 from ..ops.attention import AttentionOptions, PlanOptions, plan_call
-from ..ops.storage import storage_of_layers
+from ..ops.storage import bytes_of_layers, storage_of_layers
 from . import batch, step_plan
 from .batch import BatchAllocation
 from .layers import Layers
@@ -196,6 +196,53 @@ class PagedKVCache:
     def num_layers(self) -> int:
         """Number of attention layers."""
         return len(self.key_caches)
+
+    @staticmethod
+    def num_blocks_for(
+        num_bytes: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        *,
+        value_head_dim: int | None = None,
+        num_layers: int = 1,
+        dtype: DTypeLike = "float32",
+        layout: str = "NHD",
+    ) -> int:
+        """Return how many blocks of keys and values fit in a number of bytes.
+
+        Parameters
+        ----------
+        num_bytes : int
+            Bytes for the arrays of all layers. The allocator takes about 20 bytes of host memory more for each block.
+        block_size, num_kv_heads, head_dim, value_head_dim, num_layers, dtype, layout
+            As for the cache.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A size, the dtype or the layout is invalid, or not even one block fits.
+
+        Examples
+        --------
+        A block of 16 tokens with 3 KV heads of 64 numbers, 4 bytes each, takes 24 KiB for keys and values of a layer.
+
+        >>> import paged_numba as pn
+        >>> pn.PagedKVCache.num_blocks_for(2**20, 16, 3, 64), 2**20 // (16 * 3 * 64 * 4 * 2)
+        (42, 42)
+        """
+        num_bytes = integer("num_bytes", num_bytes)
+        value_head_dim = head_dim if value_head_dim is None else value_head_dim
+        checks.check_cache_sizes(block_size, num_kv_heads, head_dim, value_head_dim, layout, num_layers)
+        storage_type = checks.cache_dtype(dtype)
+        sizes = map(int, (1, block_size, num_kv_heads, head_dim, value_head_dim))
+        shapes = layouts.cache_shapes(layout, storage_type, *sizes)
+        needed = bytes_of_layers(shapes, int(num_layers), storage_type)
+        if num_bytes < needed:
+            raise ValueError(
+                f"num_bytes must hold a block of all layers at least, {needed} bytes, got num_bytes={shown(num_bytes)}"
+            )
+        return num_bytes // needed
 
     # Queries of the allocator.
 
@@ -542,6 +589,7 @@ class PagedKVCache:
         (0, 8)
         """
         self.allocator.truncate(seq_id, length)
+        self._layers.forget_truncated()
 
     @transaction
     def free(self, seq_id: Hashable) -> None:

@@ -86,23 +86,22 @@ def _config(file: GGUFFile) -> LlamaConfig:
     num_q_heads, hidden_size = count("attention.head_count"), count("embedding_length")
     if "token_embd.weight" not in file.tensors:
         raise file.error("must hold the tensor 'token_embd.weight'")
-    config = LlamaConfig(
-        num_layers=count("block_count"),
-        hidden_size=hidden_size,
-        intermediate_size=count("feed_forward_length"),
-        vocab_size=file.tensors["token_embd.weight"].shape[0],
-        num_q_heads=num_q_heads,
-        num_kv_heads=count("attention.head_count_kv", num_q_heads),
-        head_dim=count("attention.key_length", hidden_size // num_q_heads),
-        max_positions=count("context_length"),
-        rope_base=positive("rope.freq_base", 10_000.0),
-        norm_eps=positive("attention.layer_norm_rms_epsilon"),
-    )
-    if config.head_dim % 2 or config.num_q_heads % config.num_kv_heads:
-        raise file.error(
-            "must have an even head_dim, and a number of query heads that is a multiple of that of KV heads, got "
-            f"head_dim={config.head_dim}, {config.num_q_heads} query heads and {config.num_kv_heads} KV heads"
-        )
+    sizes: dict[str, Any] = {
+        "num_layers": count("block_count"),
+        "hidden_size": hidden_size,
+        "intermediate_size": count("feed_forward_length"),
+        "vocab_size": file.tensors["token_embd.weight"].shape[0],
+        "num_q_heads": num_q_heads,
+        "num_kv_heads": count("attention.head_count_kv", num_q_heads),
+        "head_dim": count("attention.key_length", hidden_size // num_q_heads),
+        "max_positions": count("context_length"),
+        "rope_base": positive("rope.freq_base", 10_000.0),
+        "norm_eps": positive("attention.layer_norm_rms_epsilon"),
+    }
+    try:
+        config = LlamaConfig(**sizes)
+    except ValueError as error:
+        raise file.error(f"must describe a Llama: {error}") from None
     _refuse_variants(file, config, used)
     return config
 
@@ -154,8 +153,9 @@ def _weights(file: GGUFFile, config: LlamaConfig) -> Weights:
         for number, name in enumerate(names):
             if name.endswith(("attn_q", "attn_k")):
                 parts[number] = halves(parts[number], config.head_dim)
-        # A row of numbers that lie side by side for each input: the layout that NumPy multiplies fastest.
-        return np.concatenate([np.ascontiguousarray(part) for part in parts], axis=1)
+        # In C order, which NumPy multiplies with a single row about twice as fast as with the transpose of a matrix.
+        side_by_side = np.empty((len(parts[0]), sum(part.shape[1] for part in parts)), np.float32)
+        return np.concatenate(parts, axis=1, out=side_by_side)
 
     def vector(name: str) -> Any:
         return np.array(file.read(f"{name}.weight"))

@@ -135,7 +135,11 @@ REFUSED = {
         {},
         "a positive number as 'llama.attention.layer_norm_rms_epsilon', got nan",
     ),
-    "heads": ({"llama.attention.head_count_kv": 3}, {}, "4 query heads and 3 KV heads"),
+    "heads": (
+        {"llama.attention.head_count_kv": 3},
+        {},
+        "must describe a Llama: num_q_heads must be a multiple of num_kv_heads, got num_q_heads=4, num_kv_heads=3",
+    ),
     "bias": ({}, {"blk.1.attn_q.bias": VECTOR}, r"of a Llama and no others, got also 'blk\.1\.attn_q\.bias'"),
     "missing": ({}, {"blk.1.ffn_up.weight": None}, r"must hold the tensor 'blk\.1\.ffn_up\.weight'"),
     "no embedding": ({}, {"token_embd.weight": None}, r"must hold the tensor 'token_embd\.weight'"),
@@ -259,7 +263,7 @@ def test_weights_that_do_not_fit_into_memory_are_refused(monkeypatch, whole):
 
 
 def test_a_directory_or_no_file_is_an_error_of_the_system(tmp_path):
-    with pytest.raises(OSError, match="directory|denied"):
+    with pytest.raises(OSError, match=r"directory|denied"):
         pn.models.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="name_or_path must be one of glassllm, smollm2, or the path"):
         pn.models.load("glasslm")

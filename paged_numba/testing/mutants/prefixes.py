@@ -11,7 +11,6 @@ from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
 from ...allocator.queries import FirstTokens
-from ...allocator.sequence import SequenceState
 from ...allocator.token_ids import TokenIds, at_most
 from ...allocator.transactions import transaction
 
@@ -230,19 +229,10 @@ class ResetForgetsWhereSequencesAre(BlockAllocator):
 class CachedBlockOverwritten(BlockAllocator):
     """After a truncation, appends into a block that the prefix cache still finds."""
 
-    def is_cached(self, block: SupportsIndex) -> bool:
-        return super()._is_cached(int(block))
-
-    def _is_cached(self, block: int) -> bool:
-        return False
-
-
-class RetryNeedsMoreBlocks(BlockAllocator):
-    """Wants a block for the copy of a cached block, though it could give up the cached one."""
-
-    def _growth(self, sequence: SequenceState, count: int) -> tuple[int, bool]:
-        new, copied = super()._growth(sequence, count)
-        return new, copied or bool(sequence.length % self.block_size and self._is_cached(sequence.table[-1]))
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
+        assert self._prefixes is not None
+        self._prefixes.give_up = lambda block: None  # type: ignore[method-assign]
+        return super().append(seq_id, tokens)
 
 
 class TruncateKeepsItsNode(BlockAllocator):
@@ -330,7 +320,6 @@ PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
             SwapInServedBeforeItIsWritten,
             SwapInForgetsTheSalt,
             CachedBlockOverwritten,
-            RetryNeedsMoreBlocks,
             TruncateKeepsItsNode,
             TruncateForgetsThePart,
             TruncateKeepsTheIds,
