@@ -153,8 +153,9 @@ def _weights(file: GGUFFile, config: LlamaConfig) -> Weights:
         for number, name in enumerate(names):
             if name.endswith(("attn_q", "attn_k")):
                 parts[number] = halves(parts[number], config.head_dim)
-        # A row of numbers that lie side by side for each input: the layout that NumPy multiplies fastest.
-        return np.concatenate([np.ascontiguousarray(part) for part in parts], axis=1)
+        # In C order, which NumPy multiplies with a single row about twice as fast as with the transpose of a matrix.
+        side_by_side = np.empty((len(parts[0]), sum(part.shape[1] for part in parts)), np.float32)
+        return np.concatenate(parts, axis=1, out=side_by_side)
 
     def vector(name: str) -> Any:
         return np.array(file.read(f"{name}.weight"))
