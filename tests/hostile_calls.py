@@ -861,6 +861,50 @@ def _(pick):
     return Call(pn.models.DenseAttention, {"dtype": pick(("float32", "float64"))}, kinds={"dtype": "name"})
 
 
+def engine(pick):
+    model = pn.models.random_llama(pn.models.LlamaConfig(num_layers=1, **SIZES))
+    kv = pn.PagedKVCache(8, 4, 2, 4, prefix_caching=pick((False, True)), target="lockstep")
+    served = pn.serving.Engine(model, kv)
+    served.add_request([1, 2, 3], pn.serving.SamplingParams(2), request_id="a")
+    return served
+
+
+@call("serving.SamplingParams")
+def _(pick):
+    given = {"max_tokens": 2, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "seed": 1, "n": 2}
+    kinds = {name: "number" if isinstance(value, float) else "count" for name, value in given.items()}
+    given |= {"stop": ["a"], "stop_token_ids": [3], "ignore_eos": True}
+    return Call(pn.serving.SamplingParams, given, kinds=kinds | {"ignore_eos": "flag"})
+
+
+@call("serving.Engine")
+def _(pick):
+    made = engine(pick)
+    given = {"model": made.model, "cache": made.cache, "token_budget": 8, "max_sequences": 4}
+    given |= {"preemption": pick(("recompute", "swap"))}
+    kinds = {"token_budget": "count", "max_sequences": "count", "preemption": "name"}
+    return Call(pn.serving.Engine, given, [made.cache], kinds=kinds)
+
+
+@call("Engine.add_request")
+def _(pick):
+    given = {"prompt": [1, 2, 3], "params": pn.serving.SamplingParams(2), "request_id": "b"}
+    return Call(engine(pick).add_request, given, kinds={"request_id": "id"})
+
+
+@call("Engine.cancel")
+def _(pick):
+    return Call(engine(pick).cancel, {"request_id": "a"}, kinds={"request_id": "id"})
+
+
+for _name in ("step", "stream", "run"):
+
+    def _make(pick, name=_name):
+        return Call(getattr(engine(pick), name), {})
+
+    CALLS[f"Engine.{_name}"] = _make
+
+
 MODULES = {
     "": pn,
     "layouts": layouts,
@@ -876,9 +920,11 @@ MODULES = {
     "measure": measure,
     "exercises": pn.exercises,
     "models": pn.models,
+    "serving": pn.serving,
 }
 CLASSES = {
     "BlockAllocator": pn.BlockAllocator,
+    "Engine": pn.serving.Engine,
     "PagedKVCache": pn.PagedKVCache,
     "Recording": type(recorded()),
     "Report": type(report()),
@@ -919,6 +965,9 @@ UNCHECKED = {
     ),
     "exercises.Verdict": RECORD,
     **dict.fromkeys([f"models.{name}" for name in "Checkpoint Known Llama".split()], RECORD),
+    **dict.fromkeys(
+        [f"serving.{name}" for name in "Completion Counters Output Recording Result".split()], RECORD
+    ),
     "models.Tokenizer": "a protocol",
     "models.TextStream": "asks any tokenizer",
     "exercises.check": "takes any object for an answer, see tests/exercises/test_check.py",
