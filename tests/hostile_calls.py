@@ -51,7 +51,7 @@ class Call:
 
 
 KINDS = {
-    "count": "num_blocks block_size num_kv_heads head_dim num_layers start stop block window layer seq_len num_splits "
+    "count": "length limit num_bytes num_blocks block_size num_kv_heads head_dim num_layers start stop block window layer seq_len num_splits "
     "num_q_heads multiprocessors max_lanes memory_budget shared_bytes warp num_slots hit_block_size request "
     "count number columns ntasks tpb sharedmem devnum device_id",
     "number": "watermark scale softcap",
@@ -320,8 +320,17 @@ for _name in ("stats", "check", "reset_prefix_cache", "__len__", "__repr__", "_r
 of_pool("slots", seq_id="a", start=1, stop=9)
 of_pool("is_swapped", seq_id=lambda pool, pick: pick(("a", "s")))
 of_pool("__contains__", seq_id="a")
-of_pool("can_allocate", tokens=tokens_for, salt=None)
-of_pool("add", seq_id="new", tokens=tokens_for, salt=lambda pool, pick: pick((None, "salt")))
+of_pool("can_allocate", tokens=tokens_for, salt=None, limit=lambda pool, pick: pick((None, 2)))
+of_pool("can_append", seq_id="a", tokens=functools.partial(tokens_for, least=1))
+of_pool("can_swap_in", seq_id="s")
+of_pool("truncate", seq_id=lambda pool, pick: pick(("a", "b")), length=6)
+of_pool(
+    "add",
+    seq_id="new",
+    tokens=tokens_for,
+    salt=lambda pool, pick: pick((None, "salt")),
+    limit=lambda pool, pick: pick((None, 2)),
+)
 of_pool("append", seq_id=lambda pool, pick: pick(("a", "b")), tokens=functools.partial(tokens_for, least=1))
 of_pool("fork", parent_id="a", child_id="new")
 of_pool("release", seq_id="a", window=3)
@@ -365,12 +374,24 @@ of_cache(
     seq_id=lambda made, pick: pick(("a", "new")),
     tokens=lambda made, pick: tokens_for(made.allocator, pick, least=1),
     salt=None,
+    limit=lambda made, pick: pick((None, 2)),
 )
+of_cache("seq_len", seq_id=lambda made, pick: pick(("a", "s")))
+of_cache("can_append", seq_id="a", tokens=lambda made, pick: tokens_for(made.allocator, pick, least=1))
+of_cache("can_swap_in", seq_id="s")
+of_cache("truncate", seq_id=lambda made, pick: pick(("a", "b")), length=6)
 of_cache("fork", parent_id="a", child_id="new")
 of_cache("release", seq_id="a", window=3)
 of_cache("swap_in", seq_id="s")
 of_cache("gather", seq_id="a", layer=0)
 of_cache("block_tables", seq_ids=lambda made, pick: pick((["a", "b"], ("b",), [])))
+
+
+@call("PagedKVCache.num_blocks_for")
+def _(pick):
+    sizes = {"num_bytes": 10**6, "block_size": 4, "num_kv_heads": 1, "head_dim": 16, "value_head_dim": None}
+    kind = {"num_layers": 2, "dtype": pick(STORAGE), "layout": pick(("NHD", "HND", "packed"))}
+    return Call(pn.PagedKVCache.num_blocks_for, {**sizes, **kind})
 
 
 @call("PagedKVCache.write_layer")

@@ -589,6 +589,7 @@ class PagedKVCache:
         (0, 8)
         """
         self.allocator.truncate(seq_id, length)
+        self._layers.forget_truncated()
 
     @transaction
     def free(self, seq_id: Hashable) -> None:

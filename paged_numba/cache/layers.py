@@ -145,6 +145,12 @@ class Layers:
             self._log_watch()
         launches.write(keys, values, caches, slots.array, self.target)
 
+    def forget_truncated(self) -> None:
+        """Make the `CacheWatch` count slots as unwritten that no sequence holds any more."""
+        if self.watch is not None:
+            self._log_watch()
+            self.watch.update_owners()
+
     # What a write overwrites.
 
     def _log_overwritten(self, blocks: Any) -> None:

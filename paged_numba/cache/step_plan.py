@@ -12,6 +12,7 @@ from ..allocator import BlockAllocator
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import shown
 from ..arrays import ArrayLike, IntegersLike, to_host
+from ..draw.text import plural
 from ..errors import PagedNumbaError
 from ..ops import checks
 from ..ops.attention import Call, run
@@ -42,8 +43,10 @@ class StepPlan:
         self._state = self._undo.state
 
     def __repr__(self) -> str:
-        writes = "" if self._slots is None else f", {self._slots.num_slots} to write"
-        return f"StepPlan({self.num_tokens} query tokens{writes})"
+        parts = [plural(self.num_tokens, "query token")]
+        if self._slots is not None:
+            parts.append(plural(self._slots.num_slots, "slot"))
+        return f"StepPlan({', '.join(parts)})"
 
     @property
     def num_tokens(self) -> int:
@@ -58,8 +61,10 @@ class StepPlan:
         ----------
         layer : int
             Number of the layer.
-        key, value : [num_slots, num_kv_heads, head_dim]
+        key : [num_slots, num_kv_heads, head_dim]
             Of the cache's dtype, in the order of the plan's slots.
+        value : [num_slots, num_kv_heads, value_head_dim]
+            The same for the values.
 
         Raises
         ------
@@ -97,12 +102,12 @@ class StepPlan:
             Number of the layer.
         query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
             Queries of the step's tokens.
-        out : [num_tokens, num_q_heads, head_dim], optional
+        out : [num_tokens, num_q_heads, value_head_dim], optional
             Array for the result, of the query's dtype.
 
         Returns
         -------
-        out : [num_tokens, num_q_heads, head_dim]
+        out : [num_tokens, num_q_heads, value_head_dim]
             Of the query's dtype.
         lse : float32[num_tokens, num_q_heads]
             Only if the plan was made with ``return_lse=True``.

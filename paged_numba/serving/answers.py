@@ -14,7 +14,7 @@ class AnswerId(NamedTuple):
     """Id of an answer, and of its sequence in the cache; as text ``a`` for the first answer, ``a/1`` for the next."""
 
     request_id: Hashable
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of a tuple
 
     def __str__(self) -> str:
         return f"{self.request_id}/{self.index}" if self.index else str(self.request_id)
@@ -26,6 +26,9 @@ class Shown(NamedTuple):
     num_tokens: int = 0
     num_characters: int = 0
     is_end: bool = False
+
+
+NOTHING = Shown()
 
 
 @dataclass(eq=False)
@@ -78,7 +81,7 @@ class Answer:
     first_step: int = -1
     last_step: int = -1
     num_cached_tokens: int = 0
-    shown: Shown = Shown()
+    shown: Shown = NOTHING
 
     @property
     def num_left(self) -> int:

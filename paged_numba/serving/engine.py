@@ -255,7 +255,7 @@ class Engine:
         while self.has_unfinished:
             self.step()
         results, self._results = self._results, {}
-        return results
+        return {request_id: result for request_id, result in results.items() if result is not None}
 
     def cancel(self, request_id: Hashable) -> None:
         """End a request, wherever it is; its last output has the finish reason "cancelled".
@@ -287,17 +287,21 @@ class Engine:
             [chunk.answer.tokens[chunk.start :][: chunk.num_tokens] for chunk in chunks]
         )
         positions = np.concatenate([self._positions(chunk) for chunk in chunks])
-        slots = np.concatenate([chunk.slots for chunk in chunks])
-        seq_ids = [chunk.answer.id for chunk in chunks]
-        counters, cache = self.counters, self.cache
+        # What all layers share is checked and prepared once.
+        plan = self.cache.plan(
+            [chunk.answer.id for chunk in chunks],
+            self.model.config.num_q_heads,
+            slots=np.concatenate([chunk.slots for chunk in chunks]),
+            cu_seqlens_q=cu_seqlens_q,
+            algorithm=self.algorithm,
+        )
+        counters = self.counters
 
         def attend(layer: int, query: Any, key: Any, value: Any) -> Any:
             begin = perf_counter()
-            cache.write_layer(layer, self._stored(key, "k_scale"), self._stored(value, "v_scale"), slots)
+            plan.write(layer, self._stored(key, "k_scale"), self._stored(value, "v_scale"))
             written = perf_counter()
-            out = to_host(
-                cache.attend(seq_ids, query, layer=layer, cu_seqlens_q=cu_seqlens_q, algorithm=self.algorithm)
-            )
+            out = to_host(plan.attend(layer, query))
             counters.write_seconds += written - begin
             counters.attention_seconds += perf_counter() - written
             return out

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AnswerText:
-    """Text of an answer so far. It does not change: a new token gives a new text.
+    r"""Text of an answer so far. It does not change: a new token gives a new text.
 
     Attributes
     ----------
@@ -25,11 +25,11 @@ class AnswerText:
     Examples
     --------
     >>> text = AnswerText()
-    >>> for piece in (b"caf", b"\\xc3", b"\\xa9 E", b"N", b"D!"):
+    >>> for piece in (b"caf", b"\xc3", b"\xa9 E", b"N", b"D!"):
     ...     text = text.push(piece, stop=["END"])
     ...     print(text)
     AnswerText(shown='caf', held='', split=b'', is_cut=False)
-    AnswerText(shown='caf', held='', split=b'\\xc3', is_cut=False)
+    AnswerText(shown='caf', held='', split=b'\xc3', is_cut=False)
     AnswerText(shown='café ', held='E', split=b'', is_cut=False)
     AnswerText(shown='café ', held='EN', split=b'', is_cut=False)
     AnswerText(shown='café ', held='', split=b'', is_cut=True)

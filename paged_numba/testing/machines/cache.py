@@ -55,7 +55,9 @@ def cache_machine(
             self.cache = cache(
                 NUM_BLOCKS, BLOCK_SIZE, num_kv_heads=2, head_dim=3, prefix_caching=True, target=target
             )
-            self.cache.allocator = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
+            self.cache.allocator = self.cache._layers.allocator = allocator(
+                NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True
+            )
             self.model: dict[int, Dense] = {}
             self.swapped: dict[int, Dense] = {}
             # By sequence, the first position that was reserved and is not written yet.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from ...cache import PagedKVCache
+import numpy as np
+
+from ...cache import BatchAllocation, PagedKVCache, StepPlan, batch
 
 
 class SwapMixesKeysAndValues(PagedKVCache):
@@ -55,6 +57,32 @@ class AppendCommitsWhatIsReserved(PagedKVCache):
     def append(self, seq_id: Hashable, *tokens: Any) -> None:
         super().append(seq_id, *tokens)
         self.allocator.commit(seq_id)
+
+
+class BatchForgetsTheCopies(PagedKVCache):
+    """Reserves tokens of several sequences without copying the blocks that they share."""
+
+    def reserve_batch(self, tokens: Any, **options: Any) -> BatchAllocation:
+        return batch.reserve_batch(self.allocator, tokens, None, options["salts"])[0]
+
+
+class BatchMixesUpTheSequences(PagedKVCache):
+    """Returns the slots of the last sequence first."""
+
+    def reserve_batch(self, tokens: Any, **options: Any) -> BatchAllocation:
+        made = super().reserve_batch(tokens, **options)
+        parts = np.split(made.slots, made.cu_seqlens_q[1:-1])
+        return made._replace(slots=np.concatenate(parts[::-1]))
+
+
+class PlanMissesTheTokensOfTheStep(PagedKVCache):
+    """Plans attention to the tokens that each sequence had before the step."""
+
+    def plan(self, seq_ids: Any, num_q_heads: int, **options: Any) -> StepPlan:
+        lens = [self.seq_len(seq_id) for seq_id in seq_ids]
+        queries = np.diff(options["cu_seqlens_q"])
+        before = [max(query, length - query) for query, length in zip(queries, lens, strict=True)]
+        return super().plan(seq_ids, num_q_heads, **options, seq_lens=np.array(before, np.int32))
 
 
 CACHE_MUTANTS: tuple[type[PagedKVCache], ...] = (

@@ -1,7 +1,7 @@
 """Properties of the engine: its answers are those of a model that keeps no cache, and no block is lost.
 
 The oracle runs the model over the whole sequence of an answer, with attention in float64. The logits of the engine must
-agree within `LOGITS_TOLERANCE`, and each token must be the one that follows from the logits of the engine. So two tokens
+agree within `LOGITS_TOLERANCE`, and each token must be the one to sample from the logits of the engine. So two tokens
 may be as near to one another as they like: where rounding decides between them, either is right.
 """
 
@@ -57,9 +57,11 @@ class Pieces:
     end_tokens = frozenset({0})
 
     def encode(self, text: str) -> list[int]:
+        """Return the token of each letter."""
         return [PIECES.index(bytes([byte])) for byte in text.encode()]
 
     def piece(self, token_id: int) -> bytes:
+        """Return the bytes of a token."""
         return PIECES[token_id]
 
 
@@ -270,7 +272,9 @@ def _sampled(logits: Any, params: SamplingParams, index: int, place: int) -> int
             likely += weights[ranked[count]]
             count += 1
         ranked = ranked[:count]
-    drawn = np.random.default_rng([params.seed, index, place]).random() * sum(map(weights.get, ranked))
+    drawn = np.random.default_rng([params.seed, index, place]).random() * sum(
+        weights[token] for token in ranked
+    )
     for token in sorted(ranked):
         drawn -= weights[token]
         if drawn < 0:
