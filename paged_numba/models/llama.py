@@ -146,11 +146,13 @@ class Llama:
         Raises
         ------
         ValueError
-            A token is not in the vocabulary.
+            A token is not in the vocabulary, or there is not one position for each.
         """
         sizes, weights = self.config, self.weights
         token_ids = _token_ids(token_ids, sizes.vocab_size)  # [n]
         n, h, k, c = len(token_ids), sizes.num_q_heads, sizes.num_kv_heads, sizes.head_dim
+        if len(positions) != n:
+            raise ValueError(f"positions must have an item for each of {n} tokens, got {len(positions)}")
         cos, sin = self._rotations(positions)  # [n, 1, c / 2]
         x = weights.embedding[token_ids]  # [n, d]
         for number, layer in enumerate(weights.layers):
