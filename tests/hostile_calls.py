@@ -56,7 +56,7 @@ KINDS = {
     "num_slots hit_block_size request count number columns ntasks tpb sharedmem devnum device_id",
     "number": "watermark scale softcap",
     "flag": "prefix_caching causal return_lse debug check_compiles",
-    "name": "layout target algorithm order kind path name_or_path gpu space",
+    "name": "layout target device algorithm order kind path name_or_path gpu space",
     "array": "query key value key_cache value_cache out out_a out_b lse_a lse_b",
     "integers": "block_tables seq_lens cu_seqlens_q slot_mapping block_table block_pairs slots",
     "numbers": "alibi_slopes sinks k_scale v_scale",
@@ -348,6 +348,7 @@ def _(pick):
     sizes["value_head_dim"] = pick((None, 5))
     kind = {"dtype": pick(STORAGE), "layout": pick(("NHD", "HND", "packed")), "k_scale": None, "v_scale": 2.0}
     options = {"prefix_caching": pick((False, True)), "watermark": 0.25, "target": "lockstep", "debug": False}
+    options["device"] = None
     return Call(pn.PagedKVCache, {**sizes, **kind, **options})
 
 
@@ -860,6 +861,50 @@ def _(pick):
     return Call(pn.models.DenseAttention, {"dtype": pick(("float32", "float64"))}, kinds={"dtype": "name"})
 
 
+def engine(pick):
+    model = pn.models.random_llama(pn.models.LlamaConfig(num_layers=1, **SIZES))
+    kv = pn.PagedKVCache(8, 4, 2, 4, prefix_caching=pick((False, True)), target="lockstep")
+    served = pn.serving.Engine(model, kv)
+    served.add_request([1, 2, 3], pn.serving.SamplingParams(2), request_id="a")
+    return served
+
+
+@call("serving.SamplingParams")
+def _(pick):
+    given = {"max_tokens": 2, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "seed": 1, "n": 2}
+    kinds = {name: "number" if isinstance(value, float) else "count" for name, value in given.items()}
+    given |= {"stop": ["a"], "stop_token_ids": [3], "ignore_eos": True}
+    return Call(pn.serving.SamplingParams, given, kinds=kinds | {"ignore_eos": "flag"})
+
+
+@call("serving.Engine")
+def _(pick):
+    made = engine(pick)
+    given = {"model": made.model, "cache": made.cache, "token_budget": 8, "max_sequences": 4}
+    given |= {"preemption": pick(("recompute", "swap"))}
+    kinds = {"token_budget": "count", "max_sequences": "count", "preemption": "name"}
+    return Call(pn.serving.Engine, given, [made.cache], kinds=kinds)
+
+
+@call("Engine.add_request")
+def _(pick):
+    given = {"prompt": [1, 2, 3], "params": pn.serving.SamplingParams(2), "request_id": "b"}
+    return Call(engine(pick).add_request, given, kinds={"request_id": "id"})
+
+
+@call("Engine.cancel")
+def _(pick):
+    return Call(engine(pick).cancel, {"request_id": "a"}, kinds={"request_id": "id"})
+
+
+for _name in ("step", "stream", "run"):
+
+    def _make(pick, name=_name):
+        return Call(getattr(engine(pick), name), {})
+
+    CALLS[f"Engine.{_name}"] = _make
+
+
 MODULES = {
     "": pn,
     "layouts": layouts,
@@ -875,9 +920,11 @@ MODULES = {
     "measure": measure,
     "exercises": pn.exercises,
     "models": pn.models,
+    "serving": pn.serving,
 }
 CLASSES = {
     "BlockAllocator": pn.BlockAllocator,
+    "Engine": pn.serving.Engine,
     "PagedKVCache": pn.PagedKVCache,
     "Recording": type(recorded()),
     "Report": type(report()),
@@ -896,6 +943,10 @@ UNCHECKED = {
     ),
     **dict.fromkeys(
         [f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER
+    ),
+    **dict.fromkeys(
+        [f"arrays.{name}" for name in "torch_device dtype_name keep to_state from_state untraced".split()],
+        HELPER,
     ),
     **dict.fromkeys(
         [
@@ -921,6 +972,9 @@ UNCHECKED = {
     ),
     "exercises.Verdict": RECORD,
     **dict.fromkeys([f"models.{name}" for name in "Checkpoint Known Llama".split()], RECORD),
+    **dict.fromkeys(
+        [f"serving.{name}" for name in "Completion Counters Output Recording Result".split()], RECORD
+    ),
     "models.Tokenizer": "a protocol",
     "models.TextStream": "asks any tokenizer",
     "exercises.check": "takes any object for an answer, see tests/exercises/test_check.py",
@@ -929,6 +983,7 @@ UNCHECKED = {
         [f"arrays.Has{name}" for name in "ArrayInterface CudaArrayInterface DLPack LockstepArray".split()],
         "a protocol",
     ),
+    **dict.fromkeys(["arrays.TorchDevice", "arrays.TorchDtype"], "a protocol"),
 }
 
 
