@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "reference": {"draw"},
     "tolerances": {"draw"},
     "traces": {"draw"},
-    "allocator": {"draw"},
+    "allocator": {"arrays", "draw"},
     "lockstep": {"draw"},
     "arrays": {"lockstep"},
     "targets": {"lockstep"},
