@@ -144,7 +144,9 @@ class Failing:
         return logits
 
 
-@pytest.mark.parametrize("why", [RuntimeError("out of luck"), KeyboardInterrupt("Ctrl-C")], ids=["error", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "why", [RuntimeError("out of luck"), KeyboardInterrupt("Ctrl-C")], ids=["error", "Ctrl-C"]
+)
 @pytest.mark.parametrize("prefix_caching", [False, True])
 def test_a_step_that_fails_is_made_again(why, prefix_caching):
     def served(fails_at):
