@@ -15,7 +15,7 @@ from ..arrays import beside, empty
 from ..kernels.columns import TILE_SIZE
 from . import plan
 from .adopt import Caches
-from .tiles import MAX_HEADS
+from .tiles import MAX_HEADS, attention_threads, power_of_two
 
 _WARP = 32
 _NAIVE_THREADS = 64
@@ -116,7 +116,7 @@ def attend(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: st
     """Launch the kernels of a plan."""
     if not planned.rows.size:
         return
-    if planned.algorithm in ("split", "cascade"):
+    if planned.algorithm in ("split", "cascade") or planned.num_parts > 1:
         _attend_parts(inputs, planned, out, lse, target)
     elif planned.tiles is not None:
         _attend_tiles(inputs, planned, out, lse, target)
@@ -124,7 +124,9 @@ def attend(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: st
         _attend_rows(inputs, planned, out, lse, target)
 
 
-def _attend_rows(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
+def _attend_rows(
+    inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str, sinks: Any = None
+) -> None:
     """Attend with a thread, a warp or a thread block for each query token and head."""
     _, num_q_heads, head_dim = inputs.query.shape
     num_rows, block_size = len(planned.rows), inputs.caches.key.shape[1]
@@ -133,10 +135,10 @@ def _attend_rows(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, targ
     kernel, blocks_per_grid, threads = {
         "naive": ("attention_naive_kernel", -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
         "warp": ("attention_warp_kernel", by_row_and_head, _WARP),
-        "block": ("attention_block_kernel", by_row_and_head, _attention_threads(max(largest, block_size))),
-        "packed": ("attention_packed_kernel", by_row_and_head, _attention_threads(largest)),
+        "block": ("attention_block_kernel", by_row_and_head, attention_threads(max(largest, block_size))),
+        "packed": ("attention_packed_kernel", by_row_and_head, attention_threads(largest)),
     }[planned.algorithm]
-    arguments = inputs.arguments(planned.rows)
+    arguments = inputs.arguments(planned.rows, sinks=sinks)
     targets.launch(getattr(kernels, kernel), blocks_per_grid, threads, out, lse, *arguments, target=target)
 
 
@@ -155,8 +157,8 @@ def _attend_tiles(
     for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, TILE_SIZE].max(initial=0))):
         if not len(chosen):
             continue
-        num_rows = _power_of_two(-(-group // parts) * int(tokens))
-        threads = _attention_threads(max(-(-value_head_dim // value_parts), 2 * num_rows))
+        num_rows = power_of_two(-(-group // parts) * int(tokens))
+        threads = attention_threads(max(-(-value_head_dim // value_parts), 2 * num_rows))
         kernel = kernels.attention_tile_kernel_for(num_rows, threads)
         arguments = inputs.arguments(planned.rows, chosen, planned.num_parts, sinks=sinks)
         blocks_per_grid = (len(chosen), num_kv_heads * parts, value_parts)
@@ -164,14 +166,15 @@ def _attend_tiles(
 
 
 def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
-    """Attend to each part of a token's keys with tiles, then merge the parts of each token."""
+    """Attend to each part of a token's keys, then merge the parts of each token."""
     num_tokens, num_q_heads, value_head_dim = out.shape
     part_out = empty((len(planned.rows), num_q_heads, value_head_dim), np.float32, like=inputs.query)
     # For each head the largest score, then the sum of weights: an LSE would round both to one number.
     part_state = empty((len(planned.rows), 2 * num_q_heads), np.float32, like=inputs.query)
     # A sink counts once: the merge adds it.
     no_sinks = np.full_like(inputs.sinks, -np.inf)
-    _attend_tiles(inputs, planned, part_out, part_state, target, no_sinks)
+    attend_to_parts = _attend_rows if planned.tiles is None else _attend_tiles
+    attend_to_parts(inputs, planned, part_out, part_state, target, no_sinks)
     starts = np.arange(num_tokens + 1, dtype=np.int32) * planned.num_parts
     starts, sinks = (beside(array, inputs.query) for array in (starts, inputs.sinks))
     arguments = (out, lse, part_out, part_state, starts, sinks)
@@ -187,16 +190,6 @@ def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:
     return -(-num_kv_heads // heads), (over_dim, heads)
 
 
-def _attention_threads(least: int) -> int:
-    """Return the smallest power of two that is at least `least` and at least two warps."""
-    return max(2 * _WARP, _power_of_two(least))
-
-
 def _whole_warps(threads: int) -> int:
     """Return a number of threads rounded up to whole warps."""
     return _WARP * -(-threads // _WARP)
-
-
-def _power_of_two(count: int) -> int:
-    """Return the smallest power of two that is at least `count`."""
-    return 1 << (count - 1).bit_length()
