@@ -146,6 +146,18 @@ def text(name: str, value: Any) -> str:
     return str(value)
 
 
+def path(name: str, value: Any) -> Path:
+    """Return the path of a file as a Path."""
+    try:
+        found = Path(value)
+        os.fsencode(found)
+    except Exception:  # of the object's own __fspath__, too
+        raise TypeError(f"{name} must be a path, got {name}={shown(value)}") from None
+    if "\0" in str(found):
+        raise ValueError(f"{name} must not contain a null character, got {name}={shown(found)}")
+    return found
+
+
 def is_name(value: Any, name: str) -> bool:
     """Tell whether a value is this name; comparing an array would give an array."""
     return isinstance(value, str) and value == name

@@ -25,7 +25,6 @@ import gzip
 import io
 import json
 import operator
-import os
 import re
 import reprlib
 import zlib
@@ -40,7 +39,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from .arguments import between, host_array, not_negative, positive, shown
+from . import arguments
+from .arguments import between, host_array, not_negative, positive
 from .errors import InputError
 from .progress import progress
 
@@ -225,13 +225,7 @@ def read(path: str | Path) -> Trace:
     OSError
         The file cannot be read.
     """
-    try:
-        path = Path(path)
-        os.fsencode(path)
-    except Exception:  # of the object's own __fspath__, too
-        raise TypeError(f"path must be a path, got path={shown(path)}") from None
-    if "\0" in str(path):
-        raise ValueError(f"path must not contain a null character, got path={shown(path)}")
+    path = arguments.path("path", path)
     text = _text(path)
     start = re.search(r"\S", text)
     if start is None:

@@ -51,12 +51,12 @@ class Call:
 
 
 KINDS = {
-    "count": "num_blocks block_size num_kv_heads head_dim num_layers start stop block window layer seq_len num_splits "
+    "count": "length limit num_bytes num_blocks block_size num_kv_heads head_dim num_layers start stop block window layer seq_len num_splits "
     "num_q_heads multiprocessors max_lanes memory_budget shared_bytes warp num_slots hit_block_size request "
     "count number columns ntasks tpb sharedmem devnum device_id",
     "number": "watermark scale softcap",
     "flag": "prefix_caching causal return_lse debug check_compiles",
-    "name": "layout target algorithm order kind path gpu space",
+    "name": "layout target algorithm order kind path name_or_path gpu space",
     "array": "query key value key_cache value_cache out out_a out_b lse_a lse_b",
     "integers": "block_tables seq_lens cu_seqlens_q slot_mapping block_table block_pairs slots",
     "numbers": "alibi_slopes sinks k_scale v_scale",
@@ -276,7 +276,7 @@ def cache(pick):
 
 
 def keys_of(made, count):
-    _, _, heads, head_dim = made._layer(0).key.shape
+    _, _, heads, head_dim = made._layers.caches(0).key.shape
     dtype = made.key_cache.dtype
     parts = [tokens_of(count, dtype, heads, head_dim, seed) for seed in range(2 * made.num_layers)]
     keys, values = np.stack(parts[::2]), np.stack(parts[1::2])
@@ -320,8 +320,17 @@ for _name in ("stats", "check", "reset_prefix_cache", "__len__", "__repr__", "_r
 of_pool("slots", seq_id="a", start=1, stop=9)
 of_pool("is_swapped", seq_id=lambda pool, pick: pick(("a", "s")))
 of_pool("__contains__", seq_id="a")
-of_pool("can_allocate", tokens=tokens_for, salt=None)
-of_pool("add", seq_id="new", tokens=tokens_for, salt=lambda pool, pick: pick((None, "salt")))
+of_pool("can_allocate", tokens=tokens_for, salt=None, limit=lambda pool, pick: pick((None, 2)))
+of_pool("can_append", seq_id="a", tokens=functools.partial(tokens_for, least=1))
+of_pool("can_swap_in", seq_id="s")
+of_pool("truncate", seq_id=lambda pool, pick: pick(("a", "b")), length=6)
+of_pool(
+    "add",
+    seq_id="new",
+    tokens=tokens_for,
+    salt=lambda pool, pick: pick((None, "salt")),
+    limit=lambda pool, pick: pick((None, 2)),
+)
 of_pool("append", seq_id=lambda pool, pick: pick(("a", "b")), tokens=functools.partial(tokens_for, least=1))
 of_pool("fork", parent_id="a", child_id="new")
 of_pool("release", seq_id="a", window=3)
@@ -365,12 +374,24 @@ of_cache(
     seq_id=lambda made, pick: pick(("a", "new")),
     tokens=lambda made, pick: tokens_for(made.allocator, pick, least=1),
     salt=None,
+    limit=lambda made, pick: pick((None, 2)),
 )
+of_cache("seq_len", seq_id=lambda made, pick: pick(("a", "s")))
+of_cache("can_append", seq_id="a", tokens=lambda made, pick: tokens_for(made.allocator, pick, least=1))
+of_cache("can_swap_in", seq_id="s")
+of_cache("truncate", seq_id=lambda made, pick: pick(("a", "b")), length=6)
 of_cache("fork", parent_id="a", child_id="new")
 of_cache("release", seq_id="a", window=3)
 of_cache("swap_in", seq_id="s")
 of_cache("gather", seq_id="a", layer=0)
 of_cache("block_tables", seq_ids=lambda made, pick: pick((["a", "b"], ("b",), [])))
+
+
+@call("PagedKVCache.num_blocks_for")
+def _(pick):
+    sizes = {"num_bytes": 10**6, "block_size": 4, "num_kv_heads": 1, "head_dim": 16, "value_head_dim": None}
+    kind = {"num_layers": 2, "dtype": pick(STORAGE), "layout": pick(("NHD", "HND", "packed"))}
+    return Call(pn.PagedKVCache.num_blocks_for, {**sizes, **kind})
 
 
 @call("PagedKVCache.write_layer")
@@ -384,7 +405,7 @@ def _(pick):
 @call("PagedKVCache.attend")
 def _(pick):
     made = cache(pick)
-    query = tokens_of(2, F32, 2, made._layer(0).key.shape[3])
+    query = tokens_of(2, F32, 2, made._layers.caches(0).key.shape[3])
     options = {
         "layer": 0,
         "cu_seqlens_q": None,
@@ -793,6 +814,46 @@ def _(pick):
 
 # What is public.
 
+
+@call("models.find")
+def _(pick):
+    return Call(pn.models.find, {})
+
+
+@call("models.load")
+def _(pick):
+    return Call(pn.models.load, {"name_or_path": "glassllm"})
+
+
+SIZES = {
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "vocab_size": 5,
+    "num_q_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 4,
+    "max_positions": 64,
+}
+
+
+@call("models.LlamaConfig")
+def _(pick):
+    given = {"num_layers": 1, **SIZES, "rope_base": 1e4, "norm_eps": 1e-5}
+    kinds = {name: "number" if isinstance(value, float) else "count" for name, value in given.items()}
+    return Call(pn.models.LlamaConfig, given, kinds=kinds)
+
+
+@call("models.random_llama")
+def _(pick):
+    config = pn.models.LlamaConfig(num_layers=1, **SIZES)
+    return Call(pn.models.random_llama, {"config": config, "seed": 1}, kinds={"seed": "count"})
+
+
+@call("models.DenseAttention")
+def _(pick):
+    return Call(pn.models.DenseAttention, {"dtype": pick(("float32", "float64"))}, kinds={"dtype": "name"})
+
+
 MODULES = {
     "": pn,
     "layouts": layouts,
@@ -807,6 +868,7 @@ MODULES = {
     "traces": traces,
     "measure": measure,
     "exercises": pn.exercises,
+    "models": pn.models,
 }
 CLASSES = {
     "BlockAllocator": pn.BlockAllocator,
@@ -845,6 +907,9 @@ UNCHECKED = {
         ["cuda.DeviceArray.getitem", "cuda.DeviceArray.setitem"], "indexing by NumPy, with its errors"
     ),
     "exercises.Verdict": RECORD,
+    **dict.fromkeys([f"models.{name}" for name in "Checkpoint Known Llama".split()], RECORD),
+    "models.Tokenizer": "a protocol",
+    "models.TextStream": "asks any tokenizer",
     "exercises.check": "takes any object for an answer, see tests/exercises/test_check.py",
     **dict.fromkeys(["Report.save_html", "Report.save_json", "exercises.start"], "writes a file"),
     **dict.fromkeys(

@@ -197,3 +197,29 @@ def test_a_cache_that_is_gone_is_not_watched():
         pn.gather_kv(*arrays, np.zeros(1, np.int32), 1, target="lockstep")
     del cache
     pn.gather_kv(*arrays, np.zeros(1, np.int32), 1, target="lockstep")
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_what_a_sequence_held_before_a_truncation_counts_as_unwritten(cache, writes):
+    cache.truncate("a", 5)
+    slots = cache.reserve("a", 1).slots
+    assert slots.tolist() == [5]
+    if writes:
+        cache.write_layer(0, *tokens(1), slots)
+        cache.attend(["a"], query(1))
+    else:
+        with pytest.raises(KernelError, match="read of an unwritten slot"):
+            cache.attend(["a"], query(1))
+
+
+def test_what_others_hold_of_a_truncated_block_stays_written():
+    cache = pn.PagedKVCache(6, 4, HEADS, DIM, target="lockstep", debug=True, prefix_caching=True)
+    cache.add("a", *tokens(4), range(4))
+    cache.fork("a", "b")
+    cache.truncate("a", 2)
+    cache.attend(["a", "b"], query(2))
+    # Of the whole block only the prefix cache knows.
+    cache.free("b")
+    cache.attend(["a"], query(1))
+    assert cache.add("c", *tokens(5), range(5)) == 4
+    cache.attend(["a", "c"], query(2))

@@ -55,8 +55,8 @@ def state(cache):
         name: [part.tobytes() for pair in sequence.stored for part in pair]
         for name, sequence in cache.allocator._swapped.items()
     }
-    if cache._watch is not None:
-        held["watch"] = [written.tobytes() for written in cache._watch.state()["written"]]
+    if cache._layers.watch is not None:
+        held["watch"] = [written.tobytes() for written in cache._layers.watch.state()["written"]]
     return held
 
 
@@ -73,8 +73,16 @@ CALLS = {
         "b", kv(count := 2 * cache.allocator.num_free_blocks - 1, 9), kv(count, 9), list(range(count))
     ),
     "reserve": lambda cache: cache.reserve("new", ids(1, 3)),
+    "reserve, limited": lambda cache: cache.reserve("new", ids(1, 3), limit=2),
+    "truncate": lambda cache: cache.truncate("a", 3),
+    "truncate of a reserved one": lambda cache: cache.truncate("r", 1),
     "reserve, copying": lambda cache: cache.reserve("b", [1, 2, 3]),
     "write_layer": lambda cache: cache.write_layer(1, kv(3)[0], kv(3)[0], cache.allocator.slots("r", 0, 3)),
+    "reserve_batch": lambda cache: cache.reserve_batch({"new": ids(1, 3), "r": [1]}, salts={"new": 5}),
+    "reserve_batch, copying": lambda cache: cache.reserve_batch({"b": [1, 2, 3], "new": ids(1), "a": [4]}),
+    "write of a plan": lambda cache: cache.plan(["r"], HEADS, slots=cache.allocator.slots("r", 0, 3)).write(
+        1, kv(3)[0], kv(3)[1]
+    ),
     "commit": lambda cache: cache.commit("r"),
     "fork": lambda cache: cache.fork("a", "new"),
     "fork of a reserved one": lambda cache: cache.fork("r", "new"),
@@ -132,6 +140,8 @@ WRITES = [
     "append, copying and evicting",
     "reserve, copying",
     "write_layer",
+    "reserve_batch, copying",
+    "write of a plan",
     "swap_in",
 ]
 

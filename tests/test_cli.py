@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paged_numba import targets
+from paged_numba import models, targets
 from paged_numba.commands import main as cli
 from paged_numba.serving.toy.requests import from_text, from_trace
 from paged_numba.testing.mutants import kernels
@@ -49,13 +49,78 @@ def trace(tmp_path):
     return path
 
 
-def test_tour_tells_the_whole_story(capsys):
+@pytest.fixture
+def without_models(monkeypatch):
+    """Let no model be installed: the tour then serves the toy model."""
+    missing = [known._replace(path=None) for known in models.find()]
+    monkeypatch.setattr(models, "find", lambda: missing)
+
+
+needs_model = pytest.mark.skipif(models.find()[0].path is None, reason="glassllm is not installed")
+
+
+@needs_model
+def test_tour_serves_a_real_model(capsys):
+    status, out, err = run(capsys, "tour")
+    assert status == 0
+    assert err == ""
+    for passage in (
+        "on the target lockstep",
+        "The model is glassllm (MIT): 4 layers",
+        "is forked into A/1",
+        "copy-on-write",
+        "The prefix cache already held 32 tokens of C: their blocks are shared.",
+        "gives up its blocks and waits",
+        "G writes: ",
+        "All 184 tokens were compared",
+        "Passed.",
+        "128 tokens reserved each",
+    ):
+        assert passage in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+@needs_model
+def test_tour_serves_a_text_with_a_real_model(capsys, prompts):
+    status, out, _ = run(capsys, "tour", "--text", str(prompts), "--requests", "2", "--json")
+    record = json.loads(out)
+    assert status == 0
+    assert record["model"]["licence"] == "MIT"
+    assert {name: len(answer["token_ids"]) for name, answer in record["answers"].items()} == {
+        "A": 24, "A/1": 24, "B": 8,
+    }  # fmt: skip
+    assert record["checks"]["tokens"] == 24 + 24 + 8
+    assert record["checks"]["compared"] == 3
+    assert 0 < record["checks"]["max_error"] < 1e-5
+    kinds = [event["kind"] for event in record["events"]]
+    assert (kinds.count("admit"), kinds.count("fork"), kinds.count("copy"), kinds.count("free")) == (
+        1,
+        1,
+        1,
+        3,
+    )
+
+
+@needs_model
+@pytest.mark.parametrize("name", ["all zeros", "last token missed"])
+def test_tour_of_a_real_model_with_a_wrong_kernel_fails(capsys, prompts, name):
+    (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_block"]
+    with kernels.installed(mutant):
+        status, out, _ = run(capsys, "tour", "--text", str(prompts), "--requests", "1")
+    assert status == 1
+    assert "The check FAILED." in out
+    assert "layer 1: keys or values are off by" in out
+    assert "of the answer is" in out
+
+
+def test_tour_tells_the_whole_story(capsys, without_models):
     status, out, err = run(capsys, "tour")
     assert status == 0
     assert err == ""
     for passage in (
         "on the target lockstep",
         "the text that comes with the package",
+        "To serve a real model: pip install glassllm, then take the tour again.",
         "block table",
         "is forked into A'",
         "copy-on-write",
@@ -73,7 +138,7 @@ def test_tour_is_what_runs_without_a_command(capsys, prompts):
     assert "1. The kernels run" in out
 
 
-def test_tour_on_a_text(capsys, prompts):
+def test_tour_on_a_text(capsys, prompts, without_models):
     status, out, _ = run(capsys, "tour", "--text", str(prompts), "--json")
     record = json.loads(out)
     assert status == 0
@@ -142,7 +207,7 @@ def test_a_dash_is_no_file_to_write(capsys, words):
 
 
 @pytest.mark.parametrize("name", ["all zeros", "last token missed"])
-def test_tour_with_a_wrong_kernel_fails(capsys, prompts, name):
+def test_tour_with_a_wrong_kernel_fails(capsys, prompts, name, without_models):
     (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == name and m.module == "attention_block"]
     with kernels.installed(mutant):
         status, out, _ = run(capsys, "tour", "--text", str(prompts))
@@ -151,7 +216,7 @@ def test_tour_with_a_wrong_kernel_fails(capsys, prompts, name):
     assert "times what rounding explains" in out
 
 
-def test_tour_with_a_wrong_write_fails(capsys, prompts):
+def test_tour_with_a_wrong_write_fails(capsys, prompts, without_models):
     (mutant,) = [m for m in kernels.KERNEL_MUTANTS if m.name == "key written as value"]
     with kernels.installed(mutant):
         status, out, _ = run(capsys, "tour", "--text", str(prompts), "--json")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import paged_numba
+from paged_numba.allocator import queries
 
 PACKAGE = Path(paged_numba.__file__).parent
 MODULES = [
@@ -72,7 +73,9 @@ def public_methods(cls):
     return {name: member for name, member in members.items() if inspect.isroutine(member)}
 
 
-@pytest.mark.parametrize("name", public_methods(paged_numba.BlockAllocator))
+@pytest.mark.parametrize(
+    "name", [*public_methods(queries.PoolQueries), *public_methods(paged_numba.BlockAllocator)]
+)
 def test_methods_of_the_allocator_have_an_example_and_neighbours(name):
     method = getattr(paged_numba.BlockAllocator, name)
     assert {"Examples", "See Also"} <= sections(inspect.getdoc(method))

@@ -152,7 +152,7 @@ DIMENSIONS |= {"blocks_per_grid", "threads_per_block", "shared_bytes"}
 
 def complaint(error, call):
     """Return what is wrong with an error, as text; None if it is clear."""
-    if isinstance(error, OSError) and "path" in call.arguments:
+    if isinstance(error, OSError) and call.arguments.keys() & {"path", "name_or_path"}:
         return None
     if not isinstance(error, (TypeError, ValueError, MemoryError, pn.errors.PagedNumbaError)):
         return f"{type(error).__name__} is not among the errors that calls may raise"

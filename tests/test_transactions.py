@@ -55,7 +55,7 @@ def ids(*parts):
 
 def used_pool():
     """Return a pool with a fork, twins, released and swapped sequences, idle blocks, and removed nodes."""
-    pool = pn.BlockAllocator(40, BLOCK_SIZE, prefix_caching=True)
+    pool = pn.BlockAllocator(50, BLOCK_SIZE, prefix_caching=True)
     for name, text in {
         "a": ids(1, 2),
         "twin": ids(1, 2),
@@ -63,15 +63,19 @@ def used_pool():
         "gone": ids(5),
         "s": ids(1, 7),
         "c": ids(1, 6),
+        "cut": ids(4),
+        "grown": ids(3),
     }.items():
         pool.add(name, text)
-    for name in ("a", "twin", "idle", "s", "c"):
+    for name in ("a", "twin", "idle", "s", "c", "cut", "grown"):
         pool.commit(name)
     pool.fork("a", "b")
     pool.free("idle")
     pool.free("gone")
     pool.swap_out("s")
     pool.release("twin", 3)
+    pool.truncate("cut", 3)
+    pool.append("grown", ids(3))
     return pool
 
 
@@ -86,6 +90,17 @@ CALLS = {
     "append, copying": lambda pool: pool.append("b", [1, 2, 3]),
     "append, copying and evicting": lambda pool: pool.append("b", range(2 * pool.num_free_blocks - 1)),
     "append, too much": lambda pool: pool.append("b", range(2 * pool.num_free_blocks)),
+    "append after a truncation into a cached block": lambda pool: pool.append("cut", [1, 2]),
+    "add, limited": lambda pool: pool.add("new", ids(1, 2, 8), limit=3),
+    "truncate": lambda pool: pool.truncate("a", 7),
+    "truncate to a shared block": lambda pool: pool.truncate("b", 3),
+    "truncate of cached blocks": lambda pool: pool.truncate("c", 5),
+    "truncate to nothing": lambda pool: pool.truncate("c", 0),
+    "truncate of one that is not committed": lambda pool: pool.truncate("grown", 8),
+    "truncate of a released one": lambda pool: pool.truncate("twin", 7),
+    "truncate of one truncated before": lambda pool: pool.truncate("cut", 1),
+    "free of a truncated one": lambda pool: pool.free("cut"),
+    "fork of a truncated one": lambda pool: pool.fork("cut", "new"),
     "commit, nothing": lambda pool: pool.commit("a"),
     "fork": lambda pool: pool.fork("a", "new"),
     "fork of a released one": lambda pool: pool.fork("twin", "new"),
@@ -213,10 +228,16 @@ def calls(draw, names, swapped, number):
     """Return a call of a method of a pool that holds these sequences."""
     kinds = ["add", "reset_prefix_cache"] + ["swap_in", "free"] * bool(swapped)
     if names:
-        kinds += ["append", "commit", "fork", "free", "release", "preempt", "swap_out"]
+        kinds += ["append", "commit", "fork", "free", "release", "preempt", "swap_out", "truncate"]
     kind = draw(st.sampled_from(kinds))
     if kind == "reset_prefix_cache":
         return lambda pool: pool.reset_prefix_cache()
+    if kind == "truncate":
+        # A share of the tokens that are not released.
+        name, share = draw(st.sampled_from(names)), draw(st.sampled_from((0, 0.4, 0.8, 1)))
+        return lambda pool: pool.truncate(
+            name, (low := pool.num_released_tokens(name)) + int(share * (pool.seq_len(name) - low))
+        )
     if kind == "add":
         given = number, draw(TEXTS)
     elif kind == "swap_in":

@@ -11,7 +11,7 @@ import numpy as np
 from recorder import Recorder
 
 import paged_numba as pn
-from paged_numba.commands import tour as tour_command
+from paged_numba.commands.tour import toy as tour_command
 from paged_numba.lockstep.observe.observer import Observer, observing
 from paged_numba.serving.toy.model import ToyModel
 from paged_numba.serving.toy.server import Server
@@ -218,8 +218,8 @@ def recorded(
 
 
 def tour() -> dict[str, Any]:
-    """Return what ``paged-numba tour`` serves."""
-    requests = tour_command.workload(None, None, tour_command.DEFAULT_REQUESTS).requests
+    """Return what ``paged-numba tour`` serves with the toy model."""
+    requests = tour_command.workload(None, None, 8).requests
     num_blocks = tour_command.pool_size(requests)
     cache = pn.PagedKVCache(num_blocks, tour_command.BLOCK_SIZE, NUM_KV_HEADS, HEAD_DIM, target="lockstep")
     recorder, server = Recorder(cache.allocator), Server(cache, MODEL, requests)
@@ -242,7 +242,8 @@ def tour() -> dict[str, Any]:
         for request in requests
     }
     about = (
-        "The eight requests that the command paged-numba tour serves. The first one is forked for a second answer. "
+        "The eight requests that the command paged-numba tour serves where no real model is installed. "
+        "The first one is forked for a second answer. "
         "A request joins when the pool has room for it and for all that run until they are done."
     )
     return recording("The tour", about, cache, recorder, served)

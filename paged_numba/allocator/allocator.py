@@ -263,8 +263,9 @@ class BlockAllocator(PoolQueries):
             table[-1] = taken[0]
             self._pool.drop([source])
             copies = np.array([(source, taken[0])], np.int64)
-        elif start % self.block_size and self._is_cached(table[-1]):
-            self._prefixes.give_up(table[-1])  # type: ignore[union-attr]
+        elif self._prefixes is not None and start % self.block_size and table[-1] in self._prefixes:
+            # It was full before `truncate`; now other tokens will follow in it.
+            self._prefixes.give_up(table[-1])
         if new:
             table.extend(taken[copied:])
         sequence.length = stop
@@ -277,9 +278,10 @@ class BlockAllocator(PoolQueries):
     def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
         """Take back the last tokens of a sequence: rejected draft tokens, or those of a step that failed.
 
-        Blocks that hold none of its other tokens are dropped. Nothing is lost for sequences that share blocks with it,
-        nor for the prefix cache: if either holds the last block that is left, the next `append` replaces it by a copy.
-        With a sliding window, call `truncate` before `release`: the tokens that follow see no released ones.
+        Blocks that hold none of its other tokens are dropped; the prefix cache may keep them. If the last block that is
+        left is shared, the next `append` replaces it by a copy; if it is in the prefix cache, that `append` makes the
+        prefix cache forget it. With a sliding window, call `truncate` before `release`: a released block does not come
+        back, even if the tokens that follow see it.
 
         Parameters
         ----------
@@ -328,12 +330,10 @@ class BlockAllocator(PoolQueries):
         before, kept = sequence.length, self._blocks_for(length)
         dropped = sequence.table[kept:]
         self._undo.append((sequence.lengthen, kept, dropped, before, sequence.num_written))
-        self._empty_slots.leave(sequence, self._pool.refs)
+        self._empty_slots.truncate(sequence, length, self._pool.refs, self._is_cached)
         del sequence.table[kept:]
         sequence.length, sequence.num_written = length, min(length, sequence.num_written)
         self._num_tokens -= before - length
-        is_cached = length % self.block_size != 0 and self._is_cached(sequence.table[-1])
-        self._empty_slots.truncate(sequence, before, self._pool.refs, is_cached)
         self._pool.drop(dropped)
         self._truncate_ids(sequence, before // self.block_size)
 

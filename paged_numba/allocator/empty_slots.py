@@ -58,31 +58,24 @@ class EmptySlots:
         elif refs[block] == 1:
             self._even -= self.block_size - end
 
-    def truncate(self, sequence: SequenceState, before: int, refs: array[int], is_cached: bool) -> None:
-        """Count the last block of a sequence again that left it with `before` tokens, and is now shorter.
-
-        Parameters
-        ----------
-        sequence : SequenceState
-        before : int
-        refs : array of int32[num_blocks]
-            Number of sequences that hold each block.
-        is_cached : bool
-            Whether the prefix cache holds the last block.
-        """
-        end = sequence.length % self.block_size
+    def truncate(
+        self, sequence: SequenceState, length: int, refs: array[int], is_cached: Callable[[int], bool]
+    ) -> None:
+        """Count the last block of a sequence that is about to be truncated."""
+        kept, end = -(-length // self.block_size), length % self.block_size
+        block, old = sequence.table[kept - 1] if end else -1, sequence.length % self.block_size
+        if kept < len(sequence.table) or block in self._uneven:
+            old = 0
+        self.leave(sequence, refs)
         if not end:
             return
-        block = sequence.table[-1]
-        if refs[block] == 1 and not is_cached:
+        if refs[block] == 1 and not is_cached(block):
             self._even += self.block_size - end
             return
-        if block not in self._uneven:
-            others, old = refs[block] - 1, before - (len(sequence.table) - 1) * self.block_size
-            if others and old < self.block_size:
-                # They all ended where this sequence ended.
-                self._even -= self.block_size - old
-                self._uneven[block] = [old] * others
+        if old and refs[block] > 1:
+            # So far all its sequences end at the same token.
+            self._even -= self.block_size - old
+            self._uneven[block] = [old] * (refs[block] - 1)
         self._uneven.setdefault(block, []).append(end)
 
     def recount(

@@ -635,13 +635,8 @@ class PoolQueries:
     def _growth(self, sequence: SequenceState, count: int) -> tuple[int, bool]:
         """Return how many blocks more tokens need, and whether a copy must replace the last block first."""
         new = self._blocks_for(sequence.length + count) - len(sequence.table)
-        if sequence.length % self.block_size == 0:
-            return new, False
-        last = sequence.table[-1]
-        if self._pool.refs[last] > 1:
-            return new, True
-        # Only after `truncate`. If no block is left for a copy, the prefix cache gives up the block instead.
-        return new, self._is_cached(last) and new < self._pool.num_free
+        is_part_filled = sequence.length % self.block_size != 0
+        return new, is_part_filled and self._pool.refs[sequence.table[-1]] > 1
 
     # Lookups.
 

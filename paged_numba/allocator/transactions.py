@@ -30,12 +30,15 @@ class UndoLog(list[tuple[Any, ...]]):
         Held, too, during a transaction that others may be part of.
     half_done : Lock
         Held, too, during one that no other may be part of, since the pool may be half changed.
+    state : object
+        Another object after each change of the pool's block tables and reference counts.
     """
 
-    __slots__ = ("changing", "half_done", "lock")
+    __slots__ = ("changing", "half_done", "lock", "state")
 
     def __init__(self) -> None:
         self.lock, self.changing, self.half_done = threading.RLock(), threading.RLock(), threading.Lock()
+        self.state = object()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copies of a pool have a lock of their own.
@@ -101,7 +104,19 @@ def whole(
     For methods that change the pool step by step. Between two steps Python may run other code: a signal handler, a
     finalizer, or the ``__eq__`` of an id.
     """
-    return _under(method, "half_done")
+
+    @wraps(method)
+    def noted(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        undo = self._undo
+        begin = len(undo)
+        result = method(self, *args, **kwargs)
+        if len(undo) > begin:
+            # An object of its own: no later state is taken for one that was rolled back.
+            undo.append((setattr, undo, "state", undo.state))
+            undo.state = object()
+        return result
+
+    return _under(noted, "half_done")
 
 
 def _under(

@@ -69,8 +69,8 @@ class CacheWatch(Observer):
 
     # Ownership.
 
-    def _update_owners(self) -> None:
-        """Record the owners of each block; mark a block that was allocated again as unwritten."""
+    def update_owners(self) -> None:
+        """Record the owners of each block; mark what was allocated again or truncated as unwritten."""
         pool = self._allocator
         owners: dict[int, list[Place]] = {}
         self._held = np.zeros((pool.num_blocks, pool.block_size), bool)
@@ -84,8 +84,11 @@ class CacheWatch(Observer):
                 self._last_owner[block] = places[0]
         generations = [pool.generation(block) for block in range(pool.num_blocks)]
         changed = np.array(generations) != self._generations
+        cached = np.array([pool.is_cached(block) for block in range(pool.num_blocks)])
+        truncated = ~self._held & ~cached[:, None]
         for _, written in self._written.values():
             written[changed] = False
+            written[truncated] = False
         self._owners, self._generations = owners, np.array(generations)
         self._owned = np.zeros(pool.num_blocks, bool)
         self._owned[list(owners)] = True
@@ -94,7 +97,7 @@ class CacheWatch(Observer):
     # Launches.
 
     def begin_launch(self, machine: ObservedMachine, function: Any, arguments: tuple[Any, ...]) -> None:
-        self._update_owners()
+        self.update_owners()
         outer = [listener for listener in machine.listeners if isinstance(listener, Sanitizer)]
         self._findings = outer[-1].findings if outer else Findings()
         self._raises = not outer

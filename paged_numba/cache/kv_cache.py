@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +12,18 @@ from numpy.typing import DTypeLike, NDArray
 from .. import ops, targets
 from ..allocator import Allocation, BlockAllocator
 from ..allocator.block_table import padded
-from ..allocator.token_ids import TokenIds, as_bytes, at_most, number_of
+from ..allocator.token_ids import TokenIds, as_bytes, number_of
 from ..allocator.transactions import UndoLog, alone, transaction
-from ..arguments import hashable, listed, shown, truth
-from ..arrays import ArrayLike, IntegersLike, as_array, beside, on_host, to_host
+from ..arguments import integer, listed, positive, shown, truth
+from ..arrays import ArrayLike, IntegersLike, beside, to_host
 from ..draw.text import plural
-from ..ops import adopt, checks, launches, layouts
-from ..ops.attention import AttentionOptions
-from ..ops.storage import storage_of_layers
-from .debug import CacheWatch
+from ..ops import checks, layouts
+from ..ops.attention import AttentionOptions, PlanOptions, plan_call
+from ..ops.storage import bytes_of_layers, storage_of_layers
+from . import batch, step_plan
+from .batch import BatchAllocation
+from .layers import Layers
+from .step_plan import StepPlan
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -153,38 +156,23 @@ class PagedKVCache:
             for name, given in scales.items()
         }
         self.key_caches, self.value_caches = storage_of_layers(shapes, num_layers, storage_type, self.target)
-        self._watch = self._new_watch() if debug else None
-
-    def _new_watch(self) -> CacheWatch:
-        axis = layouts.TOKEN_AXES[self.layout]
-        caches = (*self.key_caches, *self.value_caches)
-        return CacheWatch(self.allocator, *(np.moveaxis(cache, axis, 1) for cache in caches))
-
-    # A copy has arrays of its own, and so a watch of its own.
-
-    def __getstate__(self) -> dict[str, Any]:
-        watched = None if self._watch is None else self._watch.state()
-        return {**self.__dict__, "_watch": watched}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if state["_watch"] is not None:
-            self._watch = self._new_watch()
-            self._watch.restore(state["_watch"])
+        self._layers = Layers(
+            self.allocator, self.key_caches, self.value_caches, layout, self.target, debug=debug
+        )
 
     def __repr__(self) -> str:
-        pool, (key, value) = self.allocator, self._layer(0)[:2]
+        pool, (key, value) = self.allocator, self._layers.caches(0)[:2]
         _, block_size, num_kv_heads, head_dim = key.shape
         dims = f"{head_dim}" if value.shape == key.shape else f"{head_dim} (values {value.shape[3]})"
         parts = [
             f"{plural(pool.num_blocks, 'block')} of {block_size} tokens",
             f"{plural(num_kv_heads, 'KV head')} x {dims}",
             *([f"{self.num_layers} layers"] if self.num_layers > 1 else []),
-            np.dtype(value.dtype).name,
+            np.dtype(key.dtype).name,
             *([self.layout] if self.layout != "NHD" else []),
             f"{pool.num_free_blocks} free",
             *(["prefix caching"] if pool.prefix_caching else []),
-            *(["debug"] if self._watch is not None else []),
+            *(["debug"] if self._layers.watch is not None else []),
             f"target {self.target}",
         ]
         return f"PagedKVCache({', '.join(parts)})"
@@ -208,6 +196,53 @@ class PagedKVCache:
     def num_layers(self) -> int:
         """Number of attention layers."""
         return len(self.key_caches)
+
+    @staticmethod
+    def num_blocks_for(
+        num_bytes: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        *,
+        value_head_dim: int | None = None,
+        num_layers: int = 1,
+        dtype: DTypeLike = "float32",
+        layout: str = "NHD",
+    ) -> int:
+        """Return how many blocks of keys and values fit in a number of bytes.
+
+        Parameters
+        ----------
+        num_bytes : int
+            Bytes for the arrays of all layers. The allocator takes about 20 bytes of host memory more for each block.
+        block_size, num_kv_heads, head_dim, value_head_dim, num_layers, dtype, layout
+            As for the cache.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A size, the dtype or the layout is invalid, or not even one block fits.
+
+        Examples
+        --------
+        A block of 16 tokens with 3 KV heads of 64 numbers, 4 bytes each, takes 24 KiB for keys and values of a layer.
+
+        >>> import paged_numba as pn
+        >>> pn.PagedKVCache.num_blocks_for(2**20, 16, 3, 64), 2**20 // (16 * 3 * 64 * 4 * 2)
+        (42, 42)
+        """
+        num_bytes = integer("num_bytes", num_bytes)
+        value_head_dim = head_dim if value_head_dim is None else value_head_dim
+        checks.check_cache_sizes(block_size, num_kv_heads, head_dim, value_head_dim, layout, num_layers)
+        storage_type = checks.cache_dtype(dtype)
+        sizes = map(int, (1, block_size, num_kv_heads, head_dim, value_head_dim))
+        shapes = layouts.cache_shapes(layout, storage_type, *sizes)
+        needed = bytes_of_layers(shapes, int(num_layers), storage_type)
+        if num_bytes < needed:
+            raise ValueError(
+                f"num_bytes must hold a block of all layers at least, {needed} bytes, got num_bytes={shown(num_bytes)}"
+            )
+        return num_bytes // needed
 
     # Queries of the allocator.
 
@@ -323,11 +358,11 @@ class PagedKVCache:
         >>> cache.add("a", kv, kv, range(9)), cache.add("b", kv, kv, range(9))    # b shares two full blocks with a
         (0, 8)
         """
-        layers = self._by_layer(key, value)
+        layers = self._layers.tokens_by_layer(key, value)
         tokens = self._check_tokens(layers, token_ids)
         allocation = self.allocator.add(seq_id, tokens, salt=salt)
         found = allocation.num_cached_tokens
-        self._write(allocation, [(keys[found:], values[found:]) for keys, values in layers])
+        self._layers.write_all(allocation, [(keys[found:], values[found:]) for keys, values in layers])
         self.allocator.commit(seq_id)
         return found
 
@@ -357,11 +392,11 @@ class PagedKVCache:
         TypeError, ValueError
             There are no tokens, the keys or values have the wrong shape or dtype, or the token ids do not match.
         """
-        layers = self._by_layer(key, value)
+        layers = self._layers.tokens_by_layer(key, value)
         tokens = self._check_tokens(layers, token_ids)
         sequence = self.allocator._sequence(seq_id)
         were_written = sequence.num_written == sequence.length
-        self._write(self.allocator.append(seq_id, tokens), layers)
+        self._layers.write_all(self.allocator.append(seq_id, tokens), layers)
         # Else tokens are reserved that the caller has yet to write: the prefix cache must not offer their blocks.
         if were_written:
             self.allocator.commit(seq_id)
@@ -416,13 +451,60 @@ class PagedKVCache:
         ...     out = cache.attend(["a"], query, layer=layer, cu_seqlens_q=[0, 5])
         >>> cache.commit("a")
         """
-        hashable("salt", salt)
-        pool = self.allocator
-        if seq_id in pool or pool.is_swapped(seq_id):
-            allocation = pool.append(seq_id, at_most(tokens, limit))
-        else:
-            allocation = pool.add(seq_id, tokens, salt=salt, limit=limit)
-        self._copy(allocation)
+        allocation = batch.reserve(self.allocator, seq_id, tokens, salt, limit)
+        self._layers.copy(allocation.copies)
+        return allocation
+
+    @transaction
+    def reserve_batch(
+        self,
+        tokens: Mapping[Hashable, int | TokenIds],
+        *,
+        limits: Mapping[Hashable, int | None] | None = None,
+        salts: Mapping[Hashable, Hashable] | None = None,
+    ) -> BatchAllocation:
+        """Make room for the next tokens of several sequences, as `reserve` does one after the other, or for none.
+
+        Parameters
+        ----------
+        tokens : mapping of hashable to (int or sequence of int)
+            For the id of each sequence, the number of tokens or their ids.
+        limits : mapping of hashable to int, optional
+            For the ids of some of these sequences, the argument `limit` of `reserve`.
+        salts : mapping of hashable to hashable, optional
+            For the ids of some of these sequences, the argument `salt` of `reserve`.
+
+        Returns
+        -------
+        BatchAllocation
+            The slots to write in each layer, in the order of `tokens`. Shared blocks have been copied.
+
+        Raises
+        ------
+        OutOfBlocksError
+            The pool has too few free blocks for all of the tokens; nothing was changed.
+        SwappedSequenceError
+            One of the sequences is swapped out; nothing was changed.
+        TypeError, ValueError
+            `limits` or `salts` names another sequence, or `reserve` does not accept an argument; nothing was changed.
+
+        See Also
+        --------
+        plan : Takes the slots and `cu_seqlens_q` of the result.
+
+        Examples
+        --------
+        Sequence a has a prompt of 5 tokens, sequence b gets its next token:
+
+        >>> import paged_numba as pn
+        >>> cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=2)
+        >>> _ = cache.reserve("b", 3)
+        >>> batch = cache.reserve_batch({"a": 5, "b": 1})
+        >>> batch.slots.tolist(), batch.cu_seqlens_q.tolist()
+        ([4, 5, 6, 7, 8, 3], [0, 5, 6])
+        """
+        allocation, copies = batch.reserve_batch(self.allocator, tokens, limits, salts)
+        self._layers.copy(copies)
         return allocation
 
     @transaction
@@ -445,10 +527,7 @@ class PagedKVCache:
         TypeError, ValueError
             The layer does not exist, or a dtype, shape or slot is invalid; nothing was written.
         """
-        arguments = ops.copies.checked_write(key, value, *self._stored(layer), slots, self.layout, "slots")
-        if self.target != "cuda":
-            self._log_blocks(on_host(arguments[-1], "slots") // self.allocator.block_size, [layer])
-        launches.write(*arguments, self.target)
+        self._layers.write(layer, key, value, self._layers.checked_slots(slots))
 
     @transaction
     def commit(self, seq_id: Hashable) -> None:
@@ -510,6 +589,7 @@ class PagedKVCache:
         (0, 8)
         """
         self.allocator.truncate(seq_id, length)
+        self._layers.forget_truncated()
 
     @transaction
     def free(self, seq_id: Hashable) -> None:
@@ -595,7 +675,7 @@ class PagedKVCache:
         def last(part: Any) -> Any:
             return beside(part[len(part) - count :], like=self.key_cache)
 
-        self._write(allocation, [(last(key), last(value)) for key, value in kept])
+        self._layers.write_all(allocation, [(last(key), last(value)) for key, value in kept])
         if num_written == sequence.length:
             self.allocator.commit(seq_id)
         else:
@@ -648,7 +728,9 @@ class PagedKVCache:
         """
         pool = self.allocator
         blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
-        return ops.gather_kv(*self._stored(layer), blocks, count, layout=self.layout, target=self.target)
+        return ops.gather_kv(
+            *self._layers.stored(layer), blocks, count, layout=self.layout, target=self.target
+        )
 
     @alone
     def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:
@@ -668,6 +750,87 @@ class PagedKVCache:
         return padded([self.allocator.block_table(seq_id) for seq_id in listed("seq_ids", seq_ids, "ids")])
 
     @alone
+    def plan(
+        self,
+        seq_ids: Sequence[Hashable],
+        num_q_heads: int,
+        *,
+        slots: IntegersLike | None = None,
+        cu_seqlens_q: IntegersLike | None = None,
+        seq_lens: IntegersLike | None = None,
+        **options: Unpack[PlanOptions],
+    ) -> StepPlan:
+        """Plan a step of a model, to write and attend in every layer without further work.
+
+        Call it after the last `reserve` of the step: once the pool has changed, the plan is refused.
+
+        Parameters
+        ----------
+        seq_ids : sequence of hashable
+            Ids of the sequences, in the order of their query tokens.
+        num_q_heads : int
+            Number of query heads of the model.
+        slots : int64[num_slots], optional
+            Slots that `StepPlan.write` writes, from `reserve` or `reserve_batch`.
+        cu_seqlens_q : int32[num_seqs + 1], optional
+            Where the query tokens of each sequence begin and end; one query token per sequence if None.
+        seq_lens : int32[num_seqs], optional
+            Number of tokens of each sequence that are written, for a sequence that was reserved whole and is written in
+            chunks: the query tokens are the last of these. All tokens of the sequence if None, so that all must be
+            written, reserved ones too.
+        **options
+            Options of `paged_numba.paged_attention`, except out, layout, target, k_scale and v_scale.
+
+        Returns
+        -------
+        StepPlan
+            ``plan.write(layer, key, value)`` and ``plan.attend(layer, query)`` do what `write_layer` and `attend` do.
+
+        Raises
+        ------
+        UnknownSequenceError, SwappedSequenceError
+            A sequence is not in the pool.
+        TypeError, ValueError
+            A slot, length or option is invalid.
+
+        See Also
+        --------
+        attend : The same for one layer.
+
+        Examples
+        --------
+        One step of a model with two layers, for the 5 tokens of sequence a and the next token of sequence b:
+
+        >>> import numpy as np
+        >>> import paged_numba as pn
+        >>> cache = pn.PagedKVCache(8, 4, num_kv_heads=1, head_dim=2, num_layers=2)
+        >>> tokens = np.ones((2, 3, 1, 2), np.float32)
+        >>> _ = cache.add("b", tokens, tokens)
+        >>> slots, cu_seqlens_q, _ = cache.reserve_batch({"a": 5, "b": 1})
+        >>> plan = cache.plan(["a", "b"], num_q_heads=1, slots=slots, cu_seqlens_q=cu_seqlens_q)
+        >>> query = key = value = np.ones((6, 1, 2), np.float32)
+        >>> for layer in range(cache.num_layers):
+        ...     plan.write(layer, key, value)
+        ...     out = plan.attend(layer, query)
+        >>> cache.commit("a"), cache.commit("b")
+        (None, None)
+        """
+        _only_options("plan", PlanOptions, options)
+        seq_ids = listed("seq_ids", seq_ids, "ids")
+        lens, starts = step_plan.lengths(self.allocator, seq_ids, cu_seqlens_q, seq_lens)
+        call = plan_call(
+            self._layers.caches(0),
+            positive("num_q_heads", num_q_heads),
+            self.block_tables(seq_ids),
+            lens,
+            cu_seqlens_q=starts,
+            target=self.target,
+            **self._scales,
+            **options,
+        )
+        return StepPlan(self._layers, call, None if slots is None else self._layers.checked_slots(slots))
+
+    @alone
     def attend(
         self,
         seq_ids: Sequence[Hashable],
@@ -675,9 +838,12 @@ class PagedKVCache:
         *,
         layer: int = 0,
         cu_seqlens_q: IntegersLike | None = None,
+        seq_lens: IntegersLike | None = None,
         **options: Unpack[AttentionOptions],
     ) -> Any:
         """Attend from the last tokens of sequences; see `paged_numba.paged_attention`.
+
+        A model calls `plan` once a step, and attends with the plan in every layer.
 
         Parameters
         ----------
@@ -689,6 +855,10 @@ class PagedKVCache:
             Number of the layer.
         cu_seqlens_q : int32[num_seqs + 1], optional
             Where the query tokens of each sequence begin and end; one query token per sequence if None.
+        seq_lens : int32[num_seqs], optional
+            Number of tokens of each sequence that are written, for a sequence that was reserved whole and is written in
+            chunks: the query tokens are the last of these. All tokens of the sequence if None, so that all must be
+            written, reserved ones too.
         **options
             Options of `paged_numba.paged_attention`, except layout, target, k_scale and v_scale, which the cache sets.
 
@@ -704,52 +874,30 @@ class PagedKVCache:
         UnknownSequenceError, SwappedSequenceError
             A sequence is not in the pool.
         TypeError, ValueError
-            The query or an option is invalid.
+            The query, a length or an option is invalid.
         """
-        _only_options_of_attention(options)
+        _only_options("attend", AttentionOptions, options)
         seq_ids = listed("seq_ids", seq_ids, "ids")
-        seq_lens = np.array([self.allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
         shape = getattr(query, "shape", None)
         if cu_seqlens_q is None and (not isinstance(shape, tuple) or shape[:1] != (len(seq_ids),)):
             raise ValueError(
                 f"query must have a row for each of the {len(seq_ids)} seq_ids, got query.shape={shown(shape)}"
             )
+        lens, starts = step_plan.lengths(self.allocator, seq_ids, cu_seqlens_q, seq_lens)
         return ops.paged_attention(
             query,
-            *self._stored(layer),
+            *self._layers.stored(layer),
             self.block_tables(seq_ids),
-            seq_lens,
-            cu_seqlens_q=cu_seqlens_q,
+            lens,
+            cu_seqlens_q=starts,
             layout=self.layout,
             target=self.target,
             **self._scales,
             **options,
         )
 
-    def _stored(self, layer: int) -> tuple[Any, Any]:
-        checks.check_layer(layer, self.num_layers)
-        return self.key_caches[layer], self.value_caches[layer]
-
-    def _layer(self, layer: int) -> adopt.Caches:
-        return adopt.caches(*self._stored(layer), self.layout)
-
-    def _by_layer(self, key: ArrayLike, value: ArrayLike) -> list[tuple[Any, Any]]:
-        """Return the keys and the values of each layer; with a single layer, the layer axis is optional."""
-        layers = []
-        for name, tokens in (("key", key), ("value", value)):
-            array = as_array(tokens, name)
-            if self.num_layers == 1 and getattr(array, "ndim", 3) == 3:
-                layers.append([array])
-            else:
-                checks.check_layers(name, array, self.num_layers)
-                layers.append([array[layer] for layer in range(self.num_layers)])
-        return list(zip(*layers, strict=True))
-
     def _check_tokens(self, layers: list[tuple[Any, Any]], token_ids: TokenIds | None) -> int | TokenIds:
-        """Check the tokens before any block is allocated; return the argument `tokens` of the allocator."""
-        for layer, (keys, values) in enumerate(layers):
-            caches = self._layer(layer)
-            checks.check_tokens(keys, values, caches.key, caches.value)
+        """Return the argument `tokens` of the allocator for keys and values by layer."""
         count = int(layers[0][0].shape[0])
         if token_ids is None:
             if self.allocator.prefix_caching:
@@ -760,19 +908,6 @@ class PagedKVCache:
             raise ValueError(f"token_ids must hold an id for each of {plural(count, 'token')}, got {given}")
         return np.frombuffer(as_bytes(token_ids, "token_ids"), np.int64)
 
-    def _copy(self, allocation: Allocation) -> None:
-        if len(allocation.copies):
-            self._log_overwritten(allocation.copies[:, 1])
-            for layer in range(self.num_layers):
-                launches.copy(self._layer(layer), allocation.copies, self.target)
-
-    def _write(self, allocation: Allocation, layers: list[tuple[Any, Any]]) -> None:
-        """Write keys and values, already adopted and checked, to each layer."""
-        self._copy(allocation)
-        self._log_overwritten(allocation.slots // self.allocator.block_size)
-        for layer, (keys, values) in enumerate(layers):
-            launches.write(keys, values, self._layer(layer), allocation.slots, self.target)
-
     # Transactions: the log is the allocator's.
 
     @property
@@ -782,41 +917,12 @@ class PagedKVCache:
     def _recount(self) -> None:
         self.allocator._recount()
 
-    def _log_overwritten(self, blocks: Any) -> None:
-        """Log what blocks hold that kernels will write to in every layer.
 
-        On a GPU only blocks that were evicted in this transaction: the others hold no token that counts, and a copy to
-        the host makes the GPU wait.
-        """
-        if self.target == "cuda":
-            blocks = blocks[np.isin(blocks, self.allocator._evicted())]
-        self._log_blocks(blocks, range(self.num_layers))
-
-    def _log_blocks(self, blocks: Any, layers: Iterable[int]) -> None:
-        # A slot of -1 is skipped. For a few blocks, a set takes a tenth of the time of np.unique.
-        blocks = np.array(sorted({*blocks.tolist()} - {-1}), np.int64)
-        for layer in layers:
-            for array in self._stored(layer):
-                if isinstance(array, np.ndarray):
-                    self._undo.append((_put_back, array, blocks, array[blocks]))
-                else:
-                    self._undo.extend(
-                        (_put_back, array, block, to_host(array[block])) for block in blocks.tolist()
-                    )
-        if self._watch is not None:
-            self._undo.append((self._watch.restore, self._watch.state()))
-
-
-def _put_back(array: Any, blocks: Any, held: Any) -> None:
-    """Write the former contents of blocks back to them."""
-    array[blocks] = held
-
-
-def _only_options_of_attention(options: Mapping[str, Any]) -> None:
-    known = AttentionOptions.__annotations__
-    for name, value in options.items():
-        if name not in known:
+def _only_options(name: str, options: Any, given: Mapping[str, Any]) -> None:
+    known = options.__annotations__
+    for option, value in given.items():
+        if option not in known:
             raise TypeError(
-                f"{name} must not be given: attend takes {', '.join(known)}, and the cache sets the rest, "
-                f"got {name}={shown(value)}"
+                f"{option} must not be given: {name} takes {', '.join(known)}, and the cache sets the rest, "
+                f"got {option}={shown(value)}"
             )

@@ -28,6 +28,7 @@ COMMANDS = {
 }
 
 FOLDERS = {
+    "tour": "tour",
     "profile": "kernels",
     "sanitize": "kernels",
     "trace": "kernels",

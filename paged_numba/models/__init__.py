@@ -1,6 +1,7 @@
 """Language models of the Llama type: a forward pass in NumPy, checkpoints, and tokenizers."""
 
 from .checkpoints import Checkpoint as Checkpoint
+from .checkpoints import Known as Known
 from .checkpoints import find as find
 from .checkpoints import load as load
 from .dense import DenseAttention as DenseAttention

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import one_of
+
 
 class DenseAttention:
     """An `attend` for `Llama.forward` that is given all tokens of one sequence, and keeps nothing.
@@ -30,8 +32,8 @@ class DenseAttention:
     (3, 10)
     """
 
-    def __init__(self, dtype: Any = "float32") -> None:
-        self.dtype = np.dtype(dtype)
+    def __init__(self, dtype: str = "float32") -> None:
+        self.dtype: Any = np.dtype(one_of("dtype", dtype, ("float32", "float64")))
 
     def __call__(self, layer: int, query: Any, key: Any, value: Any) -> Any:
         """Return the attention of all tokens of a sequence, each to itself and those before it.

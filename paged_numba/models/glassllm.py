@@ -6,6 +6,7 @@ up; weights are float16; RoPE rotates neighbours; the embedding is also the outp
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import unicodedata
@@ -101,7 +102,8 @@ def load(weights: Path, tokenizer: Path) -> tuple[Llama, GlassTokenizer]:
         A file is damaged or does not have glassllm's format.
     """
     try:
-        with np.load(weights, allow_pickle=False) as file:
+        # From memory, since NumPy leaves a damaged file open.
+        with np.load(io.BytesIO(weights.read_bytes()), allow_pickle=False) as file:
             model = _model(file)
         vocabulary = json.loads(tokenizer.read_bytes())
         reader = GlassTokenizer(vocabulary["alphabet"], vocabulary["merges"])

@@ -10,10 +10,12 @@ Transformer with Rotary Position Embedding", 2021; Shazeer, "GLU Variants Improv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .. import arguments
 
 Attend = Callable[[int, Any, Any, Any], Any]
 """``attend(layer, query, key, value)``: stores the keys and values of new tokens, and returns their attention.
@@ -49,6 +51,21 @@ class LlamaConfig:
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("rope_base", "norm_eps"):
+                arguments.positive(field.name, value)
+            elif arguments.finite(field.name, value) <= 0:
+                raise ValueError(f"{field.name} must be positive, got {field.name}={arguments.shown(value)}")
+        if self.num_q_heads % self.num_kv_heads:
+            raise ValueError(
+                "num_q_heads must be a multiple of num_kv_heads, "
+                f"got num_q_heads={self.num_q_heads}, num_kv_heads={self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even, since RoPE rotates pairs, got head_dim={self.head_dim}")
+
 
 class Layer(NamedTuple):
     """Weights of a layer, float32; matrices are [inputs, outputs]."""
@@ -62,7 +79,7 @@ class Layer(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Weights of a model, float32; `unembedding` is a view of `embedding` where the two are tied."""
+    """Weights of a model, float32; where the model ties embedding and unembedding, one is a view of the other."""
 
     embedding: Any  # [v, d]
     layers: Sequence[Layer]
@@ -100,8 +117,14 @@ class Llama:
         Returns
         -------
         float32[num_rows, v]
+
+        Raises
+        ------
+        ValueError
+            A token is not in the vocabulary.
         """
         sizes, weights = self.config, self.weights
+        token_ids = _token_ids(token_ids, sizes.vocab_size)  # [n]
         n, h, k, c = len(token_ids), sizes.num_q_heads, sizes.num_kv_heads, sizes.head_dim
         cos, sin = self._rotations(positions)  # [n, 1, c / 2]
         x = weights.embedding[token_ids]  # [n, d]
@@ -122,6 +145,15 @@ class Llama:
         """Return the cosines and sines of RoPE, float32[n, 1, c / 2]: the same for all heads and layers."""
         angles = np.multiply.outer(np.asarray(positions, np.float64), self.weights.rope_frequencies)
         return tuple(part(angles).astype(np.float32)[:, None] for part in (np.cos, np.sin))
+
+
+def _token_ids(token_ids: Any, vocab_size: int) -> Any:
+    """Return token ids as an array; NumPy would read a negative one from the end of the vocabulary."""
+    token_ids = np.asarray(token_ids, np.int64)
+    wrong = token_ids[(token_ids < 0) | (token_ids >= vocab_size)]
+    if wrong.size:
+        raise ValueError(f"token_ids must lie in 0 .. {vocab_size - 1} (the vocabulary), got {wrong[0]}")
+    return token_ids
 
 
 def rms_norm(x: Any, weight: Any, eps: float) -> Any:
@@ -163,7 +195,22 @@ def random_llama(config: LlamaConfig, seed: int = 0) -> Llama:
     config : LlamaConfig
     seed : int
         Of the random numbers.
+
+    Returns
+    -------
+    Llama
+
+    Examples
+    --------
+    >>> import paged_numba as pn
+    >>> config = pn.models.LlamaConfig(num_layers=1, hidden_size=16, intermediate_size=32, vocab_size=10,
+    ...                                num_q_heads=4, num_kv_heads=2, head_dim=4, max_positions=64)
+    >>> pn.models.random_llama(config).weights.embedding.shape
+    (10, 16)
     """
+    if not isinstance(config, LlamaConfig):
+        raise TypeError(f"config must be a LlamaConfig, got config={arguments.shown(config)}")
+    seed = arguments.not_negative("seed", seed)
     rng = np.random.default_rng(seed)
     d, f, c = config.hidden_size, config.intermediate_size, config.head_dim
     h, k = config.num_q_heads, config.num_kv_heads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -24,8 +24,8 @@ ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
 """
 
 
-class AttentionOptions(TypedDict, total=False):
-    """Options of `paged_attention` that `paged_numba.PagedKVCache.attend` takes as well."""
+class PlanOptions(TypedDict, total=False):
+    """Options of `paged_attention` that `paged_numba.PagedKVCache.plan` takes as well."""
 
     scale: float | None
     causal: bool
@@ -34,9 +34,14 @@ class AttentionOptions(TypedDict, total=False):
     alibi_slopes: ArrayLike | None
     sinks: ArrayLike | None
     return_lse: bool
-    out: ArrayLike | None
     algorithm: str
     num_splits: int | None
+
+
+class AttentionOptions(PlanOptions, total=False):
+    """Options of `paged_attention` that `paged_numba.PagedKVCache.attend` takes as well."""
+
+    out: ArrayLike | None
 
 
 def paged_attention(
@@ -157,25 +162,115 @@ def paged_attention(
     """
     adopted_query, adopted_out = as_array(query, "query"), as_array(out, "out")
     caches = adopt.caches(key_cache, value_cache, layout)
+    checks.check_caches(caches.key, caches.value)
+    checks.check_query(adopted_query, caches.key.shape[3])
+    call = plan_call(
+        caches,
+        int(adopted_query.shape[1]),
+        block_tables,
+        seq_lens,
+        num_tokens=int(adopted_query.shape[0]),
+        cu_seqlens_q=cu_seqlens_q,
+        scale=scale,
+        causal=causal,
+        window=window,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+        sinks=sinks,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        return_lse=return_lse,
+        algorithm=algorithm,
+        num_splits=num_splits,
+        target=target,
+    )
+    return _launch(call, query, adopted_query, caches, out, adopted_out)
+
+
+class Call(NamedTuple):
+    """A planned call of attention, which `run` makes for any query and caches of the planned shapes.
+
+    Attributes
+    ----------
+    num_tokens, num_q_heads : int
+        Of the query.
+    prepared : paged_numba.ops.launches.Prepared
+        The launches. On a GPU their arrays lie on it.
+    return_lse : bool
+    target : str
+        The target that runs.
+    """
+
+    num_tokens: int
+    num_q_heads: int
+    prepared: launches.Prepared
+    return_lse: bool
+    target: str
+
+
+def plan_call(
+    caches: adopt.Caches,
+    num_q_heads: int,
+    block_tables: IntegersLike,
+    seq_lens: IntegersLike,
+    *,
+    num_tokens: int | None = None,
+    cu_seqlens_q: IntegersLike | None = None,
+    scale: float | None = None,
+    causal: bool = True,
+    window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
+    k_scale: float | ArrayLike | None = None,
+    v_scale: float | ArrayLike | None = None,
+    return_lse: bool = False,
+    algorithm: str = "auto",
+    num_splits: int | None = None,
+    target: str = "auto",
+) -> Call:
+    """Check and plan a call of attention, except for the query and the result.
+
+    Parameters
+    ----------
+    caches : Caches
+        Caches that were checked; of these only the shape, the layout and the device count.
+    num_q_heads : int
+        Number of heads of the query.
+    num_tokens : int, optional
+        Number of query tokens; what `cu_seqlens_q` or the number of sequences says if None.
+    block_tables, seq_lens, cu_seqlens_q, ...
+        The arguments of `paged_attention`.
+
+    Returns
+    -------
+    Call
+
+    Raises
+    ------
+    TypeError, ValueError
+        A dtype, shape, block number, length or option is invalid.
+    """
     block_tables = as_array(block_tables, "block_tables")
     tables, lens = adopt.integer_rows(block_tables, "block_tables", 0), to_host(seq_lens, "seq_lens")
     starts = to_host(cu_seqlens_q, "cu_seqlens_q")
     slopes, sink_scores = to_host(alibi_slopes, "alibi_slopes"), to_host(sinks, "sinks")
 
-    checks.check_paged_attention(adopted_query, caches.key, caches.value, tables, lens, starts, adopted_out)
-    num_tokens, num_q_heads, head_dim = adopted_query.shape
-    num_blocks, block_size, num_kv_heads, value_head_dim = caches.value.shape
+    num_blocks, block_size, num_kv_heads, head_dim = caches.key.shape
+    checks.check_heads(num_q_heads, num_kv_heads)
+    checks.check_batch(tables, lens, starts, num_tokens, block_size)
     checks.check_attention_options(
         num_q_heads, scale, window, softcap, slopes, sink_scores, causal=causal, return_lse=return_lse
     )
-    checks.check_algorithm(algorithm, ALGORITHMS, num_splits, layout)
-    kernel = "packed" if layout == "packed" else algorithm
+    checks.check_algorithm(algorithm, ALGORITHMS, num_splits, caches.layout)
+    kernel = "packed" if caches.layout == "packed" else algorithm
+    value_head_dim = caches.value.shape[3]
     checks.check_attention_sizes(kernel, block_size, head_dim, value_head_dim)
     k_scales = checks.cache_scale("k_scale", to_host(k_scale, "k_scale"), num_kv_heads)
     v_scales = checks.cache_scale("v_scale", to_host(v_scale, "v_scale"), num_kv_heads)
     window, num_splits = (None if number is None else int(number) for number in (window, num_splits))
     if starts is None:
-        starts = np.arange(num_tokens + 1)
+        starts = np.arange(len(lens) + 1)
     rows = plan.query_rows(lens, starts, causal, window)
     checks.check_seen_blocks(tables, lens, rows, num_blocks, block_size)
     target = targets.resolve(target)
@@ -193,17 +288,10 @@ def paged_attention(
         window=window,
         algorithm=algorithm,
         num_splits=num_splits,
-        layout=layout,
+        layout=caches.layout,
         target=target,
     )
-
-    if out is None:
-        out = empty((num_tokens, num_q_heads, value_head_dim), adopted_query.dtype, like=query)
-        adopted_out = as_array(out)
-    lse = empty((num_tokens, num_q_heads), np.float32, like=query)
-    inputs = launches.Attention(
-        adopted_query,
-        caches,
+    inputs = launches.Inputs(
         adopt.integers(block_tables, tables, np.int32),
         np.zeros(num_q_heads, np.float32) if slopes is None else slopes.astype(np.float32),
         np.full(num_q_heads, -np.inf, np.float32) if sink_scores is None else sink_scores.astype(np.float32),
@@ -212,8 +300,52 @@ def paged_attention(
         np.float32(1 / math.sqrt(head_dim) if scale is None else scale),
         np.float32(0 if softcap is None else softcap),
     )
-    launches.attend(inputs, planned, adopted_out, as_array(lse), target)
-    return (out, lse) if return_lse else out
+    prepared = launches.prepare(planned, inputs, num_q_heads, caches)
+    return Call(len(rows), num_q_heads, prepared, return_lse, target)
+
+
+def run(call: Call, query: ArrayLike, caches: adopt.Caches, out: ArrayLike | None = None) -> Any:
+    """Make a planned call.
+
+    Parameters
+    ----------
+    call : Call
+        From `plan_call`.
+    query : float32, float16 or bfloat16[num_tokens, num_q_heads, head_dim]
+    caches : Caches
+        Caches that were checked, of the planned shape, layout and device.
+    out : [num_tokens, num_q_heads, head_dim], optional
+        Array for the result, of the query's dtype.
+
+    Returns
+    -------
+    out : [num_tokens, num_q_heads, head_dim]
+    lse : float32[num_tokens, num_q_heads]
+        Only if the plan has `return_lse`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The query or `out` has the wrong shape or dtype.
+    """
+    adopted_query, adopted_out = as_array(query, "query"), as_array(out, "out")
+    checks.check_query(adopted_query, caches.key.shape[3], call.num_tokens, call.num_q_heads)
+    return _launch(call, query, adopted_query, caches, out, adopted_out)
+
+
+def _launch(
+    call: Call, query: Any, adopted_query: Any, caches: adopt.Caches, out: Any, adopted_out: Any
+) -> Any:
+    """Launch the kernels of a call for a query that was checked."""
+    if out is None:
+        shape = (call.num_tokens, call.num_q_heads, caches.value.shape[3])
+        out = empty(shape, adopted_query.dtype, like=query)
+        adopted_out = as_array(out)
+    else:
+        checks.check_out(adopted_out, adopted_query, caches.key, caches.value)
+    lse = empty((call.num_tokens, call.num_q_heads), np.float32, like=query)
+    launches.attend(call.prepared, adopted_query, caches, adopted_out, as_array(lse), call.target)
+    return (out, lse) if call.return_lse else out
 
 
 def merge_states(

@@ -120,31 +120,35 @@ def check_layers(name: str, tokens: Any, num_layers: int) -> None:
     _shaped(name, tokens, (num_layers, "num_tokens", "num_kv_heads", head_dim))
 
 
-def check_write_kv(
-    key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any, name: str = "slot_mapping"
-) -> None:
-    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes. `name` is of the slots."""
-    _caches(key_cache, value_cache)
+def check_write_kv(key: Any, value: Any, key_cache: Any, value_cache: Any, slot_mapping: Any) -> None:
+    """Raise unless `ops.write_kv` can take these arguments; its docstring gives the shapes."""
+    check_caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     check_tokens(key, value, key_cache, value_cache)
-    _integers(name, slot_mapping, (key.shape[0],))
+    check_slots(slot_mapping, key.shape[0], key_cache.shape[0] * key_cache.shape[1], "slot_mapping")
 
-    last = key_cache.shape[0] * key_cache.shape[1] - 1
-    _within(name, slot_mapping, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
-    slots = np.sort(slot_mapping[slot_mapping != -1])
-    twice = np.flatnonzero(slots[1:] == slots[:-1])
+
+def check_slots(slots: Any, num_tokens: int | str, num_slots: int, name: str = "slots") -> None:
+    """Raise unless tokens can be written to these slots of a cache."""
+    _integers(name, slots, (num_tokens,))
+    last = num_slots - 1
+    _within(name, slots, -1, last, f"-1 .. {last} (num_blocks * block_size - 1)")
+    ordered = np.sort(slots[slots != -1])
+    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if twice.size:
-        slot = slots[twice[0]]
+        slot = ordered[twice[0]]
         raise ValueError(
             f"{name} must not name a slot twice, got slot {slot} for tokens "
-            f"{np.flatnonzero(slot_mapping == slot).tolist()}"
+            f"{np.flatnonzero(slots == slot).tolist()}"
         )
 
 
-def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None:
+def check_tokens(
+    key: Any, value: Any, key_cache: Any, value_cache: Any, num_tokens: int | str = "num_tokens"
+) -> None:
     """Raise unless keys and values fit a valid cache in shape and dtype, and do not overlap it."""
     dtype = np.dtype(key_cache.dtype).name
-    _array("key", key, ("num_tokens", *key_cache.shape[2:]), (dtype,))
+    _array("key", key, (num_tokens, *key_cache.shape[2:]), (dtype,))
     _array("value", value, (key.shape[0], *value_cache.shape[2:]), (dtype,))
     for name, source in (("key", key), ("value", value)):
         for cache_name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
@@ -153,7 +157,7 @@ def check_tokens(key: Any, value: Any, key_cache: Any, value_cache: Any) -> None
 
 def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len: Any) -> None:
     """Raise unless `ops.gather_kv` can take these arguments; its docstring gives the shapes."""
-    _caches(key_cache, value_cache)
+    check_caches(key_cache, value_cache)
     _integers("block_table", block_table, ("max_blocks",))
 
     block_size = key_cache.shape[1]
@@ -164,7 +168,7 @@ def check_gather_kv(key_cache: Any, value_cache: Any, block_table: Any, seq_len:
 
 def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> None:
     """Raise unless `ops.copy_blocks` can take these arguments; its docstring gives the shapes."""
-    _caches(key_cache, value_cache)
+    check_caches(key_cache, value_cache)
     _writable_caches(key_cache, value_cache)
     _integers("block_pairs", block_pairs, ("num_pairs", 2))
 
@@ -180,37 +184,33 @@ def check_copy_blocks(key_cache: Any, value_cache: Any, block_pairs: Any) -> Non
         raise ValueError(f"block_pairs must not read a block that it writes, got {both[0]} as src and dst")
 
 
-def check_paged_attention(
-    query: Any,
-    key_cache: Any,
-    value_cache: Any,
-    block_tables: Any,
-    seq_lens: Any,
-    cu_seqlens_q: Any,
-    out: Any,
+def check_query(
+    query: Any, head_dim: int, num_tokens: int | str = "num_tokens", num_q_heads: int | str = "num_q_heads"
 ) -> None:
-    """Raise unless `ops.paged_attention` can take these arguments; its docstring gives the shapes."""
-    _caches(key_cache, value_cache)
-    _, block_size, num_kv_heads, head_dim = key_cache.shape
-    _array("query", query, ("num_tokens", "num_q_heads", head_dim), QUERY_DTYPES)
-    num_tokens, num_q_heads, _ = query.shape
+    """Raise unless attention can take this query; a number given for a size is the size that it must have."""
+    _array("query", query, (num_tokens, num_q_heads, head_dim), QUERY_DTYPES)
+
+
+def check_heads(num_q_heads: int, num_kv_heads: int) -> None:
+    """Raise unless so many query heads can attend to a cache."""
     if num_q_heads == 0 or num_q_heads % num_kv_heads:
         raise ValueError(
-            f"num_q_heads must be a positive multiple of num_kv_heads, got query.shape={tuple(query.shape)} "
-            f"and key_cache.shape={tuple(key_cache.shape)}: {num_q_heads} and {num_kv_heads}"
+            f"num_q_heads must be a positive multiple of num_kv_heads, got num_q_heads={shown(num_q_heads)} "
+            f"and num_kv_heads={num_kv_heads}"
         )
     if num_q_heads > MAX_GRID_DIM:
         raise ValueError(
-            f"num_q_heads must be at most {MAX_GRID_DIM} for attention, got num_q_heads={num_q_heads}"
+            f"num_q_heads must be at most {MAX_GRID_DIM} for attention, got num_q_heads={shown(num_q_heads)}"
         )
-    _integers("seq_lens", seq_lens, (num_tokens if cu_seqlens_q is None else "num_seqs",))
-    _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
-    if out is not None:
-        _array("out", out, (num_tokens, num_q_heads, value_cache.shape[3]), (np.dtype(query.dtype).name,))
-        check_written("out", out)
-        for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
-            check_apart("out", out, name, other)
 
+
+def check_batch(
+    block_tables: Any, seq_lens: Any, cu_seqlens_q: Any, num_tokens: int | None, block_size: int
+) -> None:
+    """Raise unless these tables and lengths are a batch of `num_tokens` query tokens; of any number if None."""
+    num_seqs = num_tokens if num_tokens is not None and cu_seqlens_q is None else "num_seqs"
+    _integers("seq_lens", seq_lens, (num_seqs,))
+    _integers("block_tables", block_tables, (seq_lens.shape[0], "max_blocks"))
     if cu_seqlens_q is not None:
         _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], num_tokens)
     longest = block_tables.shape[1] * block_size
@@ -219,6 +219,15 @@ def check_paged_attention(
     else:
         longest, bounds = MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)"
     _within("seq_lens", seq_lens, 0, longest, bounds)
+
+
+def check_out(out: Any, query: Any, key_cache: Any, value_cache: Any) -> None:
+    """Raise unless attention can write its result for a valid query to an array."""
+    shape = (query.shape[0], query.shape[1], value_cache.shape[3])
+    _array("out", out, shape, (np.dtype(query.dtype).name,))
+    check_written("out", out)
+    for name, other in (("query", query), ("key_cache", key_cache), ("value_cache", value_cache)):
+        check_apart("out", out, name, other)
 
 
 def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: int, block_size: int) -> None:
@@ -253,9 +262,9 @@ def check_seen_blocks(block_tables: Any, seq_lens: Any, rows: Any, num_blocks: i
         )
 
 
-def check_lengths(seq_lens: Any, cu_seqlens_q: Any) -> None:
-    """Raise unless `plan.choose` can take these arguments; its docstring gives the shapes."""
-    _integers("seq_lens", seq_lens, ("num_seqs",))
+def check_lengths(seq_lens: Any, cu_seqlens_q: Any, num_seqs: int | str = "num_seqs") -> None:
+    """Raise unless these are lengths of sequences, and where the query tokens of each begin and end."""
+    _integers("seq_lens", seq_lens, (num_seqs,))
     _within("seq_lens", seq_lens, 0, MAX_LENGTH, f"0 .. {MAX_LENGTH} (positions are int32)")
     _check_cu_seqlens(cu_seqlens_q, seq_lens.shape[0], None)
 
@@ -406,7 +415,8 @@ def check_packed(key_cache: Any, value_cache: Any) -> None:
             )
 
 
-def _caches(key_cache: Any, value_cache: Any) -> None:
+def check_caches(key_cache: Any, value_cache: Any) -> None:
+    """Raise unless these are the key cache and the value cache of an operation, adopted and viewed as NHD."""
     _array("key_cache", key_cache, ("num_blocks", "block_size", "num_kv_heads", "head_dim"), CACHE_DTYPES)
     _array(
         "value_cache",

@@ -65,26 +65,13 @@ def write_kv(
     >>> np.argwhere(key_cache[..., 0, 0]).tolist()    # slot 6 is offset 2 of block 1
     [[1, 2]]
     """
-    arguments = checked_write(key, value, key_cache, value_cache, slot_mapping, layout)
-    launches.write(*arguments, targets.resolve(target))
-
-
-def checked_write(
-    key: ArrayLike,
-    value: ArrayLike,
-    key_cache: ArrayLike,
-    value_cache: ArrayLike,
-    slot_mapping: IntegersLike,
-    layout: str,
-    name: str = "slot_mapping",
-) -> tuple[Any, Any, adopt.Caches, Any]:
-    """Adopt and check the arguments of `write_kv`; return those of `launches.write`. `name` is that of the slots."""
     keys, values = as_array(key, "key"), as_array(value, "value")
     caches = adopt.caches(key_cache, value_cache, layout)
-    slot_mapping = as_array(slot_mapping, name)
-    slots = on_host(slot_mapping, name)
-    checks.check_write_kv(keys, values, caches.key, caches.value, slots, name)
-    return keys, values, caches, adopt.integers(slot_mapping, slots, np.int64)
+    slot_mapping = as_array(slot_mapping, "slot_mapping")
+    slots = on_host(slot_mapping, "slot_mapping")
+    checks.check_write_kv(keys, values, caches.key, caches.value, slots)
+    slots = adopt.integers(slot_mapping, slots, np.int64)
+    launches.write(keys, values, caches, slots, targets.resolve(target))
 
 
 def gather_kv(

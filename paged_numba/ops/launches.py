@@ -64,13 +64,11 @@ def merge(out: Any, lse: Any, states: Sequence[Any], target: str) -> None:
         targets.launch(kernels.merge_states_kernel, tuple(lse.shape), threads, *arguments, target=target)
 
 
-class Attention(NamedTuple):
-    """The arguments that all attention kernels share, in the order of their parameters after the outputs.
+class Inputs(NamedTuple):
+    """The parameters of attention kernels that are the same in every layer of a model.
 
     Attributes
     ----------
-    query : float[num_tokens, num_q_heads, head_dim]
-    caches : Caches
     block_tables : int32[num_seqs, max_blocks]
     alibi_slopes, sinks : float32[num_q_heads]
         0 and -inf for none.
@@ -79,8 +77,6 @@ class Attention(NamedTuple):
         softcap 0 for none.
     """
 
-    query: Any
-    caches: Caches
     block_tables: Any
     alibi_slopes: Any
     sinks: Any
@@ -89,48 +85,78 @@ class Attention(NamedTuple):
     scale: Any
     softcap: Any
 
-    def arguments(self, *work: Any, sinks: Any = None) -> tuple[Any, ...]:
-        """Return a kernel's arguments after its outputs.
+    def arguments(self, *work: Any) -> tuple[Any, ...]:
+        """Return a kernel's arguments after the caches.
 
         Parameters
         ----------
         *work
             The kernel's parameters that describe its work: `rows`, or `rows`, `tiles` and `row_step`.
-        sinks : float32[num_q_heads], optional
-            Sinks to pass in place of `self.sinks`.
         """
-        sinks = self.sinks if sinks is None else sinks
-        host = (*work, self.alibi_slopes, sinks, self.k_scales, self.v_scales)
-        beside_query = (beside(item, self.query) if isinstance(item, np.ndarray) else item for item in host)
-        return (
-            self.query,
-            *self.caches.for_kernels,
-            self.block_tables,
-            *beside_query,
-            self.scale,
-            self.softcap,
-        )
+        return (self.block_tables, *work, *self[1:])
 
 
-def attend(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
-    """Launch the kernels of a plan."""
+class Launch(NamedTuple):
+    """A launch of an attention kernel, except for the arrays that differ between layers.
+
+    Attributes
+    ----------
+    kernel : callable
+    blocks_per_grid, threads_per_block : int or tuple of int
+    arguments : tuple
+        The kernel's arguments after the outputs, the query and the caches.
+    """
+
+    kernel: Any
+    blocks_per_grid: Any
+    threads_per_block: Any
+    arguments: tuple[Any, ...]
+
+
+class Prepared(NamedTuple):
+    """All launches of a call of attention.
+
+    Attributes
+    ----------
+    launches : list of Launch
+    merge : Launch or None
+        The launch that merges the parts of each token, if the others compute parts.
+    parts : tuple of two arrays, or None
+        The output and the state of each part, which the launches write and the merge reads.
+    """
+
+    launches: list[Launch]
+    merge: Launch | None = None
+    parts: tuple[Any, Any] | None = None
+
+
+def prepare(planned: plan.Plan, inputs: Inputs, num_q_heads: int, caches: Caches) -> Prepared:
+    """Prepare the launches of a plan; if the caches lie on a GPU, copy the small arrays to it.
+
+    Parameters
+    ----------
+    planned : Plan
+    inputs : Inputs
+    num_q_heads : int
+    caches : Caches
+        Caches of any layer: only their shape and their device count.
+    """
     if not planned.rows.size:
-        return
+        return Prepared([])
+    near = caches.stored[0]
+    planned = planned._replace(rows=beside(planned.rows, near))
+    inputs = Inputs(*(beside(item, near) if isinstance(item, np.ndarray) else item for item in inputs))
     if planned.algorithm in ("split", "cascade") or planned.num_parts > 1:
-        _attend_parts(inputs, planned, out, lse, target)
-    elif planned.tiles is not None:
-        _attend_tiles(inputs, planned, out, lse, target)
-    else:
-        _attend_rows(inputs, planned, out, lse, target)
+        return _prepare_parts(inputs, planned, num_q_heads, caches)
+    if planned.tiles is not None:
+        return Prepared(_prepare_tiles(inputs, planned, num_q_heads, caches))
+    return Prepared([_prepare_rows(inputs, planned, num_q_heads, caches)])
 
 
-def _attend_rows(
-    inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str, sinks: Any = None
-) -> None:
+def _prepare_rows(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches: Caches) -> Launch:
     """Attend with a thread, a warp or a thread block for each query token and head."""
-    _, num_q_heads, head_dim = inputs.query.shape
-    num_rows, block_size = len(planned.rows), inputs.caches.key.shape[1]
-    largest = max(head_dim, out.shape[2])
+    _, block_size, _, head_dim = caches.key.shape
+    num_rows, largest = len(planned.rows), max(head_dim, caches.value.shape[3])
     by_row_and_head = (num_rows, num_q_heads)
     kernel, blocks_per_grid, threads = {
         "naive": ("attention_naive_kernel", -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
@@ -138,48 +164,62 @@ def _attend_rows(
         "block": ("attention_block_kernel", by_row_and_head, attention_threads(max(largest, block_size))),
         "packed": ("attention_packed_kernel", by_row_and_head, attention_threads(largest)),
     }[planned.algorithm]
-    arguments = inputs.arguments(planned.rows, sinks=sinks)
-    targets.launch(getattr(kernels, kernel), blocks_per_grid, threads, out, lse, *arguments, target=target)
+    return Launch(getattr(kernels, kernel), blocks_per_grid, threads, inputs.arguments(planned.rows))
 
 
-def _attend_tiles(
-    inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str, sinks: Any = None
-) -> None:
+def _prepare_tiles(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches: Caches) -> list[Launch]:
     """Attend with a thread block for each tile of query tokens and each KV head."""
-    num_q_heads, value_head_dim = out.shape[1:]
-    num_kv_heads = inputs.caches.key.shape[2]
+    num_kv_heads, value_head_dim = caches.value.shape[2:]
     group = num_q_heads // num_kv_heads
     parts = -(-group // MAX_HEADS)
     value_parts = -(-value_head_dim // _MAX_TILE_THREADS)
     tiles: Any = planned.tiles
     # Tiles of one query token need fewer rows than tiles of several tokens.
     one = tiles[:, TILE_SIZE] == 1
+    prepared = []
     for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, TILE_SIZE].max(initial=0))):
         if not len(chosen):
             continue
         num_rows = power_of_two(-(-group // parts) * int(tokens))
         threads = attention_threads(max(-(-value_head_dim // value_parts), 2 * num_rows))
         kernel = kernels.attention_tile_kernel_for(num_rows, threads)
-        arguments = inputs.arguments(planned.rows, chosen, planned.num_parts, sinks=sinks)
+        arguments = inputs.arguments(planned.rows, beside(chosen, caches.stored[0]), planned.num_parts)
         blocks_per_grid = (len(chosen), num_kv_heads * parts, value_parts)
-        targets.launch(kernel, blocks_per_grid, threads, out, lse, *arguments, target=target)
+        prepared.append(Launch(kernel, blocks_per_grid, threads, arguments))
+    return prepared
 
 
-def _attend_parts(inputs: Attention, planned: plan.Plan, out: Any, lse: Any, target: str) -> None:
+def _prepare_parts(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches: Caches) -> Prepared:
     """Attend to each part of a token's keys, then merge the parts of each token."""
-    num_tokens, num_q_heads, value_head_dim = out.shape
-    part_out = empty((len(planned.rows), num_q_heads, value_head_dim), np.float32, like=inputs.query)
+    value_head_dim, near = caches.value.shape[3], caches.stored[0]
+    num_parts = len(planned.rows)
+    num_tokens = num_parts // planned.num_parts
+    part_out = empty((num_parts, num_q_heads, value_head_dim), np.float32, like=near)
     # For each head the largest score, then the sum of weights: an LSE would round both to one number.
-    part_state = empty((len(planned.rows), 2 * num_q_heads), np.float32, like=inputs.query)
+    part_state = empty((num_parts, 2 * num_q_heads), np.float32, like=near)
     # A sink counts once: the merge adds it.
-    no_sinks = np.full_like(inputs.sinks, -np.inf)
-    attend_to_parts = _attend_rows if planned.tiles is None else _attend_tiles
-    attend_to_parts(inputs, planned, part_out, part_state, target, no_sinks)
-    starts = np.arange(num_tokens + 1, dtype=np.int32) * planned.num_parts
-    starts, sinks = (beside(array, inputs.query) for array in (starts, inputs.sinks))
-    arguments = (out, lse, part_out, part_state, starts, sinks)
-    threads = _whole_warps(value_head_dim)
-    targets.launch(kernels.merge_splits_kernel, (num_tokens, num_q_heads), threads, *arguments, target=target)
+    no_sinks = beside(np.full(num_q_heads, -np.inf, np.float32), near)
+    arguments = (inputs._replace(sinks=no_sinks), planned, num_q_heads, caches)
+    launches = [_prepare_rows(*arguments)] if planned.tiles is None else _prepare_tiles(*arguments)
+    starts = beside(np.arange(num_tokens + 1, dtype=np.int32) * planned.num_parts, near)
+    merge = Launch(
+        kernels.merge_splits_kernel,
+        (num_tokens, num_q_heads),
+        _whole_warps(value_head_dim),
+        (starts, inputs.sinks),
+    )
+    return Prepared(launches, merge, (part_out, part_state))
+
+
+def attend(prepared: Prepared, query: Any, caches: Caches, out: Any, lse: Any, target: str) -> None:
+    """Launch prepared kernels for a query and the caches of a layer."""
+    outputs = prepared.parts or (out, lse)
+    arrays = (*outputs, query, *caches.for_kernels)
+    for kernel, blocks_per_grid, threads, arguments in prepared.launches:
+        targets.launch(kernel, blocks_per_grid, threads, *arrays, *arguments, target=target)
+    if prepared.merge is not None:
+        kernel, blocks_per_grid, threads, arguments = prepared.merge
+        targets.launch(kernel, blocks_per_grid, threads, out, lse, *outputs, *arguments, target=target)
 
 
 def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:

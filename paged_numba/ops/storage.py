@@ -9,6 +9,12 @@ from ..arguments import require_memory, shown
 from ..arrays import storage
 
 
+def bytes_of_layers(shapes: tuple[tuple[int, ...], ...], num_layers: int, dtype: Any) -> int:
+    """Return the bytes of the arrays that `storage_of_layers` makes."""
+    size: int = num_layers * sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+    return size
+
+
 def storage_of_layers(
     shapes: tuple[tuple[int, ...], ...], num_layers: int, dtype: Any, target: str
 ) -> tuple[list[Any], ...]:
@@ -28,7 +34,7 @@ def storage_of_layers(
     MemoryError
         The arrays do not fit into memory.
     """
-    needed = num_layers * sum(math.prod(shape) for shape in shapes) * dtype.itemsize
+    needed = bytes_of_layers(shapes, num_layers, dtype)
     arrays = " and ".join(map(str, shapes))
     what = f"the storage of num_layers={shown(num_layers)} layers, arrays of shapes {arrays} in each,"
     require_memory(what, needed, _memory_of_gpu() if target == "cuda" else None)

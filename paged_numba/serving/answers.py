@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .sampling import SamplingParams
 from .text import AnswerText
@@ -14,10 +14,21 @@ class AnswerId(NamedTuple):
     """Id of an answer, and of its sequence in the cache; as text ``a`` for the first answer, ``a/1`` for the next."""
 
     request_id: Hashable
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of a tuple
 
     def __str__(self) -> str:
         return f"{self.request_id}/{self.index}" if self.index else str(self.request_id)
+
+
+class Shown(NamedTuple):
+    """How much of an answer was returned in outputs."""
+
+    num_tokens: int = 0
+    num_characters: int = 0
+    is_end: bool = False
+
+
+NOTHING = Shown()
 
 
 @dataclass(eq=False)
@@ -39,6 +50,8 @@ class Answer:
         Tokens that end the answer.
     text : AnswerText or None
         None without a tokenizer.
+    piece : callable or None
+        The tokenizer's: returns the bytes of a token.
     num_computed : int
         First tokens whose keys and values the cache holds. The others are computed in steps to come; a new token is
         sampled when none is left.
@@ -48,8 +61,8 @@ class Answer:
         Preemptions so far, and the steps in which the first and the last token were sampled; -1 if none was.
     num_cached_tokens : int
         Tokens that the prefix cache held when it was admitted first.
-    num_shown, is_end_shown : int, bool
-        Tokens that were returned in an `Output`, and whether the end was.
+    shown : Shown
+        What was returned in outputs.
     """
 
     id: AnswerId
@@ -60,6 +73,7 @@ class Answer:
     longest: int
     end_tokens: frozenset[int]
     text: AnswerText | None
+    piece: Any
     num_computed: int = 0
     finish_reason: str | None = None
     error: str | None = None
@@ -67,8 +81,7 @@ class Answer:
     first_step: int = -1
     last_step: int = -1
     num_cached_tokens: int = 0
-    num_shown: int = 0
-    is_end_shown: bool = False
+    shown: Shown = NOTHING
 
     @property
     def num_left(self) -> int:
@@ -91,47 +104,47 @@ class Answer:
         return self.num_left == 1 and self.num_generated > 0
 
     def add(self, token: int, step: int) -> None:
-        """Add a sampled token, and end the answer if it was the last."""
-        self.tokens.append(token)
-        self.last_step = step
-        if self.num_generated == 1:
-            self.first_step = step
+        """Add a sampled token, and end the answer if it is the last."""
+        tokens, text, stop = [*self.tokens, token], self.text, self.params.stop
         ends = token in self.end_tokens
-        if self.text is not None and not ends:
-            ends = self.text.push(token)
-        if ends:
-            self.end("stop")
-        elif len(self.tokens) == self.longest:
-            self.end("length")
-
-    def end(self, reason: str, error: str | None = None) -> None:
-        """End the answer; show text that was held back, unless a stop string has cut it off."""
-        if self.text is not None:
-            self.text.finish()
-        self.finish_reason, self.error = reason, error
-
-    @property
-    def has_news(self) -> bool:
-        """Whether a token or the end was not yet returned in an `Output`."""
-        return self.num_generated > self.num_shown or (
-            self.finish_reason is not None and not self.is_end_shown
+        if text is not None and not ends:
+            text = text.push(self.piece(token), stop)
+            ends = text.is_cut
+        reason = "stop" if ends else "length" if len(tokens) == self.longest else None
+        if reason and text is not None:
+            text = text.finish(stop)
+        first = step if self.first_step < 0 else self.first_step
+        # One line, so that Ctrl-C finds the answer with the token or without it.
+        self.tokens, self.text, self.finish_reason, self.first_step, self.last_step = (
+            tokens,
+            text,
+            reason,
+            first,
+            step,
         )
 
-    def take_output(self) -> Output:
-        """Return what is new since the last call."""
-        new = self.tokens[self.prompt_len + self.num_shown :]
-        self.num_shown += len(new)
-        self.is_end_shown = self.finish_reason is not None
-        text = "" if self.text is None else self.text.take()
+    def end(self, reason: str, error: str | None = None) -> None:
+        """End the answer before its last token."""
+        text = None if self.text is None else self.text.finish(self.params.stop)
+        self.text, self.finish_reason, self.error = text, reason, error
+
+    def output(self) -> Output:
+        """Return what is new since `shown`."""
         return Output(
             self.id.request_id,
             self.id.index,
-            new,
-            text,
+            self.tokens[self.prompt_len + self.shown.num_tokens :],
+            "" if self.text is None else self.text.shown[self.shown.num_characters :],
             self.finish_reason,
             self.error,
-            num_cached_tokens=self.num_cached_tokens,
+            self.num_cached_tokens,
         )
+
+    @property
+    def progress(self) -> Shown:
+        """What there is to show."""
+        characters = 0 if self.text is None else len(self.text.shown)
+        return Shown(self.num_generated, characters, self.finish_reason is not None)
 
 
 @dataclass(eq=False)

@@ -131,13 +131,14 @@ class Engine:
         self.counters, self.recording = Counters(), Recording()
         self._requests: dict[Hashable, Request] = {}
         self._num_requests = 0
+        self._outputs: list[Output] = []
         # Of the requests that `run` serves; kept if an exception interrupts it.
         self._results: dict[Hashable, Result | None] = {}
 
     @property
     def has_unfinished(self) -> bool:
         """Whether a request waits or runs, or has an output that no step has returned yet."""
-        return bool(self._requests)
+        return bool(self._requests or self._outputs)
 
     def add_request(
         self, prompt: str | Sequence[int], params: SamplingParams, *, request_id: Hashable = None
@@ -191,7 +192,8 @@ class Engine:
                 len(tokens),
                 longest,
                 ends,
-                None if self.tokenizer is None else AnswerText(self.tokenizer, params.stop),
+                None if self.tokenizer is None else AnswerText(),
+                getattr(self.tokenizer, "piece", None),
             )
             for index in range(params.n)
         ]
@@ -228,12 +230,12 @@ class Engine:
         except BaseException:
             self.scheduler.recover(self._started_answers())
             raise
-        if chunks:
-            self.counters.num_steps += 1
-            self.counters.num_preemptions = self.scheduler.num_preemptions
-        outputs = self._outputs()
+        self.counters.num_steps += bool(chunks)
+        self.counters.num_preemptions = self.scheduler.num_preemptions
+        self._collect_outputs()
         self.counters.host_seconds += perf_counter() - begin - in_model
-        return outputs
+        # One line, so that Ctrl-C loses no output.
+        outputs, self._outputs = self._outputs, []; return outputs  # noqa: E702  # fmt: skip
 
     def stream(self) -> Iterator[Output]:
         """Iterate over the outputs of all steps until every request has ended; more may be added meanwhile."""
@@ -253,7 +255,7 @@ class Engine:
         while self.has_unfinished:
             self.step()
         results, self._results = self._results, {}
-        return results
+        return {request_id: result for request_id, result in results.items() if result is not None}
 
     def cancel(self, request_id: Hashable) -> None:
         """End a request, wherever it is; its last output has the finish reason "cancelled".
@@ -285,17 +287,21 @@ class Engine:
             [chunk.answer.tokens[chunk.start :][: chunk.num_tokens] for chunk in chunks]
         )
         positions = np.concatenate([self._positions(chunk) for chunk in chunks])
-        slots = np.concatenate([chunk.slots for chunk in chunks])
-        seq_ids = [chunk.answer.id for chunk in chunks]
-        counters, cache = self.counters, self.cache
+        # What all layers share is checked and prepared once.
+        plan = self.cache.plan(
+            [chunk.answer.id for chunk in chunks],
+            self.model.config.num_q_heads,
+            slots=np.concatenate([chunk.slots for chunk in chunks]),
+            cu_seqlens_q=cu_seqlens_q,
+            algorithm=self.algorithm,
+        )
+        counters = self.counters
 
         def attend(layer: int, query: Any, key: Any, value: Any) -> Any:
             begin = perf_counter()
-            cache.write_layer(layer, self._stored(key, "k_scale"), self._stored(value, "v_scale"), slots)
+            plan.write(layer, self._stored(key, "k_scale"), self._stored(value, "v_scale"))
             written = perf_counter()
-            out = to_host(
-                cache.attend(seq_ids, query, layer=layer, cu_seqlens_q=cu_seqlens_q, algorithm=self.algorithm)
-            )
+            out = to_host(plan.attend(layer, query))
             counters.write_seconds += written - begin
             counters.attention_seconds += perf_counter() - written
             return out
@@ -367,20 +373,19 @@ class Engine:
             if request.answers[0].num_generated or request.answers[0].finish_reason:
                 yield from request.answers[1:]
 
-    def _outputs(self) -> list[Output]:
-        """Return what is new, and forget the requests that have ended."""
-        outputs = []
+    def _collect_outputs(self) -> None:
+        """Collect what is new, and forget the requests that have ended."""
         for request in [*self._requests.values()]:
-            outputs += [answer.take_output() for answer in request.answers if answer.has_news]
-            if request.is_finished:
-                for (
-                    answer
-                ) in request.answers:  # again, should Ctrl-C have come between the end and the removal
+            for answer in request.answers:
+                new, progress = answer.output(), answer.progress
+                if progress.num_tokens > answer.shown.num_tokens or progress.is_end > answer.shown.is_end:
+                    self._outputs, answer.shown = [*self._outputs, new], progress
+                if answer.finish_reason:  # again, should Ctrl-C have come between its end and this
                     self.scheduler.remove(answer)
+            if request.is_finished:
                 if request.id in self._results:
                     self._results[request.id] = request.result()
                 del self._requests[request.id]
-        return outputs
 
     # Checks.
 
@@ -443,9 +448,15 @@ def _check_fit(model: Any, cache: Any) -> None:
         raise TypeError(
             f"model must have a config and a method forward, such as Llama, got model={shown(model)}"
         )
-    _, _, num_kv_heads, head_dim = adopt.caches(cache.key_cache, cache.value_cache, cache.layout).value.shape
-    sizes = {"num_layers": cache.num_layers, "num_kv_heads": num_kv_heads, "head_dim": head_dim}
-    for name, size in sizes.items():
+    stored = adopt.caches(cache.key_cache, cache.value_cache, cache.layout)
+    num_kv_heads, head_dim = stored.key.shape[2:]
+    sizes = [
+        ("num_layers", cache.num_layers),
+        ("num_kv_heads", num_kv_heads),
+        ("head_dim", head_dim),
+        ("head_dim", stored.value.shape[3]),
+    ]
+    for name, size in sizes:
         needed = getattr(model.config, name)
         if size != needed:
             raise ValueError(f"cache must have the model's {name}={needed}, got {name}={size}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..draw import PoolHistory, Schedule
+from .answers import AnswerId
 from .scheduler import Scheduler
 
 
@@ -46,7 +47,8 @@ class Recording:
 
     def record(self, scheduler: Scheduler) -> None:
         """Record a step whose tokens are computed, but not yet sampled."""
-        running, prefill = [], []
+        running: list[AnswerId] = []
+        prefill: list[AnswerId] = []
         for answer in scheduler.running:
             (running if answer.decodes else prefill).append(answer.id)
         self.schedule.record(scheduler.pool, running, [answer.id for answer in scheduler.waiting], prefill)

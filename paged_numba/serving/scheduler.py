@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..cache import PagedKVCache
 from ..errors import OutOfBlocksError
 from .answers import Answer
@@ -81,19 +83,23 @@ class Scheduler:
         return chunks
 
     def _continue_running(self) -> list[Chunk]:
-        """Reserve slots for running answers, the earliest first; preempt the last ones when blocks run out."""
-        chunks = []
-        for answer, num_tokens in self._shares():
-            if answer not in self.running:  # preempted for an earlier one
-                break
-            while (slots := self._slots(answer, num_tokens)) is None:
-                victim = self._victim()
-                self.preempt(victim)
-                if victim is answer:
-                    break
-            else:
-                chunks.append(Chunk(answer, answer.num_computed, num_tokens, slots))
-        return chunks
+        """Reserve slots for the next tokens of running answers; preempt the last of them until the rest fits."""
+        while self.running:
+            shares = self._shares()
+            tokens = {
+                answer.id: answer.tokens[answer.num_computed :][:num_tokens] for answer, num_tokens in shares
+            }
+            try:
+                batch = self.cache.reserve_batch(tokens)
+            except OutOfBlocksError:
+                self.preempt(self._victim())
+                continue
+            slots = np.split(batch.slots, batch.cu_seqlens_q[1:-1])
+            return [
+                Chunk(answer, answer.num_computed, num_tokens, its_slots)
+                for (answer, num_tokens), its_slots in zip(shares, slots, strict=True)
+            ]
+        return []
 
     def _shares(self) -> list[tuple[Answer, int]]:
         """Divide the budget: a token for each answer that decodes, so that none stalls; the rest to prompts."""
@@ -106,14 +112,6 @@ class Scheduler:
             if num_tokens:
                 shares.append((answer, num_tokens))
         return shares
-
-    def _slots(self, answer: Answer, num_tokens: int) -> Any:
-        """Reserve slots for the next tokens of a running answer; return None if the pool has too few free blocks."""
-        start = answer.num_computed
-        try:
-            return self.cache.reserve(answer.id, answer.tokens[start : start + num_tokens]).slots
-        except OutOfBlocksError:
-            return None
 
     def _victim(self) -> Answer:
         """Return the answer to preempt: the last to come, so that the first is always served."""
@@ -182,7 +180,7 @@ class Scheduler:
             # Alone, it may grow past the watermark, but must start below it.
             tokens = tokens[: self.num_admissible_tokens]
         try:
-            allocation = self.cache.reserve(answer.id, tokens[:budget])
+            allocation = self.cache.reserve(answer.id, tokens, limit=budget)
         except OutOfBlocksError:
             return None
         answer.num_computed = allocation.num_cached_tokens
@@ -195,16 +193,14 @@ class Scheduler:
         needed = -(-len(answer.tokens) // self.pool.block_size) + self.pool.num_watermark_blocks
         if self.running and needed > self.pool.num_free_blocks:
             return None
-        try:
-            self.cache.swap_in(answer.id)
-        except OutOfBlocksError:
+        if not self.cache.can_swap_in(answer.id):
             return None
-        num_tokens = min(answer.num_left, budget)
-        slots = self._slots(answer, num_tokens)
-        if slots is None:
+        self.cache.swap_in(answer.id)
+        tokens = answer.tokens[answer.num_computed :][:budget]
+        if not self.cache.can_append(answer.id, tokens):
             self.cache.swap_out(answer.id)
             return None
-        return Chunk(answer, answer.num_computed, num_tokens, slots)
+        return Chunk(answer, answer.num_computed, len(tokens), self.cache.reserve(answer.id, tokens).slots)
 
     @property
     def num_admissible_tokens(self) -> int:

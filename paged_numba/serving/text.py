@@ -4,62 +4,66 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 
+@dataclass(frozen=True)
 class AnswerText:
-    """Turns tokens into text, and ends it before the first stop string.
-
-    Parameters
-    ----------
-    tokenizer : Tokenizer
-    stop : sequence of str
+    r"""Text of an answer so far. It does not change: a new token gives a new text.
 
     Attributes
     ----------
     shown : str
-        Text that will stay as it is, whatever comes.
+        Text that stays as it is, whatever comes.
+    held : str
+        Characters that may become a stop string.
+    split : bytes
+        First bytes of a character whose last bytes have not come yet.
+    is_cut : bool
+        Whether a stop string has come; `shown` ends before it.
+
+    Examples
+    --------
+    >>> text = AnswerText()
+    >>> for piece in (b"caf", b"\xc3", b"\xa9 E", b"N", b"D!"):
+    ...     text = text.push(piece, stop=["END"])
+    ...     print(text)
+    AnswerText(shown='caf', held='', split=b'', is_cut=False)
+    AnswerText(shown='caf', held='', split=b'\xc3', is_cut=False)
+    AnswerText(shown='café ', held='E', split=b'', is_cut=False)
+    AnswerText(shown='café ', held='EN', split=b'', is_cut=False)
+    AnswerText(shown='café ', held='', split=b'', is_cut=True)
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
-        self._piece, self._stop = tokenizer.piece, stop
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self.shown = ""
-        self._held = ""  # the beginning of what may become a stop string
-        self._num_taken = 0
-        self._is_cut = False
+    shown: str = ""
+    held: str = ""
+    split: bytes = b""
+    is_cut: bool = False
 
-    def push(self, token: int) -> bool:
-        """Take the next token; return whether a stop string is complete."""
-        return self._add(self._decoder.decode(self._piece(token)))
+    def push(self, piece: bytes, stop: Sequence[str]) -> AnswerText:
+        """Return the text with the bytes of one more token."""
+        return self._grown(piece, stop, is_last=False)
 
-    def finish(self) -> None:
-        """Show what was held back: no token follows."""
-        if not self._is_cut and not self._add(self._decoder.decode(b"", final=True)):
-            self.shown, self._held = self.shown + self._held, ""
+    def finish(self, stop: Sequence[str]) -> AnswerText:
+        """Return the text when no token follows: what was held back is shown."""
+        return self if self.is_cut else self._grown(b"", stop, is_last=True)
 
-    def take(self) -> str:
-        """Return the text that is new since the last call."""
-        new = self.shown[self._num_taken :]
-        self._num_taken += len(new)
-        return new
+    def _grown(self, piece: bytes, stop: Sequence[str], is_last: bool) -> AnswerText:
+        data = self.split + piece
+        characters, num_used = codecs.utf_8_decode(data, "replace", is_last)
+        text = self.held + characters
+        starts = [start for one in stop if (start := text.find(one)) >= 0]
+        if starts:
+            return AnswerText(self.shown + text[: min(starts)], is_cut=True)
+        end = len(text) - (0 if is_last else _num_to_hold(text, stop))
+        return AnswerText(self.shown + text[:end], text[end:], data[num_used:])
 
-    def _add(self, characters: str) -> bool:
-        text = self._held + characters
-        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
-        self._is_cut = bool(places)
-        shown = min(places) if places else len(text) - self._num_to_hold(text)
-        self.shown, self._held = self.shown + text[:shown], "" if places else text[shown:]
-        return self._is_cut
 
-    def _num_to_hold(self, text: str) -> int:
-        """Return the length of the longest end of the text with which a stop string begins."""
-        longest = max(map(len, self._stop), default=1) - 1
-        return next(
-            (
-                n
-                for n in range(min(longest, len(text)), 0, -1)
-                if any(s.startswith(text[-n:]) for s in self._stop)
-            ),
-            0,
-        )
+def _num_to_hold(text: str, stop: Sequence[str]) -> int:
+    """Return the length of the longest end of a text with which a stop string begins.
+
+    >>> _num_to_hold("abab", ["abc"]), _num_to_hold("abc!", ["abc"])
+    (2, 0)
+    """
+    longest = min(len(text), max(map(len, stop), default=1) - 1)
+    return next((n for n in range(longest, 0, -1) if any(one.startswith(text[-n:]) for one in stop)), 0)

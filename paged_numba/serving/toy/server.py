@@ -124,8 +124,10 @@ class Server:
         self.running[child] = Running(
             source.request, source.query, source.key, source.value, list(source.generated), rank=1
         )
-        table = self.cache.allocator.block_table(child)
-        yield self._event("fork", [parent, child], shared_blocks=table.tolist())
+        pool = self.cache.allocator
+        table = pool.block_table(child).tolist()
+        is_full = pool.seq_len(child) % pool.block_size == 0
+        yield self._event("fork", [parent, child], shared_blocks=table, is_full=is_full)
 
     def step(self) -> Iterator[Event]:
         """Attend for all running sequences in one call, check the outputs, and write the next token of each."""

@@ -21,6 +21,7 @@ counts = st.one_of(
     st.integers(0, NUM_BLOCKS * BLOCK_SIZE + 1),
 )
 windows = st.integers(1, 2 * BLOCK_SIZE + 1)
+limits = st.one_of(st.none(), st.sampled_from((1, BLOCK_SIZE, BLOCK_SIZE + 1)))
 
 
 def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[RuleBasedStateMachine]:
@@ -61,23 +62,23 @@ def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[
         def new_tokens(self, count: int) -> list[int]:
             return list(itertools.islice(self.tokens, count))
 
-        @rule(count=counts)
-        def add(self, count: int) -> None:
-            self.start(next(self.names), self.new_tokens(count))
+        @rule(count=counts, limit=limits)
+        def add(self, count: int, limit: int | None) -> None:
+            self.start(next(self.names), self.new_tokens(count), limit)
 
         @precondition(lambda self: self.pool.num_free_blocks)
         @rule()
         def add_what_fills_the_pool(self) -> None:
             self.start(next(self.names), self.new_tokens(self.pool.num_free_blocks * BLOCK_SIZE))
 
-        def start(self, name: int, tokens: list[int]) -> None:
-            count = len(tokens)
-            needed = -(-count // BLOCK_SIZE)
+        def start(self, name: int, tokens: list[int], limit: int | None = None) -> None:
+            count, tokens = len(tokens), tokens[:limit]
+            needed = -(-len(tokens) // BLOCK_SIZE)
             fits = needed <= self.pool.num_free_blocks
-            assert self.pool.can_allocate(count) == fits
+            assert self.pool.can_allocate(count, limit=limit) == fits
             before = self.snapshot()
             try:
-                allocation = self.pool.add(name, count)
+                allocation = self.pool.add(name, count, limit=limit)
             except OutOfBlocksError as error:
                 assert not fits
                 assert (error.needed, error.free) == (needed, self.pool.num_free_blocks)
@@ -93,12 +94,15 @@ def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[
         def append(self, data: Any, count: int) -> None:
             name = pick(data, self.model)
             before = self.snapshot()
+            fits = self.pool.can_append(name, count)
             try:
                 allocation = self.pool.append(name, count)
             except OutOfBlocksError as error:
+                assert not fits
                 assert error.needed > error.free == self.pool.num_free_blocks
                 assert self.snapshot() == before
             else:
+                assert fits
                 taken = before[2] - self.pool.num_free_blocks
                 length = len(self.model[name])
                 new = -(-(length + count) // BLOCK_SIZE) - -(-length // BLOCK_SIZE)
@@ -106,6 +110,36 @@ def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[
                 tokens = self.new_tokens(count)
                 self.model[name] = self.model[name] + tokens
                 self.carry_out(allocation, tokens)
+
+        @needs_a_sequence
+        @rule(data=st.data())
+        def truncate(self, data: Any) -> None:
+            name = pick(data, self.model)
+            tokens, low = self.model[name], self.released[name] * BLOCK_SIZE
+            length = data.draw(st.integers(low, len(tokens)))
+            before = self.snapshot()
+            for wrong in (low - 1, len(tokens) + 1):
+                try:
+                    self.pool.truncate(name, wrong)
+                except ValueError:
+                    assert self.snapshot() == before
+                else:
+                    raise AssertionError("tokens that the sequence does not hold must not be kept")
+            self.pool.truncate(name, length)
+            self.model[name] = tokens[:length]
+
+        @needs_a_sequence
+        @rule(data=st.data())
+        def truncate_and_append_again(self, data: Any) -> None:
+            """A step that failed can be tried again: it finds as many blocks as before."""
+            name = pick(data, self.model)
+            length, count = len(self.model[name]), data.draw(counts.filter(bool))
+            if self.pool.can_append(name, count):
+                for _ in range(2):
+                    self.pool.truncate(name, length)
+                    tokens = self.new_tokens(count)
+                    self.carry_out(self.pool.append(name, count), tokens)
+                self.model[name] = self.model[name] + tokens
 
         @needs_a_sequence
         @rule(data=st.data())
@@ -130,6 +164,8 @@ def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[
             pool = self.pool
             calls: list[Callable[[], Any]] = [
                 lambda: pool.append(name, 1),
+                lambda: pool.can_append(name),
+                lambda: pool.truncate(name, 0),
                 lambda: pool.fork(name, -1),
                 lambda: pool.release(name, 1),
                 lambda: pool.slots(name, 0, 0),
@@ -138,7 +174,7 @@ def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[
                     for call in (pool.block_table, pool.swap_out, pool.preempt, pool.commit)
                 ),
                 *(
-                    [lambda: pool.free(name), lambda: pool.swap_in(name)]
+                    [partial(call, name) for call in (pool.free, pool.swap_in, pool.can_swap_in)]
                     if error is UnknownSequenceError
                     else []
                 ),
@@ -175,12 +211,15 @@ def allocator_machine(allocator: type[BlockAllocator] = BlockAllocator) -> type[
         def swap_in(self, data: Any) -> None:
             name = pick(data, self.swapped)
             before = self.snapshot()
+            fits = self.pool.can_swap_in(name)
             try:
                 allocation = self.pool.swap_in(name)
             except OutOfBlocksError as error:
+                assert not fits
                 assert error.needed > error.free == self.pool.num_free_blocks
                 assert self.snapshot() == before
             else:
+                assert fits
                 tokens = self.model[name] = self.swapped.pop(name)
                 assert before[2] - self.pool.num_free_blocks == self.held(name)
                 first = self.released[name] * BLOCK_SIZE

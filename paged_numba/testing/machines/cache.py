@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ... import reference
+from ... import ops, reference
 from ...allocator.allocator import BlockAllocator
 from ...cache import PagedKVCache
 from ...errors import OutOfBlocksError
@@ -55,9 +55,17 @@ def cache_machine(
             self.cache = cache(
                 NUM_BLOCKS, BLOCK_SIZE, num_kv_heads=2, head_dim=3, prefix_caching=True, target=target
             )
-            self.cache.allocator = allocator(NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True)
+            self.cache.allocator = self.cache._layers.allocator = allocator(
+                NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True
+            )
             self.model: dict[int, Dense] = {}
             self.swapped: dict[int, Dense] = {}
+            # By sequence, the first position that was reserved and is not written yet.
+            self.unwritten: dict[int, int] = {}
+            # Sequences that were added before the last reset of the prefix cache.
+            self.hidden: set[int] = set()
+            # Sequences that the allocator swapped out without the cache.
+            self.lost: set[int] = set()
             self.names = itertools.count()
             self.rng = np.random.default_rng(0)
 
@@ -87,62 +95,161 @@ def cache_machine(
             else:
                 self.model[name] = Dense(salt, before + tokens, window)
 
+        @rule(data=st.data(), tokens=texts, salt=salts, limit=st.none() | st.integers(1, 2 * BLOCK_SIZE))
+        def reserve(self, data: Any, tokens: list[int], salt: int, limit: int | None) -> None:
+            """Reserve tokens on the cache, or on its allocator; `write_reserved` writes them."""
+            name, dense = next(self.names), Dense(salt, [])
+            if self.model and tokens and data.draw(st.booleans()):
+                name = pick(data, self.model)
+                dense = self.model[name]
+            pool = self.cache.allocator
+            try:
+                if data.draw(st.booleans()):
+                    allocation = self.cache.reserve(name, tokens, salt=salt, limit=limit)
+                elif name in self.model:
+                    allocation = pool.append(name, tokens[:limit])
+                else:
+                    allocation = pool.add(name, tokens, salt=salt, limit=limit)
+                    assert not allocation.copies.size
+            except OutOfBlocksError:
+                return
+            # The cache has made its copies; to make them again changes nothing.
+            ops.copy_blocks(self.cache.key_cache, self.cache.value_cache, allocation.copies, target=target)
+            first = len(dense.tokens) + allocation.num_cached_tokens
+            tokens = tokens[: allocation.num_cached_tokens + allocation.slots.size]
+            self.model[name] = dense._replace(tokens=dense.tokens + tokens)
+            self.unwritten.setdefault(name, first)
+
+        @precondition(lambda self: self.unwritten.keys() & self.model.keys())
+        @rule(data=st.data(), direct=st.booleans())
+        def write_reserved(self, data: Any, direct: bool) -> None:
+            self.write(pick(data, self.unwritten.keys() & self.model.keys()), direct)
+
+        def write(self, name: int, direct: bool) -> None:
+            salt, tokens, _ = self.model[name]
+            first = max(self.unwritten.pop(name), self.cache.allocator.num_released_tokens(name))
+            if first < len(tokens):
+                key, value = project(salt, tokens)[:, first:]
+                slots = self.cache.allocator.slots(name, first, len(tokens))
+                self.cache.write_layer(0, key, value, slots)
+            self.methods(direct).commit(name)
+
+        def methods(self, direct: bool) -> Any:
+            """Return the cache, or its allocator: each of their methods in common does the same."""
+            return self.cache.allocator if direct else self.cache
+
         @needs_a_sequence
-        @rule(data=st.data())
-        def fork(self, data: Any) -> None:
+        @rule(data=st.data(), direct=st.booleans())
+        def truncate(self, data: Any, direct: bool) -> None:
+            name = pick(data, self.model)
+            salt, tokens, window = self.model[name]
+            # From there on no later token sees a released one.
+            low = self.cache.allocator.num_released_tokens(name)
+            low = 0 if window is None or not low else min(len(tokens), low + window)
+            length = data.draw(st.integers(low, len(tokens)))
+            self.methods(direct).truncate(name, length)
+            self.model[name] = Dense(salt, tokens[:length], window)
+            if self.unwritten.get(name, 0) >= length:
+                self.unwritten.pop(name, None)
+
+        @needs_a_sequence
+        @rule(data=st.data(), direct=st.booleans())
+        def fork(self, data: Any, direct: bool) -> None:
             parent, child = pick(data, self.model), next(self.names)
-            self.cache.fork(parent, child)
+            self.methods(direct).fork(parent, child)
             self.model[child] = self.model[parent]
+            if parent in self.unwritten:
+                self.unwritten[child] = self.unwritten[parent]
+            if parent in self.hidden:
+                self.hidden.add(child)
 
         @precondition(lambda self: self.model or self.swapped)
-        @rule(data=st.data())
-        def free(self, data: Any) -> None:
+        @rule(data=st.data(), direct=st.booleans())
+        def free(self, data: Any, direct: bool) -> None:
             name = pick(data, self.model | self.swapped)
-            self.cache.free(name)
+            self.methods(direct).free(name)
+            self.forget(name)
             del (self.model if name in self.model else self.swapped)[name]
 
+        def forget(self, name: int) -> None:
+            self.unwritten.pop(name, None)
+            self.hidden.discard(name)
+            self.lost.discard(name)
+
         @needs_a_sequence
-        @rule(data=st.data())
-        def preempt_and_add_again(self, data: Any) -> None:
+        @rule(data=st.data(), direct=st.booleans())
+        def preempt_and_add_again(self, data: Any, direct: bool) -> None:
             name = pick(data, self.model)
-            self.cache.preempt(name)
+            self.methods(direct).preempt(name)
+            self.forget(name)
             salt, tokens, _ = self.model.pop(name)
             self.start(name, tokens, salt)
 
         @needs_a_sequence
-        @rule(data=st.data())
-        def swap_out(self, data: Any) -> None:
+        @rule(data=st.data(), direct=st.booleans())
+        def swap_out(self, data: Any, direct: bool) -> None:
             name = pick(data, self.model)
-            self.cache.swap_out(name)
+            self.methods(direct).swap_out(name)
             self.swapped[name] = self.model.pop(name)
+            if direct:
+                self.lost.add(name)
 
         @needs_a_swapped_sequence
-        @rule(data=st.data())
-        def swap_in(self, data: Any) -> None:
+        @rule(data=st.data(), direct=st.booleans())
+        def swap_in(self, data: Any, direct: bool) -> None:
             name = pick(data, self.swapped)
+            direct |= name in self.lost
+            if name in self.lost:
+                try:
+                    self.cache.swap_in(name)
+                except ValueError as error:
+                    assert "swapped out by this cache" in str(error)
+                else:
+                    raise AssertionError("the cache holds no copy of this sequence")
             try:
-                self.cache.swap_in(name)
+                allocation = self.methods(direct).swap_in(name)
             except OutOfBlocksError:
                 return
             self.model[name] = self.swapped.pop(name)
+            self.lost.discard(name)
+            if direct:
+                # Nobody brought the tokens back: they are as tokens that were reserved.
+                self.unwritten[name] = allocation.num_cached_tokens
 
         @needs_a_sequence
-        @rule(data=st.data(), window=st.integers(1, 2 * BLOCK_SIZE))
-        def release(self, data: Any, window: int) -> None:
+        @rule(data=st.data(), window=st.integers(1, 2 * BLOCK_SIZE), direct=st.booleans())
+        def release(self, data: Any, window: int, direct: bool) -> None:
             name = pick(data, self.model)
-            self.cache.release(name, window)
+            self.methods(direct).release(name, window)
             salt, tokens, before = self.model[name]
             self.model[name] = Dense(salt, tokens, min(window, before or window))
 
         @rule()
         def reset_prefix_cache(self) -> None:
             self.cache.allocator.reset_prefix_cache()
+            self.hidden |= self.model.keys() | self.swapped.keys()
+
+        @invariant()
+        def what_is_written_is_findable(self) -> None:
+            for name in self.model.keys() - self.unwritten.keys() - self.hidden:
+                full = self.cache.allocator.block_table(name)[: len(self.model[name].tokens) // BLOCK_SIZE]
+                assert all(block < 0 or self.cache.allocator.is_cached(block) for block in full.tolist())
+
+        @invariant()
+        def the_cache_lists_its_sequences(self) -> None:
+            assert {*self.cache} == {*self.model}
+            assert len(self.cache) == len(self.model)
+            for name, dense in (self.model | self.swapped).items():
+                assert self.cache.seq_len(name) == len(dense.tokens)
+                assert (name in self.cache) == (name in self.model)
 
         @invariant()
         def attention_is_that_of_the_dense_copies(self) -> None:
             self.cache.allocator.check()
             by_window: dict[int | None, list[int]] = {}
             for name, dense in self.model.items():
+                if name in self.unwritten:
+                    continue
                 by_window.setdefault(dense.window, []).append(name)
             for window, names in by_window.items():
                 query = 3 * self.rng.standard_normal((len(names), 4, 3)).astype(np.float32)
@@ -161,6 +268,8 @@ def cache_machine(
         def gathered_tokens_are_those_written(self) -> None:
             for name, (salt, tokens, _) in self.model.items():
                 first = self.cache.allocator.num_released_tokens(name)
-                np.testing.assert_array_equal(self.cache.gather(name), project(salt, tokens)[:, first:])
+                count = max(0, self.unwritten.get(name, len(tokens)) - first)
+                held = [part[:count] for part in self.cache.gather(name)]
+                np.testing.assert_array_equal(held, project(salt, tokens)[:, first : first + count])
 
     return CacheMachine

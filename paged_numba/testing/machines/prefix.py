@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
 from ...errors import OutOfBlocksError
 from .pick import needs_a_sequence, needs_a_swapped_sequence, pick
@@ -17,6 +18,7 @@ NUM_BLOCKS, BLOCK_SIZE = 7, 2
 salts = st.sampled_from((None, "x"))
 # Few different tokens, so that sequences share prefixes.
 texts = st.lists(st.integers(0, 1), max_size=4 * BLOCK_SIZE)
+limits = st.one_of(st.none(), st.integers(1, BLOCK_SIZE + 1))
 
 
 def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) -> type[RuleBasedStateMachine]:
@@ -67,16 +69,18 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 len(table),
             )
 
-        @rule(tokens=texts, salt=salts, written=st.booleans())
-        def add(self, tokens: list[int], salt: Any, written: bool) -> None:
-            self.start(next(self.names), tokens, salt, written)
+        @rule(tokens=texts, salt=salts, written=st.booleans(), limit=limits)
+        def add(self, tokens: list[int], salt: Any, written: bool, limit: int | None) -> None:
+            self.start(next(self.names), tokens, salt, written, limit)
 
         @precondition(lambda self: self.model or self.swapped)
-        @rule(data=st.data(), place=st.integers(0, 2), salt=salts, written=st.booleans())
-        def add_a_part_of_another(self, data: Any, place: int, salt: Any, written: bool) -> None:
+        @rule(data=st.data(), place=st.integers(0, 2), salt=salts, written=st.booleans(), limit=limits)
+        def add_a_part_of_another(
+            self, data: Any, place: int, salt: Any, written: bool, limit: int | None
+        ) -> None:
             known = self.model | self.swapped
             _, tokens = known[pick(data, known)]
-            self.start(next(self.names), [*tokens[place * BLOCK_SIZE :], 1], salt, written)
+            self.start(next(self.names), [*tokens[place * BLOCK_SIZE :], 1], salt, written, limit)
 
         @rule()
         def crowd_out(self) -> None:
@@ -97,12 +101,14 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
                 default=0,
             )
 
-        def start(self, name: int, tokens: list[int], salt: Any, written: bool) -> None:
+        def start(
+            self, name: int, tokens: list[int], salt: Any, written: bool, limit: int | None = None
+        ) -> None:
             least = self.least_found(tokens, salt)
-            could = self.pool.can_allocate(tokens, salt=salt)
+            could = self.pool.can_allocate(tokens, salt=salt, limit=limit)
             free = self.pool.num_free_blocks
             try:
-                allocation = self.pool.add(name, tokens, salt=salt)
+                allocation = self.pool.add(name, tokens, salt=salt, limit=limit)
             except OutOfBlocksError:
                 assert not could
                 assert self.pool.num_free_blocks == free
@@ -114,6 +120,8 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
             assert cached < max(1, len(tokens))
             assert cached >= BLOCK_SIZE * least
             self.queried, self.hit = self.queried + len(tokens), self.hit + cached
+            if limit is not None:
+                tokens = tokens[: cached + limit]
             self.model[name] = salt, list(tokens)
             self.require_held(name, cached)
             slots = self.pool.slots(name, cached, len(tokens)).tolist()
@@ -139,17 +147,51 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
         @rule(data=st.data(), tokens=texts.filter(bool), written=st.booleans())
         def append(self, data: Any, tokens: list[int], written: bool) -> None:
             name = pick(data, self.model)
-            start = len(self.model[name][1])
+            could = self.pool.can_append(name, tokens)
             try:
                 allocation = self.pool.append(name, tokens)
             except OutOfBlocksError:
+                assert not could
                 return
+            assert could
+            self.carry_out(name, allocation, tokens)
+            if written:
+                self.finish_writing(name)
+
+        def carry_out(self, name: int, allocation: Allocation, tokens: list[int]) -> None:
+            start = len(self.model[name][1])
             for src, dst in allocation.copies.tolist():
                 for offset in range(BLOCK_SIZE):
                     self.memory[dst * BLOCK_SIZE + offset] = self.memory.get(src * BLOCK_SIZE + offset)
             self.model[name][1].extend(tokens)
             self.must_write(name, allocation.slots.tolist(), start)
-            if written:
+
+        @needs_a_sequence
+        @rule(data=st.data())
+        def truncate(self, data: Any) -> None:
+            name = pick(data, self.model)
+            salt, tokens = self.model[name]
+            length = data.draw(st.integers(self.pool.num_released_tokens(name), len(tokens)))
+            self.pool.truncate(name, length)
+            self.model[name] = salt, tokens[:length]
+            if self.unwritten.get(name, length) >= length:
+                self.unwritten.pop(name, None)
+
+        @needs_a_sequence
+        @rule(data=st.data())
+        def append_truncate_and_append_again(self, data: Any) -> None:
+            """A step that failed can be tried again, even if its tokens were committed: it finds as many blocks."""
+            name = pick(data, self.model)
+            length = len(self.model[name][1])
+            if name in self.unwritten or not self.pool.can_append(name, BLOCK_SIZE):
+                return
+            for token in (3, 4):
+                self.pool.truncate(name, length)
+                salt, tokens = self.model[name]
+                self.model[name] = salt, tokens[:length]
+                assert self.pool.can_append(name, BLOCK_SIZE)
+                tokens = [token] * BLOCK_SIZE
+                self.carry_out(name, self.pool.append(name, tokens), tokens)
                 self.finish_writing(name)
 
         @needs_a_sequence
@@ -212,11 +254,14 @@ def prefix_machine(allocator: Callable[..., BlockAllocator] = BlockAllocator) ->
 
         def come_back(self, name: int, least: int) -> None:
             free = self.pool.num_free_blocks
+            could = self.pool.can_swap_in(name)
             try:
                 allocation = self.pool.swap_in(name)
             except OutOfBlocksError:
+                assert not could
                 assert self.pool.num_free_blocks == free
                 return
+            assert could
             self.model[name] = self.swapped.pop(name)
             length, cached = len(self.model[name][1]), allocation.num_cached_tokens
             assert cached >= BLOCK_SIZE * least

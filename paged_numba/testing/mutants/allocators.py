@@ -263,6 +263,92 @@ class ForkForgetsTheRelease(BlockAllocator):
         self._sequences[child_id].num_released = 0
 
 
+class TruncateKeepsABlock(BlockAllocator):
+    """Keeps the block after the last token that is left."""
+
+    @transaction
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        table = self._sequence(seq_id).table[:]
+        super().truncate(seq_id, length)
+        kept = self._sequence(seq_id).table
+        more = table[len(kept) : len(kept) + 1]
+        kept.extend(more)
+        self._pool.hold(more)
+
+
+class TruncateDropsABlockTooMany(BlockAllocator):
+    """Drops the part-filled last block as well."""
+
+    @transaction
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        super().truncate(seq_id, length)
+        sequence = self._sequence(seq_id)
+        if sequence.length % self.block_size:
+            self._pool.drop(sequence.table[-1:])
+            del sequence.table[-1:]
+
+
+class TruncateIgnoresOtherOwners(BlockAllocator):
+    """Frees dropped blocks that a fork still holds."""
+
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        before = self.held_blocks(seq_id).tolist()
+        super().truncate(seq_id, length)
+        dropped = before[len(self.held_blocks(seq_id)) :]
+        self._pool._free.extend(block for block in dropped if self._pool.refs[block])
+
+
+class TruncateTruncatesTheForks(BlockAllocator):
+    """Shortens the sequences that share the last block, too."""
+
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        super().truncate(seq_id, length)
+        table = self._sequence(seq_id).table
+        for other in self._sequences.values():
+            if table and other.table[: len(table)] == table:
+                other.length = min(other.length, len(table) * self.block_size)
+                del other.table[len(table) :]
+
+
+class TruncateReachesReleasedTokens(BlockAllocator):
+    """Truncates to tokens that the sequence has released."""
+
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        first = self.num_released_tokens(seq_id)
+        super().truncate(seq_id, max(first, int(length)))
+
+
+class EmptySlotsOfTheShortest(BlockAllocator):
+    """Counts the slots of a shared block as empty that the truncated sequence no longer fills."""
+
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        super().truncate(seq_id, length)
+        for ends in self._empty_slots._uneven.values():
+            ends[:] = [min(ends)] * len(ends)
+
+
+class PromisesAppendsWithoutCopies(BlockAllocator):
+    """Forgets the block for the copy when it tells whether tokens can be appended."""
+
+    def can_append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> bool:
+        new, _ = self._growth(self._sequence(seq_id), int(tokens))  # type: ignore[arg-type]
+        return new <= self._pool.num_free
+
+
+class PromisesSwapInsThatFillThePool(BlockAllocator):
+    """Compares the blocks of a swapped sequence with all of the pool instead of the free ones."""
+
+    def can_swap_in(self, seq_id: Hashable) -> bool:
+        return len(self._swapped_sequence(seq_id).table) <= self.num_blocks
+
+
+class LimitIgnored(BlockAllocator):
+    """Begins a sequence with all of its tokens, whatever the limit."""
+
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, **options: Any) -> Allocation:
+        return super().add(seq_id, tokens, **{**options, "limit": None})
+
+
 ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     CopyOnWriteForgotten,
     CopyNotReported,
@@ -288,4 +374,13 @@ ALLOCATOR_MUTANTS: tuple[type[BlockAllocator], ...] = (
     ReleasesTooMuch,
     ReleaseIgnoresOtherOwners,
     ForkForgetsTheRelease,
+    TruncateKeepsABlock,
+    TruncateDropsABlockTooMany,
+    TruncateIgnoresOtherOwners,
+    TruncateTruncatesTheForks,
+    TruncateReachesReleasedTokens,
+    EmptySlotsOfTheShortest,
+    PromisesAppendsWithoutCopies,
+    PromisesSwapInsThatFillThePool,
+    LimitIgnored,
 )

@@ -1,10 +1,13 @@
-"""Deliberately wrong caches: each is `PagedKVCache` with a mistake in its swapping."""
+"""Deliberately wrong caches: each is `PagedKVCache` with one mistake."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
-from ...cache import PagedKVCache
+import numpy as np
+
+from ...cache import BatchAllocation, PagedKVCache, StepPlan, batch
 
 
 class SwapMixesKeysAndValues(PagedKVCache):
@@ -23,7 +26,7 @@ class SwapTakesTheFirstTokens(PagedKVCache):
         kept = self.allocator._swapped[seq_id].stored
         allocation = self.allocator.swap_in(seq_id)
         count = allocation.slots.size
-        self._write(allocation, [(key[:count], value[:count]) for key, value in kept])
+        self._layers.write_all(allocation, [(key[:count], value[:count]) for key, value in kept])
         self.allocator.commit(seq_id)
 
 
@@ -35,8 +38,57 @@ class SwapLeavesTheDataBehind(PagedKVCache):
         self.allocator.commit(seq_id)
 
 
+class SwapNotesWhoNotWhen(PagedKVCache):
+    """Keeps the copy in host memory after the sequence came back."""
+
+    def swap_out(self, seq_id: Hashable) -> None:
+        super().swap_out(seq_id)
+        self._kept = {**getattr(self, "_kept", {}), seq_id: self.allocator._swapped[seq_id].stored}
+
+    def swap_in(self, seq_id: Hashable) -> None:
+        sequence = self.allocator._swapped_sequence(seq_id)
+        sequence.stored = sequence.stored or getattr(self, "_kept", {}).get(seq_id)
+        super().swap_in(seq_id)
+
+
+class AppendCommitsWhatIsReserved(PagedKVCache):
+    """Commits reserved tokens that nobody has written yet."""
+
+    def append(self, seq_id: Hashable, *tokens: Any) -> None:
+        super().append(seq_id, *tokens)
+        self.allocator.commit(seq_id)
+
+
+class BatchForgetsTheCopies(PagedKVCache):
+    """Reserves tokens of several sequences without copying the blocks that they share."""
+
+    def reserve_batch(self, tokens: Any, **options: Any) -> BatchAllocation:
+        return batch.reserve_batch(self.allocator, tokens, None, options["salts"])[0]
+
+
+class BatchMixesUpTheSequences(PagedKVCache):
+    """Returns the slots of the last sequence first."""
+
+    def reserve_batch(self, tokens: Any, **options: Any) -> BatchAllocation:
+        made = super().reserve_batch(tokens, **options)
+        parts = np.split(made.slots, made.cu_seqlens_q[1:-1])
+        return made._replace(slots=np.concatenate(parts[::-1]))
+
+
+class PlanMissesTheTokensOfTheStep(PagedKVCache):
+    """Plans attention to the tokens that each sequence had before the step."""
+
+    def plan(self, seq_ids: Any, num_q_heads: int, **options: Any) -> StepPlan:
+        lens = [self.seq_len(seq_id) for seq_id in seq_ids]
+        queries = np.diff(options["cu_seqlens_q"])
+        before = [max(query, length - query) for query, length in zip(queries, lens, strict=True)]
+        return super().plan(seq_ids, num_q_heads, **options, seq_lens=np.array(before, np.int32))
+
+
 CACHE_MUTANTS: tuple[type[PagedKVCache], ...] = (
     SwapMixesKeysAndValues,
     SwapTakesTheFirstTokens,
     SwapLeavesTheDataBehind,
+    SwapNotesWhoNotWhen,
+    AppendCommitsWhatIsReserved,
 )

@@ -14,6 +14,9 @@ from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import PrefixCache
 from ...arguments import shown
 from ...cache import PagedKVCache
+from ...serving.engine import Engine
+from ...serving.scheduler import Scheduler
+from ...serving.text import AnswerText
 from ...serving.toy.preempting import PreemptingServer
 from . import kernel_mutant
 from .kernel_mutant import KernelMutant
@@ -25,6 +28,9 @@ _USERS: dict[type, tuple[str, ...]] = {
     PrefixCache: ("paged_numba.allocator.allocator",),
     BlockPool: ("paged_numba.allocator.allocator",),
     PagedKVCache: ("paged_numba",),
+    Engine: ("paged_numba.serving", "paged_numba.serving.engine"),
+    Scheduler: ("paged_numba.serving.engine",),
+    AnswerText: ("paged_numba.serving.engine", "paged_numba.serving.text"),
     PreemptingServer: ("paged_numba.serving.toy.preempting",),
 }
 

@@ -10,7 +10,8 @@ from ...allocator.allocation import Allocation
 from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
-from ...allocator.token_ids import TokenIds
+from ...allocator.queries import FirstTokens
+from ...allocator.token_ids import TokenIds, at_most
 from ...allocator.transactions import transaction
 
 
@@ -225,6 +226,67 @@ class ResetForgetsWhereSequencesAre(BlockAllocator):
             self._prefixes.use(ROOT)
 
 
+class CachedBlockOverwritten(BlockAllocator):
+    """After a truncation, appends into a block that the prefix cache still finds."""
+
+    def append(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds = 1) -> Allocation:
+        assert self._prefixes is not None
+        self._prefixes.give_up = lambda block: None  # type: ignore[method-assign]
+        return super().append(seq_id, tokens)
+
+
+class TruncateKeepsItsNode(BlockAllocator):
+    """Goes on in the prefix cache from a block that the sequence no longer has."""
+
+    @transaction
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        node = self._sequence(seq_id).node
+        assert self._prefixes is not None
+        self._prefixes.use(node)
+        super().truncate(seq_id, length)
+        self._prefixes.drop(self._sequence(seq_id).node)
+        self._sequence(seq_id).node = node
+
+
+class TruncateForgetsThePart(BlockAllocator):
+    """Forgets the token ids of the part-filled last block."""
+
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        super().truncate(seq_id, length)
+        self._sequence(seq_id).part = b""
+
+
+class TruncateKeepsTheIds(BlockAllocator):
+    """Keeps the token ids of the dropped blocks that were not committed."""
+
+    def truncate(self, seq_id: Hashable, length: SupportsIndex) -> None:
+        unwritten = self._sequence(seq_id).unwritten[:]
+        super().truncate(seq_id, length)
+        self._sequence(seq_id).unwritten = unwritten
+
+
+class LimitHidesThePrompt(BlockAllocator):
+    """Looks in the prefix cache only for the first tokens, as many as the limit."""
+
+    def add(self, seq_id: Hashable, tokens: SupportsIndex | TokenIds, **options: Any) -> Allocation:
+        return super().add(seq_id, at_most(tokens, options.get("limit")), **options)
+
+
+class LimitCountsWhatIsFound(BlockAllocator):
+    """Counts the tokens that the prefix cache holds as part of the limit."""
+
+    def _first_tokens(self, tokens: Any, salt: Hashable, limit: Any) -> FirstTokens:
+        found = len(super()._first_tokens(tokens, salt, limit).hits) * self.block_size
+        return super()._first_tokens(tokens, salt, limit and max(1, limit - found))
+
+
+class RefusesSwapInsThatAreFound(BlockAllocator):
+    """Tells that a swapped sequence needs blocks for the tokens that the prefix cache holds, too."""
+
+    def can_swap_in(self, seq_id: Hashable) -> bool:
+        return len(self._swapped_sequence(seq_id).table) <= self._pool.num_free
+
+
 class PromisesTooMuch(BlockAllocator):
     """Counts hits as free blocks too."""
 
@@ -257,6 +319,13 @@ PREFIX_MUTANTS: dict[str, Callable[..., BlockAllocator]] = {
             ServedBeforeItIsWritten,
             SwapInServedBeforeItIsWritten,
             SwapInForgetsTheSalt,
+            CachedBlockOverwritten,
+            TruncateKeepsItsNode,
+            TruncateForgetsThePart,
+            TruncateKeepsTheIds,
+            LimitHidesThePrompt,
+            LimitCountsWhatIsFound,
+            RefusesSwapInsThatAreFound,
             ResetForgetsWhereSequencesAre,
         )
     },

@@ -1,7 +1,7 @@
 """Properties of the engine: its answers are those of a model that keeps no cache, and no block is lost.
 
 The oracle runs the model over the whole sequence of an answer, with attention in float64. The logits of the engine must
-agree within `LOGITS_TOLERANCE`, and each token must be the one that follows from the logits of the engine. So two tokens
+agree within `LOGITS_TOLERANCE`, and each token must be the one to sample from the logits of the engine. So two tokens
 may be as near to one another as they like: where rounding decides between them, either is right.
 """
 
@@ -11,7 +11,7 @@ import codecs
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,14 +57,16 @@ class Pieces:
     end_tokens = frozenset({0})
 
     def encode(self, text: str) -> list[int]:
+        """Return the token of each letter."""
         return [PIECES.index(bytes([byte])) for byte in text.encode()]
 
     def piece(self, token_id: int) -> bytes:
+        """Return the bytes of a token."""
         return PIECES[token_id]
 
 
 class Job(NamedTuple):
-    """A request: its prompt, its parameters, the step before which it comes, and the one before which it is cancelled."""
+    """A request: its prompt and parameters, and the steps before which it comes and is cancelled."""
 
     prompt: list[int]
     params: SamplingParams
@@ -240,7 +242,7 @@ def _check_answers(workload: Workload, served: Served, texts: bool = True) -> No
                 right = _sampled(served.logits[answer][place], job.params, index, place)
                 assert token == right, f"answer {answer}, token {place}: {token} is sampled, not {right}"
             text, end = _expected_end(tokens, job.params, longest)
-            assert reason == end or reason == "cancelled" and job.cancelled is not None, (reason, end)
+            assert reason == end or (reason == "cancelled" and job.cancelled is not None), (reason, end)
             if texts and reason != "cancelled":
                 assert served.texts[answer] == text, (served.texts[answer], text)
 
@@ -270,7 +272,9 @@ def _sampled(logits: Any, params: SamplingParams, index: int, place: int) -> int
             likely += weights[ranked[count]]
             count += 1
         ranked = ranked[:count]
-    drawn = np.random.default_rng([params.seed, index, place]).random() * sum(map(weights.get, ranked))
+    drawn = np.random.default_rng([params.seed, index, place]).random() * sum(
+        weights[token] for token in ranked
+    )
     for token in sorted(ranked):
         drawn -= weights[token]
         if drawn < 0:
@@ -324,11 +328,9 @@ def an_interrupted_step_loses_nothing(workload: Workload, places: list[int]) -> 
 
     def step(engine: Any) -> Any:
         while left:
-            try:
-                with _interrupted_after(left.pop(0)):
-                    return engine.step()
-            except KeyboardInterrupt:
-                engine.cache.allocator.check()
+            with suppress(KeyboardInterrupt), _interrupted_after(left.pop(0)):
+                return engine.step()
+            engine.cache.allocator.check()
         return engine.step()
 
     _check_answers(workload, serve(workload, step), texts=False)

@@ -1,4 +1,4 @@
-"""``paged-numba tour``: serves real requests with paged attention, explains each step and checks it."""
+"""The tour with the toy model, whose text means nothing: for traces, and where no real model is installed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import targets, traces
-from ..cache import PagedKVCache
-from ..progress import progress
-from ..serving.prompts import read_text
-from ..serving.toy.model import ToyModel
-from ..serving.toy.requests import Request, from_text, from_trace, shipped_text
-from ..serving.toy.server import Event, Server
-from ..traces import Trace
-from .narration import Narrator
-from .options import positive
+from ... import models, targets, traces
+from ...cache import PagedKVCache
+from ...progress import progress
+from ...serving.prompts import read_text
+from ...serving.toy.model import ToyModel
+from ...serving.toy.requests import Request, from_text, from_trace, shipped_text
+from ...serving.toy.server import Event, Server
+from ...traces import Trace
+from .narration import Narrator, printable
 
 NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM = 8, 2, 64
 BLOCK_SIZE = 16
@@ -37,26 +36,6 @@ NEW_TOKENS = (24, 8, 32, 16)
 
 MAX_NEW_TOKENS = 32
 """Most tokens to generate for a request of a trace."""
-
-DEFAULT_REQUESTS = 8
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``paged-numba tour``."""
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--text", type=Path, metavar="FILE", help="serve the prompts in FILE, separated by blank lines"
-    )
-    source.add_argument(
-        "--trace", type=Path, metavar="FILE",
-        help=f"serve random prompts of the lengths in FILE, a trace: {traces.FORMATS}; plain or gzip",
-    )  # fmt: skip
-    parser.add_argument(
-        "--requests", type=positive, metavar="N", default=DEFAULT_REQUESTS,
-        help="serve the first N requests (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--target", choices=targets.TARGETS, default="auto", help="where the kernels run")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the explanation")
 
 
 @dataclass(frozen=True)
@@ -119,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     work = workload(options.text, options.trace, options.requests)
     target = targets.resolve(options.target)
     narrator = Narrator(quiet=options.json)
-    narrator.introduce(target, work.source, work.requests, work.trace is None, MAX_LEN, work.max_new_tokens)
+    narrator.introduce(target, work.source, _rows(work), _remarks(work))
 
     needs = blocks_of(work.requests)
     num_blocks = pool_size(work.requests)
@@ -151,10 +130,45 @@ def run(options: argparse.Namespace) -> int:
     if work.trace is not None:
         record["trace_memory"] = trace_memory(work.trace.prompt_lens + work.trace.output_lens)
     record["seconds"] = time.perf_counter() - started
-    narrator.conclude(record)
+    checks = server.checks
+    checked = [
+        f"all {checks.outputs} attention outputs were compared with dense float64 attention, and",
+        f"the keys and values of {checks.gathered} sequences, bit for bit, with those written.",
+        f"Largest error {checks.max_error:.2g}, which is {checks.max_error_over_tolerance:.0%} of what float32 "
+        "rounding explains.",
+    ]
+    narrator.conclude(checked, checks.failures, checks.passed)
+    narrator.sum_up(memory, record.get("trace_memory"))
+    narrator.say("", f"{record['seconds']:.1f} s on the target {target}.")
     if options.json:
         print(json.dumps(record, indent=1))
-    return 0 if server.checks.passed else 1
+    return 0 if checks.passed else 1
+
+
+def _rows(work: Workload) -> list[tuple[str, str, int, int]]:
+    texts = [
+        printable(bytes(request.prompt)) if work.trace is None else "(random bytes)"
+        for request in work.requests
+    ]
+    return [
+        (request.name, text, len(request.prompt), request.max_new_tokens)
+        for request, text in zip(work.requests, texts, strict=True)
+    ]
+
+
+def _remarks(work: Workload) -> list[str]:
+    remarks = [
+        "A token is a byte. The model has one layer with fixed random weights, so the text that it",
+        "generates means nothing; the attention is real.",
+    ]
+    small = models.find()[0]
+    if work.trace is None and small.path is None:
+        remarks.append(f"To serve a real model: {small.install}, then take the tour again.")
+    if any(len(request.prompt) + request.max_new_tokens == MAX_LEN for request in work.requests):
+        remarks.append(f"Prompts are cut so that a prompt and its answer have at most {MAX_LEN:,} tokens.")
+    if work.max_new_tokens is not None:
+        remarks.append(f"Answers are cut to {work.max_new_tokens} tokens.")
+    return remarks
 
 
 def serve(server: Server, narrator: Narrator) -> dict[str, Any]:
@@ -166,7 +180,7 @@ def serve(server: Server, narrator: Narrator) -> dict[str, Any]:
 
         def narrate(events: Iterator[Event]) -> None:
             for event in events:
-                narrator.narrate(event, server)
+                narrator.narrate(event, server.cache.allocator)
 
         narrate(server.admit(limit=1))
         narrate(server.fork(first.name, f"{first.name}'"))

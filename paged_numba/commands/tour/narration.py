@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..allocator.allocator import BlockAllocator
-from ..draw.text import block_tables, pool_map, shortened, size, table
-from ..progress import write
-from ..serving.toy.requests import Request
-from ..serving.toy.server import Event, Server
+from ...allocator.allocator import BlockAllocator
+from ...draw.text import block_tables, pool_map, shortened, size, table
+from ...progress import write
+from ...serving.toy.server import Event
 
 INDENT = "   "
 MAX_FAILURES = 10
@@ -41,15 +40,9 @@ class Narrator:
         self.say(*(INDENT + line for line in text.splitlines()))
 
     def introduce(
-        self,
-        target: str,
-        source: str,
-        requests: list[Request],
-        is_text: bool,
-        max_len: int,
-        max_new_tokens: int | None,
+        self, target: str, source: str, requests: list[tuple[str, str, int, int]], remarks: list[str]
     ) -> None:
-        """Print the target and the requests; `max_new_tokens` is None if no answer is cut."""
+        """Print the target, the requests (name, text, prompt tokens, tokens to generate), and remarks on them."""
         meaning = {
             "lockstep": "all threads advance together, on NumPy; no GPU is used",
             "cuda": "compiled by Numba for the GPU",
@@ -57,21 +50,10 @@ class Narrator:
         }[target]
         self.say(f"1. The kernels run on the target {target}: {meaning}.", "")
         self.say(f"2. The requests: {source}.", "")
-        rows = []
-        for request in requests:
-            text = printable(bytes(request.prompt)) if is_text else "(random bytes)"
-            rows.append([request.name, text, str(len(request.prompt)), str(request.max_new_tokens)])
+        rows = [[name, text, *map(str, numbers)] for name, text, *numbers in requests]
         self.show(table(["", "prompt", "tokens", "to generate"], rows, left=2))
-        self.say(
-            "",
-            "   A token is a byte. The model has one layer with fixed random weights, so the text that it",
-            "   generates means nothing; the attention is real.",
-        )
-        if any(len(request.prompt) + request.max_new_tokens == max_len for request in requests):
-            self.say(f"   Prompts are cut so that a prompt and its answer have at most {max_len:,} tokens.")
-        if max_new_tokens is not None:
-            self.say(f"   Answers are cut to {max_new_tokens} tokens.")
-        self.labels = {request.name: request.name[-1] for request in requests}
+        self.say("", *(INDENT + remark for remark in remarks))
+        self.labels = {name: name[-1] for name, *_ in requests}
 
     def describe_pool(self, pool: BlockAllocator, block_bytes: int, crowded: bool) -> None:
         """Print the size of the pool and how to read its map."""
@@ -86,17 +68,23 @@ class Narrator:
             "4. Serving:",
         )
 
-    def narrate(self, event: Event, server: Server) -> None:
+    def narrate(self, event: Event, pool: BlockAllocator) -> None:
         """Record an event; print it if it changes the pool."""
         self.events.append(event)
-        pool, names, detail = server.cache.allocator, ", ".join(event.names), event.detail
+        names, detail = ", ".join(event.names), event.detail
         step = f"{INDENT}step {event.step}:"
         if event.kind == "admit":
             prompts = "the prompt into its" if len(event.names) == 1 else "the prompts into their"
             self.say("", f"{step} {names} admitted. A kernel writes the keys and values of {prompts} blocks.")
+            for name, count in detail.get("cached_tokens", {}).items():
+                if count:
+                    self.say(
+                        f"{INDENT}The prefix cache already held {count} tokens of {name}: their blocks are shared."
+                    )
             if detail["waiting"]:
                 self.say(f"{INDENT}Waiting: {', '.join(detail['waiting'])}.")
-            self.show(block_tables(pool, event.names))
+            ids = {str(seq_id): seq_id for seq_id in pool}
+            self.show(block_tables(pool, [ids[name] for name in event.names]))
             self._map(pool)
         elif event.kind == "fork":
             parent, child = event.names
@@ -106,7 +94,7 @@ class Narrator:
                 f"{step} {parent} is forked into {child} ({self.labels[child]} on the map), for a second answer.",
                 f"{INDENT}Nothing is copied: both block tables hold {shortened(detail['shared_blocks'])}.",
             )
-            if pool.seq_len(parent) % pool.block_size == 0:
+            if detail["is_full"]:
                 self.say(
                     f"{INDENT}The last block is full, so each takes a new block for its next token; none is copied."
                 )
@@ -120,44 +108,49 @@ class Narrator:
         elif event.kind == "grow" and self.num_growths < MAX_GROWTHS:
             self.num_growths += 1
             self.say(f"{step} {names} has filled its blocks and takes block {detail['block']}.")
+        elif event.kind == "preempt":
+            self.say(
+                "",
+                f"{step} no block is free, so {names}, which came last, gives up its blocks and waits.",
+            )
+            self._map(pool)
         elif event.kind == "free":
             count = len(detail["blocks"])
             self.say(
                 f"{step} {names} is done and lets go of its {count} blocks; {pool.num_free_blocks} are free."
             )
+            if "text" in detail:
+                self.say(f"{INDENT}{names} writes: {printable(detail['text'].encode(), 80)}")
 
-    def conclude(self, record: dict[str, Any]) -> None:
-        """Print the result of the check and the memory."""
-        checks, memory = record["checks"], record["memory"]
-        self.say(
-            "",
-            f"5. The check: all {checks['outputs']} attention outputs were compared with dense float64 attention, and",
-            f"   the keys and values of {checks['gathered']} sequences, bit for bit, with those written.",
-            f"   Largest error {checks['max_error']:.2g}, which is {checks['max_error_over_tolerance']:.0%} of "
-            "what float32 rounding explains.",
-            *(f"   FAILED: {failure}" for failure in checks["failures"][:MAX_FAILURES]),
-        )
-        if len(checks["failures"]) > MAX_FAILURES:
-            self.say(f"   ... and {len(checks['failures']) - MAX_FAILURES} more")
-        self.say("   Passed." if checks["passed"] else "   The check FAILED.", "")
+    def conclude(self, checked: list[str], failures: list[str], passed: bool) -> None:
+        """Print what was checked, and the result."""
+        self.say("", f"5. The check: {checked[0]}", *(INDENT + line for line in checked[1:]))
+        self.say(*(f"   FAILED: {failure}" for failure in failures[:MAX_FAILURES]))
+        if len(failures) > MAX_FAILURES:
+            self.say(f"   ... and {len(failures) - MAX_FAILURES} more")
+        self.say("   Passed." if passed else "   The check FAILED.", "")
+
+    def sum_up(self, memory: dict[str, Any], trace_memory: dict[str, Any] | None) -> None:
+        """Print the memory at the fullest step and, if given, that of a whole trace."""
         self.say(
             f"6. Memory at the step with the most blocks in use, for {memory['num_sequences']} sequences with"
             f" {memory['num_tokens']:,} tokens:",
             "",
         )
         self._memory(memory)
-        if "trace_memory" in record:
-            whole = record["trace_memory"]
+        if trace_memory is not None:
             self.say(
                 "",
-                f"   All {whole['num_requests']:,} requests of the trace, each at its full length, without sharing:",
+                f"   All {trace_memory['num_requests']:,} requests of the trace, each at its full length, "
+                "without sharing:",
                 "",
             )
-            self._memory(whole)
-        self.say("", f"{record['seconds']:.1f} s on the target {record['target']}.")
+            self._memory(trace_memory)
 
     def _map(self, pool: BlockAllocator) -> None:
-        self.show(pool_map(pool, self.labels))
+        # Of a fork in the same step, the label is not known yet.
+        labels = {seq_id: self.labels.get(str(seq_id), str(seq_id)[0].lower()) for seq_id in pool}
+        self.show(pool_map(pool, labels))
 
     def _memory(self, memory: dict[str, Any]) -> None:
         """Print the memory that paging takes, and that reservations of the maximum length would take."""
