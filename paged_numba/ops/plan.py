@@ -272,7 +272,9 @@ def _in_splits(
     if most < 2:
         return Choice(algorithm, 1, why)
     splits = -(-tiles // -(-tiles // most))
-    return Choice(algorithm, splits, f"{why}; {thread_blocks * threads} threads are few: {splits} splits each")
+    return Choice(
+        algorithm, splits, f"{why}; {thread_blocks * threads} threads are few: {splits} splits each"
+    )
 
 
 def _count(number: int, what: str) -> str:
