@@ -210,7 +210,7 @@ def absent(path: Path | None) -> str:
     """Return why transformers cannot be measured; an empty text if it can."""
     if path is None or path.suffix != ".gguf":
         return "transformers: left out, since it reads only the checkpoint smollm2 here."
-    missing = [name for name in ("transformers", "torch") if find_spec(name) is None]
+    missing = [name for name in ("transformers", "torch", "accelerate", "gguf") if find_spec(name) is None]
     return f"transformers: left out, {' and '.join(missing)} not installed." if missing else ""
 
 
