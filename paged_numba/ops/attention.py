@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from .. import targets
-from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host
-from . import adopt, checks, launches, plan
+from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host, untraced
+from . import adopt, checks, launches, layouts, plan
 
 ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
 """Values of the parameter `algorithm` of `paged_numba.paged_attention`.
@@ -44,6 +44,7 @@ class AttentionOptions(PlanOptions, total=False):
     out: ArrayLike | None
 
 
+@untraced
 def paged_attention(
     query: ArrayLike,
     key_cache: ArrayLike,
@@ -265,7 +266,7 @@ def plan_call(
     checks.check_algorithm(algorithm, ALGORITHMS, num_splits, caches.layout)
     kernel = "packed" if caches.layout == "packed" else algorithm
     value_head_dim = caches.value.shape[3]
-    checks.check_attention_sizes(kernel, block_size, head_dim, value_head_dim)
+    layouts.check_attention_sizes(kernel, block_size, head_dim, value_head_dim)
     k_scales = checks.cache_scale("k_scale", to_host(k_scale, "k_scale"), num_kv_heads)
     v_scales = checks.cache_scale("v_scale", to_host(v_scale, "v_scale"), num_kv_heads)
     window, num_splits = (None if number is None else int(number) for number in (window, num_splits))
@@ -348,6 +349,7 @@ def _launch(
     return (out, lse) if call.return_lse else out
 
 
+@untraced
 def merge_states(
     out_a: ArrayLike, lse_a: ArrayLike, out_b: ArrayLike, lse_b: ArrayLike, *, target: str = "auto"
 ) -> tuple[Any, Any]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..arguments import one_of, positive, shown
 from ..arrays import to_host
 from ..targets import multiprocessors as multiprocessors_of
-from .checks import check_lengths, excess
+from .checks import check_lengths
+from .layouts import excess
 from .tiles import attention_threads, cascade_rows, shared_tokens, split_rows, tile_rows, tokens_per_tile
 from .visible_keys import query_rows as query_rows  # the first step of a plan
 

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -190,11 +190,10 @@ def dense(model: models.Llama, context: Context, batch: int) -> Callable[[Clock]
 
 def transformers(path: Path, context: Context, batch: int) -> Callable[[Clock], Any]:
     """Return a step of transformers, with the same checkpoint in float32."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
+    torch, library = import_module("torch"), import_module("transformers")
+    library.utils.logging.disable_progress_bar()
     torch.set_grad_enabled(False)
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    model = library.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     ids = torch.from_numpy(context.token_ids).repeat(batch, 1)
     stored = model(ids[:, :-1], use_cache=True).past_key_values
 
