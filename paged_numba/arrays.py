@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+import weakref
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .arguments import numpy_reads, shown
+
+Named = TypeVar("Named", bound=Callable[..., Any])
 
 
 class HasArrayInterface(Protocol):
@@ -52,6 +56,37 @@ ArrayLike: TypeAlias = NDArray[Any] | HasArrayInterface | HasCudaArrayInterface 
 
 IntegersLike: TypeAlias = ArrayLike | Sequence[int] | Sequence[Sequence[int]]
 """A small array of integers, or a list of them."""
+
+
+class TorchDtype(Protocol):
+    """A dtype of torch."""
+
+    @property
+    def is_floating_point(self) -> bool:
+        """Whether it is a floating-point type."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+
+
+class TorchDevice(Protocol):
+    """A device of torch."""
+
+    @property
+    def type(self) -> str:
+        """Such as ``cuda``."""
+
+    @property
+    def index(self) -> int | None:
+        """Its number, if it has one."""
+
+
+Dtype: TypeAlias = DTypeLike | TorchDtype
+"""A dtype of NumPy, ml_dtypes or torch, or its name."""
+
+Device: TypeAlias = TorchDevice | str
+"""A device of torch, or its name."""
 
 _BITS = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
 """Dtypes that torch cannot share with NumPy or Numba, each with a dtype of the same size that it can."""
@@ -165,8 +200,27 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     return np.empty(shape, dtype)
 
 
-def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
-    """Return an array full of NaN for a target's kernels: on the GPU for ``cuda``, else on the host."""
+def storage(shape: tuple[int, ...], dtype: Any, target: str, device: Any = None) -> Any:
+    """Return an array full of NaN for a target's kernels: on the GPU for ``cuda``, else on the host.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+    target : str
+        The target that runs, from `paged_numba.targets.resolve`.
+    device : torch.device, optional
+        A result of `torch_device`: if given, the storage is a torch tensor.
+    """
+    if device is not None and target == "cuda":
+        torch = sys.modules["torch"]
+        # From torch's own pool, whose unused memory another allocator could not have.
+        return torch.full(shape, np.nan, dtype=getattr(torch, dtype.name), device=device)
+    array = _storage(shape, dtype, target)
+    return array if device is None else _tensor_over(array)
+
+
+def _storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
     if target == "lockstep":
         from .lockstep.machine.poison import fresh_array
 
@@ -180,6 +234,153 @@ def storage(shape: tuple[int, ...], dtype: Any, target: str) -> Any:
     from numba import cuda
 
     return cuda.to_device(array)
+
+
+def torch_device(device: Any, target: str) -> Any:
+    """Return the device of torch on which a target's kernels find their arrays; None for None.
+
+    Parameters
+    ----------
+    device : torch.device or str or None
+    target : str
+        The target that runs, from `paged_numba.targets.resolve`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no device of torch, or kernels of the target do not run there.
+    """
+    if device is None:
+        return None
+    torch = sys.modules.get("torch")
+    if torch is None:
+        raise ValueError(f"device must be None unless torch has been imported, got device={shown(device)}")
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be a torch.device or its name, got device={shown(device)}")
+    try:
+        found = torch.device(device)
+    except Exception as error:  # of torch, of several kinds
+        raise ValueError(f"device must be a device of torch, got device={shown(device)}: {error}") from None
+    needed = "cpu"
+    if target == "cuda":
+        index = _gpu().get_current_device().id
+        needed = f"cuda:{index}"
+        if found == torch.device("cuda"):
+            found = torch.device("cuda", index)
+    if found.type != needed.split(":")[0] or (target == "cuda" and found != torch.device(needed)):
+        raise ValueError(
+            f"device must be {needed}, where the target {target} runs kernels, got device={shown(device)}"
+        )
+    return found
+
+
+def dtype_name(dtype: Any) -> Any:
+    """Return the name of a dtype of torch, which NumPy and ml_dtypes share; return anything else unchanged."""
+    torch_dtype = getattr(sys.modules.get("torch"), "dtype", ())
+    return str(dtype).removeprefix("torch.") if isinstance(dtype, torch_dtype) else dtype
+
+
+_shared: weakref.WeakValueDictionary[int, NDArray[Any]] = weakref.WeakValueDictionary()
+"""The allocations of tensors that `keep` was given, by address."""
+
+
+def keep(stored: Any) -> Any:
+    """Return storage as `as_array` does; from then on, `as_array` gives a tensor that shares it the same allocation.
+
+    Observers of kernels know memory by the NumPy array that owns it, and each ``Tensor.numpy()`` would be another. The
+    caller must hold the result for as long as that counts.
+    """
+    array = as_array(stored)
+    if _is_tensor(stored) and isinstance(array, np.ndarray):
+        from .lockstep.observe.allocations import root_of
+
+        _shared.setdefault(stored.untyped_storage().data_ptr(), root_of(array))
+    return array
+
+
+def to_state(stored: list[Any]) -> list[Any]:
+    """Return storage as a list that pickles: pickle cannot load torch tensors of every dtype, but all of their bits."""
+    torch = sys.modules.get("torch")
+    names = [str(array.dtype).removeprefix("torch.") if _is_tensor(array) else "" for array in stored]
+    return [
+        (array.view(getattr(torch, _BITS[name])), array.dtype) if name in _BITS else array
+        for name, array in zip(names, stored, strict=True)
+    ]
+
+
+def from_state(state: list[Any]) -> list[Any]:
+    """Return the storage of which `to_state` returned `state`."""
+    return [kept[0].view(kept[1]) if isinstance(kept, tuple) else kept for kept in state]
+
+
+def _tensor_over(array: NDArray[Any]) -> Any:
+    """Return a torch tensor over the memory of a contiguous NumPy array."""
+    from .lockstep.observe.allocations import root_of
+
+    torch = sys.modules["torch"]
+    name = array.dtype.name
+    tensor = torch.from_numpy(array.view(_BITS.get(name, name)))
+    _shared[tensor.untyped_storage().data_ptr()] = root_of(array)
+    return tensor.view(getattr(torch, name))
+
+
+def _in_its_allocation(array: NDArray[Any], tensor: Any) -> NDArray[Any]:
+    """Return an array over the memory of a tensor as a view of the array that `keep` knows there, if any."""
+    owner = _shared.get(tensor.untyped_storage().data_ptr()) if _shared else None
+    if owner is None:
+        return array
+    offset = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+    memory = owner.reshape(-1).view(np.uint8)
+    return np.ndarray(array.shape, array.dtype, memory, offset, array.strides)
+
+
+def untraced(named: Named) -> Named:
+    """Make ``torch.compile`` call a function, or the public methods of a class, instead of tracing into it.
+
+    The tracer of torch follows Python code wherever it leads: here into the interpreter of kernels. Code that it
+    compiles now ends before the call, and new code begins after it.
+
+    Examples
+    --------
+    >>> @untraced
+    ... def double(x):
+    ...     return 2 * x
+    >>> double(3)
+    6
+    """
+    if isinstance(named, type):
+        for name, method in list(vars(named).items()):
+            if isinstance(method, FunctionType) and (name == "__init__" or not name.startswith("_")):
+                setattr(named, name, untraced(method))
+        return named
+
+    @functools.wraps(named)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Torch imports its tracer before it first compiles.
+        if "torch._dynamo" not in sys.modules:
+            return named(*args, **kwargs)
+        return _disabled(named)(*args, **kwargs)
+
+    # Torch then compiles nothing of `call` into the code that calls it. Without these attributes, results are the same.
+    call._torchdynamo_disable = True  # type: ignore[attr-defined]
+    call._torchdynamo_disable_msg = _why(named)  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]
+
+
+_untraced: dict[Any, Any] = {}
+"""For each function that `untraced` was given, a function that calls it with the tracer off."""
+
+
+def _disabled(function: Any) -> Any:
+    found = _untraced.get(function)
+    if found is None:
+        disable = sys.modules["torch"].compiler.disable
+        found = _untraced[function] = disable(function, reason=_why(function))
+    return found
+
+
+def _why(function: Any) -> str:
+    return f"paged_numba runs {function.__qualname__} as it stands, between graphs"
 
 
 def beside(array: Any, like: Any) -> Any:
@@ -215,7 +416,7 @@ def _tensor_view(tensor: Any) -> Any:
         raise TypeError("the tensor requires a gradient, which no operation computes: pass tensor.detach()")
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in _BITS:
-        return _device_array(tensor) if tensor.is_cuda else tensor.numpy()
+        return _device_array(tensor) if tensor.is_cuda else _in_its_allocation(tensor.numpy(), tensor)
     import ml_dtypes
 
     dtype = np.dtype(getattr(ml_dtypes, name))

@@ -51,12 +51,12 @@ class Call:
 
 
 KINDS = {
-    "count": "length limit num_bytes num_blocks block_size num_kv_heads head_dim num_layers start stop block window layer seq_len num_splits "
-    "num_q_heads multiprocessors max_lanes memory_budget shared_bytes warp num_slots hit_block_size request "
-    "count number columns ntasks tpb sharedmem devnum device_id",
+    "count": "length limit num_bytes num_blocks block_size num_kv_heads head_dim value_head_dim num_layers start stop "
+    "block window layer seq_len num_splits num_q_heads multiprocessors max_lanes memory_budget shared_bytes warp "
+    "num_slots hit_block_size request count number columns ntasks tpb sharedmem devnum device_id",
     "number": "watermark scale softcap",
     "flag": "prefix_caching causal return_lse debug check_compiles",
-    "name": "layout target algorithm order kind path name_or_path gpu space",
+    "name": "layout target device algorithm order kind path name_or_path gpu space",
     "array": "query key value key_cache value_cache out out_a out_b lse_a lse_b",
     "integers": "block_tables seq_lens cu_seqlens_q slot_mapping block_table block_pairs slots",
     "numbers": "alibi_slopes sinks k_scale v_scale",
@@ -85,10 +85,13 @@ def call(name):
 # Operations.
 
 
+VALUE_HEAD_DIM = 5
+
+
 def caches(pick, *, blocks=3, block_size=4, heads=1, head_dim=8):
     """Return the keywords that caches in some layout and dtype need."""
     layout, dtype = pick(("NHD", "HND", "packed")), np.dtype(pick(STORAGE[:3]))
-    shapes = layouts.cache_shapes(layout, dtype, blocks, block_size, heads, head_dim)
+    shapes = layouts.cache_shapes(layout, dtype, blocks, block_size, heads, head_dim, VALUE_HEAD_DIM)
     rng = np.random.default_rng(0)
     made = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     return {"key_cache": made[0], "value_cache": made[1], "layout": layout, "target": "lockstep"}
@@ -101,7 +104,8 @@ def tokens_of(count, dtype, heads=1, head_dim=8, seed=1):
 @call("write_kv")
 def _(pick):
     given = caches(pick)
-    key, value = (tokens_of(3, given["key_cache"].dtype, seed=seed) for seed in (1, 2))
+    dims = {"key": 8, "value": VALUE_HEAD_DIM}
+    key, value = (tokens_of(3, given["key_cache"].dtype, head_dim=size) for size in dims.values())
     slots = pick((np.array([0, 11, -1]), np.array([5, 6, 7], np.int32), [4, -1, 2]))
     return Call(pn.write_kv, {"key": key, "value": value, **given, "slot_mapping": slots})
 
@@ -140,7 +144,7 @@ def _(pick):
             "k_scale": pick((None, 2.0, np.array([2.0], F32))),
             "v_scale": pick((None, 2.0)),
             "return_lse": pick((False, True)),
-            "out": pick((None, np.zeros_like(query))),
+            "out": pick((None, np.zeros((*query.shape[:2], VALUE_HEAD_DIM), query.dtype))),
             "algorithm": algorithm,
             "num_splits": 2 if algorithm == "split" else None,
         },
@@ -200,6 +204,7 @@ def _(pick):
 @call("plan.choose")
 def _(pick):
     sizes = {"num_q_heads": 8, "num_kv_heads": 2, "multiprocessors": 132, "window": None, "target": "cuda"}
+    sizes |= {"block_size": 16, "head_dim": 64, "value_head_dim": pick((None, 32))}
     given = {"seq_lens": pick(([4096, 5], np.array([4096, 5]))), "cu_seqlens_q": np.array([0, 1, 2])}
     return Call(pn.plan.choose, {**given, **sizes})
 
@@ -340,8 +345,10 @@ of_pool("swap_in", seq_id="s")
 @call("PagedKVCache")
 def _(pick):
     sizes = {"num_blocks": 4, "block_size": 4, "num_kv_heads": 1, "head_dim": 16, "num_layers": pick((1, 2))}
+    sizes["value_head_dim"] = pick((None, 5))
     kind = {"dtype": pick(STORAGE), "layout": pick(("NHD", "HND", "packed")), "k_scale": None, "v_scale": 2.0}
     options = {"prefix_caching": pick((False, True)), "watermark": 0.25, "target": "lockstep", "debug": False}
+    options["device"] = None
     return Call(pn.PagedKVCache, {**sizes, **kind, **options})
 
 
@@ -854,6 +861,50 @@ def _(pick):
     return Call(pn.models.DenseAttention, {"dtype": pick(("float32", "float64"))}, kinds={"dtype": "name"})
 
 
+def engine(pick):
+    model = pn.models.random_llama(pn.models.LlamaConfig(num_layers=1, **SIZES))
+    kv = pn.PagedKVCache(8, 4, 2, 4, prefix_caching=pick((False, True)), target="lockstep")
+    served = pn.serving.Engine(model, kv)
+    served.add_request([1, 2, 3], pn.serving.SamplingParams(2), request_id="a")
+    return served
+
+
+@call("serving.SamplingParams")
+def _(pick):
+    given = {"max_tokens": 2, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "seed": 1, "n": 2}
+    kinds = {name: "number" if isinstance(value, float) else "count" for name, value in given.items()}
+    given |= {"stop": ["a"], "stop_token_ids": [3], "ignore_eos": True}
+    return Call(pn.serving.SamplingParams, given, kinds=kinds | {"ignore_eos": "flag"})
+
+
+@call("serving.Engine")
+def _(pick):
+    made = engine(pick)
+    given = {"model": made.model, "cache": made.cache, "token_budget": 8, "max_sequences": 4}
+    given |= {"preemption": pick(("recompute", "swap"))}
+    kinds = {"token_budget": "count", "max_sequences": "count", "preemption": "name"}
+    return Call(pn.serving.Engine, given, [made.cache], kinds=kinds)
+
+
+@call("Engine.add_request")
+def _(pick):
+    given = {"prompt": [1, 2, 3], "params": pn.serving.SamplingParams(2), "request_id": "b"}
+    return Call(engine(pick).add_request, given, kinds={"request_id": "id"})
+
+
+@call("Engine.cancel")
+def _(pick):
+    return Call(engine(pick).cancel, {"request_id": "a"}, kinds={"request_id": "id"})
+
+
+for _name in ("step", "stream", "run"):
+
+    def _make(pick, name=_name):
+        return Call(getattr(engine(pick), name), {})
+
+    CALLS[f"Engine.{_name}"] = _make
+
+
 MODULES = {
     "": pn,
     "layouts": layouts,
@@ -869,9 +920,11 @@ MODULES = {
     "measure": measure,
     "exercises": pn.exercises,
     "models": pn.models,
+    "serving": pn.serving,
 }
 CLASSES = {
     "BlockAllocator": pn.BlockAllocator,
+    "Engine": pn.serving.Engine,
     "PagedKVCache": pn.PagedKVCache,
     "Recording": type(recorded()),
     "Report": type(report()),
@@ -892,6 +945,10 @@ UNCHECKED = {
         [f"arrays.{name}" for name in "on_host empty storage beside transposed reshaped".split()], HELPER
     ),
     **dict.fromkeys(
+        [f"arrays.{name}" for name in "torch_device dtype_name keep to_state from_state untraced".split()],
+        HELPER,
+    ),
+    **dict.fromkeys(
         ["targets.import_failure", "plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"],
         HELPER,
     ),
@@ -908,6 +965,9 @@ UNCHECKED = {
     ),
     "exercises.Verdict": RECORD,
     **dict.fromkeys([f"models.{name}" for name in "Checkpoint Known Llama".split()], RECORD),
+    **dict.fromkeys(
+        [f"serving.{name}" for name in "Completion Counters Output Recording Result".split()], RECORD
+    ),
     "models.Tokenizer": "a protocol",
     "models.TextStream": "asks any tokenizer",
     "exercises.check": "takes any object for an answer, see tests/exercises/test_check.py",
@@ -916,6 +976,7 @@ UNCHECKED = {
         [f"arrays.Has{name}" for name in "ArrayInterface CudaArrayInterface DLPack LockstepArray".split()],
         "a protocol",
     ),
+    **dict.fromkeys(["arrays.TorchDevice", "arrays.TorchDtype"], "a protocol"),
 }
 
 

@@ -63,8 +63,8 @@ def test_sizes_must_be_positive():
 @pytest.mark.parametrize(
     ("sizes", "error", "message"),
     [
-        ((4, 257, 1, 1), ValueError, r"block_size must lie in 1 \.\. 256, got block_size=257"),
-        ((4, 4, 1, 257), ValueError, r"head_dim must lie in 1 \.\. 256, got head_dim=257"),
+        ((4, 65536, 1, 1), ValueError, r"block_size must lie in 1 \.\. 65535, got block_size=65536"),
+        ((4, 4, 1, 1025), ValueError, r"head_dim must lie in 1 \.\. 1024, got head_dim=1025"),
         ((4, 4, "2", 1), TypeError, "num_kv_heads must be an integer, got num_kv_heads='2'"),
         ((4, 4, 1, 2.0), TypeError, r"head_dim must be an integer, got head_dim=2\.0"),
     ],

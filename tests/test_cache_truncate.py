@@ -160,18 +160,41 @@ def test_a_shared_block_is_copied_before_other_tokens_overwrite_it():
     assert subject.allocator.block_table("b").tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("ends", [(1, 1), (3, 1, 1), (2, 2, 2), (1, 0), (3, 2, 1, 0)])
+@pytest.mark.parametrize("freed", ["a", "b", "c"])
+@pytest.mark.parametrize("length", [3, 4])
+def test_slots_of_a_shared_block_are_empty_after_the_longest_of_its_sequences(ends, freed, length):
+    """One of three sequences that share a block of 4 is truncated again and again; then one of them ends."""
+    pool = pn.BlockAllocator(4, 4)
+    pool.add("a", length)
+    pool.fork("a", "b")
+    pool.fork("a", "c")
+    lengths = dict.fromkeys("abc", length)
+    for end in ends:
+        pool.truncate("b", end)
+        lengths["b"] = end
+        assert pool.stats().num_stored_tokens == length
+        pool.check()
+    pool.free(freed)
+    pool.truncate("c" if freed == "a" else "a", 2)
+    lengths["c" if freed == "a" else "a"] = 2
+    del lengths[freed]
+    assert pool.stats().num_stored_tokens == max(lengths.values())
+    pool.check()
+
+
 @pytest.mark.parametrize(
     ("length", "error", "message"),
     [
         (
             10,
             ValueError,
-            r"length must lie in 4 .. 9 \(the tokens of 'a' that are not released\), got length=10",
+            r"length must lie in 4 .. 9 \(from the released tokens of 'a' to all of its tokens\), got length=10",
         ),
         (
             3,
             ValueError,
-            r"length must lie in 4 .. 9 \(the tokens of 'a' that are not released\), got length=3",
+            r"length must lie in 4 .. 9 \(from the released tokens of 'a' to all of its tokens\), got length=3",
         ),
         (4.0, TypeError, r"length must be an integer, got length=4.0"),
     ],

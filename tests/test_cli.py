@@ -484,7 +484,7 @@ def test_profile_says_where_a_kernel_fails_and_sanitize_goes_on(capsys, mine):
         ),
         (["write_kv", "--shape", "seq_len=0"], "--shape seq_len must be a positive integer, got 'seq_len=0'"),
         (["write_kv", "--shape", "len=3"], "--shape takes num_seqs, seq_len, .*, got 'len=3'"),
-        (["write_kv", "--shape", "head_dim=300"], "head_dim must lie in 1 .. 256"),
+        (["write_kv", "--shape", "head_dim=1025"], "head_dim must lie in 1 .. 1024"),
         (["write_kv", "--shape", "num_q_heads=3"], "num_q_heads must be a multiple of num_kv_heads=2, got 3"),
         (["none.py::main"], "none.py must be a Python file, got no such file"),
         (

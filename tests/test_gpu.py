@@ -1,5 +1,7 @@
 """Every kernel on the GPU and on lockstep, in one process; skipped if there is no GPU."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -190,6 +192,29 @@ def test_torch_tensors_on_the_gpu_are_used_where_they_lie(storage, layout):
         pn.gather_kv(*caches, first, 5, layout=layout, target="cuda"), (key, value), strict=True
     ):
         assert torch.equal(gathered.float(), written.float())
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16", "float8_e4m3fn"])
+def test_the_storage_of_a_cache_is_torch_tensors_on_the_gpu(storage):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU")
+    dtype = getattr(torch, storage)
+    cache = pn.PagedKVCache(6, 4, 2, 16, num_layers=2, dtype=dtype, device="cuda", target="cuda")
+    assert cache.key_cache.is_cuda
+    assert cache.key_cache.float().isnan().all()
+    key, value = torch.randn(2, 2, 6, 2, 16, device="cuda").to(dtype)
+    cache.add("a", key, value)
+    cache.swap_out("a")
+    cache.swap_in("a")
+    cache = copy.deepcopy(cache)
+    for layer in range(2):
+        gathered = cache.gather("a", layer=layer)
+        for ours, given in zip(gathered, (key[layer], value[layer]), strict=True):
+            assert ours.is_cuda
+            assert torch.equal(ours.view(torch.uint8), given.view(torch.uint8))
+    query_type = torch.float32 if storage == "float8_e4m3fn" else dtype
+    assert cache.attend(["a"], torch.ones(1, 4, 16, device="cuda", dtype=query_type)).is_cuda
 
 
 @pytest.mark.parametrize("storage", ["float16", "bfloat16", "float8_e4m3fn"])

@@ -235,8 +235,9 @@ def test_a_plan_says_what_runs_and_why():
 
     def plan(algorithm, num_splits=None, layout="NHD"):
         return pn.plan.plan_attention(
-            rows, lens, starts, tables, block_size=16, num_q_heads=4, num_kv_heads=2, window=None,
-            algorithm=algorithm, num_splits=num_splits, layout=layout, target=TARGET,
+            rows, lens, starts, tables, block_size=16, num_q_heads=4, num_kv_heads=2, head_dim=64,
+            value_head_dim=64, window=None, algorithm=algorithm, num_splits=num_splits, layout=layout,
+            target=TARGET,
         )  # fmt: skip
 
     block = plan("auto")

@@ -132,8 +132,13 @@ def test_kernels_for_rows_are_refused(algorithm):
     [
         ((2, 1, 4, 4, 2), (2, 1, 8, 4), r"key_cache must have shape \[num_blocks, .*, block_size, 4\], got"),
         ((2, 1, 2, 4), (2, 1, 8, 4), r"key_cache must have shape \[num_blocks, .*, block_size, x\], got"),
-        ((2, 1, 2, 4, 4), (2, 1, 7, 4), r"value_cache must have shape \[2, 1, 8, 4\], got .*\(2, 1, 7, 4\)"),
-        ((2, 1, 2, 4, 4), (2, 4, 1, 8), r"value_cache must have shape \[2, 1, 8, 4\], got"),
+        (
+            (2, 1, 2, 4, 4),
+            (2, 2, 8, 4),
+            r"value_cache must have shape \[2, 1, value_head_dim, 4\], got .*\(2, 2, 8",
+        ),
+        ((2, 1, 2, 4, 4), (2, 4, 1, 8), r"value_cache must have shape \[2, 1, value_head_dim, 4\], got"),
+        ((2, 1, 2, 4, 4), (2, 1, 0, 4), "value_cache must not be empty"),
         ((2, 1, 2, 0, 4), (2, 1, 8, 0), "key_cache must not be empty"),
     ],
 )

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "reference": {"draw"},
     "tolerances": {"draw"},
     "traces": {"draw"},
-    "allocator": {"draw"},
+    "allocator": {"arrays", "draw"},
     "lockstep": {"draw"},
     "arrays": {"lockstep"},
     "targets": {"lockstep"},
@@ -199,7 +199,9 @@ def test_hypothesis_is_imported_only_where_tests_need_it():
     users = {
         name for name in users if not re.match(r"exercises/(checker|aids|process|tasks|solutions)/", name)
     }
-    assert users == machines | {f"testing/{name}.py" for name in ("large_scores", "serving/engine", "serving/toy", "strategies")}
+    assert users == machines | {
+        f"testing/{name}.py" for name in ("large_scores", "serving/engine", "serving/toy", "strategies")
+    }
 
 
 def run_fresh(code):

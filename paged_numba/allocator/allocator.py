@@ -288,7 +288,7 @@ class BlockAllocator(PoolQueries):
         seq_id : hashable
             Id of the sequence.
         length : int
-            The number of tokens to keep, from those that were released to all.
+            The number of tokens to keep. Released tokens count, and are kept.
 
         Raises
         ------
@@ -299,7 +299,7 @@ class BlockAllocator(PoolQueries):
         TypeError
             `length` is not an integer.
         ValueError
-            The sequence has fewer tokens than `length`, or has released more.
+            The sequence has fewer tokens, or has released more.
 
         See Also
         --------
@@ -321,11 +321,7 @@ class BlockAllocator(PoolQueries):
         """
         sequence = self._sequence(seq_id)
         low = sequence.num_released * self.block_size
-        what = (
-            f"the tokens of {shown(seq_id)} that are not released"
-            if low
-            else f"the tokens of {shown(seq_id)}"
-        )
+        what = f"from the released tokens of {shown(seq_id)} to all of its tokens"
         length = between("length", length, low, sequence.length, what)
         before, kept = sequence.length, self._blocks_for(length)
         dropped = sequence.table[kept:]
@@ -372,7 +368,8 @@ class BlockAllocator(PoolQueries):
         2
         """
         sequence = self._sequence(seq_id)
-        self._record_written(sequence, sequence.length)
+        if sequence.num_written < sequence.length:
+            self._record_written(sequence, sequence.length)
         if self._prefixes is None or not sequence.unwritten:
             return
         full = sequence.length // self.block_size

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from .. import ops, targets
 from ..allocator import Allocation, BlockAllocator
@@ -15,7 +15,7 @@ from ..allocator.block_table import padded
 from ..allocator.token_ids import TokenIds, as_bytes, number_of
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import integer, listed, positive, shown, truth
-from ..arrays import ArrayLike, IntegersLike, beside, to_host
+from ..arrays import ArrayLike, Device, Dtype, IntegersLike, beside, to_host, untraced
 from ..draw.text import plural
 from ..ops import checks, layouts
 from ..ops.attention import AttentionOptions, PlanOptions, plan_call
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+@untraced
 class PagedKVCache:
     """Keys and values of many sequences in one pool of blocks.
 
@@ -42,8 +43,8 @@ class PagedKVCache:
         Number of attention layers, which share the block table of a sequence.
     value_head_dim : int, optional
         Dimensions of a value, with the same limits; head_dim if None.
-    dtype : dtype or str
-        Dtype of the storage: float32, float16, bfloat16 or float8_e4m3fn (the last two from ml_dtypes).
+    dtype : dtype, torch.dtype or str
+        Dtype of the storage: float32, float16, bfloat16 or float8_e4m3fn (NumPy has the last two from ml_dtypes).
     layout : {"NHD", "HND", "packed"}
         Order of the storage's axes; see `paged_numba.ops.layouts`.
     k_scale, v_scale : float or float[num_kv_heads], optional
@@ -55,6 +56,9 @@ class PagedKVCache:
         Fraction of the pool, 0 to 1, that `add` leaves free for sequences to grow into.
     target : str
         Target that runs the kernels, on whose device the storage lies; see `paged_numba.targets.resolve`.
+    device : torch.device or str, optional
+        If given, the storage is torch tensors on this device, and `gather` returns tensors. It must be the device on
+        which the target runs: ``cuda`` for the target ``cuda``, else ``cpu``.
     debug : bool
         Whether to check each launch of any kernel that takes the cache's arrays against the allocator. A fault raises
         KernelError when the launch ends, or becomes a finding of an enclosing ``lockstep.sanitizing()``. Faults are
@@ -67,8 +71,8 @@ class PagedKVCache:
     allocator : BlockAllocator
         The block tables of the sequences, and the free blocks.
     key_caches : list of [num_blocks, block_size, num_kv_heads, head_dim]
-        One array for each layer, shown in the layout NHD. GPU arrays for the target ``cuda``, else NumPy arrays.
-        Slots that were never written hold NaN.
+        One array for each layer, shown in the layout NHD. Torch tensors if `device` is given, else GPU arrays for the
+        target ``cuda``, else NumPy arrays. Slots that were never written hold NaN.
     value_caches : list of [num_blocks, block_size, num_kv_heads, value_head_dim]
         The same for the values.
     key_cache, value_cache
@@ -79,7 +83,8 @@ class PagedKVCache:
     Raises
     ------
     TypeError, ValueError
-        A size, dtype, layout or scale is invalid, or ``debug=True`` is given for a target other than ``lockstep``.
+        A size, dtype, layout, scale or device is invalid, or ``debug=True`` is given for a target other than
+        ``lockstep``.
     MemoryError
         The storage does not fit into memory.
     TargetUnavailableError
@@ -126,13 +131,14 @@ class PagedKVCache:
         *,
         num_layers: int = 1,
         value_head_dim: int | None = None,
-        dtype: DTypeLike = "float32",
+        dtype: Dtype = "float32",
         layout: str = "NHD",
         k_scale: float | ArrayLike | None = None,
         v_scale: float | ArrayLike | None = None,
         prefix_caching: bool = False,
         watermark: float = 0.0,
         target: str = "auto",
+        device: Device | None = None,
         debug: bool = False,
     ) -> None:
         self.target = targets.resolve(target)
@@ -155,10 +161,8 @@ class PagedKVCache:
             name: checks.cache_scale(name, to_host(given, name), num_kv_heads)
             for name, given in scales.items()
         }
-        self.key_caches, self.value_caches = storage_of_layers(shapes, num_layers, storage_type, self.target)
-        self._layers = Layers(
-            self.allocator, self.key_caches, self.value_caches, layout, self.target, debug=debug
-        )
+        keys, values = storage_of_layers(shapes, num_layers, storage_type, self.target, device)
+        self._layers = Layers(self.allocator, keys, values, layout, self.target, debug=debug)
 
     def __repr__(self) -> str:
         pool, (key, value) = self.allocator, self._layers.caches(0)[:2]
@@ -183,6 +187,16 @@ class PagedKVCache:
         return None if picture is None else f"<div><code>{html.escape(repr(self))}</code></div>{picture}"
 
     @property
+    def key_caches(self) -> list[Any]:
+        """Keys of each layer."""
+        return self._layers.key_caches
+
+    @property
+    def value_caches(self) -> list[Any]:
+        """Values of each layer."""
+        return self._layers.value_caches
+
+    @property
     def key_cache(self) -> Any:
         """Keys of the first layer."""
         return self.key_caches[0]
@@ -195,7 +209,7 @@ class PagedKVCache:
     @property
     def num_layers(self) -> int:
         """Number of attention layers."""
-        return len(self.key_caches)
+        return len(self._layers)
 
     @staticmethod
     def num_blocks_for(
@@ -206,7 +220,7 @@ class PagedKVCache:
         *,
         value_head_dim: int | None = None,
         num_layers: int = 1,
-        dtype: DTypeLike = "float32",
+        dtype: Dtype = "float32",
         layout: str = "NHD",
     ) -> int:
         """Return how many blocks of keys and values fit in a number of bytes.
@@ -673,7 +687,7 @@ class PagedKVCache:
         count = allocation.slots.size
 
         def last(part: Any) -> Any:
-            return beside(part[len(part) - count :], like=self.key_cache)
+            return beside(part[len(part) - count :], like=self._layers.keys[0])
 
         self._layers.write_all(allocation, [(last(key), last(value)) for key, value in kept])
         if num_written == sequence.length:
@@ -718,7 +732,7 @@ class PagedKVCache:
         Returns
         -------
         key : [seq_len - num_released_tokens, num_kv_heads, head_dim]
-            Of the cache's dtype.
+            Of the cache's dtype; a torch tensor if the storage is.
         value : [seq_len - num_released_tokens, num_kv_heads, value_head_dim]
             The same for the values.
 
@@ -728,9 +742,9 @@ class PagedKVCache:
         """
         pool = self.allocator
         blocks, count = pool.held_blocks(seq_id), pool.seq_len(seq_id) - pool.num_released_tokens(seq_id)
-        return ops.gather_kv(
-            *self._layers.stored(layer), blocks, count, layout=self.layout, target=self.target
-        )
+        checks.check_layer(layer, self.num_layers)
+        stored = self.key_caches[layer], self.value_caches[layer]
+        return ops.gather_kv(*stored, blocks, count, layout=self.layout, target=self.target)
 
     @alone
     def block_tables(self, seq_ids: Sequence[Hashable]) -> NDArray[np.int32]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..allocator import Allocation, BlockAllocator
-from ..arrays import ArrayLike, IntegersLike, as_array, beside, to_host
+from ..arrays import ArrayLike, IntegersLike, as_array, beside, from_state, keep, to_host, to_state
 from ..ops import adopt, checks, launches, layouts
 from .debug import CacheWatch
 
@@ -40,30 +40,39 @@ class Layers:
     ----------
     allocator : BlockAllocator
         The allocator of the blocks.
-    keys, values : list of arrays
-        The key cache and the value cache of each layer.
+    key_caches, value_caches : list of arrays
+        The key cache and the value cache of each layer, as users see them.
     layout : {"NHD", "HND", "packed"}
     target : str
         The target that runs.
     debug : bool
         Whether a `CacheWatch` checks launches.
+
+    Attributes
+    ----------
+    keys, values : list of arrays
+        `key_caches` and `value_caches`, adopted: views of them if they are torch tensors, else the same.
     """
 
     def __init__(
         self,
         allocator: BlockAllocator,
-        keys: list[Any],
-        values: list[Any],
+        key_caches: list[Any],
+        value_caches: list[Any],
         layout: str,
         target: str,
         debug: bool,
     ) -> None:
-        self.allocator, self.keys, self.values = allocator, keys, values
+        self.allocator, self.key_caches, self.value_caches = allocator, key_caches, value_caches
         self.layout, self.target = layout, target
+        self._adopt()
         self.watch = self._new_watch() if debug else None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def _adopt(self) -> None:
+        self.keys, self.values = [*map(keep, self.key_caches)], [*map(keep, self.value_caches)]
 
     def _new_watch(self) -> CacheWatch:
         caches = (*self.keys, *self.values)
@@ -77,10 +86,13 @@ class Layers:
 
     def __getstate__(self) -> dict[str, Any]:
         watched = None if self.watch is None else self.watch.state()
-        return {**self.__dict__, "watch": watched}
+        stored = {"key_caches": to_state(self.key_caches), "value_caches": to_state(self.value_caches)}
+        return {**self.__dict__, **stored, "keys": None, "values": None, "watch": watched}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.key_caches, self.value_caches = from_state(self.key_caches), from_state(self.value_caches)
+        self._adopt()
         if state["watch"] is not None:
             self.watch = self._new_watch()
             self.watch.restore(state["watch"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..allocator import BlockAllocator
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import shown
-from ..arrays import ArrayLike, IntegersLike, to_host
+from ..arrays import ArrayLike, IntegersLike, to_host, untraced
 from ..draw.text import plural
 from ..errors import PagedNumbaError
 from ..ops import checks
@@ -19,6 +19,7 @@ from ..ops.attention import Call, run
 from .layers import Layers, Slots
 
 
+@untraced
 class StepPlan:
     """The plan of one step of a model: writes and attends in any layer; made by `paged_numba.PagedKVCache.plan`.
 

@@ -113,9 +113,9 @@ def add_value_that_some_see(weighted, weights, value, token):
 def attention_tile_kernel_for(rows_per_tile, threads):
     """Return the kernel for tiles of `rows_per_tile` query rows and thread blocks of `threads` threads.
 
-    Both are powers of two: `rows_per_tile` at most 128, `threads` at least twice `rows_per_tile`, 64 to 256. Since
-    they are constants, the compiler unrolls the loops over up to 16 rows and keeps a thread's sums in registers; the
-    sums of more rows lie in local memory, which L1 caches.
+    Both are powers of two: `rows_per_tile` at most 128, `threads` at least value_head_dim and twice `rows_per_tile`,
+    64 to 256. Since they are constants, the compiler unrolls the loops over up to 16 rows and keeps a thread's sums in
+    registers; the sums of more rows lie in local memory, which L1 caches.
     """
     # A thread multiplies one key with up to 16 rows; with more rows, several threads share a key.
     rows_per_thread = min(rows_per_tile, ROWS)
@@ -152,11 +152,10 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         are rescaled by ``exp(old largest - new largest)``. A sink (Xiao et al., 2023) counts as a key with value 0
         before the first tile.
 
-        Launch: ``[(num_tiles, num_kv_heads * parts, value_parts), threads]``; if a KV head has more query heads than
-        `rows_per_tile`, they are divided into several `parts`. If a value has more dimensions than there are threads,
-        each of `value_parts` thread blocks sums as many dimensions as it has threads, and computes all scores. Bytes
-        read: V of the keys that any row of a tile sees, once per tile, and K once per value part. Operations:
-        2 head_dim * value_parts + 2 value_head_dim for each query row and key.
+        Launch: ``[(num_tiles, num_kv_heads * parts), threads]``; if a KV head has more query heads than
+        `rows_per_tile`, they are divided into several `parts`. Values of more dimensions than threads need several
+        launches, each with a view of some dimensions of `value_cache` and `out`. Bytes read: K and V of the keys that
+        any row of a tile sees, once per tile. Operations: 2 head_dim + 2 value_head_dim for each query row and key.
         """
         # out                     float[num_rows, num_q_heads, value_head_dim]
         # lse                     float32[num_rows, num_q_heads], natural logarithm; or, for `merge_splits`,
@@ -218,8 +217,6 @@ def attention_tile_kernel_for(rows_per_tile, threads):
         my_key, first_score = thread, 0
         if num_keys < threads:
             my_key, first_score = thread % num_keys, thread // num_keys * rows_per_thread
-        # For the sums, it takes dimension `value_dim`.
-        value_dim = cuda.blockIdx.z * threads + thread
         # In softmax, this thread is number `lane` among the threads of row `my_row`.
         my_row, lane = thread // width, thread % width
         my_index, my_head = row_indices[my_row], 0
@@ -284,7 +281,7 @@ def attention_tile_kernel_for(rows_per_tile, threads):
             cuda.syncthreads()  # weights and factors are in shared memory
 
             # 4. Weighted sums.
-            if value_dim < value_head_dim:
+            if thread < value_head_dim:
                 for row in range(rows_per_tile):
                     weighted[row] *= factors[row]
                 # All rows see the keys from `lead` to `end`; only some rows see the other keys of the tile.
@@ -298,28 +295,28 @@ def attention_tile_kernel_for(rows_per_tile, threads):
                     key_blocks,
                     key_offsets,
                     kv_head,
-                    value_dim,
+                    thread,
                     lead,
                     end,
                 )
                 for i in range(lead + count - end):
                     token = i if i < lead else end + i - lead
-                    value = float32(value_cache[key_blocks[token], key_offsets[token], kv_head, value_dim])
+                    value = float32(value_cache[key_blocks[token], key_offsets[token], kv_head, thread])
                     add_value_that_some_see(weighted, weights, value, token)
             cuda.syncthreads()  # all have used places and weights: the next tile may come
 
         if lane == 0:
             factors[my_row] = v_scales[kv_head] / total if total != 0 else float32(0)
-            if my_index >= 0 and cuda.blockIdx.z == 0:
+            if my_index >= 0:
                 if lse.shape[1] == num_q_heads:
                     lse[my_index, my_head] = largest + math.log(total) if total != 0 else NEG_INF
                 else:
                     lse[my_index, my_head] = largest
                     lse[my_index, num_q_heads + my_head] = total
         cuda.syncthreads()  # factors are in shared memory
-        if value_dim < value_head_dim:
+        if thread < value_head_dim:
             for row in range(rows_per_tile):
                 if row_indices[row] >= 0:
-                    out[row_indices[row], row_heads[row], value_dim] = weighted[row] * factors[row]
+                    out[row_indices[row], row_heads[row], thread] = weighted[row] * factors[row]
 
     return attention_tile_kernel

@@ -65,6 +65,10 @@ def find() -> list[Known]:
 
     Nothing is imported.
 
+    See Also
+    --------
+    load : Loads one of them.
+
     Examples
     --------
     >>> import paged_numba as pn
@@ -112,6 +116,7 @@ def load(name_or_path: str | Path) -> Checkpoint:
     Returns
     -------
     Checkpoint
+        The model with its tokenizer.
 
     Raises
     ------
@@ -123,6 +128,10 @@ def load(name_or_path: str | Path) -> Checkpoint:
         The weights do not fit into memory as float32.
     OSError
         The file cannot be read.
+
+    See Also
+    --------
+    find : Tells which checkpoints are installed.
 
     Examples
     --------

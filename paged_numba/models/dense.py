@@ -10,7 +10,7 @@ from ..arguments import one_of
 
 
 class DenseAttention:
-    """An `attend` for `Llama.forward` that is given all tokens of one sequence, and keeps nothing.
+    """Attention for the forward pass of a model over all tokens of one sequence; it keeps no keys or values.
 
     Parameters
     ----------

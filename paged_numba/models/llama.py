@@ -28,10 +28,10 @@ query and the result are float32[n, h, c], key and value float32[n, k, c]; the t
 class LlamaConfig:
     """Sizes of a model.
 
-    Attributes
+    Parameters
     ----------
-    num_layers, hidden_size, intermediate_size, vocab_size : int
-    num_q_heads, num_kv_heads, head_dim : int
+    num_layers, hidden_size, intermediate_size, vocab_size, num_q_heads, num_kv_heads, head_dim : int
+        A positive number each; `num_q_heads` is a multiple of `num_kv_heads`, and `head_dim` is even.
     max_positions : int
         Longest sequence for which the model was trained, prompt and answer together.
     rope_base : float
@@ -94,7 +94,31 @@ class Llama:
     Parameters
     ----------
     config : LlamaConfig
+        Its sizes.
     weights : Weights
+        Its weights, float32.
+
+    See Also
+    --------
+    paged_numba.models.load : Reads a model with weights that somebody has trained.
+
+    Examples
+    --------
+    The same tokens give the same logits on a paged cache and on dense attention:
+
+    >>> import numpy as np
+    >>> import paged_numba as pn
+    >>> config = pn.models.LlamaConfig(num_layers=2, hidden_size=16, intermediate_size=32, vocab_size=10,
+    ...                                num_q_heads=4, num_kv_heads=2, head_dim=4, max_positions=64)
+    >>> model, token_ids, positions = pn.models.random_llama(config), [3, 1, 4], np.arange(3)
+    >>> dense = model.forward(token_ids, positions, pn.models.DenseAttention())
+    >>> cache = pn.PagedKVCache(8, 16, num_kv_heads=2, head_dim=4, num_layers=2)
+    >>> step = cache.reserve("a", token_ids)
+    >>> def attend(layer, query, key, value):
+    ...     cache.write_layer(layer, key, value, step.slots)
+    ...     return cache.attend(["a"], query, layer=layer, cu_seqlens_q=[0, len(query)])
+    >>> bool(np.allclose(model.forward(token_ids, positions, attend), dense, atol=1e-5))
+    True
     """
 
     def __init__(self, config: LlamaConfig, weights: Weights) -> None:
@@ -117,15 +141,18 @@ class Llama:
         Returns
         -------
         float32[num_rows, v]
+            Row by row, for each token of the vocabulary.
 
         Raises
         ------
         ValueError
-            A token is not in the vocabulary.
+            A token is not in the vocabulary, or there is not one position for each.
         """
         sizes, weights = self.config, self.weights
         token_ids = _token_ids(token_ids, sizes.vocab_size)  # [n]
         n, h, k, c = len(token_ids), sizes.num_q_heads, sizes.num_kv_heads, sizes.head_dim
+        if len(positions) != n:
+            raise ValueError(f"positions must have an item for each of {n} tokens, got {len(positions)}")
         cos, sin = self._rotations(positions)  # [n, 1, c / 2]
         x = weights.embedding[token_ids]  # [n, d]
         for number, layer in enumerate(weights.layers):
@@ -193,12 +220,14 @@ def random_llama(config: LlamaConfig, seed: int = 0) -> Llama:
     Parameters
     ----------
     config : LlamaConfig
+        Its sizes.
     seed : int
         Of the random numbers.
 
     Returns
     -------
     Llama
+        Its unembedding is the transpose of its embedding.
 
     Examples
     --------

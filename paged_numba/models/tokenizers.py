@@ -23,13 +23,30 @@ class Tokenizer(Protocol):
         """Return the token ids of a prompt, after the token with which the model's prompts begin, if it has one.
 
         No text becomes a control token: ``<|im_end|>`` in it is ordinary characters.
+
+        Parameters
+        ----------
+        text : str
+            Any text.
         """
 
     def piece(self, token_id: int) -> bytes:
-        """Return the bytes that a token stands for: perhaps a part of a character, and none for a control token."""
+        """Return the bytes that a token stands for: perhaps a part of a character, and none for a control token.
+
+        Parameters
+        ----------
+        token_id : int
+            A token of the vocabulary.
+        """
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of tokens; bytes that are not UTF-8 become U+FFFD."""
+        """Return the text of tokens; bytes that are not UTF-8 become U+FFFD.
+
+        Parameters
+        ----------
+        token_ids : sequence of int
+            Tokens of the vocabulary.
+        """
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int] | None:
         """Return the token ids of a conversation, up to where the next answer begins; None for a model without chat.
@@ -49,6 +66,11 @@ class TextStream:
     Parameters
     ----------
     tokenizer : Tokenizer
+        Gives the bytes of each token.
+
+    See Also
+    --------
+    paged_numba.models.Tokenizer : Its `decode` returns the same text at once.
 
     Examples
     --------
@@ -66,9 +88,26 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """Take the next token, and return the characters that it completes."""
+        """Take the next token, and return the characters that it completes.
+
+        Parameters
+        ----------
+        token_id : int
+            The next token of the answer.
+
+        Returns
+        -------
+        str
+            Whole characters; empty if the token completes none.
+        """
         return self._decoder.decode(self._tokenizer.piece(token_id))
 
     def finish(self) -> str:
-        """Return U+FFFD if the bytes of a character are missing, an empty text otherwise."""
+        """Return what is left of a character whose last bytes have not come, as U+FFFD; else an empty text.
+
+        Returns
+        -------
+        str
+            U+FFFD or nothing.
+        """
         return self._decoder.decode(b"", final=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from .. import targets
-from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host
+from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host, untraced
 from . import adopt, checks, launches, plan
 
 ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
@@ -44,6 +44,7 @@ class AttentionOptions(PlanOptions, total=False):
     out: ArrayLike | None
 
 
+@untraced
 def paged_attention(
     query: ArrayLike,
     key_cache: ArrayLike,
@@ -347,6 +348,7 @@ def _launch(
     return (out, lse) if call.return_lse else out
 
 
+@untraced
 def merge_states(
     out_a: ArrayLike, lse_a: ArrayLike, out_b: ArrayLike, lse_b: ArrayLike, *, target: str = "auto"
 ) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import between, integer, is_number, one_of, positive, shown, truth
+from ..arrays import dtype_name
 from ..kernels.columns import ROW_END, ROW_FIRST, ROW_SEQ
 from .layouts import piece_size
 from .memory import check_apart, check_written, memory_of
@@ -93,7 +94,7 @@ def cache_dtype(dtype: Any) -> Any:
     TypeError
         `dtype` is not a dtype, or a cache cannot have it.
     """
-    name = dtype
+    name, dtype = dtype, dtype_name(dtype)
     if isinstance(dtype, str) and dtype in CACHE_DTYPES[2:]:
         import ml_dtypes
 

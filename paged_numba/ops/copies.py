@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import targets
-from ..arrays import ArrayLike, IntegersLike, as_array, empty, on_host
+from ..arrays import ArrayLike, IntegersLike, as_array, empty, on_host, untraced
 from . import adopt, checks, launches
 
 ArrayT = TypeVar("ArrayT", bound=ArrayLike)
 
 
+@untraced
 def write_kv(
     key: ArrayLike,
     value: ArrayLike,
@@ -74,6 +75,7 @@ def write_kv(
     launches.write(keys, values, caches, slots, targets.resolve(target))
 
 
+@untraced
 def gather_kv(
     key_cache: ArrayT,
     value_cache: ArrayT,
@@ -139,6 +141,7 @@ def gather_kv(
     return key, value
 
 
+@untraced
 def copy_blocks(
     key_cache: ArrayLike,
     value_cache: ArrayLike,
@@ -196,6 +199,7 @@ _LEAST_EXPONENT = -6
 _MANTISSA_BITS = 3
 
 
+@untraced
 def quantize_fp8(array: ArrayLike, scale: float | ArrayLike | None = None) -> Any:
     """Divide keys or values by their scale and round them to float8_e4m3fn; numbers that are too large become 448.
 

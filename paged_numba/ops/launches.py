@@ -105,12 +105,15 @@ class Launch(NamedTuple):
     blocks_per_grid, threads_per_block : int or tuple of int
     arguments : tuple
         The kernel's arguments after the outputs, the query and the caches.
+    dims : slice, optional
+        The dimensions of values, and of the output, that the launch computes; all if None.
     """
 
     kernel: Any
     blocks_per_grid: Any
     threads_per_block: Any
     arguments: tuple[Any, ...]
+    dims: slice | None = None
 
 
 class Prepared(NamedTuple):
@@ -172,7 +175,10 @@ def _prepare_tiles(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
     num_kv_heads, value_head_dim = caches.value.shape[2:]
     group = num_q_heads // num_kv_heads
     parts = -(-group // MAX_HEADS)
-    value_parts = -(-value_head_dim // _MAX_TILE_THREADS)
+    # A tile's thread block has a thread for each dimension of a value: if there are too many, each launch takes some.
+    dims: list[slice | None] = [None]
+    if value_head_dim > _MAX_TILE_THREADS:
+        dims = [slice(at, at + _MAX_TILE_THREADS) for at in range(0, value_head_dim, _MAX_TILE_THREADS)]
     tiles: Any = planned.tiles
     # Tiles of one query token need fewer rows than tiles of several tokens.
     one = tiles[:, TILE_SIZE] == 1
@@ -181,11 +187,11 @@ def _prepare_tiles(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
         if not len(chosen):
             continue
         num_rows = _power_of_two(-(-group // parts) * int(tokens))
-        threads = _attention_threads(max(-(-value_head_dim // value_parts), 2 * num_rows))
+        threads = _attention_threads(max(min(value_head_dim, _MAX_TILE_THREADS), 2 * num_rows))
         kernel = kernels.attention_tile_kernel_for(num_rows, threads)
         arguments = inputs.arguments(planned.rows, beside(chosen, caches.stored[0]), planned.num_parts)
-        blocks_per_grid = (len(chosen), num_kv_heads * parts, value_parts)
-        prepared.append(Launch(kernel, blocks_per_grid, threads, arguments))
+        blocks_per_grid = (len(chosen), num_kv_heads * parts)
+        prepared += [Launch(kernel, blocks_per_grid, threads, arguments, part) for part in dims]
     return prepared
 
 
@@ -213,11 +219,14 @@ def _prepare_parts(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
 def attend(prepared: Prepared, query: Any, caches: Caches, out: Any, lse: Any, target: str) -> None:
     """Launch prepared kernels for a query and the caches of a layer."""
     outputs = prepared.parts or (out, lse)
-    arrays = (*outputs, query, *caches.for_kernels)
-    for kernel, blocks_per_grid, threads, arguments in prepared.launches:
+    for kernel, blocks_per_grid, threads, arguments, dims in prepared.launches:
+        arrays = (*outputs, query, *caches.for_kernels)
+        if dims is not None:
+            values = caches.value[:, :, :, dims]
+            arrays = (outputs[0][:, :, dims], outputs[1], query, caches.key, values)
         targets.launch(kernel, blocks_per_grid, threads, *arrays, *arguments, target=target)
     if prepared.merge is not None:
-        kernel, blocks_per_grid, threads, arguments = prepared.merge
+        kernel, blocks_per_grid, threads, arguments, _ = prepared.merge
         targets.launch(kernel, blocks_per_grid, threads, out, lse, *outputs, *arguments, target=target)
 
 

@@ -266,11 +266,11 @@ class Engine:
 
         Raises
         ------
-        LookupError
+        TypeError, ValueError
             No request with this id waits or runs.
         """
         if hashable("request_id", request_id) not in self._requests:
-            raise LookupError(
+            raise ValueError(
                 f"request_id must be that of a request that waits or runs, got {shown(request_id)}"
             )
         for answer in self._requests[request_id].answers:

@@ -63,9 +63,12 @@ def block_size(batch: PagedBatch, size: int, seed: int, algorithm: str, target: 
         Seed of the block tables of the other cache.
     algorithm, target : str
     """
-    dense = [np.stack(pair) for pair in zip(batch.keys, batch.values, strict=True)]
-    caches, tables = scattered(np.random.default_rng(seed), dense, 1, size)
-    other = replace(batch, key_cache=caches[0], value_cache=caches[1], block_tables=tables, layout="NHD")
+    # The same seed: the blocks of keys and of values lie in the same places.
+    ((key_cache,), tables), ((value_cache,), _) = (
+        scattered(np.random.default_rng(seed), [tokens[None] for tokens in dense], 1, size)
+        for dense in (batch.keys, batch.values)
+    )
+    other = replace(batch, key_cache=key_cache, value_cache=value_cache, block_tables=tables, layout="NHD")
     results = _attend(batch, algorithm, target), _attend(other, algorithm, target)
     if algorithm in ("naive", "warp", "tile"):
         _assert_same(*results)

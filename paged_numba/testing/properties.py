@@ -104,7 +104,8 @@ def attention_is_as_exact_as_dense_attention(
         Algorithms, each with its number of splits.
     target : str
     """
-    expected = np.zeros(batch.query.shape), np.zeros(batch.query.shape[:2])
+    shape = batch.query.shape[:2]
+    expected = np.zeros((*shape, batch.values[0].shape[2])), np.zeros(shape)
     dense_errors = [0.0, 0.0]
     options = {"scale": batch.scale, **batch.options}
     for seq, (key, value) in enumerate(zip(batch.keys, batch.values, strict=True)):
@@ -265,14 +266,15 @@ def assert_same_bits(actual: Any, expected: Any) -> None:
 
 def write_puts_each_token_into_its_slot(tokens: Tokens, target: str) -> None:
     """Written slots hold their tokens bit for bit; all other slots are unchanged."""
-    caches = laid_out(tokens.caches, tokens.layout)
+    caches = laid_out(tokens.caches, tokens.layout, tokens.head_dims)
     ops.write_kv(tokens.key, tokens.value, *caches, tokens.slots, layout=tokens.layout, target=target)
     expected = tokens.caches.copy()
     for token, slot in enumerate(tokens.slots.tolist()):
         if slot >= 0:
             block, offset = divmod(slot, expected.shape[2])
-            expected[:, block, offset] = tokens.key[token], tokens.value[token]
-    for cache, wanted in zip(caches, laid_out(expected, tokens.layout), strict=True):
+            for cache, part in zip(expected, (tokens.key, tokens.value), strict=True):
+                cache[block, offset, :, : part.shape[2]] = part[token]
+    for cache, wanted in zip(caches, laid_out(expected, tokens.layout, tokens.head_dims), strict=True):
         assert_same_bits(cache, wanted)
 
 
@@ -303,12 +305,12 @@ def copy_duplicates_blocks(tokens: Tokens, order: Any, target: str) -> None:
     """
     half = len(order) // 2
     pairs = np.stack([order[:half], order[half : 2 * half]], axis=1).astype(np.int64)
-    caches = laid_out(tokens.caches, tokens.layout)
+    caches = laid_out(tokens.caches, tokens.layout, tokens.head_dims)
     ops.copy_blocks(*caches, pairs, layout=tokens.layout, target=target)
     expected = tokens.caches.copy()
     for src, dst in pairs.tolist():
         expected[:, dst] = tokens.caches[:, src]
-    for cache, wanted in zip(caches, laid_out(expected, tokens.layout), strict=True):
+    for cache, wanted in zip(caches, laid_out(expected, tokens.layout, tokens.head_dims), strict=True):
         assert_same_bits(cache, wanted)
 
 

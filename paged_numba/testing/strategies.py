@@ -38,9 +38,18 @@ def layouts(head_dim: int, dtype: Any) -> list[str]:
     return [name for name in TOKEN_AXES if name != "packed" or head_dim * dtype.itemsize % 16 == 0]
 
 
-def laid_out(caches: Any, layout: str) -> tuple[Any, Any]:
-    """Return copies of NHD caches, [2, num_blocks, block_size, num_kv_heads, head_dim], in a layout."""
-    key_cache, value_cache = caches
+def laid_out(caches: Any, layout: str, head_dims: tuple[int, int]) -> tuple[Any, Any]:
+    """Return copies of NHD caches in a layout.
+
+    Parameters
+    ----------
+    caches : float[2, num_blocks, block_size, num_kv_heads, dims]
+        The caches of keys and of values.
+    layout : str
+    head_dims : tuple of int
+        How many of the dimensions a key has, and how many a value has.
+    """
+    key_cache, value_cache = (cache[..., :dims] for cache, dims in zip(caches, head_dims, strict=True))
     if layout == "packed":
         key_cache = key_cache.reshape(*key_cache.shape[:3], -1, 16 // caches.itemsize)
     key_cache, value_cache = (np.moveaxis(cache, 1, TOKEN_AXES[layout]) for cache in (key_cache, value_cache))
@@ -54,12 +63,12 @@ class PagedBatch:
     Attributes
     ----------
     query : float[num_tokens, num_q_heads, head_dim]
-    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim]
+    key_cache, value_cache : float[num_blocks, block_size, num_kv_heads, head_dim and value_head_dim]
         NaN in every slot that no sequence owns; with the axes of `layout`.
     block_tables : int32[num_seqs, max_blocks]
         Scattered blocks; garbage after the blocks of each sequence.
     seq_lens : int32[num_seqs]
-    keys, values : list of float[seq_len, num_kv_heads, head_dim]
+    keys, values : list of float[seq_len, num_kv_heads, head_dim and value_head_dim]
         The same keys and values, dense, by sequence.
     scale : float or None
     cu_seqlens_q : int32[num_seqs + 1] or None
@@ -112,6 +121,11 @@ def lengths(block_size: int) -> st.SearchStrategy[int]:
     return st.one_of(st.sampled_from(sorted(boundaries)), st.integers(0, 4 * block_size))
 
 
+def value_head_dims(head_dim: int) -> st.SearchStrategy[int]:
+    """Draw a number of dimensions of values, often as many as those of keys."""
+    return st.just(head_dim) | st.sampled_from(HEAD_DIMS)
+
+
 seeds = st.integers(0, 2**32 - 1)
 """Seed of a NumPy generator; shrinks towards 0."""
 
@@ -147,8 +161,8 @@ def scattered(
     Parameters
     ----------
     rng : numpy.random.Generator
-    dense : list of float[2, seq_len, num_kv_heads, head_dim]
-        Keys and values of each sequence.
+    dense : list of float[n, seq_len, num_kv_heads, head_dim]
+        What n caches hold of each sequence: keys, values or both.
     spare : int
         Number of blocks that stay free.
     block_size : int
@@ -157,7 +171,7 @@ def scattered(
 
     Returns
     -------
-    caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
+    caches : float[n, num_blocks, block_size, num_kv_heads, head_dim]
         NaN in slots without a token.
     block_tables : int32[num_seqs, max_blocks]
     """
@@ -167,7 +181,7 @@ def scattered(
     free = rng.permutation(num_blocks).tolist()
     # Entries after the blocks of a sequence hold garbage, or 0, which may be a block of another sequence.
     block_tables = rng.choice([*GARBAGE, 0], (len(dense), max_blocks)).astype(np.int32)
-    caches = np.full((2, num_blocks, block_size, *dense[0].shape[2:]), np.nan, dense[0].dtype)
+    caches = np.full((len(dense[0]), num_blocks, block_size, *dense[0].shape[2:]), np.nan, dense[0].dtype)
     common: list[int] = []
     for seq, (tokens, count) in enumerate(zip(dense, per_seq, strict=True)):
         blocks = [*common, *(free.pop() for _ in range(count - len(common)))] if count else []
@@ -197,15 +211,21 @@ def batch_of(
     cu_seqlens_q: Any,
     options: dict[str, Any],
     layout: str,
+    value_head_dim: int | None = None,
 ) -> PagedBatch:
-    """Return a batch made of the arguments and results of `scattered`, with its caches in a layout."""
+    """Return a batch made of the arguments and results of `scattered`, with its caches in a layout.
+
+    Keys have the first dimensions of `dense`, as many as a query; values the first `value_head_dim`, as many as keys if
+    None.
+    """
+    head_dims = query.shape[2], query.shape[2] if value_head_dim is None else value_head_dim
     return PagedBatch(
         query,
-        *laid_out(caches, layout),
+        *laid_out(caches, layout, head_dims),
         block_tables,
         np.array([tokens.shape[1] for tokens in dense], np.int32),
-        [tokens[0] for tokens in dense],
-        [tokens[1] for tokens in dense],
+        [tokens[0, ..., : head_dims[0]] for tokens in dense],
+        [tokens[1, ..., : head_dims[1]] for tokens in dense],
         scale,
         cu_seqlens_q,
         options,
@@ -234,6 +254,7 @@ def paged_batches(
     block_size = draw(st.sampled_from(BLOCK_SIZES), label="block_size")
     head_dims = [n for n in HEAD_DIMS if layout is None or layout in layouts(n, STORAGE[0])]
     head_dim = draw(st.sampled_from(head_dims), label="head_dim")
+    value_head_dim = head_dim if plain else draw(value_head_dims(head_dim), label="value_head_dim")
     num_kv_heads = draw(st.integers(1, 3), label="num_kv_heads")
     group = draw(st.integers(1, 4), label="query heads of a KV head")
     seq_lens = draw(st.lists(lengths(block_size), min_size=1, max_size=4), label="seq_lens")
@@ -245,7 +266,7 @@ def paged_batches(
     # Number of first blocks that all sequences with tokens share.
     most = min((n // block_size for n in seq_lens if n), default=0)
     shared = 0 if plain else draw(st.one_of(st.just(0), st.integers(0, most)), label="shared blocks")
-    dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
+    dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, max(head_dim, value_head_dim))
     if infinite_keys:
         share = draw(st.sampled_from((1.0, 0.5)), label="share of keys of -inf")
         infinite = rng.random((max(seq_lens), num_kv_heads)) < share
@@ -280,7 +301,7 @@ def paged_batches(
         chosen = layout or draw(st.sampled_from(layouts(head_dim, storage)), label="layout")
     dense, caches = [tokens.astype(storage) for tokens in dense], caches.astype(storage)
     query = query.astype(query_type)
-    return batch_of(query, caches, block_tables, dense, scale, cu_seqlens_q, options, chosen)
+    return batch_of(query, caches, block_tables, dense, scale, cu_seqlens_q, options, chosen, value_head_dim)
 
 
 @st.composite
@@ -303,12 +324,13 @@ def grid_batches(
     kind = draw(st.sampled_from(("decode", "chunk", "prefill", "mixed")), label="kind")
     if kind == "prefill":
         seq_lens = [min(n, most) for n in seq_lens]
+    value_head_dim = draw(value_head_dims(head_dim), label="value_head_dim")
     rng = np.random.default_rng(draw(seeds, label="seed"))
     spare = draw(st.integers(0, 2), label="free blocks")
     shared = draw(
         st.integers(0, min((n // block_size for n in seq_lens if n), default=0)), label="shared blocks"
     )
-    dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, head_dim)
+    dense = _tokens(rng, seq_lens, shared * block_size, num_kv_heads, max(head_dim, value_head_dim))
     caches, block_tables = scattered(rng, dense, spare, block_size, shared)
     chunks = {
         "decode": [1] * len(seq_lens),
@@ -348,7 +370,7 @@ def grid_batches(
     layout = layout or draw(st.sampled_from(("NHD", "HND")), label="layout")
     dense, caches = [tokens.astype(storage) for tokens in dense], caches.astype(storage)
     query = query.astype(query_type)
-    return batch_of(query, caches, block_tables, dense, scale, cu_seqlens_q, options, layout)
+    return batch_of(query, caches, block_tables, dense, scale, cu_seqlens_q, options, layout, value_head_dim)
 
 
 @st.composite
@@ -375,10 +397,10 @@ class Tokens:
 
     Attributes
     ----------
-    key, value : float[num_tokens, num_kv_heads, head_dim]
+    key, value : float[num_tokens, num_kv_heads, head_dim and value_head_dim]
         Random bits, some of them NaN.
-    caches : float[2, num_blocks, block_size, num_kv_heads, head_dim]
-        Caches of keys and of values in NHD; `laid_out` converts them to `layout`.
+    caches : float[2, num_blocks, block_size, num_kv_heads, dims]
+        Caches of keys and of values in NHD; `laid_out` converts them to `layout`, with `head_dims`.
     slots : int64[num_tokens]
         All different, except that several may be -1, which skips a token.
     layout : str
@@ -390,10 +412,15 @@ class Tokens:
     slots: Any
     layout: str = "NHD"
 
+    @property
+    def head_dims(self) -> tuple[int, int]:
+        """Dimensions of a key and of a value."""
+        return self.key.shape[2], self.value.shape[2]
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(
-            f"Tokens(key{self.key.shape} {self.key.dtype}, caches{self.caches.shape} {self.layout}, "
-            f"slots={self.slots.tolist()})"
+            f"Tokens(key{self.key.shape} {self.key.dtype}, value{self.value.shape}, "
+            f"caches{self.caches.shape} {self.layout}, slots={self.slots.tolist()})"
         )
 
 
@@ -406,6 +433,8 @@ def tokens_to_write(draw: st.DrawFn) -> Tokens:
     num_tokens = draw(st.integers(0, num_slots), label="num_tokens")
     num_kv_heads = draw(st.sampled_from((1, 2, 3, 9)), label="num_kv_heads")
     head_dim = draw(st.sampled_from((*HEAD_DIMS, 300)), label="head_dim")
+    value_head_dim = draw(value_head_dims(head_dim), label="value_head_dim")
+    dims = max(head_dim, value_head_dim)
     skipped = draw(st.sampled_from((0.0, 0.3, 1.0)), label="share of skipped tokens")
     rng = np.random.default_rng(draw(seeds, label="seed"))
     slots = rng.permutation(num_slots)[:num_tokens].astype(np.int64)
@@ -416,5 +445,5 @@ def tokens_to_write(draw: st.DrawFn) -> Tokens:
     def bits(*shape: int) -> Any:
         return rng.integers(0, 256, (*shape[:-1], shape[-1] * dtype.itemsize), np.uint8).view(dtype)
 
-    key, value = bits(2, num_tokens, num_kv_heads, head_dim)
-    return Tokens(key, value, bits(2, num_blocks, block_size, num_kv_heads, head_dim), slots, layout)
+    key, value = (bits(num_tokens, num_kv_heads, size) for size in (head_dim, value_head_dim))
+    return Tokens(key, value, bits(2, num_blocks, block_size, num_kv_heads, dims), slots, layout)

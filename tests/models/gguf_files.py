@@ -112,6 +112,7 @@ def metadata_of(config):
         "llama.attention.head_count": config.num_q_heads,
         "llama.attention.head_count_kv": config.num_kv_heads,
         "llama.attention.key_length": config.head_dim,
+        "llama.attention.value_length": config.head_dim,
         "llama.rope.freq_base": config.rope_base,
         "llama.attention.layer_norm_rms_epsilon": config.norm_eps,
         "tokenizer.ggml.model": "gpt2",

@@ -101,7 +101,8 @@ def test_divisors_of_rope_are_applied(tmp_path, whole):
 
 def test_head_dim_follows_from_the_sizes_where_it_is_not_given(tmp_path):
     # 64 / 4 = 16, but the tensors have heads of 32.
-    path = changed(tmp_path / "no_key_length.gguf", metadata={"llama.attention.key_length": None})
+    keys = dict.fromkeys(["llama.attention.key_length", "llama.attention.value_length"])
+    path = changed(tmp_path / "no_key_length.gguf", metadata=keys)
     with pytest.raises(
         InputError, match=r"must hold 'blk\.0\.attn_q\.weight' in the shape \(64, 64\), got \(128, 64\)"
     ):

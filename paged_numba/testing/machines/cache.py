@@ -41,19 +41,27 @@ def cache_machine(
 
     The keys and values of a token depend on the salt and on all tokens up to it, as in a language model.
     """
-    keys_and_values = np.random.default_rng(0).standard_normal((2, STATES, 2, 3)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    keys, values = (rng.standard_normal((STATES, 2, dims)).astype(np.float32) for dims in (3, 2))
 
     def project(salt: int, tokens: list[int]) -> Any:
         states = itertools.accumulate(
             tokens, lambda state, token: (31 * state + token + 1) % STATES, initial=salt
         )
-        return keys_and_values[:, list(states)[1:]]
+        chosen = list(states)[1:]
+        return keys[chosen], values[chosen]
 
     class CacheMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
             self.cache = cache(
-                NUM_BLOCKS, BLOCK_SIZE, num_kv_heads=2, head_dim=3, prefix_caching=True, target=target
+                NUM_BLOCKS,
+                BLOCK_SIZE,
+                num_kv_heads=2,
+                head_dim=3,
+                value_head_dim=2,
+                prefix_caching=True,
+                target=target,
             )
             self.cache.allocator = self.cache._layers.allocator = allocator(
                 NUM_BLOCKS, BLOCK_SIZE, prefix_caching=True
@@ -87,7 +95,7 @@ def cache_machine(
         def append(self, data: Any, tokens: list[int]) -> None:
             name = pick(data, self.model)
             salt, before, window = self.model[name]
-            key, value = project(salt, before + tokens)[:, len(before) :]
+            key, value = (part[len(before) :] for part in project(salt, before + tokens))
             try:
                 self.cache.append(name, key, value, tokens)
             except OutOfBlocksError:
@@ -129,7 +137,7 @@ def cache_machine(
             salt, tokens, _ = self.model[name]
             first = max(self.unwritten.pop(name), self.cache.allocator.num_released_tokens(name))
             if first < len(tokens):
-                key, value = project(salt, tokens)[:, first:]
+                key, value = (part[first:] for part in project(salt, tokens))
                 slots = self.cache.allocator.slots(name, first, len(tokens))
                 self.cache.write_layer(0, key, value, slots)
             self.methods(direct).commit(name)
@@ -269,7 +277,7 @@ def cache_machine(
             for name, (salt, tokens, _) in self.model.items():
                 first = self.cache.allocator.num_released_tokens(name)
                 count = max(0, self.unwritten.get(name, len(tokens)) - first)
-                held = [part[:count] for part in self.cache.gather(name)]
-                np.testing.assert_array_equal(held, project(salt, tokens)[:, first : first + count])
+                for part, wanted in zip(self.cache.gather(name), project(salt, tokens), strict=True):
+                    np.testing.assert_array_equal(part[:count], wanted[first : first + count])
 
     return CacheMachine

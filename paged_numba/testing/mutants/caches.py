@@ -91,4 +91,7 @@ CACHE_MUTANTS: tuple[type[PagedKVCache], ...] = (
     SwapLeavesTheDataBehind,
     SwapNotesWhoNotWhen,
     AppendCommitsWhatIsReserved,
+    BatchForgetsTheCopies,
+    BatchMixesUpTheSequences,
+    PlanMissesTheTokensOfTheStep,
 )

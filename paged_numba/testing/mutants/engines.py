@@ -109,16 +109,6 @@ class SpendsTwoBudgets(Scheduler):
         return super()._admit_waiting(self.token_budget)
 
 
-class YoungGoFirst(Scheduler):
-    """Shares the budget among prompts from the last to the first."""
-
-    def _shares(self) -> list[tuple[Answer, int]]:
-        self.running.reverse()
-        shares = super()._shares()
-        self.running.reverse()
-        return shares[::-1]
-
-
 class FailedStepKeepsItsSlots(Scheduler):
     """Leaves what a failed step has reserved."""
 
@@ -153,7 +143,6 @@ ENGINE_MUTANTS: tuple[type[Engine | Scheduler | AnswerText], ...] = (
     ForkIsOneTokenBehind,
     PrefixIsComputedByAll,
     SpendsTwoBudgets,
-    YoungGoFirst,
     FailedStepKeepsItsSlots,
     CharacterIsSplit,
     StopStringShowsItsBeginning,
