@@ -98,7 +98,7 @@ def _open(path: Path) -> Any:
     except ImportError:
         raise ImportError("GGUF files need the package gguf: pip install gguf") from None
 
-    class Reader(GGUFReader):  # type: ignore[misc]
+    class Reader(GGUFReader):
         """Raises an error where a file ends too early; the package reads on for as long as a count says."""
 
         def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
