@@ -170,7 +170,8 @@ def cache_machine(
             given = {next(self.names): (tokens, place % 2) for place, tokens in enumerate(new)}
             given |= {name: (appended[: 1 + name % 3], self.model[name].salt) for name in sorted(chosen)}
             names = data.draw(st.permutations(list(given)))
-            tokens, salts = ({name: given[name][place] for name in names} for place in (0, 1))
+            tokens = {name: given[name][0] for name in names}
+            salts = {name: given[name][1] for name in names}
             try:
                 slots, cu_seqlens_q, _ = self.cache.reserve_batch(tokens, salts=salts)
             except OutOfBlocksError:
