@@ -58,7 +58,7 @@ def texts(examples):
 
 
 def test_answers_are_those_without_a_cache():
-    answers(500 if THOROUGH else 60)
+    answers(500 if THOROUGH else 50)
 
 
 def test_a_shared_prefix_is_computed_once():
@@ -66,7 +66,7 @@ def test_a_shared_prefix_is_computed_once():
 
 
 def test_an_interrupted_step_loses_nothing():
-    interruptions(300 if THOROUGH else 30)
+    interruptions(300 if THOROUGH else 20)
 
 
 def test_text_is_whole_and_ends_before_a_stop_string():

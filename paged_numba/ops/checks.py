@@ -306,9 +306,9 @@ def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any
         )
     if num_splits is None:
         return
-    if algorithm != "split":
+    if algorithm not in ("split", "block"):
         raise ValueError(
-            f"num_splits must be None unless algorithm='split', got num_splits={shown(num_splits)} "
+            f"num_splits must be None unless algorithm is 'split' or 'block', got num_splits={shown(num_splits)} "
             f"and algorithm={algorithm!r}"
         )
     between("num_splits", num_splits, 1, MAX_GRID_DIM)

@@ -8,6 +8,7 @@ from reading import NUMBER, Lesson, glossary, lesson, lessons
 
 LESSONS = [entry.number for entry in lessons()]
 MOST_LINES, MOST_KERNEL_LINES = 154, {6: 35}
+LONG = {16: 190}  # which brings the lessons before it together
 CLOSING = (
     "**In two sentences.**",
     "**Check yourself.**",
@@ -45,7 +46,7 @@ def kernel_lines(entry):
 
 def test_lesson_has_the_form_of_a_lesson(each):
     lines = each.text.splitlines()
-    assert len(lines) <= MOST_LINES
+    assert len(lines) <= LONG.get(each.number, MOST_LINES)
     title, underline, blank, question = each.cells[0][0].split("\n")[:4]
     assert re.fullmatch(rf"{each.number:02d} · \w.*", title)
     assert underline == "=" * len(title), "the underline is as long as the title"

@@ -25,6 +25,7 @@ from ...cache import PagedKVCache
 from ...models import LlamaConfig, random_llama
 from ...serving import SamplingParams
 from ...serving import engine as engines
+from ...serving import text as answer_text
 
 CONFIG = LlamaConfig(
     num_layers=2,
@@ -311,7 +312,7 @@ texts_and_stops = st.tuples(
 def text_is_whole_and_ends_before_a_stop_string(tokens: list[int], stop: list[str]) -> None:
     """Text comes in whole characters, never goes back, and shows no part of a stop string."""
     params = SamplingParams(max_tokens=9, stop=stop)
-    text, shown = engines.AnswerText(), [""]
+    text, shown = answer_text.AnswerText(), [""]
     for count, token in enumerate(tokens, start=1):
         text = text.push(PIECES[token], stop)
         shown.append(text.shown)
