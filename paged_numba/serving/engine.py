@@ -150,6 +150,7 @@ class Engine:
         prompt : str or sequence of int
             Text, or token ids.
         params : SamplingParams
+            How its answers are sampled, and when they end.
         request_id : hashable, optional
             Its id in outputs and results; "0", "1", ... if None. An id may be used again once its request has ended.
 
@@ -166,7 +167,7 @@ class Engine:
 
         Notes
         -----
-        An answer ends with the reason "length" when it has `params.max_tokens` tokens, and earlier if the model's
+        An answer ends with the reason "length" when it has ``params.max_tokens`` tokens, and earlier if the model's
         context or the whole pool is full.
         """
         if not isinstance(params, SamplingParams):
@@ -240,7 +241,13 @@ class Engine:
         outputs, self._outputs = self._outputs, []; return outputs  # noqa: E702  # fmt: skip
 
     def stream(self) -> Iterator[Output]:
-        """Iterate over the outputs of all steps until every request has ended; more may be added meanwhile."""
+        """Iterate over the outputs of all steps until every request has ended; more may be added meanwhile.
+
+        Yields
+        ------
+        Output
+            What a step added to an answer.
+        """
         while self.has_unfinished:
             yield from self.step()
 
@@ -265,6 +272,7 @@ class Engine:
         Parameters
         ----------
         request_id : hashable
+            That of `add_request`.
 
         Raises
         ------
