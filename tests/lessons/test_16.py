@@ -54,12 +54,7 @@ def test_numbers_in_the_prose(made):
     blocks = {block for row in last.tables.values() for block in row}
     LESSON.check_numbers(
         claims={
-            "it has 4 layers with 2 KV heads of 32 numbers": (
-                sizes.num_layers,
-                sizes.num_kv_heads,
-                sizes.head_dim,
-            ),
-            "4 layers, times a key and a value, times 2 KV heads, times 32 numbers, times 4 bytes: 2,048": (
+            "4 layers, a key and a value in each of 2 KV heads, 32 numbers, and the 4 bytes of a float32 make 2,048": (
                 sizes.num_layers,
                 sizes.num_kv_heads,
                 sizes.head_dim,
@@ -72,15 +67,14 @@ def test_numbers_in_the_prose(made):
             "a prompt of 10 tokens, in blocks of 4": (num_tokens, 4),
             "6: two that are full": len(blocks),
             "it would be 12": 4 * -(-(num_tokens + 1) // 4),
-            "Only float8, after 8 tokens": equal["float8_e4m3fn"],
-            "off by 0.003, 0.015 and 0.13": (off["float16"], off["bfloat16"], off["float8_e4m3fn"]),
+            "Only float8, after 12 tokens": equal["float8_e4m3fn"],
+            "off by 0.002, 0.013 and 0.32": (off["float16"], off["bfloat16"], off["float8_e4m3fn"]),
             "4. The logits after": computed_again(made),
         },
         given=[
             "temperature above 0",
             "have 16, the float8 here has 8",
             "A prompt of 72 tokens",
-            "a prompt of 70 tokens and 16 blocks",
         ],
     )
 
@@ -88,7 +82,7 @@ def test_numbers_in_the_prose(made):
 def test_answers_do_not_hang_on_rounding(made):
     """The largest logit leads the second by more than any two targets differ, also where one of them rounds up."""
     for tokens, logits in made["runs"].values():
-        best = np.sort(logits)[:9, -2:]
+        best = np.sort(logits)[:, -2:]
         assert (best[:, 1] - best[:, 0]).min() > 0.02
         assert logits.argmax(axis=1).tolist() == list(tokens)
     for text, answer in zip(made["texts"], made["right"].values(), strict=True):
