@@ -18,6 +18,7 @@ import numpy as np
 
 import paged_numba as pn
 from paged_numba import ops, traces
+from paged_numba.cache import StepPlan
 from paged_numba.draw import text
 from paged_numba.lockstep.cuda import facade
 from paged_numba.ops import layouts
@@ -409,6 +410,46 @@ def _(pick):
     return Call(made.write_layer, {"layer": 0, "key": key, "value": value, "slots": slots}, [made])
 
 
+@call("PagedKVCache.reserve_batch")
+def _(pick):
+    made = cache(pick)
+    tokens = {name: tokens_for(made.allocator, pick, least=1) for name in ("a", "new")}
+    limits, salts = pick((None, {"new": 2})), pick((None, {"new": "salt"}))
+    return Call(made.reserve_batch, {"tokens": tokens, "limits": limits, "salts": salts}, [made])
+
+
+@call("PagedKVCache.plan")
+def _(pick):
+    made = cache(pick)
+    options = {
+        "scale": 0.5,
+        "causal": True,
+        "window": None,
+        "softcap": None,
+        "sinks": None,
+        "alibi_slopes": None,
+    }
+    options |= {"return_lse": False, "algorithm": "auto", "num_splits": None, "slots": [8, 9]}
+    batch = {"cu_seqlens_q": pick((None, [0, 1, 2])), "seq_lens": pick((None, [9, 3]))}
+    return Call(made.plan, {"seq_ids": ["a", "b"], "num_q_heads": 2, **batch, **options}, [made])
+
+
+@call("StepPlan.write")
+def _(pick):
+    made = cache(pick)
+    plan = made.plan(["a"], 2, slots=made.allocator.slots("a", 6, 9))
+    key, value = (array if array.ndim == 3 else array[0] for array in keys_of(made, 3))
+    return Call(plan.write, {"layer": 0, "key": key, "value": value}, [made])
+
+
+@call("StepPlan.attend")
+def _(pick):
+    made = cache(pick)
+    query = tokens_of(2, F32, 2, made._layers.caches(0).key.shape[3])
+    plan = made.plan(["a", "b"], 2)
+    return Call(plan.attend, {"layer": 0, "query": query, "out": pick((None, np.zeros_like(query)))}, [made])
+
+
 @call("PagedKVCache.attend")
 def _(pick):
     made = cache(pick)
@@ -416,6 +457,7 @@ def _(pick):
     options = {
         "layer": 0,
         "cu_seqlens_q": None,
+        "seq_lens": pick((None, [9, 3])),
         "scale": 0.5,
         "causal": True,
         "window": None,
@@ -928,6 +970,7 @@ CLASSES = {
     "PagedKVCache": pn.PagedKVCache,
     "Recording": type(recorded()),
     "Report": type(report()),
+    "StepPlan": StepPlan,
     "Trace": traces.Trace,
     "cuda.DeviceArray": facade.DeviceArray,
 }
@@ -949,7 +992,14 @@ UNCHECKED = {
         HELPER,
     ),
     **dict.fromkeys(
-        ["targets.import_failure", "plan.plan_attention", "layouts.piece_size", "layouts.cache_shapes"],
+        [
+            "targets.import_failure",
+            "plan.plan_attention",
+            "layouts.piece_size",
+            "layouts.cache_shapes",
+            "layouts.excess",
+            "layouts.check_attention_sizes",
+        ],
         HELPER,
     ),
     **dict.fromkeys([f"text.{name}" for name in ("duration", "shortened", "size", "table")], HELPER),

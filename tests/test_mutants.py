@@ -145,9 +145,11 @@ def exact(batch):
     properties.attention_is_as_exact_as_dense_attention(batch, [("tile", None)], TARGET)
 
 
-@hunting(LONG, batch=large_score_batches(), num_splits=st.integers(1, 9))
-def large_scores(batch, num_splits):
-    large_scores_lose_no_digit(batch, "split", TARGET, num_splits)
+@hunting(
+    LONG, batch=large_score_batches(), num_splits=st.integers(1, 9), algorithm=st.sampled_from(("split", "block"))
+)
+def large_scores(batch, num_splits, algorithm):
+    large_scores_lose_no_digit(batch, algorithm, TARGET, num_splits)
 
 
 MANY_HEADS = grid_batches(np.dtype(np.float32), 33, 4, 20, 1)

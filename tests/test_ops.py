@@ -47,9 +47,13 @@ def test_a_row_that_sees_no_key_of_a_tile_stays_as_it_was():
     properties.a_row_that_sees_no_key_of_a_tile_stays_as_it_was(TARGET)
 
 
+splitting = pytest.mark.parametrize("algorithm", ["split", "block"])
+
+
+@splitting
 @given(batch=paged_batches(), num_splits=st.integers(1, 9))
-def test_attention_agrees_with_the_oracle_for_any_number_of_splits(batch, num_splits):
-    properties.attention_agrees_with_the_oracle(batch, "split", TARGET, num_splits)
+def test_attention_agrees_with_the_oracle_for_any_number_of_splits(batch, num_splits, algorithm):
+    properties.attention_agrees_with_the_oracle(batch, algorithm, TARGET, num_splits)
 
 
 @algorithms
@@ -65,9 +69,11 @@ def test_large_scores_lose_no_digit_in_packed_caches(batch):
     large_scores_lose_no_digit(batch, "auto", TARGET)
 
 
+@splitting
+@settings(max_examples=settings.default.max_examples // 2)
 @given(batch=large_score_batches(), num_splits=st.integers(1, 9))
-def test_large_scores_lose_no_digit_in_any_number_of_splits(batch, num_splits):
-    large_scores_lose_no_digit(batch, "split", TARGET, num_splits)
+def test_large_scores_lose_no_digit_in_any_number_of_splits(batch, num_splits, algorithm):
+    large_scores_lose_no_digit(batch, algorithm, TARGET, num_splits)
 
 
 @given(tokens=tokens_to_write())
@@ -213,7 +219,7 @@ def test_auto_splits_long_sequences_of_small_batches_and_says_why():
 def test_auto_takes_what_is_fastest_on_its_target_and_says_why():
     sizes = {"num_q_heads": 32, "num_kv_heads": 8, "multiprocessors": 132}
     for target, algorithm in {"lockstep": "block", "cudasim": "naive"}.items():
-        choice = pn.plan.choose([4096], [0, 1], **sizes, target=target)
+        choice = pn.plan.choose([100], [0, 1], **sizes, target=target)
         assert choice[:2] == (algorithm, 1)
         assert choice.why == f"{algorithm} is the fastest algorithm on the target {target}"
     with pytest.raises(ValueError, match="target must be one of cuda, lockstep, cudasim, got target='auto'"):
@@ -229,6 +235,29 @@ def test_auto_takes_what_is_fastest_on_its_target_and_says_why():
     assert [kernel["kernel"] for kernel in report.kernels] == ["attention_block_kernel"]
 
 
+def test_on_lockstep_small_batches_of_long_sequences_are_split():
+    def choose(chunks, length, **options):
+        starts = np.cumsum([0, *chunks])
+        sizes = {"num_q_heads": 9, "num_kv_heads": 3, "multiprocessors": 1, "head_dim": 64}
+        return pn.plan.choose(np.full(len(chunks), length), starts, **sizes, target="lockstep", **options)
+
+    # A thread block of 64 threads takes 64 keys a turn: 4 turns for 256 keys. 9 x 64 threads allow 28 splits.
+    assert choose([1], 256)[:2] == ("block", 4)
+    assert choose([1], 256).why == (
+        "block is the fastest algorithm on the target lockstep; 576 threads are few: 4 splits each"
+    )
+    # 63 turns, 3 in each of 21 splits.
+    assert choose([1], 4000).num_splits == 21
+    assert choose([1], 4000, window=100).num_splits == 2
+    assert choose([1] * 8, 256).num_splits == 2
+    # Enough threads, or a single turn.
+    assert choose([1] * 15, 256).num_splits == choose([64], 256).num_splits == choose([1], 64).num_splits == 1
+    # Blocks of 48 tokens leave a quarter of the threads without a key: 5 turns for 240 keys, 6 for 241.
+    assert choose([1], 240, block_size=48).num_splits == 5
+    assert choose([1], 241, block_size=48).num_splits == 6
+    assert choose([], 256).num_splits == 1
+
+
 def test_a_plan_says_what_runs_and_why():
     lens, starts, tables = np.array([300, 40]), np.array([0, 1, 18]), np.arange(40).reshape(2, 20)
     rows = pn.plan.query_rows(lens, starts, True, None)
@@ -240,10 +269,15 @@ def test_a_plan_says_what_runs_and_why():
             target=TARGET,
         )  # fmt: skip
 
-    block = plan("auto")
+    block = plan("block")
     assert (block.algorithm, block.tiles, block.num_parts) == ("block", None, 1)
-    assert block.why == "block is the fastest algorithm on the target lockstep"
+    assert block.why == "algorithm='block' was requested"
     assert block.rows is rows
+    # 18 tokens x 4 heads x 64 threads allow 3 splits, 300 keys are 5 turns of 64: 2 in each split.
+    auto = plan("auto")
+    assert (auto.algorithm, auto.tiles, auto.num_parts, len(auto.rows)) == ("block", None, 3, 3 * 18)
+    assert auto.why.endswith("4608 threads are few: 3 splits each")
+    assert plan("block", 3).rows.tolist() == auto.rows.tolist() == plan("split", 3).rows.tolist()
     tile = plan("tile")
     # 8 tokens of 2 heads fill a tile of 16 rows: 1 token, then 17 in three tiles.
     assert tile.tiles[:, TILE_ROW].tolist() == [0, 1, 9, 17]

@@ -48,8 +48,17 @@ def interruptions(examples):
     run()
 
 
+def texts(examples):
+    @settings(hunt, max_examples=examples)
+    @given(properties.texts_and_stops)
+    def run(given):
+        properties.text_is_whole_and_ends_before_a_stop_string(*given)
+
+    run()
+
+
 def test_answers_are_those_without_a_cache():
-    answers(500 if THOROUGH else 60)
+    answers(500 if THOROUGH else 50)
 
 
 def test_a_shared_prefix_is_computed_once():
@@ -57,10 +66,19 @@ def test_a_shared_prefix_is_computed_once():
 
 
 def test_an_interrupted_step_loses_nothing():
-    interruptions(300 if THOROUGH else 30)
+    interruptions(300 if THOROUGH else 20)
 
 
-FOUND_BY = {engines.PrefixIsComputedByAll: shared_prefixes, engines.FailedStepKeepsItsSlots: interruptions}
+def test_text_is_whole_and_ends_before_a_stop_string():
+    texts(500)
+
+
+FOUND_BY = {
+    engines.PrefixIsComputedByAll: shared_prefixes,
+    engines.FailedStepKeepsItsSlots: interruptions,
+    engines.CharacterIsSplit: texts,
+    engines.StopStringShowsItsBeginning: texts,
+}
 
 
 @pytest.mark.parametrize("mutant", engines.ENGINE_MUTANTS, ids=lambda mutant: mutant.__name__)

@@ -144,7 +144,9 @@ class Failing:
         return logits
 
 
-@pytest.mark.parametrize("why", [RuntimeError("out of luck"), KeyboardInterrupt("Ctrl-C")], ids=["error", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "why", [RuntimeError("out of luck"), KeyboardInterrupt("Ctrl-C")], ids=["error", "Ctrl-C"]
+)
 @pytest.mark.parametrize("prefix_caching", [False, True])
 def test_a_step_that_fails_is_made_again(why, prefix_caching):
     def served(fails_at):
@@ -223,3 +225,28 @@ def test_text_comes_in_whole_characters_and_without_stop_strings():
     engine._next_token = lambda answer, logits: next(tokens)
     engine.add_request("ab", SamplingParams(max_tokens=9, stop=["bcd"]))
     assert [output.text for output in engine.stream()] == ["a", "", "é", "", "", "bca", "", "\ufffd"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float8_e4m3fn"])
+@pytest.mark.parametrize("layout", ["NHD", "HND"])
+def test_a_cache_with_scales_serves_the_same_answer(dtype, layout):
+    def first_logits(**options):
+        engine = Engine(MODEL, cache(dtype=dtype, layout=layout, **options))
+        seen = []
+        engine._next_token = lambda answer, logits: seen.append(logits) or 5
+        engine.add_request([1, 2, 3, 4], ONE)
+        engine.run()
+        return seen[0]
+
+    # A power of two changes the digits of the smallest numbers alone; a scale that is forgotten moves logits by 1.
+    np.testing.assert_allclose(first_logits(k_scale=0.5, v_scale=[0.25]), first_logits(), atol=1e-2)
+
+
+def test_an_interrupted_request_is_served_in_the_next_step():
+    engine = Engine(MODEL, cache())
+    add, engine.scheduler.add = engine.scheduler.add, lambda answer: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        engine.add_request([1], ONE)
+    engine.scheduler.add = add
+    assert [len(result.answers[0].token_ids) for result in engine.run().values()] == [1]
+    assert_all_free(engine)

@@ -113,51 +113,49 @@ def test_a_plan_attends_in_every_layer_as_a_call_of_its_own(batch, algorithm, re
             assert_same_bits(left, third)
 
 
-@settings(max_examples=15)
 @given(
-    batch=strategies.paged_batches(),
+    lens=st.lists(st.integers(1, 13), min_size=1, max_size=3),
+    chunk=st.integers(1, 13),
+    layout=st.sampled_from(("NHD", "HND", "packed")),
+    window=st.none() | st.integers(1, 9),
     algorithm=st.sampled_from(("naive", "warp", "block")),  # in these a row does not depend on its neighbours
-    num_chunks=st.integers(1, 4),
 )
-def test_chunks_of_a_prompt_that_is_reserved_whole_are_the_whole_prompt(batch, algorithm, num_chunks):
-    cache, rng = cache_of(batch), np.random.default_rng(0)
-    options = options_of(batch, algorithm) | {"causal": True}
-    lens = [len(keys) for keys in batch.keys]
-    longest = max(lens)
-    chunk = -(-max(longest, 1) // num_chunks)
-    queries = [rng.standard_normal((n, *batch.query.shape[1:])).astype(batch.query.dtype) for n in lens]
-    num_q_heads = batch.query.shape[1]
+def test_chunks_of_a_prompt_that_is_reserved_whole_are_the_whole_prompt(
+    lens, chunk, layout, window, algorithm
+):
+    cache = pn.PagedKVCache(12, 4, 1, 4, num_layers=NUM_LAYERS, layout=layout, target="lockstep")
+    options = {"window": window, "algorithm": "auto" if layout == "packed" else algorithm}
+    rng = np.random.default_rng(0)
+    keys = [rng.standard_normal((2, NUM_LAYERS, length, 1, 4), dtype=np.float32) for length in lens]
+    queries = [3 * rng.standard_normal((length, 2, 4), dtype=np.float32) for length in lens]
     cache.reserve_batch(dict(enumerate(lens)))
     outs = [[[] for _ in lens] for _ in range(NUM_LAYERS)]
-    for start in range(0, longest, chunk):
+    for start in range(0, max(lens), chunk):
         now = [seq for seq, length in enumerate(lens) if length > start]
-        parts = [slice(start, min(lens[seq], start + chunk)) for seq in now]
-        cu_seqlens_q = np.cumsum([0, *(part.stop - part.start for part in parts)])
-        slots = [
-            cache.allocator.slots(seq, part.start, part.stop) for seq, part in zip(now, parts, strict=True)
-        ]
-        seq_lens = np.array([part.stop for part in parts])
-        query = np.concatenate([queries[seq][part] for seq, part in zip(now, parts, strict=True)])
-        plan = cache.plan(
-            now,
-            num_q_heads,
-            slots=np.concatenate(slots),
-            cu_seqlens_q=cu_seqlens_q,
-            seq_lens=seq_lens,
-            **options,
-        )
-        written(cache, batch, now, parts, plan)
+        stops = [min(lens[seq], start + chunk) for seq in now]
+        chunks = list(zip(now, stops, strict=True))
+        cu_seqlens_q = np.cumsum([0, *(stop - start for stop in stops)])
+        slots = np.concatenate([cache.allocator.slots(seq, start, stop) for seq, stop in chunks])
+        query = np.concatenate([queries[seq][start:stop] for seq, stop in chunks])
+        lengths = {"cu_seqlens_q": cu_seqlens_q, "seq_lens": stops}
+        plan = cache.plan(now, 2, slots=slots, **lengths, **options)
         for layer in range(NUM_LAYERS):
+            plan.write(
+                layer, *np.concatenate([keys[seq][:, layer, start:stop] for seq, stop in chunks], axis=1)
+            )
             out = plan.attend(layer, query)
-            call = {"layer": layer, "cu_seqlens_q": cu_seqlens_q, "seq_lens": seq_lens.tolist()}
-            assert_same_bits(out, cache.attend(now, query, **call, **options))
+            assert_same_bits(out, cache.attend(now, query, layer=layer, **lengths, **options))
             for seq, rows in zip(now, np.split(out, cu_seqlens_q[1:-1]), strict=True):
                 outs[layer][seq].append(rows)
-    whole = np.concatenate(queries)
-    for layer in range(NUM_LAYERS if longest else 0):
+    for layer in range(NUM_LAYERS):
         expected = cache.attend(
-            range(len(lens)), whole, layer=layer, cu_seqlens_q=np.cumsum([0, *lens]), **options
+            range(len(lens)),
+            np.concatenate(queries),
+            layer=layer,
+            cu_seqlens_q=np.cumsum([0, *lens]),
+            **options,
         )
+        assert np.isfinite(expected).all()
         assert_same_bits(np.concatenate([rows for seq in outs[layer] for rows in seq]), expected)
 
 

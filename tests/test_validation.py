@@ -155,7 +155,7 @@ BAD = [
     (pn.paged_attention, "softcap", 10**400, ValueError, "softcap must be a positive float32 or None"),
     (pn.paged_attention, "algorithm", "fast", ValueError, "algorithm must be one of auto, naive, warp, block, tile, split, cascade, got algorithm='fast'"),
     (pn.paged_attention, "num_splits", 2, ValueError,
-     "num_splits must be None unless algorithm='split', got num_splits=2 and algorithm='auto'"),
+     "num_splits must be None unless algorithm is 'split' or 'block', got num_splits=2 and algorithm='auto'"),
     (pn.paged_attention, "window", 0, ValueError, "window must be positive or None, got window=0"),
     (pn.paged_attention, "window", 1.5, TypeError, "window must be an integer, got window=1.5"),
     (pn.paged_attention, "softcap", 0.0, ValueError, "softcap must be a positive float32 or None, got softcap=0.0"),

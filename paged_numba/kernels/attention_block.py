@@ -38,7 +38,8 @@ def attention_block_kernel(
     key that a head sees.
     """
     # out                     float[num_rows, num_q_heads, value_head_dim]
-    # lse                     float32[num_rows, num_q_heads], natural logarithm
+    # lse                     float32[num_rows, num_q_heads], natural logarithm; or, for `merge_splits`,
+    #                         float32[num_rows, 2 * num_q_heads]: largest score, then sum of weights, of each head
     # query                   float[num_tokens, num_q_heads, head_dim]
     # key_cache               float[num_blocks, block_size, num_kv_heads, head_dim]
     # value_cache             float[num_blocks, block_size, num_kv_heads, value_head_dim]
@@ -113,4 +114,8 @@ def attention_block_kernel(
     if thread < value_head_dim:
         out[row, q_head, thread] = weighted / total * v_scales[kv_head] if total != 0 else float32(0)
     if thread == 0:
-        lse[row, q_head] = largest + math.log(total) if total != 0 else NEG_INF
+        if lse.shape[1] == num_q_heads:
+            lse[row, q_head] = largest + math.log(total) if total != 0 else NEG_INF
+        else:
+            lse[row, q_head] = largest
+            lse[row, num_q_heads + q_head] = total

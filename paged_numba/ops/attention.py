@@ -9,14 +9,14 @@ import numpy as np
 
 from .. import targets
 from ..arrays import ArrayLike, IntegersLike, as_array, empty, to_host, untraced
-from . import adopt, checks, launches, plan
+from . import adopt, checks, launches, layouts, plan
 
 ALGORITHMS = ("auto", "naive", "warp", "block", "tile", "split", "cascade")
 """Values of the parameter `algorithm` of `paged_numba.paged_attention`.
 
 - ``naive``: a thread for each query token and head.
 - ``warp``: a warp for each query token and head, whose lanes exchange values by shuffles.
-- ``block``: a thread block for each query token and head.
+- ``block``: a thread block for each query token and head; with `num_splits`, several of them, then a merge.
 - ``tile``: a thread block for neighbouring query tokens and all query heads of a KV head.
 - ``split``: several thread blocks for the keys of each tile, then a merge.
 - ``cascade``: tiles for the keys that all sequences share, tiles for the other keys of each sequence, then a merge.
@@ -119,7 +119,8 @@ def paged_attention(
         The layout ``packed`` allows only ``auto``, which runs `attention_packed`: the other kernels read the numbers
         of a token as a row, and the packed layout has no such rows.
     num_splits : int, optional
-        Number of parts into which ``split`` divides the keys of each token; `paged_numba.plan.choose` decides if None.
+        Number of parts into which ``split`` or ``block`` divides the keys of each token. If None, ``block`` does not
+        divide them, and for ``split`` `paged_numba.plan.choose` decides.
     layout : {"NHD", "HND", "packed"}
         Order of the caches' axes, see `paged_numba.ops.layouts`; this docstring shows ``NHD``.
     target : str
@@ -265,7 +266,7 @@ def plan_call(
     checks.check_algorithm(algorithm, ALGORITHMS, num_splits, caches.layout)
     kernel = "packed" if caches.layout == "packed" else algorithm
     value_head_dim = caches.value.shape[3]
-    checks.check_attention_sizes(kernel, block_size, head_dim, value_head_dim)
+    layouts.check_attention_sizes(kernel, block_size, head_dim, value_head_dim)
     k_scales = checks.cache_scale("k_scale", to_host(k_scale, "k_scale"), num_kv_heads)
     v_scales = checks.cache_scale("v_scale", to_host(v_scale, "v_scale"), num_kv_heads)
     window, num_splits = (None if number is None else int(number) for number in (window, num_splits))

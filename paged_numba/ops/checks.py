@@ -14,7 +14,14 @@ import numpy as np
 from ..arguments import between, integer, is_number, one_of, positive, shown, truth
 from ..arrays import dtype_name
 from ..kernels.columns import ROW_END, ROW_FIRST, ROW_SEQ
-from .layouts import piece_size
+from .layouts import (
+    CACHE_LIMITS,
+    MAX_GRID_DIM,
+    MAX_THREADS,
+    cache_layout,
+    check_attention_sizes,
+    piece_size,
+)
 from .memory import check_apart, check_written, memory_of
 
 CACHE_DTYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn")
@@ -23,26 +30,6 @@ QUERY_DTYPES = CACHE_DTYPES[:3]
 
 MAX_LENGTH = 2**31 - 1
 """Most tokens of a sequence: kernels hold positions as int32."""
-
-MAX_GRID_DIM = 65535
-MAX_THREADS = 1024
-"""Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
-
-CACHE_LIMITS = {
-    "block_size": MAX_GRID_DIM,
-    "num_kv_heads": MAX_GRID_DIM,
-    "head_dim": MAX_THREADS,
-    "value_head_dim": MAX_THREADS,
-}
-"""Largest sizes of a cache: `copy_blocks` has a thread for each dimension, and a thread block for each token."""
-
-ATTENTION_LIMITS = {
-    "naive": {"value_head_dim": 512},
-    "warp": {"head_dim": 256, "value_head_dim": 256},
-    "block": {"head_dim": 256, "value_head_dim": 256, "block_size": 256},
-    "packed": {"head_dim": 256, "value_head_dim": 256},
-}
-"""Largest sizes that the kernel of an algorithm takes; other algorithms and sizes have only the limits of caches."""
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -56,34 +43,8 @@ def check_cache_sizes(
         CACHE_LIMITS.items(), (block_size, num_kv_heads, head_dim, value_head_dim), strict=True
     ):
         between(name, count, 1, limit)
-    if layout == "packed":
+    if cache_layout(layout) == "packed":
         check_attention_sizes("packed", block_size, head_dim, value_head_dim)
-
-
-def excess(
-    algorithm: str, block_size: int, head_dim: int, value_head_dim: int
-) -> tuple[str, int, int] | None:
-    """Return the first size that the kernel of an algorithm does not take, None if it takes all: name, size, limit."""
-    sizes = {"head_dim": head_dim, "value_head_dim": value_head_dim, "block_size": block_size}
-    for name, limit in ATTENTION_LIMITS.get(algorithm, {}).items():
-        if sizes[name] > limit:
-            return name, sizes[name], limit
-    return None
-
-
-def check_attention_sizes(algorithm: str, block_size: int, head_dim: int, value_head_dim: int) -> None:
-    """Raise unless the kernel of an algorithm, or of the layout ``packed``, takes the sizes of a cache."""
-    found = excess(algorithm, block_size, head_dim, value_head_dim)
-    if found is None:
-        return
-    name, size, limit = found
-    where, others = f"algorithm={algorithm!r}", "the algorithms auto, tile, split and cascade"
-    if algorithm == "packed":
-        where, others = "layout='packed'", "the layouts NHD and HND"
-    raise ValueError(
-        f"{name} must be at most {limit} for {where}, got {name}={size}: "
-        f"{others} take up to {CACHE_LIMITS[name]}"
-    )
 
 
 def cache_dtype(dtype: Any) -> Any:
@@ -345,9 +306,9 @@ def check_algorithm(algorithm: Any, algorithms: tuple[str, ...], num_splits: Any
         )
     if num_splits is None:
         return
-    if algorithm != "split":
+    if algorithm not in ("split", "block"):
         raise ValueError(
-            f"num_splits must be None unless algorithm='split', got num_splits={shown(num_splits)} "
+            f"num_splits must be None unless algorithm is 'split' or 'block', got num_splits={shown(num_splits)} "
             f"and algorithm={algorithm!r}"
         )
     between("num_splits", num_splits, 1, MAX_GRID_DIM)

@@ -15,7 +15,7 @@ from ..arrays import beside, empty
 from ..kernels.columns import TILE_SIZE
 from . import plan
 from .adopt import Caches
-from .tiles import MAX_HEADS
+from .tiles import MAX_HEADS, attention_threads, power_of_two
 
 _WARP = 32
 _NAIVE_THREADS = 64
@@ -149,7 +149,7 @@ def prepare(planned: plan.Plan, inputs: Inputs, num_q_heads: int, caches: Caches
     near = caches.stored[0]
     planned = planned._replace(rows=beside(planned.rows, near))
     inputs = Inputs(*(beside(item, near) if isinstance(item, np.ndarray) else item for item in inputs))
-    if planned.algorithm in ("split", "cascade"):
+    if planned.algorithm in ("split", "cascade") or planned.num_parts > 1:
         return _prepare_parts(inputs, planned, num_q_heads, caches)
     if planned.tiles is not None:
         return Prepared(_prepare_tiles(inputs, planned, num_q_heads, caches))
@@ -164,8 +164,8 @@ def _prepare_rows(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches: 
     kernel, blocks_per_grid, threads = {
         "naive": ("attention_naive_kernel", -(-num_rows * num_q_heads // _NAIVE_THREADS), _NAIVE_THREADS),
         "warp": ("attention_warp_kernel", by_row_and_head, _WARP),
-        "block": ("attention_block_kernel", by_row_and_head, _attention_threads(max(largest, block_size))),
-        "packed": ("attention_packed_kernel", by_row_and_head, _attention_threads(largest)),
+        "block": ("attention_block_kernel", by_row_and_head, attention_threads(max(largest, block_size))),
+        "packed": ("attention_packed_kernel", by_row_and_head, attention_threads(largest)),
     }[planned.algorithm]
     return Launch(getattr(kernels, kernel), blocks_per_grid, threads, inputs.arguments(planned.rows))
 
@@ -186,8 +186,8 @@ def _prepare_tiles(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
     for chosen, tokens in ((tiles[one], 1), (tiles[~one], tiles[:, TILE_SIZE].max(initial=0))):
         if not len(chosen):
             continue
-        num_rows = _power_of_two(-(-group // parts) * int(tokens))
-        threads = _attention_threads(max(min(value_head_dim, _MAX_TILE_THREADS), 2 * num_rows))
+        num_rows = power_of_two(-(-group // parts) * int(tokens))
+        threads = attention_threads(max(min(value_head_dim, _MAX_TILE_THREADS), 2 * num_rows))
         kernel = kernels.attention_tile_kernel_for(num_rows, threads)
         arguments = inputs.arguments(planned.rows, beside(chosen, caches.stored[0]), planned.num_parts)
         blocks_per_grid = (len(chosen), num_kv_heads * parts)
@@ -196,7 +196,7 @@ def _prepare_tiles(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
 
 
 def _prepare_parts(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches: Caches) -> Prepared:
-    """Attend to each part of a token's keys with tiles, then merge the parts of each token."""
+    """Attend to each part of a token's keys, then merge the parts of each token."""
     value_head_dim, near = caches.value.shape[3], caches.stored[0]
     num_parts = len(planned.rows)
     num_tokens = num_parts // planned.num_parts
@@ -205,7 +205,8 @@ def _prepare_parts(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
     part_state = empty((num_parts, 2 * num_q_heads), np.float32, like=near)
     # A sink counts once: the merge adds it.
     no_sinks = beside(np.full(num_q_heads, -np.inf, np.float32), near)
-    tiles = _prepare_tiles(inputs._replace(sinks=no_sinks), planned, num_q_heads, caches)
+    arguments = (inputs._replace(sinks=no_sinks), planned, num_q_heads, caches)
+    launches = [_prepare_rows(*arguments)] if planned.tiles is None else _prepare_tiles(*arguments)
     starts = beside(np.arange(num_tokens + 1, dtype=np.int32) * planned.num_parts, near)
     merge = Launch(
         kernels.merge_splits_kernel,
@@ -213,7 +214,7 @@ def _prepare_parts(inputs: Inputs, planned: plan.Plan, num_q_heads: int, caches:
         _whole_warps(value_head_dim),
         (starts, inputs.sinks),
     )
-    return Prepared(tiles, merge, (part_out, part_state))
+    return Prepared(launches, merge, (part_out, part_state))
 
 
 def attend(prepared: Prepared, query: Any, caches: Caches, out: Any, lse: Any, target: str) -> None:
@@ -238,16 +239,6 @@ def _copy_configuration(caches: Caches) -> tuple[int, tuple[int, int]]:
     return -(-num_kv_heads // heads), (over_dim, heads)
 
 
-def _attention_threads(least: int) -> int:
-    """Return the smallest power of two that is at least `least` and at least two warps."""
-    return max(2 * _WARP, _power_of_two(least))
-
-
 def _whole_warps(threads: int) -> int:
     """Return a number of threads rounded up to whole warps."""
     return _WARP * -(-threads // _WARP)
-
-
-def _power_of_two(count: int) -> int:
-    """Return the smallest power of two that is at least `count`."""
-    return 1 << (count - 1).bit_length()

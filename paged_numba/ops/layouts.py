@@ -1,4 +1,4 @@
-"""Layouts of a KV cache: the order of its axes, which decides what is contiguous in memory.
+"""Layouts and largest sizes of a KV cache. A layout is the order of its axes: it decides what is contiguous in memory.
 
 ========  ======================================================================================
 NHD       ``[num_blocks, block_size, num_kv_heads, head_dim]``: the heads of a token
@@ -27,6 +27,26 @@ TOKEN_AXES = {"NHD": 1, "HND": 2, "packed": 3}
 """For each layout, the axes of the key cache and of the value cache that count the tokens of a block."""
 
 _PIECE_BYTES = 16
+
+MAX_GRID_DIM = 65535
+MAX_THREADS = 1024
+"""Limits of a launch on any GPU: a grid's y and z, and the threads of a thread block."""
+
+CACHE_LIMITS = {
+    "block_size": MAX_GRID_DIM,
+    "num_kv_heads": MAX_GRID_DIM,
+    "head_dim": MAX_THREADS,
+    "value_head_dim": MAX_THREADS,
+}
+"""Largest sizes of a cache: `copy_blocks` has a thread for each dimension, and a thread block for each token."""
+
+ATTENTION_LIMITS = {
+    "naive": {"value_head_dim": 512},
+    "warp": {"head_dim": 256, "value_head_dim": 256},
+    "block": {"head_dim": 256, "value_head_dim": 256, "block_size": 256},
+    "packed": {"head_dim": 256, "value_head_dim": 256},
+}
+"""Largest sizes that the kernel of an algorithm takes; other algorithms and sizes have only the limits of caches."""
 
 
 def cache_layout(layout: Any) -> str:
@@ -67,3 +87,29 @@ def cache_shapes(
             )
         key = (num_blocks, num_kv_heads, head_dim // size, size)
     return (*key[:axis], block_size, *key[axis:]), (*value[:axis], block_size, *value[axis:])
+
+
+def excess(
+    algorithm: str, block_size: int, head_dim: int, value_head_dim: int
+) -> tuple[str, int, int] | None:
+    """Return the first size that the kernel of an algorithm does not take, None if it takes all: name, size, limit."""
+    sizes = {"head_dim": head_dim, "value_head_dim": value_head_dim, "block_size": block_size}
+    for name, limit in ATTENTION_LIMITS.get(algorithm, {}).items():
+        if sizes[name] > limit:
+            return name, sizes[name], limit
+    return None
+
+
+def check_attention_sizes(algorithm: str, block_size: int, head_dim: int, value_head_dim: int) -> None:
+    """Raise unless the kernel of an algorithm, or of the layout ``packed``, takes the sizes of a cache."""
+    found = excess(algorithm, block_size, head_dim, value_head_dim)
+    if found is None:
+        return
+    name, size, limit = found
+    where, others = f"algorithm={algorithm!r}", "the algorithms auto, tile, split and cascade"
+    if algorithm == "packed":
+        where, others = "layout='packed'", "the layouts NHD and HND"
+    raise ValueError(
+        f"{name} must be at most {limit} for {where}, got {name}={size}: "
+        f"{others} take up to {CACHE_LIMITS[name]}"
+    )

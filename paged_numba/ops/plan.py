@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ..arguments import one_of, positive, shown
 from ..arrays import to_host
 from ..targets import multiprocessors as multiprocessors_of
-from .checks import check_lengths, excess
-from .tiles import cascade_rows, shared_tokens, split_rows, tile_rows, tokens_per_tile
+from .checks import check_lengths
+from .layouts import excess
+from .tiles import attention_threads, cascade_rows, shared_tokens, split_rows, tile_rows, tokens_per_tile
 from .visible_keys import query_rows as query_rows  # the first step of a plan
 
 MIN_SPLIT_TOKENS = 256
@@ -26,6 +27,10 @@ WAVES = 2
 
 FASTEST = {"lockstep": "block", "cudasim": "naive"}
 """The fastest algorithms without a GPU, where a thread costs more than the memory that it reads."""
+
+LANES = 16384
+"""Number of threads up to which lockstep runs more threads in nearly the same time: each statement of a kernel is a
+few calls of NumPy, and with fewer threads a call takes longer than the arithmetic in it."""
 
 
 class Plan(NamedTuple):
@@ -59,7 +64,7 @@ class Choice(NamedTuple):
     ----------
     algorithm : str
     num_splits : int
-        Number of parts of the keys; 1 for algorithms other than ``split``.
+        Number of parts of the keys; 1 for algorithms other than ``split`` and ``block``.
     why : str
     """
 
@@ -119,16 +124,19 @@ def plan_attention(
             target if algorithm == "auto" else "cuda",
             (block_size, head_dim, value_head_dim),
         )
-        num_splits = max(2, choice.num_splits)
+        num_splits = choice.num_splits
         if algorithm == "auto":
             algorithm, why = choice.algorithm, choice.why
+        else:
+            num_splits = max(2, num_splits)
+    num_parts = num_splits or 1
     if algorithm in ("naive", "warp", "block"):
-        return Plan(algorithm, rows, None, 1, why)
+        parts = rows if num_parts == 1 else split_rows(rows, num_parts, block_size)
+        return Plan(algorithm, parts, None, num_parts, why)
     tokens = tokens_per_tile(num_q_heads // num_kv_heads)
     if algorithm == "tile":
         return Plan(algorithm, rows, tile_rows(rows, tokens), 1, why)
     if algorithm == "split":
-        num_parts = num_splits or 1
         parts = split_rows(rows, num_parts, block_size)
         return Plan(algorithm, parts, tile_rows(parts, tokens, num_parts), num_parts, why)
     parts, tiles = cascade_rows(rows, shared_tokens(rows, block_tables, block_size), tokens)
@@ -152,7 +160,9 @@ def choose(
 
     On a GPU, it chooses tiles, which load keys once for all query heads of a KV head and for neighbouring query tokens.
     It splits the keys if tiles and KV heads alone would leave multiprocessors idle. For a target without a GPU, it
-    chooses the fastest algorithm, or as for a GPU if that algorithm does not take the sizes.
+    chooses the fastest algorithm, or as for a GPU if that algorithm does not take the sizes. On lockstep it splits the
+    keys of small batches, which makes the loop over keys shorter: a statement takes nearly the same time for any number
+    of threads up to `LANES`.
 
     Parameters
     ----------
@@ -225,19 +235,22 @@ def _choose(
 ) -> Choice:
     """Choose as `choose` does, given arguments that were checked; `sizes` are block_size and the two head_dims."""
     too_large = ""
+    chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
+    longest = int(np.asarray(seq_lens)[chunks > 0].max(initial=0))
+    if window is not None:
+        longest = min(longest, window)
     if target in FASTEST:
         algorithm = FASTEST[target]
         found = excess(algorithm, *sizes)
         if found is None:
-            return Choice(algorithm, 1, f"{algorithm} is the fastest algorithm on the target {target}")
+            why = f"{algorithm} is the fastest algorithm on the target {target}"
+            if target == "lockstep":
+                return _in_splits(algorithm, why, int(chunks.sum()) * num_q_heads, longest, sizes)
+            return Choice(algorithm, 1, why)
         name, size, limit = found
         too_large = f"{name} is {size}, and {algorithm} takes at most {limit}: "
-    chunks = np.diff(np.asarray(cu_seqlens_q, np.int64))
     per_tile = tokens_per_tile(num_q_heads // num_kv_heads)
     tiles = int((-(-chunks // per_tile)).sum())
-    longest = int(np.asarray(seq_lens)[chunks > 0].max(initial=0))
-    if window is not None:
-        longest = min(longest, window)
     thread_blocks, wanted = tiles * num_kv_heads, WAVES * multiprocessors
     count = f"{too_large}{_count(tiles, 'tile')} of query tokens x {_count(num_kv_heads, 'KV head')}"
     if thread_blocks >= wanted:
@@ -247,6 +260,21 @@ def _choose(
         return Choice("tile", 1, f"{count}, and each token sees at most {longest} keys, too few to split")
     return Choice(
         "split", splits, f"{count}, too few for {multiprocessors} multiprocessors: {splits} splits each"
+    )
+
+
+def _in_splits(
+    algorithm: str, why: str, thread_blocks: int, longest: int, sizes: tuple[int, int, int]
+) -> Choice:
+    """Split the keys, tile by tile of a thread block's loop, among as many thread blocks as `LANES` allows."""
+    threads = attention_threads(max(sizes))
+    tiles = -(-longest // (threads // sizes[0] * sizes[0]))
+    most = min(tiles, LANES // max(1, thread_blocks * threads))
+    if most < 2:
+        return Choice(algorithm, 1, why)
+    splits = -(-tiles // -(-tiles // most))
+    return Choice(
+        algorithm, splits, f"{why}; {thread_blocks * threads} threads are few: {splits} splits each"
     )
 
 

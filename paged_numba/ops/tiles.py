@@ -23,6 +23,16 @@ MAX_HEADS = 128
 """Most query heads of a KV head in a thread block: each thread keeps a sum for each of them."""
 
 
+def attention_threads(least: int) -> int:
+    """Return the smallest power of two that is at least `least` and at least two warps."""
+    return max(64, power_of_two(least))
+
+
+def power_of_two(count: int) -> int:
+    """Return the smallest power of two that is at least `count`."""
+    return 1 << (count - 1).bit_length()
+
+
 def tokens_per_tile(group: int) -> int:
     """Return how many query tokens fit in a tile; each contributes `group` rows, one per query head of the KV head."""
     return max(1, ROWS_PER_TILE // group)

@@ -227,6 +227,8 @@ class Engine:
                 self._take(chunks, logits)
             elif self.scheduler.waiting:
                 self._refuse(self.scheduler.waiting[0])
+            else:  # Ctrl-C may have come between the two halves of `add_request`
+                self.scheduler.recover(self._started_answers())
         except BaseException:
             self.scheduler.recover(self._started_answers())
             raise
@@ -322,6 +324,8 @@ class Engine:
         dtype, factor = self.cache.key_cache.dtype, self.cache._scales[scale]
         if np.dtype(dtype).name == "float8_e4m3fn":
             return quantize_fp8(array, factor)
+        if factor is not None:
+            array = array / factor[:, None]  # a factor for each KV head
         return array.astype(dtype, copy=False)
 
     def _take(self, chunks: list[Chunk], logits: Any) -> None:

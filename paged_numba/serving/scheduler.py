@@ -12,7 +12,7 @@ level scheduling); Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM In
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -86,7 +86,7 @@ class Scheduler:
         """Reserve slots for the next tokens of running answers; preempt the last of them until the rest fits."""
         while self.running:
             shares = self._shares()
-            tokens = {
+            tokens: dict[Hashable, list[int]] = {
                 answer.id: answer.tokens[answer.num_computed :][:num_tokens] for answer, num_tokens in shares
             }
             try:

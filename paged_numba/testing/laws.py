@@ -77,9 +77,13 @@ def block_size(batch: PagedBatch, size: int, seed: int, algorithm: str, target: 
 
 
 def number_of_splits(batch: PagedBatch, num_splits: int, target: str) -> None:
-    """``split`` returns the result of ``tile`` for any number of splits; for one split without sinks, bit for bit."""
+    """``split`` and ``block`` return the result of ``tile`` and of one part for any number of splits.
+
+    ``split`` returns the bits of ``tile`` for one split without sinks.
+    """
     expected = _attend(batch, "tile", target)
-    _assert_close(batch, expected, _attend(batch, "split", target, num_splits=num_splits))
+    for algorithm in ("split", "block"):
+        _assert_close(batch, expected, _attend(batch, algorithm, target, num_splits=num_splits))
     if "sinks" not in batch.options:
         _assert_same(expected, _attend(batch, "split", target, num_splits=1))
 

@@ -304,3 +304,27 @@ def test_a_request_runs_or_waits(grown):
     with pytest.raises(TypeError, match="waiting must be"):
         schedule.record(grown, running=["a"], waiting=7)
     assert (schedule.states, schedule.used) == ({}, [])
+
+
+def test_a_schedule_tells_prefill_from_decode(grown):
+    schedule = draw.Schedule()
+    schedule.record(grown, waiting=["b"], prefill=["a"])
+    schedule.record(grown, running=["a"], prefill=["b"])
+    schedule.record(grown, running=["a"], waiting=["b"])
+    assert schedule.states == {
+        "a": ["prefill", "running", "running"],
+        "b": ["waiting", "prefill", "preempted"],
+    }
+    assert str(schedule).split("\n")[2:5] == [
+        "a       p##",
+        "b       .px",
+        ". waiting, p prefill, # running, x preempted",
+    ]
+    assert "at most 2 run at once" in schedule.description
+    tips = {element[0].text for element in elements(schedule, "rect") if len(element)}
+    assert {"a: prefill, step 0", "b: prefill, step 1", "b: preempted, step 2"} <= tips
+    assert "prefill" in texts(schedule)
+    with pytest.raises(
+        ValueError, match="waiting and prefill must have no request in common, got 'b' in both"
+    ):
+        schedule.record(grown, waiting=["b"], prefill=["b"])

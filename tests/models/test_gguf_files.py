@@ -190,7 +190,7 @@ def test_other_architectures_and_byte_orders_are_refused(tmp_path):
     ):
         pn.models.load(path)
     changed(path, endianess=gguf.GGUFEndian.BIG)
-    with pytest.raises(InputError, match=r"GGUF version 2 or 3, got \d+ \(a big-endian file\)"):
+    with pytest.raises(InputError, match=r"byte order of this machine, .* \(a big-endian file\)"):
         pn.models.load(path)
 
 
@@ -217,15 +217,15 @@ def test_a_huge_count_ends_at_once(tmp_path, name):
     path = tmp_path / "huge.gguf"
     path.write_bytes(ANNOUNCED[name])
     with pytest.raises(
-        InputError, match=r"huge\.gguf: the file must hold what it announces: .* parts are announced"
+        InputError, match=r"huge\.gguf: the file must be a whole GGUF file: it ends at byte \d+, and"
     ):
         pn.models.load(path)
 
 
-def test_a_list_of_lists_is_refused(tmp_path):
+def test_lists_in_lists_without_end_are_refused(tmp_path):
     path = tmp_path / "lists.gguf"
-    path.write_bytes(HEADER + struct.pack("<IIQIQ", 9, 9, 1, 9, 1))
-    with pytest.raises(InputError, match="must hold lists of numbers or texts, got a list of type 9"):
+    path.write_bytes(HEADER + struct.pack("<IIQ", 9, 9, 1) + struct.pack("<IQ", 9, 1) * 5000)
+    with pytest.raises(InputError, match="must be a whole GGUF file: maximum recursion depth"):
         pn.models.load(path)
 
 

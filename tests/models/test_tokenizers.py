@@ -45,6 +45,14 @@ def test_no_text_becomes_a_control_token(tokenizer, text):
         assert not set(tokenizer.encode(extra)[len(plain) :]) & set(range(len(small.CONTROL)))
 
 
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_a_word_that_is_written_like_a_control_token_is_text(tmp_path, pre):
+    # Llama 3 takes a word that is a whole token without merging; here the word PAD is a control token.
+    tokens = ["PAD", *small.TOKENS[1:]]
+    tokenizer = tokenizer_of(tmp_path, **{"tokenizer.ggml.pre": pre, "tokenizer.ggml.tokens": tokens})
+    assert [tokens[number] for number in tokenizer.encode("PAD")][-3:] == ["P", "A", "D"]
+
+
 @given(ids=st.lists(st.integers(0, len(small.TOKENS) - 1)))
 def test_a_stream_joins_to_the_decoded_text_and_never_splits_a_character(tokenizer, ids):
     stream = pn.models.TextStream(tokenizer)

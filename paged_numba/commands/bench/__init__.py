@@ -1,10 +1,10 @@
-"""``paged-numba bench``: benchmarks of lockstep, of kernels on a GPU, and of the allocator."""
+"""``paged-numba bench``: benchmarks of lockstep, of a model, of kernels on a GPU, and of the allocator."""
 
 from __future__ import annotations
 
 import argparse
 
-from ..options import file_to_write
+from ..options import file_to_write, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,8 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         metavar="BENCHMARK",
-        choices=("lockstep", "gpu", "allocator"),
-        help="lockstep, gpu or allocator; allocator needs 3 GB of memory",
+        choices=("lockstep", "model", "gpu", "allocator"),
+        help="lockstep, model, gpu or allocator; allocator needs 3 GB of memory",
     )
     parser.add_argument(
         "--json",
@@ -27,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="lockstep: leave out Numba's simulator, which takes seconds, or a minute on some machines",
     )
+    parser.add_argument(
+        "--batch", type=positive, metavar="N", default=1, help="model: sequences in a step (default: 1)"
+    )
+    parser.add_argument(
+        "--context", type=positive, metavar="N", default=256,
+        help="model: tokens of each sequence, with the one that the step computes (default: 256)",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,6 +46,10 @@ def run(options: argparse.Namespace) -> int:
         from .allocator import run as run_allocator
 
         return run_allocator(options.json, options.commit)
+    if options.what == "model":
+        from .model import run as run_model
+
+        return run_model(options.json, options.commit, batch=options.batch, length=options.context)
     from .lockstep import run as run_lockstep
 
     return run_lockstep(options.json, options.commit, simulator=not options.no_simulator)

@@ -101,11 +101,15 @@ class PoolHistory(Picture):
         import numpy as np  # not above: `paged-numba doctor` draws tables where NumPy is broken
 
         owners = np.full(pool.num_blocks, _FREE, np.int32)
-        seq_id: Hashable
-        for seq_id in pool:
-            for block in pool.held_blocks(seq_id).tolist():
-                shared = pool.ref_count(block) > 1
-                owners[block] = _SHARED if shared else self._numbers.setdefault(seq_id, len(self._numbers))
+        held = {seq_id: pool.held_blocks(seq_id) for seq_id in pool}
+        num_holders = np.zeros(pool.num_blocks, np.int32)
+        for blocks in held.values():
+            num_holders[blocks] += 1
+        owners[num_holders > 1] = _SHARED
+        for seq_id, blocks in held.items():
+            own = blocks[num_holders[blocks] == 1]
+            if own.size:
+                owners[own] = self._numbers.setdefault(seq_id, len(self._numbers))
         self._owners.append(owners)
 
     @property

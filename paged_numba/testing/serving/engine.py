@@ -8,6 +8,7 @@ may be as near to one another as they like: where rounding decides between them,
 from __future__ import annotations
 
 import codecs
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from ...cache import PagedKVCache
 from ...models import LlamaConfig, random_llama
 from ...serving import SamplingParams
 from ...serving import engine as engines
+from ...serving import text as answer_text
 
 CONFIG = LlamaConfig(
     num_layers=2,
@@ -297,6 +299,32 @@ def _expected_end(tokens: list[int], params: SamplingParams, longest: int) -> tu
             assert place == len(tokens) - 1, "the answer goes on after a stop string"
             return text[: min(starts)], "stop"
     return text + decoder.decode(b"", final=True), "length" if len(tokens) == longest else None
+
+
+_LETTERS = st.sampled_from(range(1, 11))
+
+texts_and_stops = st.tuples(
+    st.lists(_LETTERS, max_size=8), st.lists(st.text("abcdé€", min_size=1, max_size=3), max_size=2)
+)
+"""Tokens, some of which make characters of several bytes together, and stop strings; shrink to few and short ones."""
+
+
+def text_is_whole_and_ends_before_a_stop_string(tokens: list[int], stop: list[str]) -> None:
+    """Text comes in whole characters, never goes back, and shows no part of a stop string."""
+    params = SamplingParams(max_tokens=9, stop=stop)
+    text, shown = answer_text.AnswerText(), [""]
+    for count, token in enumerate(tokens, start=1):
+        text = text.push(PIECES[token], stop)
+        shown.append(text.shown)
+        if text.is_cut:
+            tokens = tokens[:count]
+            break
+    expected, end = _expected_end(tokens, params, longest=0)
+    assert text.is_cut == (end == "stop")
+    shown.append(text.finish(stop).shown)
+    assert shown[-1] == expected
+    for before, after in itertools.pairwise(shown):
+        assert after.startswith(before), f"{before!r} was shown, then {after!r}"
 
 
 def a_shared_prefix_is_computed_once(
