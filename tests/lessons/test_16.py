@@ -54,15 +54,15 @@ def test_numbers_in_the_prose(made):
     blocks = {block for row in last.tables.values() for block in row}
     LESSON.check_numbers(
         claims={
-            "4 layers, a key and a value in each of 2 KV heads, 32 numbers, and the 4 bytes of a float32 make 2,048": (
+            "A token takes 2,048 bytes": made["bytes_of_token"],
+            "4 layers, times a key and a value, times 2 KV heads, times 32 numbers, times 4 bytes": (
                 sizes.num_layers,
                 sizes.num_kv_heads,
                 sizes.head_dim,
                 np.dtype("float32").itemsize,
-                made["bytes_of_token"],
             ),
             "the system prompt has 70 tokens, in blocks of 4": (of_prefix, 4),
-            "68. Its last block": of_prefix // 4 * 4,
+            "68, in 17 full blocks": (of_prefix // 4 * 4, of_prefix // 4),
             "need 28 blocks, in a pool with 16": (sum(most), 16),
             "a prompt of 10 tokens, in blocks of 4": (num_tokens, 4),
             "6: two that are full": len(blocks),
