@@ -193,7 +193,9 @@ def transformers(path: Path, context: Context, batch: int) -> Callable[[Clock], 
     torch, library = import_module("torch"), import_module("transformers")
     library.utils.logging.disable_progress_bar()
     torch.set_grad_enabled(False)
-    model = library.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    model = library.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    )
     ids = torch.from_numpy(context.token_ids).repeat(batch, 1)
     stored = model(ids[:, :-1], use_cache=True).past_key_values
 

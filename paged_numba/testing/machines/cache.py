@@ -160,6 +160,40 @@ def cache_machine(
             if self.unwritten.get(name, 0) >= length:
                 self.unwritten.pop(name, None)
 
+        @rule(data=st.data(), new=st.lists(texts, max_size=2), appended=texts.filter(bool))
+        def step(self, data: Any, new: list[list[int]], appended: list[int]) -> None:
+            """Run a step of a model with a plan: new sequences, and tokens of old ones, in any order."""
+            old = [
+                name for name, its in self.model.items() if its.window is None and name not in self.unwritten
+            ]
+            chosen = data.draw(st.sets(st.sampled_from(old)) if old else st.just(set()))
+            given = {next(self.names): (tokens, place % 2) for place, tokens in enumerate(new)}
+            given |= {name: (appended[: 1 + name % 3], self.model[name].salt) for name in sorted(chosen)}
+            names = data.draw(st.permutations(list(given)))
+            tokens = {name: given[name][0] for name in names}
+            salts = {name: given[name][1] for name in names}
+            try:
+                slots, cu_seqlens_q, _ = self.cache.reserve_batch(tokens, salts=salts)
+            except OutOfBlocksError:
+                return
+            plan = self.cache.plan(names, 4, slots=slots, cu_seqlens_q=cu_seqlens_q, return_lse=True)
+            parts = [project(0, [])]
+            for name, count in zip(names, np.diff(cu_seqlens_q).tolist(), strict=True):
+                whole = (self.model[name].tokens if name in self.model else []) + tokens[name]
+                self.model[name] = Dense(salts[name], whole)
+                key, value = project(salts[name], whole)
+                parts.append((key[len(whole) - count :], value[len(whole) - count :]))
+            plan.write(0, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+            query = 3 * self.rng.standard_normal((plan.num_tokens, 4, 3)).astype(np.float32)
+            out, lse = plan.attend(0, query)
+            for name, start, stop in zip(names, cu_seqlens_q[:-1], cu_seqlens_q[1:], strict=True):
+                inputs = query[start:stop], *project(*self.model[name][:2])
+                expected, expected_lse = reference.attention(*inputs, return_lse=True)
+                allowed = attention_tolerance(*inputs)
+                np.testing.assert_allclose(out[start:stop], expected, rtol=0, atol=allowed.out)
+                np.testing.assert_allclose(lse[start:stop], expected_lse, rtol=0, atol=allowed.lse)
+                self.cache.commit(name)
+
         @needs_a_sequence
         @rule(data=st.data(), direct=st.booleans())
         def fork(self, data: Any, direct: bool) -> None:
