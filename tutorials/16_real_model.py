@@ -163,7 +163,7 @@ for dtype in ("float32", "float16", "bfloat16", "float8_e4m3fn"):
     runs[dtype] = answer.token_ids, np.concatenate(engine.model.logits)
     same = np.cumprod(np.equal(answer.token_ids, runs["float32"][0])).sum()
     off = np.abs(runs[dtype][1] - runs["float32"][1])[: same + 1].max()
-    size = bytes_of_token * engine.cache.key_cache.itemsize // 4
+    size = bytes_of_token * engine.cache.key_cache.dtype.itemsize // 4
     print(f"{dtype:13}  {size:5,} bytes, {same:2} tokens equal, off by {off:.4f}: {answer.text!r}")
 
 # %%
