@@ -179,7 +179,7 @@ for dtype in ("float32", "float16", "bfloat16", "float8_e4m3fn"):
 #
 # .. dropdown:: Answers
 #
-#    1. 4. The logits after the last token are needed, so its block is computed again.
+#    1. The last 4: the logits after the last token are needed, so its block is computed again.
 #    2. Yes. Its random numbers depend on the seed, on which answer it is, and on the place in it, and on nothing else.
 #    3. ``add_request`` raises an error that says how many tokens fit.
 #

@@ -43,7 +43,7 @@ def step(cache, new, mistake=lambda cache, call: {}):  # new: by sequence, the t
 
 def generate(mistake=None, first_step=0):
     shape = {"num_kv_heads": sizes.num_kv_heads, "head_dim": sizes.head_dim, "num_layers": sizes.num_layers}
-    cache = pn.PagedKVCache(64, 4, **shape, target="lockstep")  # on the host
+    cache = pn.PagedKVCache(20, 4, **shape, target="lockstep")  # on the host
     new, answer, logits = prompts, [], []
     for number in range(num_new):
         last = step(cache, new, mistake) if mistake and number >= first_step else step(cache, new)

@@ -69,7 +69,7 @@ def test_numbers_in_the_prose(made):
             "it would be 12": 4 * -(-(num_tokens + 1) // 4),
             "Only float8, after 12 tokens": equal["float8_e4m3fn"],
             "off by 0.002, 0.013 and 0.32": (off["float16"], off["bfloat16"], off["float8_e4m3fn"]),
-            "4. The logits after": computed_again(made),
+            "The last 4: the logits": computed_again(made),
         },
         given=[
             "temperature above 0",
