@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import paged_numba as pn
-
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("tokenizers")
 
