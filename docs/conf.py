@@ -95,8 +95,8 @@ numpydoc_validation_exclude = {
     r"\.kernels\.",  # the first comment of a kernel has the shapes and dtypes
     r"\.cuda\.(DeviceArray|Device|Event|Kernel|Stream)\b",  # the methods are Numba's
     # Made by the package for its users, who read their attributes.
-    r"\.(Allocation|AllocatorStats|BatchAllocation|Checkpoint|Choice|Finding|Findings?\.add\w*|Known|OutOfBlocksError)$",
-    r"\.(Plan|Recording|Report|StepPlan|Timing|Tokenizer|Verdict)$",
+    r"\.(Allocation|AllocatorStats|BatchAllocation|Checkpoint|Choice|Completion|Counters|Finding|Findings?\.add\w*)$",
+    r"\.(Known|OutOfBlocksError|Output|Plan|Recording|Report|Result|StepPlan|Timing|Tokenizer|Verdict)$",
     r"\.draw\.(BlockTables|Mask|TokenPath|Tree|WarpAccess)$",
 }
 bibtex_bibfiles = ["references.bib"]

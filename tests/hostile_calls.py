@@ -709,7 +709,9 @@ for _name in ("json", "left_out", "page", "summary", "to_dict"):
 @call("cuda.jit")
 def _(pick):
     return Call(
-        facade.jit, {"func_or_sig": pick((add_one.py_func, None, "void(float64[:])")), "device": False}
+        facade.jit,
+        {"func_or_sig": pick((add_one.py_func, None, "void(float64[:])")), "device": False},
+        kinds={"device": "any"},
     )
 
 

@@ -146,7 +146,10 @@ def exact(batch):
 
 
 @hunting(
-    LONG, batch=large_score_batches(), num_splits=st.integers(1, 9), algorithm=st.sampled_from(("split", "block"))
+    LONG,
+    batch=large_score_batches(),
+    num_splits=st.integers(1, 9),
+    algorithm=st.sampled_from(("split", "block")),
 )
 def large_scores(batch, num_splits, algorithm):
     large_scores_lose_no_digit(batch, algorithm, TARGET, num_splits)

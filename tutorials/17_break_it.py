@@ -42,7 +42,8 @@ def step(cache, new, mistake=lambda cache, call: {}):  # new: by sequence, the t
 
 
 def generate(mistake=None, first_step=0):
-    cache = pn.PagedKVCache(64, 4, sizes.num_kv_heads, sizes.head_dim, num_layers=sizes.num_layers)
+    shape = {"num_kv_heads": sizes.num_kv_heads, "head_dim": sizes.head_dim, "num_layers": sizes.num_layers}
+    cache = pn.PagedKVCache(20, 4, **shape, target="lockstep")  # on the host
     new, answer, logits = prompts, [], []
     for number in range(num_new):
         last = step(cache, new, mistake) if mistake and number >= first_step else step(cache, new)
@@ -67,8 +68,8 @@ print(
 # %%
 # Eight mistakes
 # --------------
-# **All eight are broken.** Four are there from the prompt on. The head map takes ``%`` where lesson 09 has ``//``.
-# And somebody reads layer 0 of the cache in all layers, for want of ``layer=layer``.
+# **Each of these calls is broken, but for one.** Four are so from the prompt on. The head map takes ``%``, where ``//``
+# is right (lesson 09). And somebody reads layer 0 of the cache in all layers, for want of ``layer=layer``.
 
 heads, stored = np.arange(sizes.num_q_heads) % sizes.num_kv_heads, ("key_cache", "value_cache")
 from_the_prompt_on = {
@@ -112,9 +113,9 @@ for name, (answer, _) in runs.items():
 # %%
 # What a test must look at
 # ------------------------
-# So a test by text passes three of the eight. (The prompt was chosen for this. With most others, the own token unseen
-# makes another sentence.) A token of an answer shows only which logit is the largest. The logits themselves can be
-# compared as long as two answers agree, and for one token more: so far the model has read the same.
+# A test that compares texts passes three of the eight. (The prompt was chosen for this. With most others, the own token
+# unseen makes another sentence.) A token of an answer shows only which logit is the largest. The logits themselves can
+# be compared as long as two answers agree, and for one token more: so far the model has read the same.
 #
 # .. dropdown:: Predict: three answers are right. How far off are their logits?
 #

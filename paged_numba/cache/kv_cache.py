@@ -103,8 +103,8 @@ class PagedKVCache:
     Any thread may call any method; a call waits until the calls of other threads have ended.
 
     The cache keeps no record of sequences beside the allocator's, so that methods of ``cache.allocator`` may be called
-    directly, too. Whoever does so carries out what they return: copies the blocks of `Allocation.copies` and writes the
-    tokens of `Allocation.slots`.
+    directly, too. Whoever does so carries out what they return: copies the blocks of ``Allocation.copies`` and writes
+    the tokens of ``Allocation.slots``.
 
     ``len(cache)`` is the number of sequences, iteration gives their ids, and ``seq_id in cache`` tells whether a
     sequence is in the pool; sequences that are swapped out do not count.
@@ -229,7 +229,15 @@ class PagedKVCache:
         ----------
         num_bytes : int
             Bytes for the arrays of all layers. The allocator takes about 20 bytes of host memory more for each block.
-        block_size, num_kv_heads, head_dim, value_head_dim, num_layers, dtype, layout
+        block_size, num_kv_heads, head_dim : int
+            As for the cache.
+        value_head_dim : int, optional
+            As for the cache.
+        num_layers : int
+            As for the cache.
+        dtype : dtype, torch.dtype or str
+            As for the cache.
+        layout : {"NHD", "HND", "packed"}
             As for the cache.
 
         Raises
@@ -785,7 +793,7 @@ class PagedKVCache:
         num_q_heads : int
             Number of query heads of the model.
         slots : int64[num_slots], optional
-            Slots that `StepPlan.write` writes, from `reserve` or `reserve_batch`.
+            Slots that ``StepPlan.write`` writes, from `reserve` or `reserve_batch`.
         cu_seqlens_q : int32[num_seqs + 1], optional
             Where the query tokens of each sequence begin and end; one query token per sequence if None.
         seq_lens : int32[num_seqs], optional

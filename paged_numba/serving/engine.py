@@ -164,6 +164,7 @@ class Engine:
         prompt : str or sequence of int
             Text, or token ids.
         params : SamplingParams
+            How its answers are sampled, and when they end.
         request_id : hashable, optional
             Its id in outputs and results; "0", "1", ... if None. An id may be used again once its request has ended.
 
@@ -180,7 +181,7 @@ class Engine:
 
         Notes
         -----
-        An answer ends with the reason "length" when it has `params.max_tokens` tokens, and earlier if the model's
+        An answer ends with the reason "length" when it has ``params.max_tokens`` tokens, and earlier if the model's
         context or the whole pool is full.
         """
         if not isinstance(params, SamplingParams):
@@ -255,7 +256,13 @@ class Engine:
         outputs, self._outputs = self._outputs, []; return outputs  # noqa: E702  # fmt: skip
 
     def stream(self) -> Iterator[Output]:
-        """Iterate over the outputs of all steps until every request has ended; more may be added meanwhile."""
+        """Iterate over the outputs of all steps until every request has ended; more may be added meanwhile.
+
+        Yields
+        ------
+        Output
+            What a step added to an answer.
+        """
         while self.has_unfinished:
             yield from self.step()
 
@@ -280,6 +287,7 @@ class Engine:
         Parameters
         ----------
         request_id : hashable
+            That of `add_request`.
 
         Raises
         ------

@@ -50,7 +50,13 @@ class Recording:
         self.pool = PoolHistory()
 
     def record(self, scheduler: Scheduler) -> None:
-        """Record a step whose tokens are computed, but not yet sampled."""
+        """Record a step whose tokens are computed, but not yet sampled; the engine calls this in each step.
+
+        Parameters
+        ----------
+        scheduler : Scheduler
+            Its queues and its pool are recorded.
+        """
         running: list[AnswerId] = []
         prefill: list[AnswerId] = []
         for answer in scheduler.running:

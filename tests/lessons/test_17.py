@@ -76,7 +76,7 @@ def test_each_mistake_is_the_one_that_its_name_says(made):
     rng = np.random.default_rng(17)
     query = rng.standard_normal((2, 4, 8), dtype=np.float32)
     key, value = rng.standard_normal((2, 2, 18, 2, 8), dtype=np.float32)  # [sequence, token, head, dimension]
-    cache = pn.PagedKVCache(12, 4, 2, 8, num_layers=2)
+    cache = pn.PagedKVCache(12, 4, 2, 8, num_layers=2, target="lockstep")
     for name in (0, 1):
         cache.add(name, *(np.stack([part[name], part[name, ::-1]], axis=0) for part in (key, value)))
     batch = {"block_tables": cache.block_tables([0, 1]), "seq_lens": np.array([18, 18])}
@@ -142,7 +142,7 @@ def test_answers_hold(made, monkeypatch):
 def test_with_most_prompts_the_own_token_unseen_makes_another_sentence(made, monkeypatch):
     names, different = made["generate"].__globals__, 0
     prompts = ("Alice was not", "The Mock Turtle said", "She was", "Humpty Dumpty said", "The White Rabbit")
-    monkeypatch.setitem(names, "num_new", 8)
+    monkeypatch.setitem(names, "num_new", 4)
     for prompt in prompts:
         tokens = made["tokenizer"].encode(prompt)
         monkeypatch.setitem(names, "prompts", {"ours": tokens, "other": tokens})

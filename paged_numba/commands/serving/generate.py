@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     prompts = paragraphs(read_text(options.prompts), source)
     loaded = setup.checkpoint(options)
     tokens = [setup.tokens_of(loaded, prompt) for prompt in prompts]
-    room = sum(len(ids) + options.max_tokens for ids in tokens)
+    # Whole blocks for each prompt, so that none is preempted if the pool may be so large.
+    room = sum(-(-(len(ids) + options.max_tokens) // setup.BLOCK_SIZE) * setup.BLOCK_SIZE for ids in tokens)
     engine = setup.engine_for(loaded, room, options.target)
     if not options.json:
         setup.introduce(loaded, engine)
