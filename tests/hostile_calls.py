@@ -1021,7 +1021,6 @@ UNCHECKED = {
         [f"serving.{name}" for name in "Completion Counters Output Recording Result".split()], RECORD
     ),
     "models.Tokenizer": "a protocol",
-    "models.TextStream": "asks any tokenizer",
     "exercises.check": "takes any object for an answer, see tests/exercises/test_check.py",
     **dict.fromkeys(["Report.save_html", "Report.save_json", "exercises.start"], "writes a file"),
     **dict.fromkeys(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -177,14 +178,64 @@ def test_the_oldest_turns_are_dropped_when_the_context_is_full(small, monkeypatc
     lines = f"{'a' * 100}\n{'b' * 100}\n{'c' * 100}\n"
     status, out, err = chat(monkeypatch, capsys, lines, "--max-tokens", "10")
     assert (status, err) == (0, "")
-    assert "[forgot the oldest 1 turn: the model reads 256 tokens at most]" in out
+    assert "[forgot the oldest 2 turns: a conversation has 256 tokens at most]" in out
+
+
+def test_after_turns_were_dropped_the_next_one_finds_its_prefix(small, capsys):
+    made = checkpoint()
+    conversation = Chat(made, setup.engine_for(made, 512, "lockstep"), pn.serving.SamplingParams(10))
+    found = []
+    for number in range(12):
+        messages = [message["content"] for message in conversation.messages]
+        spoken = conversation.answer(f"{number:02} {'a' * 30}")
+        was_dropped = [message["content"] for message in conversation.messages][: len(messages)] != messages
+        assert spoken.num_prompt_tokens + 10 <= 256
+        found.append((was_dropped, spoken.num_cached_tokens))
+    assert 0 < sum(was_dropped for was_dropped, _ in found) < 4
+    # Where turns were dropped, the conversation begins anew; else all its full blocks are there.
+    assert all(was_dropped == (cached < 16) for was_dropped, cached in found[1:])
 
 
 def test_a_message_that_is_too_long_is_refused_and_forgotten(small, monkeypatch, capsys):
-    status, out, err = chat(monkeypatch, capsys, f"{'a' * 400}\nHello\n", "--max-tokens", "5")
+    lines = f"Hello\n{'a' * 400}\nAgain\n"
+    status, out, err = chat(monkeypatch, capsys, lines, "--max-tokens", "5", "--pool")
     assert status == 0
     assert "context of 256 tokens" in err
-    assert expected(Bytes().chat([{"role": "user", "content": "Hello"}]), 5).text in out
+    messages = [{"role": "user", "content": "Hello"}]
+    messages.append({"role": "assistant", "content": expected(Bytes().chat(messages), 5).text})
+    messages.append({"role": "user", "content": "Again"})  # the turn before the long message is not forgotten
+    assert expected(Bytes().chat(messages), 5).text in out
+    assert re.findall(r"\[turn (\d): 5 tokens, the first after", out) == ["1", "2"]
+    assert "forgot" not in out
+
+
+def test_an_answer_says_where_it_was_cut(small, monkeypatch, capsys):
+    _, out, _ = chat(monkeypatch, capsys, f"Hello\n{'a' * 240}\n", "--max-tokens", "20")
+    assert " [cut: after 20 tokens]\n" in out
+    assert " [cut: all 256 tokens are used]\n" in out
+
+
+def test_a_closed_input_is_named(small, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    for words in (("chat",), ("generate", "--prompts", "-")):
+        status, _, err = run(capsys, *words, "--model", "small")
+        assert (status, err) == (
+            2, f"paged-numba {words[0]}: error: standard input must be open, got a closed one\n"
+        )  # fmt: skip
+
+
+def test_bytes_that_are_no_text_are_replaced(small, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xffb\n"), "utf-8"))
+    status, out, err = run(capsys, "chat", "--model", "small", "--max-tokens", "5")
+    assert (status, err) == (0, "")
+    assert expected(Bytes().chat([{"role": "user", "content": "a\ufffdb"}]), 5).text in out
+
+
+@pytest.mark.parametrize("where", ["nowhere.gguf", "."])
+def test_a_model_that_is_no_file_is_named(monkeypatch, tmp_path, capsys, where):
+    status, _, err = run(capsys, "chat", "--model", str(tmp_path / where))
+    assert status == 2
+    assert "--model: name_or_path must be one of glassllm, smollm2, or the path of a GGUF file, got " in err
 
 
 def test_ctrl_c_stops_an_answer_and_frees_its_blocks(small, capsys):
@@ -203,8 +254,28 @@ def test_ctrl_c_stops_an_answer_and_frees_its_blocks(small, capsys):
     spoken = conversation.answer("Hello")
     assert spoken.num_tokens == 3
     assert "[stopped]" in capsys.readouterr().out
+    assert spoken.report().startswith("[turn 1: 3 tokens, the first after ")
     assert engine.cache.allocator.num_free_blocks == engine.cache.allocator.num_blocks
     assert conversation.answer("Again").num_tokens > 0
+
+
+def test_ctrl_c_before_the_first_token_and_after_the_last(small, capsys):
+    made = checkpoint()
+    conversation = Chat(made, setup.engine_for(made, 128, "lockstep"), pn.serving.SamplingParams(1))
+    step = conversation.engine.step
+
+    def interrupted(is_before):
+        conversation.engine.step = step
+        if not is_before:
+            step()
+        raise KeyboardInterrupt
+
+    for turn, is_before in enumerate((True, False), 1):
+        conversation.engine.step = lambda is_before=is_before: interrupted(is_before)
+        spoken = conversation.answer("Hello")
+        assert spoken.report().startswith(f"[turn {turn}: 0 tokens; 0 of ")
+    assert not conversation.engine.has_unfinished
+    assert "error" not in capsys.readouterr().err
 
 
 def test_a_model_without_chat_goes_on_with_each_text(monkeypatch, capsys):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
-from paged_numba.serving import Engine, SamplingParams
+from paged_numba.serving import Engine, Recording, SamplingParams
+from paged_numba.serving.answers import Answer
 from paged_numba.testing.serving.engine import CONFIG, MODEL, Pieces
 
 ONE = SamplingParams(max_tokens=1)
@@ -129,7 +130,7 @@ def test_an_answer_ends_where_the_context_or_the_pool_does():
 
 
 class Failing:
-    """A model that fails while `why` is set: by an exception, or by NaN in the logits of token 7."""
+    """A model that fails while `why` is set: by an exception, or by wrong logits of token 7."""
 
     config = CONFIG
     why = None
@@ -139,8 +140,9 @@ class Failing:
             MODEL.forward(token_ids, positions, attend, rows)
             raise self.why
         logits = MODEL.forward(token_ids, positions, attend, rows)
-        if self.why == "NaN":
-            logits[np.asarray(token_ids)[rows] == 7] = np.nan
+        if self.why is not None:
+            logits[np.asarray(token_ids)[rows] == 7, slice(3, 4 if self.why > 0 else None)] = self.why
+            logits[np.asarray(token_ids)[rows] == 7, :3] = -np.inf
         return logits
 
 
@@ -171,16 +173,20 @@ def test_a_step_that_fails_is_made_again(why, prefix_caching):
         assert served(step) == expected
 
 
-def test_a_request_with_nan_ends_with_an_error_and_others_go_on():
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("logit", "name"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "only -infinity")]
+)
+def test_a_request_with_wrong_logits_ends_with_an_error_and_others_go_on(logit, name, temperature):
     model = Failing()
-    model.why = "NaN"
+    model.why = logit
     engine = Engine(model, cache())
-    bad = engine.add_request([1, 7], SamplingParams(max_tokens=3, n=2))
+    bad = engine.add_request([1, 7], SamplingParams(max_tokens=3, n=2, temperature=temperature))
     good = engine.add_request([1, 2], ONE)
     results = engine.run()
     for answer in results[bad].answers:
         assert (answer.finish_reason, answer.token_ids) == ("error", ())
-        assert answer.error == "the model returned NaN for the logits of the next token"
+        assert answer.error == f"the model returned {name} for the logits of the next token"
     assert results[good].answers[0].finish_reason == "length"
     assert_all_free(engine)
 
@@ -192,8 +198,84 @@ def test_a_request_that_others_leave_no_room_for_ends_with_an_error():
     (answer,) = engine.run()[name].answers
     assert answer.finish_reason == "error"
     assert answer.error == (
-        "8 tokens do not fit: 1 of the pool's 2 blocks are free, and sequences of others hold the rest"
+        "the pool has no room for 8 tokens: sequences that are not of this engine leave 1 of its 2 blocks free"
     )
+
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+def test_all_answers_to_a_prompt_without_room_end_at_once(preemption):
+    engine = Engine(MODEL, cache(num_blocks=2), token_budget=3, preemption=preemption)
+    engine.cache.reserve("not of this engine", 4)
+    engine.add_request([1] * 8, SamplingParams(max_tokens=2, n=3))
+    assert engine.step() == []  # 3 tokens of the prompt are computed; the next 3 find no block
+    assert [(output.index, output.finish_reason) for output in engine.step()] == [
+        (index, "error") for index in range(3)
+    ]
+    engine.cache.free("not of this engine")
+    assert_all_free(engine)
+
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+def test_the_answer_ends_that_grew_out_of_the_pool_and_not_one_that_waits(preemption):
+    engine = Engine(MODEL, cache(prefix_caching=True), token_budget=5, preemption=preemption)
+    engine.cache.reserve("not of this engine", [0] * 12)
+    common = [*range(1, 9)]
+    engine.add_request(common, ONE)
+    # Held back until the blocks of the first are there; then it needs all blocks but those of "not of this engine".
+    waits = engine.add_request([*common, *[9] * 12], ONE)
+    grows = engine.add_request([9], SamplingParams(max_tokens=30, ignore_eos=True))  # overtakes
+    results = engine.run()
+    assert [results[name].answers[0].finish_reason for name in (waits, grows)] == ["length", "error"]
+    assert len(results[grows].answers[0].token_ids) == 20
+    engine.cache.free("not of this engine")
+    assert_all_free(engine)
+
+
+def test_two_engines_share_a_cache():
+    def add(engine, first):
+        params = SamplingParams(max_tokens=6, temperature=2.0, ignore_eos=True)
+        return engine.add_request([first, 2, 3, 4, 5, 6], params)
+
+    def alone(first):
+        engine = Engine(MODEL, cache())
+        add(engine, first)
+        return engine.run()["0"].answers[0].token_ids
+
+    shared = cache()
+    engines = [Engine(MODEL, shared), Engine(MODEL, shared)]
+    tokens = [[], []]
+    assert [add(engine, first) for first, engine in enumerate(engines, 7)] == ["0", "0"]
+    while any(engine.has_unfinished for engine in engines):
+        for engine, its in zip(engines, tokens, strict=True):
+            its.extend(token for output in engine.step() for token in output.token_ids)
+            shared.allocator.check()
+    assert [tuple(its) for its in tokens] == [alone(7), alone(8)]
+    assert_all_free(engines[0])
+
+
+def test_a_step_does_not_look_at_requests_that_wait(monkeypatch):
+    seen = []
+    output = Answer.output
+    monkeypatch.setattr(Answer, "output", lambda answer: seen.append(answer.id) or output(answer))
+    engine = Engine(MODEL, cache(), max_sequences=2)
+    names = [engine.add_request([1], ONE) for _ in range(20)]
+    engine.step()
+    assert {answer.request_id for answer in seen} == set(names[:2])
+    engine.run()
+    assert_all_free(engine)
+
+
+def test_only_an_engine_with_a_recording_keeps_its_steps():
+    with pytest.raises(TypeError, match="recording must be a Recording or None, got recording=True"):
+        Engine(MODEL, cache(), recording=True)
+    engine = Engine(MODEL, cache())
+    assert engine.recording is None
+    engine.add_request([1, 2], SamplingParams(max_tokens=3, ignore_eos=True))
+    engine.step()
+    engine.recording = Recording()  # from here on
+    engine.run()
+    assert engine.recording.schedule.states == {"0": ["running", "running"]}
+    assert len(engine.recording.pool.steps) == 2
 
 
 @pytest.mark.parametrize("preemption", ["recompute", "swap"])

@@ -48,6 +48,25 @@ def bits(array):
 
 # Storage.
 
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+@needs_storage
+def test_an_engine_serves_from_tensors_as_from_arrays(storage, preemption):
+    config = pn.models.LlamaConfig(
+        num_layers=2, hidden_size=16, intermediate_size=24, vocab_size=24, num_q_heads=2, num_kv_heads=2,
+        head_dim=16, max_positions=40,
+    )  # fmt: skip
+    model = pn.models.random_llama(config)
+
+    def answers(device):
+        engine = pn.serving.Engine(model, a_cache(storage, device, k_scale=0.5), preemption=preemption)
+        for first in range(4):  # too many for the pool
+            engine.add_request([first, 1, 2, 3, 4], pn.serving.SamplingParams(8, temperature=2.0))
+        return engine.run()
+
+    assert answers("cpu") == answers(None)
+
+
 TestCacheOfTensors = cache_machine(cache=functools.partial(pn.PagedKVCache, device="cpu")).TestCase
 # The machine itself is tested with arrays.
 TestCacheOfTensors.settings = settings(max_examples=max(10, settings.default.max_examples // 10))

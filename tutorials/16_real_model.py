@@ -30,7 +30,9 @@ sizes = model.config
 def new_engine(num_blocks=64, model=model, preemption="recompute", **options):
     shape = {"num_kv_heads": sizes.num_kv_heads, "head_dim": sizes.head_dim, "num_layers": sizes.num_layers}
     cache = pn.PagedKVCache(num_blocks, 4, **shape, **options)
-    return pn.serving.Engine(model, cache, tokenizer=tokenizer, preemption=preemption)
+    return pn.serving.Engine(
+        model, cache, tokenizer=tokenizer, preemption=preemption, recording=pn.serving.Recording()
+    )
 
 
 def asked(text):  # a chat, if the model has learned to chat

@@ -8,5 +8,4 @@ from .dense import DenseAttention as DenseAttention
 from .llama import Llama as Llama
 from .llama import LlamaConfig as LlamaConfig
 from .llama import random_llama as random_llama
-from .tokenizers import TextStream as TextStream
 from .tokenizers import Tokenizer as Tokenizer

@@ -157,11 +157,11 @@ def load(name_or_path: str | Path) -> Checkpoint:
 
 def _path(name_or_path: str | Path, names: Iterable[str]) -> Path:
     path = arguments.path("name_or_path", name_or_path)
+    wanted = f"name_or_path must be one of {', '.join(names)}, or the path of a GGUF file"
+    if path.is_dir():
+        raise IsADirectoryError(f"{wanted}, got the folder {str(path)!r}")
     if not path.exists():
-        names = ", ".join(names)
-        raise FileNotFoundError(
-            f"name_or_path must be one of {names}, or the path of a GGUF file, got name_or_path={str(path)!r}"
-        )
+        raise FileNotFoundError(f"{wanted}, got name_or_path={str(path)!r}")
     return path
 
 

@@ -1,8 +1,7 @@
-"""`Tokenizer`: what every tokenizer here does, and `TextStream`, which turns tokens into text as they come."""
+"""`Tokenizer`: what every tokenizer here does."""
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -56,58 +55,3 @@ class Tokenizer(Protocol):
         messages : sequence of dict
             Each has a ``"role"``, such as ``"user"``, and a ``"content"``.
         """
-
-
-class TextStream:
-    """The text of an answer while its tokens come, in whole characters.
-
-    A character may take several tokens. Its bytes wait here until the last of them has come.
-
-    Parameters
-    ----------
-    tokenizer : Tokenizer
-        Gives the bytes of each token.
-
-    See Also
-    --------
-    paged_numba.models.Tokenizer : Its `decode` returns the same text at once.
-
-    Examples
-    --------
-    >>> import paged_numba as pn
-    >>> class Bytes:
-    ...     def piece(self, token_id):
-    ...         return bytes([token_id])
-    >>> stream = pn.models.TextStream(Bytes())
-    >>> [stream.push(token_id) for token_id in "né!".encode()], stream.finish()
-    (['n', '', 'é', '!'], '')
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, token_id: int) -> str:
-        """Take the next token, and return the characters that it completes.
-
-        Parameters
-        ----------
-        token_id : int
-            The next token of the answer.
-
-        Returns
-        -------
-        str
-            Whole characters; empty if the token completes none.
-        """
-        return self._decoder.decode(self._tokenizer.piece(token_id))
-
-    def finish(self) -> str:
-        """Return what is left of a character whose last bytes have not come, as U+FFFD; else an empty text.
-
-        Returns
-        -------
-        str
-            U+FFFD or nothing.
-        """
-        return self._decoder.decode(b"", final=True)

@@ -15,6 +15,7 @@ class AnswerId(NamedTuple):
 
     request_id: Hashable
     index: int  # type: ignore[assignment]  # hides the method of a tuple
+    engine: int = 0  # its number in this process: another may serve from the same cache
 
     def __str__(self) -> str:
         return f"{self.request_id}/{self.index}" if self.index else str(self.request_id)

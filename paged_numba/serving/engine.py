@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -20,12 +21,14 @@ from ..draw.text import plural
 from ..ops import adopt, quantize_fp8
 from .answers import Answer, AnswerId, Output, Request, Result
 from .recording import Recording
-from .sampling import SamplingParams, next_token
+from .sampling import SamplingParams, next_token, what_is_wrong
 from .scheduler import Chunk, Scheduler
 from .text import AnswerText
 
 MOST_SEQUENCES = 64
 """Most answers that run at once, unless the caller says otherwise."""
+
+_engine_numbers = count()
 
 
 @dataclass
@@ -71,16 +74,20 @@ class Engine:
         memory.
     algorithm : str
         Algorithm of attention; see `paged_numba.paged_attention`.
+    recording : Recording, optional
+        Records each step. It grows with every step, by a number for each block of the pool.
 
     Attributes
     ----------
     counters : Counters
-    recording : Recording
+        What it has done so far.
+    recording : Recording or None
+        The argument; it may be replaced between two steps.
 
     Raises
     ------
     TypeError, ValueError
-        The cache does not fit the model, or a number is invalid.
+        The cache does not fit the model, or another argument is invalid.
 
     See Also
     --------
@@ -114,6 +121,7 @@ class Engine:
         max_sequences: int | None = None,
         preemption: str = "recompute",
         algorithm: str = "auto",
+        recording: Recording | None = None,
     ) -> None:
         token_budget = positive("token_budget", token_budget)
         if max_sequences is None:
@@ -125,11 +133,17 @@ class Engine:
                 f"got max_sequences={max_sequences}"
             )
         one_of("preemption", preemption, ("recompute", "swap"))
-        _check_fit(model, cache)
+        if not isinstance(recording, Recording | None):
+            raise TypeError(f"recording must be a Recording or None, got recording={shown(recording)}")
+        self._dtype = _stored_dtype(model, cache)
         self.model, self.cache, self.tokenizer, self.algorithm = model, cache, tokenizer, algorithm
         self.scheduler = Scheduler(cache, token_budget, max_sequences, preemption)
-        self.counters, self.recording = Counters(), Recording()
+        self.counters, self.recording = Counters(), recording
+        # Sequences of other engines may lie in the same cache under the same names.
+        self._number = next(_engine_numbers)
         self._requests: dict[Hashable, Request] = {}
+        # Those with something new for the caller.
+        self._changed: dict[Hashable, Request] = {}
         self._num_requests = 0
         self._outputs: list[Output] = []
         # Of the requests that `run` serves; kept if an exception interrupts it.
@@ -186,7 +200,7 @@ class Engine:
             ends |= self.tokenizer.end_tokens
         answers = [
             Answer(
-                AnswerId(request_id, index),
+                AnswerId(request_id, index, self._number),
                 (self._num_requests, index),
                 params,
                 tokens.copy(),
@@ -224,10 +238,11 @@ class Engine:
                 before = perf_counter()
                 logits = self._forward(chunks)
                 in_model = perf_counter() - before
-                self.recording.record(self.scheduler)
+                if self.recording is not None:
+                    self.recording.record(self.scheduler)
                 self._take(chunks, logits)
             elif self.scheduler.waiting:
-                self._refuse(self.scheduler.waiting[0])
+                self._refuse(self.scheduler.misfit)
             else:  # Ctrl-C may have come between the two halves of `add_request`
                 self.scheduler.recover(self._started_answers())
         except BaseException:
@@ -329,12 +344,12 @@ class Engine:
 
     def _stored(self, array: Any, scale: str) -> Any:
         """Return keys or values in the dtype of the cache, divided by its scale."""
-        dtype, factor = self.cache.key_cache.dtype, self.cache._scales[scale]
-        if np.dtype(dtype).name == "float8_e4m3fn":
+        factor = self.cache._scales[scale]
+        if self._dtype.name == "float8_e4m3fn":
             return quantize_fp8(array, factor)
         if factor is not None:
             array = array / factor[:, None]  # a factor for each KV head
-        return array.astype(dtype, copy=False)
+        return array.astype(self._dtype, copy=False)
 
     def _take(self, chunks: list[Chunk], logits: Any) -> None:
         """Sample a token for each answer whose tokens are all computed."""
@@ -347,13 +362,14 @@ class Engine:
 
     def _sample(self, answer: Answer, logits: Any) -> None:
         """Add a token to an answer; if its prompt is now computed, fork it into all answers to the request."""
-        is_first = answer.id.index == 0 and not answer.num_generated
-        answers = self._requests[answer.id.request_id].answers if is_first else [answer]
+        answers = self._with_siblings(answer)
+        self._note_change(answer)
+        wrong = what_is_wrong(logits)
         for member in answers:
             if member is not answer:
                 self.scheduler.fork(answer, member)
-            if np.isnan(logits).any():
-                member.end("error", "the model returned NaN for the logits of the next token")
+            if wrong:
+                member.end("error", f"the model returned {wrong} for the logits of the next token")
                 continue
             member.add(self._next_token(member, logits), self.counters.num_steps)
             self.counters.num_generated_tokens += 1
@@ -364,19 +380,30 @@ class Engine:
     def _next_token(self, answer: Answer, logits: Any) -> int:
         return next_token(logits, answer.params, answer.id.index, answer.num_generated)
 
+    def _with_siblings(self, answer: Answer) -> list[Answer]:
+        """Return an answer, and while its prompt is computed, all answers that will be forked from it."""
+        is_prompt = answer.id.index == 0 and not answer.num_generated
+        return self._requests[answer.id.request_id].answers if is_prompt else [answer]
+
+    def _note_change(self, answer: Answer) -> None:
+        """Note that an answer is about to get a token or to end."""
+        request_id = answer.id.request_id
+        self._changed[request_id] = self._requests[request_id]
+
     def _end(self, answer: Answer, reason: str, error: str | None = None) -> None:
+        self._note_change(answer)
         answer.end(reason, error)
         self.scheduler.remove(answer)
 
     def _refuse(self, answer: Answer) -> None:
-        """End an answer that does not fit, although no answer of this engine has a block."""
+        """End an answer that does not fit, although no other answer of this engine has a block."""
         pool = self.cache.allocator
-        self._end(
-            answer,
-            "error",
-            f"{plural(len(answer.tokens), 'token')} do not fit: {pool.num_free_blocks} of the pool's "
-            f"{plural(pool.num_blocks, 'block')} are free, and sequences of others hold the rest",
+        error = (
+            f"the pool has no room for {plural(len(answer.tokens), 'token')}: sequences that are not of this engine "
+            f"leave {pool.num_free_blocks} of its {plural(pool.num_blocks, 'block')} free"
         )
+        for member in self._with_siblings(answer):
+            self._end(member, "error", error)
 
     def _started_answers(self) -> Iterator[Answer]:
         """Iterate over the answers that have a place in a queue: the first to each prompt, all once it is computed."""
@@ -387,7 +414,7 @@ class Engine:
 
     def _collect_outputs(self) -> None:
         """Collect what is new, and forget the requests that have ended."""
-        for request in [*self._requests.values()]:
+        for request in [*self._changed.values()]:
             for answer in request.answers:
                 new, progress = answer.output(), answer.progress
                 if progress.num_tokens > answer.shown.num_tokens or progress.is_end > answer.shown.is_end:
@@ -397,7 +424,9 @@ class Engine:
             if request.is_finished:
                 if request.id in self._results:
                     self._results[request.id] = request.result()
-                del self._requests[request.id]
+                if self._requests.get(request.id) is request:
+                    del self._requests[request.id]
+            del self._changed[request.id]
 
     # Checks.
 
@@ -452,8 +481,8 @@ class Engine:
             raise ValueError(f"params.stop needs an engine with a tokenizer, got stop={shown(params.stop)}")
 
 
-def _check_fit(model: Any, cache: Any) -> None:
-    """Raise an error unless a cache has the sizes of a model."""
+def _stored_dtype(model: Any, cache: Any) -> Any:
+    """Return the dtype of a cache's keys and values; raise an error unless the cache has the sizes of the model."""
     if not isinstance(cache, PagedKVCache):
         raise TypeError(f"cache must be a PagedKVCache, got cache={shown(cache)}")
     if not (hasattr(model, "config") and callable(getattr(model, "forward", None))):
@@ -472,3 +501,4 @@ def _check_fit(model: Any, cache: Any) -> None:
         needed = getattr(model.config, name)
         if size != needed:
             raise ValueError(f"cache must have the model's {name}={needed}, got {name}={size}")
+    return np.dtype(stored.key.dtype)

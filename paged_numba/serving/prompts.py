@@ -15,8 +15,10 @@ def read_text(path: Path) -> str:
     Raises
     ------
     InputError
-        The file is not UTF-8.
+        The file is not UTF-8, or standard input is closed.
     """
+    if str(path) == "-" and sys.stdin is None:
+        raise InputError("standard input must be open, got a closed one")
     content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")

@@ -8,7 +8,10 @@ from .scheduler import Scheduler
 
 
 class Recording:
-    """Pictures of the steps of an engine; a new one in its place starts the recording anew.
+    """Pictures of the steps of an engine that is made with a `recording`.
+
+    It keeps all steps. For an engine that runs for long, record a part: ``engine.recording`` may be set to another
+    recording, or to None.
 
     Attributes
     ----------
@@ -24,7 +27,8 @@ class Recording:
     >>> config = pn.models.LlamaConfig(num_layers=1, hidden_size=16, intermediate_size=16, vocab_size=9, num_q_heads=1,
     ...                                num_kv_heads=1, head_dim=8, max_positions=64)
     >>> cache = pn.PagedKVCache(5, 4, num_kv_heads=1, head_dim=8)
-    >>> engine = pn.serving.Engine(pn.models.random_llama(config), cache, token_budget=4)
+    >>> engine = pn.serving.Engine(pn.models.random_llama(config), cache, token_budget=4,
+    ...                            recording=pn.serving.Recording())
     >>> for name in ("a", "b"):
     ...     _ = engine.add_request([1, 2, 3, 4, 5], pn.serving.SamplingParams(max_tokens=8), request_id=name)
     >>> _ = engine.run()

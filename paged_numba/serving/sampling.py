@@ -116,6 +116,22 @@ def next_token(logits: Any, params: SamplingParams, index: int, place: int) -> i
     return int(np.searchsorted(cumulative, drawn * cumulative[-1], side="right"))
 
 
+def what_is_wrong(logits: Any) -> str:
+    """Return what a model's logits hold that no token can be sampled from; empty if they are right.
+
+    A logit of -inf is right: its token is never drawn.
+
+    >>> what_is_wrong(np.array([0.0, -np.inf])), what_is_wrong(np.array([0.0, np.nan]))
+    ('', 'NaN')
+    """
+    highest = logits.max()  # NaN if one of them is
+    if np.isnan(highest):
+        return "NaN"
+    if highest == np.inf:
+        return "infinity"
+    return "only -infinity" if highest == -np.inf else ""
+
+
 def probabilities(logits: Any, params: SamplingParams) -> Any:
     """Return how likely each token is to be drawn, float64[vocab_size]; tokens as likely as the last kept are kept.
 

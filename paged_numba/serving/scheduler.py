@@ -117,6 +117,12 @@ class Scheduler:
         """Return the answer to preempt: the last to come, so that the first is always served."""
         return self.running[-1]
 
+    @property
+    def misfit(self) -> Answer:
+        """The answer that does not fit, if `schedule` chose no token although answers wait."""
+        # One that had the pool for itself was preempted last.
+        return self.preempted[-1] if self.preempted else self.waiting[0]
+
     def preempt(self, answer: Answer) -> None:
         """Take the blocks of a running answer, which then waits in its old place."""
         if self.preemption == "swap":

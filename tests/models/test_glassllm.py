@@ -43,11 +43,8 @@ def test_tokens_are_those_of_glassllm(ours, theirs, text):
 
 
 @given(ids=st.lists(st.integers(0, 1023)))
-def test_text_and_its_stream_are_those_of_glassllm(ours, theirs, ids):
-    text = theirs[1].decode(ids)
-    stream = pn.models.TextStream(ours.tokenizer)
-    assert ours.tokenizer.decode(ids) == text
-    assert "".join([*map(stream.push, ids), stream.finish()]) == text
+def test_text_is_that_of_glassllm(ours, theirs, ids):
+    assert ours.tokenizer.decode(ids) == theirs[1].decode(ids)
 
 
 @given(

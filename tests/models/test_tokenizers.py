@@ -1,11 +1,11 @@
 """Tokenizers: text back from tokens, streams of whole characters, and control tokens that no text can write."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import paged_numba as pn
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("tokenizers")
@@ -14,6 +14,7 @@ import gguf_files as small  # noqa: E402
 
 from paged_numba.models.gguf_file import GGUFFile  # noqa: E402
 from paged_numba.models.gguf_tokenizer import PRE_TOKENIZERS, GGUFTokenizer  # noqa: E402
+from paged_numba.serving.text import AnswerText  # noqa: E402
 
 TEXTS = st.text(st.characters(codec="utf-8")) | st.lists(
     st.sampled_from(["hello", " world", "12", "é", "\n", " ", "##", "##mark##", "<|im_end|>", "🧀", "x"])
@@ -53,23 +54,29 @@ def test_a_word_that_is_written_like_a_control_token_is_text(tmp_path, pre):
     assert [tokens[number] for number in tokenizer.encode("PAD")][-3:] == ["P", "A", "D"]
 
 
+def streamed(tokenizer, ids):
+    """Return the texts that an engine shows after each token, and at the end."""
+    text = AnswerText()
+    yield text.shown
+    for token_id in ids:
+        text = text.push(tokenizer.piece(token_id), stop=())
+        yield text.shown
+    yield text.finish(stop=()).shown
+
+
 @given(ids=st.lists(st.integers(0, len(small.TOKENS) - 1)))
 def test_a_stream_joins_to_the_decoded_text_and_never_splits_a_character(tokenizer, ids):
-    stream = pn.models.TextStream(tokenizer)
-    parts = [*map(stream.push, ids), stream.finish()]
-    assert "".join(parts) == tokenizer.decode(ids)
-    # A part that ended within a character would show U+FFFD where the whole text has none.
-    if "\ufffd" not in tokenizer.decode(ids):
-        assert not any("\ufffd" in part for part in parts)
+    texts = [*streamed(tokenizer, ids)]
+    assert texts[-1] == tokenizer.decode(ids)
+    # A text that ended within a character would show U+FFFD, or lack it later.
+    assert all(longer.startswith(shorter) for shorter, longer in pairwise(texts))
 
 
 def test_a_character_of_four_bytes_comes_with_its_last(tokenizer):
     ids = [tokenizer.encode(character)[-1] for character in "ab"]
     cheese = [small.TOKENS.index(character) for character in "ðŁ§Ģ"]  # F0 9F A7 80 in GPT-2's characters
-    stream = pn.models.TextStream(tokenizer)
-    assert [stream.push(token) for token in [ids[0], *cheese, ids[1]]] == ["a", "", "", "", "🧀", "b"]
-    stream.push(cheese[0])
-    assert stream.finish() == "\ufffd"
+    texts = [*streamed(tokenizer, [ids[0], *cheese, ids[1], cheese[0]])]
+    assert texts == ["", "a", "a", "a", "a", "a🧀", "a🧀b", "a🧀b", "a🧀b\ufffd"]
 
 
 def test_words_are_split_as_each_pre_tokenizer_splits_them(tmp_path):

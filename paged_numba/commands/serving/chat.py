@@ -8,9 +8,11 @@ import time
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import Any
 
 from ...draw.text import block_map, plural
+from ...errors import InputError
 from ...models import Checkpoint
 from ...serving import Engine, SamplingParams
 from . import setup
@@ -45,11 +47,12 @@ def run(options: argparse.Namespace) -> int:
             break
         if line == "/new":
             chat.forget()
+            print("[new conversation]")
         elif line.startswith("/"):
             print(HELP)
         elif line:
             answer = chat.answer(line)
-            if options.pool:
+            if options.pool and answer is not None:
                 print(answer.report())
                 print(chat.pool_map())
     return 0
@@ -57,7 +60,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _lines() -> Iterator[str]:
     """Iterate over the lines of standard input, without white space around them; prompt for each on a terminal."""
-    prompt = "\n> " if sys.stdin is not None and sys.stdin.isatty() else ""
+    if sys.stdin is None:
+        raise InputError("standard input must be open, got a closed one")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    prompt = "\n> " if sys.stdin.isatty() else ""
     if prompt:
         with suppress(ImportError):
             import readline  # noqa: F401 (its import lets `input` edit lines)
@@ -73,6 +80,8 @@ class Spoken:
 
     Attributes
     ----------
+    turn : int
+        Its number, from 1.
     text : str
     num_prompt_tokens, num_cached_tokens, num_tokens : int
         Tokens of the whole conversation before the answer, those of them that the prefix cache held, and tokens of the
@@ -81,6 +90,7 @@ class Spoken:
         Seconds until the first token, and from there to the last.
     """
 
+    turn: int
     text: str = ""
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
@@ -90,9 +100,10 @@ class Spoken:
 
     def report(self) -> str:
         """Return a line of figures."""
-        speed = f", then {(self.num_tokens - 1) / self.rest:.1f} a second" if self.num_tokens > 1 else ""
+        first = f", the first after {self.first:.1f} s" if self.num_tokens else ""
+        speed = f", then {(self.num_tokens - 1) / self.rest:.1f} a second" if self.rest else ""
         return (
-            f"[{plural(self.num_tokens, 'token')}: the first after {self.first:.1f} s{speed}; "
+            f"[turn {self.turn}: {plural(self.num_tokens, 'token')}{first}{speed}; "
             f"{self.num_cached_tokens} of {plural(self.num_prompt_tokens, 'prompt token')} from the prefix cache]"
         )
 
@@ -123,41 +134,45 @@ class Chat:
         """Begin a new conversation."""
         self.messages.clear()
 
-    def answer(self, text: str) -> Spoken:
-        """Answer a line of the user, and print the answer while it is written."""
-        self.num_turns += 1
-        if not self.has_turns:
-            self.forget()
-        self.messages.append({"role": "user", "content": text})
+    def answer(self, text: str) -> Spoken | None:
+        """Answer a line of the user, and print the answer while it is written; None if the line cannot be answered."""
+        messages = [*(self.messages if self.has_turns else ()), {"role": "user", "content": text}]
         try:
-            spoken = self._speak(self._tokens())
-        except ValueError as error:  # of a prompt that is too long by itself
+            kept, tokens = self._prompt(messages)
+            request = self.engine.add_request(tokens, self.params)
+        except ValueError as error:  # a line that is too long by itself, for example
             print(f"[error: {error}]", file=sys.stderr)
-            self.messages.pop()
-            return Spoken()
-        self.messages.append({"role": "assistant", "content": spoken.text})
+            return None
+        if len(kept) < len(messages):
+            dropped = (len(messages) - len(kept)) // 2
+            print(
+                f"[forgot the oldest {plural(dropped, 'turn')}: a conversation has {self.room} tokens at most]"
+            )
+        self.num_turns += 1
+        spoken = Spoken(self.num_turns, num_prompt_tokens=len(tokens))
+        self._speak(request, spoken)
+        self.messages = [*kept, {"role": "assistant", "content": spoken.text}]
         return spoken
 
-    def _tokens(self) -> list[int]:
-        """Return the tokens of the conversation; drop its oldest turns if no room for an answer is left."""
+    @property
+    def room(self) -> int:
+        """Most tokens of a conversation."""
         pool = self.engine.cache.allocator
-        room = min(self.loaded.model.config.max_positions, pool.num_blocks * pool.block_size)
-        dropped = 0
-        while True:
-            tokens = self.loaded.tokenizer.chat(self.messages)
-            if tokens is None:
-                return self.loaded.tokenizer.encode(self.messages[-1]["content"])
-            if len(tokens) < room or len(self.messages) == 1:
-                break
-            del self.messages[:2]
-            dropped += 1
-        if dropped:
-            print(f"[forgot the oldest {plural(dropped, 'turn')}: the model reads {room} tokens at most]")
-        return tokens
+        return min(self.loaded.model.config.max_positions, pool.num_blocks * pool.block_size)
 
-    def _speak(self, tokens: list[int]) -> Spoken:
-        spoken = Spoken(num_prompt_tokens=len(tokens))
-        request = self.engine.add_request(tokens, self.params)
+    def _prompt(self, messages: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[int]]:
+        """Return the messages of a conversation without the oldest turns if there are too many, and their tokens."""
+        tokens = self.loaded.tokenizer.chat(messages)
+        if tokens is None:
+            return messages, self.loaded.tokenizer.encode(messages[-1]["content"])
+        if len(tokens) + min(self.params.max_tokens, self.room // 2) > self.room:
+            # What follows is computed anew, since its prefix is another. With half of the room left, that is seldom.
+            while len(tokens) > self.room // 2 and len(messages) > 1:
+                messages = messages[2:]
+                tokens = self.loaded.tokenizer.chat(messages) or []
+        return messages, tokens
+
+    def _speak(self, request: Hashable, spoken: Spoken) -> None:
         began = time.perf_counter()
         try:
             while self.engine.has_unfinished:
@@ -166,12 +181,12 @@ class Chat:
                 for output in outputs:
                     self._show(output, spoken, time.perf_counter() - began)
         except KeyboardInterrupt:
-            self.engine.cancel(request)
-            for output in self.engine.step():
+            with suppress(ValueError):  # it may have ended just now
+                self.engine.cancel(request)
+            for output in self.engine.stream():
                 self._show(output, spoken, time.perf_counter() - began)
             print(" [stopped]", end="")
         print(flush=True)
-        return spoken
 
     def _show(self, output: Any, spoken: Spoken, seconds: float) -> None:
         print(output.text, end="", flush=True)
@@ -180,9 +195,17 @@ class Chat:
         spoken.text += output.text
         spoken.num_tokens += len(output.token_ids)
         spoken.num_cached_tokens = output.num_cached_tokens
-        if not spoken.first:
-            spoken.first = seconds
-        spoken.rest = seconds - spoken.first
+        if output.token_ids:
+            spoken.first = spoken.first or seconds
+            spoken.rest = seconds - spoken.first
+        if output.finish_reason == "length":
+            at_limit = spoken.num_tokens == self.params.max_tokens
+            why = (
+                f"after {plural(spoken.num_tokens, 'token')}"
+                if at_limit
+                else f"all {self.room} tokens are used"
+            )
+            print(f" [cut: {why}]", end="")
 
     # The pool.
 
@@ -209,7 +232,7 @@ class Chat:
         shown = min(pool.num_blocks, 64 * (last // 64 + 1))
         more = f"; blocks {shown:,} to {pool.num_blocks - 1:,} are empty" if shown < pool.num_blocks else ""
         return (
-            f"{block_map(cells[:shown])}\n"
-            f"{cached} of {plural(pool.num_blocks, 'block')} hold a prefix: the mark is the turn that filled it, "
-            f". empty{more}"
+            f"The pool: each character is a block of {pool.block_size} tokens, named after the turn that filled it; "
+            f". is empty.\n{block_map(cells[:shown])}\n"
+            f"Kept for later turns: {cached:,} of {plural(pool.num_blocks, 'block')}{more}."
         )

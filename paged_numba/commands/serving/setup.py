@@ -61,7 +61,10 @@ def sampling(options: argparse.Namespace) -> SamplingParams:
 def checkpoint(options: argparse.Namespace) -> models.Checkpoint:
     """Load the checkpoint that ``--model`` names: by default the largest that is installed."""
     if options.model is not None:
-        return models.load(options.model)
+        try:
+            return models.load(options.model)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise InputError(f"--model: {error}") from None
     installed = [known.name for known in models.find() if known.path is not None]
     if not installed:
         commands = "\n".join(f"  {known.install}" for known in models.find())

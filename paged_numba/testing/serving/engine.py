@@ -169,7 +169,7 @@ def serve(workload: Workload, interrupt: Callable[[Any], Any] | None = None) -> 
             if answer.id.index == 0 and not answer.num_generated:
                 answers = self._requests[answer.id.request_id].answers
             for member in answers:
-                logits.setdefault(member.id, {})[member.num_generated] = row
+                logits.setdefault(member.id[:2], {})[member.num_generated] = row
             super()._sample(answer, row)
 
     cache = PagedKVCache(
