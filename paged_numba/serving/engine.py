@@ -176,8 +176,8 @@ class Engine:
         Raises
         ------
         TypeError, ValueError
-            The prompt is empty, longer than the model's context or than the pool, or holds no tokens of the model; the
-            id is taken; or a text is given, or text is to end the answer, but the engine has no tokenizer.
+            The prompt is empty, too long for the model's context or the pool, or holds ids that the model does not have;
+            the id is taken; or the prompt or `params.stop` is text, but the engine has no tokenizer.
 
         Notes
         -----
@@ -245,7 +245,7 @@ class Engine:
                 self._refuse(self.scheduler.misfit)
             else:  # Ctrl-C may have come between the two halves of `add_request`
                 self.scheduler.recover(self._started_answers())
-        except BaseException:
+        except BaseException:  # Ctrl-C, too
             self.scheduler.recover(self._started_answers())
             raise
         self.counters.num_steps += bool(chunks)
