@@ -50,8 +50,8 @@ class Scheduler:
     ----------
     running, waiting : list of Answer
         In order of arrival.
-    preempted : list of Answer
-        Those preempted in the latest step.
+    preempted, held_back : list of Answer
+        Those preempted in the latest step, and those not admitted since they will share blocks that it computes.
     num_preemptions : int
     """
 
@@ -61,6 +61,7 @@ class Scheduler:
         self.running: list[Answer] = []
         self.waiting: list[Answer] = []
         self.preempted: list[Answer] = []
+        self.held_back: list[Answer] = []
         self.num_preemptions = 0
 
     def add(self, answer: Answer) -> None:
@@ -75,7 +76,7 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """Choose the tokens of the next step, and reserve their slots."""
-        self.preempted = []
+        self.preempted, self.held_back = [], []
         chunks = self._continue_running()
         # What was taken from the last to come must not go to those who came even later.
         if not self.preempted:
@@ -145,6 +146,7 @@ class Scheduler:
             if not budget or places > self.max_sequences:
                 break
             if self._should_hold_back(answer):
+                self.held_back.append(answer)
                 continue
             admit = self._swap_in if self.pool.is_swapped(answer.id) else self._start
             chunk = admit(answer, budget)

@@ -83,6 +83,13 @@ class Narrator:
                     )
             if detail["waiting"]:
                 self.say(f"{INDENT}Waiting: {', '.join(detail['waiting'])}.")
+            held_back = detail.get("held_back", ())
+            if held_back:
+                does = "begins" if len(held_back) == 1 else "begin"
+                self.say(
+                    f"{INDENT}{', '.join(held_back)} {does} like a prompt of this step, whose blocks will be shared "
+                    "once they are computed."
+                )
             ids = {str(seq_id): seq_id for seq_id in pool}
             self.show(block_tables(pool, [ids[name] for name in event.names]))
             self._map(pool)

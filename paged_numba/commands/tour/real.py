@@ -242,7 +242,10 @@ class Tour:
         admitted = [name for name in after if name not in before and name in self.requests]
         if admitted:
             cached = {name: self._cached(name) for name in admitted}
-            yield self._event("admit", admitted, waiting=self._waiting(), cached_tokens=cached)
+            held_back = [str(answer.id) for answer in self.engine.scheduler.held_back]
+            yield self._event(
+                "admit", admitted, waiting=self._waiting(), held_back=held_back, cached_tokens=cached
+            )
         for name, table in after.items():
             if name not in before and name not in self.requests:
                 parent = name.partition("/")[0]
