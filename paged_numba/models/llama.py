@@ -1,6 +1,7 @@
 """`Llama`: the forward pass of a Llama-type model in NumPy, with attention as a parameter.
 
-The caller decides where keys and values are kept, and how the model attends to them. Shapes stand beside each line: `n` tokens, `d` hidden_size, `h` query heads, `k` KV heads, `c` head_dim, `f` intermediate_size, `v` vocab_size.
+The caller decides where keys and values are kept, and how the model attends to them. Shapes stand beside each
+line: `n` tokens, `d` hidden_size, `h` query heads, `k` KV heads, `c` head_dim, `f` intermediate_size, `v` vocab_size.
 
 Sources: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023; Su et al., "RoFormer: Enhanced
 Transformer with Rotary Position Embedding", 2021; Shazeer, "GLU Variants Improve Transformer", 2020.
@@ -156,8 +157,9 @@ class Llama:
         x = weights.embedding[token_ids]  # [n, d]
         for number, layer in enumerate(weights.layers):
             qkv = rms_norm(x, layer.attention_norm, sizes.norm_eps) @ layer.qkv  # [n, (h + 2k) * c]
-            qkv = qkv.reshape(n, h + 2 * k, c)  # the query heads, then the KV heads of keys, then those of values
-            # `rotate` returns new arrays; of values, which are not rotated, this is a copy that kernels can take.
+            # First the query heads, then the KV heads of the keys, then those of the values. `rotate` returns new arrays;
+            # the values are not rotated, so they are copied: kernels want contiguous arrays.
+            qkv = qkv.reshape(n, h + 2 * k, c)
             query, key, value = qkv[:, :h], qkv[:, h : h + k], np.ascontiguousarray(qkv[:, h + k :])
             out = attend(number, rotate(query, cos, sin), rotate(key, cos, sin), value)  # [n, h, c]
             x = x + out.reshape(n, h * c) @ layer.output  # [n, d]

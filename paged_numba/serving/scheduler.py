@@ -2,7 +2,7 @@
 
 An answer is in one of two queues, both in order of arrival: `running` answers have blocks in the pool, `waiting` ones
 have none. Prompts and answers are not told apart: each answer has tokens that are not computed yet, and a step computes
-some of them. If one token is left, that is a decode; if more are, a prefill, of which the budget may allow only a chunk.
+some of them. If one token is left, that is a decode; if more are, a prefill, of which the budget may allow a chunk.
 
 Sources: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022 (iteration-
 level scheduling); Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024
