@@ -253,6 +253,17 @@ def test_two_engines_share_a_cache():
     assert_all_free(engines[0])
 
 
+def test_a_stream_that_is_left_loses_no_output():
+    engine = Engine(MODEL, cache())
+    for _ in range(3):
+        engine.add_request([1], SamplingParams(max_tokens=2, ignore_eos=True))
+    seen = []
+    while engine.has_unfinished:
+        seen.append(next(engine.stream()).request_id)
+    assert seen == ["0", "1", "2"] * 2
+    assert_all_free(engine)
+
+
 def test_a_step_does_not_look_at_requests_that_wait(monkeypatch):
     seen = []
     output = Answer.output

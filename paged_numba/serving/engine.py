@@ -176,8 +176,8 @@ class Engine:
         Raises
         ------
         TypeError, ValueError
-            The prompt is empty, longer than the model's context or than the pool, or holds no tokens of the model; the
-            id is taken; or a text is given, or text is to end the answer, but the engine has no tokenizer.
+            The prompt is empty, too long for the model's context or the pool, or has ids that the model does not have;
+            the id is taken; or the prompt or `params.stop` is text, but the engine has no tokenizer.
 
         Notes
         -----
@@ -230,33 +230,14 @@ class Engine:
         If the model or the cache raises an exception, or Ctrl-C does, the exception goes on to the caller, and requests
         and blocks are as before the step: the next call tries again. To go on without a request, `cancel` it.
         """
-        begin = perf_counter()
-        try:
-            chunks = self.scheduler.schedule()
-            in_model = 0.0
-            if chunks:
-                before = perf_counter()
-                logits = self._forward(chunks)
-                in_model = perf_counter() - before
-                if self.recording is not None:
-                    self.recording.record(self.scheduler)
-                self._take(chunks, logits)
-            elif self.scheduler.waiting:
-                self._refuse(self.scheduler.misfit)
-            else:  # Ctrl-C may have come between the two halves of `add_request`
-                self.scheduler.recover(self._started_answers())
-        except BaseException:
-            self.scheduler.recover(self._started_answers())
-            raise
-        self.counters.num_steps += bool(chunks)
-        self.counters.num_preemptions = self.scheduler.num_preemptions
-        self._collect_outputs()
-        self.counters.host_seconds += perf_counter() - begin - in_model
+        self._step()
         # One line, so that Ctrl-C loses no output.
         outputs, self._outputs = self._outputs, []; return outputs  # noqa: E702  # fmt: skip
 
     def stream(self) -> Iterator[Output]:
         """Iterate over the outputs of all steps until every request has ended; more may be added meanwhile.
+
+        An iteration that is left loses no output: the next one begins there.
 
         Yields
         ------
@@ -264,7 +245,11 @@ class Engine:
             What a step added to an answer.
         """
         while self.has_unfinished:
-            yield from self.step()
+            if not self._outputs:
+                self._step()
+            while self._outputs:
+                output, *self._outputs = self._outputs
+                yield output
 
     def run(self) -> dict[Hashable, Result]:
         """Serve until every request has ended.
@@ -303,6 +288,31 @@ class Engine:
                 self._end(answer, "cancelled")
 
     # Steps.
+
+    def _step(self) -> None:
+        """Make a step, and add what is new to the outputs."""
+        begin = perf_counter()
+        try:
+            chunks = self.scheduler.schedule()
+            in_model = 0.0
+            if chunks:
+                before = perf_counter()
+                logits = self._forward(chunks)
+                in_model = perf_counter() - before
+                if self.recording is not None:
+                    self.recording.record(self.scheduler)
+                self._take(chunks, logits)
+            elif self.scheduler.waiting:
+                self._refuse(self.scheduler.misfit)
+            else:  # Ctrl-C may have come between the two halves of `add_request`
+                self.scheduler.recover(self._started_answers())
+        except BaseException:
+            self.scheduler.recover(self._started_answers())
+            raise
+        self.counters.num_steps += bool(chunks)
+        self.counters.num_preemptions = self.scheduler.num_preemptions
+        self._collect_outputs()
+        self.counters.host_seconds += perf_counter() - begin - in_model
 
     def _forward(self, chunks: list[Chunk]) -> Any:
         """Take the chunks through the model; return the logits of the last token of each, float32[num_chunks, v]."""
