@@ -184,6 +184,40 @@ def test_no_sequence_of_calls_raises_a_false_alarm(data):
     assert not findings, str(findings)
 
 
+@given(
+    prefix_caching=st.booleans(),
+    layout=st.sampled_from(("NHD", "HND", "packed")),
+    written=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    window=st.none() | st.integers(1, 9),
+)
+def test_host_memory_keeps_which_slots_are_unwritten(prefix_caching, layout, written, window):
+    made = pn.PagedKVCache(
+        8, 4, 1, 4, num_layers=2, layout=layout, prefix_caching=prefix_caching, target="lockstep", debug=True
+    )
+    key, value = RNG.standard_normal((2, 9, 1, 4), np.float32)
+    slots = made.reserve("a", list(range(9))).slots
+    for layer, count in enumerate(written):
+        made.write_layer(layer, key[:count], value[:count], slots[:count])
+    first = 0 if window is None else made.release("a", window) * 4
+    made.swap_out("a")
+    made.add("b", *np.ones((2, 2, 6, 1, 4), np.float32), list(range(10, 16)))
+    made.swap_in("a")
+    for layer, count in enumerate(written):
+        if count < 9:
+            with pytest.raises(
+                KernelError, match=f"(?s)read of an unwritten slot.*token {max(count, first)} of"
+            ):
+                made.gather("a", layer=layer)
+        else:
+            np.testing.assert_array_equal(made.gather("a", layer=layer)[0], key[first:])
+        if count > first:
+            seen = {"window": window, "seq_lens": [count]} if first else {"seq_lens": [count]}
+            if window is None or count - window >= first or not first:
+                assert np.isfinite(
+                    made.attend(["a"], np.ones((1, 1, 4), np.float32), layer=layer, **seen)
+                ).all()
+
+
 def test_debugging_needs_lockstep(monkeypatch):
     monkeypatch.setattr("paged_numba.targets.resolve", lambda target: target)
     with pytest.raises(ValueError, match="debug=True needs the target lockstep, got target='cuda'"):

@@ -52,7 +52,8 @@ def state(cache):
     held = pool_state(cache.allocator)
     held["storage"] = [array.tobytes() for array in (*cache.key_caches, *cache.value_caches)]
     held["swapped out"] = {
-        name: [part.tobytes() for pair in sequence.stored for part in pair]
+        name: [part.tobytes() for pair in sequence.stored.tokens for part in pair]
+        + [part.tobytes() for part in sequence.stored.written or ()]
         for name, sequence in cache.allocator._swapped.items()
     }
     if cache._layers.watch is not None:

@@ -23,6 +23,7 @@ from paged_numba.commands import main as cli
 from paged_numba.draw.text import table
 from paged_numba.errors import UnsupportedConstructError
 from paged_numba.lockstep.language import intrinsics
+from paged_numba.ops import layouts
 from paged_numba.ops.attention import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
@@ -239,6 +240,41 @@ def test_source_of_the_package_is_included_by_name_not_copied(name):
 
 def test_operations_page_explains_every_algorithm():
     assert set(ALGORITHMS) <= set(re.findall(r"^\| `(\w+)` \|", TEXTS["docs/operations.md"], re.M))
+
+
+def test_operations_page_has_the_largest_sizes_of_every_algorithm():
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", TEXTS["docs/operations.md"], re.M
+    )
+    listed = {
+        name: [int(size.replace(",", "")) for size in sizes]
+        for names, *sizes in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert listed.keys() == {*ALGORITHMS, "packed"} - {"auto"}
+    for name, sizes in listed.items():
+        limits = layouts.CACHE_LIMITS | layouts.ATTENTION_LIMITS.get(name, {})
+        assert sizes == [limits[size] for size in ("head_dim", "value_head_dim", "block_size")], name
+
+
+def test_models_page_lists_every_checkpoint_with_source_and_licence():
+    for known in models.find():
+        (row,) = [
+            row for row in TEXTS["docs/models.md"].splitlines() if row.startswith(f"| `{known.name}` |")
+        ]
+        assert f"]({known.source})" in row
+        assert f"`{known.install}`" in row
+        assert row.endswith(f"| {known.licence} |")
+
+
+def test_models_page_counts_what_the_reference_holds():
+    reference = json.loads((ROOT / "tests/models/smollm2_reference.json").read_text(encoding="utf-8"))
+    lengths = [len(prompt["ids"]) for prompt in reference["prompts"]]
+    answer_lengths = {len(prompt["tokens"]) for prompt in reference["prompts"]}
+    assert f"{len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens" in TEXTS["docs/models.md"]
+    assert "; 32 greedy tokens each" in TEXTS["docs/models.md"]
+    assert answer_lengths == {32}
+    assert f"token ids of {len(reference['texts'])} texts" in TEXTS["docs/models.md"]
 
 
 # What lockstep runs and refuses, as docs/lockstep.md lists it. By the page's name of each refused construct: the

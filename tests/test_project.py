@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "ops": {"arrays", "kernels", "targets"},
     # Its debug mode reads columns of the kernels' arguments.
     "cache": BELOW_CACHE | {"kernels"},
-    "models": {"reference", "draw"},
+    "models": set(),
     "serving": BELOW_COMMANDS,
     "replay": BELOW_COMMANDS,
     "testing": BELOW_COMMANDS,

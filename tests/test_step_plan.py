@@ -191,8 +191,10 @@ def test_a_batch_is_reserved_as_its_sequences_one_after_the_other(counts, prefix
         for name, its in tokens.items():
             single.append(in_turn.reserve(name, its, salt=salts.get(name), limit=limit))
     except pn.OutOfBlocksError as error:
-        with pytest.raises(pn.OutOfBlocksError, match=str(error)[:20]):
+        blocks = error.needed, error.free
+        with pytest.raises(pn.OutOfBlocksError, match=f"for sequence {name!r}") as caught:
             at_once.reserve_batch(tokens, limits=limits, salts=salts)
+        assert (caught.value.needed, caught.value.free) == blocks
         in_turn = before
     else:
         batch = at_once.reserve_batch(tokens, limits=limits, salts=salts)
@@ -229,9 +231,18 @@ def test_two_forks_get_copies_of_the_block_that_they_share():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda c: c.reserve_batch({"new": 4, "a": 99}), pn.OutOfBlocksError, "needs .* blocks"),
-        (lambda c: c.reserve_batch({"new": 4, "a": 0}), ValueError, "tokens must be positive, got tokens=0"),
-        (lambda c: c.reserve_batch({"new": 4, "a": 1.5}), TypeError, "tokens must be"),
+        (
+            lambda c: c.reserve_batch({"new": 4, "a": 99}),
+            pn.OutOfBlocksError,
+            "for sequence 'a'.* needs .* blocks",
+        ),
+        (
+            lambda c: c.reserve_batch({"new": 4, "a": 0}),
+            ValueError,
+            "tokens must be positive, got tokens=0.*'a'",
+        ),
+        (lambda c: c.reserve_batch({"new": 4, "a": 1.5}), TypeError, "tokens must be .*for sequence 'a'"),
+        (lambda c: c.reserve_batch({"a": 1, "new": 4}, salts={"new": []}), TypeError, "salt must be .*'new'"),
         (lambda c: c.reserve_batch({"new": 4, "s": 1}), pn.SwappedSequenceError, "'s'"),
         (
             lambda c: c.reserve_batch([("new", 4)]),
@@ -243,7 +254,7 @@ def test_two_forks_get_copies_of_the_block_that_they_share():
         (
             lambda c: c.reserve_batch({"new": 4, "a": 2}, limits={"a": 0}),
             ValueError,
-            "limit must be positive",
+            "limit must be positive, got limit=0, for sequence 'a' of the batch",
         ),
     ],
 )
@@ -326,6 +337,8 @@ def test_calls_that_change_no_table_leave_a_plan_valid():
         (lambda c: c.plan(["a"], 1, seq_lens=[2, 2]), ValueError, r"seq_lens must have shape \[1\]"),
         (lambda c: c.plan(["a"], 1, seq_lens=[2.5]), TypeError, "seq_lens must hold integers"),
         (lambda c: c.attend(["a"], ROW, seq_lens=[7]), ValueError, r"seq_lens\[0\]=7"),
+        (lambda c: c.plan(["a"], 1, cu_seqlens_q=[0, 7]), ValueError, "6 for sequence 'a', got 7 query tokens"),
+        (lambda c: c.attend(["a"], MANY, cu_seqlens_q=[0, 7]), ValueError, "6 for sequence 'a', got 7 query"),
         (lambda c: c.plan(["a"], 1).write(0, ROW, ROW), ValueError, "slots must be given to plan"),
         (lambda c: c.plan(["a"], 1).attend(2, ROW), ValueError, "layer must lie in 0 .. 1"),
         (lambda c: c.plan(["a"], 1).attend(0, ROW.repeat(2, 0)), ValueError, r"query must have shape \[1, 1, 2\]"),
@@ -341,6 +354,44 @@ def test_wrong_plans_are_refused_by_name(call, error, message):
 
 
 ROW = np.ones((1, 1, 2), np.float32)
+MANY = np.ones((7, 1, 2), np.float32)
+
+
+@given(length=st.integers(1, 12), window=st.integers(1, 12), queries=st.integers(0, 12), data=st.data())
+def test_released_tokens_are_attended_to_by_none(length, window, queries, data):
+    queries = min(queries, length)
+    cache = pn.PagedKVCache(12, 2, 1, 2, target="lockstep")
+    tokens = np.random.default_rng(0).standard_normal((2, length, 1, 2), np.float32)
+    cache.add("a", *tokens)
+    cache.add("b", *tokens[:, :1])
+    whole = copy.deepcopy(cache)
+    cache.release("a", window)
+    released = cache.allocator.num_released_tokens("a")
+    given_window = data.draw(st.none() | st.integers(1, 12), label="window")
+    seq_len = data.draw(st.integers(queries, length), label="seq_len")
+    options = {"cu_seqlens_q": [0, 1, 1 + queries], "seq_lens": [1, seq_len], "window": given_window}
+    query = np.ones((1 + queries, 1, 2), np.float32)
+    first = 0 if given_window is None else max(0, seq_len - queries - given_window + 1)
+    if queries and first < released:
+        message = f"window must hide the {released} released tokens of sequence 'a'.*window={given_window}"
+        with pytest.raises(ValueError, match=message):
+            cache.attend(["b", "a"], query, **options)
+        with pytest.raises(ValueError, match=message):
+            cache.plan(["b", "a"], 1, **options)
+    else:
+        expected = whole.attend(["b", "a"], query, **options)
+        assert_same_bits(cache.attend(["b", "a"], query, **options), expected)
+        assert_same_bits(cache.plan(["b", "a"], 1, **options).attend(0, query), expected)
+
+
+def test_a_sequence_without_tokens_has_no_query_token():
+    cache = used_cache()
+    cache.truncate("a", 0)
+    with pytest.raises(ValueError, match="0 for sequence 'a', got 1 query token"):
+        cache.plan(["other", "a"], 1)
+    with pytest.raises(ValueError, match="0 for sequence 'a', got 1 query token"):
+        cache.attend(["other", "a"], np.ones((2, 1, 2), np.float32))
+    assert cache.plan(["other", "a"], 1, cu_seqlens_q=[0, 1, 1]).num_tokens == 1
 
 
 def test_a_plan_keeps_its_own_copy_of_the_slots_and_lengths():

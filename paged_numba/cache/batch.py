@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..allocator import Allocation, BlockAllocator
 from ..allocator.token_ids import TokenIds, at_most
 from ..arguments import hashable, shown
+from ..errors import OutOfBlocksError
 
 
 class BatchAllocation(NamedTuple):
@@ -71,10 +72,20 @@ def reserve_batch(
     given = _by_id("tokens", tokens)
     limit_of = {} if limits is None else _by_id("limits", limits, given)
     salt_of = {} if salts is None else _by_id("salts", salts, given)
-    allocations = [
-        reserve(allocator, seq_id, its_tokens, salt_of.get(seq_id), limit_of.get(seq_id))
-        for seq_id, its_tokens in given.items()
-    ]
+    allocations = []
+    try:
+        for seq_id, its_tokens in given.items():
+            allocations.append(
+                reserve(allocator, seq_id, its_tokens, salt_of.get(seq_id), limit_of.get(seq_id))
+            )
+    except OutOfBlocksError as error:
+        needed, free, why, watermark = error.args
+        why = f"{why} for sequence {shown(seq_id)}, after those before it in the batch,"
+        raise OutOfBlocksError(needed, free, why, watermark) from None
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"{error}, for sequence {shown(seq_id)} of the batch") from error
     slots = [allocation.slots for allocation in allocations]
     cu_seqlens_q = np.zeros(len(slots) + 1, np.int32)
     np.cumsum([part.size for part in slots], out=cu_seqlens_q[1:])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ class CacheWatch(Observer):
         self._owners: dict[int, list[Place]] = {}
         self._generations = np.zeros(allocator.num_blocks, np.int64)
         self._last_owner: dict[int, Place] = {}
+        self._allows_unwritten = False
         self._copied: tuple[Any, Accesses, Callable[[], None]] | None = None
         for cache in caches:
             watch(root_of(cache), self)
@@ -66,6 +68,26 @@ class CacheWatch(Observer):
         self._generations, self._owners = state["generations"], state["owners"]
         self._last_owner = state["last_owner"].copy()
         self._copied = None
+
+    # Copies in host memory.
+
+    @contextmanager
+    def allowing_unwritten(self) -> Iterator[None]:
+        """Report no reads of unwritten slots: of a sequence that is copied with all of its slots."""
+        self._allows_unwritten = True
+        try:
+            yield
+        finally:
+            self._allows_unwritten = False
+
+    def written(self, slots: Any) -> list[Any]:
+        """Return for each cache which slots have been written."""
+        return [written.reshape(-1)[slots] for _, written in self._written.values()]
+
+    def mark(self, slots: Any, written: list[Any]) -> None:
+        """Record for each cache which slots have been written."""
+        for (_, recorded), now in zip(self._written.values(), written, strict=True):
+            recorded.reshape(-1)[slots] = now
 
     # Ownership.
 
@@ -131,6 +153,8 @@ class CacheWatch(Observer):
         free = ~self._owned[block]
         beyond = ~free & ~self._held[block, offset]
         unwritten = ~free & ~beyond & ~written[block, offset]
+        if self._allows_unwritten:
+            unwritten[:] = False
         if not (free | beyond | unwritten).any():
             if machine.line.copies:
                 self._copied = written, Accesses(made.byte, made.lane), lambda: None

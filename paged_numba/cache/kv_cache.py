@@ -15,7 +15,7 @@ from ..allocator.block_table import padded
 from ..allocator.token_ids import TokenIds, as_bytes, number_of
 from ..allocator.transactions import UndoLog, alone, transaction
 from ..arguments import integer, listed, positive, shown, truth
-from ..arrays import ArrayLike, Device, Dtype, IntegersLike, beside, to_host, untraced
+from ..arrays import ArrayLike, Device, Dtype, IntegersLike, to_host, untraced
 from ..draw.text import plural
 from ..ops import checks, layouts
 from ..ops.attention import AttentionOptions, PlanOptions, plan_call
@@ -661,10 +661,9 @@ class PagedKVCache:
         UnknownSequenceError, SwappedSequenceError
             Nothing was changed.
         """
-        gathered = [self.gather(seq_id, layer=layer) for layer in range(self.num_layers)]
-        kept = [(to_host(key), to_host(value)) for key, value in gathered]
+        saved = self._layers.save(seq_id)
         self.allocator.swap_out(seq_id)
-        self.allocator._swapped[seq_id].stored = kept
+        self.allocator._swapped[seq_id].stored = saved
 
     @transaction
     def swap_in(self, seq_id: Hashable) -> None:
@@ -685,19 +684,12 @@ class PagedKVCache:
             The sequence is in the pool, or its allocator swapped it out without this cache.
         """
         sequence = self.allocator._swapped_sequence(seq_id)
-        kept, num_written = sequence.stored, sequence.num_written
-        if kept is None:
+        saved, num_written = sequence.stored, sequence.num_written
+        if saved is None:
             raise ValueError(
                 f"seq_id must be swapped out by this cache, not by its allocator alone, got seq_id={shown(seq_id)}"
             )
-        allocation = self.allocator.swap_in(seq_id)
-        # Count from the end: the prefix cache may hold the first tokens, or a window may have released them.
-        count = allocation.slots.size
-
-        def last(part: Any) -> Any:
-            return beside(part[len(part) - count :], like=self._layers.keys[0])
-
-        self._layers.write_all(allocation, [(last(key), last(value)) for key, value in kept])
+        self._layers.bring_back(saved, self.allocator.swap_in(seq_id))
         if num_written == sequence.length:
             self.allocator.commit(seq_id)
         else:
@@ -839,7 +831,8 @@ class PagedKVCache:
         """
         _only_options("plan", PlanOptions, options)
         seq_ids = listed("seq_ids", seq_ids, "ids")
-        lens, starts = step_plan.lengths(self.allocator, seq_ids, cu_seqlens_q, seq_lens)
+        window = options.get("window")
+        lens, starts = step_plan.lengths(self.allocator, seq_ids, cu_seqlens_q, seq_lens, window)
         call = plan_call(
             self._layers.caches(0),
             positive("num_q_heads", num_q_heads),
@@ -905,7 +898,8 @@ class PagedKVCache:
             raise ValueError(
                 f"query must have a row for each of the {len(seq_ids)} seq_ids, got query.shape={shown(shape)}"
             )
-        lens, starts = step_plan.lengths(self.allocator, seq_ids, cu_seqlens_q, seq_lens)
+        window = options.get("window")
+        lens, starts = step_plan.lengths(self.allocator, seq_ids, cu_seqlens_q, seq_lens, window)
         return ops.paged_attention(
             query,
             *self._layers.stored(layer),

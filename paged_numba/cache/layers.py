@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import ops
 from ..allocator import Allocation, BlockAllocator
 from ..arrays import ArrayLike, IntegersLike, as_array, beside, from_state, keep, to_host, to_state
 from ..ops import adopt, checks, launches, layouts
@@ -29,6 +32,21 @@ class Slots(NamedTuple):
     num_slots: int
     blocks: NDArray[np.int64]
     offsets: NDArray[np.int64]
+
+
+class Saved(NamedTuple):
+    """What a cache keeps of a sequence in host memory.
+
+    Attributes
+    ----------
+    tokens : list of two arrays
+        Keys and values of its tokens in each layer, without released tokens.
+    written : list of bool[num_tokens], or None
+        For each array of keys, then of values: which of the tokens were written, as far as a `CacheWatch` knows.
+    """
+
+    tokens: list[tuple[Any, Any]]
+    written: list[NDArray[np.bool_]] | None
 
 
 class Layers:
@@ -135,6 +153,32 @@ class Layers:
         self._log_overwritten(allocation.slots // self.allocator.block_size)
         for layer, (keys, values) in enumerate(tokens):
             launches.write(keys, values, self.caches(layer), allocation.slots, self.target)
+
+    def save(self, seq_id: Hashable) -> Saved:
+        """Return a copy of a sequence's tokens in host memory; slots that are reserved but unwritten are no fault."""
+        pool, watch = self.allocator, self.watch
+        first, stop = pool.num_released_tokens(seq_id), pool.seq_len(seq_id)
+        blocks, options = pool.held_blocks(seq_id), {"layout": self.layout, "target": self.target}
+        with nullcontext() if watch is None else watch.allowing_unwritten():
+            gathered = [
+                ops.gather_kv(keys, values, blocks, stop - first, **options)
+                for keys, values in zip(self.keys, self.values, strict=True)
+            ]
+        written = None if watch is None else watch.written(pool.slots(seq_id, first, stop))
+        return Saved([(to_host(keys), to_host(values)) for keys, values in gathered], written)
+
+    def bring_back(self, saved: Saved, allocation: Allocation) -> None:
+        """Write the last tokens of a saved sequence, which have no block in the pool, to their slots."""
+        # Count from the end: the prefix cache may hold the first tokens, or a window may have released them.
+        slots, count = allocation.slots, allocation.slots.size
+
+        def last(part: Any) -> Any:
+            return part[len(part) - count :]
+
+        near = self.keys[0]
+        self.write_all(allocation, [(beside(last(k), near), beside(last(v), near)) for k, v in saved.tokens])
+        if self.watch is not None and saved.written is not None:
+            self.watch.mark(slots, [last(written) for written in saved.written])
 
     def checked_slots(self, slots: IntegersLike) -> Slots:
         """Check slots, which `write` takes for any layer; on a GPU, copy them to it."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..allocator import BlockAllocator
 from ..allocator.transactions import UndoLog, alone, transaction
-from ..arguments import shown
+from ..arguments import integer, shown
 from ..arrays import ArrayLike, IntegersLike, to_host, untraced
 from ..draw.text import plural
 from ..errors import PagedNumbaError
@@ -26,8 +26,8 @@ class StepPlan:
     Block tables, lengths, slots and options were checked when the plan was made, the work was divided, and on a GPU the
     small arrays were copied to it. A layer checks only its own arrays and launches the kernels.
 
-    A plan serves until a call changes the block tables or the prefix cache of the pool. After that, its methods raise
-    PagedNumbaError.
+    A plan serves until a call changes a sequence of the pool, `commit` included, or the prefix cache. After that, its
+    methods raise PagedNumbaError. Writes, queries and calls that fail change neither.
 
     Attributes
     ----------
@@ -159,28 +159,49 @@ def lengths(
     seq_ids: Sequence[Hashable],
     cu_seqlens_q: IntegersLike | None,
     seq_lens: IntegersLike | None,
+    window: Any,
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return the number of tokens of each sequence to attend to, and where its query tokens begin, on the host.
 
     Raises
     ------
     TypeError, ValueError
-        `seq_lens` does not hold, for each sequence, a number from that of its query tokens to that of its tokens.
+        A sequence has fewer tokens than query tokens, `seq_lens` does not hold, for each sequence, a number from that
+        of its query tokens to that of its tokens, or `window` does not hide the tokens that a sequence has released.
     """
     held = np.array([allocator.seq_len(seq_id) for seq_id in seq_ids], np.int32)
-    starts = to_host(cu_seqlens_q, "cu_seqlens_q")
-    if seq_lens is None:
-        return held, starts
-    lens = to_host(seq_lens, "seq_lens")
+    starts, lens = to_host(cu_seqlens_q, "cu_seqlens_q"), held
+    if seq_lens is not None:
+        lens = to_host(seq_lens, "seq_lens")
     edges = np.arange(len(held) + 1) if starts is None else starts
     checks.check_lengths(lens, edges, len(held))
     queries = np.diff(edges.astype(np.int64))
-    bad = np.flatnonzero((lens < queries) | (lens > held))
-    if bad.size:
-        seq = int(bad[0])
+    seq = _first(queries > held)
+    if seq is not None:
+        raise ValueError(
+            f"cu_seqlens_q must count at most the tokens of each sequence, {held[seq]} for sequence "
+            f"{shown(seq_ids[seq])}, got {plural(int(queries[seq]), 'query token')}"
+        )
+    seq = _first((lens < queries) | (lens > held))
+    if seq is not None:
         raise ValueError(
             f"seq_lens must count the tokens of a sequence that are written, {queries[seq]} (its query tokens) .. "
             f"{held[seq]} (all of its tokens) for sequence {shown(seq_ids[seq])}, "
             f"got seq_lens[{seq}]={lens[seq]}"
         )
+    released = np.array([allocator.num_released_tokens(seq_id) for seq_id in seq_ids], np.int64)
+    if released.any():
+        first = lens.astype(np.int64) - queries
+        seen = first * 0 if window is None else np.maximum(0, first - integer("window", window) + 1)
+        seq = _first((seen < released) & (queries > 0))
+        if seq is not None:
+            raise ValueError(
+                f"window must hide the {released[seq]} released tokens of sequence {shown(seq_ids[seq])} from its "
+                f"query token at position {first[seq]}, got window={shown(window)}"
+            )
     return lens, starts
+
+
+def _first(bad: NDArray[np.bool_]) -> int | None:
+    """Return the place of the first True, None if there is none."""
+    return int(np.argmax(bad)) if bad.any() else None

@@ -290,7 +290,7 @@ def cache_machine(
             self.cache.allocator.check()
             by_window: dict[int | None, list[int]] = {}
             for name, dense in self.model.items():
-                if name in self.unwritten:
+                if name in self.unwritten or not len(dense.tokens):
                     continue
                 by_window.setdefault(dense.window, []).append(name)
             for window, names in by_window.items():

@@ -16,7 +16,7 @@ class SwapMixesKeysAndValues(PagedKVCache):
     def swap_out(self, seq_id: Hashable) -> None:
         super().swap_out(seq_id)
         sequence = self.allocator._swapped[seq_id]
-        sequence.stored = [(key, key) for key, _ in sequence.stored]
+        sequence.stored = sequence.stored._replace(tokens=[(key, key) for key, _ in sequence.stored.tokens])
 
 
 class SwapTakesTheFirstTokens(PagedKVCache):
