@@ -65,6 +65,26 @@ def test_greedy_tokens_are_those_of_glassllm(ours, theirs):
     assert ids[-24:] == expected
 
 
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+def test_the_engine_gives_the_greedy_tokens_of_glassllm(ours, theirs, preemption):
+    prompts = [
+        ours.tokenizer.encode(text) for text in ("Alice was beginning to", "The Queen said", "“You are old")
+    ]
+    sizes = ours.model.config
+    cache = pn.PagedKVCache(
+        14, 4, sizes.num_kv_heads, sizes.head_dim, num_layers=sizes.num_layers, prefix_caching=True
+    )
+    engine = pn.serving.Engine(ours.model, cache, token_budget=6, preemption=preemption)
+    for number, prompt in enumerate(prompts):
+        params = pn.serving.SamplingParams(max_tokens=16, ignore_eos=True)
+        engine.add_request(prompt, params, request_id=number)
+    results = engine.run()
+    assert engine.counters.num_preemptions
+    for number, prompt in enumerate(prompts):
+        expected = [step.token for step in theirs[0].generate(prompt, 16, greedy=True)]
+        assert [*results[number].answers[0].token_ids] == expected
+
+
 def test_the_checkpoint_says_what_it_is(ours):
     assert (ours.name, ours.licence) == ("glassllm", "MIT")
     assert ours.tokenizer.chat([{"role": "user", "content": "Who are you?"}]) is None
