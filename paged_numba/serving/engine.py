@@ -182,8 +182,8 @@ class Engine:
         Raises
         ------
         TypeError, ValueError
-            The prompt is empty, longer than the model's context or than the pool, or holds no tokens of the model; the
-            id is taken; or a text is given, or text is to end the answer, but the engine has no tokenizer.
+            The prompt is empty, too long for the model's context or the pool, or has ids that the model does not have;
+            the id is taken; or the prompt or ``params.stop`` is text, but the engine has no tokenizer.
 
         Notes
         -----

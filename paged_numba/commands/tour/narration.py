@@ -124,7 +124,8 @@ class Narrator:
         elif event.kind == "free":
             count = len(detail["blocks"])
             self.say(
-                f"{step} {names} is done and lets go of its {count} blocks; {pool.num_free_blocks} are free."
+                f"{step} {names} is done and lets go of its {count} blocks; "
+                f"{pool.num_free_blocks} are free after the step."
             )
             if "text" in detail:
                 self.say(f"{INDENT}{names} writes: {printable(detail['text'].encode(), 80)}")
@@ -171,7 +172,7 @@ class Narrator:
         self.show(table(["", "memory", "waste"], rows))
         self.say(
             "",
-            "   Waste is the share of the memory that holds no token.",
+            "   Waste is the share of the memory that holds no token. Shared tokens are stored once.",
             f"   Reserving takes {reserved / paged:.1f} times as much memory as paging.",
         )
 

@@ -129,10 +129,9 @@ def run(options: argparse.Namespace) -> int:
     narrator.conclude(
         [
             "the model ran again over each whole text, with no cache and dense float64 attention.",
-            f"All {checks.tokens} tokens were compared with those that follow, and the keys and values that the cache",
-            f"held of {checks.compared} answers, in all layers, with those computed. Largest difference: "
-            f"{checks.max_error:.1g}",
-            f"of the largest number in a layer; {TOLERANCE:.0e} is allowed.",
+            f"All {checks.tokens} tokens were compared with those that this run gives, and the keys and values",
+            f"that the cache held of {checks.compared} answers, in all layers, with its own. They differ by at most",
+            f"{checks.max_error:.1g} of the largest number in a layer; {TOLERANCE:.0e} is allowed.",
         ],
         checks.failures,
         checks.passed,
