@@ -302,7 +302,7 @@ class Engine:
                 if self.recording is not None:
                     self.recording.record(self.scheduler)
                 self._take(chunks, logits)
-            elif self.scheduler.waiting:
+            elif self.scheduler.waiting:  # nothing runs that could free blocks for it
                 self._refuse(self.scheduler.misfit)
             else:  # Ctrl-C may have come between the two halves of `add_request`
                 self.scheduler.recover(self._started_answers())
@@ -341,6 +341,7 @@ class Engine:
             counters.attention_seconds += perf_counter() - written
             return out
 
+        # Seconds that `attend` counts are not the model's.
         outside = counters.write_seconds + counters.attention_seconds
         begin = perf_counter()
         logits = self.model.forward(token_ids, positions, attend, rows=cu_seqlens_q[1:] - 1)
