@@ -88,6 +88,27 @@ def test_a_limit_takes_every_kind_of_tokens(kind):
     assert subject.reserve("a", kind(ids[7:]), limit=10**12).slots.tolist() == [7, 8, 9]
 
 
+@given(
+    prefix_caching=st.booleans(),
+    limit=st.integers(1, 5),
+    place=st.integers(0, 4),
+    wrong=st.sampled_from([True, None, 1.5, 2**63, "1"]),
+    is_new=st.booleans(),
+)
+def test_a_wrong_id_is_refused_in_the_first_chunk(prefix_caching, limit, place, wrong, is_new):
+    subject = pn.PagedKVCache(8, 4, 1, 1, prefix_caching=prefix_caching, target="lockstep")
+    subject.reserve("a", [1, 2])
+    ids = [3, 4, 5, 6, 7]
+    ids[place] = wrong
+    name = "new" if is_new else "a"
+    with pytest.raises((TypeError, ValueError), match="tokens"):
+        subject.reserve(name, ids, limit=limit)
+    with pytest.raises((TypeError, ValueError), match="tokens"):
+        subject.reserve_batch({name: ids}, limits={name: limit})
+    assert [*subject] == ["a"]
+    assert subject.seq_len("a") == 2
+
+
 def test_a_prompt_longer_than_the_pool_is_reserved_in_chunks_if_a_window_releases_the_first():
     subject, ids = cache(num_blocks=3, block_size=2), list(range(20))
     with pytest.raises(pn.OutOfBlocksError):

@@ -76,12 +76,14 @@ def count_and_ids(
 def at_most(tokens: Any, limit: SupportsIndex | None) -> Any:
     """Return the first tokens, `limit` at most: a smaller number if `tokens` is a number, else the first ids.
 
+    All ids are checked, so that a wrong one is refused in the first chunk of a prompt, not in the last.
+
     Raises
     ------
     TypeError
         `tokens` is neither a number nor token ids, or `limit` is not an integer.
     ValueError
-        `limit` is not positive.
+        `limit` is not positive, or an id does not fit int64.
     """
     if limit is None:
         return tokens
@@ -90,9 +92,7 @@ def at_most(tokens: Any, limit: SupportsIndex | None) -> Any:
         return min(integer("tokens", tokens), limit)
     if number_of(tokens, wanted="a count, or token ids in order") <= limit:
         return tokens
-    if isinstance(tokens, np.ndarray):
-        _require_integers(tokens, "tokens")
-    return _first(tokens, limit)
+    return np.frombuffer(as_bytes(tokens), np.int64)[:limit]
 
 
 def _first(tokens: Any, count: int) -> Any:
