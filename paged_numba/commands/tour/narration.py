@@ -87,7 +87,8 @@ class Narrator:
             if held_back:
                 begin = "begins" if len(held_back) == 1 else "begin"
                 self.say(
-                    f"{INDENT}{', '.join(held_back)} {begin} like a prompt of this step; once its blocks are computed, they can be shared."
+                    f"{INDENT}{', '.join(held_back)} {begin} like a prompt of this step; once its blocks are computed, "
+                    "they can be shared."
                 )
             ids = {str(seq_id): seq_id for seq_id in pool}
             self.show(block_tables(pool, [ids[name] for name in event.names]))
