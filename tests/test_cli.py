@@ -69,6 +69,8 @@ def test_tour_serves_a_real_model(capsys):
         "The model is glassllm (MIT): 4 layers",
         "is forked into A/1",
         "copy-on-write",
+        "Waiting: C, G.",
+        "C, G begin like a prompt of this step; once its blocks are computed, they can be shared.",
         "The prefix cache already held 32 tokens of C: their blocks are shared.",
         "gives up its blocks and waits",
         "G writes: ",

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import paged_numba as pn
+from paged_numba.cache.step_plan import StepPlan
 from paged_numba.serving import Engine, Recording, SamplingParams
+from paged_numba.serving import engine as engines
 from paged_numba.serving.answers import Answer
 from paged_numba.testing.serving.engine import CONFIG, MODEL, Pieces
 
@@ -251,6 +253,42 @@ def test_two_engines_share_a_cache():
             shared.allocator.check()
     assert [tuple(its) for its in tokens] == [alone(7), alone(8)]
     assert_all_free(engines[0])
+
+
+def test_all_time_of_a_step_is_counted(monkeypatch):
+    clock = [0.0]
+
+    def takes(seconds, function):
+        def slow(*arguments, **options):
+            clock[0] += seconds
+            return function(*arguments, **options)
+
+        return slow
+
+    monkeypatch.setattr(engines, "perf_counter", lambda: clock[0])
+    engine = Engine(MODEL, cache())
+    engine._next_token = takes(1, engine._next_token)
+    engine.scheduler.schedule = takes(10, engine.scheduler.schedule)
+    engine.cache.plan = takes(100, engine.cache.plan)
+    monkeypatch.setattr(StepPlan, "write", takes(1000, StepPlan.write))  # in each of 2 layers
+    monkeypatch.setattr(StepPlan, "attend", takes(10000, StepPlan.attend))
+    monkeypatch.setattr(MODEL, "forward", takes(100000, MODEL.forward))
+    engine.add_request([1, 2], SamplingParams(max_tokens=3, ignore_eos=True))
+    engine.run()
+    found = engine.counters
+    assert (found.host_seconds, found.write_seconds) == (3 * 111, 3 * 2000)
+    assert (found.attention_seconds, found.model_seconds) == (3 * 20000, 3 * 100000)
+
+
+def test_a_stream_that_is_left_loses_no_output():
+    engine = Engine(MODEL, cache())
+    for _ in range(3):
+        engine.add_request([1], SamplingParams(max_tokens=2, ignore_eos=True))
+    seen = []
+    while engine.has_unfinished:
+        seen.append(next(engine.stream()).request_id)
+    assert seen == ["0", "1", "2"] * 2
+    assert_all_free(engine)
 
 
 def test_a_step_does_not_look_at_requests_that_wait(monkeypatch):

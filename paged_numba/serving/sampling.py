@@ -111,6 +111,7 @@ def next_token(logits: Any, params: SamplingParams, index: int, place: int) -> i
     """
     if params.temperature == 0:
         return int(logits.argmax())
+    # The probabilities, laid side by side on a line: the token on whose stretch the random number falls.
     cumulative = np.cumsum(probabilities(logits, params))
     drawn = np.random.default_rng([params.seed, index, place]).random()
     return int(np.searchsorted(cumulative, drawn * cumulative[-1], side="right"))
@@ -133,7 +134,9 @@ def what_is_wrong(logits: Any) -> str:
 
 
 def probabilities(logits: Any, params: SamplingParams) -> Any:
-    """Return how likely each token is to be drawn, float64[vocab_size]; tokens as likely as the last kept are kept.
+    """Return how likely each token is to be drawn, float64[vocab_size].
+
+    `top_k` and `top_p` keep the likeliest tokens, and with the last of these all that are equally likely.
 
     Parameters
     ----------
@@ -152,6 +155,7 @@ def probabilities(logits: Any, params: SamplingParams) -> Any:
     with np.errstate(over="ignore"):
         weights = np.exp((logits.astype(np.float64) - logits.max()) / params.temperature)
     if params.top_k is not None and params.top_k < weights.size:
+        # partition puts the k largest last, the smallest of them first.
         weights[weights < np.partition(weights, -params.top_k)[-params.top_k]] = 0
     if params.top_p is not None:
         falling = np.sort(weights)[::-1]

@@ -2,7 +2,7 @@
 
 An answer is in one of two queues, both in order of arrival: `running` answers have blocks in the pool, `waiting` ones
 have none. Prompts and answers are not told apart: each answer has tokens that are not computed yet, and a step computes
-some of them. One token left is a decode, more are a prefill, and as many as the budget allows a chunk of one.
+some of them. If one token is left, that is a decode; if more are, a prefill, of which the budget may allow a chunk.
 
 Sources: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022 (iteration-
 level scheduling); Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024
@@ -50,8 +50,8 @@ class Scheduler:
     ----------
     running, waiting : list of Answer
         In order of arrival.
-    preempted : list of Answer
-        Those preempted in the latest step.
+    preempted, held_back : list of Answer
+        Those preempted in the latest step, and those not admitted since they will share blocks that it computes.
     num_preemptions : int
     """
 
@@ -61,6 +61,7 @@ class Scheduler:
         self.running: list[Answer] = []
         self.waiting: list[Answer] = []
         self.preempted: list[Answer] = []
+        self.held_back: list[Answer] = []
         self.num_preemptions = 0
 
     def add(self, answer: Answer) -> None:
@@ -75,7 +76,7 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """Choose the tokens of the next step, and reserve their slots."""
-        self.preempted = []
+        self.preempted, self.held_back = [], []
         chunks = self._continue_running()
         # What was taken from the last to come must not go to those who came even later.
         if not self.preempted:
@@ -140,10 +141,12 @@ class Scheduler:
         """Admit waiting answers in order of arrival, until one does not fit or the budget is spent."""
         chunks = []
         for answer in [*self.waiting]:
+            # A prompt that will be forked into n answers takes n places from the start.
             places = sum(other.num_places for other in self.running) + answer.num_places
             if not budget or places > self.max_sequences:
                 break
             if self._should_hold_back(answer):
+                self.held_back.append(answer)
                 continue
             admit = self._swap_in if self.pool.is_swapped(answer.id) else self._start
             chunk = admit(answer, budget)
@@ -183,7 +186,8 @@ class Scheduler:
         if not self.pool.can_allocate(tokens):
             if self.running:
                 return None
-            # Alone, it may grow past the watermark, but must start below it.
+            # It was preempted after it had grown into the watermark, which admission leaves free. Alone in the pool, it
+            # starts with the tokens that fit below, and grows again.
             tokens = tokens[: self.num_admissible_tokens]
         try:
             allocation = self.cache.reserve(answer.id, tokens, limit=budget)
@@ -196,6 +200,7 @@ class Scheduler:
 
     def _swap_in(self, answer: Answer, budget: int) -> Chunk | None:
         """Bring an answer back from host memory, if there is room for all its tokens."""
+        # As in `_start`, the watermark counts only while others run.
         needed = -(-len(answer.tokens) // self.pool.block_size) + self.pool.num_watermark_blocks
         if self.running and needed > self.pool.num_free_blocks:
             return None
@@ -228,7 +233,7 @@ class Scheduler:
         """
         self.running, self.waiting = [], []
         for answer in answers:
-            # The token that it was to get is not there: its last one has to be computed again.
+            # The last token may be in the cache already, but its logits are lost: compute it again, to sample the next.
             answer.num_computed = min(answer.num_computed, len(answer.tokens) - 1)
             if answer.finish_reason:
                 self.remove(answer)

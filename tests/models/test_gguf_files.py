@@ -204,6 +204,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content):
 
 HEADER = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q3s", 3, b"key")
 ANNOUNCED = {
+    "nothing": b"GGUF\n",
     "values": struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**62),
     "tensors": struct.pack("<4sIQQ", b"GGUF", 3, 2**62, 0),
     "text": struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q", 2**63) + b"x" * 20,

@@ -84,6 +84,8 @@ with installed(WRONG):
 
 # %%
 # The fix: compute the prompt and the answer so far. ``tests/test_mutants.py`` has two servers of this kind;
-# :doc:`lesson 15 </lessons/15_server>` writes one.
+# :doc:`lesson 15 </lessons/15_server>` writes one. The engine that serves a real model cannot forget the answer: its
+# ``preempt`` (``paged_numba/serving/scheduler.py``) sets the number of computed tokens to 0, and prompt and answer are
+# one list of tokens.
 #
 # **In one sentence.** Memory decides when an answer comes, never which: compare little memory with much.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -191,18 +193,25 @@ def dense(model: models.Llama, context: Context, batch: int) -> Callable[[Clock]
 def transformers(path: Path, context: Context, batch: int) -> Callable[[Clock], Any]:
     """Return a step of transformers, with the same checkpoint in float32."""
     torch, library = import_module("torch"), import_module("transformers")
-    library.utils.logging.disable_progress_bar()
-    torch.set_grad_enabled(False)
-    model = library.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
-    )
-    ids = torch.from_numpy(context.token_ids).repeat(batch, 1)
-    stored = model(ids[:, :-1], use_cache=True).past_key_values
+    # It shows bars while it loads, of which its own switch turns off only one.
+    with redirect_stderr(io.StringIO()):
+        model = library.AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32
+        )
+    # Newer versions warn of the old name.
+    cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    ids, stored = torch.from_numpy(context.token_ids).repeat(batch, 1), library.DynamicCache()
+
+    def forward(part: Any) -> Any:
+        with torch.no_grad():
+            return model(part, use_cache=True, **{cache: stored}).logits[:, -1].numpy()
+
+    forward(ids[:, :-1])
 
     def run(clock: Clock) -> Any:
-        found = clock.run(lambda: model(ids[:, -1:], past_key_values=stored, use_cache=True))
-        stored.crop(ids.shape[1] - 1)
-        return found.logits[:, -1].numpy()
+        logits = clock.run(lambda: forward(ids[:, -1:]))
+        stored.crop(-1)  # takes the newest token back
+        return logits
 
     return run
 

@@ -83,6 +83,13 @@ class Narrator:
                     )
             if detail["waiting"]:
                 self.say(f"{INDENT}Waiting: {', '.join(detail['waiting'])}.")
+            held_back = detail.get("held_back", ())
+            if held_back:
+                begin = "begins" if len(held_back) == 1 else "begin"
+                self.say(
+                    f"{INDENT}{', '.join(held_back)} {begin} like a prompt of this step; once its blocks are computed, "
+                    "they can be shared."
+                )
             ids = {str(seq_id): seq_id for seq_id in pool}
             self.show(block_tables(pool, [ids[name] for name in event.names]))
             self._map(pool)
@@ -117,7 +124,8 @@ class Narrator:
         elif event.kind == "free":
             count = len(detail["blocks"])
             self.say(
-                f"{step} {names} is done and lets go of its {count} blocks; {pool.num_free_blocks} are free."
+                f"{step} {names} is done and lets go of its {count} blocks; "
+                f"{pool.num_free_blocks} are free after the step."
             )
             if "text" in detail:
                 self.say(f"{INDENT}{names} writes: {printable(detail['text'].encode(), 80)}")
@@ -164,7 +172,7 @@ class Narrator:
         self.show(table(["", "memory", "waste"], rows))
         self.say(
             "",
-            "   Waste is the share of the memory that holds no token.",
+            "   Waste is the share of the memory that holds no token. Shared tokens are stored once.",
             f"   Reserving takes {reserved / paged:.1f} times as much memory as paging.",
         )
 

@@ -129,10 +129,9 @@ def run(options: argparse.Namespace) -> int:
     narrator.conclude(
         [
             "the model ran again over each whole text, with no cache and dense float64 attention.",
-            f"All {checks.tokens} tokens were compared with those that follow, and the keys and values that the cache",
-            f"held of {checks.compared} answers, in all layers, with those computed. Largest difference: "
-            f"{checks.max_error:.1g}",
-            f"of the largest number in a layer; {TOLERANCE:.0e} is allowed.",
+            f"All {checks.tokens} tokens were compared with those that this run gives, and the keys and values",
+            f"that the cache held of {checks.compared} answers, in all layers, with its own. They differ by at most",
+            f"{checks.max_error:.1g} of the largest number in a layer; {TOLERANCE:.0e} is allowed.",
         ],
         checks.failures,
         checks.passed,
@@ -242,7 +241,10 @@ class Tour:
         admitted = [name for name in after if name not in before and name in self.requests]
         if admitted:
             cached = {name: self._cached(name) for name in admitted}
-            yield self._event("admit", admitted, waiting=self._waiting(), cached_tokens=cached)
+            held_back = [str(answer.id) for answer in self.engine.scheduler.held_back]
+            yield self._event(
+                "admit", admitted, waiting=self._waiting(), held_back=held_back, cached_tokens=cached
+            )
         for name, table in after.items():
             if name not in before and name not in self.requests:
                 parent = name.partition("/")[0]

@@ -29,6 +29,9 @@ Blocks of 4 tokens, 2 of them free, watermark 1. "a" needs a third block::
     free      2                            1
 
 Example: 1 block is free after step 1. "c" needs 1 block, which would leave 0, less than the watermark, so "c" waits.
+
+The scheduler of the package's engine, ``paged_numba/serving/scheduler.py``, has the same two parts. It leaves out the
+second one in a step that preempts.
 """
 
 
