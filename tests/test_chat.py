@@ -283,6 +283,6 @@ def test_a_model_without_chat_goes_on_with_each_text(monkeypatch, capsys):
     monkeypatch.setattr(models, "load", lambda name: checkpoint(has_turns=False))
     status, out, _ = chat(monkeypatch, capsys, "One\nTwo\n", "--max-tokens", "4")
     assert status == 0
-    assert "was not trained to chat" in out
+    assert "has no chat template that is known here" in out
     for text in ("One", "Two"):
         assert expected(Bytes().encode(text), 4).text in out

@@ -9,42 +9,53 @@ behind lesson 14.
 """
 
 # %%
-# The loop of a server, for one prompt. The prompt is written once and forked; then each step is one call of
-# ``attend`` for all samples, and one new token for each. The model has random weights: its text means nothing, its
-# attention is real. A token is a byte, drawn from the letters.
+# The loop of a server, for one prompt and the model of lesson 16. ``step`` computes the next tokens of all sequences
+# at once (lesson 17). The prompt is computed once and forked; then each step writes one new token for each sample.
 
 import numpy as np
 
 import paged_numba as pn
-from paged_numba.serving.toy.model import ToyModel
 
-LETTERS = np.frombuffer(b" abcdefghijklmnopqrstuvwxyz", np.uint8)
-TEMPERATURE = 0.5
+TEMPERATURE = 0.8
 
 
-def draw(rng, model, out):
-    """Return the next token of a sample, uint8[1], drawn from the softmax of the logits."""
-    logits = model.logits(out)[LETTERS].astype(np.float64) / TEMPERATURE
+def step(cache, model, new):
+    """Write the new tokens of each sequence, and return the logits after them, float32[num_seqs, vocab_size]."""
+    counts = {name: len(tokens) for name, tokens in new.items()}
+    slots, starts, _ = cache.reserve_batch(counts)  # copies shared blocks first
+    plan = cache.plan([*new], model.config.num_q_heads, slots=slots, cu_seqlens_q=starts)
+
+    def attend(layer, query, key, value):
+        plan.write(layer, key, value)
+        return pn.arrays.to_host(plan.attend(layer, query))
+
+    lengths = [cache.seq_len(name) for name in new]
+    positions = np.arange(starts[-1]) + np.repeat(lengths - starts[1:], [*counts.values()])
+    logits = model.forward(np.concatenate([*new.values()]), positions, attend, rows=starts[1:] - 1)
+    for name in new:
+        cache.commit(name)
+    return logits
+
+
+def draw(rng, logits):
+    """Return the next token of a sample, drawn from the softmax of the logits."""
+    logits = logits.astype(np.float64) / TEMPERATURE
     weights = np.exp(logits - logits.max())
-    return rng.choice(LETTERS, 1, p=weights / weights.sum())
+    return int(rng.choice(weights.size, p=weights / weights.sum()))
 
 
 def sample(cache, model, prompt, names, seed):
-    """Yield the samples' texts and the last attention output, after the fork and after each further token."""
+    """Yield the samples' tokens and their logits, after the fork and after each further token."""
     rng = np.random.default_rng(seed)
-    query, key, value = model.project(np.frombuffer(prompt, np.uint8), 0)
-    cache.add(names[0], key, value)
+    logits = np.repeat(step(cache, model, {names[0]: prompt}), len(names), axis=0)
     for name in names[1:]:
         cache.fork(names[0], name)
-    texts, queries, out = dict.fromkeys(names, b""), dict.fromkeys(names, query[-1:]), None
+    tokens = {name: [] for name in names}
     while True:
-        yield dict(texts), out
-        out = cache.attend(names, np.concatenate([queries[name] for name in names]))
-        for name, row in zip(names, out, strict=True):
-            token = draw(rng, model, row)
-            queries[name], key, value = model.project(token, len(prompt) + len(texts[name]))
-            cache.append(name, key, value)  # if this goes into a shared block, that is copied first
-            texts[name] += token.tobytes()
+        yield tokens, logits
+        for name, row in zip(names, logits, strict=True):
+            tokens[name].append(draw(rng, row))
+        logits = step(cache, model, {name: tokens[name][-1:] for name in names})
 
 
 # %%
@@ -57,11 +68,14 @@ def sample(cache, model, prompt, names, seed):
 #
 #    5, as for a single sample: four full blocks, and one with 4 tokens. Each has the reference count 4.
 
-PROMPT = b"Suggest a name for a library that teaches how paged attention works."
-names = ["a", "b", "c", "d"]
-cache = pn.PagedKVCache(num_blocks=16, block_size=16, num_kv_heads=2, head_dim=64)
+TEXT = """Alice was beginning to get tired of sitting by her sister on the bank, and of having nothing to do: once
+or twice she had peeped into the book her sister was reading, but it had no pictures or conversations in it"""
+model, tokenizer, *_ = pn.models.load("glassllm")
+prompt, names = tokenizer.encode(TEXT), ["a", "b", "c", "d"]
+sizes = model.config
+cache = pn.PagedKVCache(16, 16, sizes.num_kv_heads, sizes.head_dim, num_layers=sizes.num_layers)
 pool, history = cache.allocator, pn.draw.PoolHistory()
-steps = sample(cache, ToyModel(num_q_heads=8, num_kv_heads=2, head_dim=64), PROMPT, names, seed=0)
+steps = sample(cache, model, prompt, names, seed=0)
 next(steps)
 history.record(pool)
 print("reference counts", [pool.ref_count(block) for block in range(5)])
@@ -77,9 +91,10 @@ pn.draw.BlockTables.of(pool, title="After the fork").show("parallel_sampling_for
 #
 #    Three. When the last of the four writes, nobody else holds the block any more. The full blocks stay shared.
 
-texts, _ = next(steps)
+tokens, _ = next(steps)
 history.record(pool)
-print("first tokens", [*texts.values()], "blocks in use", pool.stats().num_used_blocks)
+print("first tokens", [tokenizer.decode(new) for new in tokens.values()])
+print("blocks in use", pool.stats().num_used_blocks)
 pn.draw.BlockTables.of(pool, title="After the first token").show("parallel_sampling_first_token.svg")
 
 # %%
@@ -88,10 +103,11 @@ pn.draw.BlockTables.of(pool, title="After the first token").show("parallel_sampl
 
 used = [pool.stats().num_used_blocks]
 for _ in range(39):
-    texts, _ = next(steps)
+    tokens, _ = next(steps)
     history.record(pool)
     used.append(pool.stats().num_used_blocks)
-print(*(f"{name}: {text.decode()!r}" for name, text in texts.items()), sep="\n")
+print("They begin:")
+print(*(f"{name}: {tokenizer.decode(new[:28])!r}" for name, new in tokens.items()), sep="\n")
 history.show("parallel_sampling_history.svg")
 
 # %%
@@ -113,8 +129,8 @@ def saving(prompt_len, num_samples, new_tokens=40, block_size=16):
     return 100 * (1 - shared / apart)
 
 
-assert used == [blocks_by_hand(len(PROMPT), n, 4, 16)[0] for n in range(1, 41)]
-print(f"saved here: {saving(len(PROMPT), 4):.1f} %")
+assert used == [blocks_by_hand(len(prompt), n, 4, 16)[0] for n in range(1, 41)]
+print(f"saved here: {saving(len(prompt), 4):.1f} %")
 print("prompt tokens", *(f"{prompt_len:6}" for prompt_len in (8, 16, 32, 64, 128, 512)))
 for num_samples in (2, 4, 6):
     row = (f"{saving(prompt_len, num_samples):4.1f} %" for prompt_len in (8, 16, 32, 64, 128, 512))

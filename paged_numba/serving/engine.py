@@ -183,7 +183,7 @@ class Engine:
         ------
         TypeError, ValueError
             The prompt is empty, too long for the model's context or the pool, or has ids that the model does not have;
-            the id is taken; or the prompt or `params.stop` is text, but the engine has no tokenizer.
+            the id is taken; or the prompt or ``params.stop`` is text, but the engine has no tokenizer.
 
         Notes
         -----

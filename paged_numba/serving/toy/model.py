@@ -1,8 +1,8 @@
 """`ToyModel`: a stand-in for a language model, with one layer, random weights and bytes as tokens.
 
 The text that it generates means nothing. Its queries, keys and values are like those of a real layer: they differ
-at each position, and scores vary enough that a wrong attention weight shows in the output. The tour and the
-scripts in ``tutorials/`` use it.
+at each position, and scores vary enough that a wrong attention weight shows in the output. Lesson 15 uses it, and so
+does the tour of a trace or without a real model.
 """
 
 from __future__ import annotations
