@@ -315,6 +315,26 @@ def test_cache_on_the_gpu_keeps_its_storage_there(layout):
     np.testing.assert_allclose(results["cuda"], results["lockstep"], rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("algorithm", ["auto", "block", "tile", "split", "cascade"])
+def test_a_plan_serves_every_layer_on_both_targets(algorithm):
+    rng = np.random.default_rng(3)
+    query = rng.standard_normal((3, 9, 4, 16)).astype(np.float32)
+    key, value = rng.standard_normal((2, 3, 9, 2, 16)).astype(np.float32)
+    results = {}
+    for target in ("cuda", "lockstep"):
+        cache = pn.PagedKVCache(16, 4, num_kv_heads=2, head_dim=16, num_layers=3, target=target)
+        cache.add("a", key[:, :6], value[:, :6])
+        cache.fork("a", "b")  # its last block is copied before it grows
+        batch = cache.reserve_batch({"a": 1, "b": 2, "c": 6})
+        plan = cache.plan(
+            ["a", "b", "c"], 4, slots=batch.slots, cu_seqlens_q=batch.cu_seqlens_q, algorithm=algorithm
+        )
+        for layer in range(3):
+            plan.write(layer, key[layer], value[layer])
+        results[target] = [plan.attend(layer, query[layer]) for layer in range(3)]
+    np.testing.assert_allclose(results["cuda"], results["lockstep"], rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_packed_device_arrays_are_used_without_a_copy(dtype):
     cache = pn.PagedKVCache(8, 4, 2, 16, dtype=dtype, layout="packed", target="cuda")

@@ -8,9 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import paged_numba as pn
-from paged_numba.cache import BatchAllocation
+from paged_numba import targets
+from paged_numba.cache import BatchAllocation, layers
 from paged_numba.errors import KernelError, PagedNumbaError
-from paged_numba.ops import ALGORITHMS
+from paged_numba.ops import ALGORITHMS, launches
 from paged_numba.testing import strategies
 from paged_numba.testing.properties import assert_same_bits
 
@@ -437,3 +438,49 @@ def test_a_copied_cache_refuses_the_plan_of_the_first():
     with pytest.raises(PagedNumbaError, match="attend must be called before the pool changes"):
         copy.deepcopy(plan).attend(0, ROW)
     plan.attend(0, ROW)
+
+
+class OnDevice(np.ndarray):
+    """Stands for an array on a GPU: on a GPU, a launch would copy any other array there and back."""
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_small_arrays_are_copied_to_the_device_once(algorithm, monkeypatch):
+    num_copies, arguments = 0, []
+    launch, beside, empty = targets.launch, launches.beside, launches.empty
+
+    def copied(array, like):
+        nonlocal num_copies
+        num_copies += 1
+        return beside(array, like).view(OnDevice)
+
+    def watched(kernel, blocks_per_grid, threads_per_block, *args, target):
+        arguments.extend(args)
+        plain = [arg.view(np.ndarray) if isinstance(arg, OnDevice) else arg for arg in args]
+        launch(kernel, blocks_per_grid, threads_per_block, *plain, target=target)
+
+    for module in (launches, layers):
+        monkeypatch.setattr(module, "beside", copied)
+    monkeypatch.setattr(launches, "empty", lambda *args, like: empty(*args, like=like).view(OnDevice))
+    monkeypatch.setattr(targets, "launch", watched)
+
+    cache = pn.PagedKVCache(16, 4, 2, 8, num_layers=3, k_scale=0.5, target="lockstep")
+    reserved = cache.reserve_batch({"a": 9, "b": 5})
+    options = {"alibi_slopes": np.ones(4), "sinks": np.zeros(4), "algorithm": algorithm}
+    plan = cache.plan(["a", "b"], 4, slots=reserved.slots, cu_seqlens_q=reserved.cu_seqlens_q, **options)
+    needed = num_copies
+    assert needed > 0
+    arguments.clear()
+    query, key, value = np.ones((14, 4, 8), np.float32), *np.ones((2, 14, 2, 8), np.float32)
+    for layer in range(3):
+        plan.write(layer, key, value)
+        out = plan.attend(layer, query)
+        caches = [cache.key_caches[layer], cache.value_caches[layer]]
+        for argument in arguments:
+            if isinstance(argument, np.ndarray) and not isinstance(argument, OnDevice):
+                own = argument.shape == (14, 4) or any(
+                    np.shares_memory(argument, array) for array in (query, key, value, out, *caches)
+                )
+                assert own, f"an array of the shape {argument.shape} is copied in each layer"
+        arguments.clear()
+    assert num_copies == needed
