@@ -70,7 +70,7 @@ def test_tour_serves_a_real_model(capsys):
         "is forked into A/1",
         "copy-on-write",
         "Waiting: C, G.",
-        "C, G begin like a prompt of this step, whose blocks will be shared once they are computed.",
+        "C, G begin like a prompt of this step; once its blocks are computed, they can be shared.",
         "The prefix cache already held 32 tokens of C: their blocks are shared.",
         "gives up its blocks and waits",
         "G writes: ",

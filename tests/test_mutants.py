@@ -282,7 +282,11 @@ def test_allocator_mutant_is_killed(mutant):
 
 @pytest.mark.parametrize(
     "mutant",
-    [mutant for mutant in ALLOCATOR_MUTANTS if "Copy" in mutant.__name__ or "Copies" in mutant.__name__],
+    [
+        mutant
+        for mutant in ALLOCATOR_MUTANTS
+        if ("Copy" in mutant.__name__ or "Copies" in mutant.__name__) and "Promises" not in mutant.__name__
+    ],
     ids=lambda mutant: mutant.__name__,
 )
 def test_attention_notices_a_forgotten_copy(mutant):
@@ -298,7 +302,8 @@ def test_attention_notices_values_that_are_not_copied():
 
 @pytest.mark.parametrize("mutant", CACHE_MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_cache_mutant_is_killed(mutant):
-    with pytest.raises(AssertionError):
+    # Keys in place of values may be too long for the storage of the values.
+    with pytest.raises((AssertionError, KernelError)):
         run_state_machine_as_test(cache_machine(cache=mutant), settings=machine_hunt)
 
 

@@ -143,5 +143,5 @@ for num_blocks in (5, 7, 9, 11, 13, 16):
 # **Try next.** With 10 blocks give the cache a :term:`watermark`, a part that admission leaves free:
 # ``watermark=0.2``. What gets better, and what worse? And to what does the property shrink without the answer?
 #
-# **In the engines.** Our rung: ``Server`` (``paged_numba/serving/toy/server.py``), without preemption. vLLM's
-# ``_preempt_request`` (``vllm/v1/core/sched/scheduler.py``) keeps the answer.
+# **In the engines.** Our rung: ``PreemptingServer`` (``paged_numba/serving/toy/preempting.py``); lesson 16 has an
+# engine. vLLM's ``_preempt_request`` (``vllm/v1/core/sched/scheduler.py``) keeps the answer.

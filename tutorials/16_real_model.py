@@ -63,9 +63,9 @@ while engine.has_unfinished:
 # %%
 # One prefix, three questions
 # ---------------------------
-# .. dropdown:: Predict: the system prompt has 70 tokens, in blocks of 4. How many does the prefix cache find again?
+# .. dropdown:: Predict: three questions begin with the same 70 tokens, in blocks of 4. How many are found again?
 #
-#    68, in 17 full blocks. The later questions have few tokens left to compute; the last one is computed in any case.
+#    68, in 17 full blocks. Few tokens are left to compute. The last token of a prompt is computed in any case.
 
 system = """Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do:
 once or twice she had peeped into the book her sister was reading, but it had no pictures or conversations in it."""
@@ -117,8 +117,8 @@ engine.recording.pool.show("16_pool.svg")
 # %%
 # Four answers to one prompt
 # --------------------------
-# With a temperature above 0 the engine draws each token at random: the seed, the number of the answer and the token's
-# place in it decide, nothing else. So a prompt can have several answers: it is computed once, and forked (lesson 14).
+# With a temperature above 0 the engine draws each token by its probability. The random number depends on nothing but
+# the seed, the answer and the place. A prompt can have several answers: it is computed once and forked (lesson 14).
 #
 # .. dropdown:: Predict: a prompt of 10 tokens, in blocks of 4. How many blocks do four answers hold after a decode?
 #
@@ -169,7 +169,7 @@ for dtype in ("float32", "float16", "bfloat16", "float8_e4m3fn"):
 # %%
 # **In two sentences.** With its keys and values in blocks, a model skips a prefix that it has computed, takes up an
 # answer that had to stop, and answers four times for one prompt, and no answer changes by a word. Smaller numbers in
-# the cache are the one saving that changes logits, and at times an answer.
+# the cache are the one saving that changes logits by more than rounding, and at times an answer.
 #
 # **Check yourself.**
 #

@@ -69,7 +69,7 @@ print(
 # Eight mistakes
 # --------------
 # **Each of these calls is broken, but for one.** Four are broken from the prompt on. ``heads`` has the KV head of each
-# query head, by ``%`` where ``//`` is right (lesson 09). "always layer 0" reads layer 0 of the cache in all layers.
+# query head, by ``%`` where ``//`` is right (lesson 09). And somebody reads layer 0 of the cache in all layers.
 
 heads, stored = np.arange(sizes.num_q_heads) % sizes.num_kv_heads, ("key_cache", "value_cache")
 from_the_prompt_on = {

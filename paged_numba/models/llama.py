@@ -157,8 +157,8 @@ class Llama:
         x = weights.embedding[token_ids]  # [n, d]
         for number, layer in enumerate(weights.layers):
             qkv = rms_norm(x, layer.attention_norm, sizes.norm_eps) @ layer.qkv  # [n, (h + 2k) * c]
-            # The query heads come first, then the heads of the keys, then those of the values. `rotate` makes new arrays
-            # of the first two. The values are copied, so that `attend` gets three contiguous arrays.
+            # The query heads come first, then the heads of the keys, then those of the values. `rotate` makes new
+            # arrays of the first two. The values are copied, so that `attend` gets three contiguous arrays.
             qkv = qkv.reshape(n, h + 2 * k, c)
             query, key, value = qkv[:, :h], qkv[:, h : h + k], np.ascontiguousarray(qkv[:, h + k :])
             out = attend(number, rotate(query, cos, sin), rotate(key, cos, sin), value)  # [n, h, c]

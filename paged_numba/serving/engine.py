@@ -305,7 +305,7 @@ class Engine:
                 if self.recording is not None:
                     self.recording.record(self.scheduler)
                 self._advance(chunks, logits)
-            elif self.scheduler.waiting:
+            elif self.scheduler.waiting:  # nothing runs that could free blocks for it
                 self._refuse(self.scheduler.misfit)
             else:  # Ctrl-C may have come between the two halves of `add_request`
                 self.scheduler.recover(self._started_answers())

@@ -50,6 +50,7 @@ class AnswerText:
 
     def _grown(self, piece: bytes, stop: Sequence[str], is_last: bool) -> AnswerText:
         data = self.split + piece
+        # Before the last token, the decoder leaves the bytes of a character that is not whole.
         characters, num_used = codecs.utf_8_decode(data, "replace", is_last)
         text = self.held + characters
         starts = [start for one in stop if (start := text.find(one)) >= 0]

@@ -61,7 +61,7 @@ def test_numbers_in_the_prose(made):
                 sizes.head_dim,
                 np.dtype("float32").itemsize,
             ),
-            "the system prompt has 70 tokens, in blocks of 4": (of_prefix, 4),
+            "the same 70 tokens, in blocks of 4": (of_prefix, 4),
             "68, in 17 full blocks": (of_prefix // 4 * 4, of_prefix // 4),
             "need 28 blocks, in a pool with 16": (sum(most), 16),
             "a prompt of 10 tokens, in blocks of 4": (num_tokens, 4),

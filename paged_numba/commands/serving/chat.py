@@ -40,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
     chat = Chat(loaded, engine, params)
     setup.introduce(loaded, engine)
     if not chat.has_turns:
-        print(f"{loaded.name} has no chat template that is known here: it goes on with each text that you write")
+        print(
+            f"{loaded.name} has no chat template that is known here: it goes on with each text that you write"
+        )
     print(HELP)
     for line in _lines():
         if line == "/quit":

@@ -32,10 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser, max_tokens: int) -> None:
         "--temperature", type=float, metavar="T", default=0.0,
         help="divide logits by T and draw tokens; 0 takes the most likely token (default: 0)",
     )  # fmt: skip
-    parser.add_argument("--top-k", type=positive, metavar="K", help="draw from the K most likely tokens only")
+    parser.add_argument(
+        "--top-k",
+        type=positive,
+        metavar="K",
+        help="with a temperature above 0, draw from the K most likely tokens only",
+    )
     parser.add_argument(
         "--top-p", type=float, metavar="P",
-        help="draw from the most likely tokens only, whose probabilities add up to P",
+        help="with a temperature above 0, draw from the most likely tokens only, whose probabilities add up to P",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=int, metavar="N", default=0, help="seed of the random numbers (default: 0)"

@@ -85,10 +85,10 @@ class Narrator:
                 self.say(f"{INDENT}Waiting: {', '.join(detail['waiting'])}.")
             held_back = detail.get("held_back", ())
             if held_back:
-                does = "begins" if len(held_back) == 1 else "begin"
+                begin = "begins" if len(held_back) == 1 else "begin"
                 self.say(
-                    f"{INDENT}{', '.join(held_back)} {does} like a prompt of this step, whose blocks will be shared "
-                    "once they are computed."
+                    f"{INDENT}{', '.join(held_back)} {begin} like a prompt of this step; once its blocks are computed, "
+                    "they can be shared."
                 )
             ids = {str(seq_id): seq_id for seq_id in pool}
             self.show(block_tables(pool, [ids[name] for name in event.names]))

@@ -23,10 +23,12 @@ class SwapTakesTheFirstTokens(PagedKVCache):
     """Restores the first tokens instead of the last when the prefix cache holds some of the first."""
 
     def swap_in(self, seq_id: Hashable) -> None:
-        kept = self.allocator._swapped[seq_id].stored
+        saved = self.allocator._swapped_sequence(seq_id).stored
+        if saved is None:
+            super().swap_in(seq_id)  # raises
         allocation = self.allocator.swap_in(seq_id)
         count = allocation.slots.size
-        self._layers.write_all(allocation, [(key[:count], value[:count]) for key, value in kept])
+        self._layers.write_all(allocation, [(key[:count], value[:count]) for key, value in saved.tokens])
         self.allocator.commit(seq_id)
 
 
@@ -34,6 +36,8 @@ class SwapLeavesTheDataBehind(PagedKVCache):
     """Gives the sequence blocks, but writes nothing to them."""
 
     def swap_in(self, seq_id: Hashable) -> None:
+        if self.allocator._swapped_sequence(seq_id).stored is None:
+            super().swap_in(seq_id)  # raises
         self.allocator.swap_in(seq_id)
         self.allocator.commit(seq_id)
 

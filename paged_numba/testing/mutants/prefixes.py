@@ -11,6 +11,7 @@ from ...allocator.allocator import BlockAllocator
 from ...allocator.block_pool import BlockPool
 from ...allocator.prefix_cache import NONE, ROOT, PrefixCache
 from ...allocator.queries import FirstTokens
+from ...allocator.sequence import SequenceState
 from ...allocator.token_ids import TokenIds, at_most
 from ...allocator.transactions import transaction
 
@@ -224,6 +225,10 @@ class ResetForgetsWhereSequencesAre(BlockAllocator):
             sequence.node = ROOT
             assert self._prefixes is not None
             self._prefixes.use(ROOT)
+
+    def _truncate_ids(self, sequence: SequenceState, full: int) -> None:
+        if sequence.node != ROOT or full == len(sequence.unwritten):
+            super()._truncate_ids(sequence, full)
 
 
 class CachedBlockOverwritten(BlockAllocator):
