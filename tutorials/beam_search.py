@@ -12,7 +12,7 @@ how little is copied. This is a worked example behind lesson 14.
 # A step extends every beam by every token of the vocabulary and keeps the best of these candidates. For each winner it
 # forks a child from its parent; then it frees all parents; then each child writes its token. In this order, nothing is
 # copied for a parent with one child: when the child writes, no other sequence holds the block. The model is that of
-# lesson 16, and ``compute`` is one step of it for all beams (lesson 17).
+# lesson 16 (``pip install glassllm``), and ``compute`` is one step of it for all beams, as in lesson 17.
 
 from collections import Counter
 from typing import NamedTuple

@@ -9,8 +9,9 @@ behind lesson 14.
 """
 
 # %%
-# The loop of a server, for one prompt and the model of lesson 16. ``step`` computes the next tokens of all sequences
-# at once (lesson 17). The prompt is computed once and forked; then each step writes one new token for each sample.
+# The loop of a server, for one prompt and the model of lesson 16 (``pip install glassllm``). ``step`` computes the next
+# tokens of all sequences at once, as in lesson 17. The prompt is computed once and forked; then each step writes one
+# new token for each sample.
 
 import numpy as np
 
