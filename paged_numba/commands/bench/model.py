@@ -270,16 +270,17 @@ def run(json_path: Path | None, commit: str | None, *, batch: int, length: int) 
     for side, taken in clocks.items():
         cells, figures[side] = row(side, taken, batch, split=side != "transformers")
         rows.append(cells)
+    header = ["", "step", "tokens/s", *PARTS]
     text = "\n".join([
         f"{name}: a step of {plural(batch, 'sequence')} at context {length}, medians of {REPEATS} steps, in ms",
-        table(["", "step", "tokens/s", *PARTS], rows),
+        table(header, rows),
         *([why_not] if why_not else []),
         f"Logits differ by at most {max(errors.values()):.1e}, at a scale of {scale:.3g}: "
         + ("all sides agree." if agree else "the sides DISAGREE."),
     ])  # fmt: skip
     record = {
         "benchmark": "model", "model": name, "batch": batch, "context": length,
-        "sides": figures, "logit_errors": errors, "logit_scale": scale,
+        "rows": [header, *rows], "sides": figures, "logit_errors": errors, "logit_scale": scale,
     }  # fmt: skip
     if not why_not:
         record["versions"] = {package: metadata.version(package) for package in ("transformers", "torch")}
