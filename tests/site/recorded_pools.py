@@ -16,6 +16,7 @@ from recorder import Recorder
 
 __all__ = [
     "GAPS",
+    "SERVED",
     "TIGHT",
     "Batch",
     "Recorder",
@@ -32,6 +33,8 @@ MADE = {}
 """By name, the calls of each step of a recording."""
 GAPS = {}
 """By name, the smallest difference of two logits that decided about a token."""
+SERVED = {}
+"""By name, the `Batch` that served a recording, if one did."""
 
 
 def state_of(pool):
@@ -66,6 +69,7 @@ def batches():
 
         def likeliest(batch, logits, count=1, name=name):
             largest = np.sort(logits)[::-1][: count + 1]
+            SERVED[name] = batch
             GAPS[name] = min(GAPS[name], (largest[:-1] - largest[1:]).min())
             return WATCHED_LIKELIEST(batch, logits, count)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from recorded_pools import GAPS, TIGHT, Batch, Recorder, batches, pools, state_of
+from recorded_pools import GAPS, SERVED, TIGHT, Batch, Recorder, batches, pools, state_of
 
 import paged_numba as pn
 
@@ -180,6 +180,26 @@ def test_preemption_changes_no_answer():
         assert batch.pool.stats().num_preemptions == (0 if num_blocks == 16 else 3)
     assert answers[0] == answers[1] == answers[2]
     assert {name: len(answer) for name, answer in answers[0].items()} == {"A": 6, "B": 9, "C": 5, "D": 8}
+
+
+@needs_model
+@pytest.mark.parametrize("name", ["fork", "recompute", "swap", "system_prompt", "window"])
+def test_the_answers_are_those_of_the_model_without_a_cache(made, name):
+    batch = SERVED[name]
+    assert {name: len(answer) for name, answer in batch.answers.items()} == {
+        name: request.num_new for name, request in batch.requests.items()
+    }
+
+    def attend(layer, query, key, value):
+        return pn.reference.attention(query, key, value, window=batch.window).astype(np.float32)
+
+    for number, (seq, answer) in enumerate(batch.answers.items()):
+        begin = len(batch.prompts[seq])
+        tokens = np.array(batch.prompts[seq] + answer)
+        logits = batch.model.forward(tokens, np.arange(len(tokens)), attend)[begin - 1 : -1]
+        ranked = np.argsort(-logits, axis=1)
+        assert answer[0] == ranked[0, number if name == "fork" else 0]
+        assert answer[1:] == ranked[1:, 0].tolist()
 
 
 @needs_model
