@@ -228,6 +228,7 @@ def recording(
             f"num_kv_heads={config.num_kv_heads}, head_dim={config.head_dim}, num_layers={config.num_layers}"
             f"{', prefix_caching=True' * pool.prefix_caching})",
             "model": f"{loaded.name} ({loaded.licence})",
+            "algorithm": ALGORITHM,
             "requests": served,
         },
         "num_blocks": pool.num_blocks,
@@ -261,18 +262,6 @@ def recorded(
     return recording_of(title, about, batch)
 
 
-class WatchedModel:
-    """A model that calls a function before each forward pass: when a step is scheduled."""
-
-    def __init__(self, model: Any, before: Callable[[], None]) -> None:
-        self.model, self.config, self.before = model, model.config, before
-
-    def forward(self, *args: Any, **options: Any) -> Any:
-        """Call the function, then the model."""
-        self.before()
-        return self.model.forward(*args, **options)
-
-
 def tour() -> dict[str, Any]:
     """Return what ``paged-numba tour`` serves with the real model."""
     loaded = checkpoint()
@@ -280,45 +269,59 @@ def tour() -> dict[str, Any]:
     cache = new_cache(tour_command.pool_size(requests), tour_command.BLOCK_SIZE, prefix_caching=True)
     recorder, launches = Recorder(cache.allocator), Launches()
 
+    engine = pn.serving.Engine(loaded.model, cache, algorithm=ALGORITHM)
+    scheduler = engine.scheduler
+
     def mark(say: str = "") -> None:
         recorder.mark(
             [
                 (str(answer.id), len(answer.tokens), "preempted" if answer.num_preemptions else "new")
                 for answer in scheduler.waiting
+                if answer.id not in cache  # the one that joins is still in the list
             ],
             say,
         )
 
-    def scheduled() -> None:
-        said = []
-        if scheduler.preempted:
-            names = [str(answer.id) for answer in scheduler.preempted]
-            said.append(
-                f"Too few blocks are free for the next tokens. {listed(names)}, the last to come, "
-                f"give{'s' * (len(names) == 1)} way."
-            )
-        if scheduler.held_back:
-            names = [str(answer.id) for answer in scheduler.held_back]
-            said.append(
-                f"{listed(names)} wait{'s' * (len(names) == 1)} for blocks to share, which this step computes."
-            )
-        mark(" ".join(said))
+    # A step of the engine becomes several: those that run grow; others give way, join and leave, one by one.
+    reserve, reserve_batch = cache.reserve, cache.reserve_batch
+    preempt, remove = scheduler.preempt, scheduler.remove
 
-    engine = pn.serving.Engine(WatchedModel(loaded.model, scheduled), cache, algorithm=ALGORITHM)
-    scheduler, reserve_batch = engine.scheduler, cache.reserve_batch
-
-    def attempted(*args: Any, **options: Any) -> Any:
+    def grow(*args: Any, **options: Any) -> Any:
         with recorder.attempt():
-            return reserve_batch(*args, **options)
+            allocation = reserve_batch(*args, **options)
+        mark()
+        return allocation
 
-    setattr(cache, "reserve_batch", attempted)  # noqa: B010
+    def join(*args: Any, **options: Any) -> Any:
+        allocation = reserve(*args, **options)
+        mark()
+        return allocation
+
+    def give_way(answer: Any) -> None:
+        preempt(answer)
+        mark("Too few blocks are free for the next tokens. The last to come gives way.")
+
+    def leave(answer: Any) -> None:
+        remove(answer)
+        mark()
+
+    for watched, name, call in (
+        (cache, "reserve_batch", grow), (cache, "reserve", join),
+        (scheduler, "preempt", give_way), (scheduler, "remove", leave),
+    ):  # fmt: skip
+        setattr(watched, name, call)
     for request in requests:
         engine.add_request(request.tokens, request.params, request_id=request.name)
     mark(f"The pool is empty, and {requests[0].name} to {requests[-1].name} wait.")
     with observing(launches):
         while engine.has_unfinished:
             engine.step()
-            mark()
+            held_back = [str(answer.id) for answer in scheduler.held_back]
+            mark(
+                f"{listed(held_back)} waited, to share blocks that were computed in this step."
+                if held_back
+                else ""
+            )
     served = {
         request.name: {"prompt": request.text, "new_tokens": request.params.max_tokens}
         for request in requests

@@ -167,7 +167,10 @@ class Recorder:
             if method == "fork":
                 args = (str(args[0]),)
             options = {name: value for name, value in options.items() if value is not None}
-            shown = [repr(arg) if isinstance(arg, int | str) else f"{len(arg)} ids" for arg in args]
+            shown = [
+                repr(arg) if isinstance(arg, int | str) else f"{len(arg)} id{'s' * (len(arg) != 1)}"
+                for arg in args
+            ]
             shown += [f"{name}={value!r}" for name, value in options.items()]
             self._calls.append(f"{method}({', '.join([repr(str(seq_id)), *shown])})")
             self._made.append((method, str(seq_id), args, options))

@@ -157,7 +157,14 @@ def large(num_blocks=1000, block_size=16, num_steps=60):
     return {
         "title": "A large pool",
         "about": "",
-        "made_by": {"version": "", "script": "", "cache": "", "model": "", "requests": {}},
+        "made_by": {
+            "version": "",
+            "script": "",
+            "cache": "",
+            "model": "",
+            "algorithm": "block",
+            "requests": {},
+        },
         "num_blocks": num_blocks,
         "block_size": block_size,
         "window": None,

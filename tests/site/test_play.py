@@ -139,7 +139,7 @@ def test_nothing_moves_by_itself(open_batch):
     assert page.evaluate("document.querySelector('.pn-player').getAnimations({ subtree: true }).length") == 0
 
 
-@pytest.mark.parametrize("name", ["recompute", "system_prompt"])
+@pytest.mark.parametrize("name", ["tour", "recompute", "system_prompt"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_no_part_moves_from_step_to_step(open_batch, name, width):
     page = open_batch(name, width=width)
@@ -172,7 +172,7 @@ def test_the_time_line_can_be_dragged(open_batch):
         assert page.evaluate(SEEN)["say"].startswith(f"Step {seen[-1]} of ")
     page.mouse.up()
     assert seen == sorted(set(seen))
-    assert 20 < seen[1] < 32
+    assert 30 < seen[1] < 50
 
 
 # A token.
@@ -180,7 +180,7 @@ def test_the_time_line_can_be_dragged(open_batch):
 
 @pytest.mark.parametrize(
     ("name", "step", "seq", "logical", "offset"),
-    [("tour", 20, "C", 4, 4), ("tour", 5, "A", 2, 15), ("fork", 10, "B", 2, 0), ("window", 30, "A", 5, 2)],
+    [("tour", 40, "C", 4, 4), ("tour", 30, "C", 3, 15), ("fork", 10, "B", 2, 0), ("window", 30, "A", 5, 2)],
 )
 def test_a_click_gives_the_numbers_of_the_token(open_batch, name, step, seq, logical, offset):
     recording = batches()[name][0]
@@ -419,7 +419,7 @@ def test_touch(browser, address):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_is_cut_off_or_faint(readers, open_batch, theme):
-    for name, step in (("tour", 14), ("swap", 14), ("system_prompt", 26)):
+    for name, step in (("tour", 25), ("swap", 14), ("system_prompt", 26)):
         page = open_batch(name, theme, NARROW)
         go_to(page, step)
         page.locator(".pn-grid .pn-block").first.click()

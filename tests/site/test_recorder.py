@@ -113,6 +113,24 @@ def test_preemption_and_window_by_hand():
     assert kinds == [{"swapped out"}, {"swapped in"}, {"freed"}, {"freed"}]
 
 
+def test_what_the_cache_undoes_is_not_recorded():
+    cache = pn.PagedKVCache(3, 2, num_kv_heads=1, head_dim=1, target="lockstep")
+    recorder = Recorder(cache.allocator)
+    for name in "AB":
+        cache.reserve(name, 2)
+    recorder.mark()
+    with pytest.raises(pn.OutOfBlocksError), recorder.attempt():
+        cache.reserve_batch({"A": 1, "B": 1})  # A takes block 2, and none is left for B
+    recorder.mark()
+    assert len(recorder.steps) == 1
+    with recorder.attempt():
+        cache.reserve_batch({"B": 1})
+    recorder.mark()
+    assert recorder.steps[1]["say"] == "B got one more token. B took block 2."
+    assert recorder.steps[1]["events"] == {2: ["taken", None]}
+    assert recorder.made[1] == [("append", "B", (1,), {})]
+
+
 def test_a_step_in_which_nothing_happened_is_none():
     recorder = Recorder(pn.BlockAllocator(4, 2))
     recorder.mark()

@@ -87,8 +87,8 @@ class Player {
         this.longest.set(name, Math.max(this.longest.get(name) ?? 0, table?.length ?? 0));
       }
     this.about.textContent = recording.about;
-    const { version, script, cache, model } = recording.made_by;
-    this.made.textContent = `Recorded by ${script} with ${version}, which served the model ${model}: ${cache}.`;
+    const { version, script, cache, model, algorithm } = recording.made_by;
+    this.made.textContent = `Recorded by ${script} with ${version}: the model ${model}, algorithm="${algorithm}", ${cache}.`;
     this.rows = new Map();
     this.running.replaceChildren();
     this.swapped.replaceChildren();
@@ -221,7 +221,7 @@ class Player {
   /** Return the beginning of a request's prompt; of a forked one, nothing. */
   promptOf(name) {
     const prompt = this.recording.made_by.requests[name]?.prompt ?? "";
-    return prompt.length > MOST_PROMPT ? `${prompt.slice(0, MOST_PROMPT).trimEnd()}\u2026` : prompt;
+    return prompt.length > MOST_PROMPT ? `${prompt.slice(0, MOST_PROMPT).replace(/\s+\S*$/, "")}\u2026` : prompt;
   }
 
   newRow(name) {
