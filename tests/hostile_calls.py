@@ -918,7 +918,7 @@ def _(pick):
     given = {"max_tokens": 2, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "seed": 1, "n": 2}
     kinds = {name: "number" if isinstance(value, float) else "count" for name, value in given.items()}
     given |= {"stop": ["a"], "stop_token_ids": [3], "ignore_eos": True}
-    return Call(pn.serving.SamplingParams, given, kinds=kinds | {"ignore_eos": "flag"})
+    return Call(pn.serving.SamplingParams, given, kinds=kinds | {"ignore_eos": "flag", "stop": "any"})
 
 
 @call("serving.Engine")

@@ -173,6 +173,18 @@ def test_figures_of_speed_are_those_of_the_committed_benchmark():
     assert f"took {1e3 * ours:.1f} milliseconds" in design
 
 
+def test_figures_of_a_model_are_those_of_the_committed_benchmark():
+    record = json.loads((ROOT / "docs" / "results" / "model.json").read_text(encoding="utf-8"))
+    header, *rows = record["rows"]
+    assert table(header, rows) in TEXTS["docs/speed.md"]
+    assert (record["model"], record["batch"], record["context"]) == ("smollm2", 1, 256)
+    ours, dense = (record["sides"][side] for side in ("paged, lockstep", "dense NumPy"))
+    assert ours["tokens_per_s"] >= 5
+    assert 0.6 < ours["attention_s"] / ours["step_s"] < 0.72
+    assert 60 < ours["attention_s"] / dense["attention_s"] < 80
+    assert max(record["logit_errors"].values()) < 1e-5 * record["logit_scale"]
+
+
 # Links.
 
 

@@ -290,8 +290,10 @@ def test_allocator_mutant_is_killed(mutant):
     ids=lambda mutant: mutant.__name__,
 )
 def test_attention_notices_a_forgotten_copy(mutant):
-    with pytest.raises((AssertionError, KernelError)):
+    with pytest.raises((AssertionError, KernelError, ValueError)) as caught:
         run_state_machine_as_test(cache_machine(mutant), settings=machine_hunt)
+    # The plan of a batch may notice it first: two tokens have one slot.
+    assert type(caught.value) is not ValueError or "must not name a slot twice" in str(caught.value)
 
 
 def test_attention_notices_values_that_are_not_copied():

@@ -65,11 +65,12 @@ def use_layout(layout, algorithms, lens, block_size, heads, group, dim, seed):
     for algorithm in algorithms:
         query = rng.standard_normal((len(everyone), heads * group, dim), np.float32)
         parts = cache.attend(everyone, query, algorithm=algorithm, return_lse=True)
-        # All query tokens to the first sequence, with options.
+        # All tokens of the first sequence, with options.
+        count = min(len(query), lens[0])
         cache.attend(
             [0],
-            query[: lens[0] + 1],
-            cu_seqlens_q=np.array([0, min(len(query), lens[0] + 1)]),
+            query[:count],
+            cu_seqlens_q=np.array([0, count]),
             window=5,
             softcap=3.0,
             alibi_slopes=np.ones(heads * group),

@@ -370,3 +370,29 @@ def test_an_interrupted_request_is_served_in_the_next_step():
     engine.scheduler.add = add
     assert [len(result.answers[0].token_ids) for result in engine.run().values()] == [1]
     assert_all_free(engine)
+
+
+def test_a_tokenizer_that_fails_ends_the_answer_it_fails_for():
+    class Holey(Pieces):
+        def piece(self, token_id):
+            if token_id == bad:
+                raise KeyError(token_id)
+            return super().piece(token_id)
+
+    bad = None
+    whole = Engine(MODEL, cache(), tokenizer=Holey())
+    for name, prompt in (("a", [5, 9, 3]), ("b", [7, 7, 2])):
+        whole.add_request(prompt, SamplingParams(6, ignore_eos=True), request_id=name)
+    right = whole.run()
+    a, b = (right[name].answers[0] for name in "ab")
+    place, bad = next((n, token) for n, token in enumerate(a.token_ids) if token not in b.token_ids)
+
+    engine = Engine(MODEL, cache(), tokenizer=Holey())
+    for name, prompt in (("a", [5, 9, 3]), ("b", [7, 7, 2])):
+        engine.add_request(prompt, SamplingParams(6, ignore_eos=True), request_id=name)
+    results = engine.run()
+    failed = results["a"].answers[0]
+    assert (failed.finish_reason, failed.token_ids) == ("error", a.token_ids[:place])
+    assert failed.error == f"the tokenizer raised KeyError for token {bad}: {bad}"
+    assert results["b"].answers[0] == b
+    assert_all_free(engine)

@@ -165,6 +165,8 @@ def paged_attention(
     caches = adopt.caches(key_cache, value_cache, layout)
     checks.check_caches(caches.key, caches.value)
     checks.check_query(adopted_query, caches.key.shape[3])
+    if out is not None:
+        checks.check_out(adopted_out, adopted_query, caches.key, caches.value)
     call = plan_call(
         caches,
         int(adopted_query.shape[1]),
@@ -331,19 +333,19 @@ def run(call: Call, query: ArrayLike, caches: adopt.Caches, out: ArrayLike | Non
     """
     adopted_query, adopted_out = as_array(query, "query"), as_array(out, "out")
     checks.check_query(adopted_query, caches.key.shape[3], call.num_tokens, call.num_q_heads)
+    if out is not None:
+        checks.check_out(adopted_out, adopted_query, caches.key, caches.value)
     return _launch(call, query, adopted_query, caches, out, adopted_out)
 
 
 def _launch(
     call: Call, query: Any, adopted_query: Any, caches: adopt.Caches, out: Any, adopted_out: Any
 ) -> Any:
-    """Launch the kernels of a call for a query that was checked."""
+    """Launch the kernels of a call for a query and a result that were checked."""
     if out is None:
         shape = (call.num_tokens, call.num_q_heads, caches.value.shape[3])
         out = empty(shape, adopted_query.dtype, like=query)
         adopted_out = as_array(out)
-    else:
-        checks.check_out(adopted_out, adopted_query, caches.key, caches.value)
     lse = empty((call.num_tokens, call.num_q_heads), np.float32, like=query)
     launches.attend(call.prepared, adopted_query, caches, adopted_out, as_array(lse), call.target)
     return (out, lse) if call.return_lse else out

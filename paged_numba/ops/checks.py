@@ -101,7 +101,7 @@ def check_slots(slots: Any, num_tokens: int | str, num_slots: int, name: str = "
         slot = ordered[twice[0]]
         raise ValueError(
             f"{name} must not name a slot twice, got slot {slot} for tokens "
-            f"{np.flatnonzero(slots == slot).tolist()}"
+            f"{shown(np.flatnonzero(slots == slot).tolist())}"
         )
 
 

@@ -105,11 +105,16 @@ class Answer:
         return self.num_left == 1 and self.num_generated > 0
 
     def add(self, token: int, step: int) -> None:
-        """Add a sampled token, and end the answer if it is the last."""
+        """Add a sampled token, and end the answer if it is the last, or if the tokenizer fails for it."""
         tokens, text, stop = [*self.tokens, token], self.text, self.params.stop
         ends = token in self.end_tokens
         if text is not None and not ends:
-            text = text.push(self.piece(token), stop)
+            try:
+                piece = self.piece(token)
+            except Exception as error:
+                self.end("error", f"the tokenizer raised {type(error).__name__} for token {token}: {error}")
+                return
+            text = text.push(piece, stop)
             ends = text.is_cut
         reason = "stop" if ends else "length" if len(tokens) == self.longest else None
         if reason and text is not None:

@@ -10,6 +10,7 @@ import pytest
 from reading import NUMBER, TUTORIALS, Lesson
 
 from paged_numba.allocator.allocator import BlockAllocator
+from paged_numba.allocator.queries import PoolQueries
 from paged_numba.testing.mutants import Difference, caught, installed
 from paged_numba.testing.mutants.allocators import ALLOCATOR_MUTANTS, BoundaryOffByOne
 from paged_numba.testing.mutants.caches import CACHE_MUTANTS
@@ -101,7 +102,8 @@ def test_numbers_in_the_prose_are_of_the_report_or_computed(exhibit):
 @pytest.mark.parametrize("mutant", [*KERNEL_MUTANTS, BoundaryOffByOne], ids=str)
 def test_a_difference_leads_from_the_right_code_to_the_wrong(mutant):
     if isinstance(mutant, type):
-        right, wrong = inspect.getsource(BlockAllocator), inspect.getsource(mutant)
+        right = "".join(inspect.getsource(right) for right in (BlockAllocator, PoolQueries))
+        wrong = inspect.getsource(mutant)
     else:
         right, wrong = (
             inspect.getsource(import_module(f"paged_numba.kernels.{mutant.module}")),

@@ -76,9 +76,10 @@ class BlockGivenTwice(BlockAllocator):
 class LastBlockLeaked(BlockAllocator):
     """Does not free the last block of a sequence."""
 
+    @transaction
     def free(self, seq_id: Hashable) -> None:
         if seq_id in self:
-            del self._sequence(seq_id).table[-1:]
+            self._pool.hold(self._sequence(seq_id).table[-1:])
         super().free(seq_id)
 
 
