@@ -24,7 +24,7 @@ const HAPPENED = {
 const AFTER = { shared: "shared", found: "shared", "swapped out": "free", kept: "cached", freed: "free" };
 const MANY = 100; // Of more blocks than this, only signs are drawn.
 const COLOURS = 7;
-const MOST_PROMPT = 56; // characters that are shown
+const MOST_PROMPT = 90; // characters that are shown
 const MOST_CALLS = 8; // More calls of a step are only counted.
 
 /** Return a sign as a background image: text that comes and goes would lay out the whole grid anew. */
