@@ -1,6 +1,7 @@
 """Recorder of a pool: what each call of its allocator did, step by step, as JSON for the page that plays it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import paged_numba as pn
@@ -68,7 +69,8 @@ class Recorder:
     Parameters
     ----------
     pool : paged_numba.BlockAllocator
-        An empty pool, as of a cache. Its methods are replaced by ones that report to the recorder.
+        An empty pool, as of a cache. Its methods are replaced by ones that report to the recorder. A sequence is
+        recorded under its id as text.
 
     Attributes
     ----------
@@ -77,16 +79,20 @@ class Recorder:
         block, ``[kind, block that it was copied from or None]``; and what changed since the step before:
         ``sequences``, their lengths and, where it changed, block tables (None for a sequence that is gone, and as the
         table of one that is swapped out); ``cached``, all blocks in the prefix cache; ``waiting``.
+    made : list of list of tuple
+        For each step the calls themselves, those that show nothing, too: method, sequence, arguments, options.
     """
 
     def __init__(self, pool: pn.BlockAllocator) -> None:
         self.pool = pool
         self.steps: list[dict[str, Any]] = []
+        self.made: list[list[tuple[str, str, tuple[Any, ...], dict[str, Any]]]] = []
+        self._made: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = []
         self._calls: list[str] = []
         self._events: dict[int, list[Any]] = {}
         self._parts: list[str] = []
         self._grown: dict[int, list[str]] = {}
-        self._sequences: dict[str, Any] = {}
+        self._sequences: dict[Any, Any] = {}
         self._cached: list[int] = []
         self._waiting: Any = None
         for name in WATCHED:
@@ -120,17 +126,30 @@ class Recorder:
             ),
             "calls": self._calls,
             "events": self._events,
-            "sequences": changed,
+            "sequences": {str(name): now for name, now in changed.items()},
         }
         if (cached := self._in_cache()) != self._cached:
             step["cached"] = self._cached = cached
         if (now := [list(request) for request in waiting]) != self._waiting:
             step["waiting"] = self._waiting = now
         self.steps.append(step)
+        self.made.append(self._made)
         self._sequences = sequences
-        self._calls, self._events, self._parts = [], {}, []
+        self._calls, self._events, self._parts, self._made = [], {}, [], []
 
-    def _table(self, name: str) -> list[int]:
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Forget what happened within if the pool has too few blocks: the cache undoes it."""
+        before = [*self._calls], {**self._events}, [*self._parts], [*self._made]
+        grown = {count: [*names] for count, names in self._grown.items()}
+        try:
+            yield
+        except pn.OutOfBlocksError:
+            self._calls, self._events, self._parts, self._made = before
+            self._grown = grown
+            raise
+
+    def _table(self, name: Any) -> list[int]:
         return self.pool.block_table(name).tolist()
 
     def _in_cache(self) -> list[int]:
@@ -141,13 +160,20 @@ class Recorder:
     def _watched(self, method: str, original: Any) -> Any:
         tell = getattr(self, f"_{method}")
 
-        def call(seq_id: str, *args: Any, **options: Any) -> Any:
+        def call(seq_id: Any, *args: Any, **options: Any) -> Any:
             before = self._table(seq_id) if seq_id in self.pool else []
             cached = self._in_cache()
             result = original(seq_id, *args, **options)
-            shown = [repr(arg) if isinstance(arg, int | str) else f"{len(arg)} ids" for arg in args]
-            shown += [f"{name}={value!r}" for name, value in options.items() if value is not None]
-            self._calls.append(f"{method}({', '.join([repr(seq_id), *shown])})")
+            if method == "fork":
+                args = (str(args[0]),)
+            options = {name: value for name, value in options.items() if value is not None}
+            shown = [
+                repr(arg) if isinstance(arg, int | str) else f"{len(arg)} id{'s' * (len(arg) != 1)}"
+                for arg in args
+            ]
+            shown += [f"{name}={value!r}" for name, value in options.items()]
+            self._calls.append(f"{method}({', '.join([repr(str(seq_id)), *shown])})")
+            self._made.append((method, str(seq_id), args, options))
             tell(seq_id, args, before, cached, result)
             return result
 

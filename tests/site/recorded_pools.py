@@ -1,6 +1,7 @@
 """Recordings of pools with what the allocator itself said at each step, and a recording of 1,000 blocks."""
 
 import functools
+import itertools
 import sys
 
 import numpy as np
@@ -13,16 +14,34 @@ sys.path.append(str(ROOT / "docs" / "_ext"))
 from batches import BATCHES, TIGHT, Batch
 from recorder import Recorder
 
-__all__ = ["TIGHT", "Batch", "Recorder", "at_random", "batches", "large"]
+__all__ = [
+    "GAPS",
+    "SERVED",
+    "TIGHT",
+    "Batch",
+    "Recorder",
+    "at_random",
+    "batches",
+    "large",
+    "pool_at",
+    "pools",
+    "state_of",
+]
 
-WATCHED_MARK = Recorder.mark
+WATCHED_MARK, WATCHED_LIKELIEST = Recorder.mark, Batch.likeliest
+MADE = {}
+"""By name, the calls of each step of a recording."""
+GAPS = {}
+"""By name, the smallest difference of two logits that decided about a token."""
+SERVED = {}
+"""By name, the `Batch` that served a recording, if one did."""
 
 
 def state_of(pool):
     """Return what a pool says of itself, in the words of a page's state."""
     stats = pool.stats()
     return {
-        "tables": {name: [pool.seq_len(name), pool.block_table(name).tolist()] for name in pool},
+        "tables": {str(seq): [pool.seq_len(seq), pool.block_table(seq).tolist()] for seq in pool},
         "used": stats.num_used_blocks,
         "shared": stats.num_shared_blocks,
         "cached": stats.num_cached_blocks,
@@ -39,19 +58,43 @@ def batches():
     made = {}
     for name, make in BATCHES.items():
         states = []
+        MADE[name], GAPS[name] = [], np.inf
 
-        def mark(recorder, *args, states=states, **options):
+        def mark(recorder, *args, states=states, made=MADE[name], **options):
             before = len(recorder.steps)
             WATCHED_MARK(recorder, *args, **options)
             if len(recorder.steps) > before:
                 states.append(state_of(recorder.pool))
+                made.append(recorder.made[-1])
 
-        Recorder.mark = mark
+        def likeliest(batch, logits, count=1, name=name):
+            largest = np.sort(logits)[::-1][: count + 1]
+            SERVED[name] = batch
+            GAPS[name] = min(GAPS[name], (largest[:-1] - largest[1:]).min())
+            return WATCHED_LIKELIEST(batch, logits, count)
+
+        Recorder.mark, Batch.likeliest = mark, likeliest
         try:
             made[name] = make(), states
         finally:
-            Recorder.mark = WATCHED_MARK
+            Recorder.mark, Batch.likeliest = WATCHED_MARK, WATCHED_LIKELIEST
     return made
+
+
+def pools(name):
+    """Yield after each step of a recording a pool that got the calls so far, made again."""
+    recording, _ = batches()[name]
+    caching = "prefix_caching=True" in recording["made_by"]["cache"]
+    pool = pn.BlockAllocator(recording["num_blocks"], recording["block_size"], prefix_caching=caching)
+    for calls in MADE[name]:
+        for method, seq, args, options in calls:
+            getattr(pool, method)(seq, *args, **options)
+        yield pool
+
+
+def pool_at(name, step):
+    """Return the pool of a recording after a step."""
+    return next(itertools.islice(pools(name), step, None))
 
 
 def at_random(seed, num_steps=60):
@@ -114,7 +157,14 @@ def large(num_blocks=1000, block_size=16, num_steps=60):
     return {
         "title": "A large pool",
         "about": "",
-        "made_by": {"version": "", "script": "", "cache": "", "requests": {}},
+        "made_by": {
+            "version": "",
+            "script": "",
+            "cache": "",
+            "model": "",
+            "algorithm": "block",
+            "requests": {},
+        },
         "num_blocks": num_blocks,
         "block_size": block_size,
         "window": None,

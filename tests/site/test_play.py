@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 from reader import FAINT, NARROW, WIDE, Reader
-from recorded_pools import at_random, batches, large
+from recorded_pools import at_random, batches, large, pool_at
 from site_folder import SITE, needs_site
 
 import paged_numba as pn
@@ -139,7 +139,7 @@ def test_nothing_moves_by_itself(open_batch):
     assert page.evaluate("document.querySelector('.pn-player').getAnimations({ subtree: true }).length") == 0
 
 
-@pytest.mark.parametrize("name", ["recompute", "system_prompt"])
+@pytest.mark.parametrize("name", ["tour", "recompute", "system_prompt"])
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_no_part_moves_from_step_to_step(open_batch, name, width):
     page = open_batch(name, width=width)
@@ -178,19 +178,9 @@ def test_the_time_line_can_be_dragged(open_batch):
 # A token.
 
 
-def pool_at(name, step):
-    """Return the pool of a recording after a step."""
-    recording = batches()[name][0]
-    pool = pn.BlockAllocator(recording["num_blocks"], recording["block_size"])
-    for done in recording["steps"][: step + 1]:
-        for call in done["calls"]:
-            eval(f"pool.{call}", {"pool": pool})
-    return pool
-
-
 @pytest.mark.parametrize(
     ("name", "step", "seq", "logical", "offset"),
-    [("tour", 20, "C", 24, 4), ("tour", 5, "A", 15, 15), ("fork", 10, "B", 2, 0), ("window", 30, "A", 5, 2)],
+    [("tour", 40, "C", 4, 4), ("tour", 30, "C", 3, 15), ("fork", 10, "B", 2, 0), ("window", 30, "A", 5, 2)],
 )
 def test_a_click_gives_the_numbers_of_the_token(open_batch, name, step, seq, logical, offset):
     recording = batches()[name][0]
@@ -248,16 +238,16 @@ def test_a_shared_a_cached_and_a_free_slot(open_batch):
 def keys_read_by(length, block_size, window):
     """Return, by position, (block, thread, pass) that reads the key in a launch of the real kernel, and the launch."""
     num_blocks = -(-length // block_size) + 3
-    cache = pn.PagedKVCache(num_blocks, block_size, 2, 64, target="lockstep")
-    keys = np.ones((length, 2, 64), np.float32)
+    cache = pn.PagedKVCache(num_blocks, block_size, 2, 32, target="lockstep")
+    keys = np.ones((length, 2, 32), np.float32)
     cache.add("other", keys[: block_size + 1], keys[: block_size + 1])
     cache.add("a", keys[:1], keys[:1])
     cache.free("other")
     if length > 1:
         cache.append("a", keys[1:], keys[1:])
     with lockstep.tracing() as accesses:
-        cache.attend(["a"], np.ones((1, 8, 64), np.float32), window=window)
-    token = 2 * 64  # elements of a slot: KV heads times head_dim
+        cache.attend(["a"], np.ones((1, 4, 32), np.float32), window=window, algorithm="block")
+    token = 2 * 32  # elements of a slot: KV heads times head_dim
     by_slot, values, num_pass = {}, {}, -1
     for access in accesses:
         if access.array == "key_cache" and access.elements[0] % token == 0:
@@ -267,7 +257,7 @@ def keys_read_by(length, block_size, window):
         elif access.array == "value_cache":
             values.setdefault(access.elements[0] // token, set()).update(access.threads)
     slots = cache.allocator.slots("a", 0, length).tolist()
-    assert all(values[slot] == set(range(64)) for slot in by_slot)  # a thread for each dimension: both warps
+    assert all(values[slot] == set(range(32)) for slot in by_slot)  # a thread for each dimension: warp 0
     table = cache.allocator.block_table("a").tolist()
     return table, [by_slot.get(slot) for slot in slots], {access.kernel for access in accesses}
 
@@ -429,7 +419,7 @@ def test_touch(browser, address):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_is_cut_off_or_faint(readers, open_batch, theme):
-    for name, step in (("tour", 46), ("swap", 14), ("system_prompt", 26)):
+    for name, step in (("tour", 25), ("swap", 14), ("system_prompt", 26)):
         page = open_batch(name, theme, NARROW)
         go_to(page, step)
         page.locator(".pn-grid .pn-block").first.click()

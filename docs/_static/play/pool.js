@@ -24,6 +24,7 @@ const HAPPENED = {
 const AFTER = { shared: "shared", found: "shared", "swapped out": "free", kept: "cached", freed: "free" };
 const MANY = 100; // Of more blocks than this, only signs are drawn.
 const COLOURS = 7;
+const MOST_PROMPT = 90; // characters that are shown
 const MOST_CALLS = 8; // More calls of a step are only counted.
 
 /** Return a sign as a background image: text that comes and goes would lay out the whole grid anew. */
@@ -86,8 +87,8 @@ class Player {
         this.longest.set(name, Math.max(this.longest.get(name) ?? 0, table?.length ?? 0));
       }
     this.about.textContent = recording.about;
-    const { version, script, cache } = recording.made_by;
-    this.made.textContent = `Recorded by ${script} with ${version}: ${cache}.`;
+    const { version, script, cache, model, algorithm } = recording.made_by;
+    this.made.textContent = `Recorded by ${script} with ${version}: the model ${model}, algorithm="${algorithm}", ${cache}.`;
     this.rows = new Map();
     this.running.replaceChildren();
     this.swapped.replaceChildren();
@@ -112,7 +113,7 @@ class Player {
     if (!this.states || width === this.roomFor) return;
     this.roomFor = width;
     const perRow = Math.max(1, Math.floor((width + 3) / 37)); // as pool.css sets the sizes of rows and entries
-    const lines = name => Math.ceil(7.5 * (32 + (this.recording.made_by.requests[name]?.prompt?.length ?? 0)) / width);
+    const lines = name => Math.ceil(7.5 * (32 + this.promptOf(name).length) / width);
     const most = heightOf => `${Math.max(...this.states.map(heightOf))}px`;
     const rows = ({ sequences }, swapped) => [...sequences].filter(([, { table }]) => !table === swapped).reduce(
       (sum, [name, { table }]) => sum + 13 + 22 * lines(name) + 33 * Math.ceil((table?.length ?? 0) / perRow), 0);
@@ -210,23 +211,24 @@ class Player {
     if (this.queue !== state.waiting) {
       this.queue = state.waiting;
       this.waiting.replaceChildren(...state.waiting.map(([name, tokens, why]) => element("li", {}, element("b", {}, name),
-        ` ${plural(tokens, "token")}${why === "preempted" ? ", preempted" : ""}`, ...this.promptOf(name))));
+        ` ${plural(tokens, "token")}${why === "preempted" ? ", preempted" : ""}`, element("q", {}, this.promptOf(name)))));
       this.waiting.dataset.empty = state.waiting.length ? "" : "none";
     }
     const done = state.done.length ? `Done: ${words(state.done)}.` : "";
     if (this.done.textContent !== done) this.done.textContent = done;
   }
 
+  /** Return the beginning of a request's prompt; of a forked one, nothing. */
   promptOf(name) {
-    const prompt = this.recording.made_by.requests[name]?.prompt;
-    return typeof prompt === "string" ? [element("q", {}, prompt)] : [];
+    const prompt = this.recording.made_by.requests[name]?.prompt ?? "";
+    return prompt.length > MOST_PROMPT ? `${prompt.slice(0, MOST_PROMPT).replace(/\s+\S*$/, "")}\u2026` : prompt;
   }
 
   newRow(name) {
     const count = new Text();
     const table = element("div", { class: "pn-table", role: "group", "aria-label": `Block table of ${name}` });
     const box = element("div", { class: "pn-row", style: `--colour:var(--c${this.colours.get(name)})` },
-      element("p", {}, element("b", { class: "pn-name" }, name), " ", count, ...this.promptOf(name)), table);
+      element("p", {}, element("b", { class: "pn-name" }, name), " ", count, element("q", {}, this.promptOf(name))), table);
     rove(table);
     const row = { box, count, entries: [], sequence: null };
     // All that it will ever need: an element that comes or goes makes the page's styles look at the whole page.

@@ -1,6 +1,6 @@
 // A recording of a pool, and what follows from it: the state at each step, and the way from a token to its slot.
 
-const WARP = 32;
+export const WARP = 32;
 
 /** Tell whether a block is as it was. */
 const same = (a, b) => a.event === b.event && a.source === b.source && a.kind === b.kind && a.filled === b.filled

@@ -2,7 +2,7 @@
 
 import { element } from "./transport.js";
 import { rove, words } from "./parts.js";
-import { pathOf } from "./recording.js";
+import { WARP, pathOf } from "./recording.js";
 
 /**
  * Return elements that tell of a token, or of a slot that holds none.
@@ -54,14 +54,15 @@ function factsOf(recording, sequence, { name, logical, offset }, block, arithmet
   ];
 }
 
-function readerText({ kernel, threads, num_q_heads: heads }, name, reader) {
+function readerText({ kernel, threads, num_q_heads: heads, head_dim: headDim }, name, reader) {
   if (!reader) return "no thread: it lies outside the window of the newest token.";
+  const last = Math.ceil(headDim / WARP) - 1; // warp that reads a part of the value
   const pass = reader.numPasses > 1 ? ` in pass ${reader.pass + 1} of ${reader.numPasses}` : "";
   return [
     element("strong", {}, `warp ${reader.warp}`),
-    `: thread ${reader.thread} reads the key${pass}, when the newest token of ${name} attends (`,
+    `: thread ${reader.thread} reads the key${pass}, when the newest token of ${name} attends in a layer (`,
     element("code", {}, kernel),
-    `, ${threads} threads in ${reader.numWarps} warps; a thread block for each of ${heads} query heads). Then all warps `
-      + "read the value, a thread for each dimension.",
+    `, ${threads} threads in ${reader.numWarps} warps; a thread block for each of ${heads} query heads). Then `
+      + `${last ? `warps 0 to ${last} read` : "warp 0 reads"} the value, a thread for each of ${headDim} dimensions.`,
   ];
 }

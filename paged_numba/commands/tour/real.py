@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve and explain, or print JSON; return 0, or 1 if a check failed."""
     started = time.perf_counter()
     loaded = models.load(models.find()[0].name)
-    source, requests = _requests(loaded, options)
+    source, requests = requests_of(loaded, options.text, options.requests)
     target = targets.resolve(options.target)
     config = loaded.model.config
     token_bytes = 2 * config.num_layers * config.num_kv_heads * config.head_dim * 4
@@ -94,8 +95,8 @@ def run(options: argparse.Namespace) -> int:
         ],
     )
 
-    needs = [-(-(len(r.tokens) + r.params.max_tokens - 1) // BLOCK_SIZE) for r in requests]
-    num_blocks = max(int(POOL_SHARE * sum(needs)), 2 * needs[0], *needs)
+    needs = blocks_of(requests)
+    num_blocks = pool_size(requests)
     cache = PagedKVCache(
         num_blocks, BLOCK_SIZE, config.num_kv_heads, config.head_dim,
         num_layers=config.num_layers, prefix_caching=True, target=target,
@@ -143,26 +144,37 @@ def run(options: argparse.Namespace) -> int:
     return 0 if checks.passed else 1
 
 
-def _requests(loaded: Checkpoint, options: argparse.Namespace) -> tuple[str, list[Request]]:
-    """Return where the requests come from, and the first of them."""
-    if options.text is None:
+def requests_of(loaded: Checkpoint, file: Path | None, count: int) -> tuple[str, list[Request]]:
+    """Return where the requests come from, and the first `count` of them; the text is the package's own by default."""
+    if file is None:
         name, text = "the text that comes with the package", shipped_text()
     else:
-        name, text = f"the text {options.text.name}", read_text(options.text)
+        name, text = f"the text {file.name}", read_text(file)
     prompts = paragraphs(text, name)
     longest = loaded.model.config.max_positions
     requests = []
-    for number, prompt in enumerate(prompts[: options.requests]):
-        count = NEW_TOKENS[number % len(NEW_TOKENS)]
+    for number, prompt in enumerate(prompts[:count]):
+        num_new = NEW_TOKENS[number % len(NEW_TOKENS)]
         # The first request gets two answers, which differ since their tokens are drawn.
         params = SamplingParams(
-            count, temperature=0.0 if number else 0.6, n=1 if number else 2, ignore_eos=True
+            num_new, temperature=0.0 if number else 0.6, n=1 if number else 2, ignore_eos=True
         )
-        tokens = loaded.tokenizer.encode(prompt)[: longest - count]
+        tokens = loaded.tokenizer.encode(prompt)[: longest - num_new]
         requests.append(Request(name_of(number), prompt, tokens, params))
     if len(requests) < len(prompts):
         name = f"the first {len(requests)} of {len(prompts):,} in {name}"
     return name, requests
+
+
+def blocks_of(requests: list[Request]) -> list[int]:
+    """Return the number of blocks that each request needs at its end."""
+    return [-(-(len(r.tokens) + r.params.max_tokens - 1) // BLOCK_SIZE) for r in requests]
+
+
+def pool_size(requests: list[Request]) -> int:
+    """Return the number of blocks of the tour's pool."""
+    needs = blocks_of(requests)
+    return max(int(POOL_SHARE * sum(needs)), 2 * needs[0], *needs)
 
 
 def shipped_text() -> str:
