@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, TextIO
 
 from ... import models, targets
 from ...cache import PagedKVCache
@@ -83,7 +82,7 @@ def tokens_of(loaded: models.Checkpoint, text: str) -> list[int]:
     return loaded.tokenizer.encode(text) if in_chat is None else in_chat
 
 
-def engine_for(loaded: models.Checkpoint, num_tokens: int, target: str, **options: Any) -> Engine:
+def engine_for(loaded: models.Checkpoint, num_tokens: int, target: str) -> Engine:
     """Return an engine with a prefix cache, whose pool holds `num_tokens` tokens or has `MOST_POOL_BYTES`."""
     config = loaded.model.config
     sizes = BLOCK_SIZE, config.num_kv_heads, config.head_dim
@@ -95,16 +94,15 @@ def engine_for(loaded: models.Checkpoint, num_tokens: int, target: str, **option
         prefix_caching=True,
         target=target,
     )
-    return Engine(loaded.model, cache, tokenizer=loaded.tokenizer, **options)
+    return Engine(loaded.model, cache, tokenizer=loaded.tokenizer)
 
 
-def introduce(loaded: models.Checkpoint, engine: Engine, to: TextIO | None = None) -> None:
+def introduce(loaded: models.Checkpoint, engine: Engine) -> None:
     """Print which model is served, from which pool."""
     pool = engine.cache.allocator
     tokens = pool.num_blocks * pool.block_size
     licence = f" ({loaded.licence})" if loaded.licence else ""
     print(
         f"{loaded.name}{licence}: {loaded.model.config.num_layers} layers, "
-        f"pool of {pool.num_blocks:,} blocks ({tokens:,} tokens), target {engine.cache.target}",
-        file=to,
+        f"pool of {pool.num_blocks:,} blocks ({tokens:,} tokens), target {engine.cache.target}"
     )

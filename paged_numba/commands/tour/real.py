@@ -25,6 +25,7 @@ from ...serving.prompts import paragraphs, read_text
 from ...serving.sampling import next_token
 from ...serving.toy.requests import name_of
 from ...serving.toy.server import Event
+from .memory import memory_in_use
 from .narration import Narrator, printable
 
 BLOCK_SIZE = 16
@@ -235,7 +236,7 @@ class Tour:
                 for event in self._events(before, self._tables()):
                     self.narrator.narrate(event, self.pool)
                 if self.pool.num_blocks - self.pool.num_free_blocks > fullest["num_used_blocks"]:
-                    fullest = self._memory(token_bytes)
+                    fullest = memory_in_use(self.pool, self.loaded.model.config.max_positions, token_bytes)
         return fullest
 
     def _tables(self) -> dict[str, list[int]]:
@@ -281,17 +282,6 @@ class Tour:
     def _cached(self, name: str) -> int:
         running = {str(answer.id): answer for answer in self.engine.scheduler.running}
         return running[name].num_cached_tokens
-
-    def _memory(self, token_bytes: int) -> dict[str, Any]:
-        """Return the bytes that the running sequences take with paging and would take with reservations."""
-        stats, longest = self.pool.stats(), self.loaded.model.config.max_positions
-        return {
-            **asdict(stats),
-            "max_len": longest,
-            "paged_bytes": stats.num_used_blocks * BLOCK_SIZE * token_bytes,
-            "stored_bytes": stats.num_stored_tokens * token_bytes,
-            "reserved_bytes": stats.num_sequences * longest * token_bytes,
-        }
 
     # The check.
 

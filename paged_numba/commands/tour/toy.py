@@ -18,6 +18,7 @@ from ...serving.toy.model import ToyModel
 from ...serving.toy.requests import Request, from_text, from_trace, shipped_text
 from ...serving.toy.server import Event, Server
 from ...traces import Trace
+from .memory import memory_in_use
 from .narration import Narrator, printable
 
 NUM_Q_HEADS, NUM_KV_HEADS, HEAD_DIM = 8, 2, 64
@@ -188,24 +189,12 @@ def serve(server: Server, narrator: Narrator) -> dict[str, Any]:
         while server.running:
             pool = server.cache.allocator
             if pool.num_blocks - pool.num_free_blocks > fullest["num_used_blocks"]:
-                fullest = memory_in_use(server)
+                fullest = memory_in_use(pool, MAX_LEN, BYTES_PER_TOKEN)
             running = len(server.running)
             narrate(server.step())
             narrate(server.admit())
             done(running)
     return fullest
-
-
-def memory_in_use(server: Server) -> dict[str, Any]:
-    """Return the bytes that the running sequences take with paging and would take with reservations."""
-    stats = server.cache.allocator.stats()
-    return {
-        **asdict(stats),
-        "max_len": MAX_LEN,
-        "paged_bytes": stats.num_used_blocks * BLOCK_SIZE * BYTES_PER_TOKEN,
-        "stored_bytes": stats.num_stored_tokens * BYTES_PER_TOKEN,
-        "reserved_bytes": stats.num_sequences * MAX_LEN * BYTES_PER_TOKEN,
-    }
 
 
 def trace_memory(full_lens: Any) -> dict[str, Any]:
