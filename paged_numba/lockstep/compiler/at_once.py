@@ -1,7 +1,7 @@
 """All iterations of a loop at once: in a small launch, calling NumPy costs more than the arithmetic.
 
-A loop that only computes sums (`analysis.accumulation`) runs its iterations along a third axis, before the axes of
-thread blocks and threads. Sums are added in the loop's order, so the results are the same to the bit. If an
+A loop that only computes sums (`analysis.syntax.accumulation`) runs its iterations along a third axis, before the
+axes of thread blocks and threads. Sums are added in the loop's order, so the results are the same to the bit. If an
 iteration raises an error, or the iterations turn out to need an order, the loop runs again, one iteration after the
 other, and raises the error there. Its body stores nothing, so nothing happens twice.
 """

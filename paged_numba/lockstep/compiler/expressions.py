@@ -19,10 +19,10 @@ from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS
 from ..language.signatures import Signature, signatures_of
 from ..machine.machine import Site
-from . import analysis
-from .assignment import Reads
+from .analysis import syntax
+from .analysis.assignment import Reads
+from .analysis.shapes import Shapes, folded, lengths_of_call
 from .names import PLAIN_NUMBERS, Names, decorated_function, typed
-from .shapes import Shapes, folded, lengths_of_call
 
 _ARITHMETIC = {
     ast.Add: "add",
@@ -78,7 +78,7 @@ class Expressions:
         self.names = names
         self.unsupported = names.unsupported
         self.definition = definition
-        self.assigned = analysis.assigned_names(definition)
+        self.assigned = syntax.assigned_names(definition)
         self.home_mask = home_mask
         self.early = reads.early
         self.questioned = reads.names

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 
-from . import analysis
-from .analysis import Accumulation, Region
+from .analysis import syntax
+from .analysis.syntax import Accumulation, Region
+from .analysis.waiting import wait
 from .expressions import call
 from .statements import Statements
-from .waiting import wait
 
 
 class Loops(Statements):
@@ -22,7 +22,7 @@ class Loops(Statements):
         """Return the sums of a loop whose iterations may run at once, else None."""
         if any(name in self.expressions.early for name in ast.walk(node)):
             return None  # each iteration checks which lanes have assigned
-        return analysis.accumulation(node, lambda function: self.names.dtype(function) is not None)
+        return syntax.accumulation(node, lambda function: self.names.dtype(function) is not None)
 
     def write_For(self, node: ast.For, region: Region) -> None:
         n = self.next_number()
@@ -125,7 +125,7 @@ class Loops(Statements):
             self.statements(node.orelse, inner[:-1])
             self.emit("pass")
             self.depth -= 1
-        after = analysis.leaves(node.orelse) - {"return"}
+        after = syntax.leaves(node.orelse) - {"return"}
         if after:
             raise self.unsupported(node, "break or continue in the else of a loop")
-        self.emit(f"_m = minus(_s{n}, _r)" if "return" in analysis.leaves([node]) else f"_m = _s{n}")
+        self.emit(f"_m = minus(_s{n}, _r)" if "return" in syntax.leaves([node]) else f"_m = _s{n}")

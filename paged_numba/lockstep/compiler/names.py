@@ -18,7 +18,7 @@ from ..language.functions import as_dtype
 from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, PREFIXES, intrinsic_of, path_of
 from ..machine.lanes import WARP_SIZE, file_name
-from . import analysis
+from .analysis import syntax
 from .source import Source, constant
 
 PLAIN_NUMBERS = (bool, int, float, complex)
@@ -78,7 +78,7 @@ class Names:
     def __init__(self, source: Source, kernel: bool = False) -> None:
         self.source = source
         self.kernel = kernel
-        self.bound = analysis.variables(source.definition)
+        self.bound = syntax.variables(source.definition)
         self.file = source.file
         self.constants: dict[str, Any] = {}
 

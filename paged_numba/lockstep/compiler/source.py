@@ -25,7 +25,7 @@ import numpy as np
 
 from ...errors import UnsupportedConstructError
 from ..machine.lanes import file_name
-from . import analysis
+from .analysis import syntax
 
 _sources: weakref.WeakKeyDictionary[Any, Source] = weakref.WeakKeyDictionary()
 
@@ -90,7 +90,7 @@ class Source:
             raise _changed(name, self.file)
         self.definition = found
         self.first = _first_line(found)
-        self.parameters = analysis.parameters(found)
+        self.parameters = syntax.parameters(found)
         end = found.end_lineno or found.lineno
         self.lines = tuple(text.split("\n")[self.first - 1 : end])
         # The table of sources must not keep a function alive, and the globals of its module do.

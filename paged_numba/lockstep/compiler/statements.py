@@ -10,9 +10,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from . import analysis
-from .analysis import FUNCTION, Region
-from .assignment import Reads, returns_a_value, returns_in_some_lanes
+from .analysis import syntax
+from .analysis.assignment import Reads, returns_a_value, returns_in_some_lanes
+from .analysis.syntax import FUNCTION, Region
 from .expressions import Expressions, call
 from .names import Names
 
@@ -55,7 +55,7 @@ class Statements:
         self.counter = 0
         self.loops: list[int] = []
         self.waits_for_others = False
-        self.homes = analysis.homes(definition)
+        self.homes = syntax.homes(definition)
         self.regions: dict[Region, int] = {FUNCTION: 0}
         reads = Reads(definition, names.bound)
         self.questioned = reads.names
@@ -98,7 +98,7 @@ class Statements:
             method(statement, region)
             if isinstance(statement, (ast.Return, ast.Break, ast.Continue)):
                 break
-            ways = analysis.leaves([statement])
+            ways = syntax.leaves([statement])
             if ways and position + 1 < len(body):
                 self.emit("if _m is not False:")
                 self.depth += 1
@@ -205,7 +205,7 @@ class Statements:
     def write_If(self, node: ast.If, region: Region) -> None:
         n = self.next_number()
         test = self.expressions.text(node.test)
-        ways = analysis.leaves([node])
+        ways = syntax.leaves([node])
         both = bool(node.orelse) or bool(ways)
         self.emit(f"_t{n}, _e{n} = split(_m, {test})" if both else f"_t{n} = narrow(_m, {test})")
         self.branch("_m", f"_t{n}")

@@ -22,9 +22,9 @@ from ..language.signatures import call_signed
 from ..machine.lanes import SOURCE_MARK, file_name
 from ..machine.machine import Machine
 from ..machine.masks import Mask
-from . import analysis
 from . import source as sources
-from .analysis import FUNCTION
+from .analysis import syntax
+from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .loops import Loops
 from .names import Names, decorated_function
@@ -210,13 +210,13 @@ class FunctionWriter(Loops):
         arguments = self.definition.args
         if arguments.vararg or arguments.kwarg:
             raise self.unsupported(self.definition, "*args and **kwargs in a kernel")
-        parameters = analysis.parameters(self.definition)
+        parameters = syntax.parameters(self.definition)
         self.emit(f"def {self.definition.name}({', '.join(['_rt', '_m', *(f'v_{p}' for p in parameters)])}):")
         self.depth += 1
         self.emit("_h0 = _m")
         self.emit("_r = False")
         self.emit("_v = UNSET")
-        for name in sorted(analysis.variables(self.definition) - set(parameters)):
+        for name in sorted(syntax.variables(self.definition) - set(parameters)):
             self.emit(f"v_{name} = Unset({name!r})")
         for name in sorted(self.questioned):
             self.emit(f"a_{name} = False")

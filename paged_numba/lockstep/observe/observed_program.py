@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import SynchronizationError
-from ..compiler import analysis
-from ..compiler.analysis import Accumulation, Region
+from ..compiler.analysis import syntax
+from ..compiler.analysis.syntax import Accumulation, Region
 from ..compiler.expressions import Expressions, call
 from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, run_device, translate
@@ -148,7 +148,7 @@ class ObservedExpressions(Expressions):
     @cached_property
     def index_casts(self) -> set[ast.Call]:
         """The calls whose results flow into an index."""
-        return analysis.calls_in_indices(self.definition, self._is_atomic)
+        return syntax.calls_in_indices(self.definition, self._is_atomic)
 
     def _is_atomic(self, callee: ast.expr) -> bool:
         intrinsic = self.names.intrinsic(callee)
@@ -252,7 +252,7 @@ class ObservedWriter(FunctionWriter):
 
     def statements(self, body: Sequence[ast.stmt], region: Region) -> None:
         if body is self.definition.body:
-            parameters = [f"{name}=v_{name}" for name in analysis.parameters(self.definition)]
+            parameters = [f"{name}=v_{name}" for name in syntax.parameters(self.definition)]
             self.emit(call("_rt.enter", "_m", self.names.constant(self.code), *parameters))
         super().statements(body, region)
 

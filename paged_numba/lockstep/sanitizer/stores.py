@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import UnsupportedConstructError
-from ..compiler import analysis
+from ..compiler.analysis import syntax
 from ..compiler.names import Names, decorated_function
 from ..compiler.source import Source
 
@@ -51,7 +51,7 @@ def _stored(source: Source) -> frozenset[str]:
         for name, bases in origins:
             if name in stored:
                 stored |= bases
-    return frozenset(stored & set(analysis.parameters(source.definition)))
+    return frozenset(stored & set(syntax.parameters(source.definition)))
 
 
 def _bases(node: ast.AST) -> Iterator[str]:

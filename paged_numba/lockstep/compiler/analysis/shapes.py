@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import UnsupportedConstructError
-from ..machine.lanes import file_name
-from .names import Names, decorated_function
-from .source import Source
+from ....errors import UnsupportedConstructError
+from ...machine.lanes import file_name
+from ..names import Names, decorated_function
+from ..source import Source
 
 
 class Literal(NamedTuple):

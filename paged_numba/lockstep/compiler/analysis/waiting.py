@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from .analysis import leaves
+from .syntax import leaves
 
 _SIZES = ("shape", "size")
 """Attributes of arrays that no iteration changes."""
