@@ -22,6 +22,7 @@ Findings(no findings)
 
 from .compiler.translate import lane_program
 from .cuda.facade import jit
+from .cuda.installation import install, installed, uninstall
 from .launch import Options, launch, options
 from .numba_typing import check_compiles
 from .observe.trace import tracing
@@ -32,6 +33,8 @@ from .tracer import record, recording, trace
 __all__ = [
     "Options",
     "check_compiles",
+    "install",
+    "installed",
     "jit",
     "lane_program",
     "launch",
@@ -44,4 +47,5 @@ __all__ = [
     "sanitizing",
     "trace",
     "tracing",
+    "uninstall",
 ]
