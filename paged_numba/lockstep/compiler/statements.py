@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from .analysis import syntax
 from .analysis.assignment import Reads, returns_a_value, returns_in_some_lanes
 from .analysis.syntax import FUNCTION, Region
-from .expressions import Expressions, call
+from .calls import Calls
+from .expressions import call
 from .names import Names
 
 
@@ -42,7 +43,7 @@ class Statements:
         The line of the kernel for each line of the program.
     """
 
-    expressions_type: type[Expressions] = Expressions
+    expressions_type: type[Calls] = Calls
 
     def __init__(self, names: Names, definition: ast.FunctionDef, kernel: bool) -> None:
         self.names = names

@@ -17,7 +17,8 @@ import numpy as np
 from ...errors import SynchronizationError
 from ..compiler.analysis import syntax
 from ..compiler.analysis.syntax import Accumulation, Region
-from ..compiler.expressions import Expressions, call
+from ..compiler.calls import Calls
+from ..compiler.expressions import call
 from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, run_device, translate
 from ..language import control, intrinsics, synchronization
@@ -130,7 +131,7 @@ def narrowed(machine: ObservedMachine, mask: Mask, dtype: Any, value: Any) -> An
 # The program.
 
 
-class ObservedExpressions(Expressions):
+class ObservedExpressions(Calls):
     """Translator of expressions into calls that report what they compute."""
 
     @cached_property
