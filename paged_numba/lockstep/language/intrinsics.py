@@ -217,7 +217,8 @@ _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
 )
 """Builtins and functions of ``math`` and ``cmath``."""
 
-_FACADE = f"{__package__.rpartition('.')[0]}.cuda.facade"
+_CUDA = f"{__package__.rpartition('.')[0]}.cuda"
+_FACADE, _NAMES = f"{_CUDA}.facade", f"{_CUDA}.names"
 
 
 def path_of(value: Any) -> str | None:
@@ -230,9 +231,7 @@ def path_of(value: Any) -> str | None:
             if name in (f"numba.cuda.{prefix}", f"numba.cuda.simulator.{prefix}"):
                 return f"cuda.{prefix}"
         return None
-    path: str | None = (
-        getattr(value, "__lockstep_path__", None) if type(value).__module__ == _FACADE else None
-    )
+    path: str | None = getattr(value, "__lockstep_path__", None) if type(value).__module__ == _NAMES else None
     return path or _known_objects().get(value)
 
 
