@@ -17,6 +17,8 @@ from .functions import caster
 def load(mask: Mask, container: Any, index: Any) -> Any:
     """``container[index]`` for arrays and tuples."""
     if isinstance(container, LaneArray) and type(index) is not str:
+        if not container.lengths and container.dtype.names is not None and isinstance(index, np.integer):
+            return load(mask, container, _field_name(container, index))
         return container.load(mask, index)
     if isinstance(container, tuple):
         return _item(mask, container, index)
@@ -26,6 +28,14 @@ def load(mask: Mask, container: Any, index: Any) -> Any:
     if isinstance(index, str):
         raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
     raise KernelError(f"{kind_of(container)} does not support indexing, {source_line()}")
+
+
+def _field_name(record: LaneArray, place: Any) -> str:
+    """Return the name of a field of a record by its place; Numba takes ``record[0]`` for the first field."""
+    names = record.dtype.names or ()
+    if not 0 <= place < len(names):
+        raise KernelIndexError(f"{record.name} has {len(names)} fields, not a field {place}, {source_line()}")
+    return names[place]
 
 
 def _has_field(value: Any, name: str) -> bool:

@@ -286,9 +286,8 @@ class LaneArray:
 
     def _scatter(self, mask: Mask, position: Any, value: Any) -> None:
         if isinstance(value, LaneArray):
-            hint = ": records are copied field by field" if value.dtype.names else ", which is an array"
-            raise KernelError(f"{self.name} takes numbers, not {value.name}{hint}")
-        if self.dtype.names is not None:
+            value = self.record(value)
+        elif self.dtype.names is not None:
             raise KernelError(f"{self.name} holds records, not numbers: a number goes to one of their fields")
         # NumPy refuses a single number that does not fit, and leaves floats out of range undefined.
         if (
@@ -323,6 +322,25 @@ class LaneArray:
             position = position[chosen]
             value = np.broadcast_to(value, shape)[chosen]
         self.buffer[position] = value
+
+    def record(self, source: LaneArray) -> Any:
+        """Return the record that `source` is, as a value that this array can hold.
+
+        Raises
+        ------
+        KernelError
+            `source` is no record, or its type does not begin with the fields of this array.
+        """
+        if source.lengths or source.dtype.names is None or self.dtype.names is None:
+            raise KernelError(f"{self.name} takes {_items(self)}, not {source.name}, which is {_items(source, 1)}")
+        value = source.buffer[source.offset]
+        if self.dtype == source.dtype:
+            return value
+        # As Numba, which lets a record stand for one with the first of its fields.
+        given, wanted = (list(array.dtype.fields.items()) for array in (source, self))
+        if given[: len(wanted)] != wanted:
+            raise KernelError(f"{self.name} holds records of {self.dtype}, not of {source.dtype}")
+        return value[list(self.dtype.names)]
 
     def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
         """Store a value, or an array of the same shape, into every element of a view."""
@@ -399,3 +417,12 @@ class LaneArray:
         else:
             bounds = f"shape {lengths}"
         return lane, f"{self.name}[{text}]", bounds
+
+
+def _items(array: LaneArray, count: int = 2) -> str:
+    """Describe what an array holds, or is if it has no axes."""
+    if array.lengths and count == 1:
+        return "an array"
+    if array.dtype.names is not None:
+        return "records" if count > 1 else "a record"
+    return "numbers" if count > 1 else "a number"
