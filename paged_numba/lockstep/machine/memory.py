@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import KernelError, KernelIndexError
 from . import masks
-from .arithmetic import convert
+from .arithmetic import LaneTuple, convert
 from .lanes import Lanes, source_line
 from .masks import Mask
 from .strides import contiguous_strides, field_of, flattened, slice_bounds
@@ -22,8 +22,8 @@ _MOST_ORIGINS = 4
 
 _LARGEST = np.uint64(2**63 - 1)
 
-_VIEWS = frozenset((slice, type(Ellipsis)))
-"""Types of indices that select a view."""
+_VIEWS = frozenset((slice, type(Ellipsis), LaneTuple))
+"""Types of indices that need more than one element's position."""
 
 
 class LaneArray:
@@ -101,7 +101,7 @@ class LaneArray:
     @property
     def shape(self) -> tuple[Any, ...]:
         """`lengths` as lane values."""
-        return tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in self.lengths)
+        return LaneTuple([n if isinstance(n, np.ndarray) else np.int64(n) for n in self.lengths])
 
     @property
     def ndim(self) -> Any:
@@ -261,7 +261,7 @@ class LaneArray:
                     return self.buffer[origin + (step if type(origin) is int else np.array(step))]
             index = (index,)
         if self._selects_view(index) or self.dtype.names is not None:
-            return self.view(mask, index)
+            return self.load(mask, tuple(index[0])) if _is_tuple(index) else self.view(mask, index)
         return self.buffer[self.address(mask, index)]
 
     def store(self, mask: Mask, index: Any, value: Any) -> None:
@@ -269,7 +269,10 @@ class LaneArray:
         if type(index) is not tuple:
             index = (index,)
         if self._selects_view(index):
-            self._fill(mask, self.view(mask, index), value)
+            if _is_tuple(index):
+                self.store(mask, tuple(index[0]), value)
+            else:
+                self._fill(mask, self.view(mask, index), value)
             return
         if not self.buffer.flags.writeable:
             raise KernelError(f"{self.name} is read-only, a kernel cannot store into it")
@@ -417,6 +420,11 @@ class LaneArray:
         else:
             bounds = f"shape {lengths}"
         return lane, f"{self.name}[{text}]", bounds
+
+
+def _is_tuple(index: tuple[Any, ...]) -> bool:
+    """Tell whether an index is a variable that holds a tuple of indices."""
+    return len(index) == 1 and isinstance(index[0], tuple)
 
 
 def _items(array: LaneArray, count: int = 2) -> str:

@@ -75,7 +75,7 @@ class ObservedArray(LaneArray):
         if type(index) is not tuple:
             index = (index,)
         if self._selects_view(index) or self.dtype.names is not None:
-            return self.view(mask, index)
+            return super().load(mask, index)
         position, inside = self.locate(mask, index)
         if inside is False:
             return self.dtype.type(0)
