@@ -16,10 +16,10 @@ from ..language.functions import as_dtype
 from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS
 from ..language.signatures import Signature, signatures_of
+from ..machine.arithmetic import lane_type
 from ..machine.machine import Site
 from .analysis.shapes import lengths_of_call
 from .expressions import Expressions, call
-from ..machine.arithmetic import lane_type
 from .names import decorated_function
 
 

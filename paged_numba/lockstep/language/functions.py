@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..machine.arithmetic import FLOAT16, FLOAT32, FLOAT64, INT64, Value, add, cast, mul, select, truth
-from .types.fused import multiply_add, multiply_add_float64
 from .intrinsic import Intrinsic
+from .types.fused import multiply_add, multiply_add_float64
 
 Function = Callable[..., Value]
 
@@ -45,7 +45,7 @@ def _predicate(function: Callable[[Any], Any]) -> Function:
     return call
 
 
-def _elementwise(function: Callable[..., float]) -> Callable[..., Any]:
+def elementwise(function: Callable[..., float]) -> Callable[..., Any]:
     """Return a function that calls a scalar function for each element, for functions that NumPy lacks."""
 
     def safe(*values: Any) -> float:
@@ -72,8 +72,13 @@ def _ldexp(value: Value, exponent: Value) -> Value:
     return np.ldexp(value.astype(_float_type(value)), exponent.astype(np.int32))
 
 
-def _remainder(a: Any, b: Any) -> Any:
-    return a - b * np.rint(a / b)
+def remainder(a: Any, b: Any) -> Any:
+    """Return what is left of `a` after the multiple of `b` nearest to it, exactly; of two, after the even one."""
+    size = np.abs(b)
+    half = size / 2
+    rest = np.fmod(np.abs(a), np.where(np.isinf(2 * size), size, 2 * size))
+    rest = np.where(rest - size >= half, rest - size - size, np.where(rest > half, rest - size, rest))
+    return np.where(np.signbit(a), -rest, rest)
 
 
 _TRANSCENDENTAL = {
@@ -85,8 +90,7 @@ _TRANSCENDENTAL = {
 MATH: dict[str, Intrinsic] = {
     **{n: Intrinsic(_real(getattr(np, known)), special=1) for n, known in _TRANSCENDENTAL.items()},
     **{
-        n: Intrinsic(_real(_elementwise(getattr(math, n))), special=1)
-        for n in "erf erfc gamma lgamma".split()
+        n: Intrinsic(_real(elementwise(getattr(math, n))), special=1) for n in "erf erfc gamma lgamma".split()
     },
     **{n: Intrinsic(_real(getattr(np, n)), operations=1) for n in ["degrees", "radians"]},
     **{n: Intrinsic(_real(getattr(np, n))) for n in ["fabs", "floor", "ceil", "trunc"]},
@@ -95,7 +99,7 @@ MATH: dict[str, Intrinsic] = {
     **{n: Intrinsic(_predicate(getattr(np, n))) for n in ["isnan", "isinf", "isfinite"]},
     "atan2": Intrinsic(_real(np.arctan2, 2), special=1),
     "pow": Intrinsic(_real(np.power, 2), special=1),
-    "remainder": Intrinsic(_real(_remainder, 2), special=1),
+    "remainder": Intrinsic(_real(remainder, 2), special=1),
     "frexp": Intrinsic(_frexp),
     "modf": Intrinsic(_modf),
     "ldexp": Intrinsic(_ldexp),

@@ -6,7 +6,6 @@ import cmath
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from . import functions
 from .atomics import ATOMICS
 from .intrinsic import Intrinsic
 from .synchronization import SYNCHRONIZATION
+from .types.libdevice import LIBDEVICE
 from .types.printing import print_lanes
 
 
@@ -133,33 +133,10 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
     return made
 
 
-def _libdevice() -> dict[str, Intrinsic]:
-    """Return the functions of ``libdevice`` that ``math`` has too: ``expf``, ``fast_expf``, ``exp`` and others."""
-
-    def typed(known: Intrinsic, dtype: Any) -> Intrinsic:
-        return replace(
-            known, function=lambda *values: known.function(*(value.astype(dtype) for value in values))
-        )
-
-    known: dict[str, Intrinsic] = {
-        **functions.MATH,
-        "rsqrt": Intrinsic(lambda x: x.dtype.type(1) / np.sqrt(x), special=1),
-        "cbrt": functions.INTEGER_AND_FLOAT["cbrt"],
-        "fma": functions.INTEGER_AND_FLOAT["fma"],
-        "fmin": Intrinsic(arithmetic.minimum),
-        "fmax": Intrinsic(arithmetic.maximum),
-    }
-    made: dict[str, Intrinsic] = {}
-    for name, intrinsic in known.items():
-        made[name] = typed(intrinsic, np.float64)
-        made[f"{name}f"] = made[f"fast_{name}f"] = typed(intrinsic, np.float32)
-    return made
-
-
 _PURE: dict[str, Intrinsic] = {
     **functions.INTEGER_AND_FLOAT,
     **{f"fp16.{name}": intrinsic for name, intrinsic in functions.FP16.items()},
-    **{f"libdevice.{name}": intrinsic for name, intrinsic in _libdevice().items()},
+    **{f"libdevice.{name}": intrinsic for name, intrinsic in LIBDEVICE.items()},
     **{name: Intrinsic(make) for name, make in _vector_types().items()},
 }
 

@@ -155,7 +155,7 @@ def _require_integers(*dtypes: np.dtype[Any]) -> None:
 
 
 _TIMES = {"M": "d", "m": "t"}
-_OPERATORS_OF_TIMES = {
+_OPERATORS_OF_TIMES: dict[Any, str] = {
     np.add: "dt td tt",
     np.subtract: "dd dt tt",
     np.multiply: "tn nt",

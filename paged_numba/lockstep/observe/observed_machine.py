@@ -110,7 +110,8 @@ class ObservedArray(LaneArray):
         for byte in range(self.dtype.itemsize):
             # Padding is copied, but holds no value that could be wrong.
             loads, stores = (
-                [h for h in handlers if byte in used or not h.__self__.collects_errors] for handlers in listens
+                [h for h in handlers if byte in used or not _collects_errors(h)]
+                for handlers in listens
             )
             place = source._byte(byte)
             value = place.buffer[source.offset]
@@ -123,7 +124,12 @@ class ObservedArray(LaneArray):
     def _byte(self, number: int) -> ObservedArray:
         """Return the view of one byte of each record."""
         view = type(self)(
-            self.machine, self.name, self.buffer.getfield(np.uint8, number), self.offset, self.lengths, self.strides
+            self.machine,
+            self.name,
+            self.buffer.getfield(np.uint8, number),
+            self.offset,
+            self.lengths,
+            self.strides,
         )
         view.assign_memory(self.memory)
         view.stray, view.declared = self.stray, self.declared
@@ -204,11 +210,15 @@ class ObservedArray(LaneArray):
         self.machine.tell_wrong(lane, kind, what, self.name, element, count)
 
 
+def _collects_errors(handler: Callable[..., None]) -> bool:
+    return bool(getattr(handler, "__self__").collects_errors)
+
+
 @lru_cache(maxsize=256)
 def used_bytes(dtype: np.dtype[Any]) -> frozenset[int]:
     """Return the bytes of a dtype that are not padding."""
     if dtype.subdtype is not None:
-        inner, shape = dtype.subdtype
+        inner = dtype.subdtype[0]
         starts = range(0, dtype.itemsize, inner.itemsize)
         return frozenset(start + byte for start in starts for byte in used_bytes(inner))
     if dtype.fields is None:
