@@ -9,7 +9,6 @@ from written_kernels import written
 from paged_numba import cuda, lockstep
 from paged_numba.lockstep.language import atomics, intrinsics
 
-
 BLOCKS, THREADS, WARP = 2, 40, 32
 LANES = BLOCKS * THREADS
 ELEMENTS = LANES
@@ -45,9 +44,7 @@ def kernel(x, at, active, operand, new, old):
         {}cuda.atomic.{}(x, at[i], operand[i]{})
 """
 KERNELS = {
-    (name, used): written(
-        TEXT.format("old[i] = " if used else "", name, ", new[i]" if name == "cas" else "")
-    )
+    (name, used): written(TEXT.format("old[i] = " if used else "", name, ", new[i]" if name == "cas" else ""))
     for name in STORED
     for used in (True, False)
 }
@@ -65,11 +62,7 @@ def turns(order, together):
         warps.reverse()
     batches = [sorted(blocks)] if together else [[block] for block in blocks]
     return [
-        block * THREADS + thread
-        for batch in batches
-        for warp in warps
-        for block in batch
-        for thread in warp
+        block * THREADS + thread for batch in batches for warp in warps for block in batch for thread in warp
     ]
 
 
