@@ -16,12 +16,18 @@ ENVIRONMENT = "PAGED_NUMBA_INSTALL"
 """The environment variable: 1 puts lockstep in the place of ``numba.cuda``, 0 does not."""
 
 
+_begun = False
+
+
 def begin() -> None:
     """Install lockstep when ``numba.cuda`` is imported, if the environment variable is 1; warn of any other value."""
+    global _begun
+    if _begun:  # in a virtual environment, Python reads its .pth files twice
+        return
+    _begun = True
     value = os.environ.get(ENVIRONMENT, "0")
     if value == "1":
-        if not any(getattr(finder, "installs_lockstep", False) for finder in sys.meta_path):
-            sys.meta_path.insert(0, _Finder())
+        sys.meta_path.insert(0, _Finder())
     elif value not in ("", "0") and sys.stderr is not None:
         shown = ascii(value) if len(value) < 100 else f"{ascii(value[:100])} ..."
         print(

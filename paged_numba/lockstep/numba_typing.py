@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import inspect
 import os
 import re
 import warnings
@@ -165,8 +164,7 @@ def _numba() -> _Numba:
         TypingOnly,
         flags,
         dispatcher,
-        # While lockstep is installed, a class that wraps Numba's has its name.
-        inspect.unwrap(dispatcher.CUDADispatcher),
+        getattr(dispatcher.CUDADispatcher, "__wrapped__", dispatcher.CUDADispatcher),  # while lockstep is installed
         contexts,
         sigutils.normalize_signature,
         typing.signature,
