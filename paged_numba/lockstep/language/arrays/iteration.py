@@ -5,18 +5,22 @@ Each becomes `Items`: a length, by lane if it differs, and a function that retur
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ....errors import KernelError
 from ...machine import masks
+from ...machine.arithmetic import LaneTuple, add, maximum, minimum, unify
 from ...machine.lanes import source_line
 from ...machine.machine import Machine
 from ...machine.masks import Mask, narrow
 from ...machine.memory import LaneArray
-from .ranges import Range
+from ..intrinsic import Intrinsic
+from .ranges import Range, make_range
 from .views import Flat, is_contiguous, refuse
 
 
@@ -32,7 +36,7 @@ class Items(NamedTuple):
     """Returns an item, loaded in the lanes of a mask."""
 
 
-class Unrolled(tuple[Any, ...]):
+class Unrolled(LaneTuple):
     """The tuple of ``literal_unroll``, whose items may have different types."""
 
     __slots__ = ()
@@ -94,7 +98,7 @@ def enumerate_lanes(values: Any, start: Any = None) -> Items:
     """``enumerate(values, start)``."""
     length, item = items(values)
     start = np.int64(0) if start is None else start
-    return Items(length, lambda mask, place: (start.astype(np.int64) + np.int64(place), item(mask, place)))
+    return Items(length, lambda mask, place: LaneTuple((start.astype(np.int64) + np.int64(place), item(mask, place))))
 
 
 def zip_lanes(*values: Any) -> Items:
@@ -103,7 +107,7 @@ def zip_lanes(*values: Any) -> Items:
     length: Any = 0
     for number, part in enumerate(parts):
         length = part.length if number == 0 else np.minimum(length, part.length)
-    return Items(length, lambda mask, place: tuple(part.item(mask, place) for part in parts))
+    return Items(length, lambda mask, place: LaneTuple(part.item(mask, place) for part in parts))
 
 
 def unroll(values: Any) -> Unrolled:
@@ -122,14 +126,14 @@ def _box(lengths: tuple[Any, ...]) -> Items:
     for length in lengths:
         total = total * np.maximum(length, 0)
 
-    def item(mask: Mask, place: int) -> tuple[Any, ...]:
+    def item(mask: Mask, place: int) -> LaneTuple:
         rest: Any = np.int64(place)
         places = []
         for length in reversed(lengths[1:]):
             inner = np.maximum(length, 1)
             places.append(rest % inner)
             rest = rest // inner
-        return (rest, *reversed(places)) if lengths else ()
+        return LaneTuple((rest, *reversed(places)) if lengths else ())
 
     return Items(total, item)
 
@@ -144,9 +148,9 @@ def ndenumerate(array: Any) -> Items:
     """``np.ndenumerate(array)``."""
     length, index = _box(array.shape)
 
-    def item(mask: Mask, place: int) -> tuple[Any, Any]:
+    def item(mask: Mask, place: int) -> LaneTuple:
         where = index(mask, place)
-        return where, array.load(mask, where)
+        return LaneTuple((where, array.load(mask, tuple(where))))
 
     return Items(length, item)
 
@@ -171,10 +175,83 @@ def nditer(arrays: Any) -> Items:
     def item(mask: Mask, place: int) -> Any:
         where = index(mask, place)
         where = where[::-1] if backwards else where
-        parts = tuple(
+        parts = LaneTuple(
             value.view(mask, where[len(where) - len(value.lengths) :]) if isinstance(value, LaneArray) else value
             for value in given
         )
         return parts if isinstance(arrays, tuple) else parts[0]
 
     return Items(length, item)
+
+
+# Builtins that go through an iterable.
+
+
+def _each(mask: Mask, values: Any) -> Iterator[tuple[Mask, Any]]:
+    """Yield each item, and the lanes that have it."""
+    length, item = items(values)
+    for place in range(masks.most(mask, length)):
+        here = narrow(mask, place < length) if isinstance(length, np.ndarray) else mask
+        if here is False:
+            return
+        yield here, item(here, place)
+
+
+def total(machine: Machine, mask: Mask, values: Any, start: Any = None) -> Any:
+    """``sum(values, start)``, which starts at an integer 0."""
+    result = np.int64(0) if start is None else start
+    if type(values) in (tuple, LaneTuple):
+        for value in values:
+            result = add(result, value)
+            machine.compute(mask, result.dtype, 1, 0)
+        return result
+    for here, value in _each(mask, values):
+        old, new = unify((result, add(result, value)))
+        result = new if here is mask else np.where(here, new, old)
+        machine.compute(here, result.dtype, 1, 0)
+    return result
+
+
+def extreme(
+    of_numbers: Callable[..., Any], better: Callable[[Any, Any], Any], machine: Machine, mask: Mask, *values: Any
+) -> Any:
+    """``min(…)`` and ``max(…)`` of numbers, of a tuple, or of what a loop can iterate over."""
+    if len(values) > 1:
+        return of_numbers(*values)
+    given = values[0] if values else ()
+    if isinstance(given, tuple) and not isinstance(given, (Items, Range)) and given:
+        return of_numbers(*given) if len(given) > 1 else given[0]
+    result: Any = None
+    for here, value in _each(mask, given):
+        if result is None:
+            if here is not mask:
+                raise KernelError(f"min and max need at least one item, {source_line()}")
+            result = value
+            continue
+        improved = better(value, result)
+        result = np.where(improved if here is True else improved & here, value, result)[()]
+    if result is None:
+        raise KernelError(f"min and max take numbers, or at least one item, {source_line()}")
+    return result
+
+
+def length_of(values: Any) -> Any:
+    """``len(values)``, int64."""
+    if isinstance(values, (LaneArray, Range, Flat)):
+        length = items(values).length
+        return length if isinstance(length, np.ndarray) else np.int64(length)
+    if isinstance(values, tuple) and not isinstance(values, Items):
+        return np.int64(len(values))
+    raise KernelError(f"len() needs a tuple, an array or a range, {source_line()}")
+
+
+BUILTINS: list[tuple[Any, Intrinsic]] = [
+    (enumerate, Intrinsic(enumerate_lanes)),
+    (len, Intrinsic(length_of)),
+    (max, Intrinsic(partial(extreme, maximum, operator.gt), masked=True)),
+    (min, Intrinsic(partial(extreme, minimum, operator.lt), masked=True)),
+    (range, Intrinsic(make_range)),
+    (sum, Intrinsic(total, masked=True)),
+    (zip, Intrinsic(zip_lanes)),
+]
+"""Builtins of Python, with what a kernel calls."""

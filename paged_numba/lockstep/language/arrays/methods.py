@@ -10,6 +10,7 @@ import numpy as np
 
 from ....errors import KernelError
 from ...machine import arithmetic, masks
+from ...machine.arithmetic import LaneTuple
 from ...machine.lanes import source_line
 from ...machine.machine import Machine
 from ...machine.masks import Mask, narrow
@@ -68,8 +69,8 @@ _ALLOCATING = frozenset(
 """Methods that make a new array or sort one, which the machine does not run."""
 
 
-def _strides(array: LaneArray) -> tuple[Any, ...]:
-    return tuple(np.int64(s * array.buffer.strides[0]) for s in array.strides)
+def _strides(array: LaneArray) -> LaneTuple:
+    return LaneTuple([np.int64(s * array.buffer.strides[0]) for s in array.strides])
 
 
 ATTRIBUTES: dict[str, Callable[[LaneArray], Any]] = {

@@ -159,7 +159,7 @@ def _all(machine: Machine, mask: Mask, array: Any) -> Any:
     return ~_first(mask, check("all", array), arithmetic.logical_not)
 
 
-def holds(mask: Mask, array: LaneArray, item: Any) -> Any:
+def has_element(mask: Mask, array: LaneArray, item: Any) -> Any:
     """``item in array``."""
     return _first(mask, check("in", array), lambda value: value == item)
 
