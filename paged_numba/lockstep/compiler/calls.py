@@ -68,7 +68,8 @@ class Calls(Expressions):
     def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
         """Return the call of an intrinsic."""
         lanes = ["_rt", "_m"] if intrinsic.masked else []
-        return call(self.names.constant(intrinsic.function), *lanes, *arguments)
+        function = (node is self.unused and intrinsic.unused) or intrinsic.function
+        return call(self.names.constant(function), *lanes, *arguments)
 
     def _declaration(self, node: ast.Call, path: str) -> str:
         """Return the lane expression for an array that the kernel declares; each declaration makes a separate array."""

@@ -62,11 +62,15 @@ class ObservedArray(LaneArray):
         view.stray, view.declared = self.stray, self.declared
         return view
 
-    def field(self, name: str) -> LaneArray:
-        plain = super().field(name)
-        view = type(self)(
-            self.machine, self.name, plain.buffer, plain.offset, plain.lengths, plain.strides, plain.lead
-        )
+    def over(
+        self,
+        buffer: Any,
+        offset: Any,
+        shape: tuple[Any, ...],
+        strides: tuple[int, ...],
+        lead: tuple[Any, ...] | None = None,
+    ) -> LaneArray:
+        view = type(self)(self.machine, self.name, buffer, offset, shape, strides, lead)
         view.assign_memory(self.memory)
         view.stray, view.declared = self.stray, self.declared
         return view
@@ -110,8 +114,7 @@ class ObservedArray(LaneArray):
         for byte in range(self.dtype.itemsize):
             # Padding is copied, but holds no value that could be wrong.
             loads, stores = (
-                [h for h in handlers if byte in used or not _collects_errors(h)]
-                for handlers in listens
+                [h for h in handlers if byte in used or not _collects_errors(h)] for handlers in listens
             )
             place = source._byte(byte)
             value = place.buffer[source.offset]
@@ -211,7 +214,8 @@ class ObservedArray(LaneArray):
 
 
 def _collects_errors(handler: Callable[..., None]) -> bool:
-    return bool(getattr(handler, "__self__").collects_errors)
+    owner: Any = getattr(handler, "__self__", None)
+    return bool(owner.collects_errors)
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,9 @@ _DTYPES = {code: np.dtype(name) for code, name in zip("dfilh", "f8 f4 i4 i8 i2".
 """The types of Numba's signatures: ``d`` is float64, ``f`` float32, ``i`` int32, ``l`` int64, ``h`` int16."""
 
 
-def _typed(function: Callable[..., Any], takes: str, gives: str, operations: int = 0, special: int = 0) -> Intrinsic:
+def _typed(
+    function: Callable[..., Any], takes: str, gives: str, operations: int = 0, special: int = 0
+) -> Intrinsic:
     """Return the intrinsic that casts its arguments and its result as a signature says."""
 
     def call(*values: Any) -> Any:
