@@ -141,13 +141,21 @@ def absolute(value: Value) -> Value:
 
 
 def round_(value: Value, ndigits: Value | None = None) -> Value:
-    """``round(x)`` to int64, ties to even; ``round(x, n)`` keeps a floating-point type."""
+    """``round(x)`` to int64, ties to even; ``round(x, n)`` keeps the type."""
     if ndigits is None:
         # Numba rounds in float64.
         return cast(np.rint(cast(value, FLOAT64)), INT64)
-    if isinstance(ndigits, np.ndarray):
-        raise TypeError("round(x, n) needs the same n in all threads")
-    return np.round(value, int(ndigits))
+    if value.dtype not in (FLOAT32, FLOAT64) or ndigits.dtype.kind not in "iu":
+        raise TypeError(f"round(x, n) takes a float32 or float64 and an integer, got {value.dtype} and {ndigits.dtype}")
+    # Numba's own steps, of which the rounding goes through int64.
+    digits = ndigits.astype(np.float64)
+    small, large = 10.0 ** np.where(digits > 22, digits - 22, np.abs(digits)), np.where(digits > 22, 1e22, 1.0)
+    up = digits >= 0
+    scaled = np.where(up, (value.astype(np.float64) * small) * large, value / small)
+    whole = cast(np.rint(scaled), INT64)
+    whole = np.where(np.abs(scaled - whole) == 0.5, 2.0 * cast(np.rint(scaled / 2.0), INT64), whole)
+    result = np.where(up, (whole / large) / small, whole * small)
+    return np.where(np.isinf(scaled) | np.isnan(value), value, result).astype(value.dtype)
 
 
 def int_(value: Value) -> Value:

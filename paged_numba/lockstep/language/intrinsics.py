@@ -6,7 +6,7 @@ import cmath
 import math
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -228,6 +228,23 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     return None if dtype is None else Intrinsic(functions.caster(dtype))
 
 
-def raise_in_kernel(machine: Machine, mask: Mask, what: Any) -> None:
-    """``raise`` and a failed ``assert``: raise KernelError for the first active thread."""
-    raise KernelError(f"{what}, {machine.whereabouts(machine.first_lane(mask))}")
+def raise_in_kernel(machine: Machine, mask: Mask, what: str, kind: Any = None) -> None:
+    """``raise`` and a failed ``assert``: raise an error that is a KernelError and a `kind`, for the first thread."""
+    text = f"{what}, {machine.whereabouts(machine.first_lane(mask))}"
+    if kind is None:
+        raise KernelError(text)
+    both = _both(kind)
+    # The class may demand other arguments than a text.
+    error = both.__new__(both, text)
+    raise error
+
+
+@lru_cache(maxsize=64)
+def _both(kind: Any) -> Any:
+    """Return the class of errors that are KernelErrors and of the class `kind`; KernelError if there is none."""
+    try:
+        made: Any = type(kind.__name__, (KernelError, kind), {"__module__": kind.__module__})
+        made.__new__(made, "")  # refused for OSError, for example
+        return made
+    except TypeError:
+        return KernelError
