@@ -22,56 +22,63 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
 from ..machine.lanes import WARP_SIZE
 from ..machine.poison import poisoned
-from .device_array import (
-    DeviceArray,
-    as_cuda_array,
-    device_array,
-    device_array_like,
-    is_cuda_array,
-    to_device,
-)
+from .device_array import DeviceArray, DeviceRecord, MemoryPointer
 from .devices import (
     Context,
     Device,
     close,
+    cuda_error,
     current_context,
     detect,
     get_current_device,
     gpus,
     is_available,
+    is_bfloat16_supported,
+    is_float16_supported,
+    is_supported_version,
     list_devices,
     profile_start,
     profile_stop,
     profiling,
+    require_context,
+    runtime,
     select_device,
     synchronize,
 )
-from .host_memory import (
-    HostArgument,
+from .kernels import Kernel, jit
+from .memory import (
+    ArgHint,
     In,
     InOut,
+    MappedArray,
     Out,
+    as_cuda_array,
     defer_cleanup,
+    device_array,
+    device_array_like,
+    from_cuda_array_interface,
+    is_cuda_array,
     managed_array,
+    mapped,
     mapped_array,
     mapped_array_like,
     pinned,
     pinned_array,
     pinned_array_like,
+    to_device,
 )
-from .kernels import Kernel, jit
-from .names import DeviceName
+from .names import TYPES, DeviceName, absent
+from .numba_parts import PASSED_ON, numba_cuda, passed_on
 from .streams import (
     Event,
     Stream,
     default_stream,
     event,
     event_elapsed_time,
+    external_stream,
     legacy_default_stream,
     per_thread_default_stream,
     stream,
@@ -82,13 +89,31 @@ for _path in (*INTRINSICS, *DECLARATIONS, *(f"cuda.{name}" for name in MACHINE_V
     globals().setdefault(_name, DeviceName(f"cuda.{_name}"))
 
 warpsize = WARP_SIZE
-boolean = bool_ = np.bool_
-for _name in "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split():
-    globals()[_name] = getattr(np, _name)
-complex64, complex128 = np.complex64, np.complex128
+globals().update(TYPES)
+
+_INSTEAD = {
+    **dict.fromkeys(
+        ["IpcHandle", "open_ipc_array", "GetIpcHandleMixin"], "copy the array to the host and send that"
+    ),
+    **dict.fromkeys(
+        "BaseCUDAMemoryManager HostOnlyCUDAMemoryManager PinnedMemory MappedMemory set_memory_manager".split(),
+        "memory is NumPy's, so leave the memory manager out",
+    ),
+    **dict.fromkeys(
+        "declare_device CUSource PTXSource LTOIR Cubin Fatbin Archive Object LinkableCode".split(),
+        "no code but Python's can be run, so write the function in Python",
+    ),
+}
+"""Names of ``numba.cuda`` that are absent, and what to do instead."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in _INSTEAD:
+        return absent(f"cuda.{name}", _INSTEAD[name])
+    if name in PASSED_ON:
+        if numba_cuda() is None:
+            return absent(f"cuda.{name}", "it is Numba's own, so install numba-cuda")
+        return passed_on(name)
     raise AttributeError(f"cuda.{name} is not part of the lockstep facade: it needs numba.cuda and a GPU")
 
 
