@@ -19,6 +19,7 @@ from ..language.signatures import Signature, signatures_of
 from ..machine.machine import Site
 from .analysis.shapes import lengths_of_call
 from .expressions import Expressions, call
+from ..machine.arithmetic import lane_type
 from .names import decorated_function
 
 
@@ -48,7 +49,7 @@ class Calls(Expressions):
             and issubclass(found.value, tuple)
             and hasattr(found.value, "_fields")
         ):
-            return call(self.names.constant(found.value), *self._arguments(node))
+            return call(self.names.constant(lane_type(found.value)), *self._arguments(node))
         intrinsic = self.names.intrinsic(node.func)
         if intrinsic is None:
             callee = ast.unparse(node.func)
@@ -67,7 +68,8 @@ class Calls(Expressions):
     def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
         """Return the call of an intrinsic."""
         lanes = ["_rt", "_m"] if intrinsic.masked else []
-        return call(self.names.constant(intrinsic.function), *lanes, *arguments)
+        function = (node is self.unused and intrinsic.unused) or intrinsic.function
+        return call(self.names.constant(function), *lanes, *arguments)
 
     def _declaration(self, node: ast.Call, path: str) -> str:
         """Return the lane expression for an array that the kernel declares; each declaration makes a separate array."""

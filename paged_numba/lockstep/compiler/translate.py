@@ -144,6 +144,10 @@ def _translate(
     for node in ast.walk(program):
         if isinstance(node, (ast.stmt, ast.expr)):
             place = numbers[node.lineno - 1]
+            if not place:
+                # CPython's marker for code without a line.
+                node.lineno = node.end_lineno = node.col_offset = node.end_col_offset = -1
+                continue
             node.lineno = node.end_lineno = place
             # The whole line, so that tracebacks underline nothing.
             line = source.lines[place - source.first]

@@ -26,6 +26,8 @@ class Intrinsic:
         How threads cooperate: at a barrier of the thread block (``block``) or of the ``grid``, by ``syncwarp``,
         ``shuffle`` or ``vote``. Or how the first argument, an array, is written: ``store`` or ``atomic``.
         Empty for all others.
+    unused : callable or None
+        Does the same faster if the kernel does not use the result.
     """
 
     function: Callable[..., Any]
@@ -33,3 +35,4 @@ class Intrinsic:
     operations: int = 0
     special: int = 0
     kind: Kind = ""
+    unused: Callable[..., None] | None = None
