@@ -15,6 +15,12 @@ from ...arguments import host_array, integer, one_of, positive, shown
 from ..machine.poison import fresh_array
 from .names import refusal
 
+__all__ = [
+    "DeviceArray",
+    "DeviceRecord",
+    "MemoryPointer",
+]
+
 MOST_AXES = 32
 """Most axes of an array: the limit of NumPy 1; NumPy 2 has 64."""
 

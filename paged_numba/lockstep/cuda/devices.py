@@ -25,6 +25,29 @@ from .device_array import DeviceArray, MemoryPointer
 from .memory import defer_cleanup
 from .names import absent, refusal
 
+__all__ = [
+    "Context",
+    "Device",
+    "close",
+    "cuda_error",
+    "current_context",
+    "detect",
+    "get_current_device",
+    "gpus",
+    "is_available",
+    "is_bfloat16_supported",
+    "is_float16_supported",
+    "is_supported_version",
+    "list_devices",
+    "profile_start",
+    "profile_stop",
+    "profiling",
+    "require_context",
+    "runtime",
+    "select_device",
+    "synchronize",
+]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 

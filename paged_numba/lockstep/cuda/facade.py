@@ -25,64 +25,14 @@ from typing import Any
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
 from ..machine.lanes import WARP_SIZE
 from ..machine.poison import poisoned
-from .device_array import DeviceArray, DeviceRecord, MemoryPointer
-from .devices import (
-    Context,
-    Device,
-    close,
-    cuda_error,
-    current_context,
-    detect,
-    get_current_device,
-    gpus,
-    is_available,
-    is_bfloat16_supported,
-    is_float16_supported,
-    is_supported_version,
-    list_devices,
-    profile_start,
-    profile_stop,
-    profiling,
-    require_context,
-    runtime,
-    select_device,
-    synchronize,
-)
-from .kernels import Kernel, jit
-from .memory import (
-    ArgHint,
-    In,
-    InOut,
-    MappedArray,
-    Out,
-    as_cuda_array,
-    defer_cleanup,
-    device_array,
-    device_array_like,
-    from_cuda_array_interface,
-    is_cuda_array,
-    managed_array,
-    mapped,
-    mapped_array,
-    mapped_array_like,
-    pinned,
-    pinned_array,
-    pinned_array_like,
-    to_device,
-)
+from .device_array import *
+from .devices import *
+from .kernels import *
+from .memory import *
 from .names import TYPES, DeviceName, absent
 from .numba_parts import PASSED_ON, numba_cuda, passed_on
-from .streams import (
-    Event,
-    Stream,
-    default_stream,
-    event,
-    event_elapsed_time,
-    external_stream,
-    legacy_default_stream,
-    per_thread_default_stream,
-    stream,
-)
+from .streams import *
+from .ufuncs import *
 
 for _path in (*INTRINSICS, *DECLARATIONS, *(f"cuda.{name}" for name in MACHINE_VALUES)):
     _name = _path.split(".")[1]

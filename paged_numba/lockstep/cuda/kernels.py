@@ -20,9 +20,14 @@ from ...errors import LaunchError
 from ..failures import hide
 from ..language.signatures import check_definition, signatures, signatures_of
 from ..launch import launch
-from .devices import Device
+from .devices import Device, gpus
 from .memory import ArgHint, as_cuda_array, is_cuda_array
 from .names import refusal
+
+__all__ = [
+    "Kernel",
+    "jit",
+]
 
 
 class LaunchTypeError(LaunchError, TypeError):
@@ -126,7 +131,7 @@ class Kernel:
         sharedmem = not_negative("sharedmem", sharedmem)
         if ntasks == 0:
             return lambda *args: None
-        return Configured(self, -(-ntasks // threads), threads, stream, sharedmem, warn=False)
+        return Configured(self, -(-ntasks // threads), threads, stream, sharedmem)
 
     # Types.
 
@@ -255,7 +260,6 @@ class Configured:
         blockdim: Any,
         stream: Any = 0,
         sharedmem: int = 0,
-        warn: bool = True,
     ) -> None:
         self.dispatcher = dispatcher
         self.griddim = _whole("blocks_per_grid", griddim)
@@ -263,8 +267,7 @@ class Configured:
         self.stream = stream
         self.sharedmem = sharedmem
         self.pre_launch_callbacks: list[Callable[..., Any]] = []
-        if warn:
-            _warn_of_small_grid(self.griddim)
+        _warn_of_small_grid(self.griddim)
 
     def __call__(self, *args: Any) -> None:
         __tracebackhide__ = hide
@@ -413,7 +416,7 @@ def _listed(given: Any) -> list[Any]:
 
 
 def _installed() -> bool:
-    return getattr(sys.modules.get("numba.cuda"), "jit", None) is jit
+    return getattr(sys.modules.get("numba.cuda"), "gpus", None) is gpus
 
 
 def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:

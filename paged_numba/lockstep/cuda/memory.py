@@ -25,6 +25,28 @@ from .device_array import (
 )
 from .streams import external_stream
 
+__all__ = [
+    "ArgHint",
+    "In",
+    "InOut",
+    "MappedArray",
+    "Out",
+    "as_cuda_array",
+    "defer_cleanup",
+    "device_array",
+    "device_array_like",
+    "from_cuda_array_interface",
+    "is_cuda_array",
+    "managed_array",
+    "mapped",
+    "mapped_array",
+    "mapped_array_like",
+    "pinned",
+    "pinned_array",
+    "pinned_array_like",
+    "to_device",
+]
+
 
 def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | None = None) -> DeviceArray:
     """Return a device array with a copy of `obj`; copy into `to` if it is given.

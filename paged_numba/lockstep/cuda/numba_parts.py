@@ -156,4 +156,5 @@ def numba_dispatcher(kernel: Any) -> Any:
     from numba.cuda.types import Dispatcher
 
     options = {"device": kernel.device, "debug": False, "opt": True, "inline": "never", "extensions": []}
-    return Dispatcher(CUDADispatcher(kernel.py_func, targetoptions=options))
+    original = getattr(CUDADispatcher, "__wrapped__", CUDADispatcher)  # while lockstep is installed
+    return Dispatcher(original(kernel.py_func, targetoptions=options))

@@ -11,6 +11,18 @@ from typing import Any
 
 from ...arguments import integer, shown
 
+__all__ = [
+    "Event",
+    "Stream",
+    "default_stream",
+    "event",
+    "event_elapsed_time",
+    "external_stream",
+    "legacy_default_stream",
+    "per_thread_default_stream",
+    "stream",
+]
+
 _numbers = itertools.count(0x1000)
 
 
