@@ -26,6 +26,7 @@ from . import source as sources
 from .analysis import syntax
 from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
+from .compaction import Compaction
 from .loops import Loops
 from .names import Names, decorated_function
 from .source import Source
@@ -193,6 +194,7 @@ class FunctionWriter(Loops):
         **{
             value.__name__: value
             for value in (
+                Compaction,
                 KernelError,
                 NotAtOnceError,
                 Patience,

@@ -1,7 +1,7 @@
 """Assignment, short circuits and loops under a mask; `NAMES` holds all functions that lane programs call by name.
 
 A lane program changes its mask explicitly (see `compiler`); the functions here run a single expression or statement
-under a mask. ``blend(mask, new, old)`` is an assignment, ``trips`` yields the iterations of a ``for`` loop.
+under a mask. ``blend(mask, new, old)`` is an assignment, `Trips` yields the iterations of a ``for`` loop.
 """
 
 from __future__ import annotations
@@ -195,25 +195,45 @@ def conditional(
 # Loops.
 
 
-def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
-    """Iterate over ``range(*bounds)``: yield the index and, once some lanes are done, the mask of the others."""
-    start, stop, step = range_bounds(bounds)
-    index = start.dtype.type
-    if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
-        if step == 0:
+class Trips:
+    """The iterations of ``range(*bounds)``.
+
+    Iterating yields the index and, once some lanes are done, the mask of the others.
+    """
+
+    __slots__ = ("count", "index", "least", "start", "step", "uniform")
+
+    def __init__(self, mask: Mask, *bounds: Any) -> None:
+        start, stop, step = range_bounds(bounds)
+        self.index = start.dtype.type
+        self.uniform = None
+        if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
+            if step == 0:
+                raise KernelError(f"range() needs a step that is not zero, {source_line()}")
+            self.uniform = range(int(start), int(stop), int(step))
+            return
+        if np.any((step == 0) & mask):
             raise KernelError(f"range() needs a step that is not zero, {source_line()}")
-        for i in range(int(start), int(stop), int(step)):
-            yield index(i), None
-        return
-    if np.any((step == 0) & mask):
-        raise KernelError(f"range() needs a step that is not zero, {source_line()}")
-    wide = [bound.astype(np.int64) for bound in (start, stop, step)]
-    count = np.maximum(0, -((wide[0] - wide[1]) // wide[2]))
-    active = count if mask is True else np.where(mask, count, 0)
-    least = int(count.min() if mask is True else np.where(mask, count, count.max()).min())
-    for k in range(int(active.max())):
-        i = (wide[0] + k * wide[2]).astype(index)
-        yield i, None if k < least else count > k
+        self.start, stop, self.step = (bound.astype(np.int64) for bound in (start, stop, step))
+        count = np.maximum(0, -((self.start - stop) // self.step))
+        self.count = count if mask is True else np.where(mask, count, 0)
+        self.least = int((count if mask is True else np.where(mask, count, count.max())).min())
+
+    def __iter__(self) -> Iterator[tuple[Any, Mask | None]]:
+        index = self.index
+        if self.uniform is not None:
+            for i in self.uniform:
+                yield index(i), None
+            return
+        for k in range(int(self.count.max())):
+            i = (self.start + k * self.step).astype(index)
+            yield i, None if k < self.least else self.count > k
+
+    def gather(self, take: Callable[[Any], Any]) -> None:
+        """Leave out lanes: `take` returns a value in those that are left, which all go on."""
+        if self.uniform is None:
+            self.start, self.step, self.count = map(take, (self.start, self.step, self.count))
+            self.least = int(self.count.min())
 
 
 _RANGE_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint64)))
@@ -277,7 +297,7 @@ def _items(values: Any) -> Items:
 
 
 def each(machine: Machine, lanes: Callable[[], Mask], values: Any) -> Iterator[tuple[Any, Mask | None]]:
-    """Iterate over a tuple, an array's first axis, or `Items`: yield each item and a mask, as `trips` does.
+    """Iterate over a tuple, an array's first axis, or `Items`: yield each item and a mask, as `Trips` does.
 
     `lanes` returns the lanes that are still in the loop.
     """
@@ -339,8 +359,8 @@ NAMES: dict[str, Any] = {
             set_attribute,
             split,
             store,
-            trips,
             unpack,
+            Trips,
             zip_lanes,
         )
     },

@@ -49,13 +49,17 @@ class LocalArray(LaneArray):
         self._kept[start] = value if mask is True else np.where(mask, value, self.load(mask, index))
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
-        self.settle()
-        self._has_views = True
+        self.share()
         return super().view(mask, index)
 
     def locate_atomic(self, mask: Mask, index: tuple[Any, ...], exchanges: bool) -> tuple[Any, Mask]:
         self.settle()
         return super().locate_atomic(mask, index, exchanges)
+
+    def share(self) -> None:
+        """Keep no values from now on, since another array refers to the same memory."""
+        self.settle()
+        self._has_views = True
 
     def settle(self) -> None:
         """Write the kept values into the buffer."""
