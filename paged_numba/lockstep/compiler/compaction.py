@@ -1,7 +1,7 @@
 """Compaction: a loop that most lanes have left continues with the others alone.
 
-Lanes that are done with a loop stay in each operation of it, masked. Once at most half of the lanes are left, the
-values of all variables are gathered for these lanes, the loop continues on a machine that has no others, and after the
+Lanes that are done with a loop stay in each operation of it, masked. Once at most three quarters of the lanes are
+left, the values of all variables are gathered for these lanes, the loop continues on a machine that has no others, and after the
 loop their values are scattered back. A loop whose lanes wait for each other runs with all of them (`analysis.apart`).
 """
 
@@ -20,13 +20,13 @@ from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
 
-FIRST_LOOK = 8
-"""Iteration in which a loop first counts its lanes; then after half as many more, and so on."""
+EVERY = 8
+"""Iterations from one count of the lanes to the next."""
 
-LEAST_LANES = 4096
+LEAST_LANES = 2048
 """Lanes below which calling NumPy takes most of the time of an operation."""
 
-MOST_LEFT = 0.5
+MOST_LEFT = 0.75
 """Part of the lanes that may be left when a loop is compacted."""
 
 
@@ -171,7 +171,7 @@ class Compaction:
     def __init__(self, trips: Trips | None = None) -> None:
         self.trips = trips
         self.iterations = 0
-        self.look = FIRST_LOOK
+        self.look = EVERY
         self.levels: list[Any] = []
 
     def thins(self, machine: Machine, mask: Mask) -> bool:
@@ -179,7 +179,7 @@ class Compaction:
         self.iterations += 1
         if self.iterations < self.look:
             return False
-        self.look += max(1, self.look // 2)
+        self.look += EVERY
         if mask is True or mask is False or machine.num_lanes < LEAST_LANES:
             return False
         held = int(np.count_nonzero(mask)) * (machine.num_lanes // mask.size)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
-from ..machine.arithmetic import convert, truth, unify
+from ..machine.arithmetic import convert, truth, unify, where
 from ..machine.lanes import source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
@@ -117,7 +117,7 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
         if new == old:
             return new
         raise KernelError(f"a variable must be None in all threads or in none, {source_line()}")
-    return np.where(mask, new, old)
+    return where(mask, new, old)
 
 
 def _blend_views(mask: Mask, new: LaneArray, old: Any) -> LaneArray:
@@ -159,7 +159,7 @@ def _merged(condition: Any, a: Any, b: Any) -> Any:
         return tuple(_merged(condition, x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, LaneArray):
         return blend(condition, a, b)
-    return np.where(condition, *unify((a, b)))
+    return where(condition, *unify((a, b)))
 
 
 def logical_and(mask: Mask, left: Any, right: Callable[[Mask], Any]) -> Any:

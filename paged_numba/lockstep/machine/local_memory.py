@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import convert
+from .arithmetic import convert, where
 from .masks import Mask
 from .memory import LaneArray
 
@@ -46,7 +46,7 @@ class LocalArray(LaneArray):
             return
         if value.dtype != self.dtype:
             value = convert(value, self.dtype)
-        self._kept[start] = value if mask is True else np.where(mask, value, self.load(mask, index))
+        self._kept[start] = value if mask is True else where(mask, value, self.load(mask, index))
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
         self.share()
