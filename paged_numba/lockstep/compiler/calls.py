@@ -19,6 +19,7 @@ from ..language.signatures import Signature, signatures_of
 from ..machine.machine import Site
 from .analysis.shapes import lengths_of_call
 from .expressions import Expressions, call
+from ..machine.arithmetic import lane_type
 from .names import decorated_function
 
 
@@ -48,7 +49,7 @@ class Calls(Expressions):
             and issubclass(found.value, tuple)
             and hasattr(found.value, "_fields")
         ):
-            return call(self.names.constant(found.value), *self._arguments(node))
+            return call(self.names.constant(lane_type(found.value)), *self._arguments(node))
         intrinsic = self.names.intrinsic(node.func)
         if intrinsic is None:
             callee = ast.unparse(node.func)

@@ -1,8 +1,8 @@
 """Compaction: a loop that most lanes have left continues with the others alone.
 
-Lanes that are done with a loop stay in each operation of it, masked. Once at most three quarters of the lanes are
-left, the values of all variables are gathered for these lanes, the loop continues on a machine that has no others, and after the
-loop their values are scattered back. A loop whose lanes wait for each other runs with all of them (`analysis.apart`).
+Lanes that are done with a loop stay in each operation of it, masked. Once at most three quarters of the lanes are left,
+the values of all variables are gathered for these lanes, the loop continues on a machine that has no others, and after
+the loop their values are scattered back. A loop whose lanes wait for each other keeps all of them (`analysis.apart`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..language.control import Trips, Unset, blend
 from ..machine import masks
+from ..machine.arithmetic import LaneTuple, tuple_like
 from ..machine.lanes import Dim3
 from ..machine.local_memory import LocalArray
 from ..machine.machine import Machine
@@ -28,6 +29,9 @@ LEAST_LANES = 2048
 
 MOST_LEFT = 0.75
 """Part of the lanes that may be left when a loop is compacted."""
+
+
+_NUMBERS = (np.ndarray, np.generic)
 
 
 class FixedError(Exception):
@@ -69,16 +73,15 @@ class FewLanes(Machine):
         Raises
         ------
         FixedError
-            If it is neither a number, a tuple nor an array.
+            If it is not a number, a tuple or an array, such as an iterator.
         """
         kind = type(value)
         if kind is np.ndarray:
             return value.take(self._index(value.shape)).reshape(self.shape) if value.size > 1 else value
         if isinstance(value, (np.generic, int, str, Unset, np.dtype)) or value is None or value is Ellipsis:
             return value
-        if isinstance(value, tuple):
-            parts = [self.gather(part) for part in value]
-            return kind(*parts) if hasattr(value, "_fields") else tuple(parts)
+        if kind is tuple or kind is Dim3 or isinstance(value, LaneTuple):
+            return tuple_like([self.gather(part) for part in value], value)
         if kind is LocalArray:
             value.share()
         elif kind is not LaneArray:
@@ -88,9 +91,9 @@ class FewLanes(Machine):
             value.name,
             value.buffer,
             self.gather(value.offset),
-            self.gather(value.lengths),
+            tuple(map(self.gather, value.lengths)),
             value.strides,
-            self.gather(value.lead),
+            value.lead and tuple(map(self.gather, value.lead)),
         )
 
     def _index(self, shape: tuple[int, ...]) -> Any:
@@ -111,15 +114,14 @@ class FewLanes(Machine):
         return _mask(masks.lanes(mask, self.whole.shape).take(self.places).reshape(self.shape))
 
     def scatter(self, mask: Mask, new: Any, gathered: Any, old: Any) -> Any:
-        """Return `new` in these lanes, which `mask` holds, and `old` in the others; `gathered` is `old` in these lanes."""
+        """Return `new` in these lanes, those of `mask`, and `old` in the others; `gathered` is `old` for these lanes."""
         if new is gathered:
             return old
-        if isinstance(new, (np.ndarray, np.generic)) and isinstance(old, (np.ndarray, np.generic)):
-            if new.dtype == old.dtype:
-                result = np.empty(self.whole.shape, new.dtype)
-                result[...] = old
-                result.reshape(-1)[self.places] = new.reshape(-1)
-                return result
+        if isinstance(new, _NUMBERS) and isinstance(old, _NUMBERS) and new.dtype == old.dtype:
+            result = np.empty(self.whole.shape, new.dtype)
+            result[...] = old
+            result.reshape(-1)[self.places] = new.reshape(-1)
+            return result
         return blend(mask, self._spread(new), old)
 
     def _spread(self, value: Any) -> Any:
@@ -129,13 +131,10 @@ class FewLanes(Machine):
             result.reshape(-1)[self.places] = value.reshape(-1)
             return result
         if isinstance(value, tuple):
-            parts = [self._spread(part) for part in value]
-            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+            return tuple_like([self._spread(part) for part in value], value)
         if isinstance(value, LaneArray):
-            offset, lengths = self._spread(value.offset), self._spread(value.lengths)
-            return LaneArray(
-                self.whole, value.name, value.buffer, offset, lengths, value.strides, self._spread(value.lead)
-            )
+            offset, lengths = self._spread(value.offset), tuple(map(self._spread, value.lengths))
+            return LaneArray(self.whole, value.name, value.buffer, offset, lengths, value.strides, None)
         return value
 
     def scatter_mask(self, new: Mask, gathered: Mask, old: Mask) -> Mask:
@@ -204,8 +203,8 @@ class Compaction:
     def scatter(
         self, values: tuple[Any, ...], lanes: tuple[Mask, ...]
     ) -> tuple[Machine, tuple[Any, ...], tuple[Mask, ...]]:
-        """Return the machine from before the loop, and its values and masks."""
-        machine = None
+        """Return the machine from before the loop, which has been compacted, and its values and masks."""
+        machine: Any = None
         while self.levels:
             few, mask, before, gathered, lanes_before, kept = self.levels.pop()
             machine = few.whole

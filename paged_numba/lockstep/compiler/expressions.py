@@ -98,7 +98,7 @@ class Expressions:
     # Values.
 
     def _Constant(self, node: ast.Constant) -> str:
-        if node.value is None or isinstance(node.value, str):
+        if node.value is None or isinstance(node.value, (str, bytes)):
             return repr(node.value)
         if node.value is Ellipsis:
             return "Ellipsis"
@@ -121,9 +121,12 @@ class Expressions:
         return call("attribute", "_m", self.text(node.value), repr(node.attr))
 
     def _Tuple(self, node: ast.Tuple) -> str:
-        return "(" + "".join(f"{self.text(element)}, " for element in node.elts) + ")"
+        return call("LaneTuple", "(" + "".join(f"{self.text(element)}, " for element in node.elts) + ")")
 
     def _Subscript(self, node: ast.Subscript) -> str:
+        found = self.names.static(node)
+        if found is not None:
+            return self.names.text(node, found)
         return call("load", "_m", self.text(node.value), self.index(node.slice))
 
     def index(self, node: ast.expr) -> str:
@@ -199,11 +202,17 @@ class Expressions:
 
     def _comparison(self, op: ast.cmpop, left: str, right: str) -> str:
         if isinstance(op, (ast.Is, ast.IsNot)):
-            return f"({left} {'is' if isinstance(op, ast.Is) else 'is not'} {right})"
+            if "None" in (left, right):
+                return f"({left} {'is' if isinstance(op, ast.Is) else 'is not'} {right})"
+            found = call("same", left, right)
+            return found if isinstance(op, ast.Is) else call("logical_not", found)
         if isinstance(op, ast.In):
-            return call("contains", left, right)
+            return call("contains", "_m", left, right)
         if isinstance(op, ast.NotIn):
-            return call("logical_not", call("contains", left, right))
+            return call("logical_not", call("contains", "_m", left, right))
+        if isinstance(op, (ast.Eq, ast.NotEq)) and any(side[0] in "'\"b" and side[-1] in "'\"" for side in (left, right)):
+            found = call("equal_texts", left, right)
+            return found if isinstance(op, ast.Eq) else call("logical_not", found)
         return f"({left} {_COMPARE[type(op)]} {right})"
 
     def _BoolOp(self, node: ast.BoolOp) -> str:
@@ -231,12 +240,3 @@ class Expressions:
         if node.keywords or not 1 <= len(node.args) <= 3:
             raise self.unsupported(node)
         return self.texts(node.args)
-
-    def iterable(self, node: ast.expr) -> str:
-        """Return the lane expression for a tuple, an array, or ``enumerate`` or ``zip`` of them."""
-        for name in ("enumerate", "zip"):
-            if isinstance(node, ast.Call) and self.names.calls_builtin(node, name):
-                if node.keywords:
-                    raise self.unsupported(node, f"a keyword argument (`{ast.unparse(node)}`)")
-                return call(f"{name}_lanes", *(self.iterable(argument) for argument in node.args))
-        return self.text(node)

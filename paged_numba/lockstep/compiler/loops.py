@@ -41,7 +41,7 @@ class Loops(Statements):
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         """Return the sums of a loop whose iterations may run at once, else None."""
-        if any(name in self.expressions.early for name in ast.walk(node)):
+        if self.debugged or any(name in self.expressions.early for name in ast.walk(node)):
             return None  # each iteration checks which lanes have assigned
         return syntax.accumulation(node, lambda function: self.names.dtype(function) is not None)
 
@@ -52,7 +52,7 @@ class Loops(Statements):
         bounds, held = self.expressions.range_bounds(node.iter), None
         found = None if bounds is None else self.accumulation(node)
         if bounds is None:
-            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.iterable(node.iter))
+            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.text(node.iter))
         elif found is None:
             iteration = call("Trips", "_m", *bounds)
             held = self.begin_compaction(node, n, (*region, node), iteration)
@@ -70,6 +70,7 @@ class Loops(Statements):
         self.emit("if _m is False: break")
         self.compact("_m", n, held)
         self.begin_iteration(node)
+        self.step()
         inner = (*region, node)
         self.enter(inner)
         self.assign(node.target, f"_i{n}")
@@ -85,6 +86,7 @@ class Loops(Statements):
         self.emit(f"_g{n} = at_once(_rt, _m, *_q{n})")
         self.emit(f"if _g{n} is not None:")
         self.depth += 1
+        for_line = self.line
         names = [found.variable, *(name for name, _, _ in found.steps)]
         variables = ", ".join(f"v_{name}" for name in names)
         self.emit(f"_k{n} = ({variables},)")
@@ -94,12 +96,14 @@ class Loops(Statements):
         results = [f"latest(v_{found.variable})"]
         for i, (name, value, added) in enumerate(found.steps):
             text = self.expressions.text(value)
+            self.line = value.lineno
             if added:
                 self.emit(f"_a{n}_{i} = accumulate(v_{name}, {text})")
                 results.append(f"_a{n}_{i}")
             else:
                 self.emit(f"v_{name} = {text}")
                 results.append(f"latest(v_{name})")
+        self.line = for_line
         temporaries = [f"_f{n}_{i}" for i in range(len(names))]
         self.emit(f"{', '.join(temporaries)}, = {', '.join(results)},")
         self.emit(f"{variables}, = _k{n}")
@@ -121,13 +125,14 @@ class Loops(Statements):
             self.waits_for_others |= waits.for_others
             self.emit(f"_p{n} = Patience({waits.for_others})")
         held = self.begin_compaction(node, n, (*region, node))
-        self.emit(f"while _l{n} is not False:")
+        self.settle(f"while _l{n} is not False:")
         self.depth += 1
         if waits is not None:
             self.emit(f"_p{n}.check(_rt, _l{n})")
         self.compact(f"_l{n}", n, held)
         self.emit(f"_m = _l{n}")
         self.begin_iteration(node)
+        self.step()
         self.emit(f"_m = narrow(_m, {self.expressions.text(node.test)})")
         self.branch(f"_l{n}", "_m")
         if node.orelse:
@@ -143,7 +148,7 @@ class Loops(Statements):
         self, node: ast.For | ast.While, n: int, inner: Region, trips: str = ""
     ) -> Held | None:
         """Prepare a loop whose lanes run apart for compaction; return what they hold, None for other loops."""
-        if not self.compacts or not runs_apart([node], self.names):
+        if not self.compacts or self.debugged or not runs_apart([node], self.names):
             return None
         if trips:
             self.emit(f"_x{n} = {trips}")
@@ -187,13 +192,13 @@ class Loops(Statements):
         self.depth -= 1
         self.end_compaction(n, held)
         if node.orelse:
-            self.emit(f"_m = _o{n}" if isinstance(node, ast.While) else f"_m = _l{n}")
-            self.emit("if _m is not False:")
+            self.settle(f"_m = _o{n}" if isinstance(node, ast.While) else f"_m = _l{n}")
+            self.settle("if _m is not False:")
             self.depth += 1
             self.statements(node.orelse, inner[:-1])
-            self.emit("pass")
+            self.settle("pass")
             self.depth -= 1
         after = syntax.leaves(node.orelse) - {"return"}
         if after:
             raise self.unsupported(node, "break or continue in the else of a loop")
-        self.emit(f"_m = minus(_s{n}, _r)" if "return" in syntax.leaves([node]) else f"_m = _s{n}")
+        self.settle(f"_m = minus(_s{n}, _r)" if "return" in syntax.leaves([node]) else f"_m = _s{n}")

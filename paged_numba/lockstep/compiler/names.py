@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import enum
 import inspect
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from ...errors import UnsupportedConstructError
 from ..language.functions import as_dtype
 from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, PREFIXES, intrinsic_of, path_of
+from ..language.types.enums import member
+from ..machine.arithmetic import lane_type, tuple_like
 from ..machine.lanes import WARP_SIZE, file_name
 from .analysis import syntax
 from .source import Source, constant
@@ -110,6 +113,9 @@ class Names:
                 raise self.unsupported(node, f"the undefined name {node.id!r}")
             value = self.source.outer[node.id]
             return Static(value, path_of(value))
+        if isinstance(node, ast.Subscript):
+            member = self._member(node)
+            return None if member is None else Static(member, None)
         if isinstance(node, ast.Attribute):
             base = self.static(node.value)
             if base is None or not _has_members(base):
@@ -128,6 +134,18 @@ class Names:
                     raise self.unsupported(node, f"`{text}`, which does not exist") from None
             return Static(known[text], path_of(known[text]) or path)
         return None
+
+    def _member(self, node: ast.Subscript) -> Any:
+        """Return the member of an enum that ``Color["red"]`` names, else None."""
+        if not isinstance(node.slice, ast.Constant) or not isinstance(node.slice.value, str):
+            return None
+        base = self.static(node.value)
+        if base is None or not isinstance(base.value, enum.EnumMeta):
+            return None
+        try:
+            return base.value[node.slice.value]
+        except KeyError:
+            raise self.unsupported(node, f"`{ast.unparse(node)}`, which does not exist") from None
 
     def path(self, node: ast.expr) -> str | None:
         """Return the path on ``cuda`` that an expression names, else None."""
@@ -184,15 +202,17 @@ class Names:
 
     def frozen(self, node: ast.expr, value: Any) -> str:
         """Return the lane expression for a value from outside the kernel, typed as Numba types it."""
-        if value is None or isinstance(value, str):
+        if value is None or isinstance(value, (str, bytes)) and not isinstance(value, (np.generic, enum.Enum)):
             return repr(value)
         if isinstance(value, np.generic):
             return self.constant(value)
+        if isinstance(value, enum.Enum):
+            return self.constant(member(value, typed))
         if isinstance(value, PLAIN_NUMBERS):
             return self.constant(typed(value))
         if isinstance(value, tuple):
             kind: Any = type(value)
-            maker = self.constant(kind._make) if hasattr(value, "_fields") else ""
+            maker = self.constant(lane_type(kind)._make) if hasattr(value, "_fields") else "LaneTuple"
             return f"{maker}((" + "".join(f"{self.frozen(node, item)}, " for item in value) + "))"
         if isinstance(value, np.ndarray):
             return f"_rt.constant({ast.unparse(node)!r}, {self.constant(value)})"
@@ -208,8 +228,12 @@ def decorated_function(value: Any) -> Any:
     return function if inspect.isfunction(function) else None
 
 
-def typed(value: bool | int | float | complex) -> Any:
-    """Return a Python number with the type that Numba gives it."""
+def typed(value: Any) -> Any:
+    """Return a Python number, or a tuple of numbers, with the type that Numba gives it."""
+    if isinstance(value, tuple):
+        return tuple_like(map(typed, value), value)
+    if isinstance(value, (str, bytes, np.generic)):
+        return value
     if isinstance(value, bool):
         return np.bool_(value)
     if isinstance(value, int):
@@ -225,6 +249,8 @@ def _machine_value(path: str | None) -> list[str]:
 
 def _same_scalar(a: Any, b: Any) -> bool:
     if not isinstance(a, np.generic) or isinstance(a, (np.floating, np.complexfloating)):
+        return False
+    if getattr(a, "kind", None) is not getattr(b, "kind", None) or a.dtype != b.dtype:
         return False
     return bool(a == b)
 

@@ -26,6 +26,7 @@ import numpy as np
 from ...errors import UnsupportedConstructError
 from ..machine.lanes import file_name
 from .analysis import syntax
+from .analysis.matching import without_match
 
 _sources: weakref.WeakKeyDictionary[Any, Source] = weakref.WeakKeyDictionary()
 
@@ -88,7 +89,7 @@ class Source:
         found = _definition(candidates, self.code)
         if found is None:
             raise _changed(name, self.file)
-        self.definition = found
+        self.definition = without_match(found, self.file)
         self.first = _first_line(found)
         self.parameters = syntax.parameters(found)
         end = found.end_lineno or found.lineno

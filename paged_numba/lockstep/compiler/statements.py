@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from contextlib import suppress
 
+from ...errors import UnsupportedConstructError
 from .analysis import syntax
 from .analysis.assignment import Reads, returns_a_value, returns_in_some_lanes
 from .analysis.syntax import FUNCTION, Region
+from .breakpoints import BREAKPOINTS
 from .calls import Calls
 from .expressions import call
 from .names import Names
@@ -40,7 +43,7 @@ class Statements:
     lines : list of str
         The program so far.
     numbers : list of int
-        The line of the kernel for each line of the program.
+        The line of the kernel for each line of the program, or 0: see `settle`.
     """
 
     expressions_type: type[Calls] = Calls
@@ -60,8 +63,13 @@ class Statements:
         self.regions: dict[Region, int] = {FUNCTION: 0}
         reads = Reads(definition, names.bound)
         self.questioned = reads.names
+        self.debugged = any(map(self.stops, ast.walk(definition)))
+        if self.debugged:
+            # The debugger shows which variables a thread has assigned.
+            self.questioned = syntax.variables(definition) - set(syntax.parameters(definition))
         self.returns_partly = not kernel and returns_in_some_lanes(definition, reads)
         self.expressions = self.expressions_type(names, definition, self.home_mask, reads)
+        self.expressions.questioned = self.questioned
         self.line = definition.lineno
 
     # Writing.
@@ -70,6 +78,15 @@ class Statements:
         """Write a line."""
         self.lines.append(" " * self.depth + text)
         self.numbers.append(self.line)
+
+    def settle(self, text: str) -> None:
+        """Write a line that only puts masks in order.
+
+        It has no line in the kernel, so that a debugger does not stop at it, and coverage.py does not count the
+        statement before it as run.
+        """
+        self.emit(text)
+        self.numbers[-1] = 0
 
     def next_number(self) -> int:
         """Return a number for the names of one statement."""
@@ -89,30 +106,58 @@ class Statements:
 
     def statements(self, body: Sequence[ast.stmt], region: Region) -> None:
         """Write a list of statements; after one that lanes may leave, the rest runs only if some lanes are left."""
-        depth = self.depth
+        depth, line = self.depth, self.line
         for position, statement in enumerate(body):
             self.line = statement.lineno
             method = getattr(self, f"write_{type(statement).__name__}", None)
             if method is None:
                 raise self.unsupported(statement)
             self.begin(statement)
+            if not isinstance(statement, (ast.For, ast.While)):
+                self.step()
             method(statement, region)
             if isinstance(statement, (ast.Return, ast.Break, ast.Continue)):
                 break
             ways = syntax.leaves([statement])
             if ways and position + 1 < len(body):
-                self.emit("if _m is not False:")
+                self.settle("if _m is not False:")
                 self.depth += 1
                 if region in self.regions and not ("continue" in ways and _is_loop_body(region)):
                     # The lanes that left do not come back to this region.
-                    self.emit(f"_h{self.regions[region]} = _m")
-        self.depth = depth
+                    self.settle(f"_h{self.regions[region]} = _m")
+        self.depth, self.line = depth, line
 
     def begin(self, statement: ast.stmt) -> None:
         """Write what comes before a statement: nothing, unless the program is observed."""
 
     begin_iteration = begin
     """Write what comes before an iteration of a loop, after its mask is set."""
+
+    def stops(self, node: ast.AST) -> bool:
+        """Tell whether a statement calls a breakpoint."""
+        if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+            return False
+        with suppress(UnsupportedConstructError):
+            found = self.names.static(node.value.func)
+            return found is not None and any(found.value is one for one in BREAKPOINTS)
+        return False
+
+    def step(self) -> None:
+        """Write what comes before each statement and iteration of a function with a breakpoint."""
+        if self.debugged:
+            self.settle(f"if _stop is not None: _stop = _stop.step(_m, {self.line})")
+
+    def write_breakpoint(self, node: ast.Call) -> None:
+        found = self.names.static(node.func)
+        given = dict(zip(("thread", "block"), node.args, strict=False))
+        given.update({str(keyword.arg): keyword.value for keyword in node.keywords})
+        known = {"thread", "block"} if found is not None and found.value is BREAKPOINTS[0] else set()
+        if len(node.args) > 2 or len(given) != len(node.args) + len(node.keywords) or not set(given) <= known:
+            raise self.unsupported(
+                node, f"`{ast.unparse(node)}`: write lockstep.breakpoint(thread=(x, y, z), block=(x, y, z))"
+            )
+        arguments = [f"{name}={self.expressions.text(value)}" for name, value in given.items()]
+        self.emit(f"_stop = {call('pause', '_rt', '_m', '_stop', *arguments)}")
 
     def branch(self, tested: str, held: str) -> None:
         """Write what comes after the test of an ``if`` or ``while``: nothing, unless the program is observed.
@@ -186,7 +231,12 @@ class Statements:
         self.emit("pass")
 
     def write_Expr(self, node: ast.Expr, region: Region) -> None:
-        if not isinstance(node.value, ast.Constant):
+        if isinstance(node.value, ast.Constant):
+            if node is not self.definition.body[0]:
+                self.emit("pass")
+        elif self.stops(node) and isinstance(node.value, ast.Call):
+            self.write_breakpoint(node.value)
+        else:
             self.expressions.unused = node.value
             self.emit(self.expressions.text(node.value))
 
@@ -229,9 +279,9 @@ class Statements:
             self.enter(inner)
             self.statements(branch, inner)
             if ways:
-                self.emit(f"{left} = _m")
+                self.settle(f"{left} = _m")
             self.depth -= 1
-        self.emit(f"_m = join(_s{n}, _t{n}, _a{n}, _e{n}, _b{n})" if ways else f"_m = _s{n}")
+        self.settle(f"_m = join(_s{n}, _t{n}, _a{n}, _e{n}, _b{n})" if ways else f"_m = _s{n}")
 
     def write_Break(self, node: ast.Break, region: Region) -> None:
         n = self.loops[-1]

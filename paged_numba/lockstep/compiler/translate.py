@@ -26,6 +26,7 @@ from . import source as sources
 from .analysis import syntax
 from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
+from .breakpoints import SOURCE_OBJECT, pause
 from .compaction import Compaction
 from .loops import Loops
 from .names import Names, decorated_function
@@ -145,12 +146,21 @@ def _translate(
     for node in ast.walk(program):
         if isinstance(node, (ast.stmt, ast.expr)):
             place = numbers[node.lineno - 1]
+            if not place:
+                # CPython's marker for code without a line.
+                node.lineno = node.end_lineno = node.col_offset = node.end_col_offset = -1
+                continue
             node.lineno = node.end_lineno = place
             # The whole line, so that tracebacks underline nothing.
             line = source.lines[place - source.first]
             node.col_offset = len(line) - len(line.lstrip())
             node.end_col_offset = len(line.rstrip().encode())
-    program_globals = {**writer.vocabulary, **writer.names.constants, SOURCE_MARK: source.file}
+    program_globals = {
+        **writer.vocabulary,
+        **writer.names.constants,
+        SOURCE_MARK: source.file,
+        SOURCE_OBJECT: source,
+    }
     namespace = dict(program_globals)
     exec(compile(program, source.file, "exec"), namespace)
     translated = namespace[source.definition.name]
@@ -203,6 +213,7 @@ class FunctionWriter(Loops):
                 call_device,
                 call_signed,
                 latest,
+                pause,
             )
         },
     }
@@ -222,9 +233,13 @@ class FunctionWriter(Loops):
             self.emit(f"v_{name} = Unset({name!r})")
         for name in sorted(self.questioned):
             self.emit(f"a_{name} = False")
+        if self.debugged:
+            self.emit("_stop = None")
         if self.returns_partly:
             self.emit("_y, _m0 = False, _m")
         self.statements(self.definition.body, FUNCTION)
+        if self.debugged:
+            self.settle("if _stop is not None: _stop.end()")
         if self.returns_partly:
             self.emit(f"return partly(_m0, _y, _v, {self.definition.name!r})")
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..machine.arithmetic import FLOAT16, FLOAT32, FLOAT64, INT64, Value, add, cast, mul, select, truth
-from .fused import multiply_add, multiply_add_float64
+from .types.fused import multiply_add, multiply_add_float64
 from .intrinsic import Intrinsic
 
 Function = Callable[..., Value]
@@ -164,17 +164,11 @@ def complex_(real: Value, imag: Value | None = None) -> Value:
     return real.astype(dtype) + imag.astype(dtype) * dtype.type(1j)
 
 
-def sum_(values: tuple[Value, ...], start: Value | None = None) -> Value:
-    """``sum`` of a tuple."""
-    total = np.int64(0) if start is None else start
-    for value in values:
-        total = add(total, value)
-    return total
-
-
-def length(value: Any) -> Value:
-    """``len(x)`` of an array or a tuple, int64."""
-    return np.int64(len(value)) if isinstance(value, tuple) else value.shape[0]
+def tuple_(values: Any) -> Any:
+    """``tuple(x)`` of a tuple."""
+    if not isinstance(values, tuple):
+        raise TypeError("tuple() takes a tuple")
+    return values
 
 
 # CUDA intrinsics of one lane.
