@@ -114,7 +114,7 @@ class FewLanes(Machine):
         return _mask(masks.lanes(mask, self.whole.shape).take(self.places).reshape(self.shape))
 
     def scatter(self, mask: Mask, new: Any, gathered: Any, old: Any) -> Any:
-        """Return `new` in these lanes, those of `mask`, and `old` in the others; `gathered` is `old` for these lanes."""
+        """Return `new` in these lanes, those of `mask`, and `old` in the others; `gathered` is `old` in these lanes."""
         if new is gathered:
             return old
         if isinstance(new, _NUMBERS) and isinstance(old, _NUMBERS) and new.dtype == old.dtype:

@@ -13,15 +13,15 @@ import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
-from ..machine.arithmetic import LaneTuple, convert, truth, tuple_like, unify, where
+from ..machine.arithmetic import LaneTuple, truth, tuple_like, unify, where
 from ..machine.lanes import source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
 from ..machine.memory import LaneArray
+from .access import attribute, equal_texts, load, same, set_attribute, store
 from .arrays.iteration import Items, each
 from .arrays.ranges import Range, range_bounds
 from .arrays.reductions import has_element
-from .access import attribute, equal_texts, load, same, set_attribute, store
 from .intrinsics import floordiv, mod, raise_in_kernel
 from .types.enums import Member
 
