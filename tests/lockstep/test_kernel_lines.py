@@ -73,7 +73,7 @@ def test_lines_that_run_are_the_lines_that_a_lane_runs(source, observed):
     "body",
     [
         "if t < 0:\n        a = 1\n    b = 2",
-        "for i in range(3):\n        if t < 9:\n            return\n        a = 1\n    b = 2",
+        "for i in range(3):\n        if t < 90:\n            return\n        a = 1\n    b = 2",
         "while t < 0:\n        a = 1\n        if t < -5:\n            break\n    else:\n        a = 2",
     ],
 )
