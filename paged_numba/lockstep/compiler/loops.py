@@ -31,7 +31,7 @@ class Loops(Statements):
         bounds = self.expressions.range_bounds(node.iter)
         found = None if bounds is None else self.accumulation(node)
         if bounds is None:
-            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.iterable(node.iter))
+            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.text(node.iter))
         elif found is None:
             iteration = call("trips", "_m", *bounds)
         else:
