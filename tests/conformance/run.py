@@ -42,7 +42,11 @@ def modules():
     import numba_cuda
 
     tests = Path(numba_cuda.__file__).parent / "numba" / "cuda" / "tests"
-    return [f"{part}.{path.stem}" for part in ("cudapy", "doc_examples") for path in sorted((tests / part).glob("test_*.py"))]
+    return [
+        f"{part}.{path.stem}"
+        for part in ("cudapy", "doc_examples")
+        for path in sorted((tests / part).glob("test_*.py"))
+    ]
 
 
 def wanted(patterns):
@@ -108,7 +112,9 @@ def results_of(tests):
 def main():
     """Run tests, print those that do not pass and the counts by feature, and save the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="names of modules or tests, all by default")
+    parser.add_argument(
+        "patterns", nargs="*", metavar="PATTERN", help="names of modules or tests, all by default"
+    )
     parser.add_argument("--quarter", type=int, choices=range(4), help="one of four fixed parts of the tests")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the results")
     parser.add_argument("--processes", type=int, default=2, help="modules that run at a time (2)")
