@@ -3,13 +3,10 @@
 A pattern is the name of a module or of a test, such as ``cudapy.test_sync`` or ``*test_atomic_add*``.
 """
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ["PAGED_NUMBA_TARGET"] = "lockstep"
-
 import argparse
+import importlib
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -21,13 +18,11 @@ from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(ROOT)]
-
 import processes
 import tables
 
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 PREFIX = "numba.cuda.tests."
 PACKAGES = ("numba-cuda", "numba", "numpy", "llvmlite", "cuda-bindings")
 
@@ -68,7 +63,11 @@ def run(patterns=(), quarter=None, job_count=2, limit=60.0, log=os.devnull, show
     def selected(test_id):
         return chooses_test(test_id) and quarter in (None, quarter_of(test_id))
 
+    # Before NumPy is imported; for the scripts that tests start, too.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["PAGED_NUMBA_TARGET"] = "lockstep"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "start"), str(ROOT)])
+    sys.path.insert(0, str(ROOT))
     tests = {}
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["NUMBA_CACHE_DIR"] = scratch
@@ -77,8 +76,7 @@ def run(patterns=(), quarter=None, job_count=2, limit=60.0, log=os.devnull, show
         from paged_numba import lockstep
 
         lockstep.install()
-        import numba.cuda.testing
-
+        importlib.import_module("numba.cuda.testing")
         names = [name for name in modules() if chooses_module(name)]
         for record in processes.run(
             names, selected, prefix=PREFIX, processes=job_count, limit=limit, log=log
