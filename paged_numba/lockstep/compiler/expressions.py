@@ -210,7 +210,9 @@ class Expressions:
             return call("contains", "_m", left, right)
         if isinstance(op, ast.NotIn):
             return call("logical_not", call("contains", "_m", left, right))
-        if isinstance(op, (ast.Eq, ast.NotEq)) and any(side[0] in "'\"b" and side[-1] in "'\"" for side in (left, right)):
+        if isinstance(op, (ast.Eq, ast.NotEq)) and any(
+            side[0] in "'\"b" and side[-1] in "'\"" for side in (left, right)
+        ):
             found = call("equal_texts", left, right)
             return found if isinstance(op, ast.Eq) else call("logical_not", found)
         return f"({left} {_COMPARE[type(op)]} {right})"

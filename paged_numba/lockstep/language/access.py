@@ -143,7 +143,10 @@ def same(a: Any, b: Any) -> Any:
 def equal_texts(a: Any, b: Any) -> Any:
     """``a == b``, one of which is a constant text."""
     for value in (a, b):
-        if not isinstance(value, _TEXTS) and getattr(getattr(value, "dtype", None), "kind", "") not in ("S", "U"):
+        if not isinstance(value, _TEXTS) and getattr(getattr(value, "dtype", None), "kind", "") not in (
+            "S",
+            "U",
+        ):
             raise KernelError(f"a text compares with a text, not with {kind_of(value)}, {source_line()}")
     found = a == b
     return np.bool_(found) if isinstance(found, bool) else found

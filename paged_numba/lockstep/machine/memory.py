@@ -333,7 +333,9 @@ class LaneArray:
             `source` is no record, or its type does not begin with the fields of this array.
         """
         if source.lengths or source.dtype.names is None or self.dtype.names is None:
-            raise KernelError(f"{self.name} takes {_items(self)}, not {source.name}, which is {_items(source, 1)}")
+            raise KernelError(
+                f"{self.name} takes {_items(self)}, not {source.name}, which is {_items(source, 1)}"
+            )
         value = source.buffer[source.offset]
         if self.dtype == source.dtype:
             return value

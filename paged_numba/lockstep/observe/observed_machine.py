@@ -114,7 +114,8 @@ class ObservedArray(LaneArray):
         for byte in range(self.dtype.itemsize):
             # Padding is copied, but holds no value that could be wrong.
             loads, stores = (
-                [h for h in handlers if byte in used or not h.__self__.collects_errors] for handlers in listens
+                [h for h in handlers if byte in used or not h.__self__.collects_errors]
+                for handlers in listens
             )
             place = source._byte(byte)
             value = place.buffer[source.offset]
@@ -127,7 +128,12 @@ class ObservedArray(LaneArray):
     def _byte(self, number: int) -> ObservedArray:
         """Return the view of one byte of each record."""
         view = type(self)(
-            self.machine, self.name, self.buffer.getfield(np.uint8, number), self.offset, self.lengths, self.strides
+            self.machine,
+            self.name,
+            self.buffer.getfield(np.uint8, number),
+            self.offset,
+            self.lengths,
+            self.strides,
         )
         view.assign_memory(self.memory)
         view.stray, view.declared = self.stray, self.declared
