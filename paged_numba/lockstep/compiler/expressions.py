@@ -207,9 +207,9 @@ class Expressions:
             found = call("same", left, right)
             return found if isinstance(op, ast.Is) else call("logical_not", found)
         if isinstance(op, ast.In):
-            return call("contains", left, right)
+            return call("contains", "_m", left, right)
         if isinstance(op, ast.NotIn):
-            return call("logical_not", call("contains", left, right))
+            return call("logical_not", call("contains", "_m", left, right))
         if isinstance(op, (ast.Eq, ast.NotEq)) and any(
             side[0] in "'\"b" and side[-1] in "'\"" for side in (left, right)
         ):
@@ -242,12 +242,3 @@ class Expressions:
         if node.keywords or not 1 <= len(node.args) <= 3:
             raise self.unsupported(node)
         return self.texts(node.args)
-
-    def iterable(self, node: ast.expr) -> str:
-        """Return the lane expression for a tuple, an array, or ``enumerate`` or ``zip`` of them."""
-        for name in ("enumerate", "zip"):
-            if isinstance(node, ast.Call) and self.names.calls_builtin(node, name):
-                if node.keywords:
-                    raise self.unsupported(node, f"a keyword argument (`{ast.unparse(node)}`)")
-                return call(f"{name}_lanes", *(self.iterable(argument) for argument in node.args))
-        return self.text(node)

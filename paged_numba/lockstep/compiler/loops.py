@@ -20,7 +20,7 @@ class Loops(Statements):
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         """Return the sums of a loop whose iterations may run at once, else None."""
-        if any(name in self.expressions.early for name in ast.walk(node)):
+        if self.debugged or any(name in self.expressions.early for name in ast.walk(node)):
             return None  # each iteration checks which lanes have assigned
         return syntax.accumulation(node, lambda function: self.names.dtype(function) is not None)
 
@@ -31,7 +31,7 @@ class Loops(Statements):
         bounds = self.expressions.range_bounds(node.iter)
         found = None if bounds is None else self.accumulation(node)
         if bounds is None:
-            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.iterable(node.iter))
+            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.text(node.iter))
         elif found is None:
             iteration = call("trips", "_m", *bounds)
         else:
@@ -45,6 +45,7 @@ class Loops(Statements):
         self.emit(f"_m = _l{n} if _n{n} is None else narrow(_l{n}, _n{n})")
         self.emit("if _m is False: break")
         self.begin_iteration(node)
+        self.step()
         inner = (*region, node)
         self.enter(inner)
         self.assign(node.target, f"_i{n}")
@@ -104,6 +105,7 @@ class Loops(Statements):
             self.emit(f"_p{n}.check(_rt, _l{n})")
         self.emit(f"_m = _l{n}")
         self.begin_iteration(node)
+        self.step()
         self.emit(f"_m = narrow(_m, {self.expressions.text(node.test)})")
         self.branch(f"_l{n}", "_m")
         if node.orelse:

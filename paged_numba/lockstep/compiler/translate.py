@@ -26,6 +26,7 @@ from . import source as sources
 from .analysis import syntax
 from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
+from .breakpoints import SOURCE_OBJECT, pause
 from .loops import Loops
 from .names import Names, decorated_function
 from .source import Source
@@ -153,7 +154,12 @@ def _translate(
             line = source.lines[place - source.first]
             node.col_offset = len(line) - len(line.lstrip())
             node.end_col_offset = len(line.rstrip().encode())
-    program_globals = {**writer.vocabulary, **writer.names.constants, SOURCE_MARK: source.file}
+    program_globals = {
+        **writer.vocabulary,
+        **writer.names.constants,
+        SOURCE_MARK: source.file,
+        SOURCE_OBJECT: source,
+    }
     namespace = dict(program_globals)
     exec(compile(program, source.file, "exec"), namespace)
     translated = namespace[source.definition.name]
@@ -205,6 +211,7 @@ class FunctionWriter(Loops):
                 call_device,
                 call_signed,
                 latest,
+                pause,
             )
         },
     }
@@ -224,9 +231,13 @@ class FunctionWriter(Loops):
             self.emit(f"v_{name} = Unset({name!r})")
         for name in sorted(self.questioned):
             self.emit(f"a_{name} = False")
+        if self.debugged:
+            self.emit("_stop = None")
         if self.returns_partly:
             self.emit("_y, _m0 = False, _m")
         self.statements(self.definition.body, FUNCTION)
+        if self.debugged:
+            self.settle("if _stop is not None: _stop.end()")
         if self.returns_partly:
             self.emit(f"return partly(_m0, _y, _v, {self.definition.name!r})")
         else:

@@ -164,24 +164,11 @@ def complex_(real: Value, imag: Value | None = None) -> Value:
     return real.astype(dtype) + imag.astype(dtype) * dtype.type(1j)
 
 
-def sum_(values: tuple[Value, ...], start: Value | None = None) -> Value:
-    """``sum`` of a tuple."""
-    total = np.int64(0) if start is None else start
-    for value in values:
-        total = add(total, value)
-    return total
-
-
 def tuple_(values: Any) -> Any:
     """``tuple(x)`` of a tuple."""
     if not isinstance(values, tuple):
         raise TypeError("tuple() takes a tuple")
     return values
-
-
-def length(value: Any) -> Value:
-    """``len(x)`` of an array or a tuple, int64."""
-    return np.int64(len(value)) if isinstance(value, tuple) else value.shape[0]
 
 
 # CUDA intrinsics of one lane.

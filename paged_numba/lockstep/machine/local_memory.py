@@ -48,10 +48,15 @@ class LocalArray(LaneArray):
             value = convert(value, self.dtype)
         self._kept[start] = value if mask is True else np.where(mask, value, self.load(mask, index))
 
-    def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
+    def like(self, *where: Any) -> LaneArray:
         self.settle()
         self._has_views = True
-        return super().view(mask, index)
+        return super().like(*where)
+
+    def over(self, *where: Any) -> LaneArray:
+        self.settle()
+        self._has_views = True
+        return super().over(*where)
 
     def locate_atomic(self, mask: Mask, index: tuple[Any, ...], exchanges: bool) -> tuple[Any, Mask]:
         self.settle()

@@ -62,11 +62,15 @@ class ObservedArray(LaneArray):
         view.stray, view.declared = self.stray, self.declared
         return view
 
-    def field(self, name: str) -> LaneArray:
-        plain = super().field(name)
-        view = type(self)(
-            self.machine, self.name, plain.buffer, plain.offset, plain.lengths, plain.strides, plain.lead
-        )
+    def over(
+        self,
+        buffer: Any,
+        offset: Any,
+        shape: tuple[Any, ...],
+        strides: tuple[int, ...],
+        lead: tuple[Any, ...] | None = None,
+    ) -> LaneArray:
+        view = type(self)(self.machine, self.name, buffer, offset, shape, strides, lead)
         view.assign_memory(self.memory)
         view.stray, view.declared = self.stray, self.declared
         return view

@@ -30,8 +30,8 @@ SUBMODULES: dict[str, dict[str, Any]] = {
     "decorators": {"jit": facade.jit},
     "cudadrv": {},
     "cudadrv.devicearray": {
-        "DeviceNDArray": DeviceArray,
         "DeviceNDArrayBase": DeviceArray,
+        "DeviceNDArray": DeviceArray,
         "is_cuda_ndarray": lambda obj: isinstance(obj, DeviceArray),
         "auto_device": lambda obj, stream=0, copy=True, user_explicit=False: _on_device(obj, copy),
         "from_array_like": lambda ary, stream=0, gpu_data=None: facade.device_array_like(ary),
@@ -209,6 +209,8 @@ def _replace_driver(changes: Changes) -> None:
 
     class NoDriverError(TargetUnavailableError, support_error):  # type: ignore[misc]
         """Raised by what needs the CUDA driver."""
+
+        __qualname__ = "NoDriverError"
 
     def refuse(self: Any, name: str) -> Any:
         if name.startswith("__"):
