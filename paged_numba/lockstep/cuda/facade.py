@@ -35,6 +35,7 @@ from .kernels import *
 from .memory import *
 from .names import TYPES, DeviceName, absent
 from .numba_parts import PASSED_ON, numba_cuda, passed_on
+from .pointers import *
 from .streams import *
 
 for _path in (*INTRINSICS, *DECLARATIONS, *(f"cuda.{name}" for name in MACHINE_VALUES)):
