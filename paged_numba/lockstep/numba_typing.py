@@ -80,6 +80,21 @@ def check_launch(kernel: Any, arguments: tuple[Any, ...]) -> None:
             checked.add(types)
 
 
+def for_numba(function: Any) -> Any:
+    """Return a function with the same code, in which the names of the facade mean Numba's."""
+    return _Rebuilt(_numba()).function(function)
+
+
+def inferred(function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
+    """Return the signature that Numba infers for a function with arguments of Numba's types."""
+    numba = _numba()
+    with numba.lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rebuilt = _Rebuilt(numba)
+        with rebuilt.device_functions_are_only_typed():
+            return rebuilt.typed(rebuilt.function(function), types, result)
+
+
 # Numba's parts, wherever its releases keep them.
 
 
