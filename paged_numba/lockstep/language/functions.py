@@ -47,7 +47,7 @@ def _float_type(*values: Value) -> np.dtype[Any]:
         dtype = np.promote_types(dtype, value.dtype)
     if dtype.kind in "biu":
         return FLOAT64
-    if dtype.kind != "f":
+    if dtype.kind != "f" and dtype.name != "bfloat16":
         raise TypeError(f"a math function needs real numbers, got {dtype}")
     return dtype
 
@@ -188,10 +188,15 @@ def round_(value: Value, ndigits: Value | None = None) -> Value:
         # Numba rounds in float64.
         return cast(np.rint(cast(value, FLOAT64)), INT64)
     if value.dtype not in (FLOAT32, FLOAT64) or ndigits.dtype.kind not in "iu":
-        raise TypeError(f"round(x, n) takes a float32 or float64 and an integer, got {value.dtype} and {ndigits.dtype}")
+        raise TypeError(
+            f"round(x, n) takes a float32 or float64 and an integer, got {value.dtype} and {ndigits.dtype}"
+        )
     # Numba's own steps, of which the rounding goes through int64.
     digits = ndigits.astype(np.float64)
-    small, large = 10.0 ** np.where(digits > 22, digits - 22, np.abs(digits)), np.where(digits > 22, 1e22, 1.0)
+    small, large = (
+        10.0 ** np.where(digits > 22, digits - 22, np.abs(digits)),
+        np.where(digits > 22, 1e22, 1.0),
+    )
     up = digits >= 0
     scaled = np.where(up, (value.astype(np.float64) * small) * large, value / small)
     whole = cast(np.rint(scaled), INT64)

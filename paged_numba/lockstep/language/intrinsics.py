@@ -23,6 +23,7 @@ from .arrays import iteration, methods, ufuncs
 from .atomics import ATOMICS
 from .intrinsic import Intrinsic
 from .synchronization import SYNCHRONIZATION
+from .types.bfloat16 import BFLOAT16
 from .types.libdevice import LIBDEVICE
 from .types.printing import print_lanes
 
@@ -106,12 +107,12 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
     }
 
     def maker(name: str, dtype: np.dtype[Any], count: int) -> Callable[..., Any]:
-        vector: Any = NamedTuple(name, [(axis, Any) for axis in "xyzw"[:count]])  # type: ignore[misc]
+        vector: Any = arithmetic.lane_type(NamedTuple(name, [(axis, Any) for axis in "xyzw"[:count]]))  # type: ignore[misc]
 
         def make(*parts: Any) -> Any:
             flat: list[Any] = []
             for part in parts:
-                flat.extend(part if isinstance(part, tuple) else (part,))
+                flat.extend(part if hasattr(part, "_fields") else (part,))
             if len(flat) != count:
                 raise TypeError(f"{name} takes {count} components, got {len(flat)}")
             return vector(*(arithmetic.cast(component, dtype) for component in flat))
@@ -131,6 +132,8 @@ _PURE: dict[str, Intrinsic] = {
     **{f"fp16.{name}": intrinsic for name, intrinsic in functions.FP16.items()},
     **{f"libdevice.{name}": intrinsic for name, intrinsic in LIBDEVICE.items()},
     **{name: Intrinsic(make) for name, make in _vector_types().items()},
+    "bfloat16": BFLOAT16["bfloat16"],
+    **{f"bf16.{name}": intrinsic for name, intrinsic in BFLOAT16.items()},
 }
 
 INTRINSICS: dict[str, Intrinsic] = {
@@ -144,7 +147,7 @@ MACHINE_VALUES = ("threadIdx", "blockIdx", "blockDim", "gridDim", "laneid")
 DECLARATIONS = ("cuda.shared.array", "cuda.local.array", "cuda.const.array_like")
 """Calls that declare memory: each declaration in the source makes a separate array."""
 
-_PREFIXES = ("shared", "local", "const", "atomic", "fp16", "cg", "libdevice")
+_PREFIXES = ("shared", "local", "const", "atomic", "fp16", "bf16", "cg", "libdevice")
 
 PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 """Groups of names on ``cuda``."""
@@ -162,7 +165,10 @@ _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
         (divmod, Intrinsic(_divmod, masked=True)),
         (print, Intrinsic(print_lanes, masked=True)),
         (tuple, Intrinsic(functions.tuple_)),
-        *((function, Intrinsic(floordiv, masked=True)) for function in (operator.floordiv, operator.ifloordiv)),
+        *(
+            (function, Intrinsic(floordiv, masked=True))
+            for function in (operator.floordiv, operator.ifloordiv)
+        ),
         *((function, Intrinsic(mod, masked=True)) for function in (operator.mod, operator.imod)),
         *iteration.BUILTINS,
         *methods.FUNCTIONS,
@@ -190,6 +196,8 @@ def path_of(value: Any) -> str | None:
     if type(value) is type(sys):
         if name in ("numba.cuda", _FACADE):
             return "cuda"
+        if name == "numba.cuda._internal.cuda_bf16":
+            return "cuda.bf16"
         for prefix in _PREFIXES:
             if name in (f"numba.cuda.{prefix}", f"numba.cuda.simulator.{prefix}"):
                 return f"cuda.{prefix}"
@@ -215,6 +223,11 @@ def _known_objects() -> IdentityMap[str]:
                 value = getattr(value, part, None)
             if value is not None and not isinstance(value, (int, np.generic)):
                 found.append((value, f"cuda.{path}"))
+        bindings = sys.modules.get("numba.cuda._internal.cuda_bf16")
+        for name in BFLOAT16 if bindings is not None else ():
+            value = getattr(bindings, "nv_bfloat16" if name == "bfloat16" else name, None)
+            if value is not None:
+                found.append((value, f"cuda.bf16.{name}"))
         _objects = IdentityMap(found)
     return _objects
 
