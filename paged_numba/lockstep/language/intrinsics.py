@@ -107,7 +107,7 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
     }
 
     def maker(name: str, dtype: np.dtype[Any], count: int) -> Callable[..., Any]:
-        vector: Any = arithmetic.lane_type(NamedTuple(name, [(axis, Any) for axis in "xyzw"[:count]]))  # type: ignore[misc]
+        vector: Any = arithmetic.lane_type(NamedTuple(name, [(axis, Any) for axis in "xyzw"[:count]]))
 
         def make(*parts: Any) -> Any:
             flat: list[Any] = []
