@@ -51,15 +51,9 @@ def branches(x, out):
             if value < 2: out[i] = 5  # fmt: skip
             pass
     if value < -1:
-        out[
-            i
-        ] = 9
-    elif i == 3 and (
-        value > 0
-    ):
-        out[i] += (
-            value
-        )
+        out[i] = 9
+    elif i == 3 and (value > 0):
+        out[i] += value
 
 
 @cuda.jit
@@ -69,9 +63,7 @@ def loops(x, out):
     for j in range(x.shape[0]):
         total += x[j]
         other = total
-    for j in range(
-        0, i % 3
-    ):
+    for j in range(0, i % 3):
         total += x[j]
     for j in range(0):
         total = 7
@@ -140,9 +132,7 @@ def nested(x, out):
         else:
             pass
     assert a < 1000, "small"
-    out[i] = a if i < 2 else (
-        b
-    )
+    out[i] = a if i < 2 else (b)
     if i > 1000:
         raise ValueError("never")
 
