@@ -1,6 +1,7 @@
 """The pytest plugin, run on small projects."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -443,3 +444,50 @@ def test_a_breakpoint_in_a_kernel_stops_pytest(pytester, entry_point):
     assert re.search(r">+ thread 0 of thread block 0, on lockstep >+", done.stdout)
     assert "('i is', np.int64(0))" in done.stdout
     assert "-> x[i] = i" in done.stdout
+
+
+# The how-to page.
+
+PAGE = (ROOT / "docs" / "ci_without_gpu.md").read_text(encoding="utf-8")
+EDITS = {
+    "pytest --sanitize": [("        cuda.syncthreads()\n", "")],
+    "pytest --traffic-baseline kernel_traffic.json": [
+        ("x[cuda.grid(1)]", "x[2 * cuda.grid(1)]"),
+        ("np.arange(256,", "np.arange(512,"),
+        ("[x[:128].sum(), x[128:].sum()]", "[x[:256:2].sum(), x[256::2].sum()]"),
+    ],
+}
+"""What the page says of the kernels, by the command before which it says so."""
+
+
+def test_the_page_shows_what_its_commands_print(pytester, monkeypatch):
+    shells = re.findall(r"^```sh\n([^\n]*)\n```\n(?:\n```none\n(.*?)^```)?", PAGE, re.M | re.S)
+    assert shells[0][0].startswith("pip install")
+    assert EDITS.keys() <= {command for command, _ in shells}
+    assert PAGE.count("```none\n") == sum(bool(shown) for _, shown in shells) == 5
+    project_file = re.search(r"^```python\n(# test_kernels.py\n.*?)^```", PAGE, re.M | re.S)[1]
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if not IS_INSTALLED:
+        monkeypatch.setenv("PYTEST_ADDOPTS", f"-p {PLUGIN}")
+    for command, shown in shells[1:]:
+        if command.startswith("coverage") and not importlib.util.find_spec("coverage"):
+            continue
+        source = project_file
+        for old, new in EDITS.get(command, ()):
+            assert source.count(old) == 1
+            source = source.replace(old, new)
+        Path("test_kernels.py").write_text(source)
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == (command in EDITS), done.stdout + done.stderr
+        lines = iter(done.stdout.splitlines())
+        for line in shown.splitlines():
+            assert any(" ".join(line.split()) in " ".join(one.split()) for one in lines), (line, done.stdout)
+
+
+def test_the_job_of_the_page_runs_its_commands():
+    [job] = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    runs = re.findall(r"- run: (.*)", job)
+    assert runs == ["pip install -e .", "pip install paged-numba pytest", "pytest --lockstep --sanitize"]
+    assert runs[1] == re.search(r"^```sh\n(.*)\n```", PAGE, re.M)[1]
