@@ -467,8 +467,6 @@ def test_the_page_shows_what_its_commands_print(pytester, monkeypatch):
     assert PAGE.count("```none\n") == sum(bool(shown) for _, shown in shells) == 5
     project_file = re.search(r"^```python\n(# test_kernels.py\n.*?)^```", PAGE, re.M | re.S)[1]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    if not IS_INSTALLED:
-        monkeypatch.setenv("PYTEST_ADDOPTS", f"-p {PLUGIN}")
     for command, shown in shells[1:]:
         if command.startswith("coverage") and not importlib.util.find_spec("coverage"):
             continue
@@ -477,13 +475,20 @@ def test_the_page_shows_what_its_commands_print(pytester, monkeypatch):
             assert source.count(old) == 1
             source = source.replace(old, new)
         Path("test_kernels.py").write_text(source)
-        done = subprocess.run(
-            [sys.executable, "-m", *command.split()], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == (command in EDITS), done.stdout + done.stderr
-        lines = iter(done.stdout.splitlines())
+        program, *options = command.split()
+        if program == "pytest":
+            done = run(pytester, *options)
+            status, printed = done.ret, done.stdout.str()
+        else:
+            words = [sys.executable, "-m", program, *options]
+            if "pytest" in options and not IS_INSTALLED:
+                words += ["-p", PLUGIN]
+            process = subprocess.run(words, capture_output=True, text=True, check=False)
+            status, printed = process.returncode, process.stdout
+        assert status == (command in EDITS), printed
+        lines = iter(printed.splitlines())
         for line in shown.splitlines():
-            assert any(" ".join(line.split()) in " ".join(one.split()) for one in lines), (line, done.stdout)
+            assert any(" ".join(line.split()) in " ".join(one.split()) for one in lines), (line, printed)
 
 
 def test_the_job_of_the_page_runs_its_commands():
