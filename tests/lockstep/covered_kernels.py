@@ -1,5 +1,8 @@
 """Kernels with statements of every kind, parts of which no thread runs; `WHO` says whose ``cuda`` they use."""
 
+# Statements of every kind, the odd ones too.
+# ruff: noqa: B007, E701, F842, PIE790, PIE808
+
 import os
 
 if os.environ["WHO"] == "lockstep":
