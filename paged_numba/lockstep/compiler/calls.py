@@ -104,7 +104,7 @@ class Calls(Expressions):
                 return np.dtype(value)
             except TypeError:
                 value = None
-        elif isinstance(given, ast.Name) and value in (bool, int, float, complex):
+        elif isinstance(given, ast.Name) and any(value is kind for kind in (bool, int, float, complex)):
             value = None  # Numba takes them for functions
         elif found is None and not isinstance(given, ast.Constant):
             return None

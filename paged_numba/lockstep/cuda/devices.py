@@ -21,9 +21,10 @@ from ..launch import (
 from ..machine.lanes import WARP_SIZE
 from ..machine.poison import fresh_array
 from . import streams
-from .device_array import DeviceArray, MemoryPointer
+from .device_array import DeviceArray
 from .memory import defer_cleanup
 from .names import absent, refusal
+from .pointers import MemoryPointer
 
 __all__ = [
     "Context",

@@ -27,12 +27,16 @@ from ..machine.lanes import WARP_SIZE
 from ..machine.poison import poisoned
 from .device_array import *
 from .devices import *
+from .functions import random
+from .functions.elementwise import *
+from .functions.reduction import *
+from .functions.stacks import *
 from .kernels import *
 from .memory import *
 from .names import TYPES, DeviceName, absent
 from .numba_parts import PASSED_ON, numba_cuda, passed_on
+from .pointers import *
 from .streams import *
-from .ufuncs import *
 
 for _path in (*INTRINSICS, *DECLARATIONS, *(f"cuda.{name}" for name in MACHINE_VALUES)):
     _name = _path.split(".")[1]

@@ -20,9 +20,17 @@ from ...errors import LaunchError
 from ..failures import hide
 from ..language.signatures import check_definition, signatures, signatures_of
 from ..launch import launch
-from .devices import Device, gpus
+from .devices import gpus
 from .memory import ArgHint, as_cuda_array, is_cuda_array
-from .names import refusal
+from .numba_parts import (
+    Overload,
+    numba_dispatcher,
+    numba_type,
+    ptx,
+    refuse_measure,
+    type_note,
+    types_of_signature,
+)
 
 __all__ = [
     "Kernel",
@@ -139,7 +147,7 @@ class Kernel:
         """Return the kernel for arguments of the types of `args`."""
         if self.specialized:
             raise RuntimeError("Dispatcher already specialized")
-        types = tuple(_light_type(_unwrapped(arg)) for arg in args)
+        types = tuple(type_note(_unwrapped(arg)) for arg in args)
         if types not in self.specializations:
             made = Kernel.of(self)
             made.specialized = True
@@ -149,8 +157,8 @@ class Kernel:
 
     @property
     def overloads(self) -> dict[Any, Overload]:
-        given = [_args_of(signature) for signature in _listed(self.__lockstep_given__)]
-        launched = [tuple(map(_numba_type, types)) for types in self._launched]
+        given = [types_of_signature(signature) for signature in _listed(self.__lockstep_given__)]
+        launched = [tuple(map(numba_type, types)) for types in self._launched]
         return {types: Overload(self, types) for types in [*given, *launched]}
 
     @property
@@ -165,7 +173,7 @@ class Kernel:
             raise RuntimeError("Compilation disabled")
         [read] = signatures(sig)
         check_definition(self.py_func, [read], self.device)
-        types = _args_of(sig)
+        types = types_of_signature(sig)
         self._launched.setdefault(types)
         return Overload(self, types)
 
@@ -183,8 +191,6 @@ class Kernel:
         TargetUnavailableError
             ``numba.cuda`` is not installed.
         """
-        from .numba_parts import ptx
-
         return self._for_each(signature, functools.partial(ptx, self))
 
     def _for_each(self, signature: Any, function: Callable[[Any], Any]) -> Any:
@@ -192,20 +198,13 @@ class Kernel:
             return function(signature)
         return {types: function(types) for types in self.overloads}
 
-    def _measured(self, what: str) -> Any:
-        raise refusal(
-            f"{self.py_func.__name__}.{what}()", "the GPU's compiler decides it, so ask Numba on a GPU"
-        )
-
     def __getattr__(self, name: str) -> Any:
         if name in _OF_THE_COMPILER:
-            return lambda *args, **kwargs: self._measured(name)
+            return lambda *args, **kwargs: refuse_measure(self, name)
         raise AttributeError(f"a kernel of the lockstep machine has no {name}", name=name, obj=self)
 
     @property
     def _numba_type_(self) -> Any:
-        from .numba_parts import numba_dispatcher
-
         return numba_dispatcher(self)
 
     def __reduce__(self) -> Any:
@@ -287,45 +286,12 @@ class Configured:
                 arg.back(used)
         for function in after:
             function()
-        kernel._launched.setdefault(tuple(map(_light_type, given)))
+        kernel._launched.setdefault(tuple(map(type_note, given)))
 
     def __getstate__(self) -> dict[str, Any]:
         if self.pre_launch_callbacks:
             raise pickle.PicklingError("Cannot pickle configured launches with pre-launch callbacks")
         return dict(vars(self))
-
-
-class Overload:
-    """A kernel for arguments of given types.
-
-    Attributes
-    ----------
-    argument_types : tuple
-        The types, Numba's where Numba is installed.
-    """
-
-    def __init__(self, kernel: Kernel, types: tuple[Any, ...]) -> None:
-        self.kernel = kernel
-        self.argument_types = types
-
-    @property
-    def signature(self) -> Any:
-        from .numba_parts import inferred
-
-        return inferred(self.kernel, self.argument_types)
-
-    def max_cooperative_grid_blocks(self, blockdim: Any, dynsmemsize: int = 0) -> int:
-        """Return the thread blocks that run together on the device by its limits; a launch takes any number."""
-        threads = int(np.prod(_whole("blockdim", blockdim)))
-        fitting = min(Device.MAX_BLOCKS_PER_MULTIPROCESSOR, Device.MAX_THREADS_PER_MULTI_PROCESSOR // threads)
-        if dynsmemsize:
-            fitting = min(fitting, Device.MAX_SHARED_MEMORY_PER_BLOCK // dynsmemsize)
-        return fitting * Device.MULTIPROCESSOR_COUNT
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self.kernel._measured(f"overloads[...].{name}")
 
 
 def _whole(name: str, value: Any) -> tuple[int, ...]:
@@ -359,7 +325,7 @@ def _prepared(
     """Return the arguments as the last of the extensions leaves them."""
     prepared = []
     for value in args:
-        given = _numba_type(_light_type(_unwrapped(value)))
+        given = numba_type(type_note(_unwrapped(value)))
         for extension in reversed(extensions):
             given, value = extension.prepare_args(given, value, stream=stream, retr=after)
         prepared.append(value)
@@ -380,32 +346,6 @@ def _unwrapped(value: Any) -> Any:
         except ValueError as error:
             raise LaunchError(str(error)) from error
     return value
-
-
-def _light_type(value: Any) -> Any:
-    """Return what tells the type of an argument, quickly."""
-    array = getattr(value, "__lockstep_array__", value)
-    if isinstance(array, np.ndarray):
-        flags = array.flags
-        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
-        return array.dtype, array.ndim, layout, bool(flags.writeable or array is not value)
-    if isinstance(value, tuple):
-        return type(value), tuple(map(_light_type, value))
-    if isinstance(value, np.void):
-        return np.void, value.dtype
-    return type(value)
-
-
-def _numba_type(light: Any) -> Any:
-    from .numba_parts import numba_type
-
-    return numba_type(light)
-
-
-def _args_of(signature: Any) -> tuple[Any, ...]:
-    from .numba_parts import types_of_signature
-
-    return types_of_signature(signature)
 
 
 def _listed(given: Any) -> list[Any]:

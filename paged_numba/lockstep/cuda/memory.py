@@ -15,14 +15,12 @@ from .device_array import (
     MOST_AXES,
     DeviceArray,
     DeviceRecord,
-    MemoryPointer,
-    array_at,
     dtype_of,
     fresh_strided,
-    memory_at,
     require_contiguous,
     sizes,
 )
+from .pointers import MemoryPointer, array_at, memory_at
 from .streams import external_stream
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from ..language.signatures import VOID, ArrayType, Scalar, TupleType, Type, sign
 from ..launch import current_options
 from ..numba_typing import for_numba
 from ..numba_typing import inferred as numba_inferred
+from .devices import Device
+from .names import refusal
 
 _COMPILERS = (
     "compile compile_ptx compile_all compile_for_current_device compile_ptx_for_current_device"
@@ -75,6 +77,20 @@ def ptx(kernel: Any, signature: Any) -> str:
     }
     made = passed_on("compile_ptx")(kernel, signature, device=kernel.device, **options)
     return str(made[0])
+
+
+def type_note(value: Any) -> Any:
+    """Return what tells the type of an argument, quickly."""
+    array = getattr(value, "__lockstep_array__", value)
+    if isinstance(array, np.ndarray):
+        flags = array.flags
+        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+        return array.dtype, array.ndim, layout, bool(flags.writeable or array is not value)
+    if isinstance(value, tuple):
+        return type(value), tuple(map(type_note, value))
+    if isinstance(value, np.void):
+        return np.void, value.dtype
+    return type(value)
 
 
 def numba_type(light: Any) -> Any:
@@ -158,3 +174,41 @@ def numba_dispatcher(kernel: Any) -> Any:
     options = {"device": kernel.device, "debug": False, "opt": True, "inline": "never", "extensions": []}
     original = getattr(CUDADispatcher, "__wrapped__", CUDADispatcher)  # while lockstep is installed
     return Dispatcher(original(kernel.py_func, targetoptions=options))
+
+
+def refuse_measure(kernel: Any, what: str) -> NoReturn:
+    """Refuse what only a GPU's compiler knows."""
+    raise refusal(
+        f"{kernel.py_func.__name__}.{what}()", "the GPU's compiler decides it, so ask Numba on a GPU"
+    )
+
+
+class Overload:
+    """A kernel for arguments of given types.
+
+    Attributes
+    ----------
+    argument_types : tuple
+        The types, Numba's where Numba is installed.
+    """
+
+    def __init__(self, kernel: Any, types: tuple[Any, ...]) -> None:
+        self.kernel = kernel
+        self.argument_types = types
+
+    @property
+    def signature(self) -> Any:
+        return inferred(self.kernel, self.argument_types)
+
+    def max_cooperative_grid_blocks(self, blockdim: Any, dynsmemsize: int = 0) -> int:
+        """Return the thread blocks that run together on the device by its limits; a launch takes any number."""
+        threads = int(np.prod(blockdim))
+        fitting = min(Device.MAX_BLOCKS_PER_MULTIPROCESSOR, Device.MAX_THREADS_PER_MULTI_PROCESSOR // threads)
+        if dynsmemsize:
+            fitting = min(fitting, Device.MAX_SHARED_MEMORY_PER_BLOCK // dynsmemsize)
+        return fitting * Device.MULTIPROCESSOR_COUNT
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return refuse_measure(self.kernel, f"overloads[...].{name}")
