@@ -23,6 +23,7 @@ from paged_numba.commands import main as cli
 from paged_numba.draw.text import table
 from paged_numba.errors import UnsupportedConstructError
 from paged_numba.lockstep.language import intrinsics
+from paged_numba.lockstep.language.types import bfloat16, libdevice
 from paged_numba.ops import layouts
 from paged_numba.ops.attention import ALGORITHMS
 
@@ -304,7 +305,10 @@ REFUSED = {
     "lambda": ("f = lambda y: y", None),
     "a function inside a kernel": ("def f(y):\n    return y", None),
     "a class": ("class C:\n    pass", None),
-    "match": ("match x[0]:\n    case 1:\n        pass", None),
+    "a pattern of match that takes its subject apart": (
+        "match x:\n    case (0, y):\n        pass",
+        "the pattern `[0, y]`, which takes its subject apart",
+    ),
     "with": ("with x:\n    pass", None),
     "try": ("try:\n    pass\nfinally:\n    pass", None),
     "del": ("y = 1\ndel y", None),
@@ -397,9 +401,9 @@ def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
     )
     listed += [f"{name}x{count}" for name in with_x for count in (1, 2, 3, 4)]
     listed += [f"{name}{count}" for name in with_number for count in (1, 2, 3, 4)]
-    for name in [*names_of("`math`"), "rsqrt", "cbrt", "fma", "fmin", "fmax"]:
-        listed += [f"libdevice.{form}" for form in (name, f"{name}f", f"fast_{name}f")]
-    assert {"rsqrt", "cbrt", "fma", "fmin", "fmax"} <= set(names_of("`libdevice`"))
+    assert {f"{name}{end}" for name in names_of("`libdevice`")[:6] for end in ("", "f")} == set(libdevice.ABSENT)
+    listed += [f"libdevice.{name}" for name in libdevice.LIBDEVICE]
+    listed += [names_of("bfloat16")[0], *(f"bf16.{name}" for name in bfloat16.BFLOAT16)]
     assert len(listed) == len(set(listed))
     runs = {*intrinsics.INTRINSICS, *intrinsics.DECLARATIONS, "cuda.warpsize"}
     runs |= {f"cuda.{name}" for name in intrinsics.MACHINE_VALUES}
