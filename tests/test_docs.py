@@ -401,9 +401,12 @@ def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
     )
     listed += [f"{name}x{count}" for name in with_x for count in (1, 2, 3, 4)]
     listed += [f"{name}{count}" for name in with_number for count in (1, 2, 3, 4)]
-    assert {f"{name}{end}" for name in names_of("`libdevice`")[:6] for end in ("", "f")} == set(libdevice.ABSENT)
+    assert {f"{name}{end}" for name in names_of("`libdevice`")[:6] for end in ("", "f")} == set(
+        libdevice.ABSENT
+    )
     listed += [f"libdevice.{name}" for name in libdevice.LIBDEVICE]
     listed += [names_of("bfloat16")[0], *(f"bf16.{name}" for name in bfloat16.BFLOAT16)]
+    listed += [f"fp8.{name}" for name in names_of("fp8")[2:]]
     assert len(listed) == len(set(listed))
     runs = {*intrinsics.INTRINSICS, *intrinsics.DECLARATIONS, "cuda.warpsize"}
     runs |= {f"cuda.{name}" for name in intrinsics.MACHINE_VALUES}

@@ -48,6 +48,7 @@ VALUES = {
     "triple": (1.5, 2, 3),
 }
 
+
 def item(name):
     return f"{name}[0]" if isinstance(VALUES[name], np.ndarray) else name
 
@@ -77,7 +78,9 @@ def test_an_operator_runs_if_numba_types_it(symbol):
     special = [name for name in VALUES if name not in ("integer", "number")]
     for a, b in itertools.product(VALUES, VALUES):
         # NumPy takes an integer for a duration where Numba refuses it.
-        lenient = {a, b} & {"days", "seconds"} and {a, b} & {"integer", "number", "level"} and symbol in "<>=/*"
+        lenient = (
+            {a, b} & {"days", "seconds"} and {a, b} & {"integer", "number", "level"} and symbol in "<>=/*"
+        )
         if (a not in special and b not in special) or "text" in (a, b) or lenient:
             continue
         arguments = VALUES[a], VALUES[b]
@@ -383,3 +386,43 @@ def test_bfloat16_arithmetic_in_a_kernel_rounds_after_each_operation():
     lockstep.launch(kernel, 2, 32, out, a, b)
     expected = (a * b + ml_dtypes.bfloat16(1.5)).astype(np.float32)
     np.testing.assert_array_equal(out.astype(np.float32), np.where(np.arange(64) < 40, expected, 0))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("fp8_e5m2", "float8_e5m2"), ("fp8_e4m3", "float8_e4m3fn")])
+def test_fp8_rounds_to_the_nearest_number_and_saturates(kind, name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    from paged_numba.lockstep.language.types.fp8 import FP8
+
+    dtype = np.dtype(getattr(ml_dtypes, name))
+    codes = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
+    numbers = np.unique(codes[np.isfinite(codes)])
+    generator = np.random.default_rng(2)
+    x = np.concatenate([generator.normal(size=500) * 10.0 ** generator.uniform(-9, 9, 500), numbers])
+    x = np.concatenate([x, (numbers[1:] + numbers[:-1]) / 2, [np.inf, -np.inf, 1e300]])
+    found = FP8[kind].function(x).astype(np.float64)
+    distance = np.abs(found - np.clip(x, numbers[0], numbers[-1]))
+    nearest = np.abs(np.clip(x, numbers[0], numbers[-1])[:, None] - numbers).min(axis=1)
+    np.testing.assert_array_equal(distance, nearest)
+    # Ties go to the even code.
+    middle = FP8[kind].function((numbers[1:] + numbers[:-1]) / 2)
+    assert (middle.view(np.uint8) % 2 == 0).all()
+    assert np.isnan(FP8[kind].function(np.array([np.nan])).astype(np.float32)).all()
+
+
+def test_e8m0_holds_powers_of_two_and_refuses_negative_numbers():
+    pytest.importorskip("ml_dtypes")
+    kernel = written(
+        "def kernel(out, x):\n    i = cuda.threadIdx.x\n    if i < 6:\n        out[i] = np.float32(e8m0(x[i]))\n",
+        e8m0=cuda_fp8().fp8_e8m0,
+    )
+    x = np.array([0.75, 1.0, 1.01, 3e38, np.inf, 0, -1], np.float32)
+    out = np.zeros(7, np.float32)
+    lockstep.launch(kernel, 1, 7, out, x)
+    assert out.tolist() == [1, 1, 2, 2.0**127, 2.0**127, 2.0**-127, 0]
+    x[2] = -0.5
+    with pytest.raises(UnsupportedConstructError, match="a negative number to e8m0"):
+        lockstep.launch(kernel, 1, 7, out, x)
+
+
+def cuda_fp8():
+    return pytest.importorskip("numba.cuda._internal.cuda_fp8")
