@@ -9,10 +9,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 from .analysis import syntax
-from .analysis.assignment import Reads
+from .analysis.scopes import Function
 from .analysis.shapes import Shapes, folded
 from .names import PLAIN_NUMBERS, Names, typed
 
@@ -60,29 +59,27 @@ class Expressions:
     ----------
     unused : ast.expr or None
         The expression whose value the statement that is written does not use.
-    callees : set of functions
-        The device functions that the function calls.
+    inner_names : dict
+        The names of the inner functions in the program.
     """
 
-    def __init__(
-        self, names: Names, definition: ast.FunctionDef, home_mask: Callable[[str], str], reads: Reads
-    ) -> None:
+    def __init__(self, names: Names, definition: ast.FunctionDef, home_mask: Callable[[str], str]) -> None:
         self.names = names
         self.unsupported = names.unsupported
         self.definition = definition
         self.assigned = syntax.assigned_names(definition)
         self.home_mask = home_mask
-        self.early = reads.early
-        self.questioned = reads.names
+        self.early = names.reads.early
+        self.questioned = names.reads.names
         self.unused: ast.expr | None = None
-        self.callees: set[Any] = set()
+        self.inner_names = {inner: f"f{number}" for number, inner in enumerate(names.inner)}
         self.deferred = 0
         self.counter = 0
 
     @cached_property
     def shapes(self) -> Shapes:
         """The literals of the function."""
-        return Shapes(self.names)
+        return Shapes(self.names, self.definition)
 
     def text(self, node: ast.expr) -> str:
         """Return the lane expression for `node`."""
@@ -110,9 +107,19 @@ class Expressions:
         found = self.names.static(node)
         if found is not None:
             return self.names.text(node, found)
+        for bound in self.names.bindings.get(node.id, ()) if self.names.inner else ():
+            if isinstance(bound, (ast.FunctionDef, ast.Lambda)):
+                self.escaping(bound)
         if node in self.early:
-            return call("assigned", "_rt", "_m", f"a_{node.id}", f"v_{node.id}", repr(node.id))
+            return call("assigned", *self._early(node))
         return f"v_{node.id}"
+
+    def _early(self, node: ast.Name) -> tuple[str, ...]:
+        return "_rt", "_m", f"a_{node.id}", f"v_{node.id}", repr(node.id)
+
+    def escaping(self, inner: Function) -> str:
+        """Return an inner function as a value; `Calls` defines it."""
+        raise NotImplementedError
 
     def _Attribute(self, node: ast.Attribute) -> str:
         found = self.names.static(node)
@@ -199,7 +206,9 @@ class Expressions:
 
     def _comparison(self, op: ast.cmpop, left: str, right: str) -> str:
         if isinstance(op, (ast.Is, ast.IsNot)):
-            return f"({left} {'is' if isinstance(op, ast.Is) else 'is not'} {right})"
+            if "None" in (left, right):
+                return f"({left} {'is' if isinstance(op, ast.Is) else 'is not'} {right})"
+            return f"({'' if isinstance(op, ast.Is) else 'not '}{call('same', left, right)})"
         if isinstance(op, ast.In):
             return call("contains", left, right)
         if isinstance(op, ast.NotIn):

@@ -9,16 +9,20 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...errors import UnsupportedConstructError
 from ..language.functions import as_dtype
-from ..language.intrinsic import Intrinsic
+from ..language.intrinsic import FunctionValue, Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, PREFIXES, intrinsic_of, path_of
+from ..language.signatures import signatures_of
 from ..machine.lanes import WARP_SIZE, file_name
-from .analysis import syntax
+from .analysis.assignment import Reads
+from .analysis.scopes import Function, all_inner, arguments, variables
+from .functions.values import DeviceValue, IntrinsicValue
 from .source import Source, constant
 
 PLAIN_NUMBERS = (bool, int, float, complex)
@@ -29,17 +33,14 @@ _IN_WORDS = {
     "Delete": "del",
     "Dict": "a dictionary",
     "DictComp": "a dictionary comprehension",
-    "FunctionDef": "a function inside a kernel",
     "GeneratorExp": "a generator expression",
     "Global": "global",
     "Import": "import",
     "ImportFrom": "import",
     "JoinedStr": "an f-string",
-    "Lambda": "lambda",
     "List": "a list",
     "ListComp": "a list comprehension",
     "Match": "match",
-    "Nonlocal": "nonlocal",
     "Set": "a set",
     "SetComp": "a set comprehension",
     "Starred": "a starred expression",
@@ -70,7 +71,11 @@ class Names:
     Attributes
     ----------
     bound : set of str
-        The names that the function binds: its variables.
+        The names that the function binds, and the functions inside it: their variables.
+    inner : list of ast.FunctionDef and ast.Lambda
+        The functions inside the function.
+    callees : set of functions
+        The device functions that are values in its program.
     constants : dict
         Values that the globals of the lane program must hold, by name.
     """
@@ -78,9 +83,52 @@ class Names:
     def __init__(self, source: Source, kernel: bool = False) -> None:
         self.source = source
         self.kernel = kernel
-        self.bound = syntax.variables(source.definition)
+        self.inner = all_inner(source.definition)
+        self.bound = variables(source.definition).union(*map(variables, self.inner))
         self.file = source.file
         self.constants: dict[str, Any] = {}
+        self.callees: set[Any] = set()
+
+    @cached_property
+    def reads(self) -> Reads:
+        """The reads that may come before an assignment."""
+        return Reads(self.source.definition, self.bound)
+
+    @cached_property
+    def bindings(self) -> dict[str, list[ast.expr | ast.arg | Function | None]]:
+        """What each variable is bound to: expressions, parameters, functions; None for anything else."""
+        return bindings(self.source.definition, self.inner)
+
+    def bound_before(self, name: str, inner: Function) -> bool:
+        """Tell whether a variable is assigned in a line before an inner function, or is a parameter."""
+        place = inner.lineno, inner.col_offset
+        return any(
+            isinstance(node, ast.arg) or (node.lineno, node.col_offset) < place
+            for node in self._bound_at.get(name, ())
+        )
+
+    @cached_property
+    def _bound_at(self) -> dict[str, list[ast.Name | ast.arg | ast.FunctionDef]]:
+        found: dict[str, list[ast.Name | ast.arg | ast.FunctionDef]] = {}
+        for node in ast.walk(self.source.definition):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.setdefault(node.id, []).append(node)
+            elif isinstance(node, ast.arg):
+                found.setdefault(node.arg, []).append(node)
+            elif isinstance(node, ast.FunctionDef):
+                found.setdefault(node.name, []).append(node)
+        return found
+
+    @cached_property
+    def aliases(self) -> dict[str, ast.expr]:
+        """The variables that are bound once, to a name from outside, and read nowhere before."""
+        return {
+            name: found[0]
+            for name, found in self.bindings.items()
+            if len(found) == 1
+            and isinstance(found[0], (ast.Name, ast.Attribute))
+            and name not in self.reads.names
+        }
 
     def unsupported(self, node: ast.AST, what: str | None = None) -> UnsupportedConstructError:
         """Return the error for a construct that the machine does not run."""
@@ -105,7 +153,7 @@ class Names:
         """
         if isinstance(node, ast.Name):
             if node.id in self.bound:
-                return None
+                return self._alias(node.id)
             if not self.source.defines(node.id):
                 raise self.unsupported(node, f"the undefined name {node.id!r}")
             value = self.source.outer[node.id]
@@ -128,6 +176,28 @@ class Names:
                     raise self.unsupported(node, f"`{text}`, which does not exist") from None
             return Static(known[text], path_of(known[text]) or path)
         return None
+
+    def _alias(self, name: str) -> Static | None:
+        """Return what a variable stands for, as ``f`` after ``f = math.sin``, if it is no number, else None."""
+        value = self.aliases.pop(name, None)  # a circle ends
+        if value is None:
+            return None
+        found = self.static(value)
+        self.aliases[name] = value
+        if found is None or not self.names_something(found):
+            return None
+        return found
+
+    def names_something(self, found: Static) -> bool:
+        """Tell whether a value from outside is a module, a function or a type."""
+        return (
+            found.path in (*PREFIXES, *INTRINSICS, *DECLARATIONS)
+            or inspect.ismodule(found.value)
+            or inspect.isclass(found.value)
+            or inspect.isfunction(found.value)
+            or decorated_function(found.value) is not None
+            or intrinsic_of(found.value) is not None
+        )
 
     def path(self, node: ast.expr) -> str | None:
         """Return the path on ``cuda`` that an expression names, else None."""
@@ -180,6 +250,8 @@ class Names:
             return ".".join(("_rt", *attributes))
         if found.path == "cuda.warpsize":
             return self.constant(np.int32(WARP_SIZE))
+        if found.path in INTRINSICS:
+            return self.constant(IntrinsicValue(ast.unparse(node), INTRINSICS[found.path]))
         return self.frozen(node, found.value)
 
     def frozen(self, node: ast.expr, value: Any) -> str:
@@ -199,13 +271,64 @@ class Names:
         dtype = as_dtype(value)
         if dtype is not None:
             return self.constant(dtype)
+        function = self.function_value(node, value)
+        if function is not None:
+            return self.constant(function)
         raise self.unsupported(node, f"`{ast.unparse(node)}` (a {type(value).__name__}) as a value")
+
+    def function_value(self, node: ast.expr, value: Any) -> FunctionValue | None:
+        """Return a function from outside the kernel as a value, or None if it is no function that a kernel can call."""
+        function = decorated_function(value)
+        if function is not None:
+            self.callees.add(function)
+            return DeviceValue(function, signatures_of(value))
+        intrinsic = INTRINSICS.get(path_of(value) or "") or intrinsic_of(value)
+        if intrinsic is not None:
+            return IntrinsicValue(ast.unparse(node), intrinsic)
+        if is_namedtuple(value):
+            return IntrinsicValue(value.__name__, Intrinsic(value))
+        if inspect.isfunction(value):
+            raise self.plain_function(node, value.__name__)
+        return None
+
+    def plain_function(self, node: ast.AST, name: str) -> UnsupportedConstructError:
+        """Return the error for a Python function that nothing has decorated."""
+        return self.unsupported(
+            node, f"the plain Python function {name!r}: decorate it with @cuda.jit(device=True)"
+        )
 
 
 def decorated_function(value: Any) -> Any:
     """Return the Python function that ``cuda.jit`` decorated, or None if `value` is not a kernel or device function."""
     function = getattr(value, "py_func", None) or getattr(value, "fn", None)
     return function if inspect.isfunction(function) else None
+
+
+def is_namedtuple(value: Any) -> bool:
+    """Tell whether a value is a type of namedtuple."""
+    return isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields")
+
+
+def bindings(
+    definition: ast.FunctionDef, inner: list[Function]
+) -> dict[str, list[ast.expr | ast.arg | Function | None]]:
+    """Return what each variable of a function, and of those inside it, is bound to."""
+    found: dict[str, list[ast.expr | ast.arg | Function | None]] = {}
+    simple: set[ast.AST] = set()
+    for function in (definition, *inner):
+        for argument in arguments(function):
+            found.setdefault(argument.arg, []).append(argument)
+        if isinstance(function, ast.FunctionDef) and function is not definition:
+            found.setdefault(function.name, []).append(function)
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    simple.add(target)
+                    found.setdefault(target.id, []).append(node.value)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node not in simple:
+            found.setdefault(node.id, []).append(None)
+    return found
 
 
 def typed(value: bool | int | float | complex) -> Any:

@@ -20,6 +20,7 @@ from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
 from ..machine.memory import LaneArray
 from .access import attribute, load, set_attribute, store
+from .intrinsic import FunctionValue
 from .intrinsics import floordiv, mod, raise_in_kernel
 from .signatures import Scalar, Signature, choose
 
@@ -113,9 +114,13 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
         return type(new)(*parts) if hasattr(new, "_fields") else tuple(parts)
     if isinstance(new, LaneArray):
         return _blend_views(mask, new, old)
-    if new is None or isinstance(new, (str, bool)) or old is None:
+    if new is None or isinstance(new, (str, bool, FunctionValue, np.dtype)) or old is None:
         if new == old:
             return new
+        if isinstance(new, FunctionValue):
+            return new.blend(mask, old)
+        if isinstance(new, np.dtype):
+            raise KernelError(f"a variable must hold one dtype in all threads, {source_line()}")
         raise KernelError(f"a variable must be None in all threads or in none, {source_line()}")
     return np.where(mask, new, old)
 
@@ -157,7 +162,7 @@ def unpack(mask: Mask, value: Any, count: int) -> tuple[Any, ...]:
 def _merged(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(a, tuple):
         return tuple(_merged(condition, x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, LaneArray):
+    if isinstance(a, (LaneArray, FunctionValue)):
         return blend(condition, a, b)
     return np.where(condition, *unify((a, b)))
 
