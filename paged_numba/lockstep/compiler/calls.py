@@ -20,6 +20,7 @@ from ..machine.machine import Site
 from .analysis.scopes import Function, arguments, as_definition, captured_by, defaults, signature_of
 from .analysis.shapes import folded, lengths_of_call
 from .expressions import Expressions, call
+from .functions.overloads import has_member, is_known_to_numba, overloaded
 from .functions.values import DeviceValue
 from .names import decorated_function, is_namedtuple
 
@@ -46,13 +47,25 @@ class Calls(Expressions):
         intrinsic = self.names.intrinsic(node.func)
         if intrinsic is not None:
             return self.call(node, intrinsic, self._arguments(node))
+        value = overloaded(found.value)
+        if value is not None:
+            return self.used(node, self._held_call(node, self.names.constant(value)))
         callee = ast.unparse(node.func)
+        if is_known_to_numba(found.value):
+            raise self.unsupported(
+                node,
+                f"`{callee}`, whose code is written with @intrinsic or lower_builtin: give it an @overload in Python",
+            )
         if inspect.isfunction(found.value):
             raise self.names.plain_function(node, callee)
         raise self.unsupported(node, f"a call of `{callee}`")
 
     def _method(self, node: ast.Call, callee: ast.Attribute) -> str:
         """Return the call of an attribute of a lane value."""
+        if has_member(callee.attr):
+            value, name = self.text(callee.value), repr(callee.attr)
+            arguments = [value, name, self._literals(node), *self._arguments(node)]
+            return self.used(node, call("call_member", "_rt", "_m", "call_value", *arguments))
         return call(
             call("attribute", "_m", self.text(callee.value), repr(callee.attr)), *self._arguments(node)
         )
@@ -76,6 +89,16 @@ class Calls(Expressions):
 
     # Functions that variables hold.
 
+    def _held_call(self, node: ast.Call, function: str) -> str:
+        """Return the call of what a lane expression holds."""
+        return call("call_value", "_rt", "_m", function, self._literals(node), *self._arguments(node))
+
+    def _literals(self, node: ast.Call) -> str:
+        """Return which of the positional arguments are literals to Numba."""
+        starred = [isinstance(argument, ast.Starred) for argument in node.args]
+        plain = node.args[: starred.index(True)] if True in starred else node.args
+        return repr(tuple(isinstance(a, ast.Constant) or self.shapes.literal(a) is not None for a in plain))
+
     def _call_of_value(self, node: ast.Call) -> str:
         inner = self._inner_called(node.func)
         if inner is not None:
@@ -87,7 +110,7 @@ class Calls(Expressions):
             )
         else:
             function = self.text(node.func)
-        return self.used(node, call("call_value", "_rt", "_m", function, *self._arguments(node)))
+        return self.used(node, self._held_call(node, function))
 
     def _inner_called(self, callee: ast.expr) -> Function | None:
         """Return the inner function that an expression names at each place that can be reached, else None."""
@@ -111,7 +134,7 @@ class Calls(Expressions):
         )
         if starred or not all(self._is_constant(default) for default in given.values()):
             function = self.inner_value(inner) if isinstance(inner, ast.Lambda) else self._variable(node.func)
-            return self.used(node, call("call_value", "_rt", "_m", function, *self._arguments(node)))
+            return self.used(node, self._held_call(node, function))
         signature = signature_of(inner)
         bound = self._bind(node, signature)
         texts = [
@@ -196,7 +219,7 @@ class Calls(Expressions):
         self.names.callees.add(function)
         if any(isinstance(a, ast.Starred) for a in node.args):
             value = self.names.constant(DeviceValue(function, declared))
-            return self.used(node, call("call_value", "_rt", "_m", value, *self._arguments(node)))
+            return self.used(node, self._held_call(node, value))
         if any(keyword.arg is None for keyword in node.keywords):
             raise self.unsupported(node, f"a starred argument (`{ast.unparse(node)}`)")
         signature = inspect.signature(function)

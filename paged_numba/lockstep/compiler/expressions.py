@@ -13,6 +13,7 @@ from functools import cached_property
 from .analysis import syntax
 from .analysis.scopes import Function
 from .analysis.shapes import Shapes, folded
+from .functions.overloads import has_member
 from .names import PLAIN_NUMBERS, Names, typed
 
 _ARITHMETIC = {
@@ -125,6 +126,8 @@ class Expressions:
         found = self.names.static(node)
         if found is not None:
             return self.names.text(node, found)
+        if has_member(node.attr):
+            return call("member_of", "_rt", "_m", "call_value", self.text(node.value), repr(node.attr))
         return call("attribute", "_m", self.text(node.value), repr(node.attr))
 
     def _Tuple(self, node: ast.Tuple) -> str:

@@ -22,6 +22,7 @@ from ..language.signatures import signatures_of
 from ..machine.lanes import WARP_SIZE, file_name
 from .analysis.assignment import Reads
 from .analysis.scopes import Function, all_inner, arguments, variables
+from .functions.overloads import is_jitable, overloaded
 from .functions.values import DeviceValue, IntrinsicValue
 from .source import Source, constant
 
@@ -287,6 +288,9 @@ class Names:
             return IntrinsicValue(ast.unparse(node), intrinsic)
         if is_namedtuple(value):
             return IntrinsicValue(value.__name__, Intrinsic(value))
+        found = overloaded(value)
+        if found is not None:
+            return found
         if inspect.isfunction(value):
             raise self.plain_function(node, value.__name__)
         return None
@@ -299,9 +303,14 @@ class Names:
 
 
 def decorated_function(value: Any) -> Any:
-    """Return the Python function that ``cuda.jit`` decorated, or None if `value` is not a kernel or device function."""
+    """Return the Python function of a kernel or device function, or None if `value` is neither.
+
+    ``numba.njit`` and ``register_jitable`` make device functions too.
+    """
     function = getattr(value, "py_func", None) or getattr(value, "fn", None)
-    return function if inspect.isfunction(function) else None
+    if inspect.isfunction(function):
+        return function
+    return value if inspect.isfunction(value) and is_jitable(value) else None
 
 
 def is_namedtuple(value: Any) -> bool:

@@ -27,6 +27,7 @@ from . import source as sources
 from .analysis.scopes import Function, as_definition, captured_by, inner_functions, outer_names, parameters
 from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
+from .functions.overloads import call_member, member_of
 from .functions.values import InnerValue, call_value, same, starred
 from .loops import Loops
 from .names import Names, decorated_function
@@ -204,6 +205,8 @@ class FunctionWriter(Loops):
                 call_device,
                 call_signed,
                 latest,
+                call_member,
+                member_of,
                 same,
                 starred,
                 InnerValue,

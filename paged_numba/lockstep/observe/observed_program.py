@@ -16,8 +16,8 @@ import numpy as np
 
 from ...errors import SynchronizationError
 from ..compiler.analysis import syntax
-from ..compiler.analysis.syntax import Accumulation, Region
 from ..compiler.analysis.scopes import parameters
+from ..compiler.analysis.syntax import Accumulation, Region
 from ..compiler.calls import Calls
 from ..compiler.expressions import call
 from ..compiler.functions.values import call_value as call_held
@@ -204,10 +204,10 @@ def call_inner(machine: ObservedMachine, mask: Mask, function: Callable[..., Any
     return result
 
 
-def call_value(machine: ObservedMachine, mask: Mask, value: Any, /, *arguments: Any, **named: Any) -> Any:
+def call_value(machine: ObservedMachine, mask: Mask, value: Any, /, *rest: Any, **named: Any) -> Any:
     """Call what a variable holds; afterwards restore the line of the call."""
     line = machine.line
-    result = call_held(call_device, _observed, machine, mask, value, *arguments, **named)
+    result = call_held(call_device, _observed, machine, mask, value, *rest, **named)
     machine.line = line
     return result
 
@@ -244,7 +244,16 @@ class ObservedWriter(FunctionWriter):
         },
         **{
             function.__name__: function
-            for function in (call_device, call_inner, call_value, each, floordiv, mod, narrowed, power_literal)
+            for function in (
+                call_device,
+                call_inner,
+                call_value,
+                each,
+                floordiv,
+                mod,
+                narrowed,
+                power_literal,
+            )
         },
     }
 

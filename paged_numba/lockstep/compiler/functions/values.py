@@ -7,7 +7,7 @@ therefore finds its function when it runs, and binds the arguments to the parame
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ class OverloadedValue(FunctionValue):
     key : object
         The function.
     implementation : callable
-        ``implementation(arguments, named, literals)`` returns the Python function that runs.
+        ``implementation(arguments, named, literals)`` returns the Python function that runs and its signatures.
     """
 
     def __init__(self, name: str, key: Any, implementation: Callable[..., Any]) -> None:
@@ -170,6 +170,7 @@ def call_value(
     machine: Any,
     mask: Mask,
     value: Any,
+    literals: Sequence[bool],
     /,
     *arguments: Any,
     **named: Any,
@@ -185,6 +186,8 @@ def call_value(
     machine, mask
         The machine and the active lanes.
     value : FunctionValue or dtype
+    literals : sequence of bool
+        Which of the first arguments are literals in the source.
     *arguments, **named
         Lane values.
 
@@ -206,9 +209,7 @@ def call_value(
         lanes = (machine, mask) if intrinsic.masked else ()
         return intrinsic.function(*lanes, *arguments, **named)
     if isinstance(value, OverloadedValue):
-        function, arguments = value.implementation(arguments, named, ())
-        named = {}
-        signatures: list[Signature] = []
+        function, signatures = value.implementation(arguments, named, literals)
     else:
         assert isinstance(value, DeviceValue)
         function, signatures = value.function, value.signatures
