@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from .compiler.names import typed
 from .compiler.translate import translate
 from .failures import hide, presentable
 from .language.signatures import as_declared, signatures_of
+from .language.types.enums import member
+from .machine.arithmetic import tuple_like
 from .machine.lanes import WARP_SIZE, Dim3
 from .machine.machine import Machine
 from .machine.schedule import in_turns
@@ -360,8 +363,8 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
             raise LaunchError(f"{name} must not be a masked array, since no kernel heeds a mask")
-        if value.dtype.hasobject or value.dtype.kind in "SUMm":
-            raise LaunchError(f"{name} must have a numeric dtype, got {name}.dtype={value.dtype}")
+        if value.dtype.hasobject:
+            raise LaunchError(f"{name} must have a dtype of fixed size, got {name}.dtype={value.dtype}")
         if not value.dtype.isnative or value.dtype.char in _LONG:
             raise LaunchError(
                 f"{name} must have a dtype that a GPU has, in native byte order and of at most 64 bits "
@@ -369,14 +372,18 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
             )
         return machine.argument(name, value)
     if isinstance(value, np.generic):
+        if value.dtype.kind in "SU":
+            raise LaunchError(f"{name} must be an array or a number, got the text {value!r}")
         return _argument(machine, name, np.asarray(value)) if value.dtype.char in f"V{_LONG}" else value
+    if isinstance(value, enum.Enum):
+        return member(value, lambda given: _argument(machine, f"{name}.value", given))
     if isinstance(value, (bool, int, float, complex)):
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             raise LaunchError(f"{name} must fit in 64 bits, got {name}={value}")
         return typed(value)
     if isinstance(value, tuple):
         items = [_argument(machine, f"{name}[{i}]", item) for i, item in enumerate(value)]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        return tuple_like(items, value)
     if value is None:
         return value
     host = _host_array(value, name)

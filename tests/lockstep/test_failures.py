@@ -87,7 +87,7 @@ WRONG = {
     "cuda.popc(1.5)": "an integer intrinsic needs an integer",
     "cuda.atomic.add(x, 0, 'a')": "could not convert string to float",
     "x.reshape(3, 'a')": "invalid literal for int",
-    "print(x)": "print takes numbers and texts",
+    "print(x)": "print takes numbers, bools, constant texts and tuples of them",
 }
 
 

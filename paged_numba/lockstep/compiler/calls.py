@@ -16,13 +16,14 @@ from ..language.functions import as_dtype
 from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS
 from ..language.signatures import Signature, signatures_of
+from ..machine.arithmetic import lane_type
 from ..machine.machine import Site
 from .analysis.scopes import Function, arguments, as_definition, captured_by, defaults, signature_of
 from .analysis.shapes import folded, lengths_of_call
 from .expressions import Expressions, call
-from .functions.overloads import has_member, is_known_to_numba, overloaded
+from .functions.overloads import foreign, has_member, overloaded
 from .functions.values import DeviceValue
-from .names import decorated_function, is_namedtuple
+from .names import decorated_function, is_cpu_only, is_namedtuple
 
 
 class Calls(Expressions):
@@ -41,9 +42,15 @@ class Calls(Expressions):
             return self.names.constant(np.float64(text))
         function = decorated_function(found.value)
         if function is not None and found.path not in INTRINSICS:
+            if is_cpu_only(found.value):
+                raise self.unsupported(
+                    node,
+                    f"`{ast.unparse(node.func)}`, which numba.jit compiles for the CPU only, since it has a signature: "
+                    "decorate it with @cuda.jit(device=True)",
+                )
             return self._device_call(node, function, signatures_of(found.value))
         if is_namedtuple(found.value):
-            return call(self.names.constant(found.value), *self._arguments(node))
+            return call(self.names.constant(lane_type(found.value)), *self._arguments(node))
         intrinsic = self.names.intrinsic(node.func)
         if intrinsic is not None:
             return self.call(node, intrinsic, self._arguments(node))
@@ -51,11 +58,9 @@ class Calls(Expressions):
         if value is not None:
             return self.used(node, self._held_call(node, self.names.constant(value)))
         callee = ast.unparse(node.func)
-        if is_known_to_numba(found.value):
-            raise self.unsupported(
-                node,
-                f"`{callee}`, whose code is written with @intrinsic or lower_builtin: give it an @overload in Python",
-            )
+        why = foreign(found.value)
+        if why:
+            raise self.unsupported(node, f"`{callee}`, {why}")
         if inspect.isfunction(found.value):
             raise self.names.plain_function(node, callee)
         raise self.unsupported(node, f"a call of `{callee}`")
@@ -109,6 +114,8 @@ class Calls(Expressions):
                 call("assigned", *self._early(node.func)) if node.func in self.early else f"v_{node.func.id}"
             )
         else:
+            if isinstance(node.func, ast.Subscript) and self.shapes.literal(node.func.slice) is None:
+                self.refuse_several(node, ast.unparse(node.func), self.members(node.func.value))
             function = self.text(node.func)
         return self.used(node, self._held_call(node, function))
 
@@ -158,22 +165,11 @@ class Calls(Expressions):
 
     def _check_one_function(self, node: ast.Call, callee: ast.Name) -> None:
         """Check that a variable that is called may hold one function of the kernel's source only."""
-        found = {ast.unparse(value) for value in self.shapes.reaching(callee) if self._names_function(value)}
-        if len(found) > 1:
-            raise self.unsupported(
-                node,
-                f"`{ast.unparse(node)}`, where {callee.id} may be {' or '.join(sorted(found))}: "
-                "call each function in a branch of its own",
-            )
-
-    def _names_function(self, value: ast.AST | None) -> bool:
-        if isinstance(value, (ast.Name, ast.Attribute)):
-            static = self.names.static(value)
-            return static is not None and self.names.names_something(static)
-        return isinstance(value, ast.Lambda)
+        self.refuse_several(node, callee.id, self.shapes.reaching(callee))
 
     def _Lambda(self, node: ast.Lambda) -> str:
-        return self.escaping(node)
+        # A lambda that is assigned to a name stays here, unless the name is used as a value.
+        return self.inner_value(node) if node in self.assigned else self.escaping(node)
 
     def escaping(self, inner: Function) -> str:
         """Return an inner function as a value that may leave the function, which Numba then compiles by itself."""
@@ -246,7 +242,8 @@ class Calls(Expressions):
     def call(self, node: ast.Call, intrinsic: Intrinsic, texts: list[str]) -> str:
         """Return the call of an intrinsic."""
         lanes = ["_rt", "_m"] if intrinsic.masked else []
-        return call(self.names.constant(intrinsic.function), *lanes, *texts)
+        function = (node is self.unused and intrinsic.unused) or intrinsic.function
+        return call(self.names.constant(function), *lanes, *texts)
 
     # Arrays that a kernel declares.
 

@@ -7,14 +7,16 @@ that only some lanes evaluate, such as the right operand of ``and``, becomes a f
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
+from ..language.intrinsics import path_of
 from .analysis import syntax
 from .analysis.scopes import Function
 from .analysis.shapes import Shapes, folded
 from .functions.overloads import has_member
-from .names import PLAIN_NUMBERS, Names, typed
+from .names import PLAIN_NUMBERS, Names, Static, typed
 
 _ARITHMETIC = {
     ast.Add: "add",
@@ -96,7 +98,7 @@ class Expressions:
     # Values.
 
     def _Constant(self, node: ast.Constant) -> str:
-        if node.value is None or isinstance(node.value, str):
+        if node.value is None or isinstance(node.value, (str, bytes)):
             return repr(node.value)
         if node.value is Ellipsis:
             return "Ellipsis"
@@ -131,9 +133,12 @@ class Expressions:
         return call("attribute", "_m", self.text(node.value), repr(node.attr))
 
     def _Tuple(self, node: ast.Tuple) -> str:
-        return "(" + "".join(f"{self.text(element)}, " for element in node.elts) + ")"
+        return call("LaneTuple", "(" + "".join(f"{self.text(element)}, " for element in node.elts) + ")")
 
     def _Subscript(self, node: ast.Subscript) -> str:
+        found = self.names.static(node)
+        if found is not None:
+            return self.names.text(node, found)
         return call("load", "_m", self.text(node.value), self.index(node.slice))
 
     def index(self, node: ast.expr) -> str:
@@ -211,11 +216,17 @@ class Expressions:
         if isinstance(op, (ast.Is, ast.IsNot)):
             if "None" in (left, right):
                 return f"({left} {'is' if isinstance(op, ast.Is) else 'is not'} {right})"
-            return f"({'' if isinstance(op, ast.Is) else 'not '}{call('same', left, right)})"
+            found = call("same", left, right)
+            return found if isinstance(op, ast.Is) else call("logical_not", found)
         if isinstance(op, ast.In):
             return call("contains", left, right)
         if isinstance(op, ast.NotIn):
             return call("logical_not", call("contains", left, right))
+        if isinstance(op, (ast.Eq, ast.NotEq)) and any(
+            side[0] in "'\"b" and side[-1] in "'\"" for side in (left, right)
+        ):
+            found = call("equal_texts", left, right)
+            return found if isinstance(op, ast.Eq) else call("logical_not", found)
         return f"({left} {_COMPARE[type(op)]} {right})"
 
     def _BoolOp(self, node: ast.BoolOp) -> str:
@@ -228,6 +239,7 @@ class Expressions:
         return result
 
     def _IfExp(self, node: ast.IfExp) -> str:
+        self.refuse_several(node, f"`{ast.unparse(node)}`", (node.body, node.orelse))
         test = self.text(node.test)
         self.deferred += 1
         body, orelse = self.text(node.body), self.text(node.orelse)
@@ -251,4 +263,45 @@ class Expressions:
                 if node.keywords:
                     raise self.unsupported(node, f"a keyword argument (`{ast.unparse(node)}`)")
                 return call(f"{name}_lanes", *(self.iterable(argument) for argument in node.args))
+        if isinstance(node, ast.Call) and self.names.unrolls(node):
+            return self.text(node.args[0])
+        self.refuse_several(node, f"an item of `{ast.unparse(node)}`", self.members(node))
         return self.text(node)
+
+    # Functions as values.
+
+    def members(self, node: ast.expr) -> Sequence[ast.expr]:
+        """Return the items of a tuple, as far as the source shows them."""
+        if isinstance(node, ast.Tuple):
+            return node.elts
+        found = self.names.static(node)
+        if found is None or not isinstance(found.value, tuple):
+            return ()
+        return [ast.Subscript(node, ast.Constant(place), ast.Load()) for place in range(len(found.value))]
+
+    def refuse_several(self, node: ast.expr, what: str, values: Iterable[Any]) -> None:
+        """Refuse a value that may be one or another function, since Numba compiles each call for one function.
+
+        Raises
+        ------
+        UnsupportedConstructError
+            `values` name different functions.
+        """
+        found = {
+            key: value for value in values if isinstance(value, ast.expr) and (key := self._function(value))
+        }
+        if len(found) > 1:
+            listed = " or ".join(sorted(ast.unparse(value) for value in found.values()))
+            raise self.unsupported(
+                node,
+                f"`{ast.unparse(node)}`, where {what} may be the function {listed}: call each one in a branch of its "
+                "own, or loop over literal_unroll(…)",
+            )
+
+    def _function(self, value: ast.expr) -> Any:
+        """Return what makes an expression the same function as another one, None if it names no function."""
+        if isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant):
+            found = self.names.static(value.value)
+            item = None if found is None else found.value[value.slice.value]
+            return None if item is None else self.names.identity(Static(item, path_of(item)))
+        return self.names.function(value)

@@ -60,6 +60,7 @@ class Loops(Statements):
         self.emit(f"_g{n} = at_once(_rt, _m, *_q{n})")
         self.emit(f"if _g{n} is not None:")
         self.depth += 1
+        for_line = self.line
         names = [found.variable, *(name for name, _, _ in found.steps)]
         variables = ", ".join(f"v_{name}" for name in names)
         self.emit(f"_k{n} = ({variables},)")
@@ -69,12 +70,14 @@ class Loops(Statements):
         results = [f"latest(v_{found.variable})"]
         for i, (name, value, added) in enumerate(found.steps):
             text = self.expressions.text(value)
+            self.line = value.lineno
             if added:
                 self.emit(f"_a{n}_{i} = accumulate(v_{name}, {text})")
                 results.append(f"_a{n}_{i}")
             else:
                 self.emit(f"v_{name} = {text}")
                 results.append(f"latest(v_{name})")
+        self.line = for_line
         temporaries = [f"_f{n}_{i}" for i in range(len(names))]
         self.emit(f"{', '.join(temporaries)}, = {', '.join(results)},")
         self.emit(f"{variables}, = _k{n}")
@@ -95,7 +98,7 @@ class Loops(Statements):
         if waits is not None:
             self.waits_for_others |= waits.for_others
             self.emit(f"_p{n} = Patience({waits.for_others})")
-        self.emit(f"while _l{n} is not False:")
+        self.settle(f"while _l{n} is not False:")
         self.depth += 1
         if waits is not None:
             self.emit(f"_p{n}.check(_rt, _l{n})")
@@ -119,13 +122,13 @@ class Loops(Statements):
         self.loops.pop()
         self.depth -= 1
         if node.orelse:
-            self.emit(f"_m = _o{n}" if isinstance(node, ast.While) else f"_m = _l{n}")
-            self.emit("if _m is not False:")
+            self.settle(f"_m = _o{n}" if isinstance(node, ast.While) else f"_m = _l{n}")
+            self.settle("if _m is not False:")
             self.depth += 1
             self.statements(node.orelse, inner[:-1])
-            self.emit("pass")
+            self.settle("pass")
             self.depth -= 1
         after = syntax.leaves(node.orelse) - {"return"}
         if after:
             raise self.unsupported(node, "break or continue in the else of a loop")
-        self.emit(f"_m = minus(_s{n}, _r)" if "return" in syntax.leaves([node]) else f"_m = _s{n}")
+        self.settle(f"_m = minus(_s{n}, _r)" if "return" in syntax.leaves([node]) else f"_m = _s{n}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import enum
 import inspect
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,9 +17,12 @@ import numpy as np
 
 from ...errors import UnsupportedConstructError
 from ..language.functions import as_dtype
-from ..language.intrinsic import FunctionValue, Intrinsic
+from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES, PREFIXES, intrinsic_of, path_of
 from ..language.signatures import signatures_of
+from ..language.types.enums import member
+from ..language.types.function_values import FunctionValue
+from ..machine.arithmetic import lane_type, tuple_like
 from ..machine.lanes import WARP_SIZE, file_name
 from .analysis.assignment import Reads
 from .analysis.scopes import Function, all_inner, arguments, variables
@@ -100,6 +104,30 @@ class Names:
         """What each variable is bound to: expressions, parameters, functions; None for anything else."""
         return bindings(self.source.definition, self.inner)
 
+    def function(self, node: ast.expr) -> Any:
+        """Return the number of the function that an expression names, or of a lambda, else None."""
+        if isinstance(node, ast.Lambda):
+            return id(node)
+        found = self.static(node) if isinstance(node, (ast.Name, ast.Attribute)) else None
+        return None if found is None else self.identity(found)
+
+    def identity(self, found: Static) -> int | None:
+        """Return the number of a function, else None: that of the decorated function if there is one."""
+        if (
+            not self.names_something(found)
+            or inspect.ismodule(found.value)
+            or as_dtype(found.value) is not None
+        ):
+            return None
+        return id(decorated_function(found.value) or found.value)
+
+    def unrolls(self, node: ast.Call) -> bool:
+        """Tell whether a call is ``literal_unroll(items)``, which lets an item be another function each time."""
+        found = self.static(node.func)
+        if found is None or getattr(found.value, "__name__", "") != "literal_unroll" or len(node.args) != 1:
+            return False
+        return str(getattr(found.value, "__module__", "")).startswith("numba.")
+
     def bound_before(self, name: str, inner: Function) -> bool:
         """Tell whether a variable is assigned in a line before an inner function, or is a parameter."""
         place = inner.lineno, inner.col_offset
@@ -159,6 +187,9 @@ class Names:
                 raise self.unsupported(node, f"the undefined name {node.id!r}")
             value = self.source.outer[node.id]
             return Static(value, path_of(value))
+        if isinstance(node, ast.Subscript):
+            member = self._member(node)
+            return None if member is None else Static(member, None)
         if isinstance(node, ast.Attribute):
             base = self.static(node.value)
             if base is None or not _has_members(base):
@@ -189,6 +220,11 @@ class Names:
             return None
         return found
 
+    def is_alias(self, node: ast.Assign) -> bool:
+        """Tell whether an assignment only gives another name to something outside the kernel."""
+        target = node.targets[0]
+        return len(node.targets) == 1 and isinstance(target, ast.Name) and self._alias(target.id) is not None
+
     def names_something(self, found: Static) -> bool:
         """Tell whether a value from outside is a module, a function or a type."""
         return (
@@ -199,6 +235,18 @@ class Names:
             or decorated_function(found.value) is not None
             or intrinsic_of(found.value) is not None
         )
+
+    def _member(self, node: ast.Subscript) -> Any:
+        """Return the member of an enum that ``Color["red"]`` names, else None."""
+        if not isinstance(node.slice, ast.Constant) or not isinstance(node.slice.value, str):
+            return None
+        base = self.static(node.value)
+        if base is None or not isinstance(base.value, enum.EnumMeta):
+            return None
+        try:
+            return base.value[node.slice.value]
+        except KeyError:
+            raise self.unsupported(node, f"`{ast.unparse(node)}`, which does not exist") from None
 
     def path(self, node: ast.expr) -> str | None:
         """Return the path on ``cuda`` that an expression names, else None."""
@@ -257,15 +305,19 @@ class Names:
 
     def frozen(self, node: ast.expr, value: Any) -> str:
         """Return the lane expression for a value from outside the kernel, typed as Numba types it."""
-        if value is None or isinstance(value, str):
+        if value is None or (
+            isinstance(value, (str, bytes)) and not isinstance(value, (np.generic, enum.Enum))
+        ):
             return repr(value)
         if isinstance(value, np.generic):
             return self.constant(value)
+        if isinstance(value, enum.Enum):
+            return self.constant(member(value, typed))
         if isinstance(value, PLAIN_NUMBERS):
             return self.constant(typed(value))
         if isinstance(value, tuple):
             kind: Any = type(value)
-            maker = self.constant(kind._make) if hasattr(value, "_fields") else ""
+            maker = self.constant(lane_type(kind)._make) if hasattr(value, "_fields") else "LaneTuple"
             return f"{maker}((" + "".join(f"{self.frozen(node, item)}, " for item in value) + "))"
         if isinstance(value, np.ndarray):
             return f"_rt.constant({ast.unparse(node)!r}, {self.constant(value)})"
@@ -340,8 +392,17 @@ def bindings(
     return found
 
 
-def typed(value: bool | int | float | complex) -> Any:
-    """Return a Python number with the type that Numba gives it."""
+def is_cpu_only(value: Any) -> bool:
+    """Tell whether ``numba.jit`` made a function for given types, which Numba does not compile for a GPU."""
+    return type(value).__name__ == "CPUDispatcher" and not value._can_compile
+
+
+def typed(value: Any) -> Any:
+    """Return a Python number, or a tuple of numbers, with the type that Numba gives it."""
+    if isinstance(value, tuple):
+        return tuple_like(map(typed, value), value)
+    if isinstance(value, (str, bytes, np.generic)):
+        return value
     if isinstance(value, bool):
         return np.bool_(value)
     if isinstance(value, int):
@@ -357,6 +418,8 @@ def _machine_value(path: str | None) -> list[str]:
 
 def _same_scalar(a: Any, b: Any) -> bool:
     if not isinstance(a, np.generic) or isinstance(a, (np.floating, np.complexfloating)):
+        return False
+    if getattr(a, "kind", None) is not getattr(b, "kind", None) or a.dtype != b.dtype:
         return False
     return bool(a == b)
 

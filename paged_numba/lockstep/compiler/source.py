@@ -25,6 +25,7 @@ import numpy as np
 
 from ...errors import UnsupportedConstructError
 from ..machine.lanes import file_name
+from .analysis.matching import without_match
 from .analysis.scopes import as_definition, parameters, unique
 
 _sources: weakref.WeakKeyDictionary[Any, Source] = weakref.WeakKeyDictionary()
@@ -88,7 +89,7 @@ class Source:
             )
         if found is None:
             raise _changed(name, self.file)
-        self.definition = unique(found)
+        self.definition = unique(without_match(found, self.file))
         self.first = _first_line(found)
         self.parameters = parameters(self.definition)
         end = found.end_lineno or found.lineno

@@ -43,7 +43,7 @@ class Statements:
     lines : list of str
         The program so far.
     numbers : list of int
-        The line of the kernel for each line of the program.
+        The line of the kernel for each line of the program, or 0: see `settle`.
     """
 
     expressions_type: type[Calls] = Calls
@@ -77,6 +77,15 @@ class Statements:
         self.lines.append(" " * self.depth + text)
         self.numbers.append(self.line)
 
+    def settle(self, text: str) -> None:
+        """Write a line that only puts masks in order.
+
+        It has no line in the kernel, so that a debugger does not stop at it, and coverage.py does not count the
+        statement before it as run.
+        """
+        self.emit(text)
+        self.numbers[-1] = 0
+
     def next_number(self) -> int:
         """Return a number for the names of one statement."""
         self.counter += 1
@@ -97,7 +106,7 @@ class Statements:
 
     def statements(self, body: Sequence[ast.stmt], region: Region) -> None:
         """Write a list of statements; after one that lanes may leave, the rest runs only if some lanes are left."""
-        depth = self.depth
+        depth, line = self.depth, self.line
         for position, statement in enumerate(body):
             self.line = statement.lineno
             method = getattr(self, f"write_{type(statement).__name__}", None)
@@ -109,12 +118,12 @@ class Statements:
                 break
             ways = syntax.leaves([statement])
             if ways and position + 1 < len(body):
-                self.emit("if _m is not False:")
+                self.settle("if _m is not False:")
                 self.depth += 1
                 if region in self.regions and not ("continue" in ways and _is_loop_body(region)):
                     # The lanes that left do not come back to this region.
-                    self.emit(f"_h{self.regions[region]} = _m")
-        self.depth = depth
+                    self.settle(f"_h{self.regions[region]} = _m")
+        self.depth, self.line = depth, line
 
     def begin(self, statement: ast.stmt) -> None:
         """Write what comes before a statement: nothing, unless the program is observed."""
@@ -131,6 +140,9 @@ class Statements:
     # Assignments.
 
     def write_Assign(self, node: ast.Assign, region: Region) -> None:
+        if self.names.is_alias(node):
+            self.emit("pass")  # each read means what the name stands for
+            return
         value = self.expressions.text(node.value)
         if len(node.targets) == 1:
             self.assign(node.targets[0], value)
@@ -204,7 +216,10 @@ class Statements:
         self.emit("pass")
 
     def write_Expr(self, node: ast.Expr, region: Region) -> None:
-        if not isinstance(node.value, ast.Constant):
+        if isinstance(node.value, ast.Constant):
+            if node is not self.definition.body[0]:
+                self.emit("pass")
+        else:
             self.expressions.unused = node.value
             self.emit(self.expressions.text(node.value))
 
@@ -247,9 +262,9 @@ class Statements:
             self.enter(inner)
             self.statements(branch, inner)
             if ways:
-                self.emit(f"{left} = _m")
+                self.settle(f"{left} = _m")
             self.depth -= 1
-        self.emit(f"_m = join(_s{n}, _t{n}, _a{n}, _e{n}, _b{n})" if ways else f"_m = _s{n}")
+        self.settle(f"_m = join(_s{n}, _t{n}, _a{n}, _e{n}, _b{n})" if ways else f"_m = _s{n}")
 
     def write_Break(self, node: ast.Break, region: Region) -> None:
         n = self.loops[-1]

@@ -28,7 +28,7 @@ from .analysis.scopes import Function, as_definition, captured_by, inner_functio
 from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .functions.overloads import call_member, member_of
-from .functions.values import InnerValue, call_value, same, starred
+from .functions.values import InnerValue, call_value, starred
 from .loops import Loops
 from .names import Names, decorated_function
 from .source import Source
@@ -148,6 +148,10 @@ def _translate(
     for node in ast.walk(program):
         if isinstance(node, (ast.stmt, ast.expr)):
             place = numbers[node.lineno - 1]
+            if not place:
+                # CPython's marker for code without a line.
+                node.lineno = node.end_lineno = node.col_offset = node.end_col_offset = -1
+                continue
             node.lineno = node.end_lineno = place
             # The whole line, so that tracebacks underline nothing.
             line = source.lines[place - source.first]
@@ -207,7 +211,6 @@ class FunctionWriter(Loops):
                 latest,
                 call_member,
                 member_of,
-                same,
                 starred,
                 InnerValue,
             )

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 
 from ...errors import KernelError, KernelIndexError
+from ..machine.arithmetic import LaneTuple, tuple_like
 from ..machine.lanes import source_line
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
 from .functions import caster
+from .types.enums import Member
 
 
 def load(mask: Mask, container: Any, index: Any) -> Any:
     """``container[index]`` for arrays and tuples."""
     if isinstance(container, LaneArray) and type(index) is not str:
+        if not container.lengths and container.dtype.names is not None and isinstance(index, np.integer):
+            return load(mask, container, _field_name(container, index))
         return container.load(mask, index)
     if isinstance(container, tuple):
         return _item(mask, container, index)
@@ -28,6 +32,14 @@ def load(mask: Mask, container: Any, index: Any) -> Any:
     raise KernelError(f"{kind_of(container)} does not support indexing, {source_line()}")
 
 
+def _field_name(record: LaneArray, place: Any) -> str:
+    """Return the name of a field of a record by its place; Numba takes ``record[0]`` for the first field."""
+    names = record.dtype.names or ()
+    if not 0 <= place < len(names):
+        raise KernelIndexError(f"{record.name} has {len(names)} fields, not a field {place}, {source_line()}")
+    return names[place]
+
+
 def _has_field(value: Any, name: str) -> bool:
     return isinstance(value, LaneArray) and value.dtype.names is not None and name in value.dtype.names
 
@@ -36,7 +48,7 @@ def _item(mask: Mask, values: tuple[Any, ...], index: Any) -> Any:
     """``values[index]`` for a tuple; the index may differ by lane."""
     if type(index) is slice:
         parts = (None if p is None else int(p) for p in (index.start, index.stop, index.step))
-        return values[slice(*parts)]
+        return LaneTuple(values[slice(*parts)])
     n = len(values)
     beyond = index[((index < -n) | (index >= n)) & mask] if isinstance(index, np.ndarray) else index
     if np.size(beyond) and not -n <= (wrong := int(np.ravel(beyond)[0])) < n:
@@ -44,9 +56,20 @@ def _item(mask: Mask, values: tuple[Any, ...], index: Any) -> Any:
     if not isinstance(index, np.ndarray):
         return values[int(index)]
     value = values[0]
+    if any(getattr(item, "dtype", None) != getattr(value, "dtype", None) for item in values):
+        raise KernelError(f"a tuple of several types needs the same index in all threads, {source_line()}")
     for place, item in enumerate(values[1:], 1):
-        value = np.where((index == place) | (index == place - n), item, value)
+        value = _where((index == place) | (index == place - n), item, value)
     return value
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    """Return the item `a` of a tuple where `condition` holds, and `b` elsewhere."""
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        return tuple_like([_where(condition, x, y) for x, y in zip(a, b, strict=True)], a)
+    if not isinstance(a, (np.generic, np.ndarray)) or not isinstance(b, (np.generic, np.ndarray)):
+        raise KernelError(f"a tuple of {kind_of(a)} needs the same index in all threads, {source_line()}")
+    return np.where(condition, a, b)
 
 
 def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
@@ -57,20 +80,65 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
         if not _has_field(container, index):
             raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
         container, index = container.field(index), ()
+    held = container.dtype
     try:
-        is_complex = value.dtype.kind == "c"
+        given = value.dtype
     except AttributeError:
-        is_complex = False
         if isinstance(value, tuple):
             _store_items(mask, container, index, value)
             return
-        if isinstance(value, str) and container.dtype.kind == "U":
-            value = np.str_(value)
-        elif type(value) is not bool:
+        if isinstance(value, _TEXTS) and held.kind == ("U" if isinstance(value, str) else "S"):
+            value = np.str_(value) if isinstance(value, str) else np.bytes_(value)
+        elif type(value) is not bool or held.kind in "mMSU":
             raise KernelError(f"{kind_of(container)} cannot hold {kind_of(value)}, {source_line()}") from None
-    if is_complex and container.dtype.kind != "c":
-        raise KernelError(f"{kind_of(container)} holds real numbers, not {kind_of(value)}, {source_line()}")
+    else:
+        if given is not held and (given.kind in "cmMSU" or held.kind in "mMSU"):
+            _require_storable(container, value)
     container.store(mask, index, value)
+
+
+_TEXTS = (str, bytes)
+
+
+def _require_storable(container: LaneArray, value: Any) -> None:
+    """Check that an array can hold complex numbers, dates, durations or texts."""
+    given, held = value.dtype, container.dtype
+    if given.kind == "c" and held.kind != "c":
+        raise KernelError(f"{kind_of(container)} holds real numbers, not {kind_of(value)}, {source_line()}")
+    # Numba converts neither the unit of a date or a duration nor a number to one.
+    if (given.kind in "mM" or held.kind in "mM") and given != held:
+        raise KernelError(f"{kind_of(container)} holds {held}, not {kind_of(value)}, {source_line()}")
+    if (given.kind in "SU" or held.kind in "SU") and given.kind != held.kind:
+        raise KernelError(f"{kind_of(container)} holds {held}, not {kind_of(value)}, {source_line()}")
+
+
+def same(a: Any, b: Any) -> Any:
+    """``a is b``: as Numba has it, whether two values of one type are equal, or two arrays are the same view."""
+    if a is b:
+        return np.bool_(True)
+    if isinstance(a, LaneArray) and isinstance(b, LaneArray):
+        alike = a.buffer is b.buffer and a.strides == b.strides and len(a.lengths) == len(b.lengths)
+        if not alike:
+            return np.bool_(False)
+        found = a.offset == b.offset
+        for n, m in zip(a.lengths, b.lengths, strict=True):
+            found = found & (n == m)
+        return found if isinstance(found, np.ndarray) else np.bool_(found)
+    types = [getattr(value, "dtype", type(value)) for value in (a, b)]
+    kinds = [getattr(value, "kind", None) for value in (a, b)]
+    if types[0] != types[1] or kinds[0] is not kinds[1]:
+        return np.bool_(False)
+    found = a == b
+    return np.bool_(found) if isinstance(found, bool) else found
+
+
+def equal_texts(a: Any, b: Any) -> Any:
+    """``a == b``, one of which is a constant text."""
+    for value in (a, b):
+        if not isinstance(value, _TEXTS) and getattr(getattr(value, "dtype", None), "kind", "") not in ("S", "U"):
+            raise KernelError(f"a text compares with a text, not with {kind_of(value)}, {source_line()}")
+    found = a == b
+    return np.bool_(found) if isinstance(found, bool) else found
 
 
 def _store_items(mask: Mask, container: LaneArray, index: Any, values: tuple[Any, ...]) -> None:
@@ -88,7 +156,7 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
         if value.dtype.names is not None and name in value.dtype.names:
             return load(mask, value, name)
         if name == "strides":
-            return tuple(np.int64(s * value.buffer.strides[0]) for s in value.strides)
+            return LaneTuple([np.int64(s * value.buffer.strides[0]) for s in value.strides])
         if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T"):
             return getattr(value, name)
         if name == "reshape":
@@ -120,8 +188,10 @@ def kind_of(value: Any) -> str:
         return f"the array {value.name}"
     if isinstance(value, tuple):
         return "a tuple"
-    if isinstance(value, str):
+    if isinstance(value, _TEXTS):
         return f"the text {value!r}"
+    if isinstance(value, Member):
+        return f"a member of {value.kind.__name__}"
     if callable(value):
         return "a function"
     if isinstance(value, np.dtype):

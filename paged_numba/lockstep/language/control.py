@@ -14,15 +14,16 @@ import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
-from ..machine.arithmetic import convert, truth, unify
+from ..machine.arithmetic import LaneTuple, convert, truth, tuple_like, unify
 from ..machine.lanes import source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
 from ..machine.memory import LaneArray
-from .access import attribute, load, set_attribute, store
-from .intrinsic import FunctionValue
+from .access import attribute, equal_texts, load, same, set_attribute, store
 from .intrinsics import floordiv, mod, raise_in_kernel
 from .signatures import Scalar, Signature, choose
+from .types.enums import Member
+from .types.function_values import FunctionValue
 
 
 class Unset:
@@ -110,11 +111,12 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
     if isinstance(new, tuple):
         if not isinstance(old, tuple) or len(new) != len(old):
             raise KernelError(f"a variable must hold tuples of one length in all threads, {source_line()}")
-        parts = [blend(mask, n, o) for n, o in zip(new, old, strict=True)]
-        return type(new)(*parts) if hasattr(new, "_fields") else tuple(parts)
+        return tuple_like([blend(mask, n, o) for n, o in zip(new, old, strict=True)], new)
     if isinstance(new, LaneArray):
         return _blend_views(mask, new, old)
-    if new is None or isinstance(new, (str, bool, FunctionValue, np.dtype)) or old is None:
+    if new is None or isinstance(new, (str, bool, Member, FunctionValue, np.dtype)) or old is None:
+        if isinstance(new, Member):
+            return new.where(mask, old)
         if new == old:
             return new
         if isinstance(new, FunctionValue):
@@ -161,8 +163,8 @@ def unpack(mask: Mask, value: Any, count: int) -> tuple[Any, ...]:
 
 def _merged(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(a, tuple):
-        return tuple(_merged(condition, x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, (LaneArray, FunctionValue)):
+        return tuple_like([_merged(condition, x, y) for x, y in zip(a, b, strict=True)], a)
+    if isinstance(a, (LaneArray, Member, FunctionValue)):
         return blend(condition, a, b)
     return np.where(condition, *unify((a, b)))
 
@@ -319,6 +321,9 @@ NAMES: dict[str, Any] = {
             "positive negative invert logical_not contains"
         ).split()
     },
+    "LaneTuple": LaneTuple,
+    "equal_texts": equal_texts,
+    "same": same,
     "join": masks.join,
     "union": masks.union,
     **{

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..machine.arithmetic import FLOAT16, FLOAT32, FLOAT64, INT64, Value, add, cast, mul, select, truth
-from .fused import multiply_add, multiply_add_float64
+from .types.fused import multiply_add, multiply_add_float64
 from .intrinsic import Intrinsic
 
 Function = Callable[..., Value]
@@ -170,6 +170,13 @@ def sum_(values: tuple[Value, ...], start: Value | None = None) -> Value:
     for value in values:
         total = add(total, value)
     return total
+
+
+def tuple_(values: Any) -> Any:
+    """``tuple(x)`` of a tuple."""
+    if not isinstance(values, tuple):
+        raise TypeError("tuple() takes a tuple")
+    return values
 
 
 def length(value: Any) -> Value:

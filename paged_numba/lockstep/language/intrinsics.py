@@ -21,6 +21,7 @@ from . import functions
 from .atomics import ATOMICS
 from .intrinsic import Intrinsic
 from .synchronization import SYNCHRONIZATION
+from .types.printing import print_lanes
 
 
 def _nothing(machine: Machine, mask: Mask, *arguments: Any) -> None:
@@ -41,19 +42,6 @@ def _load_hinted(machine: Machine, mask: Mask, array: LaneArray, index: Any) -> 
 
 def _store_hinted(machine: Machine, mask: Mask, array: LaneArray, index: Any, value: Any) -> None:
     array.store(mask, index, value)
-
-
-def _print(machine: Machine, mask: Mask, *values: Any) -> None:
-    """``print`` in a kernel: a line for each active thread, in the order of thread blocks and threads."""
-    for value in values:
-        if not isinstance(value, (str, np.ndarray, np.generic)):
-            raise TypeError("print takes numbers and texts")
-    for lane in np.flatnonzero(masks.lanes(mask, machine.shape)):
-        line = (
-            value if isinstance(value, str) else np.broadcast_to(value, machine.shape).flat[lane]
-            for value in values
-        )
-        print(*line)
 
 
 def _extreme(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -206,7 +194,8 @@ _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
         (sum, Intrinsic(functions.sum_)),
         (pow, Intrinsic(arithmetic.power, special=1)),
         (divmod, Intrinsic(_divmod, masked=True)),
-        (print, Intrinsic(_print, masked=True)),
+        (print, Intrinsic(print_lanes, masked=True)),
+        (tuple, Intrinsic(functions.tuple_)),
         *(
             (getattr(module, name), intrinsic)
             for module, table in ((math, functions.MATH), (cmath, functions.CMATH))

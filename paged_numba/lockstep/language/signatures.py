@@ -14,6 +14,7 @@ import numpy as np
 
 from ...arguments import LONGEST_REPR, shown
 from ...errors import KernelError, LaunchError
+from ..machine.arithmetic import tuple_like
 from ..machine.lanes import source_line
 from ..machine.memory import LaneArray
 from ..machine.strides import contiguous_strides
@@ -344,8 +345,7 @@ def convert(value: Any, wanted: Type | None) -> Any:
             raise KernelError(f"a result must be {wanted}, got {type_of(value)}, {source_line()}")
         return value if value.dtype == wanted.dtype else caster(wanted.dtype)(value)
     if isinstance(wanted, TupleType) and isinstance(value, tuple):
-        parts = [convert(item, to) for item, to in zip(value, wanted.items, strict=True)]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        return tuple_like([convert(item, to) for item, to in zip(value, wanted.items, strict=True)], value)
     return None if wanted is VOID else value
 
 

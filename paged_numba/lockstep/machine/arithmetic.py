@@ -9,6 +9,7 @@ Proposal 1: Changes in integer typing".
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,79 @@ Value = Any
 BOOL, INT64, UINT64 = np.dtype(np.bool_), np.dtype(np.int64), np.dtype(np.uint64)
 UINT16, INT32 = np.dtype(np.uint16), np.dtype(np.int32)
 FLOAT16, FLOAT32, FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+
+
+class LaneTuple(tuple[Any, ...]):
+    """A tuple of lane values, which compares by lane with tuples, and with nothing else."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # NumPy would compare a number with each item
+    __hash__ = tuple.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        self._require_tuple("==", other)
+        return _tuples_equal(self, other)
+
+    def __ne__(self, other: object) -> Any:
+        self._require_tuple("!=", other)
+        return np.logical_not(_tuples_equal(self, other))
+
+    def __lt__(self, other: Any) -> Any:
+        self._require_tuple("<", other)
+        return _tuple_less(self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        self._require_tuple(">", other)
+        return _tuple_less(other, self)
+
+    def __le__(self, other: Any) -> Any:
+        self._require_tuple("<=", other)
+        return np.logical_not(_tuple_less(other, self))
+
+    def __ge__(self, other: Any) -> Any:
+        self._require_tuple(">=", other)
+        return np.logical_not(_tuple_less(self, other))
+
+    def _require_tuple(self, operator: str, other: object) -> None:
+        if not isinstance(other, tuple):
+            raise TypeError(f"{operator} compares a tuple only with a tuple")
+
+
+def lane_type(kind: Any) -> Any:
+    """Return the subclass of a named tuple that compares as `LaneTuple` does."""
+    if issubclass(kind, LaneTuple):
+        return kind
+    made = _lane_types.get(kind)
+    if made is None:
+        made = _lane_types[kind] = type(kind.__name__, (LaneTuple, kind), {"__slots__": ()})
+    return made
+
+
+_lane_types: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def tuple_like(values: Any, example: tuple[Any, ...]) -> Any:
+    """Return a tuple of `values`, of the same named tuple as `example` if that is one."""
+    return lane_type(type(example))._make(values) if hasattr(example, "_fields") else LaneTuple(values)
+
+
+def _tuples_equal(a: Any, b: Any) -> Any:
+    if not isinstance(a, tuple):
+        return a == b
+    if len(a) != len(b):
+        return np.bool_(False)
+    equal: Any = np.bool_(True)
+    for x, y in zip(a, b, strict=True):
+        equal = equal & _tuples_equal(x, y)
+    return equal
+
+
+def _tuple_less(a: tuple[Any, ...], b: tuple[Any, ...]) -> Any:
+    less: Any = np.bool_(len(a) < len(b))
+    for x, y in reversed(list(zip(a, b, strict=False))):
+        first = _tuple_less(x, y) if isinstance(x, tuple) else x < y
+        less = first | (_tuples_equal(x, y) & less)
+    return less
 
 
 def integer_result(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
@@ -80,6 +154,28 @@ def _require_integers(*dtypes: np.dtype[Any]) -> None:
             raise TypeError(f"a bitwise operator needs integers, got {dtype}")
 
 
+_TIMES = {"M": "d", "m": "t"}
+_OPERATORS_OF_TIMES = {
+    np.add: "dt td tt",
+    np.subtract: "dd dt tt",
+    np.multiply: "tn nt",
+    np.true_divide: "tt tn",
+    np.floor_divide: "tn",
+}
+"""The operands that Numba's operators take: d is a datetime64, t a timedelta64 and n a number."""
+
+
+def _without_dtype(native: Callable[[Any, Any], Any], a: Value, b: Value) -> Value:
+    """Return the result of an operator on a value that is not a number: tuples can be joined."""
+    plain = [isinstance(value, tuple) and not hasattr(value, "_fields") for value in (a, b)]
+    if native is operator.add and all(plain):
+        return LaneTuple((*a, *b))
+    for value in (a, b):
+        if not isinstance(value, tuple):
+            value.dtype  # noqa: B018 (an AttributeError that names the value)
+    raise TypeError(f"Numba has no {native.__name__} of a tuple, except to join two plain ones")
+
+
 def _binary(
     ufunc: np.ufunc, native: Callable[[Any, Any], Any], result: Callable[[Any, Any], np.dtype[Any]]
 ) -> Callable[[Value, Value], Value]:
@@ -87,6 +183,11 @@ def _binary(
     plans: dict[tuple[int, int], np.dtype[Any] | None] = {}
 
     def plan(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
+        if a.kind in "mM" or b.kind in "mM":
+            if (_TIMES.get(a.kind, "n") + _TIMES.get(b.kind, "n")) not in _OPERATORS_OF_TIMES.get(ufunc, ""):
+                raise TypeError(f"Numba has no {native.__name__} of {a} and {b}")
+            plans[a.num, b.num] = None
+            return None
         wanted = result(a, b)
         try:
             agrees = ufunc(np.ones(1, a), np.ones(1, b)).dtype == wanted
@@ -96,7 +197,10 @@ def _binary(
         return plans[a.num, b.num]
 
     def operate(a: Value, b: Value) -> Value:
-        a_type, b_type = a.dtype, b.dtype
+        try:
+            a_type, b_type = a.dtype, b.dtype
+        except AttributeError:
+            return _without_dtype(native, a, b)
         try:
             wanted = plans[a_type.num, b_type.num]
         except KeyError:
@@ -162,6 +266,8 @@ def positive(a: Value) -> Value:
 
 def negative(a: Value) -> Value:
     """``-a``."""
+    if a.dtype.kind == "M":
+        raise TypeError("Numba has no negative of a datetime64")
     return -_widened(a)
 
 
@@ -176,7 +282,9 @@ def invert(a: Value) -> Value:
 def truth(a: Value) -> Value:
     """Return the truth value of `a` by lane."""
     if isinstance(a, (bool, tuple)):
-        return np.bool_(a)
+        return np.bool_(len(a) > 0 if isinstance(a, tuple) else a)
+    if a.dtype.kind in "mM":
+        raise TypeError(f"a {a.dtype} is neither true nor false")
     return a if a.dtype == BOOL else a != 0
 
 
@@ -238,7 +346,7 @@ def unify(values: tuple[Value, ...]) -> tuple[Value, ...]:
 def select(condition: Value, a: Value, b: Value) -> Value:
     """Return `a` where `condition` holds and `b` elsewhere, unified."""
     if isinstance(a, tuple):
-        return tuple(select(condition, x, y) for x, y in zip(a, b, strict=True))
+        return tuple_like([select(condition, x, y) for x, y in zip(a, b, strict=True)], a)
     condition = truth(condition)
     if not isinstance(condition, np.ndarray):
         a, b = unify((a, b))
@@ -271,5 +379,5 @@ def contains(item: Value, values: tuple[Value, ...]) -> Value:
     """``item in values``."""
     found: Value = np.bool_(False)
     for value in values:
-        found = found | (item == value)
+        found = found | _tuples_equal(item, value)
     return found

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import masks
+from .arithmetic import LaneTuple
 from .masks import Mask
 
 WARP_SIZE = 32
@@ -94,14 +95,14 @@ class Lanes:
             self.blockIdx[axis] * np.int64(self.threads_per_block[axis]) + self.threadIdx[axis]
             for axis in range(ndim)
         )
-        return positions[0] if ndim == 1 else positions
+        return positions[0] if ndim == 1 else LaneTuple(positions)
 
     def gridsize(self, ndim: int) -> Any:
         """``cuda.gridsize(ndim)``: threads in the whole grid along each axis, int64."""
         sizes = tuple(
             np.int64(self.blocks_per_grid[axis] * self.threads_per_block[axis]) for axis in range(ndim)
         )
-        return sizes[0] if ndim == 1 else sizes
+        return sizes[0] if ndim == 1 else LaneTuple(sizes)
 
     def block_name(self, row: int) -> str:
         """Return the thread block at a row of the lanes for an error: ``thread block 5`` or ``thread block (5, 1)``."""

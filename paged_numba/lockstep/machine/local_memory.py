@@ -53,6 +53,10 @@ class LocalArray(LaneArray):
         self._has_views = True
         return super().view(mask, index)
 
+    def locate_atomic(self, mask: Mask, index: tuple[Any, ...], exchanges: bool) -> tuple[Any, Mask]:
+        self.settle()
+        return super().locate_atomic(mask, index, exchanges)
+
     def settle(self) -> None:
         """Write the kept values into the buffer."""
         for start, value in self._kept.items():

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import KernelError, KernelIndexError
 from . import masks
-from .arithmetic import convert
+from .arithmetic import LaneTuple, convert
 from .lanes import Lanes, source_line
 from .masks import Mask
 from .strides import contiguous_strides, field_of, flattened, slice_bounds
@@ -22,8 +22,8 @@ _MOST_ORIGINS = 4
 
 _LARGEST = np.uint64(2**63 - 1)
 
-_VIEWS = frozenset((slice, type(Ellipsis)))
-"""Types of indices that select a view."""
+_VIEWS = frozenset((slice, type(Ellipsis), LaneTuple))
+"""Types of indices that need more than one element's position."""
 
 
 class LaneArray:
@@ -101,7 +101,7 @@ class LaneArray:
     @property
     def shape(self) -> tuple[Any, ...]:
         """`lengths` as lane values."""
-        return tuple(n if isinstance(n, np.ndarray) else np.int64(n) for n in self.lengths)
+        return LaneTuple([n if isinstance(n, np.ndarray) else np.int64(n) for n in self.lengths])
 
     @property
     def ndim(self) -> Any:
@@ -261,7 +261,7 @@ class LaneArray:
                     return self.buffer[origin + (step if type(origin) is int else np.array(step))]
             index = (index,)
         if self._selects_view(index) or self.dtype.names is not None:
-            return self.view(mask, index)
+            return self.load(mask, tuple(index[0])) if _is_tuple(index) else self.view(mask, index)
         return self.buffer[self.address(mask, index)]
 
     def store(self, mask: Mask, index: Any, value: Any) -> None:
@@ -269,7 +269,10 @@ class LaneArray:
         if type(index) is not tuple:
             index = (index,)
         if self._selects_view(index):
-            self._fill(mask, self.view(mask, index), value)
+            if _is_tuple(index):
+                self.store(mask, tuple(index[0]), value)
+            else:
+                self._fill(mask, self.view(mask, index), value)
             return
         if not self.buffer.flags.writeable:
             raise KernelError(f"{self.name} is read-only, a kernel cannot store into it")
@@ -286,9 +289,8 @@ class LaneArray:
 
     def _scatter(self, mask: Mask, position: Any, value: Any) -> None:
         if isinstance(value, LaneArray):
-            hint = ": records are copied field by field" if value.dtype.names else ", which is an array"
-            raise KernelError(f"{self.name} takes numbers, not {value.name}{hint}")
-        if self.dtype.names is not None:
+            value = self.record(value)
+        elif self.dtype.names is not None:
             raise KernelError(f"{self.name} holds records, not numbers: a number goes to one of their fields")
         # NumPy refuses a single number that does not fit, and leaves floats out of range undefined.
         if (
@@ -323,6 +325,25 @@ class LaneArray:
             position = position[chosen]
             value = np.broadcast_to(value, shape)[chosen]
         self.buffer[position] = value
+
+    def record(self, source: LaneArray) -> Any:
+        """Return the record that `source` is, as a value that this array can hold.
+
+        Raises
+        ------
+        KernelError
+            `source` is no record, or its type does not begin with the fields of this array.
+        """
+        if source.lengths or source.dtype.names is None or self.dtype.names is None:
+            raise KernelError(f"{self.name} takes {_items(self)}, not {source.name}, which is {_items(source, 1)}")
+        value = source.buffer[source.offset]
+        if self.dtype == source.dtype:
+            return value
+        # As Numba, which lets a record stand for one with the first of its fields.
+        given, wanted = (list(array.dtype.fields.items()) for array in (source, self))
+        if given[: len(wanted)] != wanted:
+            raise KernelError(f"{self.name} holds records of {self.dtype}, not of {source.dtype}")
+        return value[list(self.dtype.names)]
 
     def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
         """Store a value, or an array of the same shape, into every element of a view."""
@@ -399,3 +420,17 @@ class LaneArray:
         else:
             bounds = f"shape {lengths}"
         return lane, f"{self.name}[{text}]", bounds
+
+
+def _is_tuple(index: tuple[Any, ...]) -> bool:
+    """Tell whether an index is a variable that holds a tuple of indices."""
+    return len(index) == 1 and isinstance(index[0], tuple)
+
+
+def _items(array: LaneArray, count: int = 2) -> str:
+    """Describe what an array holds, or is if it has no axes."""
+    if array.lengths and count == 1:
+        return "an array"
+    if array.dtype.names is not None:
+        return "records" if count > 1 else "a record"
+    return "numbers" if count > 1 else "a number"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class ObservedArray(LaneArray):
         if type(index) is not tuple:
             index = (index,)
         if self._selects_view(index) or self.dtype.names is not None:
-            return self.view(mask, index)
+            return super().load(mask, index)
         position, inside = self.locate(mask, index)
         if inside is False:
             return self.dtype.type(0)
@@ -90,11 +91,43 @@ class ObservedArray(LaneArray):
             super().store(mask, index, value)
             return
         position, mask = self.locate(mask, index)
+        if isinstance(value, ObservedArray) and value.stray is not False:
+            mask = minus(mask, value.stray)
         if mask is False:
             return
-        for store in self.machine.on_store:
-            store(self.machine, self, mask, position, value)
+        if isinstance(value, ObservedArray):
+            self.record(value)  # refuses what is no record before anything is reported
+            self._report_copy(mask, position, value)
+        else:
+            for store in self.machine.on_store:
+                store(self.machine, self, mask, position, value)
         self._scatter(mask, position, value)
+
+    def _report_copy(self, mask: Mask, position: Any, source: ObservedArray) -> None:
+        """Report the assignment of a record, which Numba compiles to a load and a store of each of its bytes."""
+        machine, listens = self.machine, (self.machine.on_load, self.machine.on_store)
+        used = used_bytes(self.dtype)
+        for byte in range(self.dtype.itemsize):
+            # Padding is copied, but holds no value that could be wrong.
+            loads, stores = (
+                [h for h in handlers if byte in used or not h.__self__.collects_errors] for handlers in listens
+            )
+            place = source._byte(byte)
+            value = place.buffer[source.offset]
+            for load in loads:
+                load(machine, place, mask, source.offset)
+            place = self._byte(byte)
+            for store in stores:
+                store(machine, place, mask, position, value)
+
+    def _byte(self, number: int) -> ObservedArray:
+        """Return the view of one byte of each record."""
+        view = type(self)(
+            self.machine, self.name, self.buffer.getfield(np.uint8, number), self.offset, self.lengths, self.strides
+        )
+        view.assign_memory(self.memory)
+        view.stray, view.declared = self.stray, self.declared
+        return view
 
     def locate_atomic(self, mask: Mask, index: tuple[Any, ...], exchanges: bool) -> tuple[Any, Mask]:
         position, mask = self.locate(mask, index)
@@ -169,6 +202,18 @@ class ObservedArray(LaneArray):
         shape = self.machine.shape
         count = int(np.count_nonzero(masks.lanes(mask, shape) & masks.lanes(bad, shape)))
         self.machine.tell_wrong(lane, kind, what, self.name, element, count)
+
+
+@lru_cache(maxsize=256)
+def used_bytes(dtype: np.dtype[Any]) -> frozenset[int]:
+    """Return the bytes of a dtype that are not padding."""
+    if dtype.subdtype is not None:
+        inner, shape = dtype.subdtype
+        starts = range(0, dtype.itemsize, inner.itemsize)
+        return frozenset(start + byte for start in starts for byte in used_bytes(inner))
+    if dtype.fields is None:
+        return frozenset(range(dtype.itemsize))
+    return frozenset(start + byte for field, start, *_ in dtype.fields.values() for byte in used_bytes(field))
 
 
 class ObservedMachine(Machine):

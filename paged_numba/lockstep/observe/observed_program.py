@@ -267,8 +267,10 @@ class ObservedWriter(FunctionWriter):
         self.code_lines: dict[tuple[int, bool], CodeLine] = {} if outer is None else outer.code_lines
 
     def begin(self, statement: ast.stmt) -> None:
-        silent = isinstance(statement, (ast.Pass, ast.Break, ast.Continue, ast.While)) or (
-            isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        silent = (
+            isinstance(statement, (ast.Pass, ast.Break, ast.Continue, ast.While))
+            or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+            or (isinstance(statement, ast.AnnAssign) and statement.value is None)
         )
         if not silent:
             self.begin_iteration(statement)

@@ -18,8 +18,8 @@ import numpy as np
 
 from ....errors import CompilationError
 from ...language.access import attribute
-from ...language.intrinsic import FunctionValue
 from ...language.signatures import ArrayType, Scalar, Signature, signatures, type_of
+from ...language.types.function_values import FunctionValue
 from ...machine.lanes import source_line
 from ...machine.masks import Mask
 from .values import OverloadedValue
@@ -30,7 +30,7 @@ class _Numba(NamedTuple):
     types: Any
     from_dtype: Any
     ordered: Any
-    typing_error: type[Exception]
+    typing_errors: tuple[type[Exception], ...]
 
 
 @cache
@@ -38,19 +38,21 @@ def _numba() -> _Numba:
     from numba.cuda import types
     from numba.cuda.descriptor import cuda_target
 
+    errors = [
+        sys.modules[name].TypingError
+        for name in ("numba.cuda.core.errors", "numba.core.errors")
+        if name in sys.modules
+    ]
     try:
-        from numba.cuda.core.errors import TypingError
         from numba.cuda.np.numpy_support import from_dtype
         from numba.cuda.utils import order_by_target_specificity as ordered
     except ImportError:
-        from numba.core.errors import TypingError
-        from numba.core.target_extension import current_target  # noqa: F401
         from numba.np.numpy_support import from_dtype
 
         def ordered(templates: Any, fnkey: str = "") -> Any:
             return list(templates)
 
-    return _Numba(cuda_target.typing_context, types, from_dtype, ordered, TypingError)
+    return _Numba(cuda_target.typing_context, types, from_dtype, ordered, tuple(errors))
 
 
 def _loaded() -> bool:
@@ -97,15 +99,19 @@ def is_jitable(function: Any) -> bool:
     )
 
 
-def is_known_to_numba(value: Any) -> bool:
-    """Tell whether Numba can call a value in a kernel, by code that is not written in Python."""
-    if not _loaded():
-        return False
+def foreign(value: Any) -> str:
+    """Return what keeps the machine from running a function that Numba can call, "" if Numba cannot call it."""
+    home = str(getattr(value, "__module__", "")).partition(".")[0]
+    if not _loaded() or home in ("builtins", "math", "cmath", "operator", "numpy", "numba"):
+        return ""
+    if type(value).__name__ in ("ExternFunction", "ExternalFunction"):
+        return "which cuda.declare_device takes from foreign code: write it in Python with @cuda.jit(device=True)"
     with suppress(Exception):
         numba = _numba()
         numba.context.refresh()
-        return isinstance(numba.context.resolve_value_type(value), numba.types.Callable)
-    return False
+        if isinstance(numba.context.resolve_value_type(value), numba.types.Callable):
+            return "whose code is written with @intrinsic or lower_builtin: give it an @overload in Python"
+    return ""
 
 
 def has_member(name: str) -> bool:

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from ....errors import KernelError
+from ...language.access import kind_of
 from ...language.functions import caster
-from ...language.intrinsic import FunctionValue, Intrinsic
+from ...language.intrinsic import Intrinsic
 from ...language.signatures import Signature, call_signed
+from ...language.types.function_values import FunctionValue
 from ...machine.lanes import source_line
 from ...machine.masks import Mask
 
@@ -155,13 +157,8 @@ def bound(
 def starred(value: Any) -> tuple[Any, ...]:
     """Return the arguments that ``*value`` stands for in a call."""
     if not isinstance(value, tuple):
-        raise KernelError(f"*args in a call must be a tuple, got {type(value).__name__}, {source_line()}")
+        raise KernelError(f"*args in a call must be a tuple, got {kind_of(value)}, {source_line()}")
     return value
-
-
-def same(a: Any, b: Any) -> bool:
-    """Tell whether ``a is b``."""
-    return a is b or (isinstance(a, FunctionValue) and a == b)
 
 
 def call_value(
@@ -199,7 +196,7 @@ def call_value(
     if isinstance(value, np.dtype):
         return caster(value)(*arguments)
     if not isinstance(value, FunctionValue):
-        raise KernelError(f"only a function can be called, got {type(value).__name__}, {source_line()}")
+        raise KernelError(f"only a function can be called, got {kind_of(value)}, {source_line()}")
     value = value.held(mask)
     if isinstance(value, InnerValue):
         given = bound(value.name, value.signature, value.defaults, arguments, named)

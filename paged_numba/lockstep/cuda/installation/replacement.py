@@ -1,0 +1,224 @@
+"""`replace`: puts the names of the facade in the place of those of ``numba.cuda`` and of its submodules.
+
+Functions keep their identity and call the facade, wherever they were imported before. Classes and objects are exchanged
+in all modules that name them. What a kernel is written with (``cuda.threadIdx``, types, ...), and whatever works without
+a GPU, such as ``compile_ptx``, stays Numba's. Everything else of Numba's reaches the driver, which refuses.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import weakref
+from abc import ABC
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from ....errors import TargetUnavailableError
+from .. import facade
+from ..device_array import DeviceArray
+from ..kernels import Kernel
+from ..names import DeviceName
+from .changes import Changes
+
+SUBMODULES: dict[str, dict[str, Any]] = {
+    "api": {},
+    "args": {name: getattr(facade, name) for name in ("In", "Out", "InOut")},
+    "decorators": {"jit": facade.jit},
+    "cudadrv": {},
+    "cudadrv.devicearray": {
+        "DeviceNDArray": DeviceArray,
+        "DeviceNDArrayBase": DeviceArray,
+        "is_cuda_ndarray": lambda obj: isinstance(obj, DeviceArray),
+        "auto_device": lambda obj, stream=0, copy=True, user_explicit=False: _on_device(obj, copy),
+        "from_array_like": lambda ary, stream=0, gpu_data=None: facade.device_array_like(ary),
+    },
+    "cudadrv.devices": {
+        "gpus": facade.gpus,
+        "get_context": facade.current_context,
+        "reset": facade.close,
+    },
+    "cudadrv.driver": {
+        **{name: getattr(facade, name) for name in ("Device", "Context", "Stream", "Event")},
+        **{name: getattr(facade, name) for name in ("event_elapsed_time", "profile_start", "profile_stop")},
+    },
+}
+"""The names of the submodules of ``numba.cuda``, beside those that ``numba.cuda`` has too."""
+
+
+def _on_device(obj: Any, copy: bool) -> tuple[Any, bool]:
+    return (obj, False) if isinstance(obj, DeviceArray) else (facade.to_device(obj, copy=copy), True)
+
+
+def host_names() -> dict[str, Any]:
+    """Return the names of the facade that host code uses, with their values."""
+    return {
+        name: value
+        for name, value in vars(facade).items()
+        if not name.startswith("_")
+        and not isinstance(value, (DeviceName, ModuleType, int, str))
+        and not (isinstance(value, type) and issubclass(value, np.generic))
+    }
+
+
+def replace(cuda: ModuleType, changes: Changes) -> None:
+    """Put the facade in the place of the names of ``numba.cuda``.
+
+    Parameters
+    ----------
+    cuda : module
+        ``numba.cuda``, imported.
+    changes : Changes
+        Where to remember what was there.
+    """
+    for name, value in host_names().items():
+        if hasattr(cuda, name):
+            _exchange(cuda, name, value, changes)
+        elif getattr(value, "__module__", "").startswith(__package__.rpartition(".")[0]):
+            changes.set(cuda, name, value)
+    for part, names in SUBMODULES.items():
+        module = importlib.import_module(f"numba.cuda.{part}")
+        for name, value in names.items():
+            if hasattr(module, name):
+                _exchange(module, name, value, changes)
+    _replace_dispatcher(changes)
+    _replace_ufuncs(changes)
+    _replace_driver(changes)
+
+
+def _exchange(module: ModuleType, name: str, value: Any, changes: Changes) -> None:
+    before = getattr(module, name)
+    if before is value:
+        return
+    if isinstance(before, FunctionType) and callable(value):
+        if (before.__kwdefaults__ or {}).get("_lockstep") is None:
+            changes.redirect(before, value)
+    else:
+        changes.rebind(before, value)
+
+
+# Kernels that Numba has decorated.
+
+
+def _replace_dispatcher(changes: Changes) -> None:
+    original = importlib.import_module("numba.cuda.dispatcher").CUDADispatcher
+    kernels: weakref.WeakKeyDictionary[Any, Kernel] = weakref.WeakKeyDictionary()
+
+    def kernel_of(dispatcher: Any) -> Kernel:
+        if dispatcher not in kernels:
+            kernels[dispatcher] = Kernel.of(dispatcher)
+        return kernels[dispatcher]
+
+    def forward(name: str) -> Any:
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return getattr(kernel_of(self), name)(*args, **kwargs)
+
+        return method
+
+    def call(self: Any, args: Any, *configuration: Any) -> None:
+        """Launch a kernel that was configured before lockstep was installed."""
+        if len(configuration) == 1:
+            given = configuration[0]
+            configuration = given.griddim, given.blockdim, given.stream, given.sharedmem
+        kernel_of(self)[configuration](*args)
+
+    for name, value in vars(Kernel).items():
+        public = not name.startswith("_") or name in ("__getitem__", "__call__")
+        if public and isinstance(value, FunctionType) and hasattr(original, name):
+            changes.set(original, name, forward(name))
+    changes.set(original, "call", call)
+
+    class CUDADispatcher(ABC):  # noqa: B024 (its subclasses are registered)
+        """The class of kernels while lockstep is installed, both of Numba's and of the facade's."""
+
+        __wrapped__ = original
+
+        def __new__(cls, py_func: Any, targetoptions: Any = None, *rest: Any) -> Any:
+            return Kernel(py_func, device=bool((targetoptions or {}).get("device")))
+
+    CUDADispatcher.register(original)
+    CUDADispatcher.register(Kernel)
+    changes.rebind(original, CUDADispatcher)
+
+
+# vectorize and guvectorize with target="cuda".
+
+
+class _Vectorize:
+    """What Numba's decorators `vectorize` and `guvectorize` make of a function, before they ask for a ufunc."""
+
+    decorator = "vectorize"
+
+    def __init__(self, func: Any, *layout: str, **options: Any) -> None:
+        self.function, self.layout = func, layout
+        self.identity = options.get("identity")
+        self.signatures: list[Any] = []
+
+    def add(self, sig: Any = None, **other: Any) -> None:
+        """Add a signature."""
+        self.signatures.append(other.get("argtypes", sig))
+
+    def disable_compile(self) -> None:
+        """Do nothing: nothing is compiled."""
+
+    def build_ufunc(self, *_: Any) -> Any:
+        """Return the ufunc of the facade."""
+        decorator: Any = getattr(facade, self.decorator)
+        options = {} if self.identity is None else {"identity": self.identity}
+        return decorator(self.signatures, *self.layout, **options)(self.function)
+
+
+class _GUVectorize(_Vectorize):
+    decorator = "guvectorize"
+
+
+def _replace_ufuncs(changes: Changes) -> None:
+    vectorizers = importlib.import_module("numba.cuda.vectorizers")
+    for name, builder, registry in (
+        ("CUDAVectorize", _Vectorize, "Vectorize"),
+        ("CUDAGUFuncVectorize", _GUVectorize, "GUVectorize"),
+    ):
+        original = getattr(vectorizers, name)
+        changes.rebind(original, builder)
+        for module in ("numba.np.ufunc.decorators", "numba.cuda.np.ufunc.decorators"):
+            if module in sys.modules:
+                _replace_target(getattr(sys.modules[module], registry).target_registry, original, builder, changes)
+
+
+def _replace_target(registry: Any, original: Any, builder: Any, changes: Changes) -> None:
+    # A registry that still delays the import of the original will import the builder.
+    def put(before: Any, after: Any) -> None:
+        if dict.get(registry, "cuda") is before:
+            dict.__setitem__(registry, "cuda", after)
+
+    put(original, builder)
+    changes.when_undone(lambda: put(builder, original))
+
+
+# The driver.
+
+
+def _replace_driver(changes: Changes) -> None:
+    module = importlib.import_module("numba.cuda.cudadrv.driver")
+    support_error = importlib.import_module("numba.cuda.cudadrv.error").CudaSupportError
+
+    class NoDriverError(TargetUnavailableError, support_error):  # type: ignore[misc]
+        """Raised by what needs the CUDA driver."""
+
+    def refuse(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NoDriverError(
+            f"{name} of the CUDA driver must run on a GPU, but lockstep stands in the place of numba.cuda: leave out "
+            "what needs it, or run on a machine with a GPU, without paged_numba.lockstep.install"
+        )
+
+    driver = module.Driver
+    changes.set(driver, "__getattr__", refuse)
+    changes.set(driver, "is_available", property(lambda self: True))
+    changes.set(driver, "get_device_count", lambda self: len(facade.gpus))
+    changes.set(driver, "get_device", lambda self, devnum=0: facade.select_device(devnum))
+    changes.set(module.driver, "is_initialized", True)
+    changes.set(module.driver, "initialization_error", None)
