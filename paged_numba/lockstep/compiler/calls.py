@@ -18,7 +18,15 @@ from ..language.intrinsics import DECLARATIONS, INTRINSICS
 from ..language.signatures import Signature, signatures_of
 from ..machine.arithmetic import lane_type
 from ..machine.machine import Site
-from .analysis.scopes import Function, arguments, as_definition, captured_by, defaults, signature_of
+from .analysis.scopes import (
+    Function,
+    arguments,
+    as_definition,
+    captured_by,
+    defaults,
+    given_name,
+    signature_of,
+)
 from .analysis.shapes import folded, lengths_of_call
 from .expressions import Expressions, call
 from .functions.overloads import foreign, has_member, overloaded
@@ -145,7 +153,7 @@ class Calls(Expressions):
         signature = signature_of(inner)
         bound = self._bind(node, signature)
         texts = [
-            self.text(bound[argument.given] if argument.given in bound else given[argument.arg])
+            self.text(bound[name] if (name := given_name(argument)) in bound else given[argument.arg])
             for argument in arguments(inner)
         ]
         return self.used(node, self.inner_call(self.inner_names[inner], texts))
@@ -195,7 +203,9 @@ class Calls(Expressions):
         """Return an inner function as a value, with the default values that its parameters have now."""
         signature = self.names.constant(signature_of(inner))
         values = [
-            f"{a.given!r}: {self.text(d)}" for a in arguments(inner) if (d := defaults(inner).get(a.arg))
+            f"{given_name(a)!r}: {self.text(d)}"
+            for a in arguments(inner)
+            if (d := defaults(inner).get(a.arg))
         ]
         name = as_definition(inner).name
         return call(

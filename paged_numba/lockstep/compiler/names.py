@@ -259,9 +259,21 @@ class Names:
         return None if found is None else INTRINSICS.get(found.path or "") or intrinsic_of(found.value)
 
     def device(self, node: ast.Call) -> Any:
-        """Return the device function that an expression calls, else None."""
+        """Return the device function that an expression calls, or an inner function, else None.
+
+        The result is ``Ellipsis`` if only the run knows the function.
+        """
         found = self.static(node.func)
-        return None if found is None or found.path in INTRINSICS else decorated_function(found.value)
+        if found is None:
+            bound = self.bindings.get(node.func.id, []) if isinstance(node.func, ast.Name) else [node.func]
+            if len(bound) == 1 and isinstance(bound[0], (ast.FunctionDef, ast.Lambda)):
+                return bound[0]
+            return None if isinstance(node.func, ast.Attribute) else Ellipsis
+        if found.path in INTRINSICS:
+            return None
+        function = decorated_function(found.value)
+        unknown = function is None and inspect.isfunction(found.value) and overloaded(found.value) is not None
+        return Ellipsis if unknown else function
 
     def atomic(self, node: ast.Call) -> str | None:
         """Return the name of the atomic operation that an expression calls, such as ``cas``, else None."""

@@ -59,7 +59,7 @@ class Statements:
         self.kernel = kernel
         self.lines: list[str] = [] if outer is None else outer.lines
         self.numbers: list[int] = [] if outer is None else outer.numbers
-        self.depth = 0 if outer is None else outer.depth
+        self.depth: int = 0 if outer is None else outer.depth
         self.counter = 0
         self.loops: list[int] = []
         self.waits_for_others = False

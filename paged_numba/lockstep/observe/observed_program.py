@@ -263,7 +263,7 @@ class ObservedWriter(FunctionWriter):
         super().__init__(names, definition, kernel, outer)
         if outer is not None:
             self.expressions.code = outer.code
-        self.code = self.expressions.code
+        self.code: CodeFunction = self.expressions.code
         self.code_lines: dict[tuple[int, bool], CodeLine] = {} if outer is None else outer.code_lines
 
     def begin(self, statement: ast.stmt) -> None:

@@ -10,6 +10,7 @@ import ast
 import copy
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 Function = ast.FunctionDef | ast.Lambda
 
@@ -24,6 +25,11 @@ def arguments(function: Function) -> list[ast.arg]:
     given = function.args
     stars = [] if given.vararg is None else [given.vararg]
     return [*given.posonlyargs, *given.args, *stars, *given.kwonlyargs]
+
+
+def given_name(argument: ast.arg) -> str:
+    """Return the name by which calls give a parameter of an inner function."""
+    return str(getattr(argument, "given", argument.arg))
 
 
 def defaults(function: Function) -> dict[str, ast.expr]:
@@ -97,7 +103,7 @@ def signature_of(inner: Function) -> inspect.Signature:
     named = {*given.kwonlyargs}
     found = []
     for argument in arguments(inner):
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        kind: Any = inspect.Parameter.POSITIONAL_OR_KEYWORD
         if argument is given.vararg:
             kind = inspect.Parameter.VAR_POSITIONAL
         elif argument in positional:
@@ -105,7 +111,7 @@ def signature_of(inner: Function) -> inspect.Signature:
         elif argument in named:
             kind = inspect.Parameter.KEYWORD_ONLY
         default = None if argument.arg in defaults(inner) else inspect.Parameter.empty
-        found.append(inspect.Parameter(argument.given, kind, default=default))
+        found.append(inspect.Parameter(given_name(argument), kind, default=default))
     return inspect.Signature(found)
 
 
@@ -178,3 +184,47 @@ def _rename(function: Function, name: str, new: str) -> None:
     for inner in inner_functions(function):
         if name not in variables(inner):
             _rename(inner, name, new)
+
+
+def named_inner(definition: ast.FunctionDef) -> dict[str, list[Function]]:
+    """Return the inner functions that each variable may hold, as far as ``def`` and ``f = lambda …`` tell."""
+    found: dict[str, list[Function]] = {}
+    for node in ast.walk(definition):
+        if isinstance(node, ast.FunctionDef) and node is not definition:
+            found.setdefault(node.name, []).append(node)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, []).append(node.value)
+    return found
+
+
+def flows(definition: ast.FunctionDef) -> Iterator[tuple[str, ast.expr]]:
+    """Yield where calls of inner functions carry values: a parameter and an argument, a function and its result."""
+    inner = named_inner(definition)
+    for name, functions in inner.items():
+        for function in functions:
+            if isinstance(function, ast.Lambda):
+                yield name, function.body
+            for node in own_nodes(function):
+                if isinstance(node, ast.Return) and node.value is not None:
+                    yield name, node.value
+    for node in ast.walk(definition):
+        if not isinstance(node, ast.Call):
+            continue
+        called: list[Function] = [node.func] if isinstance(node.func, ast.Lambda) else []
+        called += inner.get(node.func.id, []) if isinstance(node.func, ast.Name) else []
+        for function in called:
+            yield from passed(arguments(function), node)
+
+
+def passed(parameters: list[ast.arg], node: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the name of a parameter and an argument that a call may give to it."""
+    for place, argument in enumerate(node.args):
+        starred = any(isinstance(one, ast.Starred) for one in node.args[: place + 1])
+        for parameter in parameters[place:] if starred else parameters[min(place, len(parameters) - 1) :][:1]:
+            yield parameter.arg, argument
+    for keyword in node.keywords:
+        for parameter in parameters:
+            if keyword.arg in (None, given_name(parameter)):
+                yield parameter.arg, keyword.value

@@ -11,7 +11,7 @@ import ast
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from .scopes import captured, parameters
+from . import scopes
 
 Region = tuple[ast.stmt | str, ...]
 """The statements that enclose a region, outermost first; an ``if`` is followed by ``body`` or ``orelse``."""
@@ -77,7 +77,7 @@ def homes(function: ast.FunctionDef) -> dict[str, Region]:
                 visit(statement, region)
 
     walk(function.body, FUNCTION)
-    for name in (*parameters(function), *captured(function)):
+    for name in (*scopes.parameters(function), *scopes.captured(function)):
         accesses.setdefault(name, []).append(FUNCTION)
     found = {}
     for name, regions in accesses.items():
@@ -233,6 +233,7 @@ def calls_in_indices(definition: ast.FunctionDef, is_atomic: Callable[[ast.expr]
             assignments.append(({name.id for name in _target_names(node.target)}, node.value))
         elif isinstance(node, ast.For):
             assignments.append(({name.id for name in _target_names(node.target)}, node.iter))
+    assignments += [({name}, value) for name, value in scopes.flows(definition)]
     names: set[str] = set()
     calls: set[ast.Call] = set()
     while flows:

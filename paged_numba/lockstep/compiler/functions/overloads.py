@@ -84,8 +84,9 @@ def overloaded(function: Any) -> OverloadedValue | None:
     if not templates:
         return None
     known = _values.get(function)
-    if known is None or known.implementation.templates != templates:
-        known = OverloadedValue(function.__name__, function, _Implementation(function.__name__, templates))
+    if known is None or known.templates != templates:
+        find = _Implementation(function.__name__, templates)
+        known = OverloadedValue(function.__name__, function, find, templates)
         _values[function] = known
     return known
 
@@ -244,9 +245,9 @@ class _Implementation:
                     errors.append(str(error))
                     continue
                 return function, [] if sig is None else signatures(sig)
-        types = ", ".join([*map(str, plain), *(f"{name}={kind}" for name, kind in keywords.items())])
+        given = ", ".join([*map(str, plain), *(f"{name}={kind}" for name, kind in keywords.items())])
         why = errors[0] if errors else "no overload has an implementation for these types"
-        raise _error()(f"Numba cannot compile {self.name}({types}): {why}, {source_line()}")
+        raise _error()(f"Numba cannot compile {self.name}({given}): {why}, {source_line()}")
 
 
 @cache
@@ -254,6 +255,6 @@ def _error() -> type[CompilationError]:
     """Return the CompilationError that is a TypingError of Numba too, as code that extends Numba expects."""
     return type(
         "CompilationError",
-        (CompilationError, _numba().typing_error),
+        (CompilationError, *_numba().typing_errors),
         {"__module__": CompilationError.__module__},
     )

@@ -98,11 +98,14 @@ class OverloadedValue(FunctionValue):
         The function.
     implementation : callable
         ``implementation(arguments, named, literals)`` returns the Python function that runs and its signatures.
+    templates : list
+        What it chooses from.
     """
 
-    def __init__(self, name: str, key: Any, implementation: Callable[..., Any]) -> None:
+    def __init__(self, name: str, key: Any, implementation: Callable[..., Any], templates: list[Any]) -> None:
         super().__init__(name, key)
         self.implementation = implementation
+        self.templates = templates
 
 
 def lane_value(value: Any) -> Any:
