@@ -118,7 +118,7 @@ class Expressions:
         return f"v_{node.id}"
 
     def _early(self, node: ast.Name) -> tuple[str, ...]:
-        return "_rt", "_m", f"a_{node.id}", f"v_{node.id}", repr(node.id)
+        return "_rt", "_m", f"a_{node.id}", f"v_{node.id}", repr(self.names.shown(node.id))
 
     def escaping(self, inner: Function) -> str:
         """Return an inner function as a value; `Calls` defines it."""
@@ -287,11 +287,13 @@ class Expressions:
         UnsupportedConstructError
             `values` name different functions.
         """
-        found = {
-            key: value for value in values if isinstance(value, ast.expr) and (key := self._function(value))
-        }
+        found: list[tuple[Any, str]] = []
+        for value in values:
+            function = self._function(value) if isinstance(value, ast.expr) else None
+            if function is not None and all(function is not other for other, _ in found):
+                found.append((function, ast.unparse(value)))
         if len(found) > 1:
-            listed = " or ".join(sorted(ast.unparse(value) for value in found.values()))
+            listed = " or ".join(sorted(text for _, text in found))
             raise self.unsupported(
                 node,
                 f"`{ast.unparse(node)}`, where {what} may be the function {listed}: call each one in a branch of its "
@@ -299,9 +301,12 @@ class Expressions:
             )
 
     def _function(self, value: ast.expr) -> Any:
-        """Return what makes an expression the same function as another one, None if it names no function."""
+        """Return the function that an expression names, or an item of a tuple outside the kernel, else None."""
         if isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant):
             found = self.names.static(value.value)
-            item = None if found is None else found.value[value.slice.value]
-            return None if item is None else self.names.identity(Static(item, path_of(item)))
+            place = value.slice.value
+            if found is None or not isinstance(found.value, tuple) or type(place) is not int:
+                return None
+            items = found.value[place : place + 1]
+            return self.names.called(Static(items[0], path_of(items[0]))) if items else None
         return self.names.function(value)

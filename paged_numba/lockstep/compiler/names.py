@@ -94,6 +94,10 @@ class Names:
         self.constants: dict[str, Any] = {}
         self.callees: set[Any] = set()
 
+    def shown(self, name: str) -> str:
+        """Return the name that the source has for a variable."""
+        return str(getattr(self.source.definition, "given_names", {}).get(name, name))
+
     @cached_property
     def reads(self) -> Reads:
         """The reads that may come before an assignment."""
@@ -105,21 +109,21 @@ class Names:
         return bindings(self.source.definition, self.inner)
 
     def function(self, node: ast.expr) -> Any:
-        """Return the number of the function that an expression names, or of a lambda, else None."""
+        """Return the function that an expression names, undecorated, or a lambda, else None."""
         if isinstance(node, ast.Lambda):
-            return id(node)
+            return node
         found = self.static(node) if isinstance(node, (ast.Name, ast.Attribute)) else None
-        return None if found is None else self.identity(found)
+        return None if found is None else self.called(found)
 
-    def identity(self, found: Static) -> int | None:
-        """Return the number of a function, else None: that of the decorated function if there is one."""
+    def called(self, found: Static) -> Any:
+        """Return the function that a value from outside is, undecorated, else None."""
         if (
             not self.names_something(found)
             or inspect.ismodule(found.value)
             or as_dtype(found.value) is not None
         ):
             return None
-        return id(decorated_function(found.value) or found.value)
+        return decorated_function(found.value) or found.value
 
     def unrolls(self, node: ast.Call) -> bool:
         """Tell whether a call is ``literal_unroll(items)``, which lets an item be another function each time."""

@@ -222,6 +222,8 @@ class FunctionWriter(Loops):
         """Return the program and, for each of its lines, the line of the kernel."""
         if self.definition.args.kwarg:
             raise self.unsupported(self.definition, "**kwargs in a kernel")
+        if self.kernel and self.definition.args.vararg:
+            raise self.unsupported(self.definition, "*args in a kernel: give each argument a name, or pass a tuple")
         self.write_function(self.definition.name, ["_rt", "_m"])
         return "\n".join(self.lines) + "\n", self.numbers
 
@@ -238,7 +240,7 @@ class FunctionWriter(Loops):
         self.emit("_r = False")
         self.emit("_v = UNSET")
         for name in sorted(self.variables - set(given)):
-            self.emit(f"v_{name} = Unset({name!r})")
+            self.emit(f"v_{name} = Unset({self.names.shown(name)!r})")
         for name in sorted(self.questioned & self.variables):
             self.emit(f"a_{name} = False")
         for inner in inner_functions(self.definition):

@@ -143,7 +143,7 @@ class ObservedExpressions(Calls):
 
     def reported(self, name: str, value: str) -> str:
         """Return the call that reports the value of a variable, and returns it."""
-        return call("_rt.assigned", "_m", self.names.constant(self.code), repr(name), value)
+        return call("_rt.assigned", "_m", self.names.constant(self.code), repr(self.names.shown(name)), value)
 
     def _NamedExpr(self, node: ast.NamedExpr) -> str:
         return self.reported(node.target.id, super()._NamedExpr(node))

@@ -165,4 +165,4 @@ def returns_a_value(node: ast.Return) -> bool:
 def returns_in_some_lanes(function: ast.FunctionDef, reads: Reads) -> bool:
     """Tell whether a function may return a value in some lanes and none in others."""
     valued = [returns_a_value(node) for node in own_nodes(function) if isinstance(node, ast.Return)]
-    return any(valued) and (reads.falls_off[function] or not all(valued))
+    return any(valued) and (reads.falls_off.get(function, False) or not all(valued))

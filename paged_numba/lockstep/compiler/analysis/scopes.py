@@ -131,7 +131,8 @@ def as_definition(function: Function) -> ast.FunctionDef:
 def unique(definition: ast.FunctionDef) -> ast.FunctionDef:
     """Return a function in which no two scopes have a variable of the same name: a copy, if it has inner functions.
 
-    The parameters of an inner function keep the names by which calls give them, as ``given``.
+    The parameters of an inner function keep the names by which calls give them, as ``given``; the function keeps the
+    names that its source has for the renamed variables, as ``given_names``.
     """
     if not inner_functions(definition):
         return definition
@@ -139,6 +140,7 @@ def unique(definition: ast.FunctionDef) -> ast.FunctionDef:
     for inner in all_inner(definition):
         for argument in arguments(inner):
             argument.given = argument.arg  # type: ignore[attr-defined]
+    definition.given_names = {}  # type: ignore[attr-defined]
     taken = {name for node in ast.walk(definition) for name in _names_in(node)}
     for inner in all_inner(definition):
         inside = set(_scope_nodes(inner))
@@ -147,8 +149,11 @@ def unique(definition: ast.FunctionDef) -> ast.FunctionDef:
             number = 1
             while f"{name}_{number}" in taken:
                 number += 1
-            taken.add(f"{name}_{number}")
-            _rename(inner, name, f"{name}_{number}")
+            new = f"{name}_{number}"
+            taken.add(new)
+            given = definition.given_names  # type: ignore[attr-defined]
+            given[new] = given.get(name, name)
+            _rename(inner, name, new)
     return definition
 
 

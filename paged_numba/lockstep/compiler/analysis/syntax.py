@@ -51,6 +51,8 @@ def homes(function: ast.FunctionDef) -> dict[str, Region]:
         for child in ast.walk(node):
             if isinstance(child, ast.Name):
                 accesses.setdefault(child.id, []).append(region)
+            elif isinstance(child, ast.FunctionDef):
+                accesses.setdefault(child.name, []).append(region)
 
     def walk(statements: Sequence[ast.stmt], region: Region) -> None:
         for statement in statements:
