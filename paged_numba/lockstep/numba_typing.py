@@ -89,15 +89,15 @@ def check_eagerly(kernel: Any) -> None:
         Numba refuses the function; the error is Numba's own.
     """
     numba = _numba()
-    for types in _argument_types(numba, kernel, kernel.py_func, None):
-        try:
+    given = _argument_types(numba, kernel, kernel.py_func, None)
+    try:
+        for types in given:
             inferred(kernel.py_func, types)
-        except Exception as error:
-            # Of any other error, the launch will tell.
-            typing = any(base.__name__ == "TypingError" for base in type(error).__mro__)
-            # A function that calls itself is not defined yet.
-            if typing and not re.search("NameError|UndefinedType", str(error)):
-                raise error.with_traceback(None) from None
+    except Exception as error:
+        # Of any other error, the launch will tell. A function that calls itself is not defined yet.
+        typing = any(base.__name__ == "TypingError" for base in type(error).__mro__)
+        if typing and not re.search("NameError|UndefinedType", str(error)):
+            raise error.with_traceback(None) from None
     # The first launch reads the globals.
     Source.forget(kernel.py_func)
 
