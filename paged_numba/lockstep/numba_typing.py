@@ -80,6 +80,28 @@ def check_launch(kernel: Any, arguments: tuple[Any, ...]) -> None:
             checked.add(types)
 
 
+def check_eagerly(kernel: Any) -> None:
+    """Infer the types of a kernel or device function for the signatures that it was decorated with, as Numba does.
+
+    Raises
+    ------
+    numba.core.errors.TypingError
+        Numba refuses the function; the error is Numba's own.
+    """
+    numba = _numba()
+    given = _argument_types(numba, kernel, kernel.py_func, None)
+    try:
+        for types in given:
+            inferred(kernel.py_func, types)
+    except Exception as error:
+        # Of any other error, the launch will tell. A function that calls itself is not defined yet.
+        typing = any(base.__name__ == "TypingError" for base in type(error).__mro__)
+        if typing and not re.search("NameError|UndefinedType", str(error)):
+            raise error.with_traceback(None) from None
+    # The first launch reads the globals.
+    Source.forget(kernel.py_func)
+
+
 def for_numba(function: Any) -> Any:
     """Return a function with the same code, in which the names of the facade mean Numba's."""
     return _Rebuilt(_numba()).function(function)

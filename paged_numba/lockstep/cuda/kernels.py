@@ -20,6 +20,7 @@ from ...errors import LaunchError
 from ..failures import hide
 from ..language.signatures import check_definition, signatures, signatures_of
 from ..launch import launch
+from ..numba_typing import check_eagerly
 from .devices import gpus
 from .memory import ArgHint, as_cuda_array, is_cuda_array
 from .numba_parts import (
@@ -441,7 +442,15 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
         raise TypeError(
             f"func_or_sig must be a function or a signature, got the class {func_or_sig.__name__}"
         )
-    return lambda function: Kernel(function, func_or_sig, device, **options)
+
+
+    def decorate(function: Callable[..., Any]) -> Kernel:
+        made = Kernel(function, func_or_sig, device, **options)
+        if func_or_sig is not None and _installed():
+            check_eagerly(made)  # Numba compiles such a function at once
+        return made
+
+    return decorate
 
 
 def _check_options(device: bool, options: dict[str, Any]) -> None:
