@@ -17,9 +17,7 @@ from ...machine.strides import contiguous_strides
 
 def refuse(what: str, instead: str) -> UnsupportedConstructError:
     """Return the error for something that the machine does not run, at the line that runs."""
-    return UnsupportedConstructError(
-        f"the lockstep machine does not run {what}, {source_line()}: {instead}"
-    )
+    return UnsupportedConstructError(f"the lockstep machine does not run {what}: {instead}, {source_line()}")
 
 
 def is_contiguous(array: LaneArray, order: int = 1) -> bool:
