@@ -20,6 +20,10 @@ NEED_A_DEVICE = (
     "device_function_with_a_default",
     "row_view_passed_to_a_device_function",
     "sum_by_shuffles",
+    "number_in_a_tuple_or_an_array",
+    "array_stored_into_a_slice_by_lane",
+    "view_as_another_type",
+    "reductions_of_a_row",
 )
 everywhere = pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
 
@@ -78,7 +82,7 @@ def test_feature_is_the_same_when_it_is_observed(feature, collects_errors):
 def test_feature_is_one_that_numba_compiles(feature):
     numba_cuda = pytest.importorskip("numba.cuda")
     if feature.name in NEED_A_DEVICE:
-        pytest.skip("numba-cuda asks the GPU's properties to compile a device function or cuda.warpsize")
+        pytest.skip("numba-cuda asks the GPU's properties to compile a device function, cuda.warpsize and some methods of arrays")
     from numba.cuda import types
     from numba.cuda.typing.typeof import typeof
 
