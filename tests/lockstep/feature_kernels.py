@@ -1069,7 +1069,7 @@ def loop_over_a_slice_by_lane(out, x):
 def loop_over_zipped_ranges(out):
     t = cuda.grid(1)
     total = 0
-    for i, j in zip(range(t), range(5, 1, -1)):
+    for i, j in zip(range(t), range(5, 1, -1)):  # noqa: B905 (Numba has no strict)
         total += i * j
     out[t] = total
 

@@ -82,7 +82,7 @@ def test_feature_is_the_same_when_it_is_observed(feature, collects_errors):
 def test_feature_is_one_that_numba_compiles(feature):
     numba_cuda = pytest.importorskip("numba.cuda")
     if feature.name in NEED_A_DEVICE:
-        pytest.skip("numba-cuda asks the GPU's properties to compile a device function, cuda.warpsize and some methods of arrays")
+        pytest.skip("numba-cuda asks the GPU's properties to compile device functions and methods of arrays")
     from numba.cuda import types
     from numba.cuda.typing.typeof import typeof
 

@@ -34,8 +34,8 @@ from ..machine.arithmetic import (
     truediv,
     truth,
 )
-from .types.fused import multiply_add, multiply_add_float64
 from .intrinsic import Intrinsic
+from .types.fused import multiply_add, multiply_add_float64
 
 Function = Callable[..., Value]
 

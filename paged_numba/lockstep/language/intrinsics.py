@@ -185,7 +185,10 @@ _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
         (divmod, Intrinsic(_divmod, masked=True)),
         (print, Intrinsic(print_lanes, masked=True)),
         (tuple, Intrinsic(functions.tuple_)),
-        *((function, Intrinsic(floordiv, masked=True)) for function in (operator.floordiv, operator.ifloordiv)),
+        *(
+            (function, Intrinsic(floordiv, masked=True))
+            for function in (operator.floordiv, operator.ifloordiv)
+        ),
         *((function, Intrinsic(mod, masked=True)) for function in (operator.mod, operator.imod)),
         *iteration.BUILTINS,
         *methods.FUNCTIONS,
@@ -251,7 +254,8 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     if known is not None:
         return known
     if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
-        return Intrinsic(partial(ufuncs.call, value), masked=True)
+        function: Callable[..., Any] = partial(ufuncs.call, value)
+        return Intrinsic(function, masked=True)
     if getattr(value, "__name__", "") == "literal_unroll" and value.__module__.startswith("numba."):
         return Intrinsic(iteration.unroll)
     dtype = functions.as_dtype(value)

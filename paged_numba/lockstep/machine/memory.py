@@ -371,12 +371,16 @@ class LaneArray:
             lengths, strides = lengths[1:], strides[1:]
         missing = len(target.lengths) - len(lengths)
         fits, stretched = missing >= 0, []
-        for n, stride, wanted in zip(lengths, strides, target.lengths[missing:] if fits else (), strict=False):
+        for n, stride, wanted in zip(
+            lengths, strides, target.lengths[missing:] if fits else (), strict=False
+        ):
             single = not isinstance(n, np.ndarray) and n == 1
             fits = fits and (single or not np.any((np.asarray(n) != wanted) & np.asarray(mask)))
             stretched.append(0 if single else stride)
         if not fits:
-            raise KernelError(f"{self.name} must have the shape of the part of {target.name} that it is stored in")
+            raise KernelError(
+                f"{self.name} must have the shape of the part of {target.name} that it is stored in"
+            )
         return self.like(self.offset, target.lengths, (*(0,) * missing, *stretched), None)
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:

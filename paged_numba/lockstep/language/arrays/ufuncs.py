@@ -37,7 +37,9 @@ _FREE = frozenset(
 
 
 @lru_cache(maxsize=1024)
-def _loop(ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.dtype[Any], ...]) -> str | None:
+def _loop(
+    ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.dtype[Any], ...]
+) -> str | None:
     """Return the types of the loop that Numba takes, such as ``dd->d``, or None if there is none."""
     if ufunc.__name__ in _ABSENT:
         return None
@@ -49,7 +51,9 @@ def _loop(ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.d
             continue
         if ufunc is np.divide and np.dtype(inner[0]).kind in "iu":
             continue
-        if all(_fits(dtype, np.dtype(letter), mixed) for dtype, letter in zip(given, inner, strict=True)) and all(
+        if all(
+            _fits(dtype, np.dtype(letter), mixed) for dtype, letter in zip(given, inner, strict=True)
+        ) and all(
             _fits(np.dtype(letter), dtype, mixed, "same_kind")
             for letter, dtype in zip(result, outputs, strict=False)
         ):
@@ -128,7 +132,9 @@ def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = 
         given = (*given, *(out if isinstance(out, tuple) else (out,)))
     values, outputs = given[: ufunc.nin], given[ufunc.nin :]
     if not ufunc.nin <= len(given) <= ufunc.nargs or (outputs and len(outputs) != ufunc.nout):
-        raise KernelError(f"np.{ufunc.__name__} takes {ufunc.nin} arguments, got {len(given)}, {source_line()}")
+        raise KernelError(
+            f"np.{ufunc.__name__} takes {ufunc.nin} arguments, got {len(given)}, {source_line()}"
+        )
     if not outputs:
         if any(isinstance(value, LaneArray) for value in values):
             raise refuse(
@@ -142,7 +148,9 @@ def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = 
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def into(machine: Machine, mask: Mask, ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+def into(
+    machine: Machine, mask: Mask, ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]
+) -> None:
     """Compute a ufunc element by element, in C order, and store the results."""
     lengths = outputs[0].lengths
     values = tuple(v.broadcast(mask, outputs[0]) if isinstance(v, LaneArray) else v for v in values)

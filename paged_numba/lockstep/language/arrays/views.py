@@ -41,6 +41,11 @@ def is_contiguous(array: LaneArray, order: int = 1) -> bool:
     )
 
 
+def transposed(array: LaneArray) -> LaneArray:
+    """``array.T``."""
+    return array.like(array.offset, array.lengths[::-1], array.strides[::-1], None)
+
+
 def transpose(machine: Machine, mask: Mask, array: LaneArray, *axes: Any) -> LaneArray:
     """``array.transpose()``, ``array.transpose(1, 0)`` and ``np.transpose(array, (1, 0))``."""
     given = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple) else axes
@@ -120,7 +125,9 @@ def view(machine: Machine, mask: Mask, array: LaneArray, dtype: Any) -> LaneArra
         )
     last = array.lengths[-1]
     if np.any((last * old % new != 0) & np.asarray(mask)):
-        raise KernelError(f"the last axis of {array.name} must hold whole elements of {dtype}, {source_line()}")
+        raise KernelError(
+            f"the last axis of {array.name} must hold whole elements of {dtype}, {source_line()}"
+        )
     if np.any(np.asarray(array.offset * old % new != 0) & np.asarray(mask)):
         raise KernelError(
             f"{array.name} must begin at a multiple of {new} bytes to be viewed as {dtype}, {source_line()}"
@@ -166,9 +173,8 @@ class Flat:
 
     @property
     def size(self) -> Any:
+        """Number of elements, int64."""
         return self.array.size
-
-    shape = property(lambda self: (self.size,))
 
     def place(self, index: Any) -> tuple[Any, ...]:
         """Return the index along each axis of the element at a flat index."""
