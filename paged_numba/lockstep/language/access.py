@@ -15,7 +15,7 @@ from ..machine.memory import LaneArray
 from .arrays import methods
 from .arrays.ranges import Range
 from .arrays.views import Flat
-from .functions import caster
+from .functions import caster, popc
 from .types.enums import Member
 
 
@@ -107,6 +107,7 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
 
 
 _TEXTS = (str, bytes)
+_INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
 
 
 def _require_storable(container: LaneArray, value: Any) -> None:
@@ -179,6 +180,8 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
         return _limit(value, name)
     elif name in ("item", "view") and isinstance(value, (np.generic, np.ndarray)):
         return (lambda: value) if name == "item" else partial(_reinterpreted, value)
+    elif name == "bit_count" and getattr(value, "dtype", value) in _INTEGERS:
+        return partial(popc, value)
     elif (
         name in ("real", "imag", "dtype", "conjugate")
         or hasattr(type(value), "_fields")

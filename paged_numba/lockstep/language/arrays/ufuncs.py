@@ -81,6 +81,8 @@ _plans: dict[tuple[Any, ...], Plan] = {}
 
 def _plan(ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]) -> Plan:
     given = tuple(value.dtype for value in values)
+    if ufunc is np.isnat and given[0].kind in "mM":
+        return Plan(None, 0, 0)
     types = _loop(ufunc, given, tuple(array.dtype for array in outputs))
     if types is None:
         raise KernelError(
