@@ -9,9 +9,9 @@ import numpy as np
 from ...errors import KernelError, KernelIndexError, UnsupportedConstructError
 from . import masks
 from .arithmetic import LaneTuple, convert
-from .lanes import Lanes
+from .lanes import Lanes, source_line
 from .masks import Mask
-from .strides import field_of, flattened, slice_bounds
+from .strides import broadcast_strides, field_of, flattened, slice_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -366,22 +366,10 @@ class LaneArray:
 
     def broadcast(self, mask: Mask, target: LaneArray) -> LaneArray:
         """Return a view of this array with the shape of `target`."""
-        lengths, strides = self.lengths, self.strides
-        while len(lengths) > len(target.lengths) and np.all(np.equal(lengths[0], 1)):
-            lengths, strides = lengths[1:], strides[1:]
-        missing = len(target.lengths) - len(lengths)
-        fits, stretched = missing >= 0, []
-        for n, stride, wanted in zip(
-            lengths, strides, target.lengths[missing:] if fits else (), strict=False
-        ):
-            single = not isinstance(n, np.ndarray) and n == 1
-            fits = fits and (single or not np.any((np.asarray(n) != wanted) & np.asarray(mask)))
-            stretched.append(0 if single else stride)
-        if not fits:
-            raise KernelError(
-                f"{self.name} must have the shape of the part of {target.name} that it is stored in"
-            )
-        return self.like(self.offset, target.lengths, (*(0,) * missing, *stretched), None)
+        strides = broadcast_strides(mask, self.lengths, self.strides, target.lengths)
+        if strides is None:
+            raise KernelError(f"{self.name} must have the shape of the part of {target.name} that it is stored in")
+        return self.like(self.offset, target.lengths, strides, None)
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
         """Return the view that a partial index or slices select; integers may differ by lane."""

@@ -98,3 +98,21 @@ def slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
     length = np.maximum(0, -(-distance // abs(step)))
     # An empty view must lie inside its array, since inactive lanes read from it.
     return np.where(length > 0, start, 0), length, step
+
+
+def broadcast_strides(
+    mask: Any, lengths: tuple[Any, ...], strides: tuple[int, ...], wanted: tuple[Any, ...]
+) -> tuple[int, ...] | None:
+    """Return the strides with which an array has the shape `wanted` in the lanes of `mask`, or None if it cannot."""
+    while len(lengths) > len(wanted) and np.all(np.equal(lengths[0], 1)):
+        lengths, strides = lengths[1:], strides[1:]
+    missing = len(wanted) - len(lengths)
+    if missing < 0:
+        return None
+    stretched = [0] * missing
+    for n, stride, length in zip(lengths, strides, wanted[missing:], strict=True):
+        single = not isinstance(n, np.ndarray) and n == 1
+        if not single and np.any((np.asarray(n) != length) & np.asarray(mask)):
+            return None
+        stretched.append(0 if single else stride)
+    return tuple(stretched)

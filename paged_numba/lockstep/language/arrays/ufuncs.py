@@ -120,7 +120,7 @@ def computed(
     return made
 
 
-def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = None) -> Any:
+def call(ufunc: Any, machine: Machine, mask: Mask, *given: Any, out: Any = None) -> Any:
     """``ufunc(…)`` in a kernel, on numbers and arrays.
 
     Raises
