@@ -241,7 +241,8 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     if known is not None:
         return known
     if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
-        return Intrinsic(partial(ufuncs.call, value), masked=True)
+        function: Callable[..., Any] = partial(ufuncs.call, value)
+        return Intrinsic(function, masked=True)
     if getattr(value, "__name__", "") == "literal_unroll" and value.__module__.startswith("numba."):
         return Intrinsic(iteration.unroll)
     dtype = functions.as_dtype(value)

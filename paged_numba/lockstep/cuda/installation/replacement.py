@@ -94,6 +94,7 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     _replace_dispatcher(changes)
     _replace_ufuncs(changes)
     _replace_driver(changes)
+    _replace_allocator(changes)
 
 
 def _keep_jit_of_overloads(changes: Changes) -> None:
@@ -263,3 +264,16 @@ def _replace_driver(changes: Changes) -> None:
     changes.set(driver, "get_device", lambda self, devnum=0: facade.gpus[devnum])
     changes.set(module.driver, "is_initialized", True)
     changes.set(module.driver, "initialization_error", None)
+
+
+def _replace_allocator(changes: Changes) -> None:
+    """Count what kernels allocate on the heap of the GPU: nothing, since lockstep refuses such kernels."""
+    try:
+        module = importlib.import_module("numba.cuda.memory_management.nrt")
+    except ImportError:  # of older releases
+        return
+    nothing = module._nrt_mstats(alloc=0, free=0, mi_alloc=0, mi_free=0)
+    runtime = type(module.rtsys)
+    changes.set(runtime, "get_allocation_stats", lambda self, stream=None: nothing)
+    changes.set(runtime, "memsys_enable_stats", lambda self, stream=None: None)
+    changes.set(runtime, "memsys_disable_stats", lambda self, stream=None: None)
