@@ -249,7 +249,10 @@ class Statements:
 
     def write_Raise(self, node: ast.Raise, region: Region) -> None:
         what = "raise" if node.exc is None else ast.unparse(node.exc)
-        self.emit(f"raise_in_kernel(_rt, _m, {what!r})")
+        named = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        found = self.names.static(named) if isinstance(named, (ast.Name, ast.Attribute)) else None
+        kind = "" if found is None else f", {self.names.constant(found.value)}"
+        self.emit(f"raise_in_kernel(_rt, _m, {what!r}{kind})")
 
     # Control flow.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -207,12 +208,13 @@ def from_cuda_array_interface(desc: dict[str, Any], owner: Any = None, sync: boo
         The array has a mask.
     """
     if desc.get("mask") is not None:
-        raise NotImplementedError("an array with a mask is not supported")
+        raise NotImplementedError("Masked arrays are not supported: no kernel heeds a mask")
     dtype, shape = np.dtype(desc["typestr"]), tuple(desc["shape"])
     strides = desc.get("strides")
     stream = desc.get("stream")
     known: Any = external_stream(stream) if stream is not None else 0
-    if sync and known:
+    config = getattr(sys.modules.get("numba.cuda"), "config", None)
+    if sync and known and getattr(config, "CUDA_ARRAY_INTERFACE_SYNC", True):
         known.synchronize()
     if not math.prod(shape):
         return DeviceArray.of(np.ndarray(shape, dtype), known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -80,7 +81,7 @@ def ptx(kernel: Any, signature: Any) -> str:
 
 
 def type_note(value: Any) -> Any:
-    """Return what tells the type of an argument, quickly."""
+    """Return what tells the type of an argument, quickly; a type stands for an argument of that type."""
     array = getattr(value, "__lockstep_array__", value)
     if isinstance(array, np.ndarray):
         flags = array.flags
@@ -90,7 +91,12 @@ def type_note(value: Any) -> Any:
         return type(value), tuple(map(type_note, value))
     if isinstance(value, np.void):
         return np.void, value.dtype
-    return type(value)
+    return value if isinstance(value, Type) or _is_numba_type(value) else type(value)
+
+
+def _is_numba_type(value: Any) -> bool:
+    kind = type(value)
+    return kind.__module__.startswith("numba.") and any(base.__name__ == "Type" for base in kind.__mro__)
 
 
 def numba_type(light: Any) -> Any:
@@ -112,7 +118,7 @@ def numba_type(light: Any) -> Any:
         return known[light]
     if isinstance(light, type) and issubclass(light, np.generic):
         return from_dtype(np.dtype(light))
-    return types.none if light is type(None) else light
+    return types.none if light is type(None) else as_numba(light)
 
 
 def as_numba(given: Any) -> Any:
@@ -174,6 +180,20 @@ def numba_dispatcher(kernel: Any) -> Any:
     options = {"device": kernel.device, "debug": False, "opt": True, "inline": "never", "extensions": []}
     original = getattr(CUDADispatcher, "__wrapped__", CUDADispatcher)  # while lockstep is installed
     return Dispatcher(original(kernel.py_func, targetoptions=options))
+
+
+def as_in_debug_mode(function: Any, error: BaseException) -> None:
+    """Add to the error of a kernel what Numba's says of it, if ``debug=True``."""
+    place = getattr(error, "lockstep_place", None)
+    if place is not None:
+        what, thread, block = place
+        values = re.fullmatch(r"\w+\((.*)\)", what, re.S)
+        said = "" if values is None else f": {values[1].strip(chr(39))}"
+        line = str(error).rpartition(":")[2]
+        error.args = (
+            f"{error}: tid={list(thread)} ctaid={list(block)}{said}\n"
+            f"In function {function.__name__!r}, file {function.__code__.co_filename}, line {line}",
+        )
 
 
 def refuse_measure(kernel: Any, what: str) -> NoReturn:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -251,6 +251,25 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     return None if dtype is None else Intrinsic(functions.caster(dtype))
 
 
-def raise_in_kernel(machine: Machine, mask: Mask, what: Any) -> None:
-    """``raise`` and a failed ``assert``: raise KernelError for the first active thread."""
-    raise KernelError(f"{what}, {machine.whereabouts(machine.first_lane(mask))}")
+def raise_in_kernel(machine: Machine, mask: Mask, what: Any, kind: Any = None) -> None:
+    """``raise`` and a failed ``assert``: raise KernelError for the first active thread, which is a `kind` as well."""
+    lane = machine.first_lane(mask)
+    error = kernel_error(kind)(f"{what}, {machine.whereabouts(lane)}")
+    error.lockstep_place = (what, *machine.coordinates(lane))  # type: ignore[attr-defined]
+    raise error
+
+
+@cache
+def kernel_error(kind: Any) -> type[KernelError]:
+    """Return KernelError, or a subclass of it and of the class that a kernel raises."""
+    if not isinstance(kind, type) or not issubclass(kind, Exception) or issubclass(KernelError, kind):
+        return KernelError
+    names = {"__str__": BaseException.__str__, "__reduce__": lambda error: (_raised, (kind, error.args))}
+    try:
+        return type(f"Kernel{kind.__name__}", (KernelError, kind), names)
+    except TypeError:  # a class whose instances Python lays out in another way
+        return KernelError
+
+
+def _raised(kind: Any, arguments: tuple[Any, ...]) -> KernelError:
+    return kernel_error(kind)(*arguments)

@@ -90,9 +90,9 @@ class GUfunc:
         types = self._fitting(tuple(array.dtype for array in arrays))
         results, kernel = self.functions[types]
         for shape, one in zip(shapes, outs, strict=True):
-            if one is not None and tuple(one.shape) != shape:
+            if one is not None and on_host(one).shape != shape:
                 raise ValueError(
-                    f"output shape mismatch: out must have shape={shape}, got {tuple(one.shape)}"
+                    f"output shape mismatch: out must have shape={shape}, got {on_host(one).shape}"
                 )
         for number, (arg, dtype) in enumerate(zip(args, types, strict=False)):
             if arrays[number].dtype != dtype:
