@@ -6,7 +6,8 @@ Names of tests are patterns of `fnmatch`, without ``numba.cuda.tests.`` in front
 from fnmatch import fnmatchcase
 
 FEATURES = {
-    "arrays in kernels": "test_array test_array_args test_array_methods test_array_reductions test_slicing test_iterators",
+    "arrays in kernels": "test_array test_array_args test_array_methods test_array_reductions test_slicing "
+    "test_iterators",
     "device arrays and host memory": "test_cuda_array_interface test_retrieve_autoconverted_arrays "
     "test_device_array_capture test_transpose test_stream_api test_numba_interop",
     "shared, local and constant memory": "test_sm test_sm_creation test_localmem test_constmem test_array_alignment "
@@ -31,9 +32,10 @@ FEATURES = {
     "test_vectorize_device test_vectorize_scalar_arg test_gufunc test_gufunc_scalar test_gufunc_scheduling test_ufunc",
     "reductions": "test_reduction",
     "random numbers": "test_random",
-    "launches and dispatchers": "test_dispatcher test_forall test_launch_config_sensitive test_multithreads test_serialize",
-    "compiling and inspecting": "test_compiler test_inspect test_debug test_debuginfo test_debuginfo_types test_lineinfo "
-    "test_caching",
+    "launches and dispatchers": "test_dispatcher test_forall test_launch_config_sensitive test_multithreads "
+    "test_serialize",
+    "compiling and inspecting": "test_compiler test_inspect test_debug test_debuginfo test_debuginfo_types "
+    "test_lineinfo test_caching",
     "foreign code": "test_cffi test_ffi test_cpointer",
     "several GPUs and processes": "test_multigpu test_multiprocessing test_ipc",
     "whole programs": "test_blackscholes test_laplace test_mandel test_matmul test_montecarlo test_sessionize "

@@ -126,9 +126,11 @@ class Stop:
         return self._show(sys._getframe(1), line)
 
     def end(self) -> None:
-        """End the debugger's frame, since the call returns."""
-        self.state.line = 0
-        next(self.frame, None)
+        """End the debugger's frame unseen, since the call returns."""
+        trace = sys.gettrace()
+        sys.settrace(None)
+        self.frame.close()
+        sys.settrace(trace)
 
     def _show(self, frame: FrameType, line: int) -> Stop | None:
         self.state.variables = self._variables(frame)

@@ -27,6 +27,7 @@ from .analysis import syntax
 from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .breakpoints import SOURCE_OBJECT, pause
+from .compaction import Compaction
 from .loops import Loops
 from .names import Names, decorated_function
 from .source import Source
@@ -203,6 +204,7 @@ class FunctionWriter(Loops):
         **{
             value.__name__: value
             for value in (
+                Compaction,
                 KernelError,
                 NotAtOnceError,
                 Patience,

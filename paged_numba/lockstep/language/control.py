@@ -1,7 +1,7 @@
 """Assignment, short circuits and loops under a mask; `NAMES` holds all functions that lane programs call by name.
 
 A lane program changes its mask explicitly (see `compiler`); the functions here run a single expression or statement
-under a mask. ``blend(mask, new, old)`` is an assignment, ``trips`` yields the iterations of a ``for`` loop.
+under a mask. ``blend(mask, new, old)`` is an assignment, `Trips` yields the iterations of a ``for`` loop.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
-from ..machine.arithmetic import LaneTuple, convert, truth, tuple_like, unify
+from ..machine.arithmetic import LaneTuple, truth, tuple_like, unify, where
 from ..machine.lanes import source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
 from ..machine.memory import LaneArray
+from .access import attribute, equal_texts, load, same, set_attribute, store
 from .arrays.iteration import Items, each
 from .arrays.ranges import Range, range_bounds
 from .arrays.reductions import has_element
-from .access import attribute, equal_texts, load, same, set_attribute, store
 from .intrinsics import floordiv, mod, raise_in_kernel
 from .types.enums import Member
 
@@ -122,7 +122,7 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
         if new == old:
             return new
         raise KernelError(f"a variable must be None in all threads or in none, {source_line()}")
-    return np.where(mask, new, old)
+    return where(mask, new, old)
 
 
 def _blend_views(mask: Mask, new: LaneArray, old: Any) -> LaneArray:
@@ -164,7 +164,7 @@ def _merged(condition: Any, a: Any, b: Any) -> Any:
         return tuple_like([_merged(condition, x, y) for x, y in zip(a, b, strict=True)], a)
     if isinstance(a, (LaneArray, Member)):
         return blend(condition, a, b)
-    return np.where(condition, *unify((a, b)))
+    return where(condition, *unify((a, b)))
 
 
 def logical_and(mask: Mask, left: Any, right: Callable[[Mask], Any]) -> Any:
@@ -209,25 +209,45 @@ def contains(mask: Mask, item: Any, values: Any) -> Any:
 # Loops.
 
 
-def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
-    """Iterate over ``range(*bounds)``: yield the index and, once some lanes are done, the mask of the others."""
-    start, stop, step = range_bounds(bounds)
-    index = start.dtype.type
-    if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
-        if step == 0:
+class Trips:
+    """The iterations of ``range(*bounds)``.
+
+    Iterating yields the index and, once some lanes are done, the mask of the others.
+    """
+
+    __slots__ = ("count", "index", "least", "start", "step", "uniform")
+
+    def __init__(self, mask: Mask, *bounds: Any) -> None:
+        start, stop, step = range_bounds(bounds)
+        self.index = start.dtype.type
+        self.uniform = None
+        if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
+            if step == 0:
+                raise KernelError(f"range() needs a step that is not zero, {source_line()}")
+            self.uniform = range(int(start), int(stop), int(step))
+            return
+        if np.any((step == 0) & mask):
             raise KernelError(f"range() needs a step that is not zero, {source_line()}")
-        for i in range(int(start), int(stop), int(step)):
-            yield index(i), None
-        return
-    if np.any((step == 0) & mask):
-        raise KernelError(f"range() needs a step that is not zero, {source_line()}")
-    wide = [bound.astype(np.int64) for bound in (start, stop, step)]
-    count = np.maximum(0, -((wide[0] - wide[1]) // wide[2]))
-    active = count if mask is True else np.where(mask, count, 0)
-    least = int(count.min() if mask is True else np.where(mask, count, count.max()).min())
-    for k in range(int(active.max())):
-        i = (wide[0] + k * wide[2]).astype(index)
-        yield i, None if k < least else count > k
+        self.start, stop, self.step = (bound.astype(np.int64) for bound in (start, stop, step))
+        count = np.maximum(0, -((self.start - stop) // self.step))
+        self.count = count if mask is True else np.where(mask, count, 0)
+        self.least = int((count if mask is True else np.where(mask, count, count.max())).min())
+
+    def __iter__(self) -> Iterator[tuple[Any, Mask | None]]:
+        index = self.index
+        if self.uniform is not None:
+            for i in self.uniform:
+                yield index(i), None
+            return
+        for k in range(int(self.count.max())):
+            i = (self.start + k * self.step).astype(index)
+            yield i, None if k < self.least else self.count > k
+
+    def gather(self, take: Callable[[Any], Any]) -> None:
+        """Leave out lanes: `take` returns a value in those that are left, which all go on."""
+        if self.uniform is None:
+            self.start, self.step, self.count = map(take, (self.start, self.step, self.count))
+            self.least = int(self.count.min())
 
 
 NAMES: dict[str, Any] = {
@@ -266,8 +286,8 @@ NAMES: dict[str, Any] = {
             set_attribute,
             split,
             store,
-            trips,
             unpack,
+            Trips,
         )
     },
     "UNSET": UNSET,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cmath
 import math
+import operator
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -184,11 +185,17 @@ _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
         (divmod, Intrinsic(_divmod, masked=True)),
         (print, Intrinsic(print_lanes, masked=True)),
         (tuple, Intrinsic(functions.tuple_)),
+        *((function, Intrinsic(floordiv, masked=True)) for function in (operator.floordiv, operator.ifloordiv)),
+        *((function, Intrinsic(mod, masked=True)) for function in (operator.mod, operator.imod)),
         *iteration.BUILTINS,
         *methods.FUNCTIONS,
         *(
             (getattr(module, name), intrinsic)
-            for module, table in ((math, functions.MATH), (cmath, functions.CMATH))
+            for module, table in (
+                (math, functions.MATH),
+                (cmath, functions.CMATH),
+                (operator, functions.OPERATORS),
+            )
             for name, intrinsic in table.items()
             if hasattr(module, name)
         ),

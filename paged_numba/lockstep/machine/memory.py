@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import KernelError, KernelIndexError
+from ...errors import KernelError, KernelIndexError, UnsupportedConstructError
 from . import masks
 from .arithmetic import LaneTuple, convert
 from .lanes import Lanes, source_line
@@ -88,12 +88,23 @@ class LaneArray:
         """Wrap a NumPy array without a copy, whatever its strides."""
         return cls(machine, name, *flattened(array))
 
-    def __eq__(self, other: object) -> bool:
-        if other is None:
-            return False
-        raise TypeError("an array is not a number")
-
+    __array_ufunc__ = None  # a number and an array: NumPy leaves the operator to the array
     __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False if other is None else self._refuse()
+
+    def _refuse(self, *_: Any) -> Any:
+        """Refuse an operator on the whole array, for which Numba would have to allocate its result."""
+        raise UnsupportedConstructError(
+            f"the lockstep machine does not run an operator on the whole array {self.name}, {source_line()}: "
+            "write a loop, or a ufunc with an output array, such as np.add(a, b, out)"
+        )
+
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = astype = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = _refuse
+    __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = _refuse
+    __neg__ = __pos__ = __invert__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
     # Attributes and methods that kernels use.
 

@@ -210,6 +210,7 @@ class ObservedWriter(FunctionWriter):
 
     expressions_type = ObservedExpressions
     expressions: ObservedExpressions
+    compacts = False  # observers see all lanes
     vocabulary: ClassVar[dict[str, Any]] = {
         **FunctionWriter.vocabulary,
         "add": _counted(arithmetic.add, 1, complex_operations=2),

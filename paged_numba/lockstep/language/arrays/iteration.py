@@ -221,6 +221,8 @@ def extreme(
     given = values[0] if values else ()
     if isinstance(given, tuple) and not isinstance(given, (Items, Range)) and given:
         return of_numbers(*given) if len(given) > 1 else given[0]
+    if isinstance(given, (np.generic, np.ndarray)):
+        raise KernelError(f"min and max take a tuple, an array or at least two numbers, {source_line()}")
     result: Any = None
     for here, value in _each(mask, given):
         if result is None:

@@ -70,7 +70,9 @@ def reshape(machine: Machine, mask: Mask, array: LaneArray, *shape: Any) -> Lane
         known = int(np.prod(wanted, dtype=np.int64))
     if known != size or min(wanted, default=0) < 0:
         raise KernelError(f"{array.name} must be reshaped to {size} elements, got shape={tuple(wanted)}")
-    strides = _reshaped(lengths, array.strides, tuple(wanted))
+    # Numba compiles it for these layouts alone.
+    fits = is_contiguous(array) or is_contiguous(array, -1)
+    strides = _reshaped(lengths, array.strides, tuple(wanted)) if fits else None
     if strides is None:
         raise KernelError(f"reshape needs a contiguous array, got {array.name}, which is strided")
     return array.like(array.offset, tuple(wanted), strides, None)
