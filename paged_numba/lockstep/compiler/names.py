@@ -10,6 +10,7 @@ import ast
 import builtins
 import enum
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,10 +203,8 @@ class Names:
 
     def frozen(self, node: ast.expr, value: Any) -> str:
         """Return the lane expression for a value from outside the kernel, typed as Numba types it."""
-        if (
-            value is None
-            or isinstance(value, (str, bytes))
-            and not isinstance(value, (np.generic, enum.Enum))
+        if value is None or (
+            isinstance(value, (str, bytes)) and not isinstance(value, (np.generic, enum.Enum))
         ):
             return repr(value)
         if isinstance(value, np.generic):
@@ -223,7 +222,15 @@ class Names:
         dtype = as_dtype(value)
         if dtype is not None:
             return self.constant(dtype)
+        for read in DEVICE_MEMORY:
+            memory = read(value)
+            if memory is not None:
+                return f"_rt.captured({ast.unparse(node)!r}, {self.constant(memory)})"
         raise self.unsupported(node, f"`{ast.unparse(node)}` (a {type(value).__name__}) as a value")
+
+
+DEVICE_MEMORY: list[Callable[[Any], Any]] = []
+"""Functions that return the NumPy array whose memory a device array uses, and None for anything else."""
 
 
 def decorated_function(value: Any) -> Any:

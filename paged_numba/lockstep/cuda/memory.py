@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import host_array, one_of, require_memory, shown, truth
+from ..compiler.names import DEVICE_MEMORY
 from ..machine.poison import fresh_array
 from .device_array import (
     MOST_AXES,
@@ -257,6 +258,17 @@ def is_cuda_array(obj: Any) -> bool:
         return hasattr(obj, "__cuda_array_interface__")
     except Exception:  # of the object's own methods
         return False
+
+
+def _captured(value: Any) -> Any:
+    """Return the memory of a device array that a kernel refers to as a global, None for anything else."""
+    try:
+        return as_cuda_array(value).__lockstep_array__ if is_cuda_array(value) else None
+    except (TypeError, ValueError, NotImplementedError):
+        return None
+
+
+DEVICE_MEMORY.append(_captured)
 
 
 # Arguments of launches.

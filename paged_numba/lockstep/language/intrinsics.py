@@ -68,7 +68,9 @@ def _require_divisor(machine: Machine, mask: Mask, a: Any, b: Any) -> None:
         return
     zero = masks.lanes(mask, machine.shape) & masks.lanes(b == 0, machine.shape)
     if zero.any():
-        raise KernelError(f"integer division by zero, {machine.whereabouts(machine.first_lane(zero))}")
+        raise kernel_error(ZeroDivisionError)(
+            f"integer division by zero, {machine.whereabouts(machine.first_lane(zero))}"
+        )
 
 
 _MASKED: dict[str, Intrinsic] = {
@@ -185,7 +187,10 @@ _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
         (divmod, Intrinsic(_divmod, masked=True)),
         (print, Intrinsic(print_lanes, masked=True)),
         (tuple, Intrinsic(functions.tuple_)),
-        *((function, Intrinsic(floordiv, masked=True)) for function in (operator.floordiv, operator.ifloordiv)),
+        *(
+            (function, Intrinsic(floordiv, masked=True))
+            for function in (operator.floordiv, operator.ifloordiv)
+        ),
         *((function, Intrinsic(mod, masked=True)) for function in (operator.mod, operator.imod)),
         *iteration.BUILTINS,
         *methods.FUNCTIONS,
