@@ -33,8 +33,11 @@ from .functions.reduction import *
 from .functions.stacks import *
 from .kernels import *
 from .memory import *
-from .names import TYPES, DeviceName, absent
-from .numba_parts import PASSED_ON, numba_cuda, passed_on
+from .names import TYPES, DeviceName
+from .names import absent as _absent
+from .numba_parts import PASSED_ON
+from .numba_parts import numba_cuda as _numba_cuda
+from .numba_parts import passed_on as _passed_on
 from .pointers import *
 from .streams import *
 
@@ -63,11 +66,11 @@ _INSTEAD = {
 
 def __getattr__(name: str) -> Any:
     if name in _INSTEAD:
-        return absent(f"cuda.{name}", _INSTEAD[name])
+        return _absent(f"cuda.{name}", _INSTEAD[name])
     if name in PASSED_ON:
-        if numba_cuda() is None:
-            return absent(f"cuda.{name}", "it is Numba's own, so install numba-cuda")
-        return passed_on(name)
+        if _numba_cuda() is None:
+            return _absent(f"cuda.{name}", "it is Numba's own, so install numba-cuda")
+        return _passed_on(name)
     raise AttributeError(f"cuda.{name} is not part of the lockstep facade: it needs numba.cuda and a GPU")
 
 

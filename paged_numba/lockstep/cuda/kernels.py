@@ -467,7 +467,7 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
                 f"Deprecated keyword argument `{name}`. "
                 "Signatures should be passed as the first positional argument."
             )
-    if device and options.get("link"):
+    if options.get("link") and device:
         raise ValueError("link keyword invalid for device function")
     bounds = options.get("launch_bounds")
     if isinstance(bounds, tuple) and len(bounds) > 3:

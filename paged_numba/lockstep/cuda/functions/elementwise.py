@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ....arguments import shown
+from ....arguments import is_name, shown
 from ...language.signatures import VOID, Signature, signatures
 from ..device_array import DeviceArray
 from ..kernels import Kernel
@@ -46,13 +46,16 @@ def dtype_in(given: Any) -> np.dtype[Any]:
 
 
 def check_identity(identity: Any) -> None:
-    if identity is not None and identity not in (0, 1, "reorderable"):
-        raise ValueError(f"Invalid identity value {identity!r}: it must be 0, 1, None or 'reorderable'")
+    known = isinstance(identity, (int, str)) and identity in (0, 1, "reorderable")
+    if identity is not None and not known:
+        raise ValueError(
+            f"Invalid identity value: identity must be 0, 1, None or 'reorderable', got {shown(identity)}"
+        )
 
 
 def check_target(target: Any) -> None:
-    if target != "cuda":
-        raise ValueError(f"Unsupported target: {target}; it must be 'cuda', got target={shown(target)}")
+    if not is_name(target, "cuda"):
+        raise ValueError(f"Unsupported target: target must be 'cuda', got target={shown(target)}")
 
 
 def signature_list(given: Any) -> list[Any]:

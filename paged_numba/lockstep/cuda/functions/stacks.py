@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ....arguments import shown
+from ....arguments import shown, text
 from ...language.signatures import VOID, ArrayType, Scalar, Signature, signatures
 from ..device_array import DeviceArray
 from ..kernels import Kernel
@@ -187,12 +187,12 @@ def _stack(array: Any, count: int, rank: int) -> Any:
 
 def _parsed(layout: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """Return the names of the axes of each input and output in a layout such as ``(m, n),(n)->(m)``."""
-    text = re.sub(r"\s", "", layout)
-    if not re.fullmatch(r"(\([\w,]*\),?)*->(\([\w,]*\),?)*", text):
+    plain = re.sub(r"\s", "", text("signature", layout))
+    if not re.fullmatch(r"(\([\w,]*\),?)*->(\([\w,]*\),?)*", plain):
         raise ValueError(f"bad token in signature: it must read like '(m,n),(n)->(m)', got {shown(layout)}")
     parts = [
         [tuple(filter(None, group.split(","))) for group in re.findall(r"\((.*?)\)", part)]
-        for part in text.split("->")
+        for part in plain.split("->")
     ]
     inputs, outputs = parts
     unknown = {name for axes in outputs for name in axes} - {name for axes in inputs for name in axes}
