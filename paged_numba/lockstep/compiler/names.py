@@ -219,6 +219,8 @@ class Names:
             return f"{maker}((" + "".join(f"{self.frozen(node, item)}, " for item in value) + "))"
         if isinstance(value, np.ndarray):
             return f"_rt.constant({ast.unparse(node)!r}, {self.constant(value)})"
+        if hasattr(value, "__lockstep_array__"):
+            return f"_rt.captured({ast.unparse(node)!r}, {self.constant(value.__lockstep_array__)})"
         dtype = as_dtype(value)
         if dtype is not None:
             return self.constant(dtype)

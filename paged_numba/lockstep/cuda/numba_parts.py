@@ -11,20 +11,21 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ...errors import TargetUnavailableError
-from ..language.signatures import VOID, ArrayType, Scalar, TupleType, Type, signatures
+from ..language.signatures import Type, signatures
 from ..launch import current_options
-from ..numba_typing import for_numba
+from ..numba_typing import as_numba, for_numba, for_numba_signature
 from ..numba_typing import inferred as numba_inferred
 from .devices import Device
 from .names import refusal
 
-_COMPILERS = (
+COMPILERS = (
     "compile compile_ptx compile_all compile_for_current_device compile_ptx_for_current_device"
 ).split()
+"""Names of compilers of ``numba.cuda``."""
 
 PASSED_ON = (
-    *_COMPILERS,
-    *"types extending errors config CudaSupportError HAS_NUMBA typeof literal literal_unroll".split(),
+    *COMPILERS,
+    *"types extending errors config HAS_NUMBA typeof literal literal_unroll".split(),
 )
 """Names of ``numba.cuda`` that the facade takes from it, where it is installed."""
 
@@ -52,10 +53,10 @@ def passed_on(name: str) -> Any:
         raise TargetUnavailableError(
             f"cuda.{name} is Numba's own, so it needs numba.cuda: install numba-cuda"
         )
-    return _compiling(found) if name in _COMPILERS else found
+    return compiling(found) if name in COMPILERS else found
 
 
-def _compiling(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiling(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a compiler of Numba's that takes kernels and signatures of the facade."""
 
     @functools.wraps(function)
@@ -119,34 +120,6 @@ def numba_type(light: Any) -> Any:
     if isinstance(light, type) and issubclass(light, np.generic):
         return from_dtype(np.dtype(light))
     return types.none if light is type(None) else as_numba(light)
-
-
-def as_numba(given: Any) -> Any:
-    """Return a type of the facade as Numba's."""
-    from numba import types
-    from numba.np import numpy_support
-
-    from_dtype: Callable[[Any], Any] = numpy_support.from_dtype
-    if given is VOID:
-        return types.none
-    if isinstance(given, Scalar):
-        return from_dtype(given.dtype)
-    if isinstance(given, ArrayType):
-        return types.Array(from_dtype(given.dtype), given.ndim, given.layout, readonly=not given.mutable)
-    if isinstance(given, TupleType):
-        return types.BaseTuple.from_types(tuple(map(as_numba, given.items)))
-    return getattr(types, str(given)) if isinstance(given, Type) else given
-
-
-def for_numba_signature(given: Any) -> Any:
-    """Return a signature, or a list of them, as Numba takes it."""
-    if isinstance(given, list):
-        return [for_numba_signature(one) for one in given]
-    if isinstance(given, str) or not isinstance(given, tuple):
-        return given
-    result = getattr(given, "result", None)
-    types = tuple(map(as_numba, getattr(given, "args", given)))
-    return types if result is None else as_numba(result)(*types)
 
 
 def types_of_signature(given: Any) -> tuple[Any, ...]:

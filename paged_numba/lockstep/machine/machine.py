@@ -246,7 +246,7 @@ class Machine(Lanes):
         return self._constants.setdefault(array, self.array_type.of(self, name, frozen))
 
     def captured(self, name: str, array: Any) -> LaneArray:
-        """Return a view of a device array that the kernel refers to as a global: unlike a host array, it may change."""
+        """Return the memory of a device array that the kernel refers to as a global, which is not copied."""
         known = self._constants.get(array)
         return self._constants.setdefault(array, self.argument(name, array)) if known is None else known
 
