@@ -26,7 +26,7 @@ class Type:
 
     def __call__(self, *args: Any) -> Signature:
         """Return the signature that takes `args`."""
-        return Signature(tuple(map(as_type, args)), self)
+        return Signature(tuple(map(as_type, args)), as_type(self))
 
     def __getitem__(self, axes: Any) -> ArrayType:
         given = axes if isinstance(axes, tuple) else (axes,)
@@ -140,6 +140,8 @@ def as_type(value: Any) -> Type:
     TypeError
         `value` is not a type.
     """
+    if isinstance(value, Scalar):
+        return Scalar(value.dtype)
     if isinstance(value, Type):
         return value
     kinds = {base.__name__ for base in type(value).__mro__ if "numba" in base.__module__}
