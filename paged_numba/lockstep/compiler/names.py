@@ -10,6 +10,7 @@ import ast
 import builtins
 import enum
 import inspect
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -345,6 +346,10 @@ class Names:
         function = self.function_value(node, value)
         if function is not None:
             return self.constant(function)
+        for read in DEVICE_MEMORY:
+            memory = read(value)
+            if memory is not None:
+                return f"_rt.captured({ast.unparse(node)!r}, {self.constant(memory)})"
         raise self.unsupported(node, f"`{ast.unparse(node)}` (a {type(value).__name__}) as a value")
 
     def function_value(self, node: ast.expr, value: Any) -> FunctionValue | None:
@@ -370,6 +375,10 @@ class Names:
         return self.unsupported(
             node, f"the plain Python function {name!r}: decorate it with @cuda.jit(device=True)"
         )
+
+
+DEVICE_MEMORY: list[Callable[[Any], Any]] = []
+"""Functions that return the NumPy array whose memory a device array uses, and None for anything else."""
 
 
 def decorated_function(value: Any) -> Any:
