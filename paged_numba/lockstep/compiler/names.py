@@ -241,17 +241,13 @@ class Names:
 
     def _member(self, node: ast.Subscript) -> Static | None:
         """Return the member of an enum that ``Color["red"]`` names, else None."""
-        base = self.static(node.value) if isinstance(node.slice, ast.Constant) else None
-        if (
-            base is None
-            or not isinstance(node.slice, ast.Constant)
-            or not isinstance(base.value, enum.EnumMeta)
-        ):
+        key = getattr(node.slice, "value", None)
+        base = self.static(node.value) if isinstance(key, str) else None
+        if base is None or not isinstance(base.value, enum.EnumMeta):
             return None
-        found = base.value.__members__.get(node.slice.value)
-        if found is None:
+        if key not in base.value.__members__:
             raise self.unsupported(node, f"`{ast.unparse(node)}`, which does not exist")
-        return Static(found, None)
+        return Static(base.value.__members__[str(key)], None)
 
     def path(self, node: ast.expr) -> str | None:
         """Return the path on ``cuda`` that an expression names, else None."""
