@@ -57,6 +57,8 @@ def _item(mask: Mask, values: tuple[Any, ...], index: Any) -> Any:
         parts = (None if p is None else int(p) for p in (index.start, index.stop, index.step))
         return LaneTuple(values[slice(*parts)])
     n = len(values)
+    if type(index) is np.int64 and 0 <= (place := int(index)) < n:
+        return values[place]
     beyond = index[((index < -n) | (index >= n)) & mask] if isinstance(index, np.ndarray) else index
     if np.size(beyond) and not -n <= (wrong := int(np.ravel(beyond)[0])) < n:
         raise KernelIndexError(f"a tuple of {n} elements has no element {wrong}, {source_line()}")
