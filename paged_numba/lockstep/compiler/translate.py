@@ -8,6 +8,7 @@ numbers of the kernel, so that errors and tracebacks point into the kernel.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -68,7 +69,7 @@ def translate(
     """
     source = Source.of(function)
     known = source.translations
-    key = kernel, writer or FunctionWriter
+    key = kernel, writer or FunctionWriter, sys.gettrace() is not None
     program: Translation | None = known.get(key)
     if program is None:
         with sources.translating:
@@ -131,10 +132,11 @@ def lane_program(function: Any) -> str:
 
 
 def _translate(
-    source: Source, kernel: bool, writer_type: type[FunctionWriter]
+    source: Source, kernel: bool, writer_type: type[FunctionWriter], traced: bool
 ) -> tuple[Translation, set[Any]]:
     """Translate a function; return its translation and the device functions that it calls."""
     writer = writer_type(Names(source, kernel), source.definition, kernel)
+    writer.arcs = traced
     try:
         text, numbers = writer.write()
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
