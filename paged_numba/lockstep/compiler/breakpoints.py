@@ -27,7 +27,7 @@ from ..machine.lanes import Lanes, source_line
 from ..machine.local_memory import LocalArray
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
-from .analysis import syntax
+from .analysis.scopes import all_inner, variables
 from .source import Source
 
 
@@ -134,17 +134,21 @@ class Stop:
         sys.settrace(trace)
 
     def _show(self, frame: FrameType, line: int) -> Stop | None:
-        self.state.variables = _variables(frame, self.thread)
+        self.state.variables = _variables(self.machine, frame, self.thread)
         self.state.line = line
         run: Callable[[], Any] = self.frame.__next__
         caller = frame.f_back
         while caller is not None:
             source = caller.f_globals.get(SOURCE_OBJECT)
             if source is not None and caller.f_code.co_name == source.definition.name:
-                if caller.f_locals["_rt"] is not self.machine:
+                if caller.f_locals.get("_rt") is not self.machine:
                     break  # a launch inside a launch, by an observer
                 state = _State()
-                state.variables, state.line, state.run = _variables(caller, self.thread), caller.f_lineno, run
+                state.variables, state.line, state.run = (
+                    _variables(self.machine, caller, self.thread),
+                    caller.f_lineno,
+                    run,
+                )
                 run = _function(source, state, _caller_code)
             caller = caller.f_back
         run()
@@ -220,13 +224,18 @@ def _active(machine: Lanes, mask: Mask, thread: tuple[int, int]) -> bool:
 # Values.
 
 
-def _variables(frame: FrameType, thread: tuple[int, int]) -> dict[str, Any]:
+def _given(source: Source, name: str) -> str:
+    """Return the name that the source has for a variable; see `analysis.scopes.unique`."""
+    return str(getattr(source.definition, "given_names", {}).get(name, name))
+
+
+def _variables(machine: Lanes, frame: FrameType, thread: tuple[int, int]) -> dict[str, Any]:
     """Return the variables of a thread in a call of a lane program."""
     held = frame.f_locals
-    machine = held["_rt"]
     place = _place(machine, thread)
+    source = frame.f_globals[SOURCE_OBJECT]
     return {
-        name[2:]: _value(machine, value, place)
+        _given(source, name[2:]): _value(machine, value, place)
         for name, value in held.items()
         if name.startswith("v_")
         and not isinstance(value, Unset)
@@ -338,9 +347,10 @@ def _lines_of(source: Source) -> list[int]:
 
 
 def _assignments(source: Source) -> list[tuple[str, int]]:
-    """Return the lines that make the function's variables those of the state."""
+    """Return the lines that make the variables of the function, and of those inside it, those of the state."""
     lines = []
-    for name in sorted(syntax.variables(source.definition)):
+    scopes = [source.definition, *all_inner(source.definition)]
+    for name in sorted({_given(source, name) for scope in scopes for name in variables(scope)}):
         lines += [
             (f"  if {name!r} in {_STATE}.variables:", 0),
             (f"   {name} = {_STATE}.variables[{name!r}]", 0),
