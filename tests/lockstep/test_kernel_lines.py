@@ -58,7 +58,7 @@ def lines_one_by_one(source, threads, arcs=None):
         try:
             with traced(lines, arcs):
                 module.kernel(out, DATA)
-        except UnboundLocalError:  # noqa: PERF203 (each thread goes its own way)
+        except NameError:  # noqa: PERF203 (each thread goes its own way)
             return None
     return lines
 

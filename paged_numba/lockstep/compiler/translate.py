@@ -243,7 +243,10 @@ class FunctionWriter(Loops):
     def write_function(self, name: str, first: list[str]) -> None:
         """Write the function: its parameters after the `first` ones, the functions inside it, and its statements."""
         given = parameters(self.definition)
+        if self.outer is not None:
+            self.line = self.outer.line  # lanes may never reach the line of an inner function
         self.emit(f"def {name}({', '.join([*first, *(f'v_{p}' for p in given)])}):")
+        self.line = self.definition.lineno
         self.depth += 1
         outside = [f"v_{name}" for name in sorted(outer_names(self.definition))]
         outside += [f"a_{name[2:]}" for name in outside if name[2:] in self.questioned]
