@@ -19,7 +19,7 @@ from ...arguments import not_negative, shown
 from ...draw.text import plural
 from ...errors import KernelError, LaunchError, LaunchTypeError
 from ..failures import hide
-from ..language.signatures import check_definition, signatures, signatures_of
+from ..language.signatures import PointerType, check_definition, signatures, signatures_of
 from ..launch import launch
 from ..numba_typing import check_eagerly
 from .devices import gpus
@@ -34,6 +34,7 @@ from .numba_parts import (
     type_note,
     types_of_signature,
 )
+from .pointers import array_from
 
 __all__ = [
     "Kernel",
@@ -280,6 +281,10 @@ class Configured:
         if kernel.extensions:
             args = _prepared(kernel.extensions, args, self.stream, after)
         given = [_unwrapped(arg) for arg in args]
+        if len(kernel.__lockstep_signatures__ or ()) == 1:
+            for place, declared in enumerate(kernel.__lockstep_signatures__[0].args[: len(given)]):
+                if isinstance(declared, PointerType):
+                    given[place] = array_from(given[place], declared.dtype)
         for callback in self.pre_launch_callbacks:
             callback(kernel, self)
         try:
@@ -455,7 +460,6 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
         raise TypeError(
             f"func_or_sig must be a function or a signature, got the class {func_or_sig.__name__}"
         )
-
 
     def decorate(function: Callable[..., Any]) -> Kernel:
         made = Kernel(function, func_or_sig, device, **options)

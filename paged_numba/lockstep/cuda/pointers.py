@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
+import numbers
 import weakref
 from typing import Any
 
 import numpy as np
+
+from ...arguments import shown
+from ...errors import LaunchError
 
 __all__ = ["MemoryPointer"]
 
@@ -94,3 +98,20 @@ def array_at(memory: Any, address: int, shape: Any, strides: Any, dtype: Any) ->
         return np.ndarray(shape, dtype)
     whole = memory if memory.flags.c_contiguous else memory.T
     return np.ndarray(shape, dtype, buffer=whole, offset=address - address_of(memory), strides=strides)
+
+
+def array_from(address: Any, dtype: Any) -> Any:
+    """Return the memory from an address to the end of the device array that it points into, as elements of a dtype.
+
+    Raises
+    ------
+    LaunchError
+        The address is not an integer, or points into no device array.
+    """
+    memory = memory_at(int(address)) if isinstance(address, numbers.Integral) else None
+    if memory is None:
+        raise LaunchError(
+            f"a pointer must be the address of an element of a device array, got {shown(address)}"
+        )
+    count = (address_of(memory) + memory.nbytes - int(address)) // dtype.itemsize
+    return array_at(memory, int(address), (count,), None, dtype)
