@@ -393,3 +393,11 @@ def test_an_address_of_a_device_array_is_the_memory_from_there_on(start, numba):
             LaunchError, match="a pointer must be the address of an element of a device array"
         ):
             add[1, 32](stray, 1)
+
+
+def test_a_place_in_memory_is_equal_to_the_same_place(numba):
+    array = cuda.to_device(np.arange(8, dtype=np.int32))
+    assert array.gpu_data == array.view(np.uint32).gpu_data
+    assert hash(array.gpu_data) == hash(array.view(np.uint32).gpu_data)
+    assert array.gpu_data != array[1:].gpu_data
+    assert array.gpu_data != array[:4].gpu_data

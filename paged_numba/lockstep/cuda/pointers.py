@@ -35,6 +35,7 @@ class MemoryPointer:
         self.owner = memory
         self.device_pointer = self.handle = address
         self.size = self._cuda_memsize_ = size
+        expose(memory)
 
     @property
     def device_ctypes_pointer(self) -> ctypes.c_void_p:
@@ -52,6 +53,15 @@ class MemoryPointer:
 
     def __int__(self) -> int:
         return int(self.device_pointer)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MemoryPointer) and (self.device_pointer, self.size) == (
+            other.device_pointer,
+            other.size,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.device_pointer, self.size))
 
 
 _exposed: dict[int, weakref.ref[Any]] = {}
