@@ -120,7 +120,10 @@ class Kernel:
     def configure(self, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Configured:
         """Return the kernel with a launch configuration; ``kernel[griddim, blockdim]`` is short for it."""
         if self.device:
-            raise LaunchError(f"{self.py_func.__name__} must be called by a kernel: it is a device function")
+            name = self.py_func.__name__
+            raise LaunchError(
+                f"Cannot compile a device function as a kernel: {name} must be called by a kernel"
+            )
         return Configured(self, griddim, blockdim, stream, sharedmem)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -492,15 +495,22 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
         raise ValueError(
             f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
         )
-    if options.get("debug") and _installed():
-        from numba.cuda.core.errors import NumbaInvalidConfigWarning
+    if _installed():
+        _warn_of_debug(options)
 
-        if options.get("opt") is not False:
+
+def _warn_of_debug(options: dict[str, Any]) -> None:
+    from numba.cuda.core import config
+    from numba.cuda.core.errors import NumbaInvalidConfigWarning
+
+    opt = options.get("opt")
+    if config.CUDA_DEBUGINFO_DEFAULT if options.get("debug") is None else options["debug"]:
+        if config.OPT != 0 if opt is None else opt:
             text = "debug=True with opt=True is not supported by CUDA"
-            warnings.warn(NumbaInvalidConfigWarning(text), stacklevel=3)
+            warnings.warn(NumbaInvalidConfigWarning(text), stacklevel=4)
         if options.get("lineinfo"):
             warnings.warn(
-                NumbaInvalidConfigWarning("debug and lineinfo are mutually exclusive"), stacklevel=3
+                NumbaInvalidConfigWarning("debug and lineinfo are mutually exclusive"), stacklevel=4
             )
 
 
