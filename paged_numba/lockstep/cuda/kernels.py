@@ -370,7 +370,9 @@ def _listed(given: Any) -> list[Any]:
 
 
 def _installed() -> bool:
-    return getattr(sys.modules.get("numba.cuda"), "gpus", None) is gpus
+    """Tell whether lockstep is in the place of a ``numba.cuda`` that is installed."""
+    module = sys.modules.get("numba.cuda")
+    return getattr(module, "gpus", None) is gpus and bool(getattr(module, "__path__", ()))
 
 
 def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
@@ -455,7 +457,6 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
         raise TypeError(
             f"func_or_sig must be a function or a signature, got the class {func_or_sig.__name__}"
         )
-
 
     def decorate(function: Callable[..., Any]) -> Kernel:
         made = Kernel(function, func_or_sig, device, **options)
