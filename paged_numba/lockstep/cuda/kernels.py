@@ -378,7 +378,9 @@ def _listed(given: Any) -> list[Any]:
 
 
 def _installed() -> bool:
-    return getattr(sys.modules.get("numba.cuda"), "gpus", None) is gpus
+    """Tell whether lockstep is in the place of a ``numba.cuda`` that is installed."""
+    module = sys.modules.get("numba.cuda")
+    return getattr(module, "gpus", None) is gpus and bool(getattr(module, "__path__", ()))
 
 
 def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
