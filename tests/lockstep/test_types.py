@@ -264,6 +264,34 @@ def test_print_has_the_formats_of_numba(capsys):
     assert capsys.readouterr().out.splitlines() == [f"1 hop 34.750000 {rest} (1,)", f"2 hop nan {rest} (2,)"]
 
 
+@pytest.mark.parametrize(
+    "kind", ["int", "float", "bool", "tuple", "str", "np.float32", "np.int64", "(np.int8, complex)"]
+)
+def test_isinstance_answers_as_numba(kind):
+    values = {
+        "1": 1,
+        "x": 2.5,
+        "np.float32(x)": 0,
+        "np.int8(x)": 0,
+        "True": 0,
+        "(1, x)": 0,
+        "'a'": 0,
+        "x * 1j": 0,
+    }
+    for value in values:
+        kernel = written_with(("out", "x"), f"out[0] = 1 if isinstance({value}, {kind}) else 0")
+        out = np.zeros(1)
+        lockstep.launch(kernel, 1, 1, out, 2.5)
+        given = eval(value.replace("np.", "numpy."), {"numpy": np, "x": np.float64(2.5)})
+        given = np.int64(1) if given == 1 and value == "1" else given
+        types = {int: np.integer, float: np.floating, bool: np.bool_, complex: np.complexfloating}
+        wanted = eval(kind, {"np": np})
+        wanted = tuple(types.get(one, one) for one in (wanted if isinstance(wanted, tuple) else (wanted,)))
+        given = np.bool_(given) if isinstance(given, bool) else given
+        given = np.complex128(given) if isinstance(given, complex) else given
+        assert out[0] == isinstance(given, wanted), value
+
+
 # libdevice.
 
 

@@ -45,6 +45,10 @@ class Calls(Expressions):
             if isinstance(node.func, ast.Attribute):
                 return self._method(node, node.func)
             return self._call_of_value(node)
+        if found.value is isinstance and len(node.args) == 2:
+            return call(
+                "is_instance", self.text(node.args[0]), self.names.constant(self._kinds(node.args[1]))
+            )
         if found.path in DECLARATIONS:
             return self._declaration(node, found.path)
         text = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
@@ -284,6 +288,17 @@ class Calls(Expressions):
         if space == "shared":
             return call("_rt.shared_array", site, shape, dtype_text)
         return call("_rt.local_array", "_m", site, shape, dtype_text)
+
+    def _kinds(self, node: ast.expr) -> tuple[Any, ...]:
+        """Return the types that the second argument of ``isinstance`` names."""
+        if isinstance(node, ast.Tuple):
+            return tuple(kind for element in node.elts for kind in self._kinds(element))
+        found = self.names.static(node)
+        if found is None:
+            raise self.unsupported(node, f"`{ast.unparse(node)}` as a type")
+        if (found.path or "").endswith("bfloat16"):
+            return ("bfloat16",)
+        return found.value if isinstance(found.value, tuple) else (found.value,)
 
     def _check_alignment(self, node: ast.Call, given: ast.expr) -> None:
         """Check the alignment of a declaration, which has no effect here: the machine's memory has no addresses."""

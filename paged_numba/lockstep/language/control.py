@@ -25,6 +25,7 @@ from .arrays.reductions import has_element
 from .intrinsics import floordiv, mod, raise_in_kernel
 from .types.enums import Member
 from .types.function_values import FunctionValue
+from .types.instances import is_instance
 
 
 class Unset:
@@ -266,6 +267,7 @@ NAMES: dict[str, Any] = {
     "LaneTuple": LaneTuple,
     "equal_texts": equal_texts,
     "same": same,
+    "is_instance": is_instance,
     "join": masks.join,
     "union": masks.union,
     **{
