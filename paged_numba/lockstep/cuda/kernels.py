@@ -24,6 +24,7 @@ from .devices import gpus
 from .memory import ArgHint, as_cuda_array, is_cuda_array
 from .numba_parts import (
     Overload,
+    numba_core,
     numba_dispatcher,
     numba_type,
     ptx,
@@ -362,22 +363,18 @@ def _installed() -> bool:
 def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
     if not _installed():
         return
-    from numba.core.errors import NumbaPerformanceWarning
-    from numba.cuda.core import config
-
+    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
     size = int(np.prod(griddim))
     if size < 128 and config.CUDA_LOW_OCCUPANCY_WARNINGS and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = f"Grid size {size} will likely result in GPU under-utilization due to low occupancy."
-        warnings.warn(NumbaPerformanceWarning(text), stacklevel=4)
+        warnings.warn(performance_warning(text), stacklevel=4)
 
 
 def _warn_of_host_array() -> None:
-    from numba.core.errors import NumbaPerformanceWarning
-    from numba.cuda.core import config
-
+    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
     if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = "Host array used in CUDA kernel will incur copy overhead to/from device."
-        warnings.warn(NumbaPerformanceWarning(text), stacklevel=5)
+        warnings.warn(performance_warning(text), stacklevel=5)
 
 
 @overload

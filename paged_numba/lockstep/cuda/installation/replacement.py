@@ -1,8 +1,8 @@
 """`replace`: puts the names of the facade in the place of those of ``numba.cuda`` and of its submodules.
 
-Functions keep their identity and call the facade, wherever they were imported before. Classes and objects are exchanged
-in all modules that name them. What a kernel is written with (``cuda.threadIdx``, types, ...), and whatever works without
-a GPU stays Numba's. Everything else of Numba's reaches the driver, which refuses.
+Functions keep their identity and call the facade, wherever they were imported before. Classes and objects are
+exchanged in all modules that name them. What a kernel is written with (``cuda.threadIdx``, types, ...), and whatever
+works without a GPU, stays Numba's. Everything else of Numba's reaches the driver, which refuses.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     _replace_driver(changes)
 
 
-def _copy(function: FunctionType) -> FunctionType:
+def _copy(function: FunctionType) -> Any:
     copy = FunctionType(
         function.__code__,
         function.__globals__,
@@ -223,7 +223,7 @@ def _replace_target(registry: Any, original: Any, builder: Any, changes: Changes
 
 def _replace_driver(changes: Changes) -> None:
     module = importlib.import_module("numba.cuda.cudadrv.driver")
-    support_error = importlib.import_module("numba.cuda.cudadrv.error").CudaSupportError
+    support_error: Any = importlib.import_module("numba.cuda.cudadrv.error").CudaSupportError
 
     class NoDriverError(TargetUnavailableError, support_error):  # type: ignore[misc]
         """Raised by what needs the CUDA driver."""
