@@ -71,6 +71,8 @@ def reason() -> str:
     """Return the reason for the choice of the target ``auto``."""
     if os.environ.get(targets.ENVIRONMENT, "auto") not in ("", "auto"):
         return f"{targets.ENVIRONMENT}={os.environ[targets.ENVIRONMENT]} is set"
+    if targets.lockstep_installed():
+        return "lockstep stands in the place of numba.cuda"
     if targets.simulator_enabled():
         return "NUMBA_ENABLE_CUDASIM is set"
     return targets.cuda_unavailable_reason() or "a GPU is present"

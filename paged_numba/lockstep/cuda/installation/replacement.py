@@ -81,6 +81,10 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
             _exchange(cuda, name, value, changes)
         elif getattr(value, "__module__", "").startswith(__package__.rpartition(".")[0]):
             changes.set(cuda, name, value)
+    numba_types = importlib.import_module("numba").types
+    for name, value in vars(facade).items():
+        if isinstance(value, (DeviceName, Type)) and not name.startswith("_") and not hasattr(cuda, name):
+            changes.set(cuda, name, getattr(numba_types, name, value))  # of a release that lacks it
     for part, names in SUBMODULES.items():
         module = importlib.import_module(f"numba.cuda.{part}")
         for name, value in names.items():
