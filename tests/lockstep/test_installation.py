@@ -182,9 +182,9 @@ def test_states_and_draws_of_random_are_bit_for_bit_those_of_numba():
 def test_names_inside_kernels_remain_those_of_numba():
     from numba.cuda import libdevice, threadIdx
 
-    before = threadIdx, libdevice.sqrt, cuda.float32, cuda.grid, cuda.types
+    before = threadIdx, libdevice.sqrt, cuda.grid, cuda.shared
     with lockstep.installed():
-        assert (threadIdx, libdevice.sqrt, cuda.float32, cuda.grid, cuda.types) == before
+        assert (threadIdx, libdevice.sqrt, cuda.grid, cuda.shared) == before
 
         @cuda.jit
         def roots(x, out):
