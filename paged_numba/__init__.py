@@ -1,4 +1,7 @@
-"""Paged attention in real Numba CUDA kernels, which run on a GPU or, without a GPU, on the lockstep machine."""
+"""Paged attention in real Numba CUDA kernels, which run on a GPU or, without a GPU, on the lockstep machine.
+
+PYTEST_DONT_REWRITE: pytest need not rewrite the assertions of a package that brings a plugin.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@
 - ``cudasim``: Numba's own simulator, chosen for a whole process by ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
 - ``auto``: the target that the environment variable PAGED_NUMBA_TARGET names. If it is not set, ``cudasim`` if that was
   chosen for the process, ``cuda`` if there is a GPU, else ``lockstep``.
+
+While lockstep is installed in the place of ``numba.cuda`` (`paged_numba.lockstep.install`), it is the only target.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import sys
 import textwrap
 from numbers import Integral
 from typing import Any
@@ -52,6 +55,8 @@ def resolve(target: str = "auto") -> str:
     if not isinstance(asked, str) or asked not in TARGETS:
         raise TargetNameError(f"{source} must be one of {', '.join(TARGETS)}, got {source}={shown(asked)}")
     if asked == "auto":
+        if lockstep_installed():
+            return "lockstep"
         if simulator_enabled():
             return "cudasim"
         return "lockstep" if cuda_unavailable_reason() else "cuda"
@@ -59,11 +64,18 @@ def resolve(target: str = "auto") -> str:
         reason = cuda_unavailable_reason()
         if reason is not None:
             raise TargetUnavailableError(f"the cuda target cannot run: {reason}")
+    if asked == "cudasim" and lockstep_installed():
+        raise TargetUnavailableError(f"the cudasim target cannot run: {cuda_unavailable_reason()}")
     if asked == "cudasim" and not simulator_enabled():
         raise TargetUnavailableError(
             "the cudasim target must be chosen before Numba is imported: set NUMBA_ENABLE_CUDASIM=1"
         )
     return str(asked)  # a plain one, whatever subclass of str was asked for
+
+
+def lockstep_installed() -> bool:
+    """Return whether lockstep is installed in the place of ``numba.cuda`` in this process."""
+    return any(getattr(finder, "installs_lockstep", False) for finder in sys.meta_path)
 
 
 def simulator_enabled() -> bool:
@@ -89,9 +101,18 @@ def import_failure(module: str) -> str | None:
     return None
 
 
-@functools.cache
 def cuda_unavailable_reason() -> str | None:
     """Return why no GPU can be used, or None if a GPU can be used."""
+    if lockstep_installed():
+        return (
+            "lockstep stands in the place of numba.cuda in this process: call paged_numba.lockstep.uninstall, or "
+            "run without PAGED_NUMBA_INSTALL and paged-numba run"
+        )
+    return _cuda_failure()
+
+
+@functools.cache
+def _cuda_failure() -> str | None:
     if simulator_enabled():
         return "NUMBA_ENABLE_CUDASIM is set, so Numba simulates CUDA in this process"
     if importlib.util.find_spec("numba_cuda") is None:

@@ -82,7 +82,7 @@ LOCKSTEP_MAY_IMPORT = {
     "launch": {"machine", "language", "compiler", "observe", "failures", "numba_typing"},
     "profiler": {"machine", "language", "compiler", "observe", "launch"},
     "sanitizer": {"machine", "language", "compiler", "observe", "launch"},
-    "cuda": {"machine", "language", "compiler", "observe", "failures", "launch"},
+    "cuda": {"machine", "language", "compiler", "observe", "failures", "launch", "numba_typing"},
     "tracer": {"machine", "compiler", "observe", "launch", "profiler"},
     "__init__": {
         "machine",

@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "check your answer to an exercise, and show the smallest input on which it is wrong",
     "progress": "list the exercises and those that you have done in this folder",
     "doctor": "show what is installed or broken, which target runs and why, and what a GPU needs",
+    "run": "run a Python script or module with lockstep in the place of numba.cuda, so that it needs no GPU",
     "profile": "count what a GPU would do with memory, warps and arithmetic, without a GPU",
     "sanitize": "find races, missing barriers, unwritten memory and stray indices, without a GPU",
     "trace": "record a kernel's threads statement by statement, as a page that plays them, without a GPU",

@@ -20,6 +20,7 @@ Report(1 launch of double, 4 sectors of global memory moved)
 Findings(no findings)
 """
 
+from .compiler.breakpoints import breakpoint  # noqa: A004 (Python's, with a thread)
 from .compiler.translate import lane_program
 from .cuda.facade import jit
 from .cuda.installation import install, installed, uninstall
@@ -32,6 +33,7 @@ from .tracer import record, recording, trace
 
 __all__ = [
     "Options",
+    "breakpoint",
     "check_compiles",
     "install",
     "installed",

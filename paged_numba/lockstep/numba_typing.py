@@ -80,6 +80,21 @@ def check_launch(kernel: Any, arguments: tuple[Any, ...]) -> None:
             checked.add(types)
 
 
+def for_numba(function: Any) -> Any:
+    """Return a function with the same code, in which the names of the facade mean Numba's."""
+    return _Rebuilt(_numba()).function(function)
+
+
+def inferred(function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
+    """Return the signature that Numba infers for a function with arguments of Numba's types."""
+    numba = _numba()
+    with numba.lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rebuilt = _Rebuilt(numba)
+        with rebuilt.device_functions_are_only_typed():
+            return rebuilt.typed(rebuilt.function(function), types, result)
+
+
 # Numba's parts, wherever its releases keep them.
 
 
@@ -89,6 +104,7 @@ class _Numba(NamedTuple):
     pipeline: type
     flags: Callable[[], Any]
     dispatcher: Any
+    dispatcher_class: Any
     contexts: Callable[[], tuple[Any, Any]]
     normalize: Callable[[Any], tuple[Any, Any]]
     signature: Callable[..., Any]
@@ -163,6 +179,9 @@ def _numba() -> _Numba:
         TypingOnly,
         flags,
         dispatcher,
+        getattr(
+            dispatcher.CUDADispatcher, "__wrapped__", dispatcher.CUDADispatcher
+        ),  # while lockstep is installed
         contexts,
         sigutils.normalize_signature,
         typing.signature,
@@ -267,7 +286,7 @@ class _Rebuilt:
             function = self.function(value.py_func)  # which makes a dispatcher for its recursive calls
             if value not in self.made:
                 options = {"device": value.device}
-                made = self.numba.dispatcher.CUDADispatcher(function, targetoptions=options)
+                made = self.numba.dispatcher_class(function, targetoptions=options)
                 made.paged_numba_signatures = value.__lockstep_given__
                 self.made[value] = made
             return self.made[value]
@@ -291,7 +310,7 @@ class _Rebuilt:
     @contextlib.contextmanager
     def device_functions_are_only_typed(self) -> Iterator[None]:
         """In a ``with`` statement, Numba types device functions and does not compile them."""
-        numba, cls = self.numba, self.numba.dispatcher.CUDADispatcher
+        numba, cls = self.numba, self.numba.dispatcher_class
         original = cls.get_call_template
         known: dict[Any, Any] = {}
         made: list[tuple[Any, Any]] = []

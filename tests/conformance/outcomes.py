@@ -71,7 +71,7 @@ def reason_of(error):
     printed = _text(getattr(error, "stderr", ""))
     if printed:
         # Of a script that failed: its error stands in the last line.
-        text += " | " + printed.strip().rpartition("\n")[2]
+        text = f"a script: {printed.strip().rpartition(chr(10))[2]}"
     text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", text)
     text = re.sub(r"(/[\w.+-]+)+/(?=[\w.+-]+)", "", text)
     text = re.sub(r"\s+", " ", text)

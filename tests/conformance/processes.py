@@ -24,7 +24,11 @@ def tests_of(module):
     """Return the tests of an imported module: methods of TestCase classes, and functions as pytest finds them."""
     found = list(_flat(unittest.defaultTestLoader.loadTestsFromModule(module)))
     for name, value in vars(module).items():
-        if isinstance(value, types.FunctionType) and name.startswith("test_") and value.__module__ == module.__name__:
+        if (
+            isinstance(value, types.FunctionType)
+            and name.startswith("test_")
+            and value.__module__ == module.__name__
+        ):
             found.append(Function(value))
     return found
 
@@ -124,6 +128,7 @@ class Module:
             write(id=self.name, outcome=outcome, reason=reason, subtests={})
             write(complete=True)
             return
+
         def begun(test):
             write(begin=_id(test, self.prefix))
             signal.setitimer(signal.ITIMER_REAL, limit)
@@ -172,7 +177,11 @@ class Module:
             self.complete = name in self.done or name == self.name
             self.done.add(name)
             signalled = os.WIFSIGNALED(self.status)
-            how = f"by signal {os.WTERMSIG(self.status)}" if signalled else f"with {os.WEXITSTATUS(self.status)}"
+            how = (
+                f"by signal {os.WTERMSIG(self.status)}"
+                if signalled
+                else f"with {os.WEXITSTATUS(self.status)}"
+            )
             seconds = time.monotonic() - self.since
             yield {
                 "id": name,

@@ -3,13 +3,10 @@
 A pattern is the name of a module or of a test, such as ``cudapy.test_sync`` or ``*test_atomic_add*``.
 """
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ["PAGED_NUMBA_TARGET"] = "lockstep"
-
 import argparse
+import importlib
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -21,13 +18,11 @@ from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(ROOT)]
-
 import processes
 import tables
 
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 PREFIX = "numba.cuda.tests."
 PACKAGES = ("numba-cuda", "numba", "numpy", "llvmlite", "cuda-bindings")
 
@@ -42,7 +37,11 @@ def modules():
     import numba_cuda
 
     tests = Path(numba_cuda.__file__).parent / "numba" / "cuda" / "tests"
-    return [f"{part}.{path.stem}" for part in ("cudapy", "doc_examples") for path in sorted((tests / part).glob("test_*.py"))]
+    return [
+        f"{part}.{path.stem}"
+        for part in ("cudapy", "doc_examples")
+        for path in sorted((tests / part).glob("test_*.py"))
+    ]
 
 
 def wanted(patterns):
@@ -64,7 +63,11 @@ def run(patterns=(), quarter=None, job_count=2, limit=60.0, log=os.devnull, show
     def selected(test_id):
         return chooses_test(test_id) and quarter in (None, quarter_of(test_id))
 
+    # Before NumPy is imported; for the scripts that tests start, too.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["PAGED_NUMBA_TARGET"] = "lockstep"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "start"), str(ROOT)])
+    sys.path.insert(0, str(ROOT))
     tests = {}
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["NUMBA_CACHE_DIR"] = scratch
@@ -73,8 +76,7 @@ def run(patterns=(), quarter=None, job_count=2, limit=60.0, log=os.devnull, show
         from paged_numba import lockstep
 
         lockstep.install()
-        import numba.cuda.testing
-
+        importlib.import_module("numba.cuda.testing")
         names = [name for name in modules() if chooses_module(name)]
         for record in processes.run(
             names, selected, prefix=PREFIX, processes=job_count, limit=limit, log=log
@@ -108,7 +110,9 @@ def results_of(tests):
 def main():
     """Run tests, print those that do not pass and the counts by feature, and save the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="names of modules or tests, all by default")
+    parser.add_argument(
+        "patterns", nargs="*", metavar="PATTERN", help="names of modules or tests, all by default"
+    )
     parser.add_argument("--quarter", type=int, choices=range(4), help="one of four fixed parts of the tests")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the results")
     parser.add_argument("--processes", type=int, default=2, help="modules that run at a time (2)")

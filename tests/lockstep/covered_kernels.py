@@ -1,5 +1,8 @@
 """Kernels with statements of every kind, parts of which no thread runs; `WHO` says whose ``cuda`` they use."""
 
+# Statements of every kind, the odd ones too.
+# ruff: noqa: B007, E701, F842, PIE790, PIE808
+
 import os
 
 if os.environ["WHO"] == "lockstep":
@@ -48,15 +51,9 @@ def branches(x, out):
             if value < 2: out[i] = 5  # fmt: skip
             pass
     if value < -1:
-        out[
-            i
-        ] = 9
-    elif i == 3 and (
-        value > 0
-    ):
-        out[i] += (
-            value
-        )
+        out[i] = 9
+    elif i == 3 and (value > 0):
+        out[i] += value
 
 
 @cuda.jit
@@ -66,9 +63,7 @@ def loops(x, out):
     for j in range(x.shape[0]):
         total += x[j]
         other = total
-    for j in range(
-        0, i % 3
-    ):
+    for j in range(0, i % 3):
         total += x[j]
     for j in range(0):
         total = 7
@@ -137,9 +132,7 @@ def nested(x, out):
         else:
             pass
     assert a < 1000, "small"
-    out[i] = a if i < 2 else (
-        b
-    )
+    out[i] = a if i < 2 else (b)
     if i > 1000:
         raise ValueError("never")
 

@@ -1,6 +1,10 @@
 """Kernels with one mistake each, beside twins without it: what a sanitizer must tell apart."""
 
+import numpy as np
 from numba import cuda, float32, int32, uint32, uint64
+
+PADDED = np.dtype([("n", np.int8), ("x", np.float32)], align=True)
+"""A record with three bytes of padding."""
 
 
 @cuda.jit
@@ -116,6 +120,16 @@ def double(source, out):
 def copy(source, out):
     i = cuda.grid(1)
     out[i] = source[i]
+
+
+@cuda.jit
+def record_through_local_memory(out, complete):
+    records = cuda.local.array(1, PADDED)
+    records[0].n = 1
+    if complete:
+        records[0].x = 2.0
+    record = records[0]
+    out[cuda.grid(1)] = record
 
 
 @cuda.jit

@@ -265,8 +265,8 @@ class Unreadable:
         (1, 1, (), {}, r"nothing takes 1 argument \(x\), got 0"),
         (1, 1, (1, 2), {}, r"nothing takes 1 argument \(x\), got 2"),
         (1, 1, ([1, 2],), {}, "x must be an array or a number, got list"),
-        (1, 1, (np.array([object()]),), {}, r"x must have a numeric dtype, got x\.dtype=object"),
-        (1, 1, (np.array(["1"]),), {}, r"x must have a numeric dtype, got x\.dtype=<U1"),
+        (1, 1, (np.array([object()]),), {}, r"x must have a dtype of fixed size, got x\.dtype=object"),
+        (1, 1, (np.str_("1"),), {}, "x must be an array or a number, got the text"),
         (1, 1, (np.ma.array([1.0, 2.0]),), {}, "x must not be a masked array"),
         (1, 1, (Unreadable(),), {}, "x must share its memory with NumPy, got Unreadable: 'no shape'"),
         (1, 1, (0,), {"shared_bytes": 1.5}, r"got shared_bytes=1\.5"),
@@ -428,7 +428,7 @@ def with_statement(x):
 
 
 def with_star(x):
-    x[0] = max(**{})
+    x[0] = max(**vars(x))
 
 
 def with_global(x):

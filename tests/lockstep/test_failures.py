@@ -44,9 +44,9 @@ NAMES = {
 
 WRONG = {
     "float('abc')": "could not convert string to float",
-    "sum(x)": "'array' object is not iterable",
+    "sum(1)": "a loop needs",
     "TUPLE.no_such": "a tuple has no attribute 'no_such'",
-    "len('abc')": "the text 'abc' cannot be used there",
+    "len('abc')": "len() needs a tuple",
     "TUPLE[3]": "a tuple of 3 elements has no element 3",
     "TUPLE[-4]": "a tuple of 3 elements has no element -4",
     "TUPLE[i + 3]": "a tuple of 3 elements has no element 3",
@@ -67,14 +67,7 @@ WRONG = {
     "BIG": "too large",
     "-9223372036854775809": "too large",
     "cuda.local.array(-1, np.float32)": "must not be negative",
-    "x + 1": "unsupported operand",
-    "-x": "bad operand",
-    "x < 1": "not supported between",
-    "not x": "an array is not a number",
-    "x == x": "an array is not a number",
-    "1 if x else 2": "an array is not a number",
     "max(1)": "min and max take a tuple",
-    "min(x)": "min and max take a tuple",
     "abs()": "missing 1 required positional argument",
     "math.sqrt('a')": "the text 'a' cannot be used there",
     "x[0.5]": "must be indexed with integers",
@@ -185,7 +178,7 @@ def test_a_tuple_is_stored_into_a_slice_of_its_length():
         ((1, 2**64), r"a\[1\] must fit in 64 bits"),
         ("text", "a must be an array or a number, got str"),
         ([1], "got list"),
-        (np.array(["a"]), "numeric dtype"),
+        (np.array([object()]), "dtype of fixed size"),
     ],
 )
 def test_an_argument_that_no_gpu_takes_is_refused(argument, message):
@@ -252,7 +245,7 @@ def beyond(x):
 
 @cuda.jit
 def wrong(x):
-    x[0] = sum(x)
+    x[0] = abs()
 
 @cuda.jit
 def unsupported(x):
@@ -296,7 +289,7 @@ def test_a_traceback_shows_the_kernel_and_nothing_of_the_machine(tmp_path):
         assert "line 9, in helper\n    return x[i + 100]\n" in text
         assert "x[100] out of bounds" in text
         assert len(text.splitlines()) <= 16
-    assert wrong.count("line 17, in wrong\n    x[0] = sum(x)\n") == 2  # for the error and its cause
+    assert wrong.count("line 17, in wrong\n    x[0] = abs()\n") == 2  # for the error and its cause
     assert "test_script.py:21" in unsupported
     for text in (together, forward, wrong, unsupported):
         assert not any(part in text for part in MACHINE)

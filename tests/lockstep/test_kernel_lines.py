@@ -1,7 +1,11 @@
 """A kernel's lines run under a tracer exactly if a lane runs them: what coverage.py and debuggers count on."""
 
 import contextlib
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_random_programs import DATA, OneThread, load, programs, run_lockstep
 
-from paged_numba import lockstep
 from paged_numba.lockstep.compiler.statements import Statements
 from paged_numba.lockstep.observe.observer import Observer, observing
 
@@ -44,7 +47,7 @@ def lines_one_by_one(source, threads):
         try:
             with traced(lines):
                 module.kernel(out, DATA)
-        except UnboundLocalError:
+        except UnboundLocalError:  # noqa: PERF203 (each thread goes its own way)
             return None
     return lines
 
@@ -56,7 +59,7 @@ def lines_on_lockstep(source, blocks, threads):
     return lines
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(source=programs(), observed=st.booleans())
 def test_lines_that_run_are_the_lines_that_a_lane_runs(source, observed):
     expected = lines_one_by_one(source, 10)
@@ -64,3 +67,77 @@ def test_lines_that_run_are_the_lines_that_a_lane_runs(source, observed):
         return
     with observing(Observer()) if observed else contextlib.nullcontext():
         assert lines_on_lockstep(source, 2, 5) == expected, source
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "if t < 0:\n        a = 1\n    b = 2",
+        "for i in range(3):\n        if t < 90:\n            return\n        a = 1\n    b = 2",
+        "while t < 0:\n        a = 1\n        if t < -5:\n            break\n    else:\n        a = 2",
+    ],
+)
+def test_lines_would_differ_if_bookkeeping_had_a_line(monkeypatch, body):
+    source = (
+        f"def device(a, b):\n    return a\n\n\ndef kernel(out, data):\n    t = cuda.grid(1)\n    {body}\n"
+    )
+    expected = lines_one_by_one(source, 10)
+    assert lines_on_lockstep(source, 2, 5) == expected
+
+    def with_line(self, text):
+        # As before: the line of the last statement inside.
+        self.line = getattr(self, "last", self.line)
+        self.emit(text)
+
+    def emit(self, text):
+        self.last = self.line
+        plain(self, text)
+
+    plain = Statements.emit
+    monkeypatch.setattr(Statements, "emit", emit)
+    monkeypatch.setattr(Statements, "settle", with_line)
+    assert lines_on_lockstep(source, 2, 5) != expected
+
+
+# coverage.py.
+
+HERE = Path(__file__).parent
+
+
+def measured(tmp_path, who, core, *options):
+    """Return what coverage.py says of the kernels, run on lockstep or thread by thread in plain Python."""
+    data = tmp_path / who
+    environment = {**os.environ, "WHO": who, "COVERAGE_CORE": core, "PYTHONPATH": str(HERE.parents[1])}
+    run = ["run", *options, "--include=*/covered_kernels.py", str(HERE / "run_covered.py")]
+    printed = ""
+    for command in (run, ["json", "-q", "-o", f"{data}.json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "coverage", command[0], f"--data-file={data}.data", *command[1:]],
+            env=environment, capture_output=True, text=True, check=True, cwd=tmp_path,
+        )  # fmt: skip
+        printed += done.stdout
+    [found] = json.loads(Path(f"{data}.json").read_text(encoding="utf-8"))["files"].values()
+    return found, printed
+
+
+def kernel_lines(lines):
+    """Return the lines after the import of ``cuda``, which is another one for the plain Python."""
+    return [line for line in lines if line > 14]
+
+
+CORES = [
+    "ctrace",
+    "pytrace",
+    pytest.param("sysmon", marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="needs Python 3.12")),
+]
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_coverage_counts_the_lines_that_a_lane_runs(tmp_path, core):
+    pytest.importorskip("coverage", reason="pip install coverage")
+    expected, results = measured(tmp_path, "threads", core)
+    found, same_results = measured(tmp_path, "lockstep", core)
+    assert results == same_results
+    assert kernel_lines(found["executed_lines"]) == kernel_lines(expected["executed_lines"])
+    assert kernel_lines(found["missing_lines"]) == kernel_lines(expected["missing_lines"])
+    assert len(kernel_lines(found["missing_lines"])) > 20

@@ -9,6 +9,7 @@ import linecache
 import re
 import traceback
 import types
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from paged_numba import lockstep
 from paged_numba.errors import KernelError
+from paged_numba.lockstep.compiler import compaction
 from paged_numba.lockstep.compiler.translate import FunctionWriter
 from paged_numba.lockstep.observe.observer import Observer, observing
 from paged_numba.lockstep.tracer.packing import unpacked
@@ -264,11 +266,17 @@ def lanes_of(mask):
     return [lane for pair in ends for lane in range(pair[0], pair[-1] + 1)]
 
 
+def compacting():
+    """Compact each loop in every iteration that some lanes have left."""
+    return mock.patch.multiple(compaction, EVERY=1, LEAST_LANES=0, MOST_LEFT=1)
+
+
 @settings(max_examples=200)
 @given(
     source=programs(),
     other=st.sampled_from(
-        ["batches", "forward", "reverse", "observed", "observed reverse", "recorded", "recorded forward"]
+        "batches,forward,reverse,observed,observed reverse,recorded,recorded forward".split(",")
+        + ["compacted", "compacted reverse"] * 2
     ),
 )
 def test_random_program_computes_what_python_computes(source, other):
@@ -277,6 +285,10 @@ def test_random_program_computes_what_python_computes(source, other):
     if "observed" in other:
         order = "reverse" if "reverse" in other else "together"
         with observing(Observer()):
+            check_lockstep(source, expected, failed, order=order)
+    elif "compacted" in other:
+        order = "reverse" if "reverse" in other else "together"
+        with compacting():
             check_lockstep(source, expected, failed, order=order)
     elif "recorded" in other:
         order = "forward" if "forward" in other else "together"

@@ -557,9 +557,22 @@ def test_an_array_with_gaps_that_no_ndarray_owns():
     assert lockstep.profile(racy.double, 1, 32, floats(32), out).memory("global", "store").sectors == 32
 
 
-def test_records_are_not_copied_whole():
-    from paged_numba.errors import KernelError
+def test_a_record_is_copied_byte_by_byte():
+    """Numba compiles the assignment of a record to a load and a store of each byte, padding included."""
+    dtype = np.dtype([("x", "f4"), ("n", "i2")], align=True)
+    records = np.zeros(32, dtype)
+    records["x"], records["n"] = np.arange(32), np.arange(32)[::-1]
+    copy = np.zeros_like(records)
+    profile = lockstep.profile(racy.copy, 1, 32, records, copy)
+    np.testing.assert_array_equal(copy, records)
+    for kind in ("load", "store"):
+        traffic = profile.memory("global", kind)
+        assert (traffic.requests, traffic.bytes_asked) == (dtype.itemsize, records.nbytes)
+        assert traffic.sectors == dtype.itemsize * records.nbytes // 32
 
-    records = np.zeros(32, np.dtype([("x", "f4"), ("n", "i2")]))
-    with pytest.raises(KernelError, match="records are copied field by field"):
-        lockstep.launch(racy.copy, 1, 32, records, records.copy())
+
+def test_padding_of_a_record_may_be_unwritten_but_no_field():
+    out = np.zeros(32, racy.PADDED)
+    assert not kinds(lockstep.sanitize(racy.record_through_local_memory, 1, 32, out, True))
+    found = lockstep.sanitize(racy.record_through_local_memory, 1, 32, out, False)
+    assert set(kinds(found)) == {"uninitialised read"}

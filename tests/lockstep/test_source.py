@@ -320,9 +320,39 @@ def test_a_kernel_without_a_file_says_what_to_do(way):
         cwd=PACKAGE.parent,
         check=True,
     )
-    # Since Python 3.13 the text after -c can be read again.
-    readable = way == "-c" and sys.version_info >= (3, 13)
-    assert ("4.0" if readable else "save it to a file") in done.stdout
+    assert ("4.0" if way == "-c" else "save it to a file") in done.stdout
+
+
+MADE = """
+def kernel(out):
+    {first}
+    out[0] = {value}
+"""
+
+
+def test_functions_that_a_project_makes_by_exec_run_while_lockstep_is_installed():
+    # All have one file name, one function name and one line: only their code tells them apart.
+    texts = [MADE.format(first=first, value=value) for first in ("pass", "out[1] = 2") for value in (3, 4)]
+    made = {}
+    with lockstep.installed():
+        for text in texts:
+            exec(text, names := {})
+            made[text] = names["kernel"]
+    exec(texts[0].replace("3", "5"), names := {})
+    for text, kernel in made.items():
+        got, expected = np.zeros(2), np.zeros(2)
+        lockstep.launch(kernel, 1, 1, got)
+        kernel(expected)
+        assert got.tolist() == expected.tolist(), text
+    with pytest.raises(UnsupportedConstructError, match="must be readable"):
+        lockstep.launch(names["kernel"], 1, 1, np.zeros(2))
+
+
+def test_an_error_in_executed_code_names_its_line():
+    with lockstep.installed():
+        exec("def kernel(out):\n    x = 1\n    out[9] = x\n", names := {})
+    with pytest.raises(IndexError, match=r"out\[9\] out of bounds.*<string>:3"):
+        lockstep.launch(names["kernel"], 1, 1, np.zeros(2))
 
 
 # Globals and closure variables.

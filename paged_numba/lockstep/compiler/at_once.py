@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..language.control import range_bounds, uniform
+from ..language.arrays.ranges import range_bounds, uniform
 from ..machine.arithmetic import arithmetic_result
 from ..machine.machine import Machine
 from ..machine.masks import Mask

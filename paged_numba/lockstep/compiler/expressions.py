@@ -219,9 +219,9 @@ class Expressions:
             found = call("same", left, right)
             return found if isinstance(op, ast.Is) else call("logical_not", found)
         if isinstance(op, ast.In):
-            return call("contains", left, right)
+            return call("contains", "_m", left, right)
         if isinstance(op, ast.NotIn):
-            return call("logical_not", call("contains", left, right))
+            return call("logical_not", call("contains", "_m", left, right))
         if isinstance(op, (ast.Eq, ast.NotEq)) and any(
             side[0] in "'\"b" and side[-1] in "'\"" for side in (left, right)
         ):
@@ -257,12 +257,7 @@ class Expressions:
         return self.texts(node.args)
 
     def iterable(self, node: ast.expr) -> str:
-        """Return the lane expression for a tuple, an array, or ``enumerate`` or ``zip`` of them."""
-        for name in ("enumerate", "zip"):
-            if isinstance(node, ast.Call) and self.names.calls_builtin(node, name):
-                if node.keywords:
-                    raise self.unsupported(node, f"a keyword argument (`{ast.unparse(node)}`)")
-                return call(f"{name}_lanes", *(self.iterable(argument) for argument in node.args))
+        """Return the lane expression for what a loop iterates over, if it is no range."""
         if isinstance(node, ast.Call) and self.names.unrolls(node):
             return self.text(node.args[0])
         self.refuse_several(node, f"an item of `{ast.unparse(node)}`", self.members(node))

@@ -7,20 +7,41 @@ lanes out of ``_l``, ``continue`` only out of ``_m``.
 from __future__ import annotations
 
 import ast
+from typing import ClassVar, NamedTuple
 
 from .analysis import syntax
+from .analysis.apart import runs_apart
 from .analysis.syntax import Accumulation, Region
 from .analysis.waiting import wait
 from .expressions import call
 from .statements import Statements
 
 
+class Held(NamedTuple):
+    """What the lanes of a loop hold, by the names in the lane program.
+
+    Attributes
+    ----------
+    values, lanes : list of str
+        Values and masks that are read or written in the loop.
+    ended : list of str
+        Assignments to variables whose values end with each iteration.
+    """
+
+    values: list[str]
+    lanes: list[str]
+    ended: list[str]
+
+
 class Loops(Statements):
     """Writer of statements, loops included."""
 
+    compacts: ClassVar[bool] = True
+    """Whether loops may leave out the lanes that are done; see `compaction`."""
+
     def accumulation(self, node: ast.For) -> Accumulation | None:
         """Return the sums of a loop whose iterations may run at once, else None."""
-        if any(name in self.expressions.early for name in ast.walk(node)):
+        if self.debugged or any(name in self.expressions.early for name in ast.walk(node)):
             return None  # each iteration checks which lanes have assigned
         return syntax.accumulation(node, lambda function: self.names.dtype(function) is not None)
 
@@ -28,27 +49,32 @@ class Loops(Statements):
         n = self.next_number()
         self.emit(f"_s{n} = _l{n} = _m")
         depth = self.depth
-        bounds = self.expressions.range_bounds(node.iter)
+        bounds, held = self.expressions.range_bounds(node.iter), None
         found = None if bounds is None else self.accumulation(node)
         if bounds is None:
             iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.iterable(node.iter))
         elif found is None:
-            iteration = call("trips", "_m", *bounds)
+            iteration = call("Trips", "_m", *bounds)
+            held = self.begin_compaction(node, n, (*region, node), iteration)
+            if held is not None:
+                iteration = f"_x{n}"
         else:
             self.emit(f"_q{n} = ({', '.join(bounds)},)")
             self.write_at_once(found, n, (*region, node))
             self.emit(f"if _g{n} is None:")
             self.depth += 1
-            iteration = call("trips", "_m", f"*_q{n}")
+            iteration = call("Trips", "_m", f"*_q{n}")
         self.emit(f"for _i{n}, _n{n} in {iteration}:")
         self.depth += 1
         self.emit(f"_m = _l{n} if _n{n} is None else narrow(_l{n}, _n{n})")
         self.emit("if _m is False: break")
+        self.compact("_m", n, held)
         self.begin_iteration(node)
+        self.step()
         inner = (*region, node)
         self.enter(inner)
         self.assign(node.target, f"_i{n}")
-        self.loop_body(node, n, inner)
+        self.loop_body(node, n, inner, held)
         self.depth = depth
 
     def write_at_once(self, found: Accumulation, n: int, inner: Region) -> None:
@@ -98,12 +124,15 @@ class Loops(Statements):
         if waits is not None:
             self.waits_for_others |= waits.for_others
             self.emit(f"_p{n} = Patience({waits.for_others})")
+        held = self.begin_compaction(node, n, (*region, node))
         self.settle(f"while _l{n} is not False:")
         self.depth += 1
         if waits is not None:
             self.emit(f"_p{n}.check(_rt, _l{n})")
+        self.compact(f"_l{n}", n, held)
         self.emit(f"_m = _l{n}")
         self.begin_iteration(node)
+        self.step()
         self.emit(f"_m = narrow(_m, {self.expressions.text(node.test)})")
         self.branch(f"_l{n}", "_m")
         if node.orelse:
@@ -113,14 +142,57 @@ class Loops(Statements):
         self.emit("if _m is False: break")
         inner = (*region, node)
         self.enter(inner)
-        self.loop_body(node, n, inner)
+        self.loop_body(node, n, inner, held)
 
-    def loop_body(self, node: ast.For | ast.While, n: int, inner: Region) -> None:
+    def begin_compaction(
+        self, node: ast.For | ast.While, n: int, inner: Region, trips: str = ""
+    ) -> Held | None:
+        """Prepare a loop whose lanes run apart for compaction; return what they hold, None for other loops."""
+        # An inner function shares its machine and what it captures with the function around it.
+        alone = self.outer is None
+        if not self.compacts or self.debugged or not alone or not runs_apart([node], self.names):
+            return None
+        if trips:
+            self.emit(f"_x{n} = {trips}")
+        self.emit(f"_d{n} = Compaction({f'_x{n}' if trips else ''})")
+        named = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        named &= self.variables
+        ended = {name for name in named if self.homes[name][: len(inner)] == inner}
+        values = [f"v_{name}" for name in sorted(named - ended)] + [f"_i{n}"] * bool(trips)
+        lanes = [f"a_{name}" for name in sorted(named & self.questioned)]
+        lanes += [f"_l{n}", "_m" if trips else f"_o{n}"]
+        if "return" in syntax.leaves([node]):
+            values += [] if self.kernel else ["_v"]
+            lanes += ["_r", *(f"_l{outer}" for outer in self.loops)] + ["_y"] * self.returns_partly
+        return Held(values, lanes, [f"v_{name} = " for name in sorted(ended)])
+
+    def compact(self, mask: str, n: int, held: Held | None) -> None:
+        """Write the start of an iteration: if few lanes are left in `mask`, the loop continues with them alone."""
+        if held is None:
+            return
+        values, lanes = (f"({', '.join(names)},)" if names else "()" for names in held[:2])
+        self.emit(f"if _d{n}.thins(_rt, {mask}):")
+        self.emit(f" _rt, {values}, {lanes} = _d{n}.gather(_rt, {mask}, {values}, {lanes})")
+        if held.ended:
+            self.emit(f" {''.join(held.ended)}UNSET")
+
+    def end_compaction(self, n: int, held: Held | None) -> None:
+        """Write what comes after a loop: if it was compacted, its variables get back their values in all lanes."""
+        if held is None:
+            return
+        values, lanes = (f"({', '.join(names)},)" if names else "()" for names in held[:2])
+        self.emit(f"if _d{n}.levels:")
+        self.emit(f" _rt, {values}, {lanes} = _d{n}.scatter({values}, {lanes})")
+        if held.ended:
+            self.emit(f" {''.join(held.ended)}UNSET")
+
+    def loop_body(self, node: ast.For | ast.While, n: int, inner: Region, held: Held | None) -> None:
         """Write the body of a loop, its ``else``, and the mask of the lanes after it."""
         self.loops.append(n)
         self.statements(node.body, inner)
         self.loops.pop()
         self.depth -= 1
+        self.end_compaction(n, held)
         if node.orelse:
             self.settle(f"_m = _o{n}" if isinstance(node, ast.While) else f"_m = _l{n}")
             self.settle("if _m is not False:")

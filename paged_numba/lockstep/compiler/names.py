@@ -321,8 +321,10 @@ class Names:
 
     def frozen(self, node: ast.expr, value: Any) -> str:
         """Return the lane expression for a value from outside the kernel, typed as Numba types it."""
-        if value is None or (
-            isinstance(value, (str, bytes)) and not isinstance(value, (np.generic, enum.Enum))
+        if (
+            value is None
+            or isinstance(value, (str, bytes))
+            and not isinstance(value, (np.generic, enum.Enum))
         ):
             return repr(value)
         if isinstance(value, np.generic):

@@ -13,8 +13,10 @@ import inspect
 import linecache
 import os
 import re
+import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -75,8 +77,8 @@ class Source:
         self.code: CodeType = function.__code__
         name = self.code.co_name
         self.file = inspect.getsourcefile(function) or self.code.co_filename
-        text = _read(function, self.file)
         flags = self.code.co_flags & _FUTURE | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        text = _executed_text(self.code, flags) or _read(function, self.file)
         try:
             candidates = _parsed(text, flags).get(name, [])
         except (SyntaxError, ValueError) as error:
@@ -156,6 +158,52 @@ def _read(function: Any, file: str) -> str:
             f"the source of {name!r} must be readable, got code from {file}: {hint}"
         )
     return "".join(lines)
+
+
+_executed: deque[str] = deque(maxlen=1000)
+"""The last texts with functions that were passed to ``exec``, ``eval`` or ``compile`` under no file's name."""
+_keeping = False
+
+
+def keep_executed_texts(keep: bool) -> None:
+    """Begin or end to keep texts that are executed, so that functions in them can run: Python forgets the texts."""
+    global _keeping
+    _keeping = keep
+    if keep:
+        _add_hook()
+
+
+@lru_cache(maxsize=1)
+def _add_hook() -> None:
+    """Add the hook, once: Python cannot remove it."""
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if (
+            _keeping
+            and event == "compile"
+            and args[0]
+            and isinstance(args[1], str)
+            and args[1].startswith("<")
+        ):
+            text = args[0].decode(errors="replace") if isinstance(args[0], bytes) else args[0]
+            if isinstance(text, str) and "def " in text and text not in _executed:
+                _executed.append(text)
+
+    sys.addaudithook(hook)
+
+
+def _executed_text(code: CodeType, flags: int) -> str | None:
+    """Return the text passed to ``exec`` or ``python -c`` that a function stands in, or None."""
+    if not code.co_filename.startswith("<"):
+        return None
+    arguments = sys.orig_argv
+    typed = [arguments[arguments.index("-c") + 1]] if "-c" in arguments[:-1] else []
+    for text in (*typed, *reversed(_executed)):
+        if code.co_name in text:
+            with suppress(SyntaxError, ValueError):
+                if _definition(_parsed(text, flags).get(code.co_name, []), code) is not None:
+                    return text
+    return None
 
 
 @lru_cache(maxsize=8)

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from contextlib import suppress
 
+from ...errors import UnsupportedConstructError
 from .analysis import syntax
 from .analysis.assignment import returns_a_value, returns_in_some_lanes
-from .analysis.scopes import variables
+from .analysis.scopes import parameters, variables
 from .analysis.syntax import FUNCTION, Region
-from .calls import Calls
+from .breakpoints import BREAKPOINTS
 from .expressions import call
+from .functions.calls import Calls
 from .names import Names
 
 
@@ -66,8 +69,13 @@ class Statements:
         self.homes = syntax.homes(definition)
         self.regions: dict[Region, int] = {FUNCTION: 0}
         self.questioned = names.reads.names
+        self.debugged = any(map(self.stops, ast.walk(definition)))
+        if self.debugged:
+            # The debugger shows which variables a thread has assigned.
+            self.questioned = self.questioned | (self.variables - set(parameters(definition)))
         self.returns_partly = not kernel and returns_in_some_lanes(definition, names.reads)
         self.expressions = self.expressions_type(names, definition, self.home_mask)
+        self.expressions.questioned = self.questioned
         self.line = definition.lineno
 
     # Writing.
@@ -113,6 +121,8 @@ class Statements:
             if method is None:
                 raise self.unsupported(statement)
             self.begin(statement)
+            if not isinstance(statement, (ast.For, ast.While)):
+                self.step()
             method(statement, region)
             if isinstance(statement, (ast.Return, ast.Break, ast.Continue)):
                 break
@@ -130,6 +140,32 @@ class Statements:
 
     begin_iteration = begin
     """Write what comes before an iteration of a loop, after its mask is set."""
+
+    def stops(self, node: ast.AST) -> bool:
+        """Tell whether a statement calls a breakpoint."""
+        if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+            return False
+        with suppress(UnsupportedConstructError):
+            found = self.names.static(node.value.func)
+            return found is not None and any(found.value is one for one in BREAKPOINTS)
+        return False
+
+    def step(self) -> None:
+        """Write what comes before each statement and iteration of a function with a breakpoint."""
+        if self.debugged:
+            self.settle(f"if _stop is not None: _stop = _stop.step(_m, {self.line})")
+
+    def write_breakpoint(self, node: ast.Call) -> None:
+        found = self.names.static(node.func)
+        given = dict(zip(("thread", "block"), node.args, strict=False))
+        given.update({str(keyword.arg): keyword.value for keyword in node.keywords})
+        known = {"thread", "block"} if found is not None and found.value is BREAKPOINTS[0] else set()
+        if len(node.args) > 2 or len(given) != len(node.args) + len(node.keywords) or not set(given) <= known:
+            raise self.unsupported(
+                node, f"`{ast.unparse(node)}`: write lockstep.breakpoint(thread=(x, y, z), block=(x, y, z))"
+            )
+        arguments = [f"{name}={self.expressions.text(value)}" for name, value in given.items()]
+        self.emit(f"_stop = {call('pause', '_rt', '_m', '_stop', *arguments)}")
 
     def branch(self, tested: str, held: str) -> None:
         """Write what comes after the test of an ``if`` or ``while``: nothing, unless the program is observed.
@@ -219,6 +255,8 @@ class Statements:
         if isinstance(node.value, ast.Constant):
             if node is not self.definition.body[0]:
                 self.emit("pass")
+        elif self.stops(node) and isinstance(node.value, ast.Call):
+            self.write_breakpoint(node.value)
         else:
             self.expressions.unused = node.value
             self.emit(self.expressions.text(node.value))

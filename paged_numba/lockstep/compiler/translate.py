@@ -27,6 +27,8 @@ from . import source as sources
 from .analysis.scopes import Function, as_definition, captured_by, inner_functions, outer_names, parameters
 from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
+from .breakpoints import SOURCE_OBJECT, pause
+from .compaction import Compaction
 from .functions.overloads import call_member, member_of
 from .functions.values import InnerValue, call_value, starred
 from .loops import Loops
@@ -157,7 +159,12 @@ def _translate(
             line = source.lines[place - source.first]
             node.col_offset = len(line) - len(line.lstrip())
             node.end_col_offset = len(line.rstrip().encode())
-    program_globals = {**writer.vocabulary, **writer.names.constants, SOURCE_MARK: source.file}
+    program_globals = {
+        **writer.vocabulary,
+        **writer.names.constants,
+        SOURCE_MARK: source.file,
+        SOURCE_OBJECT: source,
+    }
     namespace = dict(program_globals)
     exec(compile(program, source.file, "exec"), namespace)
     translated = namespace[source.definition.name]
@@ -201,6 +208,7 @@ class FunctionWriter(Loops):
         **{
             value.__name__: value
             for value in (
+                Compaction,
                 KernelError,
                 NotAtOnceError,
                 Patience,
@@ -213,6 +221,7 @@ class FunctionWriter(Loops):
                 member_of,
                 starred,
                 InnerValue,
+                pause,
             )
         },
         "call_value": partial(call_value, call_device, lambda intrinsic: intrinsic),
@@ -243,11 +252,15 @@ class FunctionWriter(Loops):
             self.emit(f"v_{name} = Unset({self.names.shown(name)!r})")
         for name in sorted(self.questioned & self.variables):
             self.emit(f"a_{name} = False")
+        if self.debugged:
+            self.emit("_stop = None")
         for inner in inner_functions(self.definition):
             self.write_inner(inner)
         if self.returns_partly:
             self.emit("_y, _m0 = False, _m")
         self.statements(self.definition.body, FUNCTION)
+        if self.debugged:
+            self.settle("if _stop is not None: _stop.end()")
         if self.returns_partly:
             self.emit(f"return partly(_m0, _y, _v, {self.definition.name!r})")
         else:
@@ -265,5 +278,7 @@ class FunctionWriter(Loops):
                     f"the capture of {name!r}, which is assigned only after the function that captures it",
                 )
         writer = type(self)(self.names, definition, False, self)
+        if writer.debugged:
+            raise self.unsupported(inner, "a breakpoint in a function inside a kernel: stop where it is called")
         writer.write_function(self.expressions.inner_names[inner], ["_m"])
         self.waits_for_others |= writer.waits_for_others

@@ -22,73 +22,52 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
 from ..machine.lanes import WARP_SIZE
 from ..machine.poison import poisoned
-from .device_array import (
-    DeviceArray,
-    as_cuda_array,
-    device_array,
-    device_array_like,
-    is_cuda_array,
-    to_device,
-)
-from .devices import (
-    Context,
-    Device,
-    close,
-    current_context,
-    detect,
-    get_current_device,
-    gpus,
-    is_available,
-    list_devices,
-    profile_start,
-    profile_stop,
-    profiling,
-    select_device,
-    synchronize,
-)
-from .host_memory import (
-    HostArgument,
-    In,
-    InOut,
-    Out,
-    defer_cleanup,
-    managed_array,
-    mapped_array,
-    mapped_array_like,
-    pinned,
-    pinned_array,
-    pinned_array_like,
-)
-from .kernels import Kernel, jit
-from .names import DeviceName
-from .streams import (
-    Event,
-    Stream,
-    default_stream,
-    event,
-    event_elapsed_time,
-    legacy_default_stream,
-    per_thread_default_stream,
-    stream,
-)
+from .device_array import *
+from .devices import *
+from .functions import random
+from .functions.elementwise import *
+from .functions.reduction import *
+from .functions.stacks import *
+from .kernels import *
+from .memory import *
+from .names import TYPES, DeviceName, absent
+from .numba_parts import PASSED_ON, numba_cuda, passed_on
+from .pointers import *
+from .streams import *
 
 for _path in (*INTRINSICS, *DECLARATIONS, *(f"cuda.{name}" for name in MACHINE_VALUES)):
     _name = _path.split(".")[1]
     globals().setdefault(_name, DeviceName(f"cuda.{_name}"))
 
 warpsize = WARP_SIZE
-boolean = bool_ = np.bool_
-for _name in "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split():
-    globals()[_name] = getattr(np, _name)
-complex64, complex128 = np.complex64, np.complex128
+globals().update(TYPES)
+
+_INSTEAD = {
+    **dict.fromkeys(
+        ["IpcHandle", "open_ipc_array", "GetIpcHandleMixin"], "copy the array to the host and send that"
+    ),
+    **dict.fromkeys(
+        "BaseCUDAMemoryManager HostOnlyCUDAMemoryManager PinnedMemory MappedMemory set_memory_manager".split(),
+        "memory is NumPy's, so leave the memory manager out",
+    ),
+    **dict.fromkeys(
+        "declare_device CUSource PTXSource LTOIR Cubin Fatbin Archive Object LinkableCode".split(),
+        "no code but Python's can be run, so write the function in Python",
+    ),
+}
+"""Names of ``numba.cuda`` that are absent, and what to do instead."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in _INSTEAD:
+        return absent(f"cuda.{name}", _INSTEAD[name])
+    if name in PASSED_ON:
+        if numba_cuda() is None:
+            return absent(f"cuda.{name}", "it is Numba's own, so install numba-cuda")
+        return passed_on(name)
     raise AttributeError(f"cuda.{name} is not part of the lockstep facade: it needs numba.cuda and a GPU")
 
 

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+import numbers
+import pickle
+import sys
+import warnings
+from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any, overload
 
+import numpy as np
+
 from ...arguments import not_negative, shown
+from ...draw.text import plural
 from ...errors import LaunchError
 from ..failures import hide
 from ..language.signatures import check_definition, signatures, signatures_of
 from ..launch import launch
-from .host_memory import HostArgument
+from .devices import gpus
+from .memory import ArgHint, as_cuda_array, is_cuda_array
+from .numba_parts import (
+    Overload,
+    numba_dispatcher,
+    numba_type,
+    ptx,
+    refuse_measure,
+    type_note,
+    types_of_signature,
+)
+
+__all__ = [
+    "Kernel",
+    "jit",
+]
+
+
+class LaunchTypeError(LaunchError, TypeError):
+    """A launch that a GPU refuses, where Numba raises TypeError."""
 
 
 class Kernel:
@@ -24,6 +51,12 @@ class Kernel:
         The Python function.
     device : bool
         Whether it is a device function, which only kernels call.
+    targetoptions : dict
+        The options of `jit`.
+    overloads : dict
+        An `Overload` for each tuple of types: those of the signatures, and those of the launches so far.
+    extensions : list
+        Objects whose ``prepare_args(type, value, stream, retr)`` returns another type and value for an argument.
 
     Raises
     ------
@@ -51,10 +84,17 @@ class Kernel:
     array([1.5, 1.5, 1.5, 1.5, 1.5, 1.5])
     """
 
-    def __init__(self, function: Callable[..., Any], signature: Any = None, device: bool = False) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signature: Any = None, device: bool = False, **options: Any
+    ) -> None:
         update_wrapper(self, function)
         self.py_func = function
         self.device = device
+        self.targetoptions = {"device": device, **options}
+        self.extensions = list(options.get("extensions") or ())
+        self.specialized = False
+        self.specializations: dict[Any, Kernel] = {}
+        self._launched: dict[Any, None] = {}
         self.__lockstep_given__ = signature
         self.__lockstep_signatures__ = [] if signature is None else signatures(signature)
         check_definition(function, self.__lockstep_signatures__, device)
@@ -62,57 +102,282 @@ class Kernel:
     @classmethod
     def of(cls, kernel: Any) -> Kernel:
         """Return a kernel or device function of Numba's or of the facade as one that runs on lockstep."""
-        device = getattr(kernel, "device", None)
-        if device is None:
-            device = bool(getattr(kernel, "targetoptions", {}).get("device"))
-        made = cls(kernel.py_func, device=device)
+        options = dict(getattr(kernel, "targetoptions", {}))
+        device = options.pop("device", None)
+        made = cls(kernel.py_func, device=bool(getattr(kernel, "device", device)), **options)
         made.__lockstep_given__ = getattr(kernel, "__lockstep_given__", None)
         made.__lockstep_signatures__ = signatures_of(kernel)
         return made
 
-    def __getitem__(self, configuration: Any) -> Callable[..., None]:
+    def __getitem__(self, configuration: Any) -> Configured:
         if not isinstance(configuration, tuple) or not 2 <= len(configuration) <= 4:
             raise LaunchError(
                 "a launch must read kernel[blocks_per_grid, threads_per_block(, stream, shared_bytes)](...), "
                 f"got kernel[{shown(configuration)}]"
             )
+        return self.configure(*configuration)
+
+    def configure(self, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Configured:
+        """Return the kernel with a launch configuration; ``kernel[griddim, blockdim]`` is short for it."""
         if self.device:
             raise LaunchError(f"{self.py_func.__name__} must be called by a kernel: it is a device function")
-        blocks_per_grid, threads_per_block, *rest = configuration
-        shared_bytes = rest[1] if len(rest) == 2 else 0
+        return Configured(self, griddim, blockdim, stream, sharedmem)
 
-        def call(*args: Any) -> None:
-            __tracebackhide__ = hide
-            given = map(_unwrapped, args)
-            launch(self, blocks_per_grid, threads_per_block, *given, shared_bytes=shared_bytes)
-
-        return call
-
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Raise LaunchError: a call needs a launch configuration."""
+        name = self.py_func.__name__
         raise LaunchError(
-            f"{self.py_func.__name__} must be launched as "
-            f"{self.py_func.__name__}[blocks_per_grid, threads_per_block](...)"
+            f"the launch configuration was not specified: {name} must be launched as "
+            f"{name}[blocks_per_grid, threads_per_block](...)"
         )
 
     def forall(self, ntasks: int, tpb: int = 0, stream: Any = 0, sharedmem: int = 0) -> Callable[..., None]:
         """Return the kernel configured for a 1-D grid of at least `ntasks` threads."""
+        if isinstance(ntasks, numbers.Integral) and ntasks < 0:
+            raise ValueError(f"Can't create ForAll with negative task count: ntasks={ntasks}")
         ntasks, threads = not_negative("ntasks", ntasks), not_negative("tpb", tpb) or 256
         sharedmem = not_negative("sharedmem", sharedmem)
         if ntasks == 0:
             return lambda *args: None
-        return self[-(-ntasks // threads), threads, stream, sharedmem]
+        return Configured(self, -(-ntasks // threads), threads, stream, sharedmem)
+
+    # Types.
 
     def specialize(self, *args: Any) -> Kernel:
-        """Return the kernel itself: the lockstep machine does not compile for given arguments."""
-        return self
+        """Return the kernel for arguments of the types of `args`."""
+        if self.specialized:
+            raise RuntimeError("Dispatcher already specialized")
+        types = tuple(type_note(_unwrapped(arg)) for arg in args)
+        if types not in self.specializations:
+            made = Kernel.of(self)
+            made.specialized = True
+            made._launched[types] = None
+            self.specializations[types] = made
+        return self.specializations[types]
+
+    @property
+    def overloads(self) -> dict[Any, Overload]:
+        given = [types_of_signature(signature) for signature in _listed(self.__lockstep_given__)]
+        launched = [tuple(map(numba_type, types)) for types in self._launched]
+        return {types: Overload(self, types) for types in [*given, *launched]}
+
+    @property
+    def signatures(self) -> list[Any]:
+        return list(self.overloads)
+
+    nopython_signatures = signatures
+
+    def compile(self, sig: Any) -> Overload:
+        """Return the overload for a signature: nothing is compiled before a launch."""
+        if self.__lockstep_signatures__:
+            raise RuntimeError("Compilation disabled")
+        [read] = signatures(sig)
+        check_definition(self.py_func, [read], self.device)
+        types = types_of_signature(sig)
+        self._launched.setdefault(types)
+        return Overload(self, types)
+
+    def enable_caching(self) -> None:
+        """Do nothing: lane programs are not stored."""
+
+    def disable_compile(self, val: bool = True) -> None:
+        """Do nothing: nothing is compiled."""
+
+    def inspect_asm(self, signature: Any = None) -> Any:
+        """Return the PTX that Numba compiles, or a dict with that of each signature.
+
+        Raises
+        ------
+        TargetUnavailableError
+            ``numba.cuda`` is not installed.
+        """
+        return self._for_each(signature, functools.partial(ptx, self))
+
+    def _for_each(self, signature: Any, function: Callable[[Any], Any]) -> Any:
+        if signature is not None:
+            return function(signature)
+        return {types: function(types) for types in self.overloads}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_THE_COMPILER:
+            return lambda *args, **kwargs: refuse_measure(self, name)
+        raise AttributeError(f"a kernel of the lockstep machine has no {name}", name=name, obj=self)
+
+    @property
+    def _numba_type_(self) -> Any:
+        return numba_dispatcher(self)
+
+    def __reduce__(self) -> Any:
+        found: Any = sys.modules.get(self.py_func.__module__)
+        for part in self.py_func.__qualname__.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return self.py_func.__qualname__
+        try:
+            from numba.cuda import cloudpickle
+        except ImportError:
+            raise TypeError(
+                f"{self.py_func.__name__} must be found in its module by its name to be pickled, or numba-cuda "
+                "be installed, whose cloudpickle pickles other functions"
+            ) from None
+        code = cloudpickle.dumps(self.py_func)
+        return _unpickled, (code, self.__lockstep_given__, dict(self.targetoptions))
 
     def __repr__(self) -> str:
         return f"<{'Device function' if self.device else 'Kernel'} {self.py_func.__name__} on lockstep>"
 
 
+_OF_THE_COMPILER = (
+    "inspect_llvm inspect_sass inspect_sass_cfg inspect_lto_ptx inspect_types inspect_cfg inspect_disasm_cfg "
+    "get_regs_per_thread get_const_mem_size get_shared_mem_per_block get_local_mem_per_thread "
+    "get_max_threads_per_block compile_device"
+).split()
+"""Methods of Numba's kernels that tell what its compiler made."""
+
+
+def _unpickled(code: bytes, signature: Any, options: dict[str, Any]) -> Kernel:
+    return Kernel(pickle.loads(code), signature, **options)
+
+
+class Configured:
+    """A kernel with a launch configuration, ready to be called with arguments.
+
+    Attributes
+    ----------
+    griddim, blockdim : tuple of int
+        Thread blocks and threads along x, y and z.
+    stream, sharedmem
+        The stream, and the bytes of dynamic shared memory.
+    pre_launch_callbacks : list
+        Functions called with the kernel and this configuration before each launch.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Kernel,
+        griddim: Any,
+        blockdim: Any,
+        stream: Any = 0,
+        sharedmem: int = 0,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.griddim = _whole("blocks_per_grid", griddim)
+        self.blockdim = _whole("threads_per_block", blockdim)
+        self.stream = stream
+        self.sharedmem = sharedmem
+        self.pre_launch_callbacks: list[Callable[..., Any]] = []
+        _warn_of_small_grid(self.griddim)
+
+    def __call__(self, *args: Any) -> None:
+        __tracebackhide__ = hide
+        kernel = self.dispatcher
+        code = kernel.py_func.__code__
+        if len(args) != code.co_argcount and not code.co_flags & inspect.CO_VARARGS:
+            args = _with_defaults(kernel.py_func, args)
+        after: list[Callable[[], Any]] = []
+        if kernel.extensions:
+            args = _prepared(kernel.extensions, args, self.stream, after)
+        given = [_unwrapped(arg) for arg in args]
+        for callback in self.pre_launch_callbacks:
+            callback(kernel, self)
+        launch(kernel, self.griddim, self.blockdim, *given, shared_bytes=self.sharedmem)
+        for arg, used in zip(args, given, strict=True):
+            if isinstance(arg, ArgHint):
+                arg.back(used)
+        for function in after:
+            function()
+        kernel._launched.setdefault(tuple(map(type_note, given)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.pre_launch_callbacks:
+            raise pickle.PicklingError("Cannot pickle configured launches with pre-launch callbacks")
+        return dict(vars(self))
+
+
+def _whole(name: str, value: Any) -> tuple[int, ...]:
+    """Return a dimension of a launch as x, y and z; require integers."""
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not 1 <= len(given) <= 3:
+        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")
+    for size in given:
+        if not isinstance(size, numbers.Integral) or isinstance(size, (bool, np.timedelta64)):
+            raise LaunchTypeError(
+                f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}"
+            )
+    return (*map(int, given), *(1,) * (3 - len(given)))
+
+
+def _with_defaults(function: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of a launch, completed by the defaults of the parameters."""
+    names = inspect.getfullargspec(function).args
+    defaults = function.__defaults__ or ()
+    missing = len(names) - len(args)
+    if 0 < missing <= len(defaults):
+        return (*args, *defaults[-missing:])
+    raise LaunchTypeError(
+        f"{function.__name__} takes {plural(len(names), 'argument')} ({', '.join(names)}), got {len(args)}"
+    )
+
+
+def _prepared(
+    extensions: Sequence[Any], args: tuple[Any, ...], stream: Any, after: list[Callable[[], Any]]
+) -> tuple[Any, ...]:
+    """Return the arguments as the last of the extensions leaves them."""
+    prepared = []
+    for value in args:
+        given = numba_type(type_note(_unwrapped(value)))
+        for extension in reversed(extensions):
+            given, value = extension.prepare_args(given, value, stream=stream, retr=after)
+        prepared.append(value)
+    return tuple(prepared)
+
+
 def _unwrapped(value: Any) -> Any:
-    return value.array if isinstance(value, HostArgument) else value
+    """Return an argument as `launch` takes it."""
+    if type(value) is np.ndarray:
+        if _installed():
+            _warn_of_host_array()
+        return value
+    if isinstance(value, ArgHint):
+        return value.on_device()
+    if is_cuda_array(value) and not hasattr(value, "__lockstep_array__"):
+        try:
+            return as_cuda_array(value)
+        except ValueError as error:
+            raise LaunchError(str(error)) from error
+    return value
+
+
+def _listed(given: Any) -> list[Any]:
+    return [] if given is None else given if isinstance(given, list) else [given]
+
+
+# Numba's warnings, for programs that believe that they use Numba.
+
+
+def _installed() -> bool:
+    return getattr(sys.modules.get("numba.cuda"), "gpus", None) is gpus
+
+
+def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
+    if not _installed():
+        return
+    from numba.core.errors import NumbaPerformanceWarning
+    from numba.cuda.core import config
+
+    size = int(np.prod(griddim))
+    if size < 128 and config.CUDA_LOW_OCCUPANCY_WARNINGS and not config.DISABLE_PERFORMANCE_WARNINGS:
+        text = f"Grid size {size} will likely result in GPU under-utilization due to low occupancy."
+        warnings.warn(NumbaPerformanceWarning(text), stacklevel=4)
+
+
+def _warn_of_host_array() -> None:
+    from numba.core.errors import NumbaPerformanceWarning
+    from numba.cuda.core import config
+
+    if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
+        text = "Host array used in CUDA kernel will incur copy overhead to/from device."
+        warnings.warn(NumbaPerformanceWarning(text), stacklevel=5)
 
 
 @overload
@@ -121,7 +386,7 @@ def jit(func_or_sig: Callable[..., Any], *, device: bool = False, **options: Any
 def jit(
     func_or_sig: Any = None, *, device: bool = False, **options: Any
 ) -> Callable[[Callable[..., Any]], Kernel]: ...
-def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any:
+def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
     """Decorate a kernel or device function, as ``@jit`` or as ``@jit(...)``.
 
     Parameters
@@ -145,6 +410,8 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
     ------
     LaunchError
         The signature cannot be read, or does not fit the function's parameters.
+    NotImplementedError
+        ``boundscheck=True``, which Numba refuses for CUDA; the lockstep machine always checks bounds.
 
     See Also
     --------
@@ -165,8 +432,42 @@ def jit(func_or_sig: Any = None, *, device: bool = False, **options: Any) -> Any
     >>> out
     array([0., 1., 4., 9.], dtype=float32)
     """
+    _check_options(device, options)
     if inspect.isfunction(func_or_sig):
-        return Kernel(func_or_sig, device=device)
+        return Kernel(func_or_sig, None, device, **options)
     if inspect.isfunction(getattr(func_or_sig, "py_func", None)):
         return Kernel.of(func_or_sig)
-    return lambda function: Kernel(function, func_or_sig, device)
+    if inspect.isclass(func_or_sig) and not issubclass(func_or_sig, np.generic):
+        raise TypeError(
+            f"func_or_sig must be a function or a signature, got the class {func_or_sig.__name__}"
+        )
+    return lambda function: Kernel(function, func_or_sig, device, **options)
+
+
+def _check_options(device: bool, options: dict[str, Any]) -> None:
+    """Refuse the options that Numba refuses."""
+    if options.get("boundscheck"):
+        raise NotImplementedError("bounds checking is not supported for CUDA")
+    for name in ("argtypes", "restype", "bind"):
+        if options.get(name) is not None:
+            raise _deprecation()(
+                f"Deprecated keyword argument `{name}`. "
+                "Signatures should be passed as the first positional argument."
+            )
+    if device and options.get("link"):
+        raise ValueError("link keyword invalid for device function")
+    if options.get("debug") and _installed():
+        from numba.core.errors import NumbaInvalidConfigWarning
+
+        for other in ("opt", "lineinfo"):
+            if options.get(other, other == "opt") not in (False, None):
+                text = f"debug=True with {other}=True is not supported by CUDA"
+                warnings.warn(NumbaInvalidConfigWarning(text), stacklevel=3)
+
+
+def _deprecation() -> type[Exception]:
+    try:
+        from numba.core.errors import DeprecationError
+    except ImportError:
+        return TypeError
+    return DeprecationError

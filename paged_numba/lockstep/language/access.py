@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,9 @@ from ..machine.arithmetic import LaneTuple, tuple_like
 from ..machine.lanes import source_line
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
+from .arrays import methods
+from .arrays.ranges import Range
+from .arrays.views import Flat
 from .functions import caster
 from .types.enums import Member
 
@@ -23,7 +25,11 @@ def load(mask: Mask, container: Any, index: Any) -> Any:
             return load(mask, container, _field_name(container, index))
         return container.load(mask, index)
     if isinstance(container, tuple):
+        if isinstance(container, Range):
+            return container.item(index)
         return _item(mask, container, index)
+    if isinstance(container, Flat):
+        return container.load(mask, index)
     if isinstance(index, str) and _has_field(container, index):
         view = container.field(index)
         return view if view.lengths else view.load(mask, ())
@@ -74,6 +80,8 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
 
 def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
     """``container[index] = value``."""
+    if isinstance(container, Flat):
+        container, index = container.array, container.place(index)
     if not isinstance(container, LaneArray):
         raise KernelError(f"{kind_of(container)} does not support item assignment, {source_line()}")
     if isinstance(index, str):
@@ -135,7 +143,10 @@ def same(a: Any, b: Any) -> Any:
 def equal_texts(a: Any, b: Any) -> Any:
     """``a == b``, one of which is a constant text."""
     for value in (a, b):
-        if not isinstance(value, _TEXTS) and getattr(getattr(value, "dtype", None), "kind", "") not in ("S", "U"):
+        if not isinstance(value, _TEXTS) and getattr(getattr(value, "dtype", None), "kind", "") not in (
+            "S",
+            "U",
+        ):
             raise KernelError(f"a text compares with a text, not with {kind_of(value)}, {source_line()}")
     found = a == b
     return np.bool_(found) if isinstance(found, bool) else found
@@ -155,17 +166,16 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
     if isinstance(value, LaneArray):
         if value.dtype.names is not None and name in value.dtype.names:
             return load(mask, value, name)
-        if name == "strides":
-            return LaneTuple([np.int64(s * value.buffer.strides[0]) for s in value.strides])
-        if name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes", "T"):
-            return getattr(value, name)
-        if name == "reshape":
-            return partial(value.reshape, mask)
+        found = methods.attribute(mask, value, name)
+        if found is not None:
+            return found
     elif isinstance(value, np.dtype):
         if name == "type":
             return caster(value)
         if name == "itemsize":
             return np.int64(value.itemsize)
+    elif isinstance(value, (np.finfo, np.iinfo)):
+        return _limit(value, name)
     elif (
         name in ("real", "imag", "dtype", "conjugate")
         or hasattr(type(value), "_fields")
@@ -173,6 +183,16 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
     ):
         return getattr(value, name)
     raise KernelError(f"{kind_of(value)} has no attribute {name!r} in a kernel, {source_line()}")
+
+
+def _limit(limits: Any, name: str) -> Any:
+    """``np.finfo(dtype).eps``, ``np.iinfo(dtype).max`` and others."""
+    value = getattr(limits, name, None)
+    if isinstance(value, np.floating):
+        return value
+    if isinstance(value, int):
+        return np.int64(value) if value < 2**63 else np.uint64(value)
+    raise KernelError(f"the limits of {limits.dtype} have no {name!r} in a kernel, {source_line()}")
 
 
 def set_attribute(mask: Mask, value: Any, name: str, new: Any) -> None:

@@ -1,27 +1,28 @@
 """Assignment, short circuits and loops under a mask; `NAMES` holds all functions that lane programs call by name.
 
 A lane program changes its mask explicitly (see `compiler`); the functions here run a single expression or statement
-under a mask. ``blend(mask, new, old)`` is an assignment, ``trips`` yields the iterations of a ``for`` loop.
+under a mask. ``blend(mask, new, old)`` is an assignment, `Trips` yields the iterations of a ``for`` loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ...errors import KernelError
 from ..machine import arithmetic, masks
-from ..machine.arithmetic import LaneTuple, convert, truth, tuple_like, unify
+from ..machine.arithmetic import LaneTuple, truth, tuple_like, unify, where
 from ..machine.lanes import source_line
 from ..machine.machine import Machine
 from ..machine.masks import Mask, minus, narrow, split
 from ..machine.memory import LaneArray
 from .access import attribute, equal_texts, load, same, set_attribute, store
+from .arrays.iteration import Items, each
+from .arrays.ranges import Range, range_bounds
+from .arrays.reductions import has_element
 from .intrinsics import floordiv, mod, raise_in_kernel
-from .signatures import Scalar, Signature, choose
 from .types.enums import Member
 from .types.function_values import FunctionValue
 
@@ -109,6 +110,8 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
     if mask is True or new is old or isinstance(old, Unset):
         return new
     if isinstance(new, tuple):
+        if isinstance(new, Items):
+            raise KernelError(f"a variable must hold the same iterator in all threads, {source_line()}")
         if not isinstance(old, tuple) or len(new) != len(old):
             raise KernelError(f"a variable must hold tuples of one length in all threads, {source_line()}")
         return tuple_like([blend(mask, n, o) for n, o in zip(new, old, strict=True)], new)
@@ -124,7 +127,7 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
         if isinstance(new, np.dtype):
             raise KernelError(f"a variable must hold one dtype in all threads, {source_line()}")
         raise KernelError(f"a variable must be None in all threads or in none, {source_line()}")
-    return np.where(mask, new, old)
+    return where(mask, new, old)
 
 
 def _blend_views(mask: Mask, new: LaneArray, old: Any) -> LaneArray:
@@ -166,7 +169,7 @@ def _merged(condition: Any, a: Any, b: Any) -> Any:
         return tuple_like([_merged(condition, x, y) for x, y in zip(a, b, strict=True)], a)
     if isinstance(a, (LaneArray, Member, FunctionValue)):
         return blend(condition, a, b)
-    return np.where(condition, *unify((a, b)))
+    return where(condition, *unify((a, b)))
 
 
 def logical_and(mask: Mask, left: Any, right: Callable[[Mask], Any]) -> Any:
@@ -199,118 +202,57 @@ def conditional(
     return _merged(truth(condition), body(then), orelse(otherwise))
 
 
+def contains(mask: Mask, item: Any, values: Any) -> Any:
+    """``item in values``, for a tuple, an array or a range."""
+    if isinstance(values, LaneArray):
+        return has_element(mask, values, item)
+    if isinstance(values, Range):
+        return values.holds(item)
+    return arithmetic.contains(item, values)
+
+
 # Loops.
 
 
-def trips(mask: Mask, *bounds: Any) -> Iterator[tuple[Any, Mask | None]]:
-    """Iterate over ``range(*bounds)``: yield the index and, once some lanes are done, the mask of the others."""
-    start, stop, step = range_bounds(bounds)
-    index = start.dtype.type
-    if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
-        if step == 0:
-            raise KernelError(f"range() needs a step that is not zero, {source_line()}")
-        for i in range(int(start), int(stop), int(step)):
-            yield index(i), None
-        return
-    if np.any((step == 0) & mask):
-        raise KernelError(f"range() needs a step that is not zero, {source_line()}")
-    wide = [bound.astype(np.int64) for bound in (start, stop, step)]
-    count = np.maximum(0, -((wide[0] - wide[1]) // wide[2]))
-    active = count if mask is True else np.where(mask, count, 0)
-    least = int(count.min() if mask is True else np.where(mask, count, count.max()).min())
-    for k in range(int(active.max())):
-        i = (wide[0] + k * wide[2]).astype(index)
-        yield i, None if k < least else count > k
+class Trips:
+    """The iterations of ``range(*bounds)``.
 
-
-_RANGE_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint64)))
-
-
-@lru_cache(maxsize=256)
-def _range_type(*dtypes: np.dtype[Any]) -> np.dtype[Any] | None:
-    """Return the type of ``range`` for arguments of these types, or None if it takes no such arguments.
-
-    It is the type whose signature fits best, and the first of them if several fit equally well.
-    """
-    candidates = {Signature((Scalar(wanted),) * len(dtypes)): wanted for wanted in _RANGE_TYPES}
-    found = choose(list(candidates), tuple(map(Scalar, dtypes)))
-    return candidates[found[0]] if found else None
-
-
-def range_bounds(bounds: tuple[Any, ...]) -> tuple[Any, Any, Any]:
-    """Return start, stop and step of ``range(*bounds)`` in the type that Numba gives its index."""
-    dtype = _range_type(*[bound.dtype for bound in bounds])
-    if dtype is None:
-        given = ", ".join(str(bound.dtype) for bound in bounds)
-        raise KernelError(f"range() needs real numbers, got {given}, {source_line()}")
-    one, zero = dtype.type(1), dtype.type(0)
-    typed = [bound if bound.dtype is dtype else convert(bound, dtype) for bound in bounds]
-    if len(typed) == 1:
-        return zero, typed[0], one
-    # If every lane starts at the same value, keep the index a scalar.
-    start = uniform(typed[0])
-    return start, typed[1], typed[2] if len(typed) == 3 else one
-
-
-def uniform(value: Any) -> Any:
-    """Return the common element of an array whose elements are all equal, else `value` itself."""
-    if isinstance(value, np.ndarray) and value.size and value.min() == value.max():
-        return value.flat[0]
-    return value
-
-
-class Items(NamedTuple):
-    """What a loop iterates over if it is not a range.
-
-    An item is loaded when its iteration begins, after the stores of earlier iterations.
+    Iterating yields the index and, once some lanes are done, the mask of the others.
     """
 
-    length: Any
-    """An array by lane if it differs."""
-    item: Callable[[Mask, int], Any]
-    """Returns an item, loaded in the lanes of a mask."""
+    __slots__ = ("count", "index", "least", "start", "step", "uniform")
 
-
-def _items(values: Any) -> Items:
-    if isinstance(values, Items):
-        return values
-    if isinstance(values, LaneArray):
-        return Items(values.lengths[0], lambda mask, place: values.load(mask, np.int64(place)))
-    if isinstance(values, tuple):
-        return Items(len(values), lambda _, place: values[place])
-    raise KernelError(
-        f"a loop needs range(), a tuple or an array, got {type(values).__name__}, {source_line()}"
-    )
-
-
-def each(machine: Machine, lanes: Callable[[], Mask], values: Any) -> Iterator[tuple[Any, Mask | None]]:
-    """Iterate over a tuple, an array's first axis, or `Items`: yield each item and a mask, as `trips` does.
-
-    `lanes` returns the lanes that are still in the loop.
-    """
-    length, item = _items(values)
-    for place in range(masks.most(lanes(), length)):
-        inside = place < length if isinstance(length, np.ndarray) else None
-        here = lanes() if inside is None else narrow(lanes(), inside)
-        if here is False:
+    def __init__(self, mask: Mask, *bounds: Any) -> None:
+        start, stop, step = range_bounds(bounds)
+        self.index = start.dtype.type
+        self.uniform = None
+        if not any(isinstance(bound, np.ndarray) for bound in (start, stop, step)):
+            if step == 0:
+                raise KernelError(f"range() needs a step that is not zero, {source_line()}")
+            self.uniform = range(int(start), int(stop), int(step))
             return
-        yield item(here, place), inside
+        if np.any((step == 0) & mask):
+            raise KernelError(f"range() needs a step that is not zero, {source_line()}")
+        self.start, stop, self.step = (bound.astype(np.int64) for bound in (start, stop, step))
+        count = np.maximum(0, -((self.start - stop) // self.step))
+        self.count = count if mask is True else np.where(mask, count, 0)
+        self.least = int((count if mask is True else np.where(mask, count, count.max())).min())
 
+    def __iter__(self) -> Iterator[tuple[Any, Mask | None]]:
+        index = self.index
+        if self.uniform is not None:
+            for i in self.uniform:
+                yield index(i), None
+            return
+        for k in range(int(self.count.max())):
+            i = (self.start + k * self.step).astype(index)
+            yield i, None if k < self.least else self.count > k
 
-def enumerate_lanes(values: Any, start: Any = None) -> Items:
-    """``enumerate(values, start)``."""
-    length, item = _items(values)
-    start = np.int64(0) if start is None else start
-    return Items(length, lambda mask, place: (start.astype(np.int64) + np.int64(place), item(mask, place)))
-
-
-def zip_lanes(*values: Any) -> Items:
-    """``zip(*values)``, as long as the shortest of them."""
-    parts = [_items(value) for value in values]
-    length: Any = 0
-    for number, part in enumerate(parts):
-        length = part.length if number == 0 else np.minimum(length, part.length)
-    return Items(length, lambda mask, place: tuple(part.item(mask, place) for part in parts))
+    def gather(self, take: Callable[[Any], Any]) -> None:
+        """Leave out lanes: `take` returns a value in those that are left, which all go on."""
+        if self.uniform is None:
+            self.start, self.step, self.count = map(take, (self.start, self.step, self.count))
+            self.least = int(self.count.min())
 
 
 NAMES: dict[str, Any] = {
@@ -318,7 +260,7 @@ NAMES: dict[str, Any] = {
         name: getattr(arithmetic, name)
         for name in (
             "add sub mul truediv power power_literal bit_and bit_or bit_xor lshift rshift "
-            "positive negative invert logical_not contains"
+            "positive negative invert logical_not"
         ).split()
     },
     "LaneTuple": LaneTuple,
@@ -333,8 +275,8 @@ NAMES: dict[str, Any] = {
             attribute,
             blend,
             conditional,
+            contains,
             each,
-            enumerate_lanes,
             floordiv,
             keep,
             load,
@@ -349,9 +291,8 @@ NAMES: dict[str, Any] = {
             set_attribute,
             split,
             store,
-            trips,
             unpack,
-            zip_lanes,
+            Trips,
         )
     },
     "UNSET": UNSET,

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 import cmath
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..machine.arithmetic import FLOAT16, FLOAT32, FLOAT64, INT64, Value, add, cast, mul, select, truth
+from ..machine.arithmetic import (
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    INT64,
+    Value,
+    add,
+    bit_and,
+    bit_or,
+    bit_xor,
+    cast,
+    invert,
+    logical_not,
+    lshift,
+    mul,
+    negative,
+    positive,
+    power,
+    rshift,
+    select,
+    sub,
+    truediv,
+    truth,
+)
 from .types.fused import multiply_add, multiply_add_float64
 from .intrinsic import Intrinsic
 
@@ -110,10 +134,26 @@ def _complex(function: Callable[[Any], Any]) -> Function:
     return call
 
 
+def _exp(z: Value) -> Value:
+    gone = np.isneginf(z.real) & ~np.isfinite(z.imag)  # NumPy gives zeros of any sign
+    return np.where(gone, z.dtype.type(0), np.exp(z))[()]
+
+
+def _log(z: Value, base: Value | None = None) -> Value:
+    logarithm = _complex(np.log)
+    return logarithm(z) if base is None else logarithm(z) / logarithm(base)
+
+
+def _rect(r: Value, phi: Value) -> Value:
+    dtype = _float_type(r, phi)
+    r, phi = r.astype(dtype), phi.astype(dtype)
+    return complex_(r * np.cos(phi), r * np.sin(phi))
+
+
 CMATH: dict[str, Intrinsic] = {
     **{
         n: Intrinsic(_complex(getattr(np, n)))
-        for n in "exp log log10 sqrt sin cos tan sinh cosh tanh isnan isinf isfinite".split()
+        for n in "log10 sqrt sin cos tan sinh cosh tanh isnan isinf isfinite".split()
     },
     **{
         f"a{n}": Intrinsic(_complex(getattr(np, f"arc{n}")))
@@ -121,7 +161,9 @@ CMATH: dict[str, Intrinsic] = {
     },
     "phase": Intrinsic(_complex(np.angle)),
     "polar": Intrinsic(_complex(lambda z: (np.abs(z), np.angle(z)))),
-    "rect": Intrinsic(lambda r, phi: r * np.exp(phi * np.complex128(1j))),
+    "exp": Intrinsic(_complex(_exp)),
+    "log": Intrinsic(_log),
+    "rect": Intrinsic(_rect),
 }
 """``cmath.*``, whose cost is not counted."""
 
@@ -161,15 +203,10 @@ def complex_(real: Value, imag: Value | None = None) -> Value:
     imag = real.dtype.type(0) if imag is None else imag
     narrow = np.promote_types(real.dtype, imag.dtype) in (FLOAT16, FLOAT32)
     dtype = np.dtype(np.complex64 if narrow else np.complex128)
-    return real.astype(dtype) + imag.astype(dtype) * dtype.type(1j)
-
-
-def sum_(values: tuple[Value, ...], start: Value | None = None) -> Value:
-    """``sum`` of a tuple."""
-    total = np.int64(0) if start is None else start
-    for value in values:
-        total = add(total, value)
-    return total
+    shape = np.broadcast_shapes(np.shape(real), np.shape(imag))
+    made = np.empty(shape, dtype)
+    made.real, made.imag = real, imag
+    return made[()]
 
 
 def tuple_(values: Any) -> Any:
@@ -179,9 +216,33 @@ def tuple_(values: Any) -> Any:
     return values
 
 
-def length(value: Any) -> Value:
-    """``len(x)`` of an array or a tuple, int64."""
-    return np.int64(len(value)) if isinstance(value, tuple) else value.shape[0]
+OPERATORS: dict[str, Intrinsic] = {
+    **{n: Intrinsic(function, operations=1) for n, function in {"add": add, "sub": sub, "mul": mul}.items()},
+    "truediv": Intrinsic(truediv, special=1),
+    "pow": Intrinsic(power, special=1),
+    **{
+        n: Intrinsic(function)
+        for n, function in {
+            "and_": bit_and,
+            "or_": bit_or,
+            "xor": bit_xor,
+            "lshift": lshift,
+            "rshift": rshift,
+            "invert": invert,
+            "inv": invert,
+            "neg": negative,
+            "pos": positive,
+            "not_": logical_not,
+            "truth": truth,
+            "abs": absolute,
+            **{n: getattr(operator, n) for n in "lt le gt ge eq ne".split()},
+        }.items()
+    },
+}
+OPERATORS.update(
+    {f"i{n.rstrip('_')}": OPERATORS[n] for n in "add sub mul truediv pow and_ or_ xor lshift rshift".split()}
+)
+"""Functions of ``operator``; those that check the divisor are elsewhere."""
 
 
 # CUDA intrinsics of one lane.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import cmath
 import math
+import operator
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
 from . import functions
+from .arrays import iteration, methods, ufuncs
 from .atomics import ATOMICS
 from .intrinsic import Intrinsic
 from .synchronization import SYNCHRONIZATION
@@ -42,16 +45,6 @@ def _load_hinted(machine: Machine, mask: Mask, array: LaneArray, index: Any) -> 
 
 def _store_hinted(machine: Machine, mask: Mask, array: LaneArray, index: Any, value: Any) -> None:
     array.store(mask, index, value)
-
-
-def _extreme(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*values: Any) -> Any:
-        given = values[0] if len(values) == 1 and isinstance(values[0], tuple) else values
-        if not given or (len(values) == 1 and given is values):
-            raise TypeError("min and max take a tuple, or at least two numbers")
-        return function(*given) if len(given) > 1 else given[0]
-
-    return call
 
 
 def floordiv(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
@@ -182,29 +175,33 @@ PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 # By identity, since a kernel may name an object that cannot be hashed.
 _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
     [
-        (min, Intrinsic(_extreme(arithmetic.minimum))),
-        (max, Intrinsic(_extreme(arithmetic.maximum))),
         (abs, Intrinsic(functions.absolute)),
         (round, Intrinsic(functions.round_)),
         (int, Intrinsic(functions.int_)),
         (float, Intrinsic(functions.float_)),
         (bool, Intrinsic(arithmetic.truth)),
         (complex, Intrinsic(functions.complex_)),
-        (len, Intrinsic(functions.length)),
-        (sum, Intrinsic(functions.sum_)),
         (pow, Intrinsic(arithmetic.power, special=1)),
         (divmod, Intrinsic(_divmod, masked=True)),
         (print, Intrinsic(print_lanes, masked=True)),
         (tuple, Intrinsic(functions.tuple_)),
+        *((function, Intrinsic(floordiv, masked=True)) for function in (operator.floordiv, operator.ifloordiv)),
+        *((function, Intrinsic(mod, masked=True)) for function in (operator.mod, operator.imod)),
+        *iteration.BUILTINS,
+        *methods.FUNCTIONS,
         *(
             (getattr(module, name), intrinsic)
-            for module, table in ((math, functions.MATH), (cmath, functions.CMATH))
+            for module, table in (
+                (math, functions.MATH),
+                (cmath, functions.CMATH),
+                (operator, functions.OPERATORS),
+            )
             for name, intrinsic in table.items()
             if hasattr(module, name)
         ),
     ]
 )
-"""Builtins and functions of ``math`` and ``cmath``."""
+"""Builtins and functions of ``math``, ``cmath`` and NumPy."""
 
 _CUDA = f"{__package__.rpartition('.')[0]}.cuda"
 _FACADE, _NAMES = f"{_CUDA}.facade", f"{_CUDA}.names"
@@ -253,8 +250,10 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     known = _HOST_FUNCTIONS.get(value)
     if known is not None:
         return known
-    if isinstance(value, np.ufunc):
-        return Intrinsic(value, special=1)
+    if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
+        return Intrinsic(partial(ufuncs.call, value), masked=True)
+    if getattr(value, "__name__", "") == "literal_unroll" and value.__module__.startswith("numba."):
+        return Intrinsic(iteration.unroll)
     dtype = functions.as_dtype(value)
     return None if dtype is None else Intrinsic(functions.caster(dtype))
 

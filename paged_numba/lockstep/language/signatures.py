@@ -17,7 +17,7 @@ from ...errors import KernelError, LaunchError
 from ..machine.arithmetic import tuple_like
 from ..machine.lanes import source_line
 from ..machine.memory import LaneArray
-from ..machine.strides import contiguous_strides
+from .arrays.views import is_contiguous
 from .functions import as_dtype, caster
 
 
@@ -276,31 +276,13 @@ _CONVERSIONS = _conversions()
 def type_of(value: Any) -> Type:
     """Return the type of a lane value."""
     if isinstance(value, LaneArray):
-        layout = "F" if _contiguous(value, -1) else "A"
-        layout = "C" if _contiguous(value, 1) else layout
+        layout = "F" if is_contiguous(value, -1) else "A"
+        layout = "C" if is_contiguous(value) else layout
         return ArrayType(value.dtype, len(value.lengths), layout, bool(value.buffer.flags.writeable))
     if isinstance(value, tuple):
         return TupleType(tuple(map(type_of, value)))
     dtype = getattr(value, "dtype", None)
     return Scalar(dtype) if isinstance(dtype, np.dtype) else OtherType(type(value).__name__)
-
-
-def _contiguous(array: LaneArray, order: int) -> bool:
-    """Tell whether an array is contiguous in the order of its axes (`order` 1) or in the reversed order (-1)."""
-    lengths, strides = array.lengths[::order], array.strides[::order]
-    if any(isinstance(n, np.ndarray) for n in lengths):
-        return False
-    step = array.dtype.itemsize // array.buffer.strides[0]
-    if (
-        np.ndim(array.offset)
-        and array.strides
-        and min(map(abs, array.strides)) >= array.machine.num_lanes > 1
-    ):
-        step = array.machine.num_lanes  # in local memory, the elements of all lanes lie side by side
-    wanted = contiguous_strides(lengths)
-    return 0 in lengths or all(
-        n == 1 or stride == step * w for n, stride, w in zip(lengths, strides, wanted, strict=True)
-    )
 
 
 def conversion(given: Type, wanted: Type) -> int | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import convert
+from .arithmetic import convert, where
 from .masks import Mask
 from .memory import LaneArray
 
@@ -46,16 +46,24 @@ class LocalArray(LaneArray):
             return
         if value.dtype != self.dtype:
             value = convert(value, self.dtype)
-        self._kept[start] = value if mask is True else np.where(mask, value, self.load(mask, index))
+        self._kept[start] = value if mask is True else where(mask, value, self.load(mask, index))
 
-    def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
-        self.settle()
-        self._has_views = True
-        return super().view(mask, index)
+    def like(self, *where: Any) -> LaneArray:
+        self.share()
+        return super().like(*where)
+
+    def over(self, *where: Any) -> LaneArray:
+        self.share()
+        return super().over(*where)
 
     def locate_atomic(self, mask: Mask, index: tuple[Any, ...], exchanges: bool) -> tuple[Any, Mask]:
         self.settle()
         return super().locate_atomic(mask, index, exchanges)
+
+    def share(self) -> None:
+        """Keep no values from now on, since another array refers to the same memory."""
+        self.settle()
+        self._has_views = True
 
     def settle(self) -> None:
         """Write the kept values into the buffer."""

@@ -148,6 +148,9 @@ class Machine(Lanes):
             raise error
         self.rendezvous.pass_turn(self, error)
 
+    def compute(self, mask: Mask, dtype: np.dtype[Any], operations: int, special: int) -> None:
+        """Report floating-point operations of the lanes in `mask`: nothing, unless the launch is observed."""
+
     # Memory.
 
     def argument(self, name: str, array: Any) -> LaneArray:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from ...errors import KernelError, KernelIndexError
+from ...errors import KernelError, KernelIndexError, UnsupportedConstructError
 from . import masks
 from .arithmetic import LaneTuple, convert
 from .lanes import Lanes, source_line
 from .masks import Mask
-from .strides import contiguous_strides, field_of, flattened, slice_bounds
+from .strides import field_of, flattened, slice_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -89,12 +88,23 @@ class LaneArray:
         """Wrap a NumPy array without a copy, whatever its strides."""
         return cls(machine, name, *flattened(array))
 
-    def __eq__(self, other: object) -> bool:
-        if other is None:
-            return False
-        raise TypeError("an array is not a number")
-
+    __array_ufunc__ = None  # a number and an array: NumPy leaves the operator to the array
     __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False if other is None else self._refuse()
+
+    def _refuse(self, *_: Any) -> Any:
+        """Refuse an operator on the whole array, for which Numba would have to allocate its result."""
+        raise UnsupportedConstructError(
+            f"the lockstep machine does not run an operator on the whole array {self.name}, {source_line()}: "
+            "write a loop, or a ufunc with an output array, such as np.add(a, b, out)"
+        )
+
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = astype = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = _refuse
+    __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = _refuse
+    __neg__ = __pos__ = __invert__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
     # Attributes and methods that kernels use.
 
@@ -122,39 +132,27 @@ class LaneArray:
     def nbytes(self) -> Any:
         return self.size * self.itemsize
 
-    @property
-    def T(self) -> LaneArray:
-        return self.like(self.offset, self.lengths[::-1], self.strides[::-1], None)
-
     def like(
         self, offset: Any, shape: tuple[Any, ...], strides: tuple[int, ...], lead: tuple[Any, ...] | None
     ) -> LaneArray:
         """Return another view of the same memory."""
         return LaneArray(self.machine, self.name, self.buffer, offset, shape, strides, lead)
 
-    def reshape(self, mask: Mask, *shape: Any) -> LaneArray:
-        """Return a view in another shape; the array must be C-contiguous."""
-        if len(shape) == 1 and isinstance(shape[0], tuple):
-            shape = shape[0]
-        given = [masks.common(mask, n) for n in (*shape, *self.lengths)]
-        if None in given:
-            raise KernelError(
-                f"{self.name} must have one shape in all threads that reshape it, {source_line()}"
-            )
-        wanted, lengths = [int(n) for n in given[: len(shape)]], tuple(map(int, given[len(shape) :]))
-        size = math.prod(lengths)
-        if self.strides != contiguous_strides(lengths) or self.buffer.strides[0] != self.dtype.itemsize:
-            raise KernelError(f"reshape needs a C-contiguous array, got {self.name}, which is strided")
-        if wanted.count(-1) == 1:
-            wanted[wanted.index(-1)] = size // max(1, -math.prod(wanted))
-        if math.prod(wanted) != size:
-            raise KernelError(f"{self.name} must be reshaped to {size} elements, got shape={tuple(wanted)}")
-        return self.like(self.offset, tuple(wanted), contiguous_strides(tuple(wanted)), None)
+    def over(
+        self,
+        buffer: Any,
+        offset: Any,
+        shape: tuple[Any, ...],
+        strides: tuple[int, ...],
+        lead: tuple[Any, ...] | None = None,
+    ) -> LaneArray:
+        """Return a view through another buffer of the same memory, such as one field or the real parts."""
+        return LaneArray(self.machine, self.name, buffer, offset, shape, strides, lead)
 
     def field(self, name: str) -> LaneArray:
         """Return the view of one field of a record array; a field that is an array adds its axes."""
         buffer, offset, strides, axes = field_of(self.buffer, name, self.offset, self.strides)
-        return LaneArray(self.machine, self.name, buffer, offset, (*self.lengths, *axes), strides, self.lead)
+        return self.over(buffer, offset, (*self.lengths, *axes), strides, self.lead)
 
     # Access.
 
@@ -335,7 +333,9 @@ class LaneArray:
             `source` is no record, or its type does not begin with the fields of this array.
         """
         if source.lengths or source.dtype.names is None or self.dtype.names is None:
-            raise KernelError(f"{self.name} takes {_items(self)}, not {source.name}, which is {_items(source, 1)}")
+            raise KernelError(
+                f"{self.name} takes {_items(self)}, not {source.name}, which is {_items(source, 1)}"
+            )
         value = source.buffer[source.offset]
         if self.dtype == source.dtype:
             return value

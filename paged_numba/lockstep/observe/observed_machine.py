@@ -62,11 +62,15 @@ class ObservedArray(LaneArray):
         view.stray, view.declared = self.stray, self.declared
         return view
 
-    def field(self, name: str) -> LaneArray:
-        plain = super().field(name)
-        view = type(self)(
-            self.machine, self.name, plain.buffer, plain.offset, plain.lengths, plain.strides, plain.lead
-        )
+    def over(
+        self,
+        buffer: Any,
+        offset: Any,
+        shape: tuple[Any, ...],
+        strides: tuple[int, ...],
+        lead: tuple[Any, ...] | None = None,
+    ) -> LaneArray:
+        view = type(self)(self.machine, self.name, buffer, offset, shape, strides, lead)
         view.assign_memory(self.memory)
         view.stray, view.declared = self.stray, self.declared
         return view
@@ -110,7 +114,8 @@ class ObservedArray(LaneArray):
         for byte in range(self.dtype.itemsize):
             # Padding is copied, but holds no value that could be wrong.
             loads, stores = (
-                [h for h in handlers if byte in used or not h.__self__.collects_errors] for handlers in listens
+                [h for h in handlers if byte in used or not h.__self__.collects_errors]
+                for handlers in listens
             )
             place = source._byte(byte)
             value = place.buffer[source.offset]
@@ -123,7 +128,12 @@ class ObservedArray(LaneArray):
     def _byte(self, number: int) -> ObservedArray:
         """Return the view of one byte of each record."""
         view = type(self)(
-            self.machine, self.name, self.buffer.getfield(np.uint8, number), self.offset, self.lengths, self.strides
+            self.machine,
+            self.name,
+            self.buffer.getfield(np.uint8, number),
+            self.offset,
+            self.lengths,
+            self.strides,
         )
         view.assign_memory(self.memory)
         view.stray, view.declared = self.stray, self.declared

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from ....errors import TargetUnavailableError
+from ...compiler.source import keep_executed_texts
 from . import stand_in
 from .changes import Changes
 from .replacement import replace
@@ -198,6 +199,7 @@ def _change_when_executed(spec: ModuleSpec) -> None:
 
 
 def _begin() -> None:
+    keep_executed_texts(True)
     if not is_installed():
         sys.meta_path.insert(0, _FINDER)
 
@@ -206,6 +208,7 @@ def _end() -> None:
     global _replaced
     if _asked or _open or not is_installed():
         return
+    keep_executed_texts(False)
     sys.meta_path.remove(_FINDER)
     _changes.undo()
     if getattr(_replaced, "__path__", None) == []:

@@ -52,8 +52,14 @@ class Changes:
 
     def rebind(self, before: Any, after: Any) -> None:
         """Replace an object by another in the globals of all modules, `undo` also in those imported meanwhile."""
-        _rebind(before, after)
-        self._undo.append(lambda: _rebind(after, before))
+        places = _rebind(before, after)
+
+        def undo() -> None:
+            _rebind(after, before)
+            for module, name in places:  # another object may have been replaced by the same one
+                setattr(module, name, before)
+
+        self._undo.append(undo)
 
 
 def _forwarding(code: CodeType) -> CodeType:
@@ -77,11 +83,15 @@ def _name(code: CodeType) -> str:
     return code.co_name if code.co_name.isidentifier() else "call"
 
 
-def _rebind(before: Any, after: Any) -> None:
+def _rebind(before: Any, after: Any) -> list[tuple[ModuleType, str]]:
+    """Replace an object in the globals of all modules but ours; return the places."""
     ours = __package__.partition(".")[0]
+    places = []
     for name, module in list(sys.modules.items()):
         if not isinstance(module, ModuleType) or name.partition(".")[0] == ours:
             continue
         for key, value in list(vars(module).items()):
             if value is before:
                 setattr(module, key, after)
+                places.append((module, key))
+    return places

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import TargetUnavailableError
+from ...language.signatures import Type
 from .. import facade
 from ..device_array import DeviceArray
 from ..kernels import Kernel
@@ -29,8 +30,8 @@ SUBMODULES: dict[str, dict[str, Any]] = {
     "decorators": {"jit": facade.jit},
     "cudadrv": {},
     "cudadrv.devicearray": {
-        "DeviceNDArray": DeviceArray,
         "DeviceNDArrayBase": DeviceArray,
+        "DeviceNDArray": DeviceArray,
         "is_cuda_ndarray": lambda obj: isinstance(obj, DeviceArray),
         "auto_device": lambda obj, stream=0, copy=True, user_explicit=False: _on_device(obj, copy),
         "from_array_like": lambda ary, stream=0, gpu_data=None: facade.device_array_like(ary),
@@ -58,7 +59,7 @@ def host_names() -> dict[str, Any]:
         name: value
         for name, value in vars(facade).items()
         if not name.startswith("_")
-        and not isinstance(value, (DeviceName, ModuleType, int, str))
+        and not isinstance(value, (DeviceName, ModuleType, Type, dict, int, str, tuple))
         and not (isinstance(value, type) and issubclass(value, np.generic))
     }
 
@@ -136,7 +137,7 @@ def _replace_dispatcher(changes: Changes) -> None:
         __wrapped__ = original
 
         def __new__(cls, py_func: Any, targetoptions: Any = None, *rest: Any) -> Any:
-            return Kernel(py_func, device=bool((targetoptions or {}).get("device")))
+            return Kernel(py_func, **(targetoptions or {}))
 
     CUDADispatcher.register(original)
     CUDADispatcher.register(Kernel)
@@ -184,7 +185,9 @@ def _replace_ufuncs(changes: Changes) -> None:
         changes.rebind(original, builder)
         for module in ("numba.np.ufunc.decorators", "numba.cuda.np.ufunc.decorators"):
             if module in sys.modules:
-                _replace_target(getattr(sys.modules[module], registry).target_registry, original, builder, changes)
+                _replace_target(
+                    getattr(sys.modules[module], registry).target_registry, original, builder, changes
+                )
 
 
 def _replace_target(registry: Any, original: Any, builder: Any, changes: Changes) -> None:
@@ -207,6 +210,8 @@ def _replace_driver(changes: Changes) -> None:
     class NoDriverError(TargetUnavailableError, support_error):  # type: ignore[misc]
         """Raised by what needs the CUDA driver."""
 
+        __qualname__ = "NoDriverError"
+
     def refuse(self: Any, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -219,6 +224,6 @@ def _replace_driver(changes: Changes) -> None:
     changes.set(driver, "__getattr__", refuse)
     changes.set(driver, "is_available", property(lambda self: True))
     changes.set(driver, "get_device_count", lambda self: len(facade.gpus))
-    changes.set(driver, "get_device", lambda self, devnum=0: facade.select_device(devnum))
+    changes.set(driver, "get_device", lambda self, devnum=0: facade.gpus[devnum])
     changes.set(module.driver, "is_initialized", True)
     changes.set(module.driver, "initialization_error", None)

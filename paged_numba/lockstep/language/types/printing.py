@@ -29,7 +29,9 @@ def print_lanes(machine: Machine, mask: Mask, *values: Any) -> None:
         if len(values) > _MOST_ITEMS:
             print(formats)
         else:
-            print(formats.replace("%lld", "%s").replace("%llu", "%s") % tuple(part.flat[lane] for part in parts))
+            print(
+                formats.replace("%lld", "%s").replace("%llu", "%s") % tuple(part.flat[lane] for part in parts)
+            )
 
 
 def _format(value: Any) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..language.functions import as_dtype
-from ..language.intrinsic import Intrinsic
-from ..language.intrinsics import DECLARATIONS, INTRINSICS
-from ..language.signatures import Signature, signatures_of
-from ..machine.arithmetic import lane_type
-from ..machine.machine import Site
-from .analysis.scopes import (
+from ...language.functions import as_dtype
+from ...language.intrinsic import Intrinsic
+from ...language.intrinsics import DECLARATIONS, INTRINSICS
+from ...language.signatures import Signature, signatures_of
+from ...machine.arithmetic import lane_type
+from ...machine.machine import Site
+from ..analysis.scopes import (
     Function,
     arguments,
     as_definition,
@@ -27,11 +27,11 @@ from .analysis.scopes import (
     given_name,
     signature_of,
 )
-from .analysis.shapes import folded, lengths_of_call
-from .expressions import Expressions, call
-from .functions.overloads import foreign, has_member, overloaded
-from .functions.values import DeviceValue
-from .names import decorated_function, is_cpu_only, is_namedtuple
+from ..analysis.shapes import folded, lengths_of_call
+from ..expressions import Expressions, call
+from ..names import decorated_function, is_cpu_only, is_namedtuple
+from .overloads import foreign, has_member, overloaded
+from .values import DeviceValue
 
 
 class Calls(Expressions):
@@ -290,7 +290,7 @@ class Calls(Expressions):
                 return np.dtype(value)
             except TypeError:
                 value = None
-        elif isinstance(given, ast.Name) and value in (bool, int, float, complex):
+        elif isinstance(given, ast.Name) and any(value is kind for kind in (bool, int, float, complex)):
             value = None  # Numba takes them for functions
         elif found is None and not isinstance(given, ast.Constant):
             return None

@@ -1,0 +1,1 @@
+"""Functions of arrays that run kernels: ufuncs, gufuncs, reductions, and random numbers."""

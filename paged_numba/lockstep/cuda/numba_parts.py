@@ -1,0 +1,214 @@
+"""Parts of Numba that work without a GPU: its types, its type inference, and its compiler, where it is installed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ...errors import TargetUnavailableError
+from ..language.signatures import VOID, ArrayType, Scalar, TupleType, Type, signatures
+from ..launch import current_options
+from ..numba_typing import for_numba
+from ..numba_typing import inferred as numba_inferred
+from .devices import Device
+from .names import refusal
+
+_COMPILERS = (
+    "compile compile_ptx compile_all compile_for_current_device compile_ptx_for_current_device"
+).split()
+
+PASSED_ON = (
+    *_COMPILERS,
+    *"types extending errors config CudaSupportError HAS_NUMBA typeof literal literal_unroll".split(),
+)
+"""Names of ``numba.cuda`` that the facade takes from it, where it is installed."""
+
+
+def numba_cuda() -> Any:
+    """Return ``numba.cuda``, or None if it is not installed."""
+    try:
+        from numba import cuda
+    except ImportError:
+        return None
+    return cuda
+
+
+def passed_on(name: str) -> Any:
+    """Return a name of ``numba.cuda`` that works without a GPU.
+
+    Raises
+    ------
+    TargetUnavailableError
+        ``numba.cuda`` is not installed.
+    """
+    real = numba_cuda()
+    found = getattr(real, name, None)
+    if found is None:
+        raise TargetUnavailableError(
+            f"cuda.{name} is Numba's own, so it needs numba.cuda: install numba-cuda"
+        )
+    return _compiling(found) if name in _COMPILERS else found
+
+
+def _compiling(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a compiler of Numba's that takes kernels and signatures of the facade."""
+
+    @functools.wraps(function)
+    def call(pyfunc: Any, sig: Any, *args: Any, **kwargs: Any) -> Any:
+        plain = getattr(pyfunc, "py_func", pyfunc)
+        kwargs.setdefault("cc", current_options().compute_capability)
+        if "for_current_device" in function.__name__:
+            del kwargs["cc"]
+        return function(for_numba(plain), for_numba_signature(sig), *args, **kwargs)
+
+    return call
+
+
+def ptx(kernel: Any, signature: Any) -> str:
+    """Return the PTX that Numba compiles for a kernel."""
+    options = {
+        name: kernel.targetoptions[name]
+        for name in inspect.signature(passed_on("compile_ptx")).parameters
+        if name in kernel.targetoptions and name != "device"
+    }
+    made = passed_on("compile_ptx")(kernel, signature, device=kernel.device, **options)
+    return str(made[0])
+
+
+def type_note(value: Any) -> Any:
+    """Return what tells the type of an argument, quickly."""
+    array = getattr(value, "__lockstep_array__", value)
+    if isinstance(array, np.ndarray):
+        flags = array.flags
+        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+        return array.dtype, array.ndim, layout, bool(flags.writeable or array is not value)
+    if isinstance(value, tuple):
+        return type(value), tuple(map(type_note, value))
+    if isinstance(value, np.void):
+        return np.void, value.dtype
+    return type(value)
+
+
+def numba_type(light: Any) -> Any:
+    """Return Numba's type for what `kernels` notes of an argument; ours, or that note, where Numba is missing."""
+    try:
+        from numba import types
+        from numba.np.numpy_support import from_dtype
+    except ImportError:
+        return light
+    if isinstance(light, tuple) and len(light) == 4:
+        dtype, ndim, layout, writable = light
+        return types.Array(from_dtype(dtype), ndim, layout, readonly=not writable)
+    if isinstance(light, tuple) and light[0] is np.void:
+        return from_dtype(light[1])
+    if isinstance(light, tuple):
+        return types.BaseTuple.from_types(tuple(map(numba_type, light[1])))
+    known = {int: types.int64, float: types.float64, complex: types.complex128, bool: types.boolean}
+    if light in known:
+        return known[light]
+    if isinstance(light, type) and issubclass(light, np.generic):
+        return from_dtype(np.dtype(light))
+    return types.none if light is type(None) else light
+
+
+def as_numba(given: Any) -> Any:
+    """Return a type of the facade as Numba's."""
+    from numba import types
+    from numba.np import numpy_support
+
+    from_dtype: Callable[[Any], Any] = numpy_support.from_dtype
+    if given is VOID:
+        return types.none
+    if isinstance(given, Scalar):
+        return from_dtype(given.dtype)
+    if isinstance(given, ArrayType):
+        return types.Array(from_dtype(given.dtype), given.ndim, given.layout, readonly=not given.mutable)
+    if isinstance(given, TupleType):
+        return types.BaseTuple.from_types(tuple(map(as_numba, given.items)))
+    return getattr(types, str(given)) if isinstance(given, Type) else given
+
+
+def for_numba_signature(given: Any) -> Any:
+    """Return a signature, or a list of them, as Numba takes it."""
+    if isinstance(given, list):
+        return [for_numba_signature(one) for one in given]
+    if isinstance(given, str) or not isinstance(given, tuple):
+        return given
+    result = getattr(given, "result", None)
+    types = tuple(map(as_numba, getattr(given, "args", given)))
+    return types if result is None else as_numba(result)(*types)
+
+
+def types_of_signature(given: Any) -> tuple[Any, ...]:
+    """Return the types of the parameters: Numba's where it is installed, else ours."""
+    if numba_cuda() is None:
+        [read] = signatures(given)
+        return read.args
+    try:
+        from numba.cuda.core import sigutils
+    except ImportError:
+        from numba.core import sigutils
+    return tuple(sigutils.normalize_signature(for_numba_signature(given))[0])
+
+
+def inferred(kernel: Any, types: tuple[Any, ...]) -> Any:
+    """Return the signature of a kernel, or that which Numba infers for a device function."""
+    if numba_cuda() is None:
+        return types
+    from numba import types as numba_types
+
+    if not kernel.device:
+        return numba_types.none(*types)
+    return numba_inferred(kernel.py_func, types)
+
+
+def numba_dispatcher(kernel: Any) -> Any:
+    """Return Numba's type for a kernel or device function, with which Numba compiles calls of it."""
+    from numba.cuda.dispatcher import CUDADispatcher
+    from numba.cuda.types import Dispatcher
+
+    options = {"device": kernel.device, "debug": False, "opt": True, "inline": "never", "extensions": []}
+    original = getattr(CUDADispatcher, "__wrapped__", CUDADispatcher)  # while lockstep is installed
+    return Dispatcher(original(kernel.py_func, targetoptions=options))
+
+
+def refuse_measure(kernel: Any, what: str) -> NoReturn:
+    """Refuse what only a GPU's compiler knows."""
+    raise refusal(
+        f"{kernel.py_func.__name__}.{what}()", "the GPU's compiler decides it, so ask Numba on a GPU"
+    )
+
+
+class Overload:
+    """A kernel for arguments of given types.
+
+    Attributes
+    ----------
+    argument_types : tuple
+        The types, Numba's where Numba is installed.
+    """
+
+    def __init__(self, kernel: Any, types: tuple[Any, ...]) -> None:
+        self.kernel = kernel
+        self.argument_types = types
+
+    @property
+    def signature(self) -> Any:
+        return inferred(self.kernel, self.argument_types)
+
+    def max_cooperative_grid_blocks(self, blockdim: Any, dynsmemsize: int = 0) -> int:
+        """Return the thread blocks that run together on the device by its limits; a launch takes any number."""
+        threads = int(np.prod(blockdim))
+        fitting = min(Device.MAX_BLOCKS_PER_MULTIPROCESSOR, Device.MAX_THREADS_PER_MULTI_PROCESSOR // threads)
+        if dynsmemsize:
+            fitting = min(fitting, Device.MAX_SHARED_MEMORY_PER_BLOCK // dynsmemsize)
+        return fitting * Device.MULTIPROCESSOR_COUNT
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return refuse_measure(self.kernel, f"overloads[...].{name}")

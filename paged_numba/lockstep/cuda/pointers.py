@@ -1,0 +1,104 @@
+"""Addresses of memory: `MemoryPointer`, and the way back from an address to the array that owns the memory."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+from typing import Any
+
+import numpy as np
+
+__all__ = ["MemoryPointer"]
+
+
+class MemoryPointer:
+    """A place in memory, as ``gpu_data`` of a device array: the memory, the address, and the bytes from there on.
+
+    Attributes
+    ----------
+    size : int
+        Bytes.
+    device_pointer : int
+        The address.
+    device_ctypes_pointer : ctypes.c_void_p
+        The address.
+    """
+
+    __cuda_memory__ = True
+
+    def __init__(self, memory: Any, address: int, size: int) -> None:
+        self.owner = memory
+        self.device_pointer = self.handle = address
+        self.size = self._cuda_memsize_ = size
+
+    @property
+    def device_ctypes_pointer(self) -> ctypes.c_void_p:
+        return ctypes.c_void_p(self.device_pointer)
+
+    @property
+    def device_pointer_value(self) -> int | None:
+        return self.device_ctypes_pointer.value
+
+    def view(self, start: int, stop: int | None = None) -> MemoryPointer:
+        """Return the place `start` bytes further on, with the bytes up to `stop`."""
+        return MemoryPointer(
+            self.owner, self.device_pointer + start, (self.size if stop is None else stop) - start
+        )
+
+    def __int__(self) -> int:
+        return int(self.device_pointer)
+
+
+_exposed: dict[int, weakref.ref[Any]] = {}
+"""Memory whose address was given away, by its address: what an address from outside may point into."""
+
+
+def memory_at(address: int) -> Any:
+    """Return the memory of the lockstep machine that an address points into, as a NumPy array.
+
+    Raises
+    ------
+    ValueError
+        The address was never given away by a device array, or the memory is gone.
+    """
+    for start, known in list(_exposed.items()):
+        memory = known()
+        if memory is None:
+            _exposed.pop(start, None)
+        elif start <= address < start + max(memory.nbytes, 1):
+            return memory
+    raise ValueError(
+        "the array must lie in memory of the lockstep machine, got an address that no device array has given away"
+    )
+
+
+def expose(memory: Any) -> None:
+    """Note that the address of memory is given away."""
+    _exposed[address_of(memory)] = weakref.ref(memory)
+
+
+def owner_of(array: Any) -> Any:
+    """Return the array that owns the memory of an array."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def address_of(array: Any) -> int:
+    """Return the address of the first element."""
+    return int(array.__array_interface__["data"][0])
+
+
+def array_at(memory: Any, address: int, shape: Any, strides: Any, dtype: Any) -> Any:
+    """Return a NumPy array at an address in `memory`, whose ``base`` it keeps.
+
+    Raises
+    ------
+    ValueError
+        The array would not lie in the memory.
+    """
+    if not math.prod(shape):
+        return np.ndarray(shape, dtype)
+    whole = memory if memory.flags.c_contiguous else memory.T
+    return np.ndarray(shape, dtype, buffer=whole, offset=address - address_of(memory), strides=strides)

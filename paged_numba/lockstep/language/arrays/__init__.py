@@ -1,0 +1,1 @@
+"""Arrays in kernels: iteration, views, methods, functions of NumPy, and ufuncs on arrays."""
