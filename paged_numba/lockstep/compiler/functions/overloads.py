@@ -103,7 +103,7 @@ def is_jitable(function: Any) -> bool:
 def foreign(value: Any) -> str:
     """Return what keeps the machine from running a function that Numba can call, "" if Numba cannot call it."""
     home = str(getattr(value, "__module__", "")).partition(".")[0]
-    if not _loaded() or home in ("builtins", "math", "cmath", "operator", "numpy", "numba"):
+    if not _loaded() or home in ("builtins", "math", "cmath", "operator", "numpy"):
         return ""
     if type(value).__name__ in ("ExternFunction", "ExternalFunction"):
         return "which cuda.declare_device takes from foreign code: write it in Python with @cuda.jit(device=True)"
