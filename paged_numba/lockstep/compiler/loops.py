@@ -148,9 +148,9 @@ class Loops(Statements):
         self, node: ast.For | ast.While, n: int, inner: Region, trips: str = ""
     ) -> Held | None:
         """Prepare a loop whose lanes run apart for compaction; return what they hold, None for other loops."""
-        # An inner function shares its machine and what it captures with the function around it.
-        alone = self.outer is None
-        if not self.compacts or self.debugged or not alone or not runs_apart([node], self.names):
+        # An inner function uses the machine of the function around it.
+        inside = self.definition is not self.names.source.definition
+        if not self.compacts or self.debugged or inside or not runs_apart([node], self.names):
             return None
         if trips:
             self.emit(f"_x{n} = {trips}")

@@ -10,6 +10,7 @@ import ast
 import builtins
 import enum
 import inspect
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -124,13 +125,6 @@ class Names:
         ):
             return None
         return decorated_function(found.value) or found.value
-
-    def unrolls(self, node: ast.Call) -> bool:
-        """Tell whether a call is ``literal_unroll(items)``, which lets an item be another function each time."""
-        found = self.static(node.func)
-        if found is None or getattr(found.value, "__name__", "") != "literal_unroll" or len(node.args) != 1:
-            return False
-        return str(getattr(found.value, "__module__", "")).startswith("numba.")
 
     def bound_before(self, name: str, inner: Function) -> bool:
         """Tell whether a variable is assigned in a line before an inner function, or is a parameter."""
@@ -321,10 +315,8 @@ class Names:
 
     def frozen(self, node: ast.expr, value: Any) -> str:
         """Return the lane expression for a value from outside the kernel, typed as Numba types it."""
-        if (
-            value is None
-            or isinstance(value, (str, bytes))
-            and not isinstance(value, (np.generic, enum.Enum))
+        if value is None or (
+            isinstance(value, (str, bytes)) and not isinstance(value, (np.generic, enum.Enum))
         ):
             return repr(value)
         if isinstance(value, np.generic):
@@ -339,12 +331,18 @@ class Names:
             return f"{maker}((" + "".join(f"{self.frozen(node, item)}, " for item in value) + "))"
         if isinstance(value, np.ndarray):
             return f"_rt.constant({ast.unparse(node)!r}, {self.constant(value)})"
+        if hasattr(value, "__lockstep_array__"):
+            return f"_rt.captured({ast.unparse(node)!r}, {self.constant(value.__lockstep_array__)})"
         dtype = as_dtype(value)
         if dtype is not None:
             return self.constant(dtype)
         function = self.function_value(node, value)
         if function is not None:
             return self.constant(function)
+        for read in DEVICE_MEMORY:
+            memory = read(value)
+            if memory is not None:
+                return f"_rt.captured({ast.unparse(node)!r}, {self.constant(memory)})"
         raise self.unsupported(node, f"`{ast.unparse(node)}` (a {type(value).__name__}) as a value")
 
     def function_value(self, node: ast.expr, value: Any) -> FunctionValue | None:
@@ -370,6 +368,10 @@ class Names:
         return self.unsupported(
             node, f"the plain Python function {name!r}: decorate it with @cuda.jit(device=True)"
         )
+
+
+DEVICE_MEMORY: list[Callable[[Any], Any]] = []
+"""Functions that return the NumPy array whose memory a device array uses, and None for anything else."""
 
 
 def decorated_function(value: Any) -> Any:

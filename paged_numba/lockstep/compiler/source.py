@@ -131,6 +131,11 @@ class Source:
             known = _sources[function] = cls(function)
         return known
 
+    @staticmethod
+    def forget(function: Any) -> None:
+        """Read the source of a function, and the values of its globals, again when it is next needed."""
+        _sources.pop(function, None)
+
 
 _FUTURE = 0
 for _name in __import__("__future__").all_feature_names:

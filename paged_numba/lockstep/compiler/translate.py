@@ -232,7 +232,9 @@ class FunctionWriter(Loops):
         if self.definition.args.kwarg:
             raise self.unsupported(self.definition, "**kwargs in a kernel")
         if self.kernel and self.definition.args.vararg:
-            raise self.unsupported(self.definition, "*args in a kernel: give each argument a name, or pass a tuple")
+            raise self.unsupported(
+                self.definition, "*args in a kernel: give each argument a name, or pass a tuple"
+            )
         self.write_function(self.definition.name, ["_rt", "_m"])
         return "\n".join(self.lines) + "\n", self.numbers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..machine.memory import LaneArray
 from .arrays import methods
 from .arrays.ranges import Range
 from .arrays.views import Flat
-from .functions import caster
+from .functions import caster, popc
 from .types.enums import Member
 
 
@@ -106,6 +107,7 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
 
 
 _TEXTS = (str, bytes)
+_INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
 
 
 def _require_storable(container: LaneArray, value: Any) -> None:
@@ -176,6 +178,10 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
             return np.int64(value.itemsize)
     elif isinstance(value, (np.finfo, np.iinfo)):
         return _limit(value, name)
+    elif name in ("item", "view") and isinstance(value, (np.generic, np.ndarray)):
+        return (lambda: value) if name == "item" else partial(_reinterpreted, value)
+    elif name == "bit_count" and getattr(value, "dtype", value) in _INTEGERS:
+        return partial(popc, value)
     elif (
         name in ("real", "imag", "dtype", "conjugate")
         or hasattr(type(value), "_fields")
@@ -183,6 +189,13 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
     ):
         return getattr(value, name)
     raise KernelError(f"{kind_of(value)} has no attribute {name!r} in a kernel, {source_line()}")
+
+
+def _reinterpreted(value: Any, dtype: Any) -> Any:
+    """``number.view(dtype)``: the same bits as another type."""
+    if not isinstance(dtype, np.dtype) or dtype.itemsize != value.dtype.itemsize:
+        raise KernelError(f"view of a number needs a dtype of {value.dtype.itemsize} bytes, {source_line()}")
+    return value.view(dtype)
 
 
 def _limit(limits: Any, name: str) -> Any:

@@ -23,7 +23,8 @@ from ..compiler.functions.calls import Calls
 from ..compiler.functions.values import call_value as call_held
 from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, run_device, translate
-from ..language import control, intrinsics, synchronization
+from ..language import intrinsics, synchronization
+from ..language.arrays import iteration
 from ..language.intrinsic import Intrinsic
 from ..machine import arithmetic
 from ..machine.masks import Mask
@@ -215,9 +216,9 @@ def call_value(machine: ObservedMachine, mask: Mask, value: Any, /, *rest: Any, 
 def each(
     machine: ObservedMachine, lanes: Callable[[], Mask], values: Any
 ) -> Iterator[tuple[Any, Mask | None]]:
-    """Iterate as `control.each` does; the items count as loaded by the line of the loop."""
+    """Iterate as `iteration.each` does; the items count as loaded by the line of the loop."""
     line = machine.line
-    items = control.each(machine, lanes, values)
+    items = iteration.each(machine, lanes, values)
     while True:
         machine.line = line
         item = next(items, None)

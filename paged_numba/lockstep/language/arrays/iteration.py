@@ -59,8 +59,8 @@ def items(values: Any) -> Items:
     if isinstance(values, tuple):
         if len(set(map(_kind, values))) > 1 and not isinstance(values, Unrolled):
             raise KernelError(
-                f"a loop needs a tuple whose items have one type, {source_line()}: "
-                "numba.literal_unroll(…) around the tuple runs the body for each type"
+                "a loop needs a tuple whose items have one type: numba.literal_unroll(…) around the tuple runs the "
+                f"body for each type, {source_line()}"
             )
         return Items(len(values), lambda _, place: values[place])
     if isinstance(values, Flat):
@@ -98,7 +98,9 @@ def enumerate_lanes(values: Any, start: Any = None) -> Items:
     """``enumerate(values, start)``."""
     length, item = items(values)
     start = np.int64(0) if start is None else start
-    return Items(length, lambda mask, place: LaneTuple((start.astype(np.int64) + np.int64(place), item(mask, place))))
+    return Items(
+        length, lambda mask, place: LaneTuple((start.astype(np.int64) + np.int64(place), item(mask, place)))
+    )
 
 
 def zip_lanes(*values: Any) -> Items:
@@ -176,7 +178,9 @@ def nditer(arrays: Any) -> Items:
         where = index(mask, place)
         where = where[::-1] if backwards else where
         parts = LaneTuple(
-            value.view(mask, where[len(where) - len(value.lengths) :]) if isinstance(value, LaneArray) else value
+            value.view(mask, where[len(where) - len(value.lengths) :])
+            if isinstance(value, LaneArray)
+            else value
             for value in given
         )
         return parts if isinstance(arrays, tuple) else parts[0]
@@ -199,7 +203,7 @@ def _each(mask: Mask, values: Any) -> Iterator[tuple[Mask, Any]]:
 
 def total(machine: Machine, mask: Mask, values: Any, start: Any = None) -> Any:
     """``sum(values, start)``, which starts at an integer 0."""
-    result = np.int64(0) if start is None else start
+    result: Any = np.int64(0) if start is None else start
     if type(values) in (tuple, LaneTuple):
         for value in values:
             result = add(result, value)
@@ -213,7 +217,11 @@ def total(machine: Machine, mask: Mask, values: Any, start: Any = None) -> Any:
 
 
 def extreme(
-    of_numbers: Callable[..., Any], better: Callable[[Any, Any], Any], machine: Machine, mask: Mask, *values: Any
+    of_numbers: Callable[..., Any],
+    better: Callable[[Any, Any], Any],
+    machine: Machine,
+    mask: Mask,
+    *values: Any,
 ) -> Any:
     """``min(…)`` and ``max(…)`` of numbers, of a tuple, or of what a loop can iterate over."""
     if len(values) > 1:
@@ -253,6 +261,7 @@ BUILTINS: list[tuple[Any, Intrinsic]] = [
     (max, Intrinsic(partial(extreme, maximum, operator.gt), masked=True)),
     (min, Intrinsic(partial(extreme, minimum, operator.lt), masked=True)),
     (range, Intrinsic(make_range)),
+    (slice, Intrinsic(slice)),
     (sum, Intrinsic(total, masked=True)),
     (zip, Intrinsic(zip_lanes)),
 ]

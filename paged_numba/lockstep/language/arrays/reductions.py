@@ -34,7 +34,9 @@ def check(name: str, array: Any, axis: Any = None) -> LaneArray:
     if axis is not None:
         raise refuse(f"{name} along an axis, which makes an array", "write loops")
     if array.dtype.kind not in "biufc":
-        raise KernelError(f"{name} needs numbers, got {array.name}, which holds {array.dtype}, {source_line()}")
+        raise KernelError(
+            f"{name} needs numbers, got {array.name}, which holds {array.dtype}, {source_line()}"
+        )
     return array
 
 
@@ -216,7 +218,8 @@ def _search(mask: Mask, array: LaneArray, name: str, better: Operator, flat: boo
     """Return the best element and its place; of a floating-point array the first NaN, where the search ends."""
     _require_elements(mask, array, name)
     length, item = ndenumerate(array) if flat else nditer(array)
-    best = found = None
+    best: Any = None
+    found: Any = None
     left = mask
     for place in range(masks.most(mask, length)):
         here = narrow(left, place < length)

@@ -37,7 +37,9 @@ _FREE = frozenset(
 
 
 @lru_cache(maxsize=1024)
-def _loop(ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.dtype[Any], ...]) -> str | None:
+def _loop(
+    ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.dtype[Any], ...]
+) -> str | None:
     """Return the types of the loop that Numba takes, such as ``dd->d``, or None if there is none."""
     if ufunc.__name__ in _ABSENT:
         return None
@@ -49,7 +51,9 @@ def _loop(ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.d
             continue
         if ufunc is np.divide and np.dtype(inner[0]).kind in "iu":
             continue
-        if all(_fits(dtype, np.dtype(letter), mixed) for dtype, letter in zip(given, inner, strict=True)) and all(
+        if all(
+            _fits(dtype, np.dtype(letter), mixed) for dtype, letter in zip(given, inner, strict=True)
+        ) and all(
             _fits(np.dtype(letter), dtype, mixed, "same_kind")
             for letter, dtype in zip(result, outputs, strict=False)
         ):
@@ -77,6 +81,8 @@ _plans: dict[tuple[Any, ...], Plan] = {}
 
 def _plan(ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]) -> Plan:
     given = tuple(value.dtype for value in values)
+    if ufunc is np.isnat and given[0].kind in "mM":
+        return Plan(None, 0, 0)
     types = _loop(ufunc, given, tuple(array.dtype for array in outputs))
     if types is None:
         raise KernelError(
@@ -114,7 +120,7 @@ def computed(
     return made
 
 
-def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = None) -> Any:
+def call(ufunc: Any, machine: Machine, mask: Mask, *given: Any, out: Any = None) -> Any:
     """``ufunc(…)`` in a kernel, on numbers and arrays.
 
     Raises
@@ -128,7 +134,9 @@ def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = 
         given = (*given, *(out if isinstance(out, tuple) else (out,)))
     values, outputs = given[: ufunc.nin], given[ufunc.nin :]
     if not ufunc.nin <= len(given) <= ufunc.nargs or (outputs and len(outputs) != ufunc.nout):
-        raise KernelError(f"np.{ufunc.__name__} takes {ufunc.nin} arguments, got {len(given)}, {source_line()}")
+        raise KernelError(
+            f"np.{ufunc.__name__} takes {ufunc.nin} arguments, got {len(given)}, {source_line()}"
+        )
     if not outputs:
         if any(isinstance(value, LaneArray) for value in values):
             raise refuse(
@@ -142,41 +150,22 @@ def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = 
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def into(machine: Machine, mask: Mask, ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+def into(
+    machine: Machine, mask: Mask, ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]
+) -> None:
     """Compute a ufunc element by element, in C order, and store the results."""
     lengths = outputs[0].lengths
-    for array in (*values, *outputs[1:]):
-        if isinstance(array, LaneArray):
-            _check_shape(mask, ufunc, array, outputs[0])
+    values = tuple(v.broadcast(mask, outputs[0]) if isinstance(v, LaneArray) else v for v in values)
+    for array in outputs[1:]:
+        array.broadcast(mask, outputs[0])
     for place in np.ndindex(*(masks.most(mask, n) for n in lengths)):
         here = mask
         for i, n in zip(place, lengths, strict=True):
             here = narrow(here, i < n) if isinstance(n, np.ndarray) else here
         if here is False:
             continue
-        made = computed(machine, here, ufunc, tuple(_element(here, value, place) for value in values), outputs)
+        where = tuple(map(np.int64, place))
+        operands = tuple(v.load(here, where) if isinstance(v, LaneArray) else v for v in values)
+        made = computed(machine, here, ufunc, operands, outputs)
         for array, value in zip(outputs, made if isinstance(made, tuple) else (made,), strict=True):
-            array.store(here, tuple(map(np.int64, place)), arithmetic.convert(value, array.dtype))
-
-
-def _check_shape(mask: Mask, ufunc: np.ufunc, array: LaneArray, output: LaneArray) -> None:
-    """Check that an operand broadcasts to the output."""
-    fits = len(array.lengths) <= len(output.lengths)
-    for n, m in zip(array.lengths[::-1], output.lengths[::-1], strict=False):
-        fits = fits and not np.any((np.asarray(n) != m) & (np.asarray(n) != 1) & np.asarray(mask))
-    if not fits:
-        raise KernelError(
-            f"the operands of np.{ufunc.__name__} must broadcast to the output {output.name}, got {array.name}, "
-            f"{source_line()}"
-        )
-
-
-def _element(mask: Mask, value: Any, place: tuple[int, ...]) -> Any:
-    """Return the element of an operand at a place in the output."""
-    if not isinstance(value, LaneArray):
-        return value
-    index = []
-    for i, n in zip(place[len(place) - len(value.lengths) :], value.lengths, strict=True):
-        by_lane = isinstance(n, np.ndarray)
-        index.append(np.where(n == 1, np.int64(0), np.int64(i)) if by_lane else np.int64(0 if n == 1 else i))
-    return value.load(mask, tuple(index))
+            array.store(here, where, arithmetic.convert(value, array.dtype))
