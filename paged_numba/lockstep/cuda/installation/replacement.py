@@ -76,6 +76,7 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     changes : Changes
         Where to remember what was there.
     """
+    _keep_jit_of_overloads(changes)
     for name, value in host_names().items():
         if hasattr(cuda, name):
             _exchange(cuda, name, value, changes)
@@ -94,6 +95,23 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     _replace_ufuncs(changes)
     _replace_driver(changes)
     _replace_allocator(changes)
+
+
+def _keep_jit_of_overloads(changes: Changes) -> None:
+    """Let Numba compile its own overloads, which it decorates while it infers types, itself."""
+    try:
+        templates = importlib.import_module("numba.cuda.typing.templates")
+    except ImportError:  # without numba-cuda
+        return
+    jit = importlib.import_module("numba.cuda.decorators").jit
+    original = importlib.import_module("numba.cuda.dispatcher").CUDADispatcher
+    space = {**jit.__globals__, "CUDADispatcher": original}
+    own = FunctionType(jit.__code__, space, jit.__name__, jit.__defaults__, jit.__closure__)
+    own.__kwdefaults__ = jit.__kwdefaults__
+    space["jit"] = own
+    for value in list(vars(templates).values()):
+        if isinstance(value, type) and "_get_jit_decorator" in vars(value):
+            changes.set(value, "_get_jit_decorator", lambda self: own)
 
 
 def _copy(function: FunctionType) -> FunctionType:
