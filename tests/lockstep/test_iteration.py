@@ -79,19 +79,17 @@ def test_loop_is_the_loop_of_each_thread(iterable, body):
     text = text_of(iterable, body)
     expected = in_python(text, DATA, n)
     kernel = written(text)
-    for options in ({}, {"order": "reverse"}, {"max_lanes": 1}):
-        out = np.zeros(THREADS)
-        with lockstep.options(**options):
-            lockstep.launch(kernel, 1, THREADS, out, DATA, n)
-        np.testing.assert_array_equal(out, expected)
     out = np.zeros(THREADS)
-    with lockstep.sanitizing() as findings:
+    lockstep.launch(kernel, 1, THREADS, out, DATA, n)
+    np.testing.assert_array_equal(out, expected)
+    out = np.zeros(THREADS)
+    with lockstep.sanitizing() as findings, lockstep.options(order="reverse"):
         lockstep.launch(kernel, 1, THREADS, out, DATA, n)
     np.testing.assert_array_equal(out, expected)
     assert not [f for f in findings if f.kind == "out of bounds"]
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     bounds=st.lists(st.tuples(st.integers(-7, 7), st.integers(-7, 7)), min_size=THREADS, max_size=THREADS),
     step=st.sampled_from([-3, -2, -1, 1, 2, 3]),
