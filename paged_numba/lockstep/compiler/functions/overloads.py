@@ -17,13 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....errors import CompilationError
-from ...language.access import attribute
-from ...language.arrays import methods
+from ...language.access import attribute, knows
 from ...language.signatures import ArrayType, Scalar, Signature, signatures, type_of
 from ...language.types.function_values import FunctionValue
 from ...machine.lanes import source_line
 from ...machine.masks import Mask
-from ...machine.memory import LaneArray
 from .values import OverloadedValue
 
 
@@ -132,7 +130,7 @@ def has_member(name: str) -> bool:
 
 def member(value: Any, name: str, method: bool) -> OverloadedValue | None:
     """Return the overload that gives the type of a lane value an attribute or a method, else None."""
-    if isinstance(value, LaneArray) and methods.knows(name):
+    if knows(value, name):
         return None  # the machine's own takes no loop in Python
     kind = numba_type(value, False)
     if kind is None:
