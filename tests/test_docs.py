@@ -6,6 +6,7 @@ import cmath
 import io
 import json
 import math
+import operator
 import os
 import re
 import runpy
@@ -23,6 +24,7 @@ from paged_numba.commands import main as cli
 from paged_numba.draw.text import table
 from paged_numba.errors import UnsupportedConstructError
 from paged_numba.lockstep.language import intrinsics
+from paged_numba.lockstep.language.arrays import methods
 from paged_numba.lockstep.language.types import bfloat16, libdevice
 from paged_numba.ops import layouts
 from paged_numba.ops.attention import ALGORITHMS
@@ -413,14 +415,26 @@ def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
     assert {f"cuda.{name}" for name in listed} == runs
 
 
-@pytest.mark.parametrize(("group", "module"), [("builtins", builtins), ("`math`", math), ("`cmath`", cmath)])
+@pytest.mark.parametrize(
+    ("group", "module"),
+    [("builtins", builtins), ("`math`", math), ("`cmath`", cmath), ("`operator`", operator), ("`np`", np)],
+)
 def test_lockstep_page_lists_what_a_kernel_may_call_of_python(group, module):
     runs = {
         name
         for name, value in vars(module).items()
         if callable(value) and intrinsics.intrinsic_of(value) is not None
     }
-    if module is builtins:
-        runs |= {"range", "enumerate", "zip", "isinstance"}
+    runs = {name for name in runs if not name.startswith("_")}
+    if module is np:  # ufuncs and scalar types run all
+        classes = {"ndindex", "ndenumerate", "nditer", "finfo", "iinfo"}
+        runs = {n for n in runs if not isinstance(getattr(np, n), (np.ufunc, type))} | classes
+        runs = {n for n in runs if getattr(np, n).__name__ == n}  # without aliases
+    runs |= {"isinstance"} if module is builtins else set()
     # Python 3.10 lacks math.exp2.
     assert {name for name in names_of(group) if hasattr(module, name)} == runs
+
+
+def test_lockstep_page_lists_what_arrays_have():
+    assert sorted(names_of("attributes")) == sorted(methods.ATTRIBUTES)
+    assert sorted(names_of("methods")) == sorted(methods.METHODS)

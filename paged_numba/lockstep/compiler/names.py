@@ -125,13 +125,6 @@ class Names:
             return None
         return decorated_function(found.value) or found.value
 
-    def unrolls(self, node: ast.Call) -> bool:
-        """Tell whether a call is ``literal_unroll(items)``, which lets an item be another function each time."""
-        found = self.static(node.func)
-        if found is None or getattr(found.value, "__name__", "") != "literal_unroll" or len(node.args) != 1:
-            return False
-        return str(getattr(found.value, "__module__", "")).startswith("numba.")
-
     def bound_before(self, name: str, inner: Function) -> bool:
         """Tell whether a variable is assigned in a line before an inner function, or is a parameter."""
         place = inner.lineno, inner.col_offset

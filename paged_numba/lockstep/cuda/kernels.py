@@ -27,6 +27,7 @@ from .memory import ArgHint, as_cuda_array, is_cuda_array
 from .numba_parts import (
     Overload,
     as_in_debug_mode,
+    numba_core,
     numba_dispatcher,
     numba_type,
     ptx,
@@ -386,22 +387,18 @@ def _installed() -> bool:
 def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
     if not _installed():
         return
-    from numba.cuda.core import config
-    from numba.cuda.core.errors import NumbaPerformanceWarning
-
+    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
     size = int(np.prod(griddim))
     if size < 128 and config.CUDA_LOW_OCCUPANCY_WARNINGS and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = f"Grid size {size} will likely result in GPU under-utilization due to low occupancy."
-        warnings.warn(NumbaPerformanceWarning(text), stacklevel=4)
+        warnings.warn(performance_warning(text), stacklevel=4)
 
 
 def _warn_of_host_array() -> None:
-    from numba.cuda.core import config
-    from numba.cuda.core.errors import NumbaPerformanceWarning
-
+    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
     if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = "Host array used in CUDA kernel will incur copy overhead to/from device."
-        warnings.warn(NumbaPerformanceWarning(text), stacklevel=5)
+        warnings.warn(performance_warning(text), stacklevel=5)
 
 
 @overload
@@ -502,17 +499,15 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
 
 
 def _warn_of_debug(options: dict[str, Any]) -> None:
-    from numba.cuda.core import config
-    from numba.cuda.core.errors import NumbaInvalidConfigWarning
-
+    config, invalid_config_warning = numba_core("config"), numba_core("errors").NumbaInvalidConfigWarning
     opt = options.get("opt")
     if config.CUDA_DEBUGINFO_DEFAULT if options.get("debug") is None else options["debug"]:
         if config.OPT != 0 if opt is None else opt:
             text = "debug=True with opt=True is not supported by CUDA"
-            warnings.warn(NumbaInvalidConfigWarning(text), stacklevel=4)
+            warnings.warn(invalid_config_warning(text), stacklevel=4)
         if options.get("lineinfo"):
             warnings.warn(
-                NumbaInvalidConfigWarning("debug and lineinfo are mutually exclusive"), stacklevel=4
+                invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4
             )
 
 

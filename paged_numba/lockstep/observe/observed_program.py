@@ -18,8 +18,8 @@ from ...errors import SynchronizationError
 from ..compiler.analysis import syntax
 from ..compiler.analysis.scopes import parameters
 from ..compiler.analysis.syntax import Accumulation, Region
-from ..compiler.calls import Calls
 from ..compiler.expressions import call
+from ..compiler.functions.calls import Calls
 from ..compiler.functions.values import call_value as call_held
 from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, run_device, translate

@@ -41,7 +41,8 @@ def _format(value: Any) -> str:
         return f"({inside},)" if len(value) == 1 else f"({inside})"
     if isinstance(value, str):
         return "%s"
-    kind = getattr(getattr(value, "dtype", None), "kind", "O")
+    dtype = getattr(value, "dtype", None)
+    kind = "f" if getattr(dtype, "name", "") == "bfloat16" else getattr(dtype, "kind", "O")
     if kind not in _FORMATS or not isinstance(value, (np.ndarray, np.generic)):
         raise TypeError(f"print takes numbers, bools, constant texts and tuples of them, not {_name(value)}")
     return _FORMATS[kind]
@@ -58,4 +59,4 @@ def _name(value: Any) -> str:
 def _parts(value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return [part for item in value for part in _parts(item)]
-    return [value]
+    return [value.astype(np.float32) if getattr(value, "dtype", np.bool_) == "bfloat16" else value]
