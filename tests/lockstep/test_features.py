@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 feature_kernels = pytest.importorskip("feature_kernels", reason="Numba is not installed")
 FEATURES = feature_kernels.FEATURES
 NEED_A_DEVICE = (
+    "bits_of_an_integer",
     "device_function_with_two_results",
     "device_function_with_a_default",
     "row_view_passed_to_a_device_function",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..machine.memory import LaneArray
 from .arrays import methods
 from .arrays.ranges import Range
 from .arrays.views import Flat
-from .functions import caster
+from .functions import caster, popc
 from .types.enums import Member
 
 
@@ -182,6 +183,8 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
         or hasattr(type(value), "__lane_attributes__")
     ):
         return getattr(value, name)
+    elif name == "bit_count" and isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "iu":
+        return partial(popc, value)
     raise KernelError(f"{kind_of(value)} has no attribute {name!r} in a kernel, {source_line()}")
 
 

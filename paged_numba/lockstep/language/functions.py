@@ -183,9 +183,21 @@ def round_(value: Value, ndigits: Value | None = None) -> Value:
     if ndigits is None:
         # Numba rounds in float64.
         return cast(np.rint(cast(value, FLOAT64)), INT64)
-    if isinstance(ndigits, np.ndarray):
-        raise TypeError("round(x, n) needs the same n in all threads")
-    return np.round(value, int(ndigits))
+    if value.dtype.kind != "f" or ndigits.dtype.kind not in "iu":
+        raise TypeError("round(x, n) needs a floating-point number and an integer")
+    # As Numba computes it: in float64, halves to even.
+    x, digits = value.astype(FLOAT64), ndigits.astype(INT64)
+    scale, rest = np.power(10.0, np.where(digits > 22, digits - 22, np.abs(digits))), np.where(digits > 22, 1e22, 1.0)
+    scaled = np.where(digits >= 0, x * scale * rest, x / scale)
+    whole = _whole(scaled)
+    whole = np.where(np.abs(scaled - whole) == 0.5, 2.0 * _whole(scaled / 2.0), whole)
+    result = np.where(digits >= 0, whole / rest / scale, whole * scale)
+    return np.where(np.isfinite(x) & np.isfinite(scaled), result, x).astype(value.dtype)[()]
+
+
+def _whole(value: Any) -> Any:
+    """Return the nearest integer as float64, saturated as an int64 is."""
+    return cast(np.rint(value), INT64).astype(FLOAT64)
 
 
 def int_(value: Value) -> Value:
