@@ -57,14 +57,15 @@ def _real(function: Callable[..., Any], nin: int = 1) -> Function:
         if len(values) != nin:
             raise TypeError(f"a math function takes {nin} arguments, got {len(values)}")
         dtype = _float_type(*values)
-        return function(*(value.astype(dtype) for value in values)).astype(dtype)
+        result = function(*(value.astype(dtype, copy=False) for value in values))
+        return result.astype(dtype, copy=False)
 
     return call
 
 
 def _predicate(function: Callable[[Any], Any]) -> Function:
     def call(value: Value) -> Value:
-        return function(value.astype(_float_type(value)))
+        return function(value.astype(_float_type(value), copy=False))
 
     return call
 
