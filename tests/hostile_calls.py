@@ -979,6 +979,7 @@ CLASSES = {
 RECORD = "holds what the package has computed"
 HELPER = "takes arguments that a public function has checked"
 UNCHECKED = {
+    "lockstep.breakpoint": "refuses every call outside a kernel",
     **dict.fromkeys(
         ["draw.BlockTables", "draw.TokenPath", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD
     ),

@@ -12,6 +12,7 @@ from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
+import page
 import pytest
 import run
 import tables
@@ -103,3 +104,26 @@ def test_the_saved_versions_are_those_that_ci_installs():
         line.split("==") for line in (ROOT / ".ci" / "newest.txt").read_text().split("\n") if "==" in line
     )
     assert {name: pins[name] for name in SAVED["versions"]} == SAVED["versions"]
+
+
+def test_the_page_says_what_the_saved_results_say():
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.rendered(text, SAVED) == text, "run tests/conformance/page.py"
+
+
+def test_another_count_changes_the_page():
+    text = page.PAGE.read_text(encoding="utf-8")
+    for changed in (
+        {**SAVED, "counts": {**SAVED["counts"], "pass": 1}},
+        {**SAVED, "features": {**SAVED["features"], "records": {"pass": 1}}},
+        {
+            **SAVED,
+            "tests": {**SAVED["tests"], "cudapy.test_x.T.test_y": {"outcome": "refused", "reason": "E: new"}},
+        },
+    ):
+        assert page.rendered(text, changed) != text
+
+
+def test_a_refusal_is_shown_without_its_place():
+    reason = "(dtype=<class 'x'>): paged_numba.errors.UnsupportedConstructError: the lockstep machine does not run y, z.py:12"
+    assert page._message(reason) == "the lockstep machine does not run y"

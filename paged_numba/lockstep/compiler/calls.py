@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import LaunchError
 from ..language.functions import as_dtype
 from ..language.intrinsic import Intrinsic
 from ..language.intrinsics import DECLARATIONS, INTRINSICS
 from ..language.signatures import Signature, signatures_of
-from ..machine.machine import Site
-from .analysis.shapes import lengths_of_call
-from .expressions import Expressions, call
 from ..machine.arithmetic import lane_type
+from ..machine.lanes import file_name
+from ..machine.machine import Site
+from .analysis.shapes import folded, lengths_of_call
+from .expressions import Expressions, call
 from .names import decorated_function
 
 
@@ -96,6 +98,8 @@ class Calls(Expressions):
             )
         if path == "cuda.const.array_like":
             return self.text(given["array"])
+        if "alignment" in given:
+            self._check_alignment(node, given["alignment"])
         space = "shared" if path == "cuda.shared.array" else "local"
         self.shapes.required(node, given["shape"], space == "shared")
         site = self.names.constant(Site(self.assigned.get(node, f"{space} array"), self.names.source))
@@ -105,6 +109,21 @@ class Calls(Expressions):
         if space == "shared":
             return call("_rt.shared_array", site, shape, dtype_text)
         return call("_rt.local_array", "_m", site, shape, dtype_text)
+
+    def _check_alignment(self, node: ast.Call, given: ast.expr) -> None:
+        """Check the alignment of a declaration, which has no effect here: the machine's memory has no addresses."""
+        found = self.names.static(given)
+        number = folded(given)
+        value = given.value if isinstance(given, ast.Constant) else number if found is None else found.value
+        if value is None and (found is not None or isinstance(given, ast.Constant)):
+            return
+        if not isinstance(value, int):
+            raise self.unsupported(node, f"`{ast.unparse(node)}`, whose alignment must be a constant integer")
+        if value <= 0 or value & (value - 1) or value % 8:
+            raise LaunchError(
+                f"Alignment must be a power of 2 and a multiple of 8, got alignment={value}, "
+                f"{file_name(self.names.file)}:{node.lineno}"
+            )
 
     def _declared_dtype(self, node: ast.Call, given: ast.expr) -> np.dtype[Any] | None:
         """Return the dtype of a declaration, or None if only the running kernel knows it, as for ``x.dtype``."""

@@ -42,6 +42,11 @@ def call(function: str, *arguments: str) -> str:
     return f"{function}({', '.join(arguments)})"
 
 
+def _is_text(expression: str) -> bool:
+    """Tell whether a lane expression is a constant text."""
+    return expression[-1] in "'\""
+
+
 class Expressions:
     """Translator of the expressions of one function.
 
@@ -210,9 +215,7 @@ class Expressions:
             return call("contains", "_m", left, right)
         if isinstance(op, ast.NotIn):
             return call("logical_not", call("contains", "_m", left, right))
-        if isinstance(op, (ast.Eq, ast.NotEq)) and any(
-            side[0] in "'\"b" and side[-1] in "'\"" for side in (left, right)
-        ):
+        if isinstance(op, (ast.Eq, ast.NotEq)) and (_is_text(left) or _is_text(right)):
             found = call("equal_texts", left, right)
             return found if isinstance(op, ast.Eq) else call("logical_not", found)
         return f"({left} {_COMPARE[type(op)]} {right})"

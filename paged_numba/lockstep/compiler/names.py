@@ -202,10 +202,8 @@ class Names:
 
     def frozen(self, node: ast.expr, value: Any) -> str:
         """Return the lane expression for a value from outside the kernel, typed as Numba types it."""
-        if (
-            value is None
-            or isinstance(value, (str, bytes))
-            and not isinstance(value, (np.generic, enum.Enum))
+        if value is None or (
+            isinstance(value, (str, bytes)) and not isinstance(value, (np.generic, enum.Enum))
         ):
             return repr(value)
         if isinstance(value, np.generic):
@@ -220,6 +218,8 @@ class Names:
             return f"{maker}((" + "".join(f"{self.frozen(node, item)}, " for item in value) + "))"
         if isinstance(value, np.ndarray):
             return f"_rt.constant({ast.unparse(node)!r}, {self.constant(value)})"
+        if hasattr(value, "__lockstep_array__"):
+            return f"_rt.captured({ast.unparse(node)!r}, {self.constant(value.__lockstep_array__)})"
         dtype = as_dtype(value)
         if dtype is not None:
             return self.constant(dtype)

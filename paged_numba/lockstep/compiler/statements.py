@@ -245,11 +245,18 @@ class Statements:
         message = ast.unparse(node.msg) if node.msg is not None else ast.unparse(node.test)
         self.emit(f"_t{number} = narrow(_m, logical_not({self.expressions.text(node.test)}))")
         self.emit(f"if _t{number} is not False:")
-        self.emit(f" raise_in_kernel(_rt, _t{number}, {f'assertion failed: {message}'!r})")
+        self.emit(f" raise_in_kernel(_rt, _t{number}, {f'assertion failed: {message}'!r}, AssertionError)")
 
     def write_Raise(self, node: ast.Raise, region: Region) -> None:
         what = "raise" if node.exc is None else ast.unparse(node.exc)
-        self.emit(f"raise_in_kernel(_rt, _m, {what!r})")
+        made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        found = None if made is None else self.names.static(made)
+        kind = "None"
+        if found is not None:
+            value = type(found.value) if isinstance(found.value, Exception) else found.value
+            if isinstance(value, type) and issubclass(value, Exception):
+                kind = self.names.constant(value)
+        self.emit(f"raise_in_kernel(_rt, _m, {what!r}, {kind})")
 
     # Control flow.
 

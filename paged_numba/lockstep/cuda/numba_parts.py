@@ -17,12 +17,13 @@ from ..numba_typing import inferred as numba_inferred
 from .devices import Device
 from .names import refusal
 
-_COMPILERS = (
+COMPILERS = (
     "compile compile_ptx compile_all compile_for_current_device compile_ptx_for_current_device"
 ).split()
+"""Names of compilers of ``numba.cuda``."""
 
 PASSED_ON = (
-    *_COMPILERS,
+    *COMPILERS,
     *"types extending errors config CudaSupportError HAS_NUMBA typeof literal literal_unroll".split(),
 )
 """Names of ``numba.cuda`` that the facade takes from it, where it is installed."""
@@ -51,10 +52,10 @@ def passed_on(name: str) -> Any:
         raise TargetUnavailableError(
             f"cuda.{name} is Numba's own, so it needs numba.cuda: install numba-cuda"
         )
-    return _compiling(found) if name in _COMPILERS else found
+    return compiling(found) if name in COMPILERS else found
 
 
-def _compiling(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiling(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a compiler of Numba's that takes kernels and signatures of the facade."""
 
     @functools.wraps(function)

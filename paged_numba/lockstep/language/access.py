@@ -107,6 +107,7 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
 
 
 _TEXTS = (str, bytes)
+_INTEGERS = frozenset(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8))
 
 
 def _require_storable(container: LaneArray, value: Any) -> None:
@@ -177,6 +178,8 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
             return np.int64(value.itemsize)
     elif isinstance(value, (np.finfo, np.iinfo)):
         return _limit(value, name)
+    elif name == "bit_count" and getattr(value, "dtype", value) in _INTEGERS:
+        return partial(popc, value)
     elif (
         name in ("real", "imag", "dtype", "conjugate")
         or hasattr(type(value), "_fields")

@@ -34,8 +34,8 @@ from ..machine.arithmetic import (
     truediv,
     truth,
 )
-from .types.fused import multiply_add, multiply_add_float64
 from .intrinsic import Intrinsic
+from .types.fused import multiply_add, multiply_add_float64
 
 Function = Callable[..., Value]
 
@@ -47,7 +47,7 @@ def _float_type(*values: Value) -> np.dtype[Any]:
         dtype = np.promote_types(dtype, value.dtype)
     if dtype.kind in "biu":
         return FLOAT64
-    if dtype.kind != "f":
+    if dtype.kind != "f" and dtype.name != "bfloat16":
         raise TypeError(f"a math function needs real numbers, got {dtype}")
     return dtype
 
@@ -70,7 +70,7 @@ def _predicate(function: Callable[[Any], Any]) -> Function:
     return call
 
 
-def _elementwise(function: Callable[..., float]) -> Callable[..., Any]:
+def elementwise(function: Callable[..., float]) -> Callable[..., Any]:
     """Return a function that calls a scalar function for each element, for functions that NumPy lacks."""
 
     def safe(*values: Any) -> float:
@@ -97,8 +97,13 @@ def _ldexp(value: Value, exponent: Value) -> Value:
     return np.ldexp(value.astype(_float_type(value)), exponent.astype(np.int32))
 
 
-def _remainder(a: Any, b: Any) -> Any:
-    return a - b * np.rint(a / b)
+def remainder(a: Any, b: Any) -> Any:
+    """Return what is left of `a` after the multiple of `b` nearest to it, exactly; of two, after the even one."""
+    size = np.abs(b)
+    half = size / 2
+    rest = np.fmod(np.abs(a), np.where(np.isinf(2 * size), size, 2 * size))
+    rest = np.where(rest - size >= half, rest - size - size, np.where(rest > half, rest - size, rest))
+    return np.where(np.signbit(a), -rest, rest)
 
 
 _TRANSCENDENTAL = {
@@ -110,8 +115,7 @@ _TRANSCENDENTAL = {
 MATH: dict[str, Intrinsic] = {
     **{n: Intrinsic(_real(getattr(np, known)), special=1) for n, known in _TRANSCENDENTAL.items()},
     **{
-        n: Intrinsic(_real(_elementwise(getattr(math, n))), special=1)
-        for n in "erf erfc gamma lgamma".split()
+        n: Intrinsic(_real(elementwise(getattr(math, n))), special=1) for n in "erf erfc gamma lgamma".split()
     },
     **{n: Intrinsic(_real(getattr(np, n)), operations=1) for n in ["degrees", "radians"]},
     **{n: Intrinsic(_real(getattr(np, n))) for n in ["fabs", "floor", "ceil", "trunc"]},
@@ -120,7 +124,7 @@ MATH: dict[str, Intrinsic] = {
     **{n: Intrinsic(_predicate(getattr(np, n))) for n in ["isnan", "isinf", "isfinite"]},
     "atan2": Intrinsic(_real(np.arctan2, 2), special=1),
     "pow": Intrinsic(_real(np.power, 2), special=1),
-    "remainder": Intrinsic(_real(_remainder, 2), special=1),
+    "remainder": Intrinsic(_real(remainder, 2), special=1),
     "frexp": Intrinsic(_frexp),
     "modf": Intrinsic(_modf),
     "ldexp": Intrinsic(_ldexp),
@@ -180,25 +184,26 @@ def absolute(value: Value) -> Value:
 
 
 def round_(value: Value, ndigits: Value | None = None) -> Value:
-    """``round(x)`` to int64, ties to even; ``round(x, n)`` keeps a floating-point type."""
+    """``round(x)`` to int64, ties to even; ``round(x, n)`` keeps the type."""
     if ndigits is None:
         # Numba rounds in float64.
         return cast(np.rint(cast(value, FLOAT64)), INT64)
-    if value.dtype.kind != "f" or ndigits.dtype.kind not in "iu":
-        raise TypeError("round(x, n) needs a floating-point number and an integer")
-    # As Numba computes it: in float64, halves to even.
-    x, digits = value.astype(FLOAT64), ndigits.astype(INT64)
-    scale, rest = np.power(10.0, np.where(digits > 22, digits - 22, np.abs(digits))), np.where(digits > 22, 1e22, 1.0)
-    scaled = np.where(digits >= 0, x * scale * rest, x / scale)
-    whole = _whole(scaled)
-    whole = np.where(np.abs(scaled - whole) == 0.5, 2.0 * _whole(scaled / 2.0), whole)
-    result = np.where(digits >= 0, whole / rest / scale, whole * scale)
-    return np.where(np.isfinite(x) & np.isfinite(scaled), result, x).astype(value.dtype)[()]
-
-
-def _whole(value: Any) -> Any:
-    """Return the nearest integer as float64, saturated as an int64 is."""
-    return cast(np.rint(value), INT64).astype(FLOAT64)
+    if value.dtype not in (FLOAT32, FLOAT64) or ndigits.dtype.kind not in "iu":
+        raise TypeError(
+            f"round(x, n) takes a float32 or float64 and an integer, got {value.dtype} and {ndigits.dtype}"
+        )
+    # Numba's own steps, of which the rounding goes through int64.
+    digits = ndigits.astype(np.float64)
+    small, large = (
+        10.0 ** np.where(digits > 22, digits - 22, np.abs(digits)),
+        np.where(digits > 22, 1e22, 1.0),
+    )
+    up = digits >= 0
+    scaled = np.where(up, (value.astype(np.float64) * small) * large, value / small)
+    whole = cast(np.rint(scaled), INT64)
+    whole = np.where(np.abs(scaled - whole) == 0.5, 2.0 * cast(np.rint(scaled / 2.0), INT64), whole)
+    result = np.where(up, (whole / large) / small, whole * small)
+    return np.where(np.isinf(scaled) | np.isnan(value), value, result).astype(value.dtype)[()]
 
 
 def int_(value: Value) -> Value:

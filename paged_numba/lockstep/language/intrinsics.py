@@ -7,8 +7,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,8 @@ from .arrays import iteration, methods, ufuncs
 from .atomics import ATOMICS
 from .intrinsic import Intrinsic
 from .synchronization import SYNCHRONIZATION
+from .types.bfloat16 import BFLOAT16
+from .types.libdevice import LIBDEVICE
 from .types.printing import print_lanes
 
 
@@ -106,12 +107,12 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
     }
 
     def maker(name: str, dtype: np.dtype[Any], count: int) -> Callable[..., Any]:
-        vector: Any = NamedTuple(name, [(axis, Any) for axis in "xyzw"[:count]])  # type: ignore[misc]
+        vector: Any = arithmetic.lane_type(NamedTuple(name, [(axis, Any) for axis in "xyzw"[:count]]))  # type: ignore[misc]
 
         def make(*parts: Any) -> Any:
             flat: list[Any] = []
             for part in parts:
-                flat.extend(part if isinstance(part, tuple) else (part,))
+                flat.extend(part if hasattr(part, "_fields") else (part,))
             if len(flat) != count:
                 raise TypeError(f"{name} takes {count} components, got {len(flat)}")
             return vector(*(arithmetic.cast(component, dtype) for component in flat))
@@ -126,34 +127,13 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
     return made
 
 
-def _libdevice() -> dict[str, Intrinsic]:
-    """Return the functions of ``libdevice`` that ``math`` has too: ``expf``, ``fast_expf``, ``exp`` and others."""
-
-    def typed(known: Intrinsic, dtype: Any) -> Intrinsic:
-        return replace(
-            known, function=lambda *values: known.function(*(value.astype(dtype) for value in values))
-        )
-
-    known: dict[str, Intrinsic] = {
-        **functions.MATH,
-        "rsqrt": Intrinsic(lambda x: x.dtype.type(1) / np.sqrt(x), special=1),
-        "cbrt": functions.INTEGER_AND_FLOAT["cbrt"],
-        "fma": functions.INTEGER_AND_FLOAT["fma"],
-        "fmin": Intrinsic(arithmetic.minimum),
-        "fmax": Intrinsic(arithmetic.maximum),
-    }
-    made: dict[str, Intrinsic] = {}
-    for name, intrinsic in known.items():
-        made[name] = typed(intrinsic, np.float64)
-        made[f"{name}f"] = made[f"fast_{name}f"] = typed(intrinsic, np.float32)
-    return made
-
-
 _PURE: dict[str, Intrinsic] = {
     **functions.INTEGER_AND_FLOAT,
     **{f"fp16.{name}": intrinsic for name, intrinsic in functions.FP16.items()},
-    **{f"libdevice.{name}": intrinsic for name, intrinsic in _libdevice().items()},
+    **{f"libdevice.{name}": intrinsic for name, intrinsic in LIBDEVICE.items()},
     **{name: Intrinsic(make) for name, make in _vector_types().items()},
+    "bfloat16": BFLOAT16["bfloat16"],
+    **{f"bf16.{name}": intrinsic for name, intrinsic in BFLOAT16.items()},
 }
 
 INTRINSICS: dict[str, Intrinsic] = {
@@ -167,7 +147,7 @@ MACHINE_VALUES = ("threadIdx", "blockIdx", "blockDim", "gridDim", "laneid")
 DECLARATIONS = ("cuda.shared.array", "cuda.local.array", "cuda.const.array_like")
 """Calls that declare memory: each declaration in the source makes a separate array."""
 
-_PREFIXES = ("shared", "local", "const", "atomic", "fp16", "cg", "libdevice")
+_PREFIXES = ("shared", "local", "const", "atomic", "fp16", "bf16", "cg", "libdevice")
 
 PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 """Groups of names on ``cuda``."""
@@ -185,7 +165,10 @@ _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
         (divmod, Intrinsic(_divmod, masked=True)),
         (print, Intrinsic(print_lanes, masked=True)),
         (tuple, Intrinsic(functions.tuple_)),
-        *((function, Intrinsic(floordiv, masked=True)) for function in (operator.floordiv, operator.ifloordiv)),
+        *(
+            (function, Intrinsic(floordiv, masked=True))
+            for function in (operator.floordiv, operator.ifloordiv)
+        ),
         *((function, Intrinsic(mod, masked=True)) for function in (operator.mod, operator.imod)),
         *iteration.BUILTINS,
         *methods.FUNCTIONS,
@@ -213,6 +196,8 @@ def path_of(value: Any) -> str | None:
     if type(value) is type(sys):
         if name in ("numba.cuda", _FACADE):
             return "cuda"
+        if name == "numba.cuda._internal.cuda_bf16":
+            return "cuda.bf16"
         for prefix in _PREFIXES:
             if name in (f"numba.cuda.{prefix}", f"numba.cuda.simulator.{prefix}"):
                 return f"cuda.{prefix}"
@@ -238,6 +223,11 @@ def _known_objects() -> IdentityMap[str]:
                 value = getattr(value, part, None)
             if value is not None and not isinstance(value, (int, np.generic)):
                 found.append((value, f"cuda.{path}"))
+        bindings = sys.modules.get("numba.cuda._internal.cuda_bf16")
+        for name in BFLOAT16 if bindings is not None else ():
+            value = getattr(bindings, "nv_bfloat16" if name == "bfloat16" else name, None)
+            if value is not None:
+                found.append((value, f"cuda.bf16.{name}"))
         _objects = IdentityMap(found)
     return _objects
 
@@ -258,6 +248,23 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     return None if dtype is None else Intrinsic(functions.caster(dtype))
 
 
-def raise_in_kernel(machine: Machine, mask: Mask, what: Any) -> None:
-    """``raise`` and a failed ``assert``: raise KernelError for the first active thread."""
-    raise KernelError(f"{what}, {machine.whereabouts(machine.first_lane(mask))}")
+def raise_in_kernel(machine: Machine, mask: Mask, what: str, kind: Any = None) -> None:
+    """``raise`` and a failed ``assert``: raise an error that is a KernelError and a `kind`, for the first thread."""
+    text = f"{what}, {machine.whereabouts(machine.first_lane(mask))}"
+    if kind is None:
+        raise KernelError(text)
+    both = _both(kind)
+    # The class may demand other arguments than a text.
+    error = both.__new__(both, text)
+    raise error
+
+
+@lru_cache(maxsize=64)
+def _both(kind: Any) -> Any:
+    """Return the class of errors that are KernelErrors and of the class `kind`; KernelError if there is none."""
+    try:
+        made: Any = type(kind.__name__, (KernelError, kind), {"__module__": kind.__module__})
+        made.__new__(made, "")  # refused for OSError, for example
+        return made
+    except TypeError:
+        return KernelError

@@ -155,7 +155,7 @@ def _require_integers(*dtypes: np.dtype[Any]) -> None:
 
 
 _TIMES = {"M": "d", "m": "t"}
-_OPERATORS_OF_TIMES = {
+_OPERATORS_OF_TIMES: dict[Any, str] = {
     np.add: "dt td tt",
     np.subtract: "dd dt tt",
     np.multiply: "tn nt",
@@ -188,6 +188,8 @@ def _binary(
                 raise TypeError(f"Numba has no {native.__name__} of {a} and {b}")
             plans[a.num, b.num] = None
             return None
+        if "V" in (a.kind, b.kind) and a != b:
+            raise TypeError(f"Numba has no {native.__name__} of {a} and {b}")
         wanted = result(a, b)
         try:
             agrees = ufunc(np.ones(1, a), np.ones(1, b)).dtype == wanted
@@ -335,8 +337,11 @@ def convert(value: Value, dtype: np.dtype[Any]) -> Value:
     """Return `value`, a NumPy scalar or array, as `dtype`; integers wrap around."""
     if value.dtype == dtype:
         return value
-    if value.dtype.kind == "f" and dtype.kind in "iu":
-        return _to_integer(value, dtype)
+    if dtype.kind in "iu":
+        if value.dtype.kind == "f":
+            return _to_integer(value, dtype)
+        if value.dtype.kind == "V":  # bfloat16
+            return _to_integer(value.astype(FLOAT32), dtype)
     return value.astype(dtype)
 
 

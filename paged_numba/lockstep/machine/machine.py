@@ -245,6 +245,11 @@ class Machine(Lanes):
         frozen.flags.writeable = False
         return self._constants.setdefault(array, self.array_type.of(self, name, frozen))
 
+    def captured(self, name: str, array: Any) -> LaneArray:
+        """Return the memory of a device array that the kernel refers to as a global, which is not copied."""
+        known = self._constants.get(array)
+        return self._constants.setdefault(array, self.argument(name, array)) if known is None else known
+
 
 def row_size(size: int, dtype: np.dtype[Any]) -> int:
     """Return the step, in elements, from one thread block's shared array to the next: a multiple of 16 bytes."""

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import KernelError, KernelIndexError, UnsupportedConstructError
 from . import masks
 from .arithmetic import LaneTuple, convert
-from .lanes import Lanes, source_line
+from .lanes import Lanes
 from .masks import Mask
 from .strides import field_of, flattened, slice_bounds
 

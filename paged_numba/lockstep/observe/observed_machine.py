@@ -114,8 +114,7 @@ class ObservedArray(LaneArray):
         for byte in range(self.dtype.itemsize):
             # Padding is copied, but holds no value that could be wrong.
             loads, stores = (
-                [h for h in handlers if byte in used or not h.__self__.collects_errors]
-                for handlers in listens
+                [h for h in handlers if byte in used or not _collects_errors(h)] for handlers in listens
             )
             place = source._byte(byte)
             value = place.buffer[source.offset]
@@ -214,11 +213,16 @@ class ObservedArray(LaneArray):
         self.machine.tell_wrong(lane, kind, what, self.name, element, count)
 
 
+def _collects_errors(handler: Callable[..., None]) -> bool:
+    owner: Any = getattr(handler, "__self__", None)
+    return bool(owner.collects_errors)
+
+
 @lru_cache(maxsize=256)
 def used_bytes(dtype: np.dtype[Any]) -> frozenset[int]:
     """Return the bytes of a dtype that are not padding."""
     if dtype.subdtype is not None:
-        inner, shape = dtype.subdtype
+        inner = dtype.subdtype[0]
         starts = range(0, dtype.itemsize, inner.itemsize)
         return frozenset(start + byte for start in starts for byte in used_bytes(inner))
     if dtype.fields is None:

@@ -7,6 +7,7 @@ package only when one of its options or fixtures is used.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -74,11 +75,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _install(config: pytest.Config) -> None:
-    from ...lockstep.cuda import installation
+    from ...errors import TargetUnavailableError
+    from ...lockstep import installed
 
-    if not installation.is_installed():
-        installation.install()
-        config.add_cleanup(installation.uninstall)
+    if config.stash.get(_INSTALLED, False):
+        return
+    installation = ExitStack()
+    try:
+        installation.enter_context(installed())
+    except TargetUnavailableError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[_INSTALLED] = True
+    config.add_cleanup(installation.close)
+
+
+_INSTALLED = pytest.StashKey[bool]()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -98,15 +109,12 @@ def lockstep() -> Iterator[Any]:
 @pytest.fixture
 def cuda_or_lockstep() -> Iterator[Any]:
     """Return ``numba.cuda``; without a GPU, lockstep stands in its place for one test."""
-    from ...lockstep.cuda import installation
+    from ... import lockstep as module
     from ...targets import cuda_unavailable_reason
 
-    if installation.is_installed() or cuda_unavailable_reason() is None:
+    with ExitStack() as stack:
+        if cuda_unavailable_reason() is not None:
+            stack.enter_context(module.installed())
         from numba import cuda
 
         yield cuda
-    else:
-        with installation.installed():
-            from numba import cuda
-
-            yield cuda

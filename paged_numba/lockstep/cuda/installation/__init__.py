@@ -155,7 +155,10 @@ class _Finder(MetaPathFinder):
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name.startswith("numba.cuda.") and getattr(_replaced, "__path__", None) == []:
-            return stand_in.spec(name)
+            found = stand_in.spec(name)
+            if found is None:  # other finders do not know that numba.cuda has no folder
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return found
         if name != "numba.cuda" or getattr(self.searching, "now", False):
             return None
         self.searching.now = True  # numba-cuda's own finder asks all finders

@@ -2,11 +2,12 @@
 
 Functions keep their identity and call the facade, wherever they were imported before. Classes and objects are exchanged
 in all modules that name them. What a kernel is written with (``cuda.threadIdx``, types, ...), and whatever works without
-a GPU, such as ``compile_ptx``, stays Numba's. Everything else of Numba's reaches the driver, which refuses.
+a GPU stays Numba's. Everything else of Numba's reaches the driver, which refuses.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import weakref
@@ -22,6 +23,7 @@ from .. import facade
 from ..device_array import DeviceArray
 from ..kernels import Kernel
 from ..names import DeviceName
+from ..numba_parts import COMPILERS, compiling
 from .changes import Changes
 
 SUBMODULES: dict[str, dict[str, Any]] = {
@@ -84,9 +86,25 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
         for name, value in names.items():
             if hasattr(module, name):
                 _exchange(module, name, value, changes)
+    for name in COMPILERS:
+        compiler = getattr(cuda, name, None)
+        if isinstance(compiler, FunctionType):  # which then takes kernels of the facade, too
+            changes.redirect(compiler, compiling(_copy(compiler)))
     _replace_dispatcher(changes)
     _replace_ufuncs(changes)
     _replace_driver(changes)
+
+
+def _copy(function: FunctionType) -> FunctionType:
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return functools.update_wrapper(copy, function)
 
 
 def _exchange(module: ModuleType, name: str, value: Any, changes: Changes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,8 +36,16 @@ def fill(module: ModuleType) -> None:
 def spec(name: str) -> ModuleSpec | None:
     """Return the spec of ``numba.cuda`` or of a submodule of it, None if the facade has no such submodule."""
     part = name.removeprefix("numba.cuda").removeprefix(".")
+    if part == "random":
+        return _spec_of_random(name)
     known = not part or part in SUBMODULES or part in _DEVICE or part in ("dispatcher", "types")
     return ModuleSpec(name, _Loader(part), is_package=not part or part == "cudadrv") if known else None
+
+
+def _spec_of_random(name: str) -> ModuleSpec | None:
+    """Return the spec of Numba's own ``numba.cuda.random``, which imports nothing else that needs ``numba.cuda``."""
+    file = Path(sys.modules["numba"].__path__[0], "cuda", "random.py")
+    return spec_from_file_location(name, file) if file.is_file() else None
 
 
 class _Loader(Loader):

@@ -98,7 +98,9 @@ def enumerate_lanes(values: Any, start: Any = None) -> Items:
     """``enumerate(values, start)``."""
     length, item = items(values)
     start = np.int64(0) if start is None else start
-    return Items(length, lambda mask, place: LaneTuple((start.astype(np.int64) + np.int64(place), item(mask, place))))
+    return Items(
+        length, lambda mask, place: LaneTuple((start.astype(np.int64) + np.int64(place), item(mask, place)))
+    )
 
 
 def zip_lanes(*values: Any) -> Items:
@@ -176,7 +178,9 @@ def nditer(arrays: Any) -> Items:
         where = index(mask, place)
         where = where[::-1] if backwards else where
         parts = LaneTuple(
-            value.view(mask, where[len(where) - len(value.lengths) :]) if isinstance(value, LaneArray) else value
+            value.view(mask, where[len(where) - len(value.lengths) :])
+            if isinstance(value, LaneArray)
+            else value
             for value in given
         )
         return parts if isinstance(arrays, tuple) else parts[0]
@@ -213,7 +217,11 @@ def total(machine: Machine, mask: Mask, values: Any, start: Any = None) -> Any:
 
 
 def extreme(
-    of_numbers: Callable[..., Any], better: Callable[[Any, Any], Any], machine: Machine, mask: Mask, *values: Any
+    of_numbers: Callable[..., Any],
+    better: Callable[[Any, Any], Any],
+    machine: Machine,
+    mask: Mask,
+    *values: Any,
 ) -> Any:
     """``min(…)`` and ``max(…)`` of numbers, of a tuple, or of what a loop can iterate over."""
     if len(values) > 1:

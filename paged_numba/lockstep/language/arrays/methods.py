@@ -146,7 +146,9 @@ def _sinc(machine: Machine, mask: Mask, x: Any) -> Any:
 
 def _infinite(sign: int) -> Method:
     return lambda machine, mask, x: (
-        np.isinf(x) & ((x < 0) if sign < 0 else (x > 0)) if x.dtype.kind == "f" else np.zeros_like(x, bool)[()]
+        np.isinf(x) & ((x < 0) if sign < 0 else (x > 0))
+        if x.dtype.kind == "f"
+        else np.zeros_like(x, bool)[()]
     )
 
 
@@ -166,7 +168,11 @@ def _searchsorted(machine: Machine, mask: Mask, a: Any, v: Any, side: Any = "lef
         middle = low + ((high - low) >> np.int64(1))
         value = array.load(left, np.where(low < high, middle, np.int64(0))[()])
         after = (value < v) if side == "left" else ~(v < value)
-        after = after | np.isnan(v) & ~np.isnan(value) if value.dtype.kind == "f" and v.dtype.kind == "f" else after
+        after = (
+            after | np.isnan(v) & ~np.isnan(value)
+            if value.dtype.kind == "f" and v.dtype.kind == "f"
+            else after
+        )
         searching = low < high
         low, high = (
             np.where(searching & after, middle + 1, low)[()],

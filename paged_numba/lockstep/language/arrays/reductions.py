@@ -34,7 +34,9 @@ def check(name: str, array: Any, axis: Any = None) -> LaneArray:
     if axis is not None:
         raise refuse(f"{name} along an axis, which makes an array", "write loops")
     if array.dtype.kind not in "biufc":
-        raise KernelError(f"{name} needs numbers, got {array.name}, which holds {array.dtype}, {source_line()}")
+        raise KernelError(
+            f"{name} needs numbers, got {array.name}, which holds {array.dtype}, {source_line()}"
+        )
     return array
 
 

@@ -37,7 +37,9 @@ _FREE = frozenset(
 
 
 @lru_cache(maxsize=1024)
-def _loop(ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.dtype[Any], ...]) -> str | None:
+def _loop(
+    ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.dtype[Any], ...]
+) -> str | None:
     """Return the types of the loop that Numba takes, such as ``dd->d``, or None if there is none."""
     if ufunc.__name__ in _ABSENT:
         return None
@@ -49,7 +51,9 @@ def _loop(ufunc: np.ufunc, given: tuple[np.dtype[Any], ...], outputs: tuple[np.d
             continue
         if ufunc is np.divide and np.dtype(inner[0]).kind in "iu":
             continue
-        if all(_fits(dtype, np.dtype(letter), mixed) for dtype, letter in zip(given, inner, strict=True)) and all(
+        if all(
+            _fits(dtype, np.dtype(letter), mixed) for dtype, letter in zip(given, inner, strict=True)
+        ) and all(
             _fits(np.dtype(letter), dtype, mixed, "same_kind")
             for letter, dtype in zip(result, outputs, strict=False)
         ):
@@ -77,6 +81,8 @@ _plans: dict[tuple[Any, ...], Plan] = {}
 
 def _plan(ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]) -> Plan:
     given = tuple(value.dtype for value in values)
+    if ufunc is np.isnat and given[0].kind in "mM":
+        return Plan(None, 0, 0)
     types = _loop(ufunc, given, tuple(array.dtype for array in outputs))
     if types is None:
         raise KernelError(
@@ -128,7 +134,9 @@ def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = 
         given = (*given, *(out if isinstance(out, tuple) else (out,)))
     values, outputs = given[: ufunc.nin], given[ufunc.nin :]
     if not ufunc.nin <= len(given) <= ufunc.nargs or (outputs and len(outputs) != ufunc.nout):
-        raise KernelError(f"np.{ufunc.__name__} takes {ufunc.nin} arguments, got {len(given)}, {source_line()}")
+        raise KernelError(
+            f"np.{ufunc.__name__} takes {ufunc.nin} arguments, got {len(given)}, {source_line()}"
+        )
     if not outputs:
         if any(isinstance(value, LaneArray) for value in values):
             raise refuse(
@@ -142,7 +150,9 @@ def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = 
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def into(machine: Machine, mask: Mask, ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+def into(
+    machine: Machine, mask: Mask, ufunc: np.ufunc, values: tuple[Any, ...], outputs: tuple[Any, ...]
+) -> None:
     """Compute a ufunc element by element, in C order, and store the results."""
     lengths = outputs[0].lengths
     for array in (*values, *outputs[1:]):
@@ -154,7 +164,9 @@ def into(machine: Machine, mask: Mask, ufunc: np.ufunc, values: tuple[Any, ...],
             here = narrow(here, i < n) if isinstance(n, np.ndarray) else here
         if here is False:
             continue
-        made = computed(machine, here, ufunc, tuple(_element(here, value, place) for value in values), outputs)
+        made = computed(
+            machine, here, ufunc, tuple(_element(here, value, place) for value in values), outputs
+        )
         for array, value in zip(outputs, made if isinstance(made, tuple) else (made,), strict=True):
             array.store(here, tuple(map(np.int64, place)), arithmetic.convert(value, array.dtype))
 

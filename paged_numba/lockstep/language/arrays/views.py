@@ -17,9 +17,7 @@ from ...machine.strides import contiguous_strides
 
 def refuse(what: str, instead: str) -> UnsupportedConstructError:
     """Return the error for something that the machine does not run, at the line that runs."""
-    return UnsupportedConstructError(
-        f"the lockstep machine does not run {what}, {source_line()}: {instead}"
-    )
+    return UnsupportedConstructError(f"the lockstep machine does not run {what}, {source_line()}: {instead}")
 
 
 def is_contiguous(array: LaneArray, order: int = 1) -> bool:
@@ -122,7 +120,9 @@ def view(machine: Machine, mask: Mask, array: LaneArray, dtype: Any) -> LaneArra
         )
     last = array.lengths[-1]
     if np.any((last * old % new != 0) & np.asarray(mask)):
-        raise KernelError(f"the last axis of {array.name} must hold whole elements of {dtype}, {source_line()}")
+        raise KernelError(
+            f"the last axis of {array.name} must hold whole elements of {dtype}, {source_line()}"
+        )
     if np.any(np.asarray(array.offset * old % new != 0) & np.asarray(mask)):
         raise KernelError(
             f"{array.name} must begin at a multiple of {new} bytes to be viewed as {dtype}, {source_line()}"

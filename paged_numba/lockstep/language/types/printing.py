@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...machine import masks
+from ...machine.lanes import Dim3
 from ...machine.machine import Machine
 from ...machine.masks import Mask
 
@@ -35,7 +36,7 @@ def print_lanes(machine: Machine, mask: Mask, *values: Any) -> None:
 
 
 def _format(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and (isinstance(value, Dim3) or not hasattr(value, "_fields")):
         inside = ", ".join(map(_format, value))
         return f"({inside},)" if len(value) == 1 else f"({inside})"
     if isinstance(value, str):
