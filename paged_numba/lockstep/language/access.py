@@ -186,8 +186,6 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
         or hasattr(type(value), "__lane_attributes__")
     ):
         return getattr(value, name)
-    elif name == "bit_count" and isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "iu":
-        return partial(popc, value)
     raise KernelError(f"{kind_of(value)} has no attribute {name!r} in a kernel, {source_line()}")
 
 
