@@ -128,6 +128,10 @@ class LaunchError(KernelError, ValueError):
     """No GPU accepts the grid, the thread block or the arguments."""
 
 
+class LaunchTypeError(LaunchError, TypeError):
+    """A launch has arguments or a configuration of the wrong types or number, for which Numba raises TypeError."""
+
+
 class KernelIndexError(KernelError, IndexError):
     """An index lies outside its array."""
 

@@ -21,6 +21,7 @@ from paged_numba import ops, traces
 from paged_numba.cache import StepPlan
 from paged_numba.draw import text
 from paged_numba.lockstep.cuda import facade
+from paged_numba.lockstep.language.signatures import Type
 from paged_numba.ops import layouts
 from paged_numba.replay import measure
 
@@ -741,9 +742,10 @@ for _name in ("as_cuda_array", "is_cuda_array"):
 for (
     _name
 ) in """list_devices current_context get_current_device is_available detect synchronize close stream event
+cuda_error is_bfloat16_supported is_float16_supported is_supported_version
 default_stream legacy_default_stream per_thread_default_stream""".split():
     CALLS[f"cuda.{_name}"] = lambda pick, name=_name: Call(getattr(facade, name), {})
-for _name in ("profile_start", "profile_stop", "profiling", "pinned", "defer_cleanup"):
+for _name in ("profile_start", "profile_stop", "profiling", "pinned", "mapped", "defer_cleanup"):
     _function = getattr(facade, _name)
     CALLS[f"cuda.{_name}"] = lambda pick, one=_function: Call(
         entered(one) if hasattr(one, "__wrapped__") else one, {}
@@ -757,7 +759,49 @@ def _(pick):
 
 @call("cuda.event_elapsed_time")
 def _(pick):
-    return Call(facade.event_elapsed_time, {"start": facade.event(), "end": facade.event()})
+    start, end = facade.event(), facade.event()
+    start.record()
+    end.record()
+    return Call(facade.event_elapsed_time, {"start": start, "end": end})
+
+
+@call("cuda.external_stream")
+def _(pick):
+    return Call(facade.external_stream, {"ptr": 7})
+
+
+@call("cuda.from_cuda_array_interface")
+def _(pick):
+    owner = device()
+    return Call(facade.from_cuda_array_interface, {"desc": owner.__cuda_array_interface__, "owner": owner})
+
+
+@call("cuda.require_context")
+def _(pick):
+    return Call(facade.require_context, {"fn": add_one.py_func})
+
+
+@call("cuda.vectorize")
+def _(pick):
+    return Call(
+        lambda target, identity: facade.vectorize("float32(float32)", target, identity=identity),
+        {"target": "cuda", "identity": pick((None, 0))},
+    )
+
+
+@call("cuda.guvectorize")
+def _(pick):
+    return Call(
+        lambda target, signature: facade.guvectorize("void(f4[:], f4[:])", signature, target=target)(
+            reversed_rows
+        ),
+        {"target": "cuda", "signature": "(n)->(n)"},
+    )
+
+
+def reversed_rows(source, out):
+    for i in range(source.shape[0]):
+        out[i] = source[source.shape[0] - 1 - i]
 
 
 @call("cuda.Kernel.__getitem__")
@@ -782,6 +826,7 @@ for _name, _given in {
     "ravel": {"order": "C"},
     "transpose": {"axes": None},
     "view": {"dtype": np.int64},
+    "squeeze": {"axis": None},
     "is_c_contiguous": {},
     "is_f_contiguous": {},
 }.items():
@@ -791,6 +836,12 @@ for _name, _given in {
         return Call(getattr(array, name), dict(given), [array.__lockstep_array__])
 
     CALLS[f"cuda.DeviceArray.{_name}"] = _make
+
+
+@call("cuda.DeviceArray.split")
+def _(pick):
+    array = facade.to_device(np.arange(6.0))
+    return Call(lambda section: [part.copy_to_host() for part in array.split(section)], {"section": 4})
 
 
 # Text, traces, tolerances, replays.
@@ -1011,10 +1062,19 @@ UNCHECKED = {
         "made by functions",
     ),
     **dict.fromkeys(
-        [f"cuda.{name}" for name in "DeviceName HostArgument In InOut Out".split()], "a mark for launches"
+        [f"cuda.{name}" for name in "ArgHint DeviceName In InOut Out".split()], "a mark for launches"
     ),
     **dict.fromkeys(
         ["cuda.DeviceArray.getitem", "cuda.DeviceArray.setitem"], "indexing by NumPy, with its errors"
+    ),
+    **dict.fromkeys(
+        [f"cuda.{name}" for name in "DeviceRecord MappedArray MemoryPointer DeviceArray.of".split()],
+        "made by functions",
+    ),
+    **dict.fromkeys(["cuda.Reduce", "cuda.reduce"], "takes any function, which fails at the first call"),
+    **dict.fromkeys(
+        [f"cuda.DeviceArray.{name}" for name in "as_cuda_arg bind get_ipc_handle".split()],
+        "takes a stream, which may be anything",
     ),
     "exercises.Verdict": RECORD,
     **dict.fromkeys([f"models.{name}" for name in "Checkpoint Known Llama".split()], RECORD),
@@ -1048,7 +1108,7 @@ def public_callables():
                 not name.startswith("_")
                 and callable(thing)
                 and own
-                and not isinstance(thing, facade.DeviceName)
+                and not isinstance(thing, (facade.DeviceName, Type))
             ):
                 named.add(f"{prefix}.{name}".lstrip("."))
     for prefix, made in CLASSES.items():

@@ -17,6 +17,7 @@ from ..errors import CompilationError, LaunchError, TargetUnavailableError
 from .compiler.names import decorated_function
 from .compiler.source import Source
 from .language.intrinsics import path_of
+from .language.signatures import VOID, ArrayType, Scalar, Signature, TupleType, Type
 from .machine.lanes import file_name
 
 
@@ -80,6 +81,28 @@ def check_launch(kernel: Any, arguments: tuple[Any, ...]) -> None:
             checked.add(types)
 
 
+def check_eagerly(kernel: Any) -> None:
+    """Infer the types of a kernel or device function for the signatures that it was decorated with, as Numba does.
+
+    Raises
+    ------
+    numba.core.errors.TypingError
+        Numba refuses the function; the error is Numba's own.
+    """
+    numba = _numba()
+    given = _argument_types(numba, kernel, kernel.py_func, None)
+    try:
+        for types in given:
+            inferred(kernel.py_func, types)
+    except Exception as error:
+        # Of any other error, the launch will tell. A function that calls itself is not defined yet.
+        typing = any(base.__name__ == "TypingError" for base in type(error).__mro__)
+        if typing and not re.search("NameError|UndefinedType", str(error)):
+            raise error.with_traceback(None) from None
+    # The first launch reads the globals.
+    Source.forget(kernel.py_func)
+
+
 def for_numba(function: Any) -> Any:
     """Return a function with the same code, in which the names of the facade mean Numba's."""
     return _Rebuilt(_numba()).function(function)
@@ -93,6 +116,41 @@ def inferred(function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
         rebuilt = _Rebuilt(numba)
         with rebuilt.device_functions_are_only_typed():
             return rebuilt.typed(rebuilt.function(function), types, result)
+
+
+def _ours(given: Any) -> bool:
+    """Tell whether a signature is written with the facade's types."""
+    return isinstance(given, (Signature, list)) or (
+        isinstance(given, tuple) and any(isinstance(item, Type) for item in given)
+    )
+
+
+def as_numba(given: Any) -> Any:
+    """Return a type of the facade as Numba's."""
+    from numba import types
+    from numba.np import numpy_support
+
+    from_dtype: Callable[[Any], Any] = numpy_support.from_dtype
+    if given is VOID:
+        return types.none
+    if isinstance(given, Scalar):
+        return from_dtype(given.dtype)
+    if isinstance(given, ArrayType):
+        return types.Array(from_dtype(given.dtype), given.ndim, given.layout, readonly=not given.mutable)
+    if isinstance(given, TupleType):
+        return types.BaseTuple.from_types(tuple(map(as_numba, given.items)))
+    return getattr(types, str(given)) if isinstance(given, Type) else given
+
+
+def for_numba_signature(given: Any) -> Any:
+    """Return a signature, or a list of them, as Numba takes it."""
+    if isinstance(given, list):
+        return [for_numba_signature(one) for one in given]
+    if isinstance(given, str) or not isinstance(given, tuple):
+        return given
+    result = getattr(given, "result", None)
+    types = tuple(map(as_numba, getattr(given, "args", given)))
+    return types if result is None else as_numba(result)(*types)
 
 
 # Numba's parts, wherever its releases keep them.
@@ -201,6 +259,7 @@ def _argument_types(numba: _Numba, kernel: Any, function: Any, signature: Any) -
             )
     else:
         given = signature
+    given = for_numba_signature(given) if _ours(given) else given
     if isinstance(given, tuple) and not (given and all(_is_type(item) for item in given)):
         return [tuple(_type_of(numba, number, item) for number, item in enumerate(given))]
     try:
@@ -292,7 +351,7 @@ class _Rebuilt:
             return self.made[value]
         path = path_of(value)
         if path is None:
-            return value
+            return as_numba(value) if isinstance(value, Type) else value
         found = self.numba.cuda
         for part in path.split(".")[1:]:
             found = getattr(found, part, value)

@@ -56,7 +56,7 @@ def wanted(patterns):
     return chooses_module, chooses_test
 
 
-def run(patterns=(), quarter=None, job_count=2, limit=60.0, log=os.devnull, show=lambda record: None):
+def run(patterns=(), quarter=None, job_count=2, limit=300.0, log=os.devnull, show=lambda record: None):
     """Run tests in an empty working directory; return the results as a dictionary."""
     chooses_module, chooses_test = wanted(patterns)
 
@@ -116,7 +116,7 @@ def main():
     parser.add_argument("--quarter", type=int, choices=range(4), help="one of four fixed parts of the tests")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the results")
     parser.add_argument("--processes", type=int, default=2, help="modules that run at a time (2)")
-    parser.add_argument("--limit", type=float, default=60.0, metavar="SECONDS", help="time of a test (60)")
+    parser.add_argument("--limit", type=float, default=300.0, metavar="SECONDS", help="time of a test (300)")
     parser.add_argument("--log", default=os.devnull, metavar="FILE", help="append what the tests print")
     options = parser.parse_args()
     file, log = options.json and options.json.absolute(), str(Path(options.log).absolute())

@@ -125,5 +125,6 @@ def test_another_count_changes_the_page():
 
 
 def test_a_refusal_is_shown_without_its_place():
-    reason = "(dtype=<class 'x'>): paged_numba.errors.UnsupportedConstructError: the lockstep machine does not run y, z.py:12"
+    error = "paged_numba.errors.UnsupportedConstructError: the lockstep machine does not run y, z.py:12"
+    reason = f"(dtype=<class 'x'>): {error}"
     assert page._message(reason) == "the lockstep machine does not run y"

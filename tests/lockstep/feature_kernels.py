@@ -1054,3 +1054,177 @@ def dtype_of_an_array(out, x):
 def element_and_its_mirror(out, x):
     t = cuda.threadIdx.x
     out[t] = x[3, t] * 100 + x[t, 3]
+
+
+# Iteration and arrays.
+
+
+def table():
+    """Return 8 rows of 5 numbers with exact sums."""
+    return (np.arange(40) * 7 % 16 - 5).reshape(8, 5).astype(np.float32)
+
+
+@feature(ints(), table(), expected=[sum(table()[t]) + 100 * len(table()[t]) for t in range(8)])
+@cuda.jit
+def loop_over_a_row(out, x):
+    t = cuda.grid(1)
+    total = 0
+    for value in x[t]:
+        total += int(value)
+    out[t] = total + 100 * len(x[t])
+
+
+@feature(ints(), table(), expected=[sum(table()[t, i : 2 * i]) for i, t in enumerate([0] * 3 + [3] * 5)])
+@cuda.jit
+def loop_over_a_slice_by_lane(out, x):
+    i = cuda.grid(1)
+    row = x[0 if i < 3 else 3]
+    total = 0
+    for value in row[i : 2 * i]:
+        total += int(value)
+    out[i] = total
+
+
+@feature(ints(), expected=[sum(i * (5 - i) for i in range(min(t, 4))) for t in range(8)])
+@cuda.jit
+def loop_over_zipped_ranges(out):
+    t = cuda.grid(1)
+    total = 0
+    for i, j in zip(range(t), range(5, 1, -1)):  # noqa: B905 (Numba has no strict)
+        total += i * j
+    out[t] = total
+
+
+@feature(ints(), expected=[sum(i * 10 + j for i in range(t % 3) for j in range(2)) for t in range(8)])
+@cuda.jit
+def loop_over_indices(out):
+    t = cuda.grid(1)
+    total = 0
+    for i, j in np.ndindex((t % 3, 2)):
+        total += i * 10 + j
+    out[t] = total
+
+
+@feature(ints(), table(), expected=[sum(i * 3 * v for i, v in enumerate(table()[t])) for t in range(8)])
+@cuda.jit
+def loop_over_elements_with_their_indices(out, x):
+    t = cuda.grid(1)
+    total = 0
+    for index, value in np.ndenumerate(x[t : t + 1]):
+        total += 3 * index[1] * int(value)
+    out[t] = total
+
+
+@feature(ints(), table(), expected=np.full(8, table().sum()))
+@cuda.jit
+def loop_over_flat(out, x):
+    total = 0
+    for value in x.flat:
+        total += int(value)
+    out[cuda.grid(1)] = total
+
+
+@feature(ints(), table(), expected=[table().T.flat[3 * t] + table().flat[t] for t in range(8)])
+@cuda.jit
+def element_of_flat(out, x):
+    t = cuda.grid(1)
+    out[t] = int(x.T.flat[3 * t]) + int(x.flat[t])
+
+
+@feature(ints(), expected=[sum(v for v in (3, 1, t) if v != 2) if t < 6 else 0 for t in range(8)])
+@cuda.jit
+def loop_over_a_tuple_that_lanes_leave(out):
+    t = cuda.grid(1)
+    total = 0
+    for value in (3, 1, t):
+        if t > 5:
+            break
+        if value == 2:
+            continue
+        total += value
+    else:
+        total += 0
+    out[t] = total
+
+
+@feature(ints(), table(), expected=[t in (1, 5) or t in table() for t in range(8)], simulated=False)
+@cuda.jit
+def number_in_a_tuple_or_an_array(out, x):
+    t = cuda.grid(1)
+    out[t] = t in (1, 5) or np.float32(t) in x
+
+
+@feature(floats((8, 5)), table(), expected=[np.where(np.arange(5) < t % 6, table()[t], 9) for t in range(8)])
+@cuda.jit
+def array_stored_into_a_slice_by_lane(out, x):
+    t = cuda.grid(1)
+    out[t, :] = 9
+    n = t % 6
+    out[t, :n] = x[t, :n]
+
+
+@feature(floats((8, 5)), table(), expected=table()[:, ::-1] * 2)
+@cuda.jit
+def slice_backwards(out, x):
+    t = cuda.grid(1)
+    row = x[t, ::-1]
+    for i in range(5):
+        out[t, i] = 2 * row[i]
+
+
+@feature(ints(), expected=[sum(range(6)[t % 6 : t // 4 : -1]) for t in range(8)])
+@cuda.jit
+def slice_backwards_by_lane(out):
+    t = cuda.grid(1)
+    local = cuda.local.array(6, np.int64)
+    for i in range(6):
+        local[i] = i
+    total = 0
+    for value in local[t % 6 : t // 4 : -1]:
+        total += value
+    out[t] = total
+
+
+@feature(
+    np.zeros((8, 2), np.complex64),
+    expected=[[complex(t, -t), complex(2 * t, 5)] for t in range(8)],
+    simulated=False,
+)
+@cuda.jit
+def parts_of_complex_arrays(out):
+    t = cuda.grid(1)
+    out.real[t, 0] = t
+    out.imag[t, 0] = -out.real[t, 0]
+    out[t].real[1] = out.real[t, 0] * 2
+    out[t, 1:].imag[0] = 5
+
+
+@feature(np.zeros((8, 6), np.int16), expected=np.arange(48).reshape(8, 6)[:, ::-1])
+@cuda.jit
+def view_in_another_shape(out):
+    t = cuda.grid(1)
+    square = out[t].reshape(2, 3)
+    for i in range(6):
+        square[i // 3, i % 3] = 6 * t + 5 - i
+
+
+@feature(np.zeros(8, np.float32), expected=np.arange(8) + 0.5, simulated=False)
+@cuda.jit
+def view_as_another_type(out):
+    t = cuda.grid(1)
+    bits = out.view(np.int32)
+    bits[t] = out.dtype.type(t + 0.5).view(np.int32)
+
+
+@feature(np.zeros((8, 4)), np.arange(4.0), expected=np.sin(np.arange(8))[:, None] * np.ones(4), exact=False)
+@cuda.jit
+def ufunc_into_an_array(out, x):
+    t = cuda.grid(1)
+    np.sin(np.float64(t), out[t])
+
+
+@feature(np.zeros(8), table(), expected=[np.sum(table()[t]) + np.max(table()[t]) for t in range(8)])
+@cuda.jit
+def reductions_of_a_row(out, x):
+    t = cuda.grid(1)
+    out[t] = np.sum(x[t]) + x[t].max()

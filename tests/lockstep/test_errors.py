@@ -414,8 +414,11 @@ def with_dict(x):
     x[0] = {1: 2}[1]
 
 
-def with_lambda(x):
-    f = lambda y: y  # noqa: E731
+def with_decorated_function(x):
+    @helper
+    def f(y):
+        return y
+
     x[0] = f(1)
 
 
@@ -424,15 +427,8 @@ def with_statement(x):
         pass
 
 
-def with_inner_function(x):
-    def f(y):
-        return y
-
-    x[0] = f(1)
-
-
 def with_star(x):
-    x[0] = max(*(1, 2))
+    x[0] = max(**{})
 
 
 def with_global(x):
@@ -477,9 +473,8 @@ def with_numpy_function(x):
         (with_comprehension, "comprehension"),
         (with_try, "try"),
         (with_dict, r"dict|\{1: 2\}"),
-        (with_lambda, "lambda"),
+        (with_decorated_function, "a decorated function.*decorate it outside"),
         (with_statement, "with"),
-        (with_inner_function, "function"),
         (with_star, "starred"),
         (with_global, "global"),
         (with_fstring, "f-string|JoinedStr|f'"),

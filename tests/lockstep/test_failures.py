@@ -53,7 +53,7 @@ WRONG = {
     "x.shape[1]": "a tuple of 1 elements has no element 1",
     "endless(1)": "a device function calls itself endlessly",
     "both(1)": "missing a required argument: 'b'",
-    "both(x, 1)": "unsupported operand",
+    "both(x, 1)": "operator on the whole array",
     "x['a']": "the array x has no field 'a'",
     "x.a": "the array x has no attribute 'a'",
     "'a' + 'b'": "the text 'a' cannot be used there",

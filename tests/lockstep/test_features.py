@@ -14,6 +14,7 @@ from paged_numba.lockstep.observe.observer import Observer, observing
 
 sys.path.insert(0, str(Path(__file__).parent))
 feature_kernels = pytest.importorskip("feature_kernels", reason="Numba is not installed")
+pytest.importorskip("function_kernels", reason="Numba is not installed")
 FEATURES = feature_kernels.FEATURES
 NEED_A_DEVICE = (
     "bits_of_an_integer",
@@ -21,6 +22,22 @@ NEED_A_DEVICE = (
     "device_function_with_a_default",
     "row_view_passed_to_a_device_function",
     "sum_by_shuffles",
+    "device_function_as_an_argument",
+    "builtin_functions_as_arguments",
+    "functions_held_in_variables",
+    "functions_from_a_tuple",
+    "jitted_cpu_function_as_an_argument",
+    "function_as_a_default_argument",
+    "function_that_a_function_returns",
+    "kernel_that_closes_over_a_function",
+    "kernel_that_closes_over_a_lambda",
+    "starred_and_keyword_arguments",
+    "inner_function_and_lambda_as_arguments",
+    "two_inner_functions_of_one_name",
+    "number_in_a_tuple_or_an_array",
+    "array_stored_into_a_slice_by_lane",
+    "view_as_another_type",
+    "reductions_of_a_row",
 )
 everywhere = pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
 
@@ -79,7 +96,7 @@ def test_feature_is_the_same_when_it_is_observed(feature, collects_errors):
 def test_feature_is_one_that_numba_compiles(feature):
     numba_cuda = pytest.importorskip("numba.cuda")
     if feature.name in NEED_A_DEVICE:
-        pytest.skip("numba-cuda asks the GPU's properties to compile a device function or cuda.warpsize")
+        pytest.skip("numba-cuda asks the GPU's properties to compile device functions and methods of arrays")
     from numba.cuda import types
     from numba.cuda.typing.typeof import typeof
 
@@ -103,7 +120,7 @@ def test_feature_is_the_same_on_a_gpu(feature):
 SIMULATE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import feature_kernels, numpy as np
+import feature_kernels, function_kernels, numpy as np
 results = {}
 for feature in feature_kernels.FEATURES:
     if feature.simulated:

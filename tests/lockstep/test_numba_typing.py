@@ -314,6 +314,65 @@ def test_a_kernel_that_returns_a_value_is_refused():
         lockstep.check_compiles(written("def kernel(x):\n    return 1\n"), "void(float64[:])")
 
 
+# With a signature, Numba compiles when it decorates.
+
+
+def not_a_constant(x):
+    shared = cuda.shared.array(x[0], np.int32)
+    shared[0] = 1
+
+
+def not_an_attribute(x):
+    x[0] = x.nothing
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [(not_a_constant, "No implementation of function"), (not_an_attribute, "nothing")],
+)
+def test_where_lockstep_is_installed_numba_refuses_a_function_with_a_signature_at_once(function, message):
+    made = cuda.jit("void(int32[:])")(function)  # not installed: nothing is asked
+    assert isinstance(made, cuda.Kernel)
+    with lockstep.installed():
+        with pytest.raises(Exception, match=message) as caught:
+            numba.cuda.jit("void(int32[:])")(function)
+        assert type(caught.value).__name__ == "TypingError"
+        assert isinstance(numba.cuda.jit(function), cuda.Kernel)
+
+
+def test_an_eager_function_may_call_itself_and_sees_the_globals_of_its_first_launch():
+    def made():
+        @numba.cuda.jit("int32(int32)", device=True)
+        def triangle(n):
+            return n + triangle(n - 1) if n > 0 else 0
+
+        @numba.cuda.jit("void(int32[:])")
+        def kernel(out):
+            out[0] = triangle(later)
+
+        later = 4
+        return kernel
+
+    with lockstep.installed():
+        out = np.zeros(1, np.int32)
+        made()[1, 1](out)
+        assert out[0] == 4 + 3 + 2 + 1
+
+
+@pytest.mark.skipif("numba.cuda.typing.templates" not in sys.modules, reason="without numba-cuda")
+def test_numba_compiles_its_own_overloads_while_lockstep_is_installed():
+    with lockstep.installed():
+        # Of these calls, Numba makes functions that it decorates while it infers types.
+        lockstep.check_compiles(calls_overloads, "void(float32[:], float32[:])")
+    lockstep.check_compiles(calls_overloads, "void(float32[:], float32[:])")
+
+
+def calls_overloads(x, out):
+    shared = cuda.shared.array(4, np.float32)
+    shared[0] = np.sum(x) + x.mean()
+    out[0] = shared[0]
+
+
 @pytest.mark.parametrize("name", ["attention_naive_kernel", "merge_states_kernel", "write_kv_kernel"])
 def test_kernels_of_the_package_pass(name):
     pytest.importorskip("numba.cuda.core", reason="numba-cuda is not installed")

@@ -39,6 +39,7 @@ expressions = st.recursive(
         st.builds("min({}, {})".format, inner, inner),
         st.builds("({} if {} < {} else {})".format, inner, inner, inner, inner),
         st.builds("device({}, {})".format, inner, inner),
+        st.builds("(lambda p: p + {})({})".format, inner, inner),
         st.builds("data[t % 4, {} % 3]".format, inner),
         st.builds("row[{} % 3]".format, inner),
     ),
@@ -124,8 +125,8 @@ def programs(draw):
         "def device(a, b):",
         "    c = 1",
         "    t = 2",
-        "    d: int",
-        "    e: int",
+        "    if t == 99:",
+        "        d = e = 0",
         *(line.replace("data[t % 4,", "tuple3[").replace("row", "tuple3") for line in _indented(
             draw(statements(1, in_function=True)))),
         "    return (a + b + c) % 97",
@@ -140,12 +141,35 @@ def programs(draw):
         "    b = data[t % 4, 1]",
         "    c = 3",
         "    i = 0",
-        "    d: int",
-        "    e: int",
+        "    if t == 99:",
+        "        d = e = 0",
+        *_indented(draw(inner_functions())),
         *_indented(draw(statements())),
         *(f"    out[t, {slot}] = {name}" for slot, name in enumerate(NAMES)),
     ]
+    inner = "def inner" in "".join(kernel)
+    start = next((i for i, line in enumerate(kernel) if line.startswith("    # inner")), 0)
+    for place, line in enumerate(kernel):
+        if inner and place > start and draw(st.booleans()):
+            kernel[place] = line.replace("device(", "inner(")
     return "\n".join([*device, "", "", *kernel, ""])
+
+
+@st.composite
+def inner_functions(draw):
+    """Draw the lines of a function inside the kernel, or none."""
+    if not draw(st.booleans()):
+        return []
+    outer = draw(st.lists(st.sampled_from(TARGETS), unique=True, max_size=2))
+    lines = [
+        "def inner(p, q):",
+        *(["    nonlocal " + ", ".join(outer)] if outer else []),
+        "    if p == 1000:",
+        "        a = b = c = d = e = 0",
+        *_indented(draw(statements(1, in_function=True))),
+        f"    return (p + {draw(expressions)}) % 97",
+    ]
+    return [*lines, "# inner ends"]
 
 
 def _indented(lines):
@@ -186,7 +210,7 @@ def run_one_by_one(source, threads, data):
     for cuda.thread in range(threads):
         try:
             module.kernel(out, data)
-        except UnboundLocalError as error:  # noqa: PERF203 (each thread goes its own way)
+        except NameError as error:  # noqa: PERF203 (each thread goes its own way)
             line = traceback.extract_tb(error.__traceback__)[-1].lineno
             failed[cuda.thread] = re.search("'(.*?)'", str(error))[1], line
     return out, failed

@@ -273,9 +273,27 @@ def test_source_in_linecache_is_enough_and_source_of_other_code_is_not():
         del linecache.cache["<kernel 1>"]
 
 
-def test_a_lambda_is_refused_by_name():
-    with pytest.raises(UnsupportedConstructError, match="with def, got a lambda"):
-        lockstep.launch(lambda out: None, 1, 1, np.zeros(1))
+def test_lambdas_of_one_line_are_told_apart():
+    first, second, third = (
+        cuda.jit(device=True)(f) for f in (lambda x: x + 1, lambda x: x * 5, lambda x: -x)
+    )
+
+    def kernel(out):
+        out[0], out[1], out[2] = first(7), second(7), third(7)
+
+    out = np.zeros(3)
+    lockstep.launch(kernel, 1, 1, out)
+    assert out.tolist() == [8, 35, -7]
+
+
+def test_a_lambda_that_cannot_be_found_is_refused_by_name():
+    text = "first, second = eval('lambda out: None'), 2\n"
+    linecache.cache["<string>"] = (len(text), None, [text], "<string>")
+    try:
+        with pytest.raises(UnsupportedConstructError, match="the source of a lambda: write it with def"):
+            lockstep.launch(eval("lambda out: None"), 1, 1, np.zeros(1))
+    finally:
+        del linecache.cache["<string>"]
 
 
 SCRIPT = """

@@ -26,7 +26,7 @@ from ..machine.lanes import Lanes, source_line
 from ..machine.local_memory import LocalArray
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
-from .analysis import syntax
+from .analysis.scopes import variables
 from .source import Source
 
 
@@ -331,7 +331,7 @@ def _lines_of(source: Source) -> list[int]:
 def _assignments(source: Source) -> list[tuple[str, int]]:
     """Return the lines that make the function's variables those of the state."""
     lines = []
-    for name in sorted(syntax.variables(source.definition)):
+    for name in sorted(variables(source.definition)):
         lines += [
             (f"  if {name!r} in {_STATE}.variables:", 0),
             (f"   {name} = {_STATE}.variables[{name!r}]", 0),

@@ -20,24 +20,31 @@ from ..language.signatures import Signature, signatures_of
 from ..machine.arithmetic import lane_type
 from ..machine.lanes import file_name
 from ..machine.machine import Site
+from .analysis.scopes import (
+    Function,
+    arguments,
+    as_definition,
+    captured_by,
+    defaults,
+    given_name,
+    signature_of,
+)
 from .analysis.shapes import folded, lengths_of_call
 from .expressions import Expressions, call
-from .names import decorated_function
+from .functions.overloads import foreign, has_member, overloaded
+from .functions.values import DeviceValue
+from .names import decorated_function, is_cpu_only, is_namedtuple
 
 
 class Calls(Expressions):
     """Translator of expressions, calls included."""
 
     def _Call(self, node: ast.Call) -> str:
-        if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
-            raise self.unsupported(node, f"a starred argument (`{ast.unparse(node)}`)")
         found = self.names.static(node.func)
         if found is None:
             if isinstance(node.func, ast.Attribute):
-                receiver = self.text(node.func.value)
-                arguments = self.texts(node.args)
-                return call(call("attribute", "_m", receiver, repr(node.func.attr)), *arguments)
-            raise self.unsupported(node, f"a call of a variable (`{ast.unparse(node)}`)")
+                return self._method(node, node.func)
+            return self._call_of_value(node)
         if found.path in DECLARATIONS:
             return self._declaration(node, found.path)
         text = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
@@ -45,25 +52,42 @@ class Calls(Expressions):
             return self.names.constant(np.float64(text))
         function = decorated_function(found.value)
         if function is not None and found.path not in INTRINSICS:
-            return self._device_call(node, function, signatures_of(found.value))
-        if (
-            isinstance(found.value, type)
-            and issubclass(found.value, tuple)
-            and hasattr(found.value, "_fields")
-        ):
-            return call(self.names.constant(lane_type(found.value)), *self._arguments(node))
-        intrinsic = self.names.intrinsic(node.func)
-        if intrinsic is None:
-            callee = ast.unparse(node.func)
-            if inspect.isfunction(found.value):
+            if is_cpu_only(found.value):
                 raise self.unsupported(
                     node,
-                    f"a call of the plain Python function {callee!r}: decorate it with @cuda.jit(device=True)",
+                    f"`{ast.unparse(node.func)}`, which numba.jit compiles for the CPU only, since it has a signature: "
+                    "decorate it with @cuda.jit(device=True)",
                 )
-            raise self.unsupported(node, f"a call of `{callee}`")
-        if found.path in ("cuda.grid", "cuda.gridsize") and not self._has_literal(node):
-            raise self.unsupported(node, f"`{ast.unparse(node)}`, whose argument must be the literal 1, 2 or 3")
-        return self.call(node, intrinsic, self._arguments(node))
+            return self._device_call(node, function, signatures_of(found.value))
+        if is_namedtuple(found.value):
+            return call(self.names.constant(lane_type(found.value)), *self._arguments(node))
+        intrinsic = self.names.intrinsic(node.func)
+        if intrinsic is not None:
+            if found.path in ("cuda.grid", "cuda.gridsize") and not self._has_literal(node):
+                raise self.unsupported(
+                    node, f"`{ast.unparse(node)}`, whose argument must be the literal 1, 2 or 3"
+                )
+            return self.call(node, intrinsic, self._arguments(node))
+        value = overloaded(found.value)
+        if value is not None:
+            return self.used(node, self._held_call(node, self.names.constant(value)))
+        callee = ast.unparse(node.func)
+        why = foreign(found.value)
+        if why:
+            raise self.unsupported(node, f"`{callee}`, {why}")
+        if inspect.isfunction(found.value):
+            raise self.names.plain_function(node, callee)
+        raise self.unsupported(node, f"a call of `{callee}`")
+
+    def _method(self, node: ast.Call, callee: ast.Attribute) -> str:
+        """Return the call of an attribute of a lane value."""
+        if has_member(callee.attr):
+            value, name = self.text(callee.value), repr(callee.attr)
+            arguments = [value, name, self._literals(node), *self._arguments(node)]
+            return self.used(node, call("call_member", "_rt", "_m", "call_value", *arguments))
+        return call(
+            call("attribute", "_m", self.text(callee.value), repr(callee.attr)), *self._arguments(node)
+        )
 
     def _has_literal(self, node: ast.Call) -> bool:
         """Tell whether the only argument is a literal or a global number, in 1 .. 3."""
@@ -75,14 +99,178 @@ class Calls(Expressions):
         return isinstance(value, (int, np.integer)) and value in (1, 2, 3)
 
     def _arguments(self, node: ast.Call) -> list[str]:
-        keywords = [f"{keyword.arg}={self.text(keyword.value)}" for keyword in node.keywords]
-        return self.texts(node.args) + keywords
+        texts = []
+        for argument in node.args:
+            if isinstance(argument, ast.Starred):
+                texts.append(f"*{call('starred', self.text(argument.value))}")
+            else:
+                texts.append(self.text(argument))
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise self.unsupported(node, f"a starred argument (`{ast.unparse(node)}`)")
+            texts.append(f"{keyword.arg}={self.text(keyword.value)}")
+        return texts
 
-    def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
+    def used(self, node: ast.Call, made: str) -> str:
+        """Return the call of a device function or an inner function, whose result must be there if it is used."""
+        return made if node is self.unused else call("returned", "_rt", made)
+
+    # Functions that variables hold.
+
+    def _held_call(self, node: ast.Call, function: str) -> str:
+        """Return the call of what a lane expression holds."""
+        return call("call_value", "_rt", "_m", function, self._literals(node), *self._arguments(node))
+
+    def _literals(self, node: ast.Call) -> str:
+        """Return which of the positional arguments are literals to Numba."""
+        starred = [isinstance(argument, ast.Starred) for argument in node.args]
+        plain = node.args[: starred.index(True)] if True in starred else node.args
+        return repr(tuple(isinstance(a, ast.Constant) or self.shapes.literal(a) is not None for a in plain))
+
+    def _call_of_value(self, node: ast.Call) -> str:
+        inner = self._inner_called(node.func)
+        if inner is not None:
+            return self._inner_call(node, inner)
+        if isinstance(node.func, ast.Name):
+            self._check_one_function(node, node.func)
+            function = (
+                call("assigned", *self._early(node.func)) if node.func in self.early else f"v_{node.func.id}"
+            )
+        else:
+            if isinstance(node.func, ast.Subscript) and self.shapes.literal(node.func.slice) is None:
+                self.refuse_several(node, ast.unparse(node.func), self.members(node.func.value))
+            function = self.text(node.func)
+        return self.used(node, self._held_call(node, function))
+
+    def _inner_called(self, callee: ast.expr) -> Function | None:
+        """Return the inner function that an expression names at each place that can be reached, else None."""
+        if isinstance(callee, ast.Lambda):
+            return callee
+        if not isinstance(callee, ast.Name) or callee in self.early:
+            return None
+        bound = self.names.bindings.get(callee.id, [])
+        only = bound[0] if len(bound) == 1 else None
+        return only if isinstance(only, (ast.FunctionDef, ast.Lambda)) else None
+
+    def _inner_call(self, node: ast.Call, inner: Function) -> str:
+        if inner.args.vararg:
+            raise self.unsupported(
+                node,
+                f"`{ast.unparse(node)}`: Numba passes only one argument to the *args of an inner function",
+            )
+        given = defaults(inner)
+        starred = any(isinstance(a, ast.Starred) for a in node.args) or any(
+            k.arg is None for k in node.keywords
+        )
+        if starred or not all(self._is_constant(default) for default in given.values()):
+            function = self.inner_value(inner) if isinstance(inner, ast.Lambda) else self._variable(node.func)
+            return self.used(node, self._held_call(node, function))
+        signature = signature_of(inner)
+        bound = self._bind(node, signature)
+        texts = [
+            self.text(bound[name] if (name := given_name(argument)) in bound else given[argument.arg])
+            for argument in arguments(inner)
+        ]
+        return self.used(node, self.inner_call(self.inner_names[inner], texts))
+
+    def inner_call(self, name: str, texts: list[str]) -> str:
+        """Return the direct call of an inner function."""
+        return call(name, "_m", *texts)
+
+    def _variable(self, node: ast.expr) -> str:
+        assert isinstance(node, ast.Name)
+        return f"v_{node.id}"
+
+    def _is_constant(self, node: ast.expr) -> bool:
+        return (
+            isinstance(node, ast.Constant) or folded(node) is not None or self.names.static(node) is not None
+        )
+
+    def _check_one_function(self, node: ast.Call, callee: ast.Name) -> None:
+        """Check that a variable that is called may hold one function of the kernel's source only."""
+        self.refuse_several(node, callee.id, self.shapes.reaching(callee))
+
+    def _Lambda(self, node: ast.Lambda) -> str:
+        # A lambda that is assigned to a name stays here, unless the name is used as a value.
+        return self.inner_value(node) if node in self.assigned else self.escaping(node)
+
+    def escaping(self, inner: Function) -> str:
+        """Return an inner function as a value that may leave the function, which Numba then compiles by itself."""
+        for name in sorted(captured_by(inner)):
+            if name in self.names.bound and not self._is_captured_constant(name):
+                raise self.unsupported(
+                    inner,
+                    f"the capture of {name!r}, which is no constant, by a function that is a value "
+                    f"(`{ast.unparse(inner).splitlines()[0]}`): pass {name} as an argument",
+                )
+        return self.inner_value(inner)
+
+    def _is_captured_constant(self, name: str) -> bool:
+        bound = self.names.bindings.get(name, [])
+        if len(bound) != 1:
+            return False
+        only = bound[0]
+        if isinstance(only, (ast.FunctionDef, ast.Lambda)):
+            return all(self._is_captured_constant(n) for n in captured_by(only) if n in self.names.bound)
+        return isinstance(only, ast.expr) and self._is_constant(only)
+
+    def inner_value(self, inner: Function) -> str:
+        """Return an inner function as a value, with the default values that its parameters have now."""
+        signature = self.names.constant(signature_of(inner))
+        values = [
+            f"{given_name(a)!r}: {self.text(d)}"
+            for a in arguments(inner)
+            if (d := defaults(inner).get(a.arg))
+        ]
+        name = as_definition(inner).name
+        return call(
+            "InnerValue", repr(name), self.inner_names[inner], signature, "{" + ", ".join(values) + "}"
+        )
+
+    # Device functions.
+
+    def _bind(self, node: ast.Call, signature: inspect.Signature) -> dict[str, Any]:
+        """Return the expressions that a call gives to the parameters, by name."""
+        try:
+            return signature.bind(*node.args, **{str(k.arg): k.value for k in node.keywords}).arguments
+        except TypeError as error:
+            raise self.unsupported(node, f"`{ast.unparse(node)}`: {error}") from None
+
+    def _device_call(self, node: ast.Call, function: Any, declared: list[Signature]) -> str:
+        self.names.callees.add(function)
+        if any(isinstance(a, ast.Starred) for a in node.args):
+            value = self.names.constant(DeviceValue(function, declared))
+            return self.used(node, self._held_call(node, value))
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise self.unsupported(node, f"a starred argument (`{ast.unparse(node)}`)")
+        signature = inspect.signature(function)
+        given = self._bind(node, signature)
+        for length in lengths_of_call(node, self.names):
+            self.shapes.required(node, length, False)
+        texts = []
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                raise self.unsupported(node, f"`{ast.unparse(node)}`: **{name} in a device function")
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                texts.append("(" + "".join(f"{self.text(part)}, " for part in given.get(name, ())) + ")")
+            elif name in given:
+                texts.append(self.text(given[name]))
+            else:
+                texts.append(self.names.frozen(node, parameter.default))
+        text = self.names.constant(function)
+        made = call("call_device", text, "_rt", "_m", *texts)
+        if declared:
+            inside = f"lambda *_a: call_device({text}, _rt, _m, *_a)"
+            made = call("call_signed", self.names.constant(declared), repr(function.__name__), inside, *texts)
+        return self.used(node, made)
+
+    def call(self, node: ast.Call, intrinsic: Intrinsic, texts: list[str]) -> str:
         """Return the call of an intrinsic."""
         lanes = ["_rt", "_m"] if intrinsic.masked else []
         function = (node is self.unused and intrinsic.unused) or intrinsic.function
-        return call(self.names.constant(function), *lanes, *arguments)
+        return call(self.names.constant(function), *lanes, *texts)
+
+    # Arrays that a kernel declares.
 
     def _declaration(self, node: ast.Call, path: str) -> str:
         """Return the lane expression for an array that the kernel declares; each declaration makes a separate array."""
@@ -144,27 +332,3 @@ class Calls(Expressions):
                 node, f"`{ast.unparse(node)}`, whose dtype must be a type of Numba or NumPy"
             )
         return dtype
-
-    def _device_call(self, node: ast.Call, function: Any, declared: list[Signature]) -> str:
-        self.callees.add(function)
-        signature = inspect.signature(function)
-        try:
-            bound = signature.bind(*node.args, **{str(k.arg): k.value for k in node.keywords})
-        except TypeError as error:
-            raise self.unsupported(node, f"`{ast.unparse(node)}`: {error}") from None
-        for length in lengths_of_call(node, self.names):
-            self.shapes.required(node, length, False)
-        arguments = []
-        for name, parameter in signature.parameters.items():
-            if name in bound.arguments:
-                arguments.append(self.text(bound.arguments[name]))
-            else:
-                arguments.append(self.names.frozen(node, parameter.default))
-        text = self.names.constant(function)
-        made = call("call_device", text, "_rt", "_m", *arguments)
-        if declared:
-            inside = f"lambda *_a: call_device({text}, _rt, _m, *_a)"
-            made = call(
-                "call_signed", self.names.constant(declared), repr(function.__name__), inside, *arguments
-            )
-        return made if node is self.unused else call("returned", "_rt", made)

@@ -7,14 +7,16 @@ that only some lanes evaluate, such as the right operand of ``and``, becomes a f
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
+from ..language.intrinsics import path_of
 from .analysis import syntax
-from .analysis.assignment import Reads
+from .analysis.scopes import Function
 from .analysis.shapes import Shapes, folded
-from .names import PLAIN_NUMBERS, Names, typed
+from .functions.overloads import has_member
+from .names import PLAIN_NUMBERS, Names, Static, typed
 
 _ARITHMETIC = {
     ast.Add: "add",
@@ -65,29 +67,27 @@ class Expressions:
     ----------
     unused : ast.expr or None
         The expression whose value the statement that is written does not use.
-    callees : set of functions
-        The device functions that the function calls.
+    inner_names : dict
+        The names of the inner functions in the program.
     """
 
-    def __init__(
-        self, names: Names, definition: ast.FunctionDef, home_mask: Callable[[str], str], reads: Reads
-    ) -> None:
+    def __init__(self, names: Names, definition: ast.FunctionDef, home_mask: Callable[[str], str]) -> None:
         self.names = names
         self.unsupported = names.unsupported
         self.definition = definition
         self.assigned = syntax.assigned_names(definition)
         self.home_mask = home_mask
-        self.early = reads.early
-        self.questioned = reads.names
+        self.early = names.reads.early
+        self.questioned = names.reads.names
         self.unused: ast.expr | None = None
-        self.callees: set[Any] = set()
+        self.inner_names = {inner: f"f{number}" for number, inner in enumerate(names.inner)}
         self.deferred = 0
         self.counter = 0
 
     @cached_property
     def shapes(self) -> Shapes:
         """The literals of the function."""
-        return Shapes(self.names)
+        return Shapes(self.names, self.definition)
 
     def text(self, node: ast.expr) -> str:
         """Return the lane expression for `node`."""
@@ -115,14 +115,26 @@ class Expressions:
         found = self.names.static(node)
         if found is not None:
             return self.names.text(node, found)
+        for bound in self.names.bindings.get(node.id, ()) if self.names.inner else ():
+            if isinstance(bound, (ast.FunctionDef, ast.Lambda)):
+                self.escaping(bound)
         if node in self.early:
-            return call("assigned", "_rt", "_m", f"a_{node.id}", f"v_{node.id}", repr(node.id))
+            return call("assigned", *self._early(node))
         return f"v_{node.id}"
+
+    def _early(self, node: ast.Name) -> tuple[str, ...]:
+        return "_rt", "_m", f"a_{node.id}", f"v_{node.id}", repr(self.names.shown(node.id))
+
+    def escaping(self, inner: Function) -> str:
+        """Return an inner function as a value; `Calls` defines it."""
+        raise NotImplementedError
 
     def _Attribute(self, node: ast.Attribute) -> str:
         found = self.names.static(node)
         if found is not None:
             return self.names.text(node, found)
+        if has_member(node.attr):
+            return call("member_of", "_rt", "_m", "call_value", self.text(node.value), repr(node.attr))
         return call("attribute", "_m", self.text(node.value), repr(node.attr))
 
     def _Tuple(self, node: ast.Tuple) -> str:
@@ -230,6 +242,7 @@ class Expressions:
         return result
 
     def _IfExp(self, node: ast.IfExp) -> str:
+        self.refuse_several(node, f"`{ast.unparse(node)}`", (node.body, node.orelse))
         test = self.text(node.test)
         self.deferred += 1
         body, orelse = self.text(node.body), self.text(node.orelse)
@@ -245,3 +258,52 @@ class Expressions:
         if node.keywords or not 1 <= len(node.args) <= 3:
             raise self.unsupported(node)
         return self.texts(node.args)
+
+    # Functions as values.
+
+    def iterable(self, node: ast.expr) -> str:
+        """Return the lane expression for what a loop iterates over, whose items must not be different functions."""
+        if not (isinstance(node, ast.Call) and self.names.unrolls(node)):
+            self.refuse_several(node, f"an item of `{ast.unparse(node)}`", self.members(node))
+        return self.text(node)
+
+    def members(self, node: ast.expr) -> Sequence[ast.expr]:
+        """Return the items of a tuple, as far as the source shows them."""
+        if isinstance(node, ast.Tuple):
+            return node.elts
+        found = self.names.static(node)
+        if found is None or not isinstance(found.value, tuple):
+            return ()
+        return [ast.Subscript(node, ast.Constant(place), ast.Load()) for place in range(len(found.value))]
+
+    def refuse_several(self, node: ast.expr, what: str, values: Iterable[Any]) -> None:
+        """Refuse a value that may be one or another function, since Numba compiles each call for one function.
+
+        Raises
+        ------
+        UnsupportedConstructError
+            `values` name different functions.
+        """
+        found: list[tuple[Any, str]] = []
+        for value in values:
+            function = self._function(value) if isinstance(value, ast.expr) else None
+            if function is not None and all(function is not other for other, _ in found):
+                found.append((function, ast.unparse(value)))
+        if len(found) > 1:
+            listed = " or ".join(sorted(text for _, text in found))
+            raise self.unsupported(
+                node,
+                f"`{ast.unparse(node)}`, where {what} may be the function {listed}: call each one in a branch of its "
+                "own, or loop over literal_unroll(…)",
+            )
+
+    def _function(self, value: ast.expr) -> Any:
+        """Return the function that an expression names, or an item of a tuple outside the kernel, else None."""
+        if isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant):
+            found = self.names.static(value.value)
+            place = value.slice.value
+            if found is None or not isinstance(found.value, tuple) or type(place) is not int:
+                return None
+            items = found.value[place : place + 1]
+            return self.names.called(Static(items[0], path_of(items[0]))) if items else None
+        return self.names.function(value)

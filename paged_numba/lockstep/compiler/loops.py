@@ -52,7 +52,7 @@ class Loops(Statements):
         bounds, held = self.expressions.range_bounds(node.iter), None
         found = None if bounds is None else self.accumulation(node)
         if bounds is None:
-            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.text(node.iter))
+            iteration = call("each", "_rt", f"lambda: _l{n}", self.expressions.iterable(node.iter))
         elif found is None:
             iteration = call("Trips", "_m", *bounds)
             held = self.begin_compaction(node, n, (*region, node), iteration)
@@ -148,13 +148,15 @@ class Loops(Statements):
         self, node: ast.For | ast.While, n: int, inner: Region, trips: str = ""
     ) -> Held | None:
         """Prepare a loop whose lanes run apart for compaction; return what they hold, None for other loops."""
-        if not self.compacts or self.debugged or not runs_apart([node], self.names):
+        # An inner function uses the machine of the function around it.
+        inside = self.definition is not self.names.source.definition
+        if not self.compacts or self.debugged or inside or not runs_apart([node], self.names):
             return None
         if trips:
             self.emit(f"_x{n} = {trips}")
         self.emit(f"_d{n} = Compaction({f'_x{n}' if trips else ''})")
         named = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-        named &= syntax.variables(self.definition)
+        named &= self.variables
         ended = {name for name in named if self.homes[name][: len(inner)] == inner}
         values = [f"v_{name}" for name in sorted(named - ended)] + [f"_i{n}"] * bool(trips)
         lanes = [f"a_{name}" for name in sorted(named & self.questioned)]

@@ -27,8 +27,8 @@ import numpy as np
 
 from ...errors import UnsupportedConstructError
 from ..machine.lanes import file_name
-from .analysis import syntax
 from .analysis.matching import without_match
+from .analysis.scopes import as_definition, parameters, unique
 
 _sources: weakref.WeakKeyDictionary[Any, Source] = weakref.WeakKeyDictionary()
 
@@ -56,7 +56,7 @@ class Source:
     first : int
         The number in the file of the first of them.
     definition : ast.FunctionDef
-        The syntax tree, with the line numbers of the file.
+        The syntax tree, with the line numbers of the file; variables of inner functions have names of their own.
     outer : dict
         The values of the names outside the function that it uses.
     attributes : dict
@@ -70,7 +70,7 @@ class Source:
     Raises
     ------
     UnsupportedConstructError
-        The source cannot be read or parsed, differs from the code, or is no ``def``.
+        The source cannot be read or parsed, or differs from the code.
     """
 
     def __init__(self, function: Any) -> None:
@@ -83,17 +83,17 @@ class Source:
             candidates = _parsed(text, flags).get(name, [])
         except (SyntaxError, ValueError) as error:
             raise _changed(name, self.file) from error
-        if name == "<lambda>":
+        found = _definition(candidates, self.code)
+        if found is None and name == "<lambda>":
             raise UnsupportedConstructError(
-                "a kernel or device function must be written with def, got a lambda, "
+                "the lockstep machine must find the source of a lambda: write it with def, or on a line of its own, "
                 f"{file_name(self.file)}:{self.code.co_firstlineno}"
             )
-        found = _definition(candidates, self.code)
         if found is None:
             raise _changed(name, self.file)
-        self.definition = without_match(found, self.file)
+        self.definition = unique(without_match(found, self.file))
         self.first = _first_line(found)
-        self.parameters = syntax.parameters(found)
+        self.parameters = parameters(self.definition)
         end = found.end_lineno or found.lineno
         self.lines = tuple(text.split("\n")[self.first - 1 : end])
         # The table of sources must not keep a function alive, and the globals of its module do.
@@ -130,6 +130,11 @@ class Source:
         with translating:
             known = _sources[function] = cls(function)
         return known
+
+    @staticmethod
+    def forget(function: Any) -> None:
+        """Read the source of a function, and the values of its globals, again when it is next needed."""
+        _sources.pop(function, None)
 
 
 _FUTURE = 0
@@ -208,18 +213,29 @@ def _executed_text(code: CodeType, flags: int) -> str | None:
 
 @lru_cache(maxsize=8)
 def _parsed(text: str, flags: int) -> dict[str, list[tuple[ast.FunctionDef, CodeType]]]:
-    """Return all functions in a file that are written with ``def``, by name: the definition and the code."""
-    places = {
-        (_first_line(node), node.name): node
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef)
-    }
+    """Return all functions in a file, by name: the definition and the code."""
+    places: dict[tuple[int, str], ast.FunctionDef] = {}
+    lambdas: dict[int, list[ast.Lambda]] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            places[_first_line(node), node.name] = node
+        elif isinstance(node, ast.Lambda):
+            lambdas.setdefault(node.lineno, []).append(node)
     found: dict[str, list[tuple[ast.FunctionDef, CodeType]]] = {}
     for module in _modules(text, flags):
+        unnamed: dict[int, list[CodeType]] = {}
         for code in _codes(module):
             definition = places.get((code.co_firstlineno, code.co_name))
             if definition is not None:
                 found.setdefault(code.co_name, []).append((definition, code))
+            elif code.co_name == "<lambda>":
+                unnamed.setdefault(code.co_firstlineno, []).append(code)
+        for line, codes in unnamed.items():
+            # Several on one line are compiled from left to right.
+            nodes = sorted(lambdas.get(line, []), key=lambda node: node.col_offset)
+            if len(nodes) == len(codes):
+                pairs = [(as_definition(node), code) for node, code in zip(nodes, codes, strict=True)]
+                found.setdefault("<lambda>", []).extend(pairs)
     return found
 
 

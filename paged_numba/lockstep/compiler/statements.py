@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from ...errors import UnsupportedConstructError
 from .analysis import syntax
-from .analysis.assignment import Reads, returns_a_value, returns_in_some_lanes
+from .analysis.assignment import returns_a_value, returns_in_some_lanes
+from .analysis.scopes import parameters, variables
 from .analysis.syntax import FUNCTION, Region
 from .breakpoints import BREAKPOINTS
 from .calls import Calls
@@ -37,6 +38,8 @@ class Statements:
         The syntax tree of the function.
     kernel : bool
         Whether it is a kernel, rather than a device function.
+    outer : Statements, optional
+        The writer of the function around it.
 
     Attributes
     ----------
@@ -48,27 +51,30 @@ class Statements:
 
     expressions_type: type[Calls] = Calls
 
-    def __init__(self, names: Names, definition: ast.FunctionDef, kernel: bool) -> None:
+    def __init__(
+        self, names: Names, definition: ast.FunctionDef, kernel: bool, outer: Statements | None = None
+    ) -> None:
         self.names = names
+        self.outer = outer
+        self.variables = variables(definition)
         self.unsupported = names.unsupported
         self.definition = definition
         self.kernel = kernel
-        self.lines: list[str] = []
-        self.numbers: list[int] = []
-        self.depth = 0
+        self.lines: list[str] = [] if outer is None else outer.lines
+        self.numbers: list[int] = [] if outer is None else outer.numbers
+        self.depth: int = 0 if outer is None else outer.depth
         self.counter = 0
         self.loops: list[int] = []
         self.waits_for_others = False
         self.homes = syntax.homes(definition)
         self.regions: dict[Region, int] = {FUNCTION: 0}
-        reads = Reads(definition, names.bound)
-        self.questioned = reads.names
+        self.questioned = names.reads.names
         self.debugged = any(map(self.stops, ast.walk(definition)))
         if self.debugged:
             # The debugger shows which variables a thread has assigned.
-            self.questioned = syntax.variables(definition) - set(syntax.parameters(definition))
-        self.returns_partly = not kernel and returns_in_some_lanes(definition, reads)
-        self.expressions = self.expressions_type(names, definition, self.home_mask, reads)
+            self.questioned = variables(definition) - set(parameters(definition))
+        self.returns_partly = not kernel and returns_in_some_lanes(definition, names.reads)
+        self.expressions = self.expressions_type(names, definition, self.home_mask)
         self.expressions.questioned = self.questioned
         self.line = definition.lineno
 
@@ -95,6 +101,8 @@ class Statements:
 
     def home_mask(self, name: str) -> str:
         """Return the name of the mask of a variable's home region."""
+        if name not in self.variables:
+            return "None"  # a variable of the function around it: no mask here is that of its home
         home = self.homes.get(name, FUNCTION)
         return f"_h{self.regions[home]}"
 
@@ -168,6 +176,9 @@ class Statements:
     # Assignments.
 
     def write_Assign(self, node: ast.Assign, region: Region) -> None:
+        if self.names.is_alias(node):
+            self.emit("pass")  # each read means what the name stands for
+            return
         value = self.expressions.text(node.value)
         if len(node.targets) == 1:
             self.assign(node.targets[0], value)
@@ -225,7 +236,17 @@ class Statements:
         else:
             raise self.unsupported(target)
 
+    def write_FunctionDef(self, node: ast.FunctionDef, region: Region) -> None:
+        if node.decorator_list:
+            raise self.unsupported(
+                node, f"a decorated function inside a kernel (`def {node.name}`): decorate it outside"
+            )
+        self.assign(ast.Name(node.name), self.expressions.inner_value(node))
+
     # Statements that assign nothing.
+
+    def write_Nonlocal(self, node: ast.Nonlocal, region: Region) -> None:
+        self.emit("pass")
 
     def write_Pass(self, node: ast.Pass, region: Region) -> None:
         self.emit("pass")

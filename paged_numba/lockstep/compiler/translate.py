@@ -11,6 +11,7 @@ import ast
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from types import FunctionType
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,11 +24,13 @@ from ..machine.lanes import SOURCE_MARK, file_name
 from ..machine.machine import Machine
 from ..machine.masks import Mask
 from . import source as sources
-from .analysis import syntax
+from .analysis.scopes import Function, as_definition, captured_by, inner_functions, outer_names, parameters
 from .analysis.syntax import FUNCTION
 from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .breakpoints import SOURCE_OBJECT, pause
 from .compaction import Compaction
+from .functions.overloads import call_member, member_of
+from .functions.values import InnerValue, call_value, starred
 from .loops import Loops
 from .names import Names, decorated_function
 from .source import Source
@@ -134,7 +137,8 @@ def _translate(
     source: Source, kernel: bool, writer_type: type[FunctionWriter]
 ) -> tuple[Translation, set[Any]]:
     """Translate a function; return its translation and the device functions that it calls."""
-    writer = writer_type(Names(source, kernel), source.definition, kernel)
+    names = Names(source, kernel)
+    writer = writer_type(names, source.definition, kernel)
     try:
         text, numbers = writer.write()
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
@@ -167,7 +171,7 @@ def _translate(
     # A kernel may have the name of a function that its program calls, such as `add` or `load`.
     namespace.update(program_globals)
     waits = writer.waits_for_others or _calls_wait(writer)
-    return Translation(translated, text, waits, source), writer.expressions.callees
+    return Translation(translated, text, waits, source), names.callees
 
 
 _asked: ContextVar[frozenset[Any]] = ContextVar("asked whether it waits", default=frozenset())
@@ -182,7 +186,7 @@ def _calls_wait(writer: FunctionWriter) -> bool:
         with suppress(UnsupportedConstructError):
             return any(
                 translate(callee, writer=type(writer)).waits
-                for callee in writer.expressions.callees
+                for callee in writer.names.callees
                 if Source.of(callee) not in _asked.get()
             )
         return False
@@ -214,27 +218,46 @@ class FunctionWriter(Loops):
                 call_signed,
                 latest,
                 pause,
+                call_member,
+                member_of,
+                starred,
+                InnerValue,
             )
         },
+        "call_value": partial(call_value, call_device, lambda intrinsic: intrinsic),
     }
 
     def write(self) -> tuple[str, list[int]]:
         """Return the program and, for each of its lines, the line of the kernel."""
-        arguments = self.definition.args
-        if arguments.vararg or arguments.kwarg:
-            raise self.unsupported(self.definition, "*args and **kwargs in a kernel")
-        parameters = syntax.parameters(self.definition)
-        self.emit(f"def {self.definition.name}({', '.join(['_rt', '_m', *(f'v_{p}' for p in parameters)])}):")
+        if self.definition.args.kwarg:
+            raise self.unsupported(self.definition, "**kwargs in a kernel")
+        if self.kernel and self.definition.args.vararg:
+            raise self.unsupported(
+                self.definition, "*args in a kernel: give each argument a name, or pass a tuple"
+            )
+        self.write_function(self.definition.name, ["_rt", "_m"])
+        return "\n".join(self.lines) + "\n", self.numbers
+
+    def write_function(self, name: str, first: list[str]) -> None:
+        """Write the function: its parameters after the `first` ones, the functions inside it, and its statements."""
+        given = parameters(self.definition)
+        self.emit(f"def {name}({', '.join([*first, *(f'v_{p}' for p in given)])}):")
         self.depth += 1
+        outside = [f"v_{name}" for name in sorted(outer_names(self.definition))]
+        outside += [f"a_{name[2:]}" for name in outside if name[2:] in self.questioned]
+        if outside:
+            self.emit(f"nonlocal {', '.join(outside)}")
         self.emit("_h0 = _m")
         self.emit("_r = False")
         self.emit("_v = UNSET")
-        for name in sorted(syntax.variables(self.definition) - set(parameters)):
-            self.emit(f"v_{name} = Unset({name!r})")
-        for name in sorted(self.questioned):
+        for name in sorted(self.variables - set(given)):
+            self.emit(f"v_{name} = Unset({self.names.shown(name)!r})")
+        for name in sorted(self.questioned & self.variables):
             self.emit(f"a_{name} = False")
         if self.debugged:
             self.emit("_stop = None")
+        for inner in inner_functions(self.definition):
+            self.write_inner(inner)
         if self.returns_partly:
             self.emit("_y, _m0 = False, _m")
         self.statements(self.definition.body, FUNCTION)
@@ -244,4 +267,18 @@ class FunctionWriter(Loops):
             self.emit(f"return partly(_m0, _y, _v, {self.definition.name!r})")
         else:
             self.emit("return None if _v is UNSET else _v")
-        return "\n".join(self.lines) + "\n", self.numbers
+
+    def write_inner(self, inner: Function) -> None:
+        """Write a function inside the function, whose variables it reads when it is called."""
+        definition = as_definition(inner)
+        if inner.args.kwarg:
+            raise self.unsupported(inner, "**kwargs in an inner function")
+        for name in sorted(captured_by(inner) & self.names.bound):
+            if not self.names.bound_before(name, inner):
+                raise self.unsupported(
+                    inner,
+                    f"the capture of {name!r}, which is assigned only after the function that captures it",
+                )
+        writer = type(self)(self.names, definition, False, self)
+        writer.write_function(self.expressions.inner_names[inner], ["_m"])
+        self.waits_for_others |= writer.waits_for_others

@@ -305,7 +305,10 @@ class DeviceArray:
 
     def squeeze(self, axis: Any = None, stream: Any = 0) -> DeviceArray:
         """Return a view without axes of length 1."""
-        return self._view(self.__lockstep_array__.squeeze(axis), stream)
+        axes = None if axis is None else sizes("axis", axis)
+        if axes and any(not -self.ndim <= one < self.ndim or self.shape[one] != 1 for one in axes):
+            raise ValueError(f"axis must name axes of length 1 of shape={self.shape}, got axis={shown(axis)}")
+        return self._view(self.__lockstep_array__.squeeze(axes), stream)
 
     def split(self, section: int, stream: Any = 0) -> Iterator[DeviceArray]:
         """Yield the parts of a 1-D array, each with `section` elements; the last one may have fewer."""

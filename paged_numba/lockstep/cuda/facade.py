@@ -25,6 +25,7 @@ from typing import Any
 from ..language.intrinsics import DECLARATIONS, INTRINSICS, MACHINE_VALUES
 from ..machine.lanes import WARP_SIZE
 from ..machine.poison import poisoned
+from . import names as _names
 from .device_array import *
 from .devices import *
 from .functions import random
@@ -33,8 +34,10 @@ from .functions.reduction import *
 from .functions.stacks import *
 from .kernels import *
 from .memory import *
-from .names import TYPES, DeviceName, absent
-from .numba_parts import PASSED_ON, numba_cuda, passed_on
+from .names import TYPES, DeviceName
+from .numba_parts import PASSED_ON
+from .numba_parts import numba_cuda as _numba_cuda
+from .numba_parts import passed_on as _passed_on
 from .pointers import *
 from .streams import *
 
@@ -53,21 +56,71 @@ _INSTEAD = {
         "BaseCUDAMemoryManager HostOnlyCUDAMemoryManager PinnedMemory MappedMemory set_memory_manager".split(),
         "memory is NumPy's, so leave the memory manager out",
     ),
-    **dict.fromkeys(
-        "declare_device CUSource PTXSource LTOIR Cubin Fatbin Archive Object LinkableCode".split(),
-        "no code but Python's can be run, so write the function in Python",
-    ),
 }
 """Names of ``numba.cuda`` that are absent, and what to do instead."""
 
 
+_CUDADRV = _names.Namespace(
+    "cuda.cudadrv",
+    devicearray=_names.Namespace(
+        "cuda.cudadrv.devicearray",
+        DeviceNDArray=DeviceArray,
+        DeviceNDArrayBase=DeviceArray,
+        DeviceRecord=DeviceRecord,
+        MappedNDArray=MappedArray,
+        ManagedNDArray=MappedArray,
+        is_cuda_ndarray=lambda obj: isinstance(obj, DeviceArray),
+        auto_device=lambda obj, stream=0, copy=True: (to_device(obj, stream, copy), not is_cuda_array(obj)),
+    ),
+    devices=_names.Namespace(
+        "cuda.cudadrv.devices",
+        gpus=gpus,
+        get_context=current_context,
+        require_context=require_context,
+        reset=close,
+    ),
+    driver=_names.Namespace(
+        "cuda.cudadrv.driver",
+        Device=Device,
+        Context=Context,
+        Stream=Stream,
+        Event=Event,
+        MemoryPointer=MemoryPointer,
+        CudaAPIError=_names.CudaAPIError,
+        is_device_memory=is_cuda_array,
+        event_elapsed_time=event_elapsed_time,
+        profile_start=profile_start,
+        profile_stop=profile_stop,
+    ),
+    error=_names.Namespace(
+        "cuda.cudadrv.error", CudaSupportError=_names.CudaSupportError, CudaDriverError=_names.CudaDriverError
+    ),
+    runtime=_names.Namespace("cuda.cudadrv.runtime", runtime=runtime),
+)
+_HIDDEN = {
+    "cudadrv": _CUDADRV,
+    "CudaSupportError": _names.CudaSupportError,
+    "CudaAPIError": _names.CudaAPIError,
+}
+_HIDDEN.update((name, getattr(_CUDADRV, name)) for name in ("devicearray", "devices", "driver"))
+_HIDDEN.update(
+    dict.fromkeys(
+        "CUSource PTXSource LTOIR Cubin Fatbin Archive Object LinkableCode".split(), _names.LinkableCode
+    ),
+    declare_device=_names.declare_device,
+)
+"""Names that `install` leaves as Numba has them."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _HIDDEN:
+        return _HIDDEN[name]
     if name in _INSTEAD:
-        return absent(f"cuda.{name}", _INSTEAD[name])
+        return _names.absent(f"cuda.{name}", _INSTEAD[name])
     if name in PASSED_ON:
-        if numba_cuda() is None:
-            return absent(f"cuda.{name}", "it is Numba's own, so install numba-cuda")
-        return passed_on(name)
+        if _numba_cuda() is None:
+            return _names.absent(f"cuda.{name}", "it is Numba's own, so install numba-cuda")
+        return _passed_on(name)
     raise AttributeError(f"cuda.{name} is not part of the lockstep facade: it needs numba.cuda and a GPU")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import numbers
 import pickle
 import sys
@@ -16,14 +17,16 @@ import numpy as np
 
 from ...arguments import not_negative, shown
 from ...draw.text import plural
-from ...errors import LaunchError
+from ...errors import KernelError, LaunchError, LaunchTypeError
 from ..failures import hide
 from ..language.signatures import check_definition, signatures, signatures_of
 from ..launch import launch
+from ..numba_typing import check_eagerly
 from .devices import gpus
 from .memory import ArgHint, as_cuda_array, is_cuda_array
 from .numba_parts import (
     Overload,
+    as_in_debug_mode,
     numba_dispatcher,
     numba_type,
     ptx,
@@ -36,10 +39,6 @@ __all__ = [
     "Kernel",
     "jit",
 ]
-
-
-class LaunchTypeError(LaunchError, TypeError):
-    """A launch that a GPU refuses, where Numba raises TypeError."""
 
 
 class Kernel:
@@ -92,7 +91,7 @@ class Kernel:
         self.device = device
         self.targetoptions = {"device": device, **options}
         self.extensions = list(options.get("extensions") or ())
-        self.specialized = False
+        self.specialized = signature is not None and not isinstance(signature, list)
         self.specializations: dict[Any, Kernel] = {}
         self._launched: dict[Any, None] = {}
         self.__lockstep_given__ = signature
@@ -159,7 +158,7 @@ class Kernel:
     def overloads(self) -> dict[Any, Overload]:
         given = [types_of_signature(signature) for signature in _listed(self.__lockstep_given__)]
         launched = [tuple(map(numba_type, types)) for types in self._launched]
-        return {types: Overload(self, types) for types in [*given, *launched]}
+        return {types: Overload(self, types) for types in given or launched}
 
     @property
     def signatures(self) -> list[Any]:
@@ -261,8 +260,11 @@ class Configured:
         sharedmem: int = 0,
     ) -> None:
         self.dispatcher = dispatcher
-        self.griddim = _whole("blocks_per_grid", griddim)
-        self.blockdim = _whole("threads_per_block", blockdim)
+        if griddim is None or blockdim is None:
+            raise LaunchError("the launch configuration was not specified: neither part of it may be None")
+        self.griddim = _whole("griddim", griddim)
+        self.blockdim = _whole("blockdim", blockdim)
+        _check_launch_bounds(dispatcher, self.blockdim)
         self.stream = stream
         self.sharedmem = sharedmem
         self.pre_launch_callbacks: list[Callable[..., Any]] = []
@@ -280,7 +282,12 @@ class Configured:
         given = [_unwrapped(arg) for arg in args]
         for callback in self.pre_launch_callbacks:
             callback(kernel, self)
-        launch(kernel, self.griddim, self.blockdim, *given, shared_bytes=self.sharedmem)
+        try:
+            launch(kernel, self.griddim, self.blockdim, *given, shared_bytes=self.sharedmem)
+        except KernelError as error:
+            if kernel.targetoptions.get("debug"):
+                as_in_debug_mode(kernel.py_func, error)
+            raise
         for arg, used in zip(args, given, strict=True):
             if isinstance(arg, ArgHint):
                 arg.back(used)
@@ -298,13 +305,20 @@ def _whole(name: str, value: Any) -> tuple[int, ...]:
     """Return a dimension of a launch as x, y and z; require integers."""
     given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(given) <= 3:
-        raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")
+        raise LaunchError(f"{name} must be a sequence of 1, 2 or 3 integers, got {shown(list(given))}")
     for size in given:
         if not isinstance(size, numbers.Integral) or isinstance(size, (bool, np.timedelta64)):
-            raise LaunchTypeError(
-                f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}"
-            )
+            raise LaunchTypeError(f"{name} must be a sequence of integers, got {shown(list(given))}")
     return (*map(int, given), *(1,) * (3 - len(given)))
+
+
+def _check_launch_bounds(kernel: Kernel, blockdim: tuple[int, ...]) -> None:
+    bounds = kernel.targetoptions.get("launch_bounds")
+    most = bounds[0] if isinstance(bounds, tuple) else bounds
+    if most is not None and math.prod(blockdim) > most:
+        raise LaunchError(
+            f"blockdim must have at most {most} threads, as launch_bounds says, got {math.prod(blockdim)}"
+        )
 
 
 def _with_defaults(function: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -362,8 +376,8 @@ def _installed() -> bool:
 def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
     if not _installed():
         return
-    from numba.core.errors import NumbaPerformanceWarning
     from numba.cuda.core import config
+    from numba.cuda.core.errors import NumbaPerformanceWarning
 
     size = int(np.prod(griddim))
     if size < 128 and config.CUDA_LOW_OCCUPANCY_WARNINGS and not config.DISABLE_PERFORMANCE_WARNINGS:
@@ -372,8 +386,8 @@ def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
 
 
 def _warn_of_host_array() -> None:
-    from numba.core.errors import NumbaPerformanceWarning
     from numba.cuda.core import config
+    from numba.cuda.core.errors import NumbaPerformanceWarning
 
     if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = "Host array used in CUDA kernel will incur copy overhead to/from device."
@@ -441,7 +455,15 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
         raise TypeError(
             f"func_or_sig must be a function or a signature, got the class {func_or_sig.__name__}"
         )
-    return lambda function: Kernel(function, func_or_sig, device, **options)
+
+
+    def decorate(function: Callable[..., Any]) -> Kernel:
+        made = Kernel(function, func_or_sig, device, **options)
+        if func_or_sig is not None and _installed():
+            check_eagerly(made)  # Numba compiles such a function at once
+        return made
+
+    return decorate
 
 
 def _check_options(device: bool, options: dict[str, Any]) -> None:
@@ -454,20 +476,33 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
                 f"Deprecated keyword argument `{name}`. "
                 "Signatures should be passed as the first positional argument."
             )
-    if device and options.get("link"):
+    if options.get("link") and device:
         raise ValueError("link keyword invalid for device function")
+    bounds = options.get("launch_bounds")
+    if isinstance(bounds, tuple) and len(bounds) > 3:
+        raise ValueError(f"launch_bounds must have 1 to 3 items. Got {len(bounds)} launch bounds: {bounds}")
+    carveout = options.get("shared_memory_carveout")
+    if isinstance(carveout, int) and not -1 <= carveout <= 100:
+        raise ValueError(f"shared_memory_carveout must be between -1 and 100, got {carveout}")
+    if isinstance(carveout, str) and carveout.lower() not in ("default", "maxl1", "maxshared"):
+        raise ValueError(
+            f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
+        )
     if options.get("debug") and _installed():
-        from numba.core.errors import NumbaInvalidConfigWarning
+        from numba.cuda.core.errors import NumbaInvalidConfigWarning
 
-        for other in ("opt", "lineinfo"):
-            if options.get(other, other == "opt") not in (False, None):
-                text = f"debug=True with {other}=True is not supported by CUDA"
-                warnings.warn(NumbaInvalidConfigWarning(text), stacklevel=3)
+        if options.get("opt") is not False:
+            text = "debug=True with opt=True is not supported by CUDA"
+            warnings.warn(NumbaInvalidConfigWarning(text), stacklevel=3)
+        if options.get("lineinfo"):
+            warnings.warn(
+                NumbaInvalidConfigWarning("debug and lineinfo are mutually exclusive"), stacklevel=3
+            )
 
 
 def _deprecation() -> type[Exception]:
     try:
-        from numba.core.errors import DeprecationError
+        from numba.cuda.core.errors import DeprecationError
     except ImportError:
         return TypeError
     return DeprecationError

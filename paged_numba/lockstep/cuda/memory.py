@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...arguments import host_array, one_of, require_memory, shown, truth
+from ..compiler.names import DEVICE_MEMORY
 from ..machine.poison import fresh_array
 from .device_array import (
     MOST_AXES,
@@ -81,16 +83,21 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
         if not isinstance(to, DeviceArray):
             raise TypeError(f"to must be a device array or None, got to={shown(to)}")
         if copy:
-            to.copy_to_device(obj)
+            to.copy_to_device(obj if isinstance(obj, DeviceArray) else _source(obj))
         return to
     if isinstance(obj, DeviceArray):
         return obj
     if is_cuda_array(obj) and not hasattr(obj, "__lockstep_array__"):
         return as_cuda_array(obj)
-    source = host_array("obj", obj)
-    require_contiguous(source)
+    source = _source(obj)
     kind = DeviceRecord if isinstance(obj, np.void) else DeviceArray
     return kind.of(_copied(source) if copy else source, stream)
+
+
+def _source(obj: Any) -> Any:
+    array = host_array("obj", obj)
+    require_contiguous(array)
+    return array
 
 
 def _copied(array: Any) -> Any:
@@ -206,19 +213,36 @@ def from_cuda_array_interface(desc: dict[str, Any], owner: Any = None, sync: boo
     NotImplementedError
         The array has a mask.
     """
-    if desc.get("mask") is not None:
-        raise NotImplementedError("an array with a mask is not supported")
-    dtype, shape = np.dtype(desc["typestr"]), tuple(desc["shape"])
-    strides = desc.get("strides")
-    stream = desc.get("stream")
-    known: Any = external_stream(stream) if stream is not None else 0
-    if sync and known:
+    return _described("desc", desc, sync)
+
+
+def _described(name: str, desc: Any, sync: Any) -> DeviceArray:
+    """Return the device array that a CUDA array interface describes, which is that of the argument `name`."""
+    try:
+        mask, dtype, shape = desc.get("mask"), np.dtype(desc["typestr"]), sizes("shape", tuple(desc["shape"]))
+        address, strides, stream = int(desc["data"][0]), desc.get("strides"), desc.get("stream")
+        steps = None if strides is None else sizes("strides", tuple(strides))
+        known: Any = external_stream(stream) if stream is not None else 0
+    except Exception as error:  # of the object's own methods, too
+        raise TypeError(f"{name} must have a CUDA array interface, got {name}={shown(desc)}") from error
+    if mask is not None:
+        raise NotImplementedError(
+            f"Masked arrays are not supported: {name} has a mask, which no kernel heeds"
+        )
+    config = getattr(sys.modules.get("numba.cuda"), "config", None)
+    if sync and known and getattr(config, "CUDA_ARRAY_INTERFACE_SYNC", True):
         known.synchronize()
     if not math.prod(shape):
         return DeviceArray.of(np.ndarray(shape, dtype), known)
-    address = int(desc["data"][0])
-    array = array_at(memory_at(address), address, shape, None if strides is None else tuple(strides), dtype)
-    return DeviceArray.of(array, known)
+    memory = memory_at(address)
+    if memory is None:
+        raise ValueError(
+            f"{name} must lie in memory of the lockstep machine, got an address that no device array has given away"
+        )
+    try:
+        return DeviceArray.of(array_at(memory, address, shape, steps, dtype), known)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must lie in its memory, got shape={shape} at address {address}") from error
 
 
 def as_cuda_array(obj: Any, sync: bool = True) -> DeviceArray:
@@ -234,12 +258,7 @@ def as_cuda_array(obj: Any, sync: bool = True) -> DeviceArray:
     if isinstance(obj, DeviceArray):
         return obj.bind(obj.stream)
     if is_cuda_array(obj) and not hasattr(obj, "__lockstep_array__"):
-        try:
-            return from_cuda_array_interface(obj.__cuda_array_interface__, obj, sync)
-        except (NotImplementedError, ValueError):
-            raise
-        except Exception as error:  # of the object's own methods, too
-            raise TypeError(f"obj must have a CUDA array interface, got obj={shown(obj)}") from error
+        return _described("obj", getattr(obj, "__cuda_array_interface__", None), sync)
     return DeviceArray.of(host_array("obj", obj))
 
 
@@ -255,6 +274,17 @@ def is_cuda_array(obj: Any) -> bool:
         return hasattr(obj, "__cuda_array_interface__")
     except Exception:  # of the object's own methods
         return False
+
+
+def _captured(value: Any) -> Any:
+    """Return the memory of a device array that a kernel refers to as a global, None for anything else."""
+    try:
+        return as_cuda_array(value).__lockstep_array__ if is_cuda_array(value) else None
+    except (TypeError, ValueError, NotImplementedError):
+        return None
+
+
+DEVICE_MEMORY.append(_captured)
 
 
 # Arguments of launches.

@@ -53,6 +53,10 @@ TYPES: dict[str, Any] = {
 """The types that ``cuda`` has by name."""
 
 
+class AbsentError(UnsupportedConstructError, AttributeError):
+    """The use of an attribute of what is absent: `hasattr` is False."""
+
+
 class Absent:
     """A name that needs a GPU or Numba's compiler: it may be imported, and fails when it is used.
 
@@ -72,9 +76,7 @@ class Absent:
         return refusal(f"{path}{used}", instead)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise self._fail(f".{name}")
+        raise AbsentError(str(self._fail(f".{name}")))
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise self._fail(f".{name}")
@@ -105,6 +107,56 @@ class Absent:
 
     def __repr__(self) -> str:
         return f"<{self.__dict__['_absent'][0]}, absent from lockstep>"
+
+
+class Namespace:
+    """A module of ``numba.cuda`` with the names that the facade has of it; the others are absent.
+
+    Parameters
+    ----------
+    path : str
+        The module, such as ``cuda.cudadrv.driver``.
+    **names
+        What it holds.
+    """
+
+    def __init__(self, path: str, **names: Any) -> None:
+        self.__dict__.update(names, _path=path)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return absent(f"{self.__dict__['_path']}.{name}")
+
+    def __repr__(self) -> str:
+        return f"<{self.__dict__['_path']} on lockstep>"
+
+
+def declare_device(name: str, sig: Any = None, *args: Any, **kwargs: Any) -> Absent:
+    """Return what stands for a device function in another language: a kernel that calls it is refused."""
+    return absent(name, _OTHER_LANGUAGE)
+
+
+class LinkableCode:
+    """Code in another language, such as ``cuda.CUSource``: it may be made, and no kernel can call it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.arguments = args
+
+
+_OTHER_LANGUAGE = "no code but Python's can be run, so write the function in Python"
+
+
+class CudaSupportError(ImportError):
+    """There is no CUDA; never raised, since there always is lockstep."""
+
+
+class CudaDriverError(Exception):
+    """The CUDA driver failed; never raised, since there is none."""
+
+
+class CudaAPIError(CudaDriverError):
+    """A call of the CUDA driver failed; never raised, since there is none."""
 
 
 _NO_GPU = "it needs a GPU and its driver, so leave it out or skip it where there is none"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ...errors import TargetUnavailableError
-from ..language.signatures import VOID, ArrayType, Scalar, TupleType, Type, signatures
+from ..language.signatures import Type, signatures
 from ..launch import current_options
-from ..numba_typing import for_numba
+from ..numba_typing import as_numba, for_numba, for_numba_signature
 from ..numba_typing import inferred as numba_inferred
 from .devices import Device
 from .names import refusal
@@ -24,7 +25,7 @@ COMPILERS = (
 
 PASSED_ON = (
     *COMPILERS,
-    *"types extending errors config CudaSupportError HAS_NUMBA typeof literal literal_unroll".split(),
+    *"types extending errors config HAS_NUMBA typeof literal literal_unroll".split(),
 )
 """Names of ``numba.cuda`` that the facade takes from it, where it is installed."""
 
@@ -81,7 +82,7 @@ def ptx(kernel: Any, signature: Any) -> str:
 
 
 def type_note(value: Any) -> Any:
-    """Return what tells the type of an argument, quickly."""
+    """Return what tells the type of an argument, quickly; a type stands for an argument of that type."""
     array = getattr(value, "__lockstep_array__", value)
     if isinstance(array, np.ndarray):
         flags = array.flags
@@ -91,7 +92,12 @@ def type_note(value: Any) -> Any:
         return type(value), tuple(map(type_note, value))
     if isinstance(value, np.void):
         return np.void, value.dtype
-    return type(value)
+    return value if isinstance(value, Type) or _is_numba_type(value) else type(value)
+
+
+def _is_numba_type(value: Any) -> bool:
+    kind = type(value)
+    return kind.__module__.startswith("numba.") and any(base.__name__ == "Type" for base in kind.__mro__)
 
 
 def numba_type(light: Any) -> Any:
@@ -113,35 +119,7 @@ def numba_type(light: Any) -> Any:
         return known[light]
     if isinstance(light, type) and issubclass(light, np.generic):
         return from_dtype(np.dtype(light))
-    return types.none if light is type(None) else light
-
-
-def as_numba(given: Any) -> Any:
-    """Return a type of the facade as Numba's."""
-    from numba import types
-    from numba.np import numpy_support
-
-    from_dtype: Callable[[Any], Any] = numpy_support.from_dtype
-    if given is VOID:
-        return types.none
-    if isinstance(given, Scalar):
-        return from_dtype(given.dtype)
-    if isinstance(given, ArrayType):
-        return types.Array(from_dtype(given.dtype), given.ndim, given.layout, readonly=not given.mutable)
-    if isinstance(given, TupleType):
-        return types.BaseTuple.from_types(tuple(map(as_numba, given.items)))
-    return getattr(types, str(given)) if isinstance(given, Type) else given
-
-
-def for_numba_signature(given: Any) -> Any:
-    """Return a signature, or a list of them, as Numba takes it."""
-    if isinstance(given, list):
-        return [for_numba_signature(one) for one in given]
-    if isinstance(given, str) or not isinstance(given, tuple):
-        return given
-    result = getattr(given, "result", None)
-    types = tuple(map(as_numba, getattr(given, "args", given)))
-    return types if result is None else as_numba(result)(*types)
+    return types.none if light is type(None) else as_numba(light)
 
 
 def types_of_signature(given: Any) -> tuple[Any, ...]:
@@ -175,6 +153,20 @@ def numba_dispatcher(kernel: Any) -> Any:
     options = {"device": kernel.device, "debug": False, "opt": True, "inline": "never", "extensions": []}
     original = getattr(CUDADispatcher, "__wrapped__", CUDADispatcher)  # while lockstep is installed
     return Dispatcher(original(kernel.py_func, targetoptions=options))
+
+
+def as_in_debug_mode(function: Any, error: BaseException) -> None:
+    """Add to the error of a kernel what Numba's says of it, if ``debug=True``."""
+    place = getattr(error, "lockstep_place", None)
+    if place is not None:
+        what, thread, block = place
+        values = re.fullmatch(r"\w+\((.*)\)", what, re.S)
+        said = "" if values is None else f": {values[1].strip(chr(39))}"
+        line = str(error).rpartition(":")[2]
+        error.args = (
+            f"{error}: tid={list(thread)} ctaid={list(block)}{said}\n"
+            f"In function {function.__name__!r}, file {function.__code__.co_filename}, line {line}",
+        )
 
 
 def refuse_measure(kernel: Any, what: str) -> NoReturn:

@@ -178,6 +178,8 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
             return np.int64(value.itemsize)
     elif isinstance(value, (np.finfo, np.iinfo)):
         return _limit(value, name)
+    elif name in ("item", "view") and isinstance(value, (np.generic, np.ndarray)):
+        return (lambda: value) if name == "item" else partial(_reinterpreted, value)
     elif name == "bit_count" and getattr(value, "dtype", value) in _INTEGERS:
         return partial(popc, value)
     elif (
@@ -187,6 +189,13 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
     ):
         return getattr(value, name)
     raise KernelError(f"{kind_of(value)} has no attribute {name!r} in a kernel, {source_line()}")
+
+
+def _reinterpreted(value: Any, dtype: Any) -> Any:
+    """``number.view(dtype)``: the same bits as another type."""
+    if not isinstance(dtype, np.dtype) or dtype.itemsize != value.dtype.itemsize:
+        raise KernelError(f"view of a number needs a dtype of {value.dtype.itemsize} bytes, {source_line()}")
+    return value.view(dtype)
 
 
 def _limit(limits: Any, name: str) -> Any:

@@ -24,6 +24,7 @@ from .arrays.ranges import Range, range_bounds
 from .arrays.reductions import has_element
 from .intrinsics import floordiv, mod, raise_in_kernel
 from .types.enums import Member
+from .types.function_values import FunctionValue
 
 
 class Unset:
@@ -116,11 +117,15 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
         return tuple_like([blend(mask, n, o) for n, o in zip(new, old, strict=True)], new)
     if isinstance(new, LaneArray):
         return _blend_views(mask, new, old)
-    if new is None or isinstance(new, (str, bool, Member)) or old is None:
+    if new is None or isinstance(new, (str, bool, Member, FunctionValue, np.dtype)) or old is None:
         if isinstance(new, Member):
             return new.where(mask, old)
         if new == old:
             return new
+        if isinstance(new, FunctionValue):
+            return new.blend(mask, old)
+        if isinstance(new, np.dtype):
+            raise KernelError(f"a variable must hold one dtype in all threads, {source_line()}")
         raise KernelError(f"a variable must be None in all threads or in none, {source_line()}")
     return where(mask, new, old)
 
@@ -162,7 +167,7 @@ def unpack(mask: Mask, value: Any, count: int) -> tuple[Any, ...]:
 def _merged(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(a, tuple):
         return tuple_like([_merged(condition, x, y) for x, y in zip(a, b, strict=True)], a)
-    if isinstance(a, (LaneArray, Member)):
+    if isinstance(a, (LaneArray, Member, FunctionValue)):
         return blend(condition, a, b)
     return where(condition, *unify((a, b)))
 

@@ -152,7 +152,14 @@ def _log(z: Value, base: Value | None = None) -> Value:
 def _rect(r: Value, phi: Value) -> Value:
     dtype = _float_type(r, phi)
     r, phi = r.astype(dtype), phi.astype(dtype)
-    return complex_(r * np.cos(phi), r * np.sin(phi))
+    real, imag = (
+        np.where((part == 0) & np.isinf(r), part / r, part * r)[()] for part in (np.cos(phi), np.sin(phi))
+    )
+    lost, none = ~np.isfinite(phi), dtype.type(0)
+    # Without an angle only a radius of 0 or infinity has a meaning.
+    real = np.where(lost & ((r == 0) | np.isinf(r)), np.where(r == 0, none, r), real)[()]
+    imag = np.where(lost & ((r == 0) | np.isinf(r)), np.where(r == 0, none, phi), imag)[()]
+    return complex_(real, imag)
 
 
 CMATH: dict[str, Intrinsic] = {

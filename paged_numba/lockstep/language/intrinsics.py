@@ -69,7 +69,7 @@ def _require_divisor(machine: Machine, mask: Mask, a: Any, b: Any) -> None:
         return
     zero = masks.lanes(mask, machine.shape) & masks.lanes(b == 0, machine.shape)
     if zero.any():
-        raise KernelError(f"integer division by zero, {machine.whereabouts(machine.first_lane(zero))}")
+        raise_in_kernel(machine, zero, "integer division by zero", ZeroDivisionError)
 
 
 _MASKED: dict[str, Intrinsic] = {
@@ -241,7 +241,8 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     if known is not None:
         return known
     if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
-        return Intrinsic(partial(ufuncs.call, value), masked=True)
+        function: Callable[..., Any] = partial(ufuncs.call, value)
+        return Intrinsic(function, masked=True)
     if getattr(value, "__name__", "") == "literal_unroll" and value.__module__.startswith("numba."):
         return Intrinsic(iteration.unroll)
     dtype = functions.as_dtype(value)
@@ -250,12 +251,12 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
 
 def raise_in_kernel(machine: Machine, mask: Mask, what: str, kind: Any = None) -> None:
     """``raise`` and a failed ``assert``: raise an error that is a KernelError and a `kind`, for the first thread."""
-    text = f"{what}, {machine.whereabouts(machine.first_lane(mask))}"
-    if kind is None:
-        raise KernelError(text)
-    both = _both(kind)
+    lane = machine.first_lane(mask)
+    text = f"{what}, {machine.whereabouts(lane)}"
+    both = KernelError if kind is None else _both(kind)
     # The class may demand other arguments than a text.
     error = both.__new__(both, text)
+    error.lockstep_place = (what, *machine.coordinates(lane))
     raise error
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arguments import LONGEST_REPR, shown
-from ...errors import KernelError, LaunchError
+from ...errors import KernelError, LaunchError, LaunchTypeError
 from ..machine.arithmetic import tuple_like
 from ..machine.lanes import source_line
 from ..machine.memory import LaneArray
@@ -26,7 +26,7 @@ class Type:
 
     def __call__(self, *args: Any) -> Signature:
         """Return the signature that takes `args`."""
-        return Signature(tuple(map(as_type, args)), self)
+        return Signature(tuple(map(as_type, args)), as_type(self))
 
     def __getitem__(self, axes: Any) -> ArrayType:
         given = axes if isinstance(axes, tuple) else (axes,)
@@ -140,6 +140,8 @@ def as_type(value: Any) -> Type:
     TypeError
         `value` is not a type.
     """
+    if isinstance(value, Scalar):
+        return Scalar(value.dtype)
     if isinstance(value, Type):
         return value
     kinds = {base.__name__ for base in type(value).__mro__ if "numba" in base.__module__}
@@ -344,11 +346,12 @@ def as_declared(candidates: Sequence[Signature], names: Sequence[str], values: S
     if len(candidates) == 1 and not found:
         for name, value, wanted in zip(names, given, candidates[0].args, strict=True):
             if conversion(value, wanted) is None:
-                raise LaunchError(f"{name} must be {wanted}, as the kernel's signature says, got {value}")
+                raise LaunchTypeError(f"{name} must be {wanted}, as the kernel's signature says, got {value}")
     if len(found) != 1:
         listed = ", ".join(map(str, found or candidates))
-        raise LaunchError(
-            f"exactly one signature must fit the arguments best, got {'several' if found else 'none'} of {listed} "
+        raise LaunchTypeError(
+            f"{'Ambiguous overloading' if found else 'No matching definition'}: exactly one signature must fit the "
+            f"arguments best, got {'several' if found else 'none'} of {listed} "
             f"for ({', '.join(map(str, given))})"
         )
     return [convert(value, wanted) for value, wanted in zip(values, found[0].args, strict=True)]

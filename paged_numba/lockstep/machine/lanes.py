@@ -117,6 +117,14 @@ class Lanes:
         row, column = divmod(lane, self.threads)
         return f"{self.thread_of_block(column)} of {self.block_name(row)}"
 
+    def coordinates(self, lane: int) -> tuple[Dim3, Dim3]:
+        """Return threadIdx and blockIdx of a lane."""
+        row, column = divmod(lane, self.threads)
+        return (
+            _along_axes(self.columns.start + column, self.threads_per_block),
+            _along_axes(self.first_thread_block + row, self.blocks_per_grid),
+        )
+
     def whereabouts(self, lane: int) -> str:
         """Return the coordinates of a lane and the line that it runs, for an error."""
         return f"{self.thread_name(lane)}, {source_line()}"
@@ -188,10 +196,15 @@ def _coordinates(positions: range, size: Dim3, shape: tuple[int, int]) -> Dim3:
     return Dim3(*parts)
 
 
+def _along_axes(position: int, size: Dim3) -> Dim3:
+    x, y, _ = size
+    return Dim3(position % x, position // x % y, position // (x * y))
+
+
 def _place(position: int, size: Dim3) -> str:
     """Return a position as a number if there is only one axis, else with as many numbers as there are axes."""
-    x, y, z = size
+    _, y, z = size
     if y == z == 1:
         return str(position)
-    place = position % x, position // x % y, position // (x * y)
+    place = tuple(_along_axes(position, size))
     return str(place if z > 1 else place[:2])

@@ -9,9 +9,9 @@ import numpy as np
 from ...errors import KernelError, KernelIndexError, UnsupportedConstructError
 from . import masks
 from .arithmetic import LaneTuple, convert
-from .lanes import Lanes
+from .lanes import Lanes, source_line
 from .masks import Mask
-from .strides import field_of, flattened, slice_bounds
+from .strides import broadcast_strides, field_of, flattened, slice_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -21,7 +21,7 @@ _MOST_ORIGINS = 4
 
 _LARGEST = np.uint64(2**63 - 1)
 
-_VIEWS = frozenset((slice, type(Ellipsis), LaneTuple))
+_VIEWS = frozenset((slice, type(Ellipsis), type(None), LaneTuple))
 """Types of indices that need more than one element's position."""
 
 
@@ -98,8 +98,8 @@ class LaneArray:
     def _refuse(self, *_: Any) -> Any:
         """Refuse an operator on the whole array, for which Numba would have to allocate its result."""
         raise UnsupportedConstructError(
-            f"the lockstep machine does not run an operator on the whole array {self.name}, {source_line()}: "
-            "write a loop, or a ufunc with an output array, such as np.add(a, b, out)"
+            f"the lockstep machine does not run an operator on the whole array {self.name}: write a loop, "
+            f"or a ufunc with an output array, such as np.add(a, b, out), {source_line()}"
         )
 
     __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = astype = _refuse
@@ -359,34 +359,51 @@ class LaneArray:
         return value[list(self.dtype.names)]
 
     def _fill(self, mask: Mask, target: LaneArray, value: Any) -> None:
-        """Store a value, or an array of the same shape, into every element of a view."""
+        """Store a number, or an array that broadcasts to a view, into every element of the view."""
+        copied = isinstance(value, LaneArray)
+        if copied:
+            value = value.broadcast(mask, target)
+        places = []
         for place in np.ndindex(*(masks.most(mask, n) for n in target.lengths)):
             where = tuple(np.int64(i) for i in place)
             inside = mask
             for i, n in zip(where, target.lengths, strict=True):
                 if isinstance(n, np.ndarray):
                     inside = masks.narrow(inside, i < n)
-            if inside is False:
-                continue
-            if isinstance(value, LaneArray):
-                source = where[len(where) - len(value.lengths) :]
-                target.store(inside, where, value.load(inside, source))
-            else:
-                target.store(inside, where, value)
+            if inside is not False:
+                places.append((inside, where))
+        # Numba copies an array that may overlap the view before it stores.
+        loaded = [value.load(inside, where) for inside, where in places] if copied else None
+        for number, (inside, where) in enumerate(places):
+            target.store(inside, where, value if loaded is None else loaded[number])
+
+    def broadcast(self, mask: Mask, target: LaneArray) -> LaneArray:
+        """Return a view of this array with the shape of `target`."""
+        strides = broadcast_strides(mask, self.lengths, self.strides, target.lengths)
+        if strides is None:
+            raise KernelError(f"{self.name} must have the shape of the part of {target.name} that it is stored in")
+        return self.like(self.offset, target.lengths, strides, None)
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
         """Return the view that a partial index or slices select; integers may differ by lane."""
         at = next((place for place, i in enumerate(index) if i is Ellipsis), None)
         if at is not None:
-            fill = len(self.lengths) - (len(index) - 1)
+            fill = len(self.lengths) - sum(i is not None for i in index) + 1
             index = index[:at] + (slice(None),) * fill + index[at + 1 :]
-        if len(index) > len(self.lengths):
+        rest = sum(i is not None for i in index)
+        if rest > len(self.lengths):
             raise KernelIndexError(
-                f"{self.name} must be indexed with at most {len(self.lengths)} indices, got {len(index)}"
+                f"{self.name} must be indexed with at most {len(self.lengths)} indices, got {rest}"
             )
         offset, shape, strides, lead = self.offset, [], [], self.lead
-        for axis, i in enumerate(index):
-            n, stride = self.lengths[axis], self.strides[axis]
+        axes = zip(self.lengths, self.strides, strict=True)
+        for i in index:
+            if i is None:  # a new axis
+                shape.append(1)
+                strides.append(0)
+                lead = None
+                continue
+            n, stride = next(axes)
             if type(i) is slice:
                 start, length, step = slice_bounds(i, n)
                 offset = offset + start * stride
@@ -403,7 +420,6 @@ class LaneArray:
                 else:
                     offset = offset + self._within(mask, index, i, n)[0] * stride
                 lead = None if lead is None else (*lead, i)
-        rest = len(index)
         return self.like(offset, (*shape, *self.lengths[rest:]), (*strides, *self.strides[rest:]), lead)
 
     def _out_of_bounds(self, mask: Mask, index: tuple[Any, ...], bad: Any) -> None:

@@ -80,18 +80,39 @@ def slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
         start, stop = (None if bound is None else int(bound) for bound in bounds[:2])
         chosen = range(*slice(start, stop, step).indices(n))
         return chosen.start, len(chosen), step
-    if step < 1:
-        raise KernelError(
-            f"a slice whose bounds differ by thread must have a positive step, got step={step}, {source_line()}"
-        )
+    if step == 0:
+        raise KernelError(f"a slice must have a step that is not zero, {source_line()}")
+    # The places that a bound is clipped to: an end may lie one before the first element if the step is negative.
+    least, most = (0, n) if step > 0 else (-1, n - 1)
 
     def clipped(bound: Any, default: Any) -> Any:
         if bound is None:
             return default
         bound = bound.astype(np.int64)
-        return np.clip(np.where(bound < 0, bound + n, bound), 0, n)
+        return np.clip(np.where(bound < 0, bound + n, bound), least, most)
 
-    start, stop = clipped(index.start, 0), clipped(index.stop, n)
-    length = np.maximum(0, -((start - stop) // step))
+    forwards = step > 0
+    start = clipped(index.start, least if forwards else most)
+    stop = clipped(index.stop, most if forwards else least)
+    distance = stop - start if forwards else start - stop
+    length = np.maximum(0, -(-distance // abs(step)))
     # An empty view must lie inside its array, since inactive lanes read from it.
     return np.where(length > 0, start, 0), length, step
+
+
+def broadcast_strides(
+    mask: Any, lengths: tuple[Any, ...], strides: tuple[int, ...], wanted: tuple[Any, ...]
+) -> tuple[int, ...] | None:
+    """Return the strides with which an array has the shape `wanted` in the lanes of `mask`, or None if it cannot."""
+    while len(lengths) > len(wanted) and np.all(np.equal(lengths[0], 1)):
+        lengths, strides = lengths[1:], strides[1:]
+    missing = len(wanted) - len(lengths)
+    if missing < 0:
+        return None
+    stretched = [0] * missing
+    for n, stride, length in zip(lengths, strides, wanted[missing:], strict=True):
+        single = not isinstance(n, np.ndarray) and n == 1
+        if not single and np.any((np.asarray(n) != length) & np.asarray(mask)):
+            return None
+        stretched.append(0 if single else stride)
+    return tuple(stretched)

@@ -159,7 +159,7 @@ class ObservedArray(LaneArray):
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
         machine = self.machine
         if machine.collects_errors:
-            self._report_negative(mask, index)
+            self._report_negative(mask, tuple(i for i in index if i is not None))
         view: Any = super().view(mask, index)
         if machine.strays is not False:
             view.stray, machine.strays = masks.union(self.stray, machine.strays), False

@@ -16,12 +16,15 @@ import numpy as np
 
 from ...errors import SynchronizationError
 from ..compiler.analysis import syntax
+from ..compiler.analysis.scopes import parameters
 from ..compiler.analysis.syntax import Accumulation, Region
 from ..compiler.calls import Calls
 from ..compiler.expressions import call
+from ..compiler.functions.values import call_value as call_held
 from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, run_device, translate
-from ..language import control, intrinsics, synchronization
+from ..language import intrinsics, synchronization
+from ..language.arrays import iteration
 from ..language.intrinsic import Intrinsic
 from ..machine import arithmetic
 from ..machine.masks import Mask
@@ -141,7 +144,7 @@ class ObservedExpressions(Calls):
 
     def reported(self, name: str, value: str) -> str:
         """Return the call that reports the value of a variable, and returns it."""
-        return call("_rt.assigned", "_m", self.names.constant(self.code), repr(name), value)
+        return call("_rt.assigned", "_m", self.names.constant(self.code), repr(self.names.shown(name)), value)
 
     def _NamedExpr(self, node: ast.NamedExpr) -> str:
         return self.reported(node.target.id, super()._NamedExpr(node))
@@ -168,6 +171,9 @@ class ObservedExpressions(Calls):
             return self.names.constant(FromTheEnd(number))
         return text
 
+    def inner_call(self, name: str, texts: list[str]) -> str:
+        return call("call_inner", "_rt", "_m", name, *texts)
+
     def call(self, node: ast.Call, intrinsic: Intrinsic, arguments: list[str]) -> str:
         if intrinsic.kind in ("atomic", "store") and len(node.args) > 2:
             arguments = [arguments[0], self.index(node.args[1]), *arguments[2:]]
@@ -191,12 +197,28 @@ def call_device(function: Any, machine: ObservedMachine, mask: Mask, *arguments:
     return result
 
 
+def call_inner(machine: ObservedMachine, mask: Mask, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call an inner function in the active lanes; afterwards restore the line of the call."""
+    line = machine.line
+    result = function(mask, *arguments)
+    machine.line = line
+    return result
+
+
+def call_value(machine: ObservedMachine, mask: Mask, value: Any, /, *rest: Any, **named: Any) -> Any:
+    """Call what a variable holds; afterwards restore the line of the call."""
+    line = machine.line
+    result = call_held(call_device, _observed, machine, mask, value, *rest, **named)
+    machine.line = line
+    return result
+
+
 def each(
     machine: ObservedMachine, lanes: Callable[[], Mask], values: Any
 ) -> Iterator[tuple[Any, Mask | None]]:
-    """Iterate as `control.each` does; the items count as loaded by the line of the loop."""
+    """Iterate as `iteration.each` does; the items count as loaded by the line of the loop."""
     line = machine.line
-    items = control.each(machine, lanes, values)
+    items = iteration.each(machine, lanes, values)
     while True:
         machine.line = line
         item = next(items, None)
@@ -224,14 +246,27 @@ class ObservedWriter(FunctionWriter):
         },
         **{
             function.__name__: function
-            for function in (call_device, each, floordiv, mod, narrowed, power_literal)
+            for function in (
+                call_device,
+                call_inner,
+                call_value,
+                each,
+                floordiv,
+                mod,
+                narrowed,
+                power_literal,
+            )
         },
     }
 
-    def __init__(self, names: Names, definition: ast.FunctionDef, kernel: bool) -> None:
-        super().__init__(names, definition, kernel)
-        self.code = self.expressions.code
-        self.code_lines: dict[tuple[int, bool], CodeLine] = {}
+    def __init__(
+        self, names: Names, definition: ast.FunctionDef, kernel: bool, outer: ObservedWriter | None = None
+    ) -> None:
+        super().__init__(names, definition, kernel, outer)
+        if outer is not None:
+            self.expressions.code = outer.code
+        self.code: CodeFunction = self.expressions.code
+        self.code_lines: dict[tuple[int, bool], CodeLine] = {} if outer is None else outer.code_lines
 
     def begin(self, statement: ast.stmt) -> None:
         silent = (
@@ -256,8 +291,12 @@ class ObservedWriter(FunctionWriter):
 
     def statements(self, body: Sequence[ast.stmt], region: Region) -> None:
         if body is self.definition.body:
-            parameters = [f"{name}=v_{name}" for name in syntax.parameters(self.definition)]
-            self.emit(call("_rt.enter", "_m", self.names.constant(self.code), *parameters))
+            given = parameters(self.definition)
+            if self.outer is None:
+                texts = [f"{name}=v_{name}" for name in given]
+                self.emit(call("_rt.enter", "_m", self.names.constant(self.code), *texts))
+            for name in given if self.outer is not None else ():
+                self.emit(self.expressions.reported(name, f"v_{name}"))
         super().statements(body, region)
 
     def assign(self, target: ast.expr, value: str) -> None:

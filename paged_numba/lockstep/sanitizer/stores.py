@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import UnsupportedConstructError
-from ..compiler.analysis import syntax
+from ..compiler.analysis import scopes
 from ..compiler.names import Names, decorated_function
 from ..compiler.source import Source
 
@@ -31,7 +31,7 @@ def stored_parameters(function: Any) -> frozenset[str]:
 def _stored(source: Source) -> frozenset[str]:
     names = Names(source)
     stored: set[str] = set()
-    origins: list[tuple[str, set[str]]] = []
+    origins = [(name, set(_bases(value))) for name, value in scopes.flows(source.definition)]
     for node in ast.walk(source.definition):
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.For)):
             value = node.iter if isinstance(node, ast.For) else node.value
@@ -51,7 +51,7 @@ def _stored(source: Source) -> frozenset[str]:
         for name, bases in origins:
             if name in stored:
                 stored |= bases
-    return frozenset(stored & set(syntax.parameters(source.definition)))
+    return frozenset(stored & set(scopes.parameters(source.definition)))
 
 
 def _bases(node: ast.AST) -> Iterator[str]:
@@ -69,6 +69,8 @@ def _bases(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute):
             yield from _bases(node.func.value)
+        elif isinstance(node.func, ast.Name):
+            yield node.func.id  # an inner function, whose result may be a view of what it captures
         for argument in node.args:
             yield from _bases(argument)
 
@@ -80,10 +82,22 @@ def _stored_by_call(node: ast.Call, names: Names) -> set[str]:
         return set()  # the call, if it is reached, raises the error
     if intrinsic is not None and intrinsic.kind in ("store", "atomic"):
         return {name for argument in node.args[:1] for name in _bases(argument)}
-    function = None if found is None else decorated_function(found.value)
+    if found is None:
+        inner = isinstance(node.func, ast.Lambda) or (
+            isinstance(node.func, ast.Name) and node.func.id in scopes.named_inner(names.source.definition)
+        )
+        return set() if inner or isinstance(node.func, ast.Attribute) else _all_bases(node)
+    function = decorated_function(found.value)
     if function is None:
-        return set()
-    parameters = list(inspect.signature(function).parameters)
-    passed = [*zip(parameters, node.args, strict=False), *((k.arg, k.value) for k in node.keywords)]
+        unknown = intrinsic is None and inspect.isfunction(found.value)
+        return _all_bases(node) if unknown else set()
+    called = Source.of(function)
     inside = stored_parameters(function)
+    passed = scopes.passed(scopes.arguments(called.definition), node)
     return {name for parameter, argument in passed if parameter in inside for name in _bases(argument)}
+
+
+def _all_bases(node: ast.Call) -> set[str]:
+    """Return the arrays that a call passes to a function that only the run knows."""
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return {name for argument in given for name in _bases(argument)}

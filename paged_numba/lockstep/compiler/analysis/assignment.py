@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
+from .scopes import Function, as_definition, defaults, own_nodes, parameters
+
 Assigned = frozenset[str] | None
 """The names that are assigned on every path to a place; None for a place that no path reaches."""
 
@@ -26,23 +28,29 @@ class Reads:
     ----------
     function : ast.FunctionDef
     bound : set of str
-        The function's variables.
+        The variables of the function and of those inside it.
 
     Attributes
     ----------
     early : set of ast.Name
         Those reads. The target of an augmented assignment is a read too.
-    falls_off : bool
-        Whether some path reaches the end of the function.
+    falls_off : dict
+        For the function and each one inside it, whether some path reaches its end.
     """
 
     def __init__(self, function: ast.FunctionDef, bound: set[str]) -> None:
         self.bound = bound
         self.early: set[ast.Name] = set()
         self.breaks: list[list[Assigned]] = []
-        arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
-        start = frozenset(argument.arg for argument in arguments)
-        self.falls_off = self._block(function.body, start) is not None
+        self.falls_off: dict[ast.FunctionDef, bool] = {}
+        self._inside(function, frozenset())
+
+    def _inside(self, function: ast.FunctionDef, state: Assigned) -> None:
+        """Record the reads in a function that is defined where `state` is assigned."""
+        outer, self.breaks = self.breaks, []
+        start = (state or frozenset()) | set(parameters(function))
+        self.falls_off[function] = self._block(function.body, start) is not None
+        self.breaks = outer
 
     @property
     def names(self) -> set[str]:
@@ -62,6 +70,8 @@ class Reads:
             return state
         if isinstance(node, ast.NamedExpr):
             return self._assign(node.target, self._read(node.value, state))
+        if isinstance(node, ast.Lambda):
+            return self._define(node, state)
         if isinstance(node, ast.Name):
             if node.id in self.bound and node.id not in state:
                 self.early.add(node)
@@ -81,7 +91,19 @@ class Reads:
             return state
         return self._read(target, state)
 
+    def _define(self, node: Function, state: Assigned) -> Assigned:
+        for default in defaults(node).values():
+            state = self._read(default, state)
+        self._inside(as_definition(node), state)
+        return state
+
     # Statements.
+
+    def _FunctionDef(self, node: ast.FunctionDef, state: Assigned) -> Assigned:
+        return self._assign(ast.Name(node.name), self._define(node, state))
+
+    def _Nonlocal(self, node: ast.Nonlocal, state: Assigned) -> Assigned:
+        return state
 
     def _other(self, node: ast.stmt, state: Assigned) -> Assigned:
         return self._read(node, state)
@@ -142,5 +164,5 @@ def returns_a_value(node: ast.Return) -> bool:
 
 def returns_in_some_lanes(function: ast.FunctionDef, reads: Reads) -> bool:
     """Tell whether a function may return a value in some lanes and none in others."""
-    valued = [returns_a_value(node) for node in ast.walk(function) if isinstance(node, ast.Return)]
-    return any(valued) and (reads.falls_off or not all(valued))
+    valued = [returns_a_value(node) for node in own_nodes(function) if isinstance(node, ast.Return)]
+    return any(valued) and (reads.falls_off.get(function, False) or not all(valued))

@@ -18,6 +18,7 @@ from ....errors import UnsupportedConstructError
 from ...machine.lanes import file_name
 from ..names import Names, decorated_function
 from ..source import Source
+from .scopes import arguments
 
 
 class Literal(NamedTuple):
@@ -78,18 +79,21 @@ class Shapes:
     ----------
     names : Names
         The names outside the function.
+    definition : ast.FunctionDef, optional
+        The function, if it is one inside another one.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, definition: ast.FunctionDef | None = None) -> None:
         self.names = names
+        self.inside = definition is not None and definition is not names.source.definition
         self.before: dict[ast.stmt, State] = {}
         self.owners: dict[ast.AST, ast.stmt] = {}
         self.active: set[ast.expr] = set()
         self.leaving: list[tuple[list[State], list[State]]] = []
-        definition = names.source.definition
-        given = definition.args
-        arguments = (*given.posonlyargs, *given.args, *given.kwonlyargs)
-        self._run(definition.body, {argument.arg: frozenset((argument,)) for argument in arguments})
+        definition = definition or names.source.definition
+        start: dict[str, Values] = {name: frozenset((None,)) for name in names.bound} if self.inside else {}
+        start.update({argument.arg: frozenset((argument,)) for argument in arguments(definition)})
+        self._run(definition.body, start)
 
     # Which assignments reach a statement.
 
@@ -101,6 +105,8 @@ class Shapes:
         return state
 
     def _step(self, statement: ast.stmt, state: dict[str, Values]) -> State:
+        if isinstance(statement, ast.FunctionDef):
+            return {**state, statement.name: frozenset((None,))}
         blocks = [getattr(statement, part, []) for part in ("body", "orelse")]
         inside = {node for block in blocks for child in block for node in ast.walk(child)}
         own = [node for node in ast.walk(statement) if node not in inside]
@@ -138,6 +144,11 @@ class Shapes:
             if joined == head:
                 return _join([self._run(statement.orelse, head), *breaks])
             head = joined
+
+    def reaching(self, node: ast.Name) -> Values:
+        """Return what a variable may hold where it is read."""
+        state = self.before.get(self.owners[node]) if node in self.owners else None
+        return (state or {}).get(node.id, frozenset((None,)))
 
     # Which values are literals.
 
@@ -203,11 +214,10 @@ class Shapes:
 
     def _variable(self, node: ast.Name) -> Literal | None:
         """Return the literal that a variable holds, if every assignment that may reach `node` gives it the same one."""
-        state = self.before.get(self.owners[node]) if node in self.owners else None
         values: list[Literal | None] = []
-        for value in (state or {}).get(node.id, frozenset((None,))):
+        for value in self.reaching(node):
             if isinstance(value, ast.arg):
-                values.append(Literal(value.arg, frozenset((value.arg,))))
+                values.append(None if self.inside else Literal(value.arg, frozenset((value.arg,))))
             elif value is None:
                 return None
             elif value in self.active:

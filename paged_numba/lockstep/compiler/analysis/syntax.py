@@ -11,25 +11,12 @@ import ast
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from . import scopes
+
 Region = tuple[ast.stmt | str, ...]
 """The statements that enclose a region, outermost first; an ``if`` is followed by ``body`` or ``orelse``."""
 
 FUNCTION: Region = ()
-
-
-def parameters(function: ast.FunctionDef) -> list[str]:
-    """Return the names of a function's parameters, in order."""
-    given = function.args
-    return [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
-
-
-def variables(function: ast.FunctionDef) -> set[str]:
-    """Return the names that a function binds, its parameters included."""
-    bound = set(parameters(function))
-    for node in ast.walk(function):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            bound.add(node.id)
-    return bound
 
 
 def leaves(statements: Sequence[ast.stmt]) -> frozenset[str]:
@@ -54,7 +41,8 @@ def homes(function: ast.FunctionDef) -> dict[str, Region]:
     """Return the home region of each variable.
 
     A region inside a loop is entered again in the next iteration, perhaps by other lanes. It can be a variable's home
-    only if it assigns the variable before it reads it, so that no value of an earlier iteration is read.
+    only if it assigns the variable before it reads it, so that no value of an earlier iteration is read. The home of a
+    variable that an inner function captures is the whole function: a call may read it anywhere.
     """
     accesses: dict[str, list[Region]] = {}
     bodies: dict[Region, Sequence[ast.stmt]] = {FUNCTION: function.body}
@@ -63,6 +51,8 @@ def homes(function: ast.FunctionDef) -> dict[str, Region]:
         for child in ast.walk(node):
             if isinstance(child, ast.Name):
                 accesses.setdefault(child.id, []).append(region)
+            elif isinstance(child, ast.FunctionDef):
+                accesses.setdefault(child.name, []).append(region)
 
     def walk(statements: Sequence[ast.stmt], region: Region) -> None:
         for statement in statements:
@@ -89,7 +79,7 @@ def homes(function: ast.FunctionDef) -> dict[str, Region]:
                 visit(statement, region)
 
     walk(function.body, FUNCTION)
-    for name in parameters(function):
+    for name in (*scopes.parameters(function), *scopes.captured(function)):
         accesses.setdefault(name, []).append(FUNCTION)
     found = {}
     for name, regions in accesses.items():
@@ -245,6 +235,7 @@ def calls_in_indices(definition: ast.FunctionDef, is_atomic: Callable[[ast.expr]
             assignments.append(({name.id for name in _target_names(node.target)}, node.value))
         elif isinstance(node, ast.For):
             assignments.append(({name.id for name in _target_names(node.target)}, node.iter))
+    assignments += [({name}, value) for name, value in scopes.flows(definition)]
     names: set[str] = set()
     calls: set[ast.Call] = set()
     while flows:

@@ -11,7 +11,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .syntax import leaves
 
@@ -37,7 +37,7 @@ class Wait(NamedTuple):
 def wait(
     loop: ast.While,
     atomic: Callable[[ast.Call], str | None],
-    device: Callable[[ast.Call], Callable[..., object] | None],
+    device: Callable[[ast.Call], Any],
 ) -> Wait | None:
     """Return what a loop waits for, or None if its iterations differ or it reads no memory and no size of an array.
 
@@ -47,12 +47,15 @@ def wait(
     atomic : callable
         Returns the name of the atomic operation that an expression calls, else None.
     device : callable
-        Returns the device function that an expression calls, else None.
+        Returns the device function that an expression calls, or the syntax tree of an inner function, or
+        ``Ellipsis`` if only the run knows the function; else None.
     """
     decisive = _decisive(loop)
-    if decisive is None:
+    called = [device(node) for node in ast.walk(loop) if isinstance(node, ast.Call)]
+    inner = [function for function in called if isinstance(function, ast.AST)]
+    if decisive is None or any(isinstance(part, ast.Nonlocal) for node in inner for part in ast.walk(node)):
         return None
-    stored = _stored(loop, lambda call: atomic(call) is not None or device(call) is not None)
+    stored = _stored([loop, *inner], lambda call: atomic(call) is not None or device(call) is not None)
     reads = for_others = False
     for node in (part for expression in decisive for part in ast.walk(expression)):
         if isinstance(node, ast.Attribute) and node.attr in _SIZES:
@@ -133,10 +136,10 @@ def _assignments(statement: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
                     yield node.id, ast.Name(node.id, ast.Load())
 
 
-def _stored(loop: ast.While, stores: Callable[[ast.Call], bool]) -> set[str]:
-    """Return the names of the arrays that the loop may store into."""
+def _stored(trees: Sequence[ast.AST], stores: Callable[[ast.Call], bool]) -> set[str]:
+    """Return the names of the arrays that the loop, or an inner function that it calls, may store into."""
     names: set[str] = set()
-    for node in ast.walk(loop):
+    for node in (part for tree in trees for part in ast.walk(tree)):
         if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, ast.Store):
             names |= {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)}
         elif isinstance(node, ast.Call) and stores(node):
@@ -150,10 +153,16 @@ def _adds_zero(node: ast.Call) -> bool:
     return bool(node.args) and isinstance(node.args[-1], ast.Constant) and node.args[-1].value == 0
 
 
-def _locks(function: Callable[..., object]) -> bool:
+def _locks(function: Any) -> bool:
     """Tell whether a device function calls an atomic operation that may fail and be repeated."""
+    if function is Ellipsis:
+        return True
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        tree = (
+            function
+            if isinstance(function, ast.AST)
+            else ast.parse(textwrap.dedent(inspect.getsource(function)))
+        )
     except (OSError, TypeError, SyntaxError):
         return False
     return any(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ....arguments import shown
+from ....arguments import is_name, shown
 from ...language.signatures import VOID, Signature, signatures
 from ..device_array import DeviceArray
 from ..kernels import Kernel
@@ -46,13 +46,16 @@ def dtype_in(given: Any) -> np.dtype[Any]:
 
 
 def check_identity(identity: Any) -> None:
-    if identity is not None and identity not in (0, 1, "reorderable"):
-        raise ValueError(f"Invalid identity value {identity!r}: it must be 0, 1, None or 'reorderable'")
+    known = isinstance(identity, (int, str)) and identity in (0, 1, "reorderable")
+    if identity is not None and not known:
+        raise ValueError(
+            f"Invalid identity value: identity must be 0, 1, None or 'reorderable', got {shown(identity)}"
+        )
 
 
 def check_target(target: Any) -> None:
-    if target != "cuda":
-        raise ValueError(f"Unsupported target: {target}; it must be 'cuda', got target={shown(target)}")
+    if not is_name(target, "cuda"):
+        raise ValueError(f"Unsupported target: target must be 'cuda', got target={shown(target)}")
 
 
 def signature_list(given: Any) -> list[Any]:
@@ -65,10 +68,12 @@ class Ufunc:
     def __init__(self, function: Callable[..., Any]) -> None:
         update_wrapper(self, function)
         self.py_func = function
+        self.signatures: list[Any] = []
         self.functions: dict[tuple[np.dtype[Any], ...], tuple[np.dtype[Any], Kernel]] = {}
 
     def add(self, given: Any) -> None:
         """Add a signature."""
+        self.signatures.append(given)
         [read] = signatures(given)
         if read.result in (None, VOID):
             read = Signature(read.args, self._result(given))
@@ -91,6 +96,9 @@ class Ufunc:
                 f"the signature {read} must name the type of the result, since Numba, which could infer it, is missing"
             )
         return signatures(found)[0].result
+
+    def __reduce__(self) -> Any:
+        return _unpickled, (Kernel(self.py_func, device=True), self.signatures)
 
     def __call__(self, *args: Any, out: Any = None, stream: Any = 0, **unknown: Any) -> Any:
         """Return the results for arrays and numbers, on the device if an array or `out` is there.
@@ -191,6 +199,13 @@ class Ufunc:
         left, right = array.split(array.size // 2)
         self(left, right, out=left, stream=stream)
         return self._reduced(left, stream) if left.size > 1 else left
+
+
+def _unpickled(core: Kernel, given: list[Any]) -> Ufunc:
+    made = Ufunc(core.py_func)
+    for signature in given:
+        made.add(signature)
+    return made
 
 
 _SCALARS = (int, float, complex, np.number)

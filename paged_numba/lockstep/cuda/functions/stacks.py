@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -10,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ....arguments import shown
+from ....arguments import shown, text
 from ...language.signatures import VOID, ArrayType, Scalar, Signature, signatures
 from ..device_array import DeviceArray
 from ..kernels import Kernel
-from ..memory import device_array, is_cuda_array
+from ..memory import as_cuda_array, device_array, is_cuda_array
 from .elementwise import check_identity, check_target, dtype_in, kernel_of, on_host, signature_list
 
 __all__ = ["guvectorize"]
@@ -28,10 +29,12 @@ class GUfunc:
         self.py_func = function
         self.signature = layout
         self.inputs, self.outputs = _parsed(layout)
+        self.signatures: list[Any] = []
         self.functions: dict[tuple[np.dtype[Any], ...], tuple[tuple[np.dtype[Any], ...], Kernel]] = {}
 
     def add(self, given: Any) -> None:
         """Add a signature."""
+        self.signatures.append(given)
         [read] = signatures(given)
         if read.result not in (None, VOID) and str(read.result) != "none":
             raise TypeError(
@@ -64,6 +67,9 @@ class GUfunc:
         types = [dtype_in(one) for one in outer]
         self.functions[tuple(types[: len(self.inputs)])] = tuple(types[len(self.inputs) :]), made
 
+    def __reduce__(self) -> Any:
+        return _unpickled, (Kernel(self.py_func, device=True), self.signature, self.signatures)
+
     def __call__(self, *args: Any, out: Any = None, stream: Any = 0) -> Any:
         """Return the result, or a tuple of the results, on the device if an argument is there.
 
@@ -82,7 +88,10 @@ class GUfunc:
             )
         if out is not None and len(args) > nin:
             raise ValueError("cannot specify argument 'out' as both positional and keyword")
-        outs = list(args[nin:]) or [out] * nout
+        outs = [
+            as_cuda_array(one) if is_cuda_array(one) else one
+            for one in args[nin:] or itertools.repeat(out, nout)
+        ]
         to_host = not any(map(is_cuda_array, (*args[:nin], *outs)))
         # As on the way to a GPU, what the function stores into an input does not reach the host.
         arrays = [on_host(arg) if is_cuda_array(arg) else np.array(arg, order="K") for arg in args[:nin]]
@@ -90,9 +99,9 @@ class GUfunc:
         types = self._fitting(tuple(array.dtype for array in arrays))
         results, kernel = self.functions[types]
         for shape, one in zip(shapes, outs, strict=True):
-            if one is not None and tuple(one.shape) != shape:
+            if one is not None and on_host(one).shape != shape:
                 raise ValueError(
-                    f"output shape mismatch: out must have shape={shape}, got {tuple(one.shape)}"
+                    f"output shape mismatch: out must have shape={shape}, got {on_host(one).shape}"
                 )
         for number, (arg, dtype) in enumerate(zip(args, types, strict=False)):
             if arrays[number].dtype != dtype:
@@ -114,6 +123,9 @@ class GUfunc:
             on_host(one).reshape(count, *shape[len(loop) :]) for one, shape in zip(made, shapes, strict=True)
         ]
         kernel.forall(count, stream=stream)(*map(DeviceArray.of, (*given, *stacks)))
+        for one, stack in zip(made, stacks, strict=True):
+            if not np.may_share_memory(on_host(one), stack):  # it was not contiguous
+                np.copyto(on_host(one), stack.reshape(one.shape))
         if to_host:
             made = [one.copy_to_host(host) for one, host in zip(made, outs, strict=True)]
         return made[0] if nout == 1 else tuple(made)
@@ -151,6 +163,13 @@ class GUfunc:
         return f"<gufunc {self.py_func.__name__}{self.signature} on lockstep>"
 
 
+def _unpickled(core: Kernel, layout: str, given: list[Any]) -> GUfunc:
+    made = GUfunc(core.py_func, layout)
+    for signature in given:
+        made.add(signature)
+    return made
+
+
 def _positional(count: int) -> str:
     return f"{count} positional argument{'' if count == 1 else 's'}"
 
@@ -168,12 +187,12 @@ def _stack(array: Any, count: int, rank: int) -> Any:
 
 def _parsed(layout: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """Return the names of the axes of each input and output in a layout such as ``(m, n),(n)->(m)``."""
-    text = re.sub(r"\s", "", layout)
-    if not re.fullmatch(r"(\([\w,]*\),?)*->(\([\w,]*\),?)*", text):
+    plain = re.sub(r"\s", "", text("signature", layout))
+    if not re.fullmatch(r"(\([\w,]*\),?)*->(\([\w,]*\),?)*", plain):
         raise ValueError(f"bad token in signature: it must read like '(m,n),(n)->(m)', got {shown(layout)}")
     parts = [
         [tuple(filter(None, group.split(","))) for group in re.findall(r"\((.*?)\)", part)]
-        for part in text.split("->")
+        for part in plain.split("->")
     ]
     inputs, outputs = parts
     unknown = {name for axes in outputs for name in axes} - {name for axes in inputs for name in axes}

@@ -76,6 +76,7 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     changes : Changes
         Where to remember what was there.
     """
+    _keep_jit_of_overloads(changes)
     for name, value in host_names().items():
         if hasattr(cuda, name):
             _exchange(cuda, name, value, changes)
@@ -93,6 +94,24 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     _replace_dispatcher(changes)
     _replace_ufuncs(changes)
     _replace_driver(changes)
+    _replace_allocator(changes)
+
+
+def _keep_jit_of_overloads(changes: Changes) -> None:
+    """Let Numba compile its own overloads, which it decorates while it infers types, itself."""
+    try:
+        templates = importlib.import_module("numba.cuda.typing.templates")
+    except ImportError:  # without numba-cuda
+        return
+    jit = importlib.import_module("numba.cuda.decorators").jit
+    original = importlib.import_module("numba.cuda.dispatcher").CUDADispatcher
+    space = {**jit.__globals__, "CUDADispatcher": original}
+    own = FunctionType(jit.__code__, space, jit.__name__, jit.__defaults__, jit.__closure__)
+    own.__kwdefaults__ = jit.__kwdefaults__
+    space["jit"] = own
+    for value in list(vars(templates).values()):
+        if isinstance(value, type) and "_get_jit_decorator" in vars(value):
+            changes.set(value, "_get_jit_decorator", lambda self: own)
 
 
 def _copy(function: FunctionType) -> FunctionType:
@@ -245,3 +264,16 @@ def _replace_driver(changes: Changes) -> None:
     changes.set(driver, "get_device", lambda self, devnum=0: facade.gpus[devnum])
     changes.set(module.driver, "is_initialized", True)
     changes.set(module.driver, "initialization_error", None)
+
+
+def _replace_allocator(changes: Changes) -> None:
+    """Count what kernels allocate on the heap of the GPU: nothing, since lockstep refuses such kernels."""
+    try:
+        module = importlib.import_module("numba.cuda.memory_management.nrt")
+    except ImportError:  # of older releases
+        return
+    nothing = module._nrt_mstats(alloc=0, free=0, mi_alloc=0, mi_free=0)
+    runtime = type(module.rtsys)
+    changes.set(runtime, "get_allocation_stats", lambda self, stream=None: nothing)
+    changes.set(runtime, "memsys_enable_stats", lambda self, stream=None: None)
+    changes.set(runtime, "memsys_disable_stats", lambda self, stream=None: None)

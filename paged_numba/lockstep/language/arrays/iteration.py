@@ -59,8 +59,8 @@ def items(values: Any) -> Items:
     if isinstance(values, tuple):
         if len(set(map(_kind, values))) > 1 and not isinstance(values, Unrolled):
             raise KernelError(
-                f"a loop needs a tuple whose items have one type, {source_line()}: "
-                "numba.literal_unroll(…) around the tuple runs the body for each type"
+                "a loop needs a tuple whose items have one type: numba.literal_unroll(…) around the tuple runs the "
+                f"body for each type, {source_line()}"
             )
         return Items(len(values), lambda _, place: values[place])
     if isinstance(values, Flat):
@@ -203,7 +203,7 @@ def _each(mask: Mask, values: Any) -> Iterator[tuple[Mask, Any]]:
 
 def total(machine: Machine, mask: Mask, values: Any, start: Any = None) -> Any:
     """``sum(values, start)``, which starts at an integer 0."""
-    result = np.int64(0) if start is None else start
+    result: Any = np.int64(0) if start is None else start
     if type(values) in (tuple, LaneTuple):
         for value in values:
             result = add(result, value)
@@ -261,6 +261,7 @@ BUILTINS: list[tuple[Any, Intrinsic]] = [
     (max, Intrinsic(partial(extreme, maximum, operator.gt), masked=True)),
     (min, Intrinsic(partial(extreme, minimum, operator.lt), masked=True)),
     (range, Intrinsic(make_range)),
+    (slice, Intrinsic(slice)),
     (sum, Intrinsic(total, masked=True)),
     (zip, Intrinsic(zip_lanes)),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -74,11 +75,8 @@ def _strides(array: LaneArray) -> LaneTuple:
 
 
 ATTRIBUTES: dict[str, Callable[[LaneArray], Any]] = {
-    **{
-        name: lambda array, name=name: getattr(array, name)
-        for name in ("shape", "size", "ndim", "dtype", "itemsize", "nbytes")
-    },
-    "T": lambda array: views.transpose(array.machine, True, array),
+    **{name: operator.attrgetter(name) for name in "shape size ndim dtype itemsize nbytes".split()},
+    "T": views.transposed,
     "flat": views.Flat,
     "imag": views.imag,
     "real": views.real,
@@ -205,20 +203,19 @@ def _is_complex(value: Any) -> Any:
     return np.bool_(value.dtype.kind == "c")
 
 
+_OF_ARRAYS: dict[str, Method] = {
+    **reductions.FUNCTIONS,
+    "asarray": lambda machine, mask, a: a,
+    "ravel": views.ravel,
+    "reshape": views.reshape,
+    "shape": lambda machine, mask, a: a.shape,
+    "size": lambda machine, mask, a: a.size,
+    "take": _take,
+    "transpose": views.transpose,
+}
+
 _FUNCTIONS: dict[str, Method] = {
-    **{
-        name: _of_array(name, method)
-        for name, method in {
-            **reductions.FUNCTIONS,
-            "ravel": views.ravel,
-            "reshape": views.reshape,
-            "shape": lambda machine, mask, a: a.shape,
-            "size": lambda machine, mask, a: a.size,
-            "take": _take,
-            "transpose": views.transpose,
-            "asarray": lambda machine, mask, a: a,
-        }.items()
-    },
+    **{name: _of_array(name, method) for name, method in _OF_ARRAYS.items()},
     "angle": _angle,
     "around": _round,
     "finfo": _finfo,

@@ -218,7 +218,8 @@ def _search(mask: Mask, array: LaneArray, name: str, better: Operator, flat: boo
     """Return the best element and its place; of a floating-point array the first NaN, where the search ends."""
     _require_elements(mask, array, name)
     length, item = ndenumerate(array) if flat else nditer(array)
-    best = found = None
+    best: Any = None
+    found: Any = None
     left = mask
     for place in range(masks.most(mask, length)):
         here = narrow(left, place < length)

@@ -120,7 +120,7 @@ def computed(
     return made
 
 
-def call(ufunc: np.ufunc, machine: Machine, mask: Mask, *given: Any, out: Any = None) -> Any:
+def call(ufunc: Any, machine: Machine, mask: Mask, *given: Any, out: Any = None) -> Any:
     """``ufunc(…)`` in a kernel, on numbers and arrays.
 
     Raises
@@ -155,40 +155,17 @@ def into(
 ) -> None:
     """Compute a ufunc element by element, in C order, and store the results."""
     lengths = outputs[0].lengths
-    for array in (*values, *outputs[1:]):
-        if isinstance(array, LaneArray):
-            _check_shape(mask, ufunc, array, outputs[0])
+    values = tuple(v.broadcast(mask, outputs[0]) if isinstance(v, LaneArray) else v for v in values)
+    for array in outputs[1:]:
+        array.broadcast(mask, outputs[0])
     for place in np.ndindex(*(masks.most(mask, n) for n in lengths)):
         here = mask
         for i, n in zip(place, lengths, strict=True):
             here = narrow(here, i < n) if isinstance(n, np.ndarray) else here
         if here is False:
             continue
-        made = computed(
-            machine, here, ufunc, tuple(_element(here, value, place) for value in values), outputs
-        )
+        where = tuple(map(np.int64, place))
+        operands = tuple(v.load(here, where) if isinstance(v, LaneArray) else v for v in values)
+        made = computed(machine, here, ufunc, operands, outputs)
         for array, value in zip(outputs, made if isinstance(made, tuple) else (made,), strict=True):
-            array.store(here, tuple(map(np.int64, place)), arithmetic.convert(value, array.dtype))
-
-
-def _check_shape(mask: Mask, ufunc: np.ufunc, array: LaneArray, output: LaneArray) -> None:
-    """Check that an operand broadcasts to the output."""
-    fits = len(array.lengths) <= len(output.lengths)
-    for n, m in zip(array.lengths[::-1], output.lengths[::-1], strict=False):
-        fits = fits and not np.any((np.asarray(n) != m) & (np.asarray(n) != 1) & np.asarray(mask))
-    if not fits:
-        raise KernelError(
-            f"the operands of np.{ufunc.__name__} must broadcast to the output {output.name}, got {array.name}, "
-            f"{source_line()}"
-        )
-
-
-def _element(mask: Mask, value: Any, place: tuple[int, ...]) -> Any:
-    """Return the element of an operand at a place in the output."""
-    if not isinstance(value, LaneArray):
-        return value
-    index = []
-    for i, n in zip(place[len(place) - len(value.lengths) :], value.lengths, strict=True):
-        by_lane = isinstance(n, np.ndarray)
-        index.append(np.where(n == 1, np.int64(0), np.int64(i)) if by_lane else np.int64(0 if n == 1 else i))
-    return value.load(mask, tuple(index))
+            array.store(here, where, arithmetic.convert(value, array.dtype))

@@ -17,7 +17,7 @@ from ...machine.strides import contiguous_strides
 
 def refuse(what: str, instead: str) -> UnsupportedConstructError:
     """Return the error for something that the machine does not run, at the line that runs."""
-    return UnsupportedConstructError(f"the lockstep machine does not run {what}, {source_line()}: {instead}")
+    return UnsupportedConstructError(f"the lockstep machine does not run {what}: {instead}, {source_line()}")
 
 
 def is_contiguous(array: LaneArray, order: int = 1) -> bool:
@@ -39,6 +39,11 @@ def is_contiguous(array: LaneArray, order: int = 1) -> bool:
     return 0 in lengths or all(
         n == 1 or stride == step * w for n, stride, w in zip(lengths, strides, wanted, strict=True)
     )
+
+
+def transposed(array: LaneArray) -> LaneArray:
+    """``array.T``."""
+    return array.like(array.offset, array.lengths[::-1], array.strides[::-1], None)
 
 
 def transpose(machine: Machine, mask: Mask, array: LaneArray, *axes: Any) -> LaneArray:
@@ -168,9 +173,8 @@ class Flat:
 
     @property
     def size(self) -> Any:
+        """Number of elements, int64."""
         return self.array.size
-
-    shape = property(lambda self: (self.size,))
 
     def place(self, index: Any) -> tuple[Any, ...]:
         """Return the index along each axis of the element at a flat index."""
