@@ -54,8 +54,8 @@ class LaneArray:
     is_vector : bool
         Whether the array has a single axis, whose length is the same in all lanes, and no fields.
     origins : dict
-        Cached positions by the ids of the indices, which are kept alive, and the lanes for which they hold: loops repeat
-        the same indices.
+        Cached positions by the ids of the indices, which are kept alive, and the lanes for which they hold: loops
+        repeat the same indices.
     """
 
     __slots__ = tuple(
