@@ -11,7 +11,7 @@ from . import masks
 from .arithmetic import LaneTuple, convert
 from .lanes import Lanes, source_line
 from .masks import Mask
-from .strides import broadcast_strides, field_of, flattened, slice_bounds
+from .strides import broadcast_strides, field_of, flattened, slice_bounds, within_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -244,22 +244,10 @@ class LaneArray:
                 raise KernelIndexError(f"{self.name} must be indexed with integers, got dtype={i.dtype}")
             # Numba wraps signed indices only; an unsigned index that underflowed is far out of bounds.
             i = (np.minimum(i, _LARGEST) if i.dtype == np.uint64 else i).astype(np.int64)
-        # As uint64 a negative index is huge: one reduction tests both bounds.
-        if not isinstance(n, np.ndarray):
-            unsigned = i.view(np.uint64)
-            if np.maximum.reduce(unsigned, axis=None) < n:
-                return i, True
-            bad = unsigned >= np.uint64(n)
-            if mask is not True and not (bad & mask).any():
-                return np.where(bad, 0, i), mask
-        i = np.where(i < 0, i + n, i)
-        bad = (i < 0) | (i >= n)
-        if not bad.any():
-            return i, True
-        if (bad & mask).any():
+        within, lanes, bad = within_bounds(mask, i, n)
+        if bad is not None:
             self._out_of_bounds(mask, index, bad)
-            mask = False  # reached only if errors are collected
-        return np.where(bad, 0, i), mask
+        return within, lanes
 
     def load(self, mask: Mask, index: Any) -> Any:
         """Return ``array[index]``: a value, or a view if `index` is partial or has slices."""
@@ -381,7 +369,9 @@ class LaneArray:
         """Return a view of this array with the shape of `target`."""
         strides = broadcast_strides(mask, self.lengths, self.strides, target.lengths)
         if strides is None:
-            raise KernelError(f"{self.name} must have the shape of the part of {target.name} that it is stored in")
+            raise KernelError(
+                f"{self.name} must have the shape of the part of {target.name} that it is stored in"
+            )
         return self.like(self.offset, target.lengths, strides, None)
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:
