@@ -18,8 +18,8 @@ from .analysis.assignment import returns_a_value, returns_in_some_lanes
 from .analysis.scopes import parameters, variables
 from .analysis.syntax import FUNCTION, Region
 from .breakpoints import BREAKPOINTS
-from .calls import Calls
 from .expressions import call
+from .functions.calls import Calls
 from .names import Names
 
 
@@ -76,7 +76,7 @@ class Statements:
         self.debugged = any(map(self.stops, ast.walk(definition)))
         if self.debugged:
             # The debugger shows which variables a thread has assigned.
-            self.questioned = variables(definition) - set(parameters(definition))
+            self.questioned = self.questioned | (self.variables - set(parameters(definition)))
         self.returns_partly = not kernel and returns_in_some_lanes(definition, names.reads)
         self.expressions = self.expressions_type(names, definition, self.home_mask)
         self.expressions.questioned = self.questioned

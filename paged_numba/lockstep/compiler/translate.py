@@ -219,11 +219,11 @@ class FunctionWriter(Loops):
                 call_device,
                 call_signed,
                 latest,
-                pause,
                 call_member,
                 member_of,
                 starred,
                 InnerValue,
+                pause,
             )
         },
         "call_value": partial(call_value, call_device, lambda intrinsic: intrinsic),
@@ -286,5 +286,7 @@ class FunctionWriter(Loops):
                 )
         writer = type(self)(self.names, definition, False, self)
         writer.arcs = self.arcs
+        if writer.debugged:
+            raise self.unsupported(inner, "a breakpoint in a function inside a kernel: stop where it is called")
         writer.write_function(self.expressions.inner_names[inner], ["_m"])
         self.waits_for_others |= writer.waits_for_others
