@@ -34,12 +34,13 @@ from .source import Source
 def breakpoint(thread: Any = None, block: Any = None) -> NoReturn:  # noqa: A001 (Python's, with a thread)
     """Stop a kernel that runs on lockstep in the debugger, at one thread.
 
-    In a kernel or device function, but not in a function inside it, and as a statement of its own, it calls `sys.breakpointhook`, as Python's own
-    ``breakpoint()`` does, so that the environment variable PYTHONBREAKPOINT and pytest choose the debugger. A kernel
-    may also call ``breakpoint()`` itself, which needs no import and takes no arguments. The debugger shows the kernel's
-    source and the thread's own variables: numbers as NumPy scalars, arrays as NumPy arrays over the same memory. In
-    pdb, ``p``, ``pp locals()``, ``l`` and ``w`` work as in any function, ``n`` goes to the next statement that the
-    thread runs, ``u`` to the caller of a device function, ``c`` to the next breakpoint.
+    It calls `sys.breakpointhook`, as Python's own ``breakpoint()`` does, so that the environment variable
+    PYTHONBREAKPOINT and pytest choose the debugger. A kernel may also call ``breakpoint()`` itself, which needs no
+    import and takes no arguments. Either must be a statement of its own, in a kernel or device function, but not in a
+    function inside it. The debugger shows the kernel's source and the thread's own variables: numbers as NumPy scalars,
+    arrays as NumPy arrays over the same memory. In pdb, ``p``, ``pp locals()``, ``l`` and ``w`` work as in any
+    function, ``n`` goes to the next statement that the thread runs, ``u`` to the caller of a device function, ``c`` to
+    the next breakpoint.
 
     Threads that do not reach the statement do not stop. Without `thread`, it stops once for all threads that reach it
     together, in the first of them, and follows this thread until the end of the launch: in a loop it stops in each of
