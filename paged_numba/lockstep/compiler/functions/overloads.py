@@ -129,14 +129,13 @@ def foreign(value: Any) -> str:
 
 def has_member(name: str) -> bool:
     """Tell whether an overload gives some type an attribute or a method of this name."""
-    if not _loaded():
-        return False
-    numba = _numba()
-    numba.context.refresh()
+    # What Numba has registered, without the seconds in which it loads all of its own overloads.
+    modules = [sys.modules.get(f"{home}.typing.templates") for home in ("numba.cuda", "numba.core")]
     return any(
         getattr(template, "_attr", None) == name and _is_users(template)
-        for found in numba.context._attributes.values()
-        for template in found
+        for module in modules
+        if module is not None
+        for template in module.builtin_registry.attributes
     )
 
 
