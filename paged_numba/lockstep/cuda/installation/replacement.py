@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import sys
 import weakref
 from abc import ABC
@@ -84,8 +85,13 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
             changes.set(cuda, name, value)
     numba_types = importlib.import_module("numba").types
     for name, value in vars(facade).items():
-        if isinstance(value, (DeviceName, Type)) and not name.startswith("_") and not hasattr(cuda, name):
-            changes.set(cuda, name, getattr(numba_types, name, value))  # of a release that lacks it
+        # Names that this release of Numba lacks; fp16 and others are modules, which may not be imported yet.
+        if (
+            isinstance(value, (DeviceName, Type))
+            and not (name.startswith("_") or hasattr(cuda, name))
+            and importlib.util.find_spec(f"numba.cuda.{name}") is None
+        ):
+            changes.set(cuda, name, getattr(numba_types, name, value))
     for part, names in SUBMODULES.items():
         module = importlib.import_module(f"numba.cuda.{part}")
         for name, value in names.items():
