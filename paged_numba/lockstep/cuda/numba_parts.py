@@ -6,7 +6,9 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
@@ -74,9 +76,28 @@ def compiling(function: Callable[..., Any]) -> Callable[..., Any]:
         kwargs.setdefault("cc", current_options().compute_capability)
         if "for_current_device" in function.__name__:
             del kwargs["cc"]
-        return function(for_numba(plain), for_numba_signature(sig), *args, **kwargs)
+        with _device_is_known():
+            return function(for_numba(plain), for_numba_signature(sig), *args, **kwargs)
 
     return call
+
+
+@contextmanager
+def _device_is_known() -> Iterator[None]:
+    """In a ``with`` statement, Numba compiles device functions for the GPU that the lockstep machine imitates."""
+    from numba.cuda import dispatcher
+
+    name = "get_current_device"
+    with _lock:
+        before = getattr(dispatcher, name)
+        setattr(dispatcher, name, Device)
+        try:
+            yield
+        finally:
+            setattr(dispatcher, name, before)
+
+
+_lock = threading.RLock()
 
 
 def ptx(kernel: Any, signature: Any) -> str:

@@ -85,13 +85,8 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
             changes.set(cuda, name, value)
     numba_types = importlib.import_module("numba").types
     for name, value in vars(facade).items():
-        # Names that this release of Numba lacks; fp16 and others are modules, which may not be imported yet.
-        if (
-            isinstance(value, (DeviceName, Type))
-            and not (name.startswith("_") or hasattr(cuda, name))
-            and importlib.util.find_spec(f"numba.cuda.{name}") is None
-        ):
-            changes.set(cuda, name, getattr(numba_types, name, value))
+        if isinstance(value, (DeviceName, Type)) and not name.startswith("_") and not _has(cuda, name):
+            changes.set(cuda, name, getattr(numba_types, name, value))  # of a release that lacks it
     for part, names in SUBMODULES.items():
         module = importlib.import_module(f"numba.cuda.{part}")
         for name, value in names.items():
@@ -105,6 +100,11 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     _replace_ufuncs(changes)
     _replace_driver(changes)
     _replace_allocator(changes)
+
+
+def _has(package: ModuleType, name: str) -> bool:
+    """Tell whether a package has a name, or a module of that name that may be imported later."""
+    return hasattr(package, name) or importlib.util.find_spec(f"{package.__name__}.{name}") is not None
 
 
 def _keep_jit_of_overloads(changes: Changes) -> None:
