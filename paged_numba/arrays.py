@@ -195,7 +195,7 @@ def empty(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
     """Return an uninitialised array on the device of `like`; a torch tensor if `like` is one."""
     if _is_tensor(like):
         return like.new_empty(shape, dtype=getattr(sys.modules["torch"], np.dtype(dtype).name))
-    if hasattr(like, "__cuda_array_interface__"):
+    if _on_gpu(like):
         return _gpu().device_array(shape, dtype)
     return np.empty(shape, dtype)
 
@@ -385,7 +385,7 @@ def _why(function: Any) -> str:
 
 def beside(array: Any, like: Any) -> Any:
     """Return a NumPy array on the device of `like`: a copy if `like` is on the GPU, else the array itself."""
-    return _gpu().to_device(array) if hasattr(like, "__cuda_array_interface__") else array
+    return _gpu().to_device(array) if _on_gpu(like) else array
 
 
 def transposed(array: Any, axes: tuple[int, ...]) -> Any:
@@ -402,6 +402,11 @@ def reshaped(array: Any, shape: tuple[int, ...]) -> Any:
     if not hasattr(array, "__cuda_array_interface__"):
         return array.reshape(shape)
     return _device_array(array).reshape(shape)
+
+
+def _on_gpu(array: Any) -> bool:
+    """Tell whether an array lies on the GPU; one of the lockstep facade has the same interface."""
+    return hasattr(array, "__cuda_array_interface__") and not hasattr(array, "__lockstep_array__")
 
 
 def _is_tensor(array: Any) -> bool:

@@ -5,13 +5,14 @@ import doctest
 import pytest
 
 from paged_numba import lockstep
-from paged_numba.lockstep.cuda import device_array, facade
+from paged_numba.lockstep.cuda import facade
 from paged_numba.lockstep.profiler import GPU, Report
 from paged_numba.lockstep.sanitizer import Findings
 
 PUBLIC = [getattr(lockstep, name) for name in lockstep.__all__]
 PUBLIC += [Report, GPU, Findings, facade.jit, facade.Kernel]
-PUBLIC += [device_array.DeviceArray, device_array.device_array, device_array.to_device]
+PUBLIC += [facade.DeviceArray, facade.device_array, facade.to_device, facade.vectorize, facade.guvectorize]
+PUBLIC += [facade.Reduce, facade.random.init_xoroshiro128p_states]
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)

@@ -89,7 +89,7 @@ def to_device(obj: Any, stream: Any = 0, copy: bool = True, to: DeviceArray | No
         return obj
     if is_cuda_array(obj) and not hasattr(obj, "__lockstep_array__"):
         return as_cuda_array(obj)
-    source = _source(obj)
+    source = _source(obj) if copy else host_array("obj", obj)
     kind = DeviceRecord if isinstance(obj, np.void) else DeviceArray
     return kind.of(_copied(source) if copy else source, stream)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
@@ -39,6 +42,14 @@ def numba_cuda() -> Any:
     return cuda
 
 
+def numba_core(name: str) -> Any:
+    """Return a module of ``numba.cuda.core`` or, without numba-cuda, the one of ``numba.core``."""
+    try:
+        return importlib.import_module(f"numba.cuda.core.{name}")
+    except ImportError:
+        return importlib.import_module(f"numba.core.{name}")
+
+
 def passed_on(name: str) -> Any:
     """Return a name of ``numba.cuda`` that works without a GPU.
 
@@ -65,9 +76,28 @@ def compiling(function: Callable[..., Any]) -> Callable[..., Any]:
         kwargs.setdefault("cc", current_options().compute_capability)
         if "for_current_device" in function.__name__:
             del kwargs["cc"]
-        return function(for_numba(plain), for_numba_signature(sig), *args, **kwargs)
+        with _device_is_known():
+            return function(for_numba(plain), for_numba_signature(sig), *args, **kwargs)
 
     return call
+
+
+@contextmanager
+def _device_is_known() -> Iterator[None]:
+    """In a ``with`` statement, Numba compiles device functions for the GPU that the lockstep machine imitates."""
+    from numba.cuda import dispatcher
+
+    name = "get_current_device"
+    with _lock:
+        before = getattr(dispatcher, name)
+        setattr(dispatcher, name, Device)
+        try:
+            yield
+        finally:
+            setattr(dispatcher, name, before)
+
+
+_lock = threading.RLock()
 
 
 def ptx(kernel: Any, signature: Any) -> str:
@@ -127,11 +157,7 @@ def types_of_signature(given: Any) -> tuple[Any, ...]:
     if numba_cuda() is None:
         [read] = signatures(given)
         return read.args
-    try:
-        from numba.cuda.core import sigutils
-    except ImportError:
-        from numba.core import sigutils
-    return tuple(sigutils.normalize_signature(for_numba_signature(given))[0])
+    return tuple(numba_core("sigutils").normalize_signature(for_numba_signature(given))[0])
 
 
 def inferred(kernel: Any, types: tuple[Any, ...]) -> Any:

@@ -29,7 +29,8 @@ from ..language.intrinsic import Intrinsic
 from ..machine import arithmetic
 from ..machine.masks import Mask
 from .code import CodeFunction, CodeLine
-from .observed_machine import FromTheEnd, ObservedMachine
+from .observed_array import FromTheEnd
+from .observed_machine import ObservedMachine
 
 # Arithmetic.
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....errors import CompilationError
-from ...language.access import attribute
+from ...language.access import attribute, knows
 from ...language.signatures import ArrayType, Scalar, Signature, signatures, type_of
 from ...language.types.function_values import FunctionValue
 from ...machine.lanes import source_line
@@ -148,6 +148,8 @@ _members: list[Any] = [0, set()]
 
 def member(value: Any, name: str, method: bool) -> OverloadedValue | None:
     """Return the overload that gives the type of a lane value an attribute or a method, else None."""
+    if knows(value, name):
+        return None  # the machine's own takes no loop in Python
     kind = numba_type(value, False)
     if kind is None:
         return None
