@@ -669,7 +669,7 @@ def _(pick):
     return Call(entered(pn.lockstep.tracing), {"thread_block": (0, 0, 0)})
 
 
-for _name in ("profiling", "recording", "sanitizing"):
+for _name in ("installed", "profiling", "recording", "sanitizing"):
     CALLS[f"lockstep.{_name}"] = lambda pick, name=_name: Call(entered(getattr(pn.lockstep, name)), {})
 
 
@@ -1030,6 +1030,7 @@ CLASSES = {
 RECORD = "holds what the package has computed"
 HELPER = "takes arguments that a public function has checked"
 UNCHECKED = {
+    **dict.fromkeys(["lockstep.install", "lockstep.uninstall"], "takes no arguments, and changes numba.cuda"),
     "lockstep.breakpoint": "refuses every call outside a kernel",
     **dict.fromkeys(
         ["draw.BlockTables", "draw.TokenPath", "draw.Tree", "draw.WarpAccess", "plan.Plan"], RECORD

@@ -6,6 +6,7 @@ import cmath
 import io
 import json
 import math
+import operator
 import os
 import re
 import runpy
@@ -23,6 +24,8 @@ from paged_numba.commands import main as cli
 from paged_numba.draw.text import table
 from paged_numba.errors import UnsupportedConstructError
 from paged_numba.lockstep.language import intrinsics
+from paged_numba.lockstep.language.arrays import methods
+from paged_numba.lockstep.language.types import bfloat16, libdevice
 from paged_numba.ops import layouts
 from paged_numba.ops.attention import ALGORITHMS
 
@@ -304,7 +307,10 @@ REFUSED = {
     "lambda": ("f = lambda y: y", None),
     "a function inside a kernel": ("def f(y):\n    return y", None),
     "a class": ("class C:\n    pass", None),
-    "match": ("match x[0]:\n    case 1:\n        pass", None),
+    "a pattern of match that takes its subject apart": (
+        "match x:\n    case (0, y):\n        pass",
+        "the pattern `[0, y]`, which takes its subject apart",
+    ),
     "with": ("with x:\n    pass", None),
     "try": ("try:\n    pass\nfinally:\n    pass", None),
     "del": ("y = 1\ndel y", None),
@@ -397,23 +403,37 @@ def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
     )
     listed += [f"{name}x{count}" for name in with_x for count in (1, 2, 3, 4)]
     listed += [f"{name}{count}" for name in with_number for count in (1, 2, 3, 4)]
-    for name in [*names_of("`math`"), "rsqrt", "cbrt", "fma", "fmin", "fmax"]:
-        listed += [f"libdevice.{form}" for form in (name, f"{name}f", f"fast_{name}f")]
-    assert {"rsqrt", "cbrt", "fma", "fmin", "fmax"} <= set(names_of("`libdevice`"))
+    assert {f"{name}{end}" for name in names_of("`libdevice`")[:6] for end in ("", "f")} == set(
+        libdevice.ABSENT
+    )
+    listed += [f"libdevice.{name}" for name in libdevice.LIBDEVICE]
+    listed += [names_of("bfloat16")[0], *(f"bf16.{name}" for name in bfloat16.BFLOAT16)]
+    listed += [f"fp8.{name}" for name in names_of("fp8")[2:]]
     assert len(listed) == len(set(listed))
     runs = {*intrinsics.INTRINSICS, *intrinsics.DECLARATIONS, "cuda.warpsize"}
     runs |= {f"cuda.{name}" for name in intrinsics.MACHINE_VALUES}
     assert {f"cuda.{name}" for name in listed} == runs
 
 
-@pytest.mark.parametrize(("group", "module"), [("builtins", builtins), ("`math`", math), ("`cmath`", cmath)])
+@pytest.mark.parametrize(
+    ("group", "module"),
+    [("builtins", builtins), ("`math`", math), ("`cmath`", cmath), ("`operator`", operator), ("`np`", np)],
+)
 def test_lockstep_page_lists_what_a_kernel_may_call_of_python(group, module):
     runs = {
         name
         for name, value in vars(module).items()
         if callable(value) and intrinsics.intrinsic_of(value) is not None
     }
-    if module is builtins:
-        runs |= {"range", "enumerate", "zip"}
+    runs = {name for name in runs if not name.startswith("_")}
+    if module is np:  # ufuncs and scalar types run all
+        classes = {"ndindex", "ndenumerate", "nditer", "finfo", "iinfo"}
+        runs = {n for n in runs if not isinstance(getattr(np, n), (np.ufunc, type))} | classes
+        runs = {n for n in runs if getattr(np, n).__name__ == n}  # without aliases
     # Python 3.10 lacks math.exp2.
     assert {name for name in names_of(group) if hasattr(module, name)} == runs
+
+
+def test_lockstep_page_lists_what_arrays_have():
+    assert sorted(names_of("attributes")) == sorted(methods.ATTRIBUTES)
+    assert sorted(names_of("methods")) == sorted(methods.METHODS)

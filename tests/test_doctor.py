@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
+from paged_numba import lockstep, targets
+from paged_numba.commands import doctor
 from paged_numba.commands.doctor import packages
 from paged_numba.commands.main import main
 
@@ -142,3 +144,15 @@ def test_the_minimum_that_ci_tests_is_the_one_that_is_declared():
     assert len(bounds) == len(pins)
     for name, bound in bounds:
         assert packages._numbers(bound) == packages._numbers(pins[name])
+
+
+def test_the_report_says_what_stands_in_the_place_of_numba_cuda(monkeypatch):
+    monkeypatch.delenv("PAGED_NUMBA_INSTALL", raising=False)
+    monkeypatch.delenv("PAGED_NUMBA_TARGET", raising=False)
+    if not targets.simulator_enabled():
+        assert "itself (PAGED_NUMBA_INSTALL=1 puts lockstep in its place)" in doctor.report(doctor.diagnose())
+        with lockstep.installed():
+            monkeypatch.setenv("PAGED_NUMBA_INSTALL", "1")
+            text = doctor.report(doctor.diagnose())
+        assert "lockstep stands in its place (PAGED_NUMBA_INSTALL=1)" in text
+        assert "run on the target lockstep, because lockstep stands in the place of numba.cuda." in text

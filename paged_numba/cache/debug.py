@@ -13,7 +13,8 @@ from ..allocator.allocator import BlockAllocator
 from ..errors import KernelError
 from ..kernels.columns import NUM_ROW_COLUMNS, ROW_END, ROW_SEQ
 from ..lockstep.observe.allocations import root_of
-from ..lockstep.observe.observed_machine import ObservedArray, ObservedMachine
+from ..lockstep.observe.observed_array import ObservedArray
+from ..lockstep.observe.observed_machine import ObservedMachine
 from ..lockstep.observe.observer import Observer, watch
 from ..lockstep.sanitizer import Findings
 from ..lockstep.sanitizer.accesses import Accesses, accesses, thread_name

@@ -29,7 +29,7 @@ def begin() -> None:
     if value == "1":
         sys.meta_path.insert(0, _Finder())
     elif value not in ("", "0") and sys.stderr is not None:
-        shown = ascii(value) if len(value) < 100 else f"{value[:100]!a} ..."
+        shown = ascii(value if len(value) < 100 else value[:100] + " ...")
         print(
             f"paged_numba: warning: {ENVIRONMENT} must be 1 or 0, got {shown}: lockstep is not installed",
             file=sys.stderr,

@@ -95,9 +95,10 @@ def check_eagerly(kernel: Any) -> None:
         for types in given:
             inferred(kernel.py_func, types)
     except Exception as error:
-        # Of any other error, the launch will tell. A function that calls itself is not defined yet.
+        # Of any other error, the launch will tell. A function that calls itself is not defined yet. Numba takes some
+        # functions that return an array (``carray``) in line, which type inference alone refuses.
         typing = any(base.__name__ == "TypingError" for base in type(error).__mro__)
-        if typing and not re.search("NameError|UndefinedType", str(error)):
+        if typing and not re.search("NameError|UndefinedType|Only accept returning of array", str(error)):
             raise error.with_traceback(None) from None
     # The first launch reads the globals.
     Source.forget(kernel.py_func)

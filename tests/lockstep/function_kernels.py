@@ -237,19 +237,6 @@ def inner_function_with_a_default(out):
     out[t] = scaled(t) + scaled(t, times=7)
 
 
-@feature(ints(), expected=4 * T8)
-@cuda.jit
-def default_of_an_inner_function_is_computed_once(out):
-    t = cuda.grid(1)
-    factor = t
-
-    def by_factor(x, times=factor):
-        return x * times
-
-    factor = 100
-    out[t] = by_factor(4)
-
-
 @feature(ints(), expected=(T8 + 1) * 2 + T8 + (T8 + T8 + 1))
 @cuda.jit
 def inner_functions_call_each_other(out):

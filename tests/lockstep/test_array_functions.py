@@ -117,7 +117,7 @@ ROWS = {name: at_once(name) for name in REDUCTIONS}
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", KERNELS)
-@settings(max_examples=8)
+@settings(max_examples=3)
 @given(
     values=SAMPLES, bounds=st.lists(st.tuples(st.integers(0, 8), st.integers(1, 9)), min_size=8, max_size=8)
 )
@@ -135,7 +135,7 @@ def test_reduction_of_a_slice_by_lane_is_the_loop_over_its_elements(name, values
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", ROWS)
-@settings(max_examples=5)
+@settings(max_examples=2)
 @given(values=st.lists(SAMPLES, min_size=8, max_size=8))
 def test_reduction_of_whole_rows_at_once_is_the_loop_over_their_elements(name, values):
     a = np.array(values, np.float32)
@@ -232,7 +232,7 @@ def test_ufunc_on_numbers_and_arrays_computes_what_numpy_computes(ufunc):
     name = ufunc.__name__
     kernel = written(f"def kernel({outputs}, {inputs}):\n np.{name}({inputs}, {outputs})\n")
     ran = 0
-    for dtype in map(np.dtype, DTYPES):
+    for dtype in map(np.dtype, DTYPES[::2] + ["float32"]):
         types = ufuncs._loop(ufunc, (dtype,) * ufunc.nin, ())
         if types is None:
             continue

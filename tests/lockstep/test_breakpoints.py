@@ -18,6 +18,7 @@ from test_random_programs import DATA, OneThread, load, programs
 
 from paged_numba import lockstep
 from paged_numba.errors import KernelError, UnsupportedConstructError
+from paged_numba.lockstep.compiler.compaction import Compaction
 from paged_numba.lockstep.cuda import facade as cuda
 
 THREADS, BLOCKS = 5, 2
@@ -96,7 +97,7 @@ def test_the_debugger_sees_what_the_thread_sees_in_plain_python(source, place, t
     for one.thread in range(THREADS * BLOCKS):
         try:
             module.kernel(out, DATA)
-        except UnboundLocalError:  # noqa: PERF203 (each thread goes its own way)
+        except NameError:  # noqa: PERF203 (each thread goes its own way)
             return
     module = load(source, cuda)
     module.device = cuda.jit(device=True)(module.device)
@@ -378,3 +379,37 @@ def test_pythonbreakpoint_turns_breakpoints_off_or_names_another_debugger(tmp_pa
 def test_kernels_without_a_breakpoint_have_no_steps():
     assert "_stop" not in lockstep.lane_program(cuda.jit(load("def kernel(x):\n    x[0] = 1\n", cuda).kernel))
     assert "_stop.step" in lockstep.lane_program(stepping)
+
+
+# Loops that go on with few lanes, unless they have a breakpoint.
+
+
+@cuda.jit(device=True)
+def halved(value, i):
+    if i == 4000 and value < 100:
+        breakpoint()
+    return value // 2 if value % 2 == 0 else 3 * value + 1
+
+
+@cuda.jit
+def collatz(steps):
+    i = cuda.grid(1)
+    value, count = i + 1, 0
+    while value > 1:
+        value = halved(value, i)
+        count += 1
+    steps[i] = count
+
+
+def test_a_loop_with_a_breakpoint_keeps_all_lanes(stops, monkeypatch):
+    steps = np.zeros(8192, np.int64)
+    compacted = []
+    gather = Compaction.gather
+    monkeypatch.setattr(Compaction, "gather", lambda *given: compacted.append(1) or gather(*given))
+    lockstep.launch(collatz, 64, 128, steps)
+    value, expected = 4001, []
+    while value > 1:
+        expected += [value] * (value < 100)
+        value = value // 2 if value % 2 == 0 else 3 * value + 1
+    assert [(held["i"], held["value"]) for _, _, held in stops.seen] == [(4000, v) for v in expected]
+    assert not compacted

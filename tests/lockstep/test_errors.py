@@ -428,7 +428,7 @@ def with_statement(x):
 
 
 def with_star(x):
-    x[0] = max(**{})
+    x[0] = max(**vars(x))
 
 
 def with_global(x):

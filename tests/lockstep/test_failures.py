@@ -187,11 +187,18 @@ def test_an_argument_that_no_gpu_takes_is_refused(argument, message):
     lockstep.launch(written("def kernel(a):\n    pass\n"), 1, 1, 2**64 - 1)
 
 
-@pytest.mark.parametrize("expression", ["OUTSIDE[0]", "OUTSIDE(x[0])"])
-def test_an_array_object_from_outside_is_no_dtype(expression):
-    kernel = written(f"def kernel(x):\n    x[0] = {expression}\n", OUTSIDE=cuda.to_device(np.ones(1)))
+def test_a_device_array_from_outside_is_no_dtype_and_is_not_copied():
+    outside = cuda.to_device(np.ones(1))
+    kernel = written("def kernel(x):\n    x[0] = OUTSIDE(x[0])\n", OUTSIDE=outside)
     with pytest.raises(PagedNumbaError, match=r"does not run .*OUTSIDE"):
         lockstep.launch(kernel, 1, 1, np.zeros(1))
+    kernel = written("def kernel(x):\n    x[0] = OUTSIDE[0]\n    OUTSIDE[0] += 1\n", OUTSIDE=outside)
+    x = np.zeros(1)
+    for expected in (1, 2, 30):
+        lockstep.launch(kernel, 1, 1, x)
+        assert x[0] == expected
+        if expected == 2:
+            outside.copy_to_device(np.array([30.0]))
 
 
 class Broken(Observer):

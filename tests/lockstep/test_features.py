@@ -15,6 +15,7 @@ from paged_numba.lockstep.observe.observer import Observer, observing
 sys.path.insert(0, str(Path(__file__).parent))
 feature_kernels = pytest.importorskip("feature_kernels", reason="Numba is not installed")
 pytest.importorskip("function_kernels", reason="Numba is not installed")
+pytest.importorskip("type_features")  # which adds to the same table
 FEATURES = feature_kernels.FEATURES
 NEED_A_DEVICE = (
     "device_function_with_two_results",

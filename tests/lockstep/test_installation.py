@@ -3,6 +3,7 @@
 import inspect
 import os
 import pickle
+import site
 import subprocess
 import sys
 import textwrap
@@ -181,9 +182,9 @@ def test_states_and_draws_of_random_are_bit_for_bit_those_of_numba():
 def test_names_inside_kernels_remain_those_of_numba():
     from numba.cuda import libdevice, threadIdx
 
-    before = threadIdx, libdevice.sqrt, cuda.float32, cuda.grid, cuda.types
+    before = threadIdx, libdevice.sqrt, cuda.grid, cuda.shared
     with lockstep.installed():
-        assert (threadIdx, libdevice.sqrt, cuda.float32, cuda.grid, cuda.types) == before
+        assert (threadIdx, libdevice.sqrt, cuda.grid, cuda.shared) == before
 
         @cuda.jit
         def roots(x, out):
@@ -423,6 +424,21 @@ def test_the_wheel_has_the_file_that_reads_the_variable():
         code = f"import sys; exec(open({str(ROOT / 'paged_numba' / 'commands' / 'paged_numba_install.pth')!r}).read())"
         done = run(f"{code}; print('paged_numba' in sys.modules)", PAGED_NUMBA_INSTALL=value)
         assert done.stdout == f"{begins}\n", done.stderr
+
+
+def test_the_variable_works_where_the_package_is_installed():
+    if not any(Path(place, "paged_numba_install.pth").is_file() for place in site.getsitepackages()):
+        pytest.skip("paged_numba is not installed: there is no paged_numba_install.pth")
+    code = """
+        import multiprocessing, sys
+        assert "paged_numba.lockstep" not in sys.modules
+        from numba import cuda
+        pool = multiprocessing.get_context("spawn").Pool(1)
+        print(cuda.is_available(), pool.apply(cuda.is_available), pool.apply(cuda.get_current_device))
+        """
+    done = run(code, PAGED_NUMBA_INSTALL="1", PYTHONPATH="")
+    assert done.stdout == "True True <the lockstep machine, no GPU>\n", done.stderr
+    assert run(code, PAGED_NUMBA_INSTALL="0", PYTHONPATH="").stdout != done.stdout
 
 
 @cuda.jit

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paged_numba.lockstep.language import control
-from paged_numba.lockstep.observe import observed_machine
+from paged_numba.lockstep.observe import observed_array
 from paged_numba.lockstep.observe.observed_machine import ObservedMachine
 from paged_numba.lockstep.profiler import profiler, transactions
 from paged_numba.lockstep.sanitizer import findings, races, shadow, unwritten
@@ -132,11 +132,11 @@ MUTANTS = {
         lambda: test_assignment.test_the_sanitizer_reports_the_value_and_goes_on(test_assignment.branch),
     ),
     "a constant that counts from the end is an error": (
-        observed_machine, "FromTheEnd", type("Nothing", (), {}),
+        observed_array, "FromTheEnd", type("Nothing", (), {}),
         test_sanitizer.test_a_negative_constant_counts_from_the_end_on_purpose,
     ),
     "every declaration of a local array makes an array of its own": (
-        observed_machine.ObservedArray, "_report_dangling", lambda *_: None,
+        observed_array.ObservedArray, "_report_dangling", lambda *_: None,
         lambda: test_local_arrays.test_a_local_array_of_an_earlier_call_is_found(test_local_arrays.used_together),
     ),
     "a local array is gone wherever another thread declares it again": (

@@ -13,20 +13,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_random_programs import DATA, OneThread, load, programs, run_lockstep
 
+from paged_numba.lockstep.compiler.analysis import branches
 from paged_numba.lockstep.compiler.statements import Statements
 from paged_numba.lockstep.observe.observer import Observer, observing
 
 
 @contextlib.contextmanager
-def traced(lines):
-    """Add to `lines` each line of a random program that runs in this thread, those of ``def`` apart."""
+def traced(lines, arcs=None):
+    """Add to `lines` each line of a random program that runs in this thread, those of ``def`` apart.
+
+    Add to `arcs` each pair of lines that follow one another in a call, as coverage.py does: a call begins and ends
+    with the number of its first line, negated.
+    """
+    last = {}
 
     def trace(frame, event, argument):
         code = frame.f_code
         if not code.co_filename.startswith("random_program") or code.co_name == "<module>":
             return None
+        end = -code.co_firstlineno
         if event == "line" and frame.f_lineno != code.co_firstlineno:
             lines.add(frame.f_lineno)
+        if event in ("line", "return") and arcs is not None:
+            line = frame.f_lineno if event == "line" else end
+            arcs.add((last.get(frame, end), line))
+            last[frame] = line
         return trace
 
     before = sys.gettrace()
@@ -37,7 +48,7 @@ def traced(lines):
         sys.settrace(before)
 
 
-def lines_one_by_one(source, threads):
+def lines_one_by_one(source, threads, arcs=None):
     """Return the lines that plain Python runs, thread after thread; None if a thread fails."""
     cuda = OneThread()
     module = load(source, cuda)
@@ -45,16 +56,16 @@ def lines_one_by_one(source, threads):
     lines = set()
     for cuda.thread in range(threads):
         try:
-            with traced(lines):
+            with traced(lines, arcs):
                 module.kernel(out, DATA)
-        except UnboundLocalError:  # noqa: PERF203 (each thread goes its own way)
+        except NameError:  # noqa: PERF203 (each thread goes its own way)
             return None
     return lines
 
 
-def lines_on_lockstep(source, blocks, threads):
+def lines_on_lockstep(source, blocks, threads, arcs=None):
     lines = set()
-    with traced(lines):
+    with traced(lines, arcs):
         run_lockstep(source, blocks, threads, DATA)
     return lines
 
@@ -67,6 +78,41 @@ def test_lines_that_run_are_the_lines_that_a_lane_runs(source, observed):
         return
     with observing(Observer()) if observed else contextlib.nullcontext():
         assert lines_on_lockstep(source, 2, 5) == expected, source
+
+
+def possible_branches(source):
+    """Return the branches that coverage.py finds in the source: pairs of lines."""
+    parser = pytest.importorskip("coverage.parser").PythonParser(text=source)
+    parser.parse_source()
+    several = {line for line, count in parser.exit_counts().items() if count > 1}
+    return {arc for arc in parser.arcs() if arc[0] in several}
+
+
+def branches_differ(source, observed):
+    expected, found = set(), set()
+    lines_one_by_one(source, 10, expected)
+    with observing(Observer()) if observed else contextlib.nullcontext():
+        lines_on_lockstep(source, 2, 5, found)
+    return (expected ^ found) & possible_branches(source)
+
+
+@settings(max_examples=80)
+@given(source=programs(), observed=st.booleans())
+def test_branches_that_are_taken_are_the_branches_that_a_lane_takes(source, observed):
+    if lines_one_by_one(source, 10) is not None:
+        assert not branches_differ(source, observed), source
+
+
+@pytest.mark.parametrize("line", [7, 8, 10])
+def test_the_property_of_branches_would_notice_a_branch_without_its_function(monkeypatch, line):
+    source = (
+        "def device(a, b):\n    return a\n\n\ndef kernel(out, data):\n    t = cuda.grid(1)\n    if t < 9:\n"
+        "        if t < 5:\n            t = 1\n        for i in range(t):\n            if i == 2: break\n"
+    )
+    assert not branches_differ(source, False)
+    goes = branches.goes
+    monkeypatch.setattr(branches, "goes", lambda *given: (lambda: None) if given[2] == line else goes(*given))
+    assert branches_differ(source, False)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +176,17 @@ CORES = [
     "pytrace",
     pytest.param("sysmon", marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="needs Python 3.12")),
 ]
+
+
+def test_coverage_counts_the_branches_that_a_lane_takes(tmp_path):
+    pytest.importorskip("coverage", reason="pip install coverage")
+    expected, found = (measured(tmp_path, who, "ctrace", "--branch")[0] for who in ("threads", "lockstep"))
+    for kind in ("executed_branches", "missing_branches"):
+        taken, expected_taken = (
+            {tuple(arc) for arc in one[kind] if arc[0] > 14} for one in (found, expected)
+        )
+        assert taken == expected_taken
+        assert len(taken) > 15
 
 
 @pytest.mark.parametrize("core", CORES)

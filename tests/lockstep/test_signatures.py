@@ -367,3 +367,37 @@ def test_a_list_that_holds_itself_is_no_list_of_signatures():
     given.append(given)
     with pytest.raises(LaunchError, match="a signature must read like"):
         cuda.jit(given)(lambda x: None)
+
+
+# Pointers.
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_an_address_of_a_device_array_is_the_memory_from_there_on(start, numba):
+    types, _, _ = numba
+    array = cuda.to_device(np.arange(8, dtype=np.int32))
+
+    @cuda.jit(types.void(types.CPointer(types.int32), types.int32))
+    def add(x, count):
+        i = cuda.grid(1)
+        if i < count:
+            x[i] += 10
+
+    address = array.__cuda_array_interface__["data"][0] + 4 * start
+    add[1, 32](address, 8 - start)
+    assert array.copy_to_host().tolist() == [*range(start), *range(10 + start, 18)]
+    with pytest.raises(IndexError, match="out of bounds"):
+        add[1, 32](address, 9 - start)
+    for stray in (8, 1.5, array):
+        with pytest.raises(
+            LaunchError, match="a pointer must be the address of an element of a device array"
+        ):
+            add[1, 32](stray, 1)
+
+
+def test_a_place_in_memory_is_equal_to_the_same_place(numba):
+    array = cuda.to_device(np.arange(8, dtype=np.int32))
+    assert array.gpu_data == array.view(np.uint32).gpu_data
+    assert hash(array.gpu_data) == hash(array.view(np.uint32).gpu_data)
+    assert array.gpu_data != array[1:].gpu_data
+    assert array.gpu_data != array[:4].gpu_data

@@ -28,11 +28,12 @@ import numba
 from numba import cuda
 from numba.cuda import jit, float64, libdevice
 from numba.cuda.cudadrv.devicearray import DeviceNDArray
-from numba.cuda.cudadrv import driver
 from numba.cuda.dispatcher import CUDADispatcher
 from numba.cuda.libdevice import sqrt
 import numba.cuda.random as random
-import numba.cuda.args, numba.cuda.types
+import numba.cuda.args
+import numba.cuda.cudadrv.driver
+import numba.cuda.types
 
 
 @jit("void(float64[:])")

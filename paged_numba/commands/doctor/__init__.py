@@ -15,6 +15,7 @@ from ... import targets
 from ...draw.text import table
 from ...errors import TargetUnavailableError
 from ..bench.provenance import package_versions
+from ..startup import ENVIRONMENT as INSTALL
 from . import packages
 
 GPU_NEEDS = """To run on a GPU (target cuda), you need Linux or Windows, an NVIDIA GPU of compute capability
@@ -62,6 +63,7 @@ def diagnose() -> dict[str, Any]:
         "target": target,
         "why": why,
         "cuda_unavailable_reason": targets.cuda_unavailable_reason(),
+        "installed": targets.lockstep_installed(),
     }
 
 
@@ -69,6 +71,8 @@ def reason() -> str:
     """Return the reason for the choice of the target ``auto``."""
     if os.environ.get(targets.ENVIRONMENT, "auto") not in ("", "auto"):
         return f"{targets.ENVIRONMENT}={os.environ[targets.ENVIRONMENT]} is set"
+    if targets.lockstep_installed():
+        return "lockstep stands in the place of numba.cuda"
     if targets.simulator_enabled():
         return "NUMBA_ENABLE_CUDASIM is set"
     return targets.cuda_unavailable_reason() or "a GPU is present"
@@ -110,6 +114,15 @@ def gpu() -> dict[str, Any] | None:
     }
 
 
+def place(installed: bool) -> str:
+    """Return what stands in the place of ``numba.cuda`` in processes like this one, and why."""
+    if installed:
+        return f"lockstep stands in its place ({INSTALL}={os.environ.get(INSTALL, '')})"
+    if targets.simulator_enabled():
+        return "Numba's simulator stands in its place (NUMBA_ENABLE_CUDASIM)"
+    return f"itself ({INSTALL}=1 puts lockstep in its place)"
+
+
 def report(findings: dict[str, Any]) -> str:
     """Return the findings as text."""
     device = findings["gpu"]
@@ -124,6 +137,7 @@ def report(findings: dict[str, Any]) -> str:
             if device
             else "none in use",
         ],
+        ["numba.cuda", place(findings["installed"])],
     ]
     lines = [table(["what", "found"], rows, left=2), ""]
     if findings["problems"]:

@@ -37,6 +37,6 @@ def clip(_rt, _m, v_x, v_low):
 empty, and afterwards ``_m`` is the mask from before. ``blend`` keeps the old value of a variable in inactive lanes;
 ``_h0`` is the mask on entry to the region that contains all accesses to the variable (see `analysis.syntax`).
 
-`translate` compiles the program that `statements`, `loops`, `expressions`, `calls` and `names` write. The functions
-that the program calls are in ``lockstep.language``, masks in ``lockstep.machine.masks``.
+`translate` compiles the program that `statements`, `loops`, `expressions`, `functions.calls` and `names` write. The
+functions that the program calls are in ``lockstep.language``, masks in ``lockstep.machine.masks``.
 """

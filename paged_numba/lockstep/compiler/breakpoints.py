@@ -21,12 +21,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ...errors import KernelError
+from ..language.control import Unset
 from ..machine import masks
 from ..machine.lanes import Lanes, source_line
 from ..machine.local_memory import LocalArray
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
-from .analysis.scopes import variables
+from .analysis.scopes import all_inner, variables
 from .source import Source
 
 
@@ -100,28 +101,28 @@ class Stop:
         The machine that runs the call.
     source : Source
         The function.
-    place : tuple of int
-        The thread's row and column among the lanes.
+    thread : tuple of int
+        The number of the thread block in the grid, and of the thread in its thread block.
     """
 
-    def __init__(self, machine: Lanes, source: Source, place: tuple[int, int]) -> None:
+    def __init__(self, machine: Lanes, source: Source, thread: tuple[int, int]) -> None:
         self.machine = machine
-        self.place = place
+        self.thread = thread
         self.state = _State()
         self.frame = _function(source, self.state, _generator_code)()
         self.before = _debugger()
 
     def call(self, frame: FrameType) -> Stop | None:
         """Call the debugger; return the stop if it wants to see the next statements, else None."""
-        row, column = self.place
-        self.state.hook, self.state.named = _hook(
-            self.machine.thread_name(row * self.machine.threads + column)
-        )
+        place = _place(self.machine, self.thread)
+        assert place is not None
+        lane = place[0] * self.machine.threads + place[1]
+        self.state.hook, self.state.named = _hook(self.machine.thread_name(lane))
         return self._show(frame, frame.f_lineno) if self.state.hook is not None else None
 
     def step(self, mask: Mask, line: int) -> Stop | None:
         """Show a statement to the debugger, if the thread runs it; return None if that wants to see no more."""
-        if not _active(self.machine, mask, self.place):
+        if not _active(self.machine, mask, self.thread):
             return self
         return self._show(sys._getframe(1), line)
 
@@ -133,52 +134,25 @@ class Stop:
         sys.settrace(trace)
 
     def _show(self, frame: FrameType, line: int) -> Stop | None:
-        self.state.variables = self._variables(frame)
+        self.state.variables = _variables(self.machine, frame, self.thread)
         self.state.line = line
         run: Callable[[], Any] = self.frame.__next__
         caller = frame.f_back
         while caller is not None:
             source = caller.f_globals.get(SOURCE_OBJECT)
             if source is not None and caller.f_code.co_name == source.definition.name:
-                if caller.f_locals["_rt"] is not self.machine:
-                    break
+                if caller.f_locals.get("_rt") is not self.machine:
+                    break  # a launch inside a launch, by an observer
                 state = _State()
-                state.variables, state.line, state.run = self._variables(caller), caller.f_lineno, run
+                state.variables, state.line, state.run = (
+                    _variables(self.machine, caller, self.thread),
+                    caller.f_lineno,
+                    run,
+                )
                 run = _function(source, state, _caller_code)
             caller = caller.f_back
         run()
         return None if _debugger() in (None, self.before) else self
-
-    def _variables(self, frame: FrameType) -> dict[str, Any]:
-        """Return the variables of the thread in a call of a lane program."""
-        held = frame.f_locals
-        return {
-            name[2:]: self._value(value)
-            for name, value in held.items()
-            if name.startswith("v_")
-            and type(value).__name__ != "Unset"
-            and _active(self.machine, held.get(f"a_{name[2:]}", True), self.place)
-        }
-
-    def _value(self, value: Any) -> Any:
-        """Return the thread's value of a lane value."""
-        if isinstance(value, tuple):
-            parts = map(self._value, value)
-            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-        if isinstance(value, np.ndarray):
-            return np.broadcast_to(value, self.machine.shape)[self.place]
-        if not isinstance(value, LaneArray):
-            return value
-        if isinstance(value, LocalArray):
-            value.settle()
-        shape = tuple(int(self._value(length)) for length in value.lengths)
-        if 0 in shape:
-            return np.empty(shape, value.dtype)
-        unit = value.buffer.strides[0]
-        start = value.buffer[int(self._value(value.offset)) :]
-        return np.lib.stride_tricks.as_strided(
-            start, shape, [unit * stride for stride in value.strides], writeable=start.flags.writeable
-        )
 
 
 def pause(
@@ -187,56 +161,47 @@ def pause(
     """Run a breakpoint: stop in the thread that is asked for, if it is active; return the new `stop`."""
     frame = sys._getframe(1)
     source = frame.f_globals[SOURCE_OBJECT]
-    place = _chosen(machine, mask, (source, frame.f_lineno), thread, block)
-    if place is None:
+    chosen = _chosen(machine, mask, (source, frame.f_lineno), thread, block)
+    if chosen is None:
         return stop
     if stop is not None:
-        if stop.place == place:
+        if stop.thread == chosen:
             return stop  # the step to this statement has shown it
         stop.end()
-    return Stop(machine, source, place).call(frame)
+    return Stop(machine, source, chosen).call(frame)
+
+
+# Threads.
 
 
 def _chosen(machine: Lanes, mask: Mask, site: Any, thread: Any, block: Any) -> tuple[int, int] | None:
-    """Return the row and column of the thread in which a breakpoint stops, None if it does not stop."""
-    lanes = np.array(masks.lanes(mask, machine.shape))
-    for axis, (name, given, size, first) in enumerate((
-        ("block", block, machine.blocks_per_grid, machine.first_thread_block),
-        ("thread", thread, machine.threads_per_block, machine.columns.start),
-    )):  # fmt: skip
-        if given is None:
-            continue
-        here = np.zeros(lanes.shape[axis], bool)
-        number = _number(name, given, size) - first
-        if 0 <= number < len(here):
-            here[number] = True
-        lanes &= here[:, None] if axis == 0 else here
+    """Return the thread in which a breakpoint stops, None if it does not stop."""
+    blocks = np.arange(machine.batch)[:, None] + machine.first_thread_block
+    threads = np.arange(machine.threads) + machine.columns.start
+    here = masks.lanes(mask, machine.shape)
+    if block is not None:
+        here = here & (blocks == _number("block", block, machine.blocks_per_grid))
+    if thread is not None:
+        here = here & (threads == _number("thread", thread, machine.threads_per_block))
     rendezvous = getattr(machine, "rendezvous", None)
     followed = _followed.setdefault(machine if rendezvous is None else rendezvous.whole, {})
     if site in followed:
-        row, column = (
-            number - first
-            for number, first in zip(
-                followed[site], (machine.first_thread_block, machine.columns.start), strict=True
-            )
-        )
-        inside = 0 <= row < lanes.shape[0] and 0 <= column < lanes.shape[1]
-        return (row, column) if inside and lanes[row, column] else None
-    if not lanes.any():
+        return followed[site] if _active(machine, here, followed[site]) else None
+    if not here.any():
         return None
-    row, column = divmod(int(np.argmax(lanes)), lanes.shape[1])
+    row, column = divmod(int(np.argmax(here)), machine.threads)
     followed[site] = row + machine.first_thread_block, column + machine.columns.start
-    return row, column
+    return followed[site]
 
 
 _followed: WeakKeyDictionary[Any, dict[Any, tuple[int, int]]] = WeakKeyDictionary()
-"""By machine, and by breakpoint, the thread block and the thread in which it stops."""
+"""By machine, and by breakpoint, the thread in which it stops."""
 
 
 def _number(name: str, given: Any, size: Sequence[int]) -> int:
     """Return the number of a thread in its thread block, or of a thread block in the grid."""
     index = given if isinstance(given, tuple) else (given,)
-    if len(index) > 3 or any(not isinstance(i, np.integer) for i in index):
+    if not 1 <= len(index) <= 3 or any(not isinstance(i, np.integer) for i in index):
         raise KernelError(f"{name} must be an int or up to 3 ints, the same in all threads, {source_line()}")
     index = (*map(int, index), 0, 0)[:3]
     if not all(0 <= i < n for i, n in zip(index, size, strict=True)):
@@ -245,8 +210,61 @@ def _number(name: str, given: Any, size: Sequence[int]) -> int:
     return x + size[0] * (y + size[1] * z)
 
 
-def _active(machine: Lanes, mask: Mask, place: tuple[int, int]) -> bool:
-    return bool(np.broadcast_to(mask, machine.shape)[place])
+def _place(machine: Lanes, thread: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the row and column of a thread among a machine's lanes, None if it is not one of them."""
+    row, column = thread[0] - machine.first_thread_block, thread[1] - machine.columns.start
+    return (row, column) if 0 <= row < machine.batch and 0 <= column < machine.threads else None
+
+
+def _active(machine: Lanes, mask: Mask, thread: tuple[int, int]) -> bool:
+    place = _place(machine, thread)
+    return place is not None and bool(masks.lanes(mask, machine.shape)[place])
+
+
+# Values.
+
+
+def _given(source: Source, name: str) -> str:
+    """Return the name that the source has for a variable; see `analysis.scopes.unique`."""
+    return str(getattr(source.definition, "given_names", {}).get(name, name))
+
+
+def _variables(machine: Lanes, frame: FrameType, thread: tuple[int, int]) -> dict[str, Any]:
+    """Return the variables of a thread in a call of a lane program."""
+    held = frame.f_locals
+    place = _place(machine, thread)
+    source = frame.f_globals[SOURCE_OBJECT]
+    return {
+        _given(source, name[2:]): _value(machine, value, place)
+        for name, value in held.items()
+        if name.startswith("v_")
+        and not isinstance(value, Unset)
+        and _active(machine, held.get(f"a_{name[2:]}", True), thread)
+    }
+
+
+def _value(machine: Lanes, value: Any, place: tuple[int, int] | None) -> Any:
+    """Return the value that a lane value has in one lane."""
+    if isinstance(value, tuple):
+        parts = [_value(machine, part, place) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, np.ndarray):
+        return np.broadcast_to(value, machine.shape)[place]
+    if not isinstance(value, LaneArray):
+        return value
+    if isinstance(value, LocalArray):
+        value.settle()
+    shape = tuple(int(_value(machine, length, place)) for length in value.lengths)
+    if 0 in shape:
+        return np.empty(shape, value.dtype)
+    unit = value.buffer.strides[0]
+    start = value.buffer[int(_value(machine, value.offset, place)) :]
+    return np.lib.stride_tricks.as_strided(
+        start, shape, [unit * stride for stride in value.strides], writeable=start.flags.writeable
+    )
+
+
+# The debugger.
 
 
 def _hook(thread: str) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
@@ -329,9 +347,10 @@ def _lines_of(source: Source) -> list[int]:
 
 
 def _assignments(source: Source) -> list[tuple[str, int]]:
-    """Return the lines that make the function's variables those of the state."""
+    """Return the lines that make the variables of the function, and of those inside it, those of the state."""
     lines = []
-    for name in sorted(variables(source.definition)):
+    scopes = [source.definition, *all_inner(source.definition)]
+    for name in sorted({_given(source, name) for scope in scopes for name in variables(scope)}):
         lines += [
             (f"  if {name!r} in {_STATE}.variables:", 0),
             (f"   {name} = {_STATE}.variables[{name!r}]", 0),

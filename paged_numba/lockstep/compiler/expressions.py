@@ -259,13 +259,13 @@ class Expressions:
             raise self.unsupported(node)
         return self.texts(node.args)
 
-    # Functions as values.
-
     def iterable(self, node: ast.expr) -> str:
-        """Return the lane expression for what a loop iterates over, whose items must not be different functions."""
-        if not (isinstance(node, ast.Call) and self.names.unrolls(node)):
+        """Return the lane expression for what a loop iterates over, if it is no range."""
+        if not isinstance(node, ast.Call):
             self.refuse_several(node, f"an item of `{ast.unparse(node)}`", self.members(node))
         return self.text(node)
+
+    # Functions as values.
 
     def members(self, node: ast.expr) -> Sequence[ast.expr]:
         """Return the items of a tuple, as far as the source shows them."""

@@ -76,6 +76,7 @@ class Loops(Statements):
         self.assign(node.target, f"_i{n}")
         self.loop_body(node, n, inner, held)
         self.depth = depth
+        self.arc(node, f"_l{n} is not False")
 
     def write_at_once(self, found: Accumulation, n: int, inner: Region) -> None:
         """Write the loop over ``range(*_q)`` with its iterations along a third axis.
@@ -125,6 +126,8 @@ class Loops(Statements):
             self.waits_for_others |= waits.for_others
             self.emit(f"_p{n} = Patience({waits.for_others})")
         held = self.begin_compaction(node, n, (*region, node))
+        if self.arcs:
+            self.settle(f"_z{n} = False")
         self.settle(f"while _l{n} is not False:")
         self.depth += 1
         if waits is not None:
@@ -135,6 +138,8 @@ class Loops(Statements):
         self.step()
         self.emit(f"_m = narrow(_m, {self.expressions.text(node.test)})")
         self.branch(f"_l{n}", "_m")
+        if self.arcs:
+            self.settle(f"_z{n} = _z{n} or _m is not _l{n}")
         if node.orelse:
             # Lanes whose condition failed run the `else`; those that broke out do not.
             self.emit(f"_o{n} = union(_o{n}, minus(_l{n}, _m))")
@@ -143,6 +148,7 @@ class Loops(Statements):
         inner = (*region, node)
         self.enter(inner)
         self.loop_body(node, n, inner, held)
+        self.arc(node, f"_z{n}")
 
     def begin_compaction(
         self, node: ast.For | ast.While, n: int, inner: Region, trips: str = ""
@@ -181,16 +187,18 @@ class Loops(Statements):
         if held is None:
             return
         values, lanes = (f"({', '.join(names)},)" if names else "()" for names in held[:2])
-        self.emit(f"if _d{n}.levels:")
-        self.emit(f" _rt, {values}, {lanes} = _d{n}.scatter({values}, {lanes})")
+        self.settle(f"if _d{n}.levels:")
+        self.settle(f" _rt, {values}, {lanes} = _d{n}.scatter({values}, {lanes})")
         if held.ended:
-            self.emit(f" {''.join(held.ended)}UNSET")
+            self.settle(f" {''.join(held.ended)}UNSET")
 
     def loop_body(self, node: ast.For | ast.While, n: int, inner: Region, held: Held | None) -> None:
         """Write the body of a loop, its ``else``, and the mask of the lanes after it."""
         self.loops.append(n)
         self.statements(node.body, inner)
         self.loops.pop()
+        if self.arcs:
+            self.settle(f"if _l{n} is False: break")
         self.depth -= 1
         self.end_compaction(n, held)
         if node.orelse:

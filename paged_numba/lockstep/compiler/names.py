@@ -46,7 +46,6 @@ _IN_WORDS = {
     "JoinedStr": "an f-string",
     "List": "a list",
     "ListComp": "a list comprehension",
-    "Match": "match",
     "Set": "a set",
     "SetComp": "a set comprehension",
     "Starred": "a starred expression",
@@ -126,13 +125,6 @@ class Names:
             return None
         return decorated_function(found.value) or found.value
 
-    def unrolls(self, node: ast.Call) -> bool:
-        """Tell whether a call is ``literal_unroll(items)``, which lets an item be another function each time."""
-        found = self.static(node.func)
-        if found is None or getattr(found.value, "__name__", "") != "literal_unroll" or len(node.args) != 1:
-            return False
-        return str(getattr(found.value, "__module__", "")).startswith("numba.")
-
     def bound_before(self, name: str, inner: Function) -> bool:
         """Tell whether a variable is assigned in a line before an inner function, or is a parameter."""
         place = inner.lineno, inner.col_offset
@@ -193,8 +185,7 @@ class Names:
             value = self.source.outer[node.id]
             return Static(value, path_of(value))
         if isinstance(node, ast.Subscript):
-            member = self._member(node)
-            return None if member is None else Static(member, None)
+            return self._member(node)
         if isinstance(node, ast.Attribute):
             base = self.static(node.value)
             if base is None or not _has_members(base):
@@ -241,17 +232,15 @@ class Names:
             or intrinsic_of(found.value) is not None
         )
 
-    def _member(self, node: ast.Subscript) -> Any:
+    def _member(self, node: ast.Subscript) -> Static | None:
         """Return the member of an enum that ``Color["red"]`` names, else None."""
-        if not isinstance(node.slice, ast.Constant) or not isinstance(node.slice.value, str):
-            return None
-        base = self.static(node.value)
+        key = getattr(node.slice, "value", None)
+        base = self.static(node.value) if isinstance(key, str) else None
         if base is None or not isinstance(base.value, enum.EnumMeta):
             return None
-        try:
-            return base.value[node.slice.value]
-        except KeyError:
-            raise self.unsupported(node, f"`{ast.unparse(node)}`, which does not exist") from None
+        if key not in base.value.__members__:
+            raise self.unsupported(node, f"`{ast.unparse(node)}`, which does not exist")
+        return Static(base.value.__members__[str(key)], None)
 
     def path(self, node: ast.expr) -> str | None:
         """Return the path on ``cuda`` that an expression names, else None."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 
 from ...errors import UnsupportedConstructError
-from .analysis import syntax
+from .analysis import branches, syntax
 from .analysis.assignment import returns_a_value, returns_in_some_lanes
 from .analysis.scopes import parameters, variables
 from .analysis.syntax import FUNCTION, Region
 from .breakpoints import BREAKPOINTS
-from .calls import Calls
 from .expressions import call
+from .functions.calls import Calls
 from .names import Names
 
 
@@ -49,6 +50,9 @@ class Statements:
         The line of the kernel for each line of the program, or 0: see `settle`.
     """
 
+    arcs = False
+    """Whether the program shows coverage.py each branch that a lane takes; see `analysis.branches`."""
+
     expressions_type: type[Calls] = Calls
 
     def __init__(
@@ -72,7 +76,7 @@ class Statements:
         self.debugged = any(map(self.stops, ast.walk(definition)))
         if self.debugged:
             # The debugger shows which variables a thread has assigned.
-            self.questioned = variables(definition) - set(parameters(definition))
+            self.questioned = self.questioned | (self.variables - set(parameters(definition)))
         self.returns_partly = not kernel and returns_in_some_lanes(definition, names.reads)
         self.expressions = self.expressions_type(names, definition, self.home_mask)
         self.expressions.questioned = self.questioned
@@ -98,6 +102,20 @@ class Statements:
         """Return a number for the names of one statement."""
         self.counter += 1
         return self.counter
+
+    @cached_property
+    def following(self) -> dict[ast.stmt, int]:
+        """The line after each statement."""
+        return branches.following(self.definition)
+
+    def arc(self, node: ast.stmt, condition: str = "") -> None:
+        """Write, for coverage.py, that lanes go on after `node`, or to its ``else``, if `condition` holds."""
+        if self.arcs and not isinstance(getattr(node, "test", None), ast.Constant):
+            orelse = getattr(node, "orelse", None)
+            to = orelse[0].lineno if orelse else self.following[node]
+            first = self.names.source.first if self.outer is None else self.definition.lineno
+            goes = branches.goes(self.names.source.file, first, node.lineno, to)
+            self.settle(f"{condition and f'if {condition}: '}{self.names.constant(goes)}()")
 
     def home_mask(self, name: str) -> str:
         """Return the name of the mask of a variable's home region."""
@@ -291,13 +309,13 @@ class Statements:
         self.emit(f"_s{n} = _m")
         if ways:
             self.emit(f"_a{n}, _b{n} = _t{n}, _e{n}")
-        branches = [
+        parts = [
             (node.body, f"_t{n}", f"_a{n}", "body"),
             (node.orelse, f"_e{n}", f"_b{n}", "orelse"),
         ]
         if node.orelse and isinstance(node.orelse[-1], ast.Return):
-            branches.reverse()  # a barrier of the other branch does not wait for these lanes
-        for branch, entered, left, part in branches:
+            parts.reverse()  # a barrier of the other branch does not wait for these lanes
+        for branch, entered, left, part in parts:
             if not branch:
                 continue
             self.emit(f"if {entered} is not False:")
@@ -309,14 +327,18 @@ class Statements:
             if ways:
                 self.settle(f"{left} = _m")
             self.depth -= 1
+        if not node.orelse:
+            self.arc(node, f"_e{n} is not False" if both else f"_t{n} is not _s{n}")
         self.settle(f"_m = join(_s{n}, _t{n}, _a{n}, _e{n}, _b{n})" if ways else f"_m = _s{n}")
 
     def write_Break(self, node: ast.Break, region: Region) -> None:
         n = self.loops[-1]
+        self.arc(node)
         self.emit(f"_l{n} = minus(_l{n}, _m)")
         self.emit("_m = False")
 
     def write_Continue(self, node: ast.Continue, region: Region) -> None:
+        self.arc(node)
         self.emit("_m = False")
 
     def write_Return(self, node: ast.Return, region: Region) -> None:
@@ -326,6 +348,7 @@ class Statements:
             self.emit(f"_v = blend(_m, {self.expressions.text(node.value)}, _v)")
             if self.returns_partly:
                 self.emit("_y = union(_y, _m)")
+        self.arc(node)
         self.emit("_r = union(_r, _m)")
         if self.kernel:
             self.emit("_rt.exited = union(_rt.exited, _m)")

@@ -8,6 +8,7 @@ numbers of the kernel, so that errors and tracebacks point into the kernel.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -71,7 +72,7 @@ def translate(
     """
     source = Source.of(function)
     known = source.translations
-    key = kernel, writer or FunctionWriter
+    key = kernel, writer or FunctionWriter, sys.gettrace() is not None
     program: Translation | None = known.get(key)
     if program is None:
         with sources.translating:
@@ -134,11 +135,12 @@ def lane_program(function: Any) -> str:
 
 
 def _translate(
-    source: Source, kernel: bool, writer_type: type[FunctionWriter]
+    source: Source, kernel: bool, writer_type: type[FunctionWriter], traced: bool
 ) -> tuple[Translation, set[Any]]:
     """Translate a function; return its translation and the device functions that it calls."""
     names = Names(source, kernel)
     writer = writer_type(names, source.definition, kernel)
+    writer.arcs = traced
     try:
         text, numbers = writer.write()
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
@@ -217,11 +219,11 @@ class FunctionWriter(Loops):
                 call_device,
                 call_signed,
                 latest,
-                pause,
                 call_member,
                 member_of,
                 starred,
                 InnerValue,
+                pause,
             )
         },
         "call_value": partial(call_value, call_device, lambda intrinsic: intrinsic),
@@ -241,7 +243,10 @@ class FunctionWriter(Loops):
     def write_function(self, name: str, first: list[str]) -> None:
         """Write the function: its parameters after the `first` ones, the functions inside it, and its statements."""
         given = parameters(self.definition)
+        if self.outer is not None:
+            self.line = self.outer.line  # lanes may never reach the line of an inner function
         self.emit(f"def {name}({', '.join([*first, *(f'v_{p}' for p in given)])}):")
+        self.line = self.definition.lineno
         self.depth += 1
         outside = [f"v_{name}" for name in sorted(outer_names(self.definition))]
         outside += [f"a_{name[2:]}" for name in outside if name[2:] in self.questioned]
@@ -280,5 +285,8 @@ class FunctionWriter(Loops):
                     f"the capture of {name!r}, which is assigned only after the function that captures it",
                 )
         writer = type(self)(self.names, definition, False, self)
+        writer.arcs = self.arcs
+        if writer.debugged:
+            raise self.unsupported(inner, "a breakpoint in a function inside a kernel: stop where it is called")
         writer.write_function(self.expressions.inner_names[inner], ["_m"])
         self.waits_for_others |= writer.waits_for_others

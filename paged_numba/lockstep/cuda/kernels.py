@@ -19,7 +19,7 @@ from ...arguments import not_negative, shown
 from ...draw.text import plural
 from ...errors import KernelError, LaunchError, LaunchTypeError
 from ..failures import hide
-from ..language.signatures import check_definition, signatures, signatures_of
+from ..language.signatures import PointerType, check_definition, signatures, signatures_of
 from ..launch import launch
 from ..numba_typing import check_eagerly
 from .devices import gpus
@@ -27,6 +27,7 @@ from .memory import ArgHint, as_cuda_array, is_cuda_array
 from .numba_parts import (
     Overload,
     as_in_debug_mode,
+    numba_core,
     numba_dispatcher,
     numba_type,
     ptx,
@@ -34,6 +35,7 @@ from .numba_parts import (
     type_note,
     types_of_signature,
 )
+from .pointers import array_from
 
 __all__ = [
     "Kernel",
@@ -119,7 +121,10 @@ class Kernel:
     def configure(self, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Configured:
         """Return the kernel with a launch configuration; ``kernel[griddim, blockdim]`` is short for it."""
         if self.device:
-            raise LaunchError(f"{self.py_func.__name__} must be called by a kernel: it is a device function")
+            name = self.py_func.__name__
+            raise LaunchError(
+                f"Cannot compile a device function as a kernel: {name} must be called by a kernel"
+            )
         return Configured(self, griddim, blockdim, stream, sharedmem)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -280,6 +285,10 @@ class Configured:
         if kernel.extensions:
             args = _prepared(kernel.extensions, args, self.stream, after)
         given = [_unwrapped(arg) for arg in args]
+        if len(kernel.__lockstep_signatures__ or ()) == 1:
+            for place, declared in enumerate(kernel.__lockstep_signatures__[0].args[: len(given)]):
+                if isinstance(declared, PointerType):
+                    given[place] = array_from(given[place], declared.dtype)
         for callback in self.pre_launch_callbacks:
             callback(kernel, self)
         try:
@@ -378,22 +387,18 @@ def _installed() -> bool:
 def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
     if not _installed():
         return
-    from numba.cuda.core import config
-    from numba.cuda.core.errors import NumbaPerformanceWarning
-
+    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
     size = int(np.prod(griddim))
     if size < 128 and config.CUDA_LOW_OCCUPANCY_WARNINGS and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = f"Grid size {size} will likely result in GPU under-utilization due to low occupancy."
-        warnings.warn(NumbaPerformanceWarning(text), stacklevel=4)
+        warnings.warn(performance_warning(text), stacklevel=4)
 
 
 def _warn_of_host_array() -> None:
-    from numba.cuda.core import config
-    from numba.cuda.core.errors import NumbaPerformanceWarning
-
+    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
     if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = "Host array used in CUDA kernel will incur copy overhead to/from device."
-        warnings.warn(NumbaPerformanceWarning(text), stacklevel=5)
+        warnings.warn(performance_warning(text), stacklevel=5)
 
 
 @overload
@@ -489,15 +494,20 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
         raise ValueError(
             f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
         )
-    if options.get("debug") and _installed():
-        from numba.cuda.core.errors import NumbaInvalidConfigWarning
+    if _installed():
+        _warn_of_debug(options)
 
-        if options.get("opt") is not False:
+
+def _warn_of_debug(options: dict[str, Any]) -> None:
+    config, invalid_config_warning = numba_core("config"), numba_core("errors").NumbaInvalidConfigWarning
+    opt = options.get("opt")
+    if config.CUDA_DEBUGINFO_DEFAULT if options.get("debug") is None else options["debug"]:
+        if config.OPT != 0 if opt is None else opt:
             text = "debug=True with opt=True is not supported by CUDA"
-            warnings.warn(NumbaInvalidConfigWarning(text), stacklevel=3)
+            warnings.warn(invalid_config_warning(text), stacklevel=4)
         if options.get("lineinfo"):
             warnings.warn(
-                NumbaInvalidConfigWarning("debug and lineinfo are mutually exclusive"), stacklevel=3
+                invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import re
 import threading
@@ -39,6 +40,14 @@ def numba_cuda() -> Any:
     except ImportError:
         return None
     return cuda
+
+
+def numba_core(name: str) -> Any:
+    """Return a module of ``numba.cuda.core`` or, without numba-cuda, the one of ``numba.core``."""
+    try:
+        return importlib.import_module(f"numba.cuda.core.{name}")
+    except ImportError:
+        return importlib.import_module(f"numba.core.{name}")
 
 
 def passed_on(name: str) -> Any:
@@ -148,11 +157,7 @@ def types_of_signature(given: Any) -> tuple[Any, ...]:
     if numba_cuda() is None:
         [read] = signatures(given)
         return read.args
-    try:
-        from numba.cuda.core import sigutils
-    except ImportError:
-        from numba.core import sigutils
-    return tuple(sigutils.normalize_signature(for_numba_signature(given))[0])
+    return tuple(numba_core("sigutils").normalize_signature(for_numba_signature(given))[0])
 
 
 def inferred(kernel: Any, types: tuple[Any, ...]) -> Any:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
+import numbers
 import weakref
 from typing import Any
 
 import numpy as np
+
+from ...arguments import shown
+from ...errors import LaunchError
 
 __all__ = ["MemoryPointer"]
 
@@ -31,6 +35,7 @@ class MemoryPointer:
         self.owner = memory
         self.device_pointer = self.handle = address
         self.size = self._cuda_memsize_ = size
+        expose(memory)
 
     @property
     def device_ctypes_pointer(self) -> ctypes.c_void_p:
@@ -48,6 +53,15 @@ class MemoryPointer:
 
     def __int__(self) -> int:
         return int(self.device_pointer)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MemoryPointer) and (self.device_pointer, self.size) == (
+            other.device_pointer,
+            other.size,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.device_pointer, self.size))
 
 
 _exposed: dict[int, weakref.ref[Any]] = {}
@@ -94,3 +108,20 @@ def array_at(memory: Any, address: int, shape: Any, strides: Any, dtype: Any) ->
         return np.ndarray(shape, dtype)
     whole = memory if memory.flags.c_contiguous else memory.T
     return np.ndarray(shape, dtype, buffer=whole, offset=address - address_of(memory), strides=strides)
+
+
+def array_from(address: Any, dtype: Any) -> Any:
+    """Return the memory from an address to the end of the device array that it points into, as elements of a dtype.
+
+    Raises
+    ------
+    LaunchError
+        The address is not an integer, or points into no device array.
+    """
+    memory = memory_at(int(address)) if isinstance(address, numbers.Integral) else None
+    if memory is None:
+        raise LaunchError(
+            f"a pointer must be the address of an element of a device array, got {shown(address)}"
+        )
+    count = (address_of(memory) + memory.nbytes - int(address)) // dtype.itemsize
+    return array_at(memory, int(address), (count,), None, dtype)

@@ -191,6 +191,13 @@ def attribute(mask: Mask, value: Any, name: str) -> Any:
     raise KernelError(f"{kind_of(value)} has no attribute {name!r} in a kernel, {source_line()}")
 
 
+def knows(value: Any, name: str) -> bool:
+    """Tell whether the machine itself decides on an attribute of a value: it runs or refuses it."""
+    if isinstance(value, LaneArray):
+        return methods.knows(name)
+    return name in ("item", "view") and isinstance(value, (np.generic, np.ndarray))
+
+
 def _reinterpreted(value: Any, dtype: Any) -> Any:
     """``number.view(dtype)``: the same bits as another type."""
     if not isinstance(dtype, np.dtype) or dtype.itemsize != value.dtype.itemsize:

@@ -382,14 +382,20 @@ FP16: dict[str, Intrinsic] = {
 _NUMBA_NAMES = {"boolean": "bool", "bool": "bool", "bool_": "bool"}
 
 
+_ABSTRACT = {
+    *(np.generic, np.number, np.integer, np.signedinteger, np.unsignedinteger, np.inexact),
+    *(np.floating, np.complexfloating, np.flexible, np.character),
+}
+"""Types of NumPy that are no dtypes."""
+
+
 def as_dtype(value: Any) -> np.dtype[Any] | None:
     """Return the NumPy dtype that `value`, a NumPy or Numba type, stands for; None for anything else."""
     if isinstance(value, np.dtype):
         return value
     if isinstance(value, type):
-        if issubclass(value, np.generic) or value in (bool, int, float, complex):
-            return np.dtype(value)
-        return None
+        concrete = issubclass(value, np.generic) and value not in _ABSTRACT
+        return np.dtype(value) if concrete or value in (bool, int, float, complex) else None
     record = getattr(value, "dtype", None)
     if isinstance(record, np.dtype) and not hasattr(value, "shape"):
         return record

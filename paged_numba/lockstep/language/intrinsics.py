@@ -24,6 +24,7 @@ from .atomics import ATOMICS
 from .intrinsic import Intrinsic
 from .synchronization import SYNCHRONIZATION
 from .types.bfloat16 import BFLOAT16
+from .types.fp8 import FP8
 from .types.libdevice import LIBDEVICE
 from .types.printing import print_lanes
 
@@ -107,7 +108,7 @@ def _vector_types() -> dict[str, Callable[..., Any]]:
     }
 
     def maker(name: str, dtype: np.dtype[Any], count: int) -> Callable[..., Any]:
-        vector: Any = arithmetic.lane_type(NamedTuple(name, [(axis, Any) for axis in "xyzw"[:count]]))  # type: ignore[misc]
+        vector: Any = arithmetic.lane_type(NamedTuple(name, [(axis, Any) for axis in "xyzw"[:count]]))
 
         def make(*parts: Any) -> Any:
             flat: list[Any] = []
@@ -134,6 +135,7 @@ _PURE: dict[str, Intrinsic] = {
     **{name: Intrinsic(make) for name, make in _vector_types().items()},
     "bfloat16": BFLOAT16["bfloat16"],
     **{f"bf16.{name}": intrinsic for name, intrinsic in BFLOAT16.items()},
+    **{f"fp8.{name}": intrinsic for name, intrinsic in FP8.items()},
 }
 
 INTRINSICS: dict[str, Intrinsic] = {
@@ -147,10 +149,16 @@ MACHINE_VALUES = ("threadIdx", "blockIdx", "blockDim", "gridDim", "laneid")
 DECLARATIONS = ("cuda.shared.array", "cuda.local.array", "cuda.const.array_like")
 """Calls that declare memory: each declaration in the source makes a separate array."""
 
-_PREFIXES = ("shared", "local", "const", "atomic", "fp16", "bf16", "cg", "libdevice")
+_PREFIXES = ("shared", "local", "const", "atomic", "fp16", "bf16", "fp8", "cg", "libdevice")
 
 PREFIXES = tuple(f"cuda.{prefix}" for prefix in _PREFIXES)
 """Groups of names on ``cuda``."""
+
+_BINDINGS = {
+    "numba.cuda._internal.cuda_bf16": ("bf16", BFLOAT16),
+    "numba.cuda._internal.cuda_fp8": ("fp8", FP8),
+}
+"""Modules whose functions have other objects than those of ``numba.cuda``: their names there."""
 
 # By identity, since a kernel may name an object that cannot be hashed.
 _HOST_FUNCTIONS: IdentityMap[Intrinsic] = IdentityMap(
@@ -196,8 +204,8 @@ def path_of(value: Any) -> str | None:
     if type(value) is type(sys):
         if name in ("numba.cuda", _FACADE):
             return "cuda"
-        if name == "numba.cuda._internal.cuda_bf16":
-            return "cuda.bf16"
+        if name in _BINDINGS:
+            return f"cuda.{_BINDINGS[name][0]}"
         for prefix in _PREFIXES:
             if name in (f"numba.cuda.{prefix}", f"numba.cuda.simulator.{prefix}"):
                 return f"cuda.{prefix}"
@@ -214,8 +222,9 @@ def _known_objects() -> IdentityMap[str]:
     """Map the objects of ``numba.cuda``, if it is imported, to their paths: for ``from numba.cuda import …``."""
     global _objects, _objects_of
     module = sys.modules.get("numba.cuda")
-    if module is not _objects_of and hasattr(module, "jit"):
-        _objects_of = module
+    state = module, *map(sys.modules.get, _BINDINGS)
+    if state != _objects_of and hasattr(module, "jit"):
+        _objects_of = state
         found = []
         for path in (*_MASKED, *_PURE, *MACHINE_VALUES, *_PREFIXES, "shared.array", "local.array"):
             value: Any = module
@@ -223,11 +232,11 @@ def _known_objects() -> IdentityMap[str]:
                 value = getattr(value, part, None)
             if value is not None and not isinstance(value, (int, np.generic)):
                 found.append((value, f"cuda.{path}"))
-        bindings = sys.modules.get("numba.cuda._internal.cuda_bf16")
-        for name in BFLOAT16 if bindings is not None else ():
-            value = getattr(bindings, "nv_bfloat16" if name == "bfloat16" else name, None)
-            if value is not None:
-                found.append((value, f"cuda.bf16.{name}"))
+        for place, (prefix, names) in _BINDINGS.items():
+            for name in names:
+                value = getattr(sys.modules.get(place), "nv_bfloat16" if name == "bfloat16" else name, None)
+                if value is not None:
+                    found.append((value, f"cuda.{prefix}.{name}"))
         _objects = IdentityMap(found)
     return _objects
 

@@ -83,6 +83,13 @@ class OtherType(Type):
         return self.text
 
 
+@dataclass(frozen=True)
+class PointerType(OtherType):
+    """A pointer to numbers: the kernel sees the memory from the address on, as an array."""
+
+    dtype: np.dtype[Any]
+
+
 VOID = OtherType("void")
 
 
@@ -151,6 +158,8 @@ def as_type(value: Any) -> Type:
         return TupleType(tuple(map(as_type, value)))
     if "NoneType" in kinds:
         return VOID
+    if "CPointer" in kinds and (pointed := as_dtype(value.dtype)) is not None:
+        return PointerType(str(value), pointed)
     dtype = as_dtype(value)
     if dtype is not None and dtype.names is None:
         return Scalar(dtype)

@@ -23,10 +23,18 @@ def flattened(array: Any) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
             start = np.flip(start, axis)
     lengths = zip(start.shape, start.strides, strict=True)
     extent = 0 if array.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in lengths)
-    buffer = np.lib.stride_tricks.as_strided(start, (extent,), (unit,), writeable=array.flags.writeable)
+    buffer = _strided(start, extent, unit)
     strides = _in_elements(array.strides, unit)
     offset = sum(-(n - 1) * s for n, s in zip(array.shape, strides, strict=True) if s < 0)
     return buffer, offset, array.shape, strides
+
+
+def _strided(array: Any, extent: int, unit: int) -> Any:
+    """Return a 1-D view of `extent` elements, `unit` bytes from each other, that begins where `array` does."""
+    # NumPy cannot stride over records with padding, but over their bytes.
+    plain = array.view(np.dtype((np.void, array.itemsize))) if array.dtype.names is not None else array
+    found = np.lib.stride_tricks.as_strided(plain, (extent,), (unit,), writeable=array.flags.writeable)
+    return found.view(array.dtype) if plain is not array else found
 
 
 @lru_cache(maxsize=1024)
@@ -56,7 +64,7 @@ def field_of(buffer: Any, name: str, offset: Any, strides: tuple[int, ...]) -> t
     unit = math.gcd(step, *inner)
     axes = zip(found.shape, found.strides, strict=True)
     extent = 0 if found.size == 0 else 1 + sum((n - 1) * (s // unit) for n, s in axes)
-    flat = np.lib.stride_tricks.as_strided(found, (extent,), (unit,), writeable=found.flags.writeable)
+    flat = _strided(found, extent, unit)
     outer = tuple(s * (step // unit) for s in strides)
     return flat, offset * (step // unit), (*outer, *(s // unit for s in inner)), found.shape[1:]
 

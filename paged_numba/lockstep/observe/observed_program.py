@@ -18,8 +18,8 @@ from ...errors import SynchronizationError
 from ..compiler.analysis import syntax
 from ..compiler.analysis.scopes import parameters
 from ..compiler.analysis.syntax import Accumulation, Region
-from ..compiler.calls import Calls
 from ..compiler.expressions import call
+from ..compiler.functions.calls import Calls
 from ..compiler.functions.values import call_value as call_held
 from ..compiler.names import Names
 from ..compiler.translate import FunctionWriter, run_device, translate
@@ -29,7 +29,8 @@ from ..language.intrinsic import Intrinsic
 from ..machine import arithmetic
 from ..machine.masks import Mask
 from .code import CodeFunction, CodeLine
-from .observed_machine import FromTheEnd, ObservedMachine
+from .observed_array import FromTheEnd
+from .observed_machine import ObservedMachine
 
 # Arithmetic.
 

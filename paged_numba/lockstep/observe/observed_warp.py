@@ -11,7 +11,8 @@ from ..machine.machine import Machine, Site
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
 from .code import CodeFunction, CodeLine
-from .observed_machine import MOST_MASKS, ObservedArray, ObservedMachine
+from .observed_array import ObservedArray
+from .observed_machine import MOST_MASKS, ObservedMachine
 
 
 class ObservedWarp(ObservedMachine):

@@ -14,7 +14,8 @@ from ..machine.lanes import WARP_SIZE
 from ..machine.masks import Mask
 from .allocations import Memory
 from .code import CodeLine
-from .observed_machine import ObservedArray, ObservedMachine
+from .observed_array import ObservedArray
+from .observed_machine import ObservedMachine
 from .observer import Observer, observing
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from ..machine.masks import Mask
 from ..observe.allocations import Memory, extent
 from ..observe.code import CodeLine
-from ..observe.observed_machine import ObservedArray, ObservedMachine
+from ..observe.observed_array import ObservedArray
+from ..observe.observed_machine import ObservedMachine
 from ..observe.observer import Observer
 from .counts import Traffic, Work
 from .transactions import NOBODY, SECTOR, global_cost, shared_cost, turns

@@ -9,7 +9,8 @@ import numpy as np
 from ..machine import masks
 from ..machine.arithmetic import convert
 from ..machine.masks import Mask
-from ..observe.observed_machine import ObservedArray, ObservedMachine
+from ..observe.observed_array import ObservedArray
+from ..observe.observed_machine import ObservedMachine
 
 
 class Accesses(NamedTuple):

@@ -12,7 +12,8 @@ from ..machine.lanes import WARP_SIZE
 from ..machine.masks import Mask
 from ..observe.allocations import extent
 from ..observe.code import CodeLine
-from ..observe.observed_machine import ObservedArray, ObservedMachine
+from ..observe.observed_array import ObservedArray
+from ..observe.observed_machine import ObservedMachine
 from .accesses import Accesses, thread_name, values
 from .findings import BENIGN, DISTANCES, Example, Findings
 from .shadow import THREAD, Shadow, grain_of

@@ -9,7 +9,8 @@ import numpy as np
 from ...errors import LaunchError
 from ..machine import masks
 from ..machine.masks import Mask
-from ..observe.observed_machine import ObservedArray, ObservedMachine
+from ..observe.observed_array import ObservedArray
+from ..observe.observed_machine import ObservedMachine
 from ..observe.observer import EXITED, Observer
 from .accesses import accesses, thread_name
 from .findings import Example, Findings

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..observe.observed_machine import ObservedArray
+from ..observe.observed_array import ObservedArray
 
 THREAD = 0xFFFFFFFF
 NOBODY, ATOMIC = -1, -2

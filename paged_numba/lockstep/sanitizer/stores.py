@@ -69,6 +69,8 @@ def _bases(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute):
             yield from _bases(node.func.value)
+        elif isinstance(node.func, ast.Lambda):
+            yield from _bases(node.func.body)
         elif isinstance(node.func, ast.Name):
             yield node.func.id  # an inner function, whose result may be a view of what it captures
         for argument in node.args:

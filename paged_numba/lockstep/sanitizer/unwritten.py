@@ -12,7 +12,8 @@ from ..machine.masks import Mask
 from ..machine.poison import POISON, is_fresh
 from ..observe.allocations import Memory
 from ..observe.code import CodeLine
-from ..observe.observed_machine import ObservedArray, ObservedMachine
+from ..observe.observed_array import ObservedArray
+from ..observe.observed_machine import ObservedMachine
 from .accesses import Accesses, accesses, thread_name
 from .findings import Example, Findings
 from .shadow import NOBODY, Shadow

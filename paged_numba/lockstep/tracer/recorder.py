@@ -17,7 +17,8 @@ from ..machine.lanes import WARP_SIZE
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
 from ..observe.code import CodeFunction
-from ..observe.observed_machine import ObservedArray, ObservedMachine
+from ..observe.observed_array import ObservedArray
+from ..observe.observed_machine import ObservedMachine
 from ..observe.observer import Observer
 from .costs import CostCounter
 from .packing import packed

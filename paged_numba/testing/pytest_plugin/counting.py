@@ -41,10 +41,12 @@ class KernelCounts(Profiler):
         self._kernel = ""
 
     def begin_launch(self, machine: Any, function: Any, arguments: tuple[Any, ...]) -> None:
+        """Note whose launch it is."""
         super().begin_launch(machine, function, arguments)
         self._kernel = f"{function.__module__}.{function.__qualname__}"
 
     def end_launch(self, machine: Any) -> None:
+        """Add the counts of the launch to those of its kernel."""
         super().end_launch(machine)
         spaces = {space: Counts() for space in ("global", "shared", "local", "constant")}
         for key, counts in self.traffic.items():

@@ -43,6 +43,8 @@ def _call_runs_apart(node: ast.Call, names: Names, asked: set[Source]) -> bool:
     found = names.static(node.func)
     if found is None or found.path in DECLARATIONS:
         return False
+    if names.device(node) is Ellipsis:
+        return False
     if names.device(node) is not None:
         return _function_runs_apart(decorated_function(found.value), asked)
     intrinsic = names.intrinsic(node.func)

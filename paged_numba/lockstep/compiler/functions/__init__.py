@@ -1,1 +1,1 @@
-"""Functions as values: what a variable of a kernel that holds a function is, and how a call through it runs."""
+"""Functions that kernels call: calls, functions as values, overloads."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....errors import CompilationError
-from ...language.access import attribute
+from ...language.access import attribute, knows
 from ...language.signatures import ArrayType, Scalar, Signature, signatures, type_of
 from ...language.types.function_values import FunctionValue
 from ...machine.lanes import source_line
@@ -74,8 +74,20 @@ def _templates(function: Any) -> list[Any]:
         numba.context.refresh()
         found = numba.context.resolve_value_type(function)
         ordered = numba.ordered(list(getattr(found, "templates", ())), function.__name__)
-        return [template for template in ordered if hasattr(template, "_overload_func")]
+        return [template for template in ordered if _is_users(template)]
     return []
+
+
+def _is_users(template: Any) -> bool:
+    """Tell whether a template is an overload, and none of Numba's own: these the machine runs by itself."""
+    function = getattr(template, "_overload_func", None)
+    home = str(getattr(function, "__module__", "numba."))
+    return not home.startswith("numba.") or ".tests." in home or _registers(function)
+
+
+def _registers(function: Any) -> bool:
+    """Tell whether an overload is one that ``register_jitable`` makes."""
+    return getattr(function, "__name__", "") == "ov_wrap"
 
 
 def overloaded(function: Any) -> OverloadedValue | None:
@@ -94,7 +106,7 @@ def overloaded(function: Any) -> OverloadedValue | None:
 def is_jitable(function: Any) -> bool:
     """Tell whether ``register_jitable`` has made a function callable from kernels as it is."""
     return any(
-        template._overload_func.__name__ == "ov_wrap"
+        _registers(template._overload_func)
         and any(cell.cell_contents is function for cell in template._overload_func.__closure__ or ())
         for template in _templates(function)
     )
@@ -103,7 +115,7 @@ def is_jitable(function: Any) -> bool:
 def foreign(value: Any) -> str:
     """Return what keeps the machine from running a function that Numba can call, "" if Numba cannot call it."""
     home = str(getattr(value, "__module__", "")).partition(".")[0]
-    if not _loaded() or home in ("builtins", "math", "cmath", "operator", "numpy", "numba"):
+    if not _loaded() or home in ("builtins", "math", "cmath", "operator", "numpy"):
         return ""
     if type(value).__name__ in ("ExternFunction", "ExternalFunction"):
         return "which cuda.declare_device takes from foreign code: write it in Python with @cuda.jit(device=True)"
@@ -122,7 +134,7 @@ def has_member(name: str) -> bool:
     numba = _numba()
     numba.context.refresh()
     return any(
-        getattr(template, "_attr", None) == name and hasattr(template, "_overload_func")
+        getattr(template, "_attr", None) == name and _is_users(template)
         for found in numba.context._attributes.values()
         for template in found
     )
@@ -130,11 +142,14 @@ def has_member(name: str) -> bool:
 
 def member(value: Any, name: str, method: bool) -> OverloadedValue | None:
     """Return the overload that gives the type of a lane value an attribute or a method, else None."""
+    if knows(value, name):
+        return None  # the machine's own takes no loop in Python
     kind = numba_type(value, False)
     if kind is None:
         return None
     for template in _numba().context._get_attribute_templates(kind):
-        if getattr(template, "_attr", None) == name and getattr(template, "is_method", None) is method:
+        of_name = getattr(template, "_attr", None) == name and getattr(template, "is_method", None) is method
+        if of_name and _is_users(template):
             return overloaded(template._overload_func)
     return None
 

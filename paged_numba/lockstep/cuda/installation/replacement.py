@@ -1,8 +1,8 @@
 """`replace`: puts the names of the facade in the place of those of ``numba.cuda`` and of its submodules.
 
-Functions keep their identity and call the facade, wherever they were imported before. Classes and objects are exchanged
-in all modules that name them. What a kernel is written with (``cuda.threadIdx``, types, ...), and whatever works without
-a GPU stays Numba's. Everything else of Numba's reaches the driver, which refuses.
+Functions keep their identity and call the facade, wherever they were imported before. Classes and objects are
+exchanged in all modules that name them. What a kernel is written with (``cuda.threadIdx``, types, ...), and whatever
+works without a GPU, stays Numba's. Everything else of Numba's reaches the driver, which refuses.
 """
 
 from __future__ import annotations
@@ -82,6 +82,10 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
             _exchange(cuda, name, value, changes)
         elif getattr(value, "__module__", "").startswith(__package__.rpartition(".")[0]):
             changes.set(cuda, name, value)
+    numba_types = importlib.import_module("numba").types
+    for name, value in vars(facade).items():
+        if isinstance(value, (DeviceName, Type)) and not name.startswith("_") and not hasattr(cuda, name):
+            changes.set(cuda, name, getattr(numba_types, name, value))  # of a release that lacks it
     for part, names in SUBMODULES.items():
         module = importlib.import_module(f"numba.cuda.{part}")
         for name, value in names.items():
@@ -114,7 +118,7 @@ def _keep_jit_of_overloads(changes: Changes) -> None:
             changes.set(value, "_get_jit_decorator", lambda self: own)
 
 
-def _copy(function: FunctionType) -> FunctionType:
+def _copy(function: FunctionType) -> Any:
     copy = FunctionType(
         function.__code__,
         function.__globals__,
@@ -242,7 +246,7 @@ def _replace_target(registry: Any, original: Any, builder: Any, changes: Changes
 
 def _replace_driver(changes: Changes) -> None:
     module = importlib.import_module("numba.cuda.cudadrv.driver")
-    support_error = importlib.import_module("numba.cuda.cudadrv.error").CudaSupportError
+    support_error: Any = importlib.import_module("numba.cuda.cudadrv.error").CudaSupportError
 
     class NoDriverError(TargetUnavailableError, support_error):  # type: ignore[misc]
         """Raised by what needs the CUDA driver."""

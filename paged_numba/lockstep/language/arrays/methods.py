@@ -84,6 +84,11 @@ ATTRIBUTES: dict[str, Callable[[LaneArray], Any]] = {
 }
 
 
+def knows(name: str) -> bool:
+    """Tell whether the machine itself decides on an attribute of arrays: it runs or refuses it."""
+    return name in ATTRIBUTES or name in METHODS or name in _ALLOCATING
+
+
 def attribute(mask: Mask, array: LaneArray, name: str) -> Any:
     """Return ``array.name``, or None if arrays have no such attribute in a kernel."""
     found = ATTRIBUTES.get(name)

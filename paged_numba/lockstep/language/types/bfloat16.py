@@ -53,20 +53,20 @@ def rounded(value: Any, way: Direction = "rn") -> Any:
     dtype = bfloat16_dtype()
     if value.dtype == dtype:
         return value
-    exact = _exact(value)
-    exponent = np.frexp(np.where(np.isfinite(exact), exact, 1.0))[1] - 1
+    number = exact(value)
+    exponent = np.frexp(np.where(np.isfinite(number), number, 1.0))[1] - 1
     quantum = np.ldexp(1.0, np.maximum(exponent, -126) - 7)
-    result = _WHOLE[way](exact / quantum) * quantum
+    result = _WHOLE[way](number / quantum) * quantum
     # Rounding down takes a number above the largest one to it, and a number below the least one to infinity.
-    inwards = {"rn": False, "rz": True, "rd": exact > 0, "ru": exact < 0}[way]
+    inwards = {"rn": False, "rz": True, "rd": number > 0, "ru": number < 0}[way]
     over = np.abs(result) > _LARGEST
     result = np.where(
-        over & np.isfinite(exact), np.copysign(np.where(inwards, _LARGEST, np.inf), exact), result
+        over & np.isfinite(number), np.copysign(np.where(inwards, _LARGEST, np.inf), number), result
     )
-    return np.where(np.isfinite(exact), result, exact).astype(np.float32).astype(dtype)[()]
+    return np.where(np.isfinite(number), result, number).astype(np.float32).astype(dtype)[()]
 
 
-def _exact(value: Any) -> Any:
+def exact(value: Any) -> Any:
     """Return a number as float64; an integer of more than 53 bits gets another that rounds to the same bfloat16."""
     if value.dtype.kind in "iu" and value.dtype.itemsize == 8:
         # The low bits matter only as a whole: whether there are any.

@@ -46,7 +46,7 @@ def rounded(value: Fraction, dtype: np.dtype[Any], direction: Direction) -> floa
 
 
 def root(value: Fraction) -> Fraction:
-    """Return the square root to 120 bits; the last is set if the root is not exact, so that it rounds as the root does."""
+    """Return the square root to 120 bits; the last is set if it is not exact, so that it rounds as the root does."""
     shift = max(0, 240 - value.numerator.bit_length() + value.denominator.bit_length())
     shift += shift % 2
     scaled, rest = divmod(value.numerator << shift, value.denominator)

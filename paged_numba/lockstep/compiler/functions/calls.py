@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import LaunchError
-from ..language.functions import as_dtype
-from ..language.intrinsic import Intrinsic
-from ..language.intrinsics import DECLARATIONS, INTRINSICS
-from ..language.signatures import Signature, signatures_of
-from ..machine.arithmetic import lane_type
-from ..machine.lanes import file_name
-from ..machine.machine import Site
-from .analysis.scopes import (
+from ....errors import LaunchError
+from ...language.functions import as_dtype
+from ...language.intrinsic import Intrinsic
+from ...language.intrinsics import DECLARATIONS, INTRINSICS
+from ...language.signatures import Signature, signatures_of
+from ...machine.arithmetic import lane_type
+from ...machine.lanes import file_name
+from ...machine.machine import Site
+from ..analysis.scopes import (
     Function,
     arguments,
     as_definition,
@@ -29,11 +29,11 @@ from .analysis.scopes import (
     given_name,
     signature_of,
 )
-from .analysis.shapes import folded, lengths_of_call
-from .expressions import Expressions, call
-from .functions.overloads import foreign, has_member, overloaded
-from .functions.values import DeviceValue
-from .names import decorated_function, is_cpu_only, is_namedtuple
+from ..analysis.shapes import folded, lengths_of_call
+from ..expressions import Expressions, call
+from ..names import decorated_function, is_cpu_only, is_namedtuple
+from .overloads import foreign, has_member, overloaded
+from .values import DeviceValue
 
 
 class Calls(Expressions):
