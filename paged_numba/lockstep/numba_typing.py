@@ -17,7 +17,8 @@ from ..errors import CompilationError, LaunchError, TargetUnavailableError
 from .compiler.names import decorated_function
 from .compiler.source import Source
 from .language.intrinsics import path_of
-from .language.signatures import VOID, ArrayType, Scalar, Signature, TupleType, Type
+from .language.signatures import Type
+from .language.types.as_numba import as_numba, for_numba_signature, is_ours
 from .machine.lanes import file_name
 
 
@@ -120,41 +121,6 @@ def inferred(function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
         rebuilt = _Rebuilt(numba)
         with rebuilt.device_functions_are_only_typed():
             return rebuilt.typed(rebuilt.function(function), types, result)
-
-
-def _ours(given: Any) -> bool:
-    """Tell whether a signature is written with the facade's types."""
-    return isinstance(given, (Signature, list)) or (
-        isinstance(given, tuple) and any(isinstance(item, Type) for item in given)
-    )
-
-
-def as_numba(given: Any) -> Any:
-    """Return a type of the facade as Numba's."""
-    from numba import types
-    from numba.np import numpy_support
-
-    from_dtype: Callable[[Any], Any] = numpy_support.from_dtype
-    if given is VOID:
-        return types.none
-    if isinstance(given, Scalar):
-        return from_dtype(given.dtype)
-    if isinstance(given, ArrayType):
-        return types.Array(from_dtype(given.dtype), given.ndim, given.layout, readonly=not given.mutable)
-    if isinstance(given, TupleType):
-        return types.BaseTuple.from_types(tuple(map(as_numba, given.items)))
-    return getattr(types, str(given)) if isinstance(given, Type) else given
-
-
-def for_numba_signature(given: Any) -> Any:
-    """Return a signature, or a list of them, as Numba takes it."""
-    if isinstance(given, list):
-        return [for_numba_signature(one) for one in given]
-    if isinstance(given, str) or not isinstance(given, tuple):
-        return given
-    result = getattr(given, "result", None)
-    types = tuple(map(as_numba, getattr(given, "args", given)))
-    return types if result is None else as_numba(result)(*types)
 
 
 # Numba's parts, wherever its releases keep them.
@@ -263,7 +229,7 @@ def _argument_types(numba: _Numba, kernel: Any, function: Any, signature: Any) -
             )
     else:
         given = signature
-    given = for_numba_signature(given) if _ours(given) else given
+    given = for_numba_signature(given) if is_ours(given) else given
     if isinstance(given, tuple) and not (given and all(_is_type(item) for item in given)):
         return [tuple(_type_of(numba, number, item) for number, item in enumerate(given))]
     try:

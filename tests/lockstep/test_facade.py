@@ -225,7 +225,7 @@ def test_jit_takes_kernels_of_numba_and_of_the_facade_and_keeps_their_signatures
     lockstep.jit(cuda.jit("void(float64[:], int64)")(halve))[2, 4](x, 1.5)
     np.testing.assert_array_equal(x, np.arange(6) / 2 + 1)
     device = numba_cuda.jit(device=True)(lambda value: value)
-    with pytest.raises(LaunchError, match="it is a device function"):
+    with pytest.raises(LaunchError, match="a device function as a kernel"):
         lockstep.jit(device)[1, 1](1)
 
 

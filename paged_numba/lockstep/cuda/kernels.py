@@ -22,11 +22,12 @@ from ..failures import hide
 from ..language.signatures import PointerType, check_definition, signatures, signatures_of
 from ..launch import launch
 from ..numba_typing import check_eagerly
-from .devices import gpus
 from .memory import ArgHint, as_cuda_array, is_cuda_array
 from .numba_parts import (
     Overload,
     as_in_debug_mode,
+    deprecation,
+    installed,
     numba_core,
     numba_dispatcher,
     numba_type,
@@ -34,6 +35,8 @@ from .numba_parts import (
     refuse_measure,
     type_note,
     types_of_signature,
+    warn_of_host_array,
+    warn_of_small_grid,
 )
 from .pointers import array_from
 
@@ -273,7 +276,7 @@ class Configured:
         self.stream = stream
         self.sharedmem = sharedmem
         self.pre_launch_callbacks: list[Callable[..., Any]] = []
-        _warn_of_small_grid(self.griddim)
+        warn_of_small_grid(self.griddim)
 
     def __call__(self, *args: Any) -> None:
         __tracebackhide__ = hide
@@ -358,8 +361,8 @@ def _prepared(
 def _unwrapped(value: Any) -> Any:
     """Return an argument as `launch` takes it."""
     if type(value) is np.ndarray:
-        if _installed():
-            _warn_of_host_array()
+        if installed():
+            warn_of_host_array()
         return value
     if isinstance(value, ArgHint):
         return value.on_device()
@@ -373,32 +376,6 @@ def _unwrapped(value: Any) -> Any:
 
 def _listed(given: Any) -> list[Any]:
     return [] if given is None else given if isinstance(given, list) else [given]
-
-
-# Numba's warnings, for programs that believe that they use Numba.
-
-
-def _installed() -> bool:
-    """Tell whether lockstep is in the place of a ``numba.cuda`` that is installed."""
-    module = sys.modules.get("numba.cuda")
-    return getattr(module, "gpus", None) is gpus and bool(getattr(module, "__path__", ()))
-
-
-def _warn_of_small_grid(griddim: tuple[int, ...]) -> None:
-    if not _installed():
-        return
-    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
-    size = int(np.prod(griddim))
-    if size < 128 and config.CUDA_LOW_OCCUPANCY_WARNINGS and not config.DISABLE_PERFORMANCE_WARNINGS:
-        text = f"Grid size {size} will likely result in GPU under-utilization due to low occupancy."
-        warnings.warn(performance_warning(text), stacklevel=4)
-
-
-def _warn_of_host_array() -> None:
-    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
-    if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
-        text = "Host array used in CUDA kernel will incur copy overhead to/from device."
-        warnings.warn(performance_warning(text), stacklevel=5)
 
 
 @overload
@@ -465,7 +442,7 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
 
     def decorate(function: Callable[..., Any]) -> Kernel:
         made = Kernel(function, func_or_sig, device, **options)
-        if func_or_sig is not None and _installed():
+        if func_or_sig is not None and installed():
             check_eagerly(made)  # Numba compiles such a function at once
         return made
 
@@ -478,7 +455,7 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
         raise NotImplementedError("bounds checking is not supported for CUDA")
     for name in ("argtypes", "restype", "bind"):
         if options.get(name) is not None:
-            raise _deprecation()(
+            raise deprecation()(
                 f"Deprecated keyword argument `{name}`. "
                 "Signatures should be passed as the first positional argument."
             )
@@ -494,7 +471,7 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
         raise ValueError(
             f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
         )
-    if _installed():
+    if installed():
         _warn_of_debug(options)
 
 
@@ -506,14 +483,4 @@ def _warn_of_debug(options: dict[str, Any]) -> None:
             text = "debug=True with opt=True is not supported by CUDA"
             warnings.warn(invalid_config_warning(text), stacklevel=4)
         if options.get("lineinfo"):
-            warnings.warn(
-                invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4
-            )
-
-
-def _deprecation() -> type[Exception]:
-    try:
-        from numba.cuda.core.errors import DeprecationError
-    except ImportError:
-        return TypeError
-    return DeprecationError
+            warnings.warn(invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4)

@@ -6,7 +6,9 @@ import functools
 import importlib
 import inspect
 import re
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -15,10 +17,11 @@ import numpy as np
 
 from ...errors import TargetUnavailableError
 from ..language.signatures import Type, signatures
+from ..language.types.as_numba import as_numba, for_numba_signature
 from ..launch import current_options
-from ..numba_typing import as_numba, for_numba, for_numba_signature
+from ..numba_typing import for_numba
 from ..numba_typing import inferred as numba_inferred
-from .devices import Device
+from .devices import Device, gpus
 from .names import refusal
 
 COMPILERS = (
@@ -231,3 +234,40 @@ class Overload:
         if name.startswith("__"):
             raise AttributeError(name)
         return refuse_measure(self.kernel, f"overloads[...].{name}")
+
+
+# Numba's warnings, for programs that believe that they use Numba.
+
+
+def installed() -> bool:
+    """Tell whether lockstep is in the place of a ``numba.cuda`` that is installed."""
+    module = sys.modules.get("numba.cuda")
+    return getattr(module, "gpus", None) is gpus and bool(getattr(module, "__path__", ()))
+
+
+def warn_of_small_grid(griddim: tuple[int, ...]) -> None:
+    """Warn as Numba does if a grid leaves most of a GPU idle."""
+    if not installed():
+        return
+    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
+    size = int(np.prod(griddim))
+    if size < 128 and config.CUDA_LOW_OCCUPANCY_WARNINGS and not config.DISABLE_PERFORMANCE_WARNINGS:
+        text = f"Grid size {size} will likely result in GPU under-utilization due to low occupancy."
+        warnings.warn(performance_warning(text), stacklevel=4)
+
+
+def warn_of_host_array() -> None:
+    """Warn as Numba does if a host array is copied for a launch."""
+    config, performance_warning = numba_core("config"), numba_core("errors").NumbaPerformanceWarning
+    if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
+        text = "Host array used in CUDA kernel will incur copy overhead to/from device."
+        warnings.warn(performance_warning(text), stacklevel=5)
+
+
+def deprecation() -> type[Exception]:
+    """Return the class of the error for options that Numba no longer has."""
+    try:
+        from numba.cuda.core.errors import DeprecationError
+    except ImportError:
+        return TypeError
+    return DeprecationError
