@@ -287,6 +287,8 @@ class FunctionWriter(Loops):
         writer = type(self)(self.names, definition, False, self)
         writer.arcs = self.arcs
         if writer.debugged:
-            raise self.unsupported(inner, "a breakpoint in a function inside a kernel: stop where it is called")
+            raise self.unsupported(
+                inner, "a breakpoint in a function inside a kernel: stop where it is called"
+            )
         writer.write_function(self.expressions.inner_names[inner], ["_m"])
         self.waits_for_others |= writer.waits_for_others
