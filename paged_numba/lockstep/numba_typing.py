@@ -89,7 +89,10 @@ def check_eagerly(kernel: Any) -> None:
     numba.core.errors.TypingError
         Numba refuses the function; the error is Numba's own.
     """
-    numba = _numba()
+    try:
+        numba = _numba()
+    except TargetUnavailableError:  # where lockstep stands in for a numba.cuda that cannot be imported
+        return
     given = _argument_types(numba, kernel, kernel.py_func, None)
     try:
         for types in given:

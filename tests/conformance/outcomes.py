@@ -49,7 +49,10 @@ def _is_refusal(error):
     seen = []
     while error is not None and error not in seen:
         seen.append(error)
-        if type(error).__module__.startswith("paged_numba") and type(error).__name__ in REFUSALS:
+        if any(
+            base.__module__.startswith("paged_numba") and base.__name__ in REFUSALS
+            for base in type(error).__mro__
+        ):
             return True
         if ABSENT.search(str(error)) and not isinstance(error, AssertionError):
             return True

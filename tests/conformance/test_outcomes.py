@@ -11,7 +11,7 @@ import pytest
 import run
 import tables
 
-from paged_numba.errors import KernelError, LaunchError, UnsupportedConstructError
+from paged_numba.errors import KernelError, LaunchError, LaunchTypeError, UnsupportedConstructError
 
 HERE = Path(__file__).parent
 
@@ -171,6 +171,7 @@ def test_reasons_are_the_same_in_each_run():
     [
         (UnsupportedConstructError("x"), "refused"),
         (LaunchError("x"), "refused"),
+        (LaunchTypeError("x"), "refused"),
         (KernelError("x"), "raw"),
         (AssertionError("x"), "wrong"),
         (AssertionError("a test that expects the words 'the lockstep machine' does not find them"), "wrong"),

@@ -1,7 +1,7 @@
 """Kernels with statements of every kind, parts of which no thread runs; `WHO` says whose ``cuda`` they use."""
 
 # Statements of every kind, the odd ones too.
-# ruff: noqa: B007, E701, F842, PIE790, PIE808
+# ruff: noqa: B007, B905, E701, F842, PIE790, PIE808
 
 import os
 
@@ -137,4 +137,43 @@ def nested(x, out):
         raise ValueError("never")
 
 
-KERNELS = [branches, loops, leaving, nested]
+@cuda.jit
+def inside(x, out):
+    i = cuda.grid(1)
+
+    def half(value):
+        if value > 1000:
+            return 0
+        return value // 2
+
+    if i > 1000:
+
+        def twice(value):
+            return 2 * value
+
+        out[i] = twice(3)
+    add = lambda a, b: a + b  # noqa: E731
+    total = 0
+    for one, other in zip((1, 2), (3, 4)):
+        total += add(one, other)
+    for part in (x[0], half(x[i])):
+        if part == 12345:
+            total = 0
+        elif part == 3: continue  # fmt: skip
+        total += part
+    match i % 3:
+        case 0:
+            total += 1
+        case 1 | 5:
+            total += 2
+        case 7:
+            total += 3
+        case _:
+            total += 4
+    while True:
+        total += 1
+        if total % 7 == 0: break  # fmt: skip
+    out[i] = total
+
+
+KERNELS = [branches, loops, leaving, nested, inside]

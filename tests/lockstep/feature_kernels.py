@@ -534,6 +534,27 @@ def conversions(out, x):
     out[3 * t + 2] = abs(x[t])
 
 
+@feature(
+    floats(16, np.float64),
+    np.array([0.5425, -0.5425, 123456.789, 2.5, -1.5, 1e-7, 5e15, 0.125]),
+    np.array([3, 3, -3, 0, 0, 5, 2, 2], np.int32),
+    expected=[0.542, 1, -0.542, -1, 123e3, 123457, 2, 2, -2, -2, 0, 0, 5e15, 5e15, 0.12, 0],
+    simulated=False,
+)
+@cuda.jit
+def round_to_digits(out, x, digits):
+    t = cuda.grid(1)
+    out[2 * t] = round(x[t], digits[t])
+    out[2 * t + 1] = round(x[t], 0)
+
+
+@feature(ints(8), np.array([0, 1, 255, 2**31 - 1, 6, 7, 8, 9], np.int32), expected=[0, 1, 8, 31, 2, 3, 1, 2])
+@cuda.jit
+def bits_of_an_integer(out, x):
+    t = cuda.grid(1)
+    out[t] = x[t].bit_count()
+
+
 @feature(floats(16), X8, expected=np.stack([np.minimum(X8, 2), np.maximum(X8, 0.25)], 1).ravel())
 @cuda.jit
 def smallest_and_largest(out, x):

@@ -232,7 +232,7 @@ def test_ufunc_on_numbers_and_arrays_computes_what_numpy_computes(ufunc):
     name = ufunc.__name__
     kernel = written(f"def kernel({outputs}, {inputs}):\n np.{name}({inputs}, {outputs})\n")
     ran = 0
-    for dtype in map(np.dtype, DTYPES[::2] + ["float32"]):
+    for dtype in map(np.dtype, [*DTYPES[::2], "float32"]):
         types = ufuncs._loop(ufunc, (dtype,) * ufunc.nin, ())
         if types is None:
             continue

@@ -8,7 +8,7 @@ from test_random_programs import load
 
 from paged_numba import lockstep
 from paged_numba.errors import KernelError
-from paged_numba.lockstep.compiler import at_once
+from paged_numba.lockstep.compiler.shortcuts import at_once
 from paged_numba.lockstep.compiler.translate import translate
 from paged_numba.lockstep.cuda import facade as cuda
 

@@ -10,8 +10,8 @@ from written_kernels import written
 
 from paged_numba import cuda, lockstep
 from paged_numba.errors import KernelError
-from paged_numba.lockstep.compiler import compaction
-from paged_numba.lockstep.compiler.compaction import Compaction, FewLanes
+from paged_numba.lockstep.compiler.shortcuts import compaction
+from paged_numba.lockstep.compiler.shortcuts.compaction import Compaction, FewLanes
 
 BLOCKS, THREADS = 3, 8
 LANES = BLOCKS * THREADS

@@ -74,7 +74,7 @@ WRONG = {
     "x[0, 0]": "at most 1 indices",
     "x[::0][0]": "step cannot be zero",
     "x.size()": "not callable",
-    "cuda.grid(4)": "index out of range",
+    "cuda.grid(4)": "must be the literal 1, 2 or 3",
     "cuda.threadIdx.w": "cannot be used there",
     "cuda.shfl_sync(1)": "missing 2 required positional arguments",
     "cuda.popc(1.5)": "an integer intrinsic needs an integer",

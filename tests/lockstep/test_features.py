@@ -18,6 +18,7 @@ pytest.importorskip("function_kernels", reason="Numba is not installed")
 pytest.importorskip("type_features")  # which adds to the same table
 FEATURES = feature_kernels.FEATURES
 NEED_A_DEVICE = (
+    "bits_of_an_integer",
     "device_function_with_two_results",
     "device_function_with_a_default",
     "row_view_passed_to_a_device_function",

@@ -195,6 +195,8 @@ def test_names_inside_kernels_remain_those_of_numba():
 
         out = np.zeros(4)
         roots[1, 4](np.array([1.0, 4.0, 9.0, 16.0]), out)
+        for name in ("fp16", "libdevice", "random"):
+            assert getattr(cuda, name, None) is sys.modules.get(f"numba.cuda.{name}")
     assert out.tolist() == [4, 3, 2, 1]
 
 

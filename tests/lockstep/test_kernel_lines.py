@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_random_programs import DATA, OneThread, load, programs, run_lockstep
 
@@ -70,7 +70,6 @@ def lines_on_lockstep(source, blocks, threads, arcs=None):
     return lines
 
 
-@settings(max_examples=80)
 @given(source=programs(), observed=st.booleans())
 def test_lines_that_run_are_the_lines_that_a_lane_runs(source, observed):
     expected = lines_one_by_one(source, 10)
@@ -96,7 +95,6 @@ def branches_differ(source, observed):
     return (expected ^ found) & possible_branches(source)
 
 
-@settings(max_examples=80)
 @given(source=programs(), observed=st.booleans())
 def test_branches_that_are_taken_are_the_branches_that_a_lane_takes(source, observed):
     if lines_one_by_one(source, 10) is not None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from paged_numba import lockstep
 from paged_numba.errors import KernelError
-from paged_numba.lockstep.compiler import compaction
+from paged_numba.lockstep.compiler.shortcuts import compaction
 from paged_numba.lockstep.compiler.translate import FunctionWriter
 from paged_numba.lockstep.observe.observer import Observer, observing
 from paged_numba.lockstep.tracer.packing import unpacked

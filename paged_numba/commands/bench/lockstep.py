@@ -24,6 +24,7 @@ from ...kernels.columns import ROW_END
 from ...ops.plan import query_rows
 from ...progress import progress
 from ..options import deliver
+from . import everyday
 from .provenance import as_json, provenance
 
 BLOCK_SIZE = 16
@@ -102,29 +103,40 @@ def run_numpy(case: Decode, out: Any, lse: Any) -> None:
 _SIMULATOR = """
 import json, sys, time
 import numpy as np
-from paged_numba.commands.bench import lockstep as bench
+from paged_numba.commands.bench import everyday, lockstep as bench
 from paged_numba.kernels.attention_block import attention_block_kernel
+runs = []
+def launch(kernel, blocks, threads, *arguments):
+    start = time.perf_counter()
+    kernel[blocks, threads](*arguments)
+    runs.append({"seconds": time.perf_counter() - start})
 case = bench.decode_case(2, 2, 128)
 out, lse = np.zeros_like(case.query), np.zeros(case.query.shape[:2], np.float32)
-start = time.perf_counter()
-attention_block_kernel[(2, 2), bench.THREADS](out, lse, *case)
-print(json.dumps({"seconds": time.perf_counter() - start, "out": out.tolist()}))
+launch(attention_block_kernel, (2, 2), bench.THREADS, out, lse, *case)
+runs[-1]["out"] = out.tolist()
+for one in everyday.CASES.values():
+    found = everyday.results(one, launch)
+    runs[-1]["out"] = found.tolist()
+print(json.dumps(runs))
 """
 
 
-def simulate() -> tuple[float, Any]:
-    """Return seconds and output of one decode (2 x 2 x 128 tokens) on Numba's simulator, in its own process."""
+def simulate() -> list[tuple[float, Any]]:
+    """Return seconds and output on Numba's simulator, in its own process.
+
+    First of one decode (2 x 2 x 128 tokens), then of each of `everyday.CASES`.
+    """
     package_root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-c", _SIMULATOR], env=environment, capture_output=True, text=True, check=True
     )
-    result = json.loads(done.stdout.splitlines()[-1])
-    return result["seconds"], np.array(result["out"], np.float32)
+    runs = json.loads(done.stdout.splitlines()[-1])
+    return [(run["seconds"], np.array(run["out"], np.float32)) for run in runs]
 
 
-def _median_seconds(call: Callable[[], None], repeats: int) -> float:
+def _median_seconds(call: Callable[[], Any], repeats: int) -> float:
     call()
     times = []
     for _ in range(repeats):
@@ -161,16 +173,25 @@ class Findings:
 
 
 def compare_with_simulator(found: Findings) -> None:
-    """Decode 2 x 2 heads x 128 tokens on lockstep and on Numba's simulator."""
-    case = decode_case(2, 2, 128)
-    out, lse = _outputs(case)
-    ours = _median_seconds(lambda: run_lockstep(case, out, lse), 15)
-    simulated, expected = simulate()
+    """Decode 2 x 2 heads x 128 tokens, and run `everyday.CASES`, on lockstep and on Numba's simulator."""
+    decode = decode_case(2, 2, 128)
+    out, lse = _outputs(decode)
+    ours = _median_seconds(lambda: run_lockstep(decode, out, lse), 15)
+    (simulated, expected), *others = simulate()
     found.agree &= bool(np.allclose(out, expected, rtol=1e-4, atol=1e-4))
     ratio = simulated / ours
     what = "decode, 4 thread blocks of 64, 128 tokens"
     found.beside(what, ours, "simulator", simulated, f"{ratio:,.0f} times faster")
     found.figures["simulator"] = {"lockstep_s": ours, "simulator_s": simulated, "ratio": ratio}
+    for (name, case), (simulated, expected) in zip(everyday.CASES.items(), others, strict=True):
+        run = partial(everyday.results, case, lockstep.launch)
+        ours = _median_seconds(run, 15)
+        found.agree &= bool(np.array_equal(run(), expected))
+        ratio = simulated / ours
+        what = f"{name}, {everyday.BLOCKS * everyday.THREADS:,} threads"
+        found.beside(what, ours, "simulator", simulated, f"{ratio:,.0f} times faster")
+        figures = {"lockstep_s": ours, "simulator_s": simulated, "ratio": ratio}
+        found.figures.setdefault("everyday", {})[name] = figures
 
 
 def compare_with_numpy(found: Findings) -> None:

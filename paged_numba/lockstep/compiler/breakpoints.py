@@ -27,19 +27,20 @@ from ..machine.lanes import Lanes, source_line
 from ..machine.local_memory import LocalArray
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
-from .analysis.scopes import all_inner, variables
+from .analysis.scopes import variables
 from .source import Source
 
 
 def breakpoint(thread: Any = None, block: Any = None) -> NoReturn:  # noqa: A001 (Python's, with a thread)
     """Stop a kernel that runs on lockstep in the debugger, at one thread.
 
-    In a kernel or device function, as a statement of its own, it calls `sys.breakpointhook`, as Python's own
-    ``breakpoint()`` does, so that the environment variable PYTHONBREAKPOINT and pytest choose the debugger. A kernel
-    may also call ``breakpoint()`` itself, which needs no import and takes no arguments. The debugger shows the kernel's
-    source and the thread's own variables: numbers as NumPy scalars, arrays as NumPy arrays over the same memory. In
-    pdb, ``p``, ``pp locals()``, ``l`` and ``w`` work as in any function, ``n`` goes to the next statement that the
-    thread runs, ``u`` to the caller of a device function, ``c`` to the next breakpoint.
+    It calls `sys.breakpointhook`, as Python's own ``breakpoint()`` does, so that the environment variable
+    PYTHONBREAKPOINT and pytest choose the debugger. A kernel may also call ``breakpoint()`` itself, which needs no
+    import and takes no arguments. Either must be a statement of its own, in a kernel or device function, but not in a
+    function inside it. The debugger shows the kernel's source and the thread's own variables: numbers as NumPy scalars,
+    arrays as NumPy arrays over the same memory. In pdb, ``p``, ``pp locals()``, ``l`` and ``w`` work as in any
+    function, ``n`` goes to the next statement that the thread runs, ``u`` to the caller of a device function, ``c`` to
+    the next breakpoint.
 
     Threads that do not reach the statement do not stop. Without `thread`, it stops once for all threads that reach it
     together, in the first of them, and follows this thread until the end of the launch: in a loop it stops in each of
@@ -224,18 +225,12 @@ def _active(machine: Lanes, mask: Mask, thread: tuple[int, int]) -> bool:
 # Values.
 
 
-def _given(source: Source, name: str) -> str:
-    """Return the name that the source has for a variable; see `analysis.scopes.unique`."""
-    return str(getattr(source.definition, "given_names", {}).get(name, name))
-
-
 def _variables(machine: Lanes, frame: FrameType, thread: tuple[int, int]) -> dict[str, Any]:
     """Return the variables of a thread in a call of a lane program."""
     held = frame.f_locals
     place = _place(machine, thread)
-    source = frame.f_globals[SOURCE_OBJECT]
     return {
-        _given(source, name[2:]): _value(machine, value, place)
+        name[2:]: _value(machine, value, place)
         for name, value in held.items()
         if name.startswith("v_")
         and not isinstance(value, Unset)
@@ -347,10 +342,9 @@ def _lines_of(source: Source) -> list[int]:
 
 
 def _assignments(source: Source) -> list[tuple[str, int]]:
-    """Return the lines that make the variables of the function, and of those inside it, those of the state."""
+    """Return the lines that make the function's variables those of the state."""
     lines = []
-    scopes = [source.definition, *all_inner(source.definition)]
-    for name in sorted({_given(source, name) for scope in scopes for name in variables(scope)}):
+    for name in sorted(variables(source.definition)):
         lines += [
             (f"  if {name!r} in {_STATE}.variables:", 0),
             (f"   {name} = {_STATE}.variables[{name!r}]", 0),

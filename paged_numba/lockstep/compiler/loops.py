@@ -37,7 +37,7 @@ class Loops(Statements):
     """Writer of statements, loops included."""
 
     compacts: ClassVar[bool] = True
-    """Whether loops may leave out the lanes that are done; see `compaction`."""
+    """Whether loops may leave out the lanes that are done; see `shortcuts.compaction`."""
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         """Return the sums of a loop whose iterations may run at once, else None."""

@@ -27,13 +27,13 @@ from ..machine.masks import Mask
 from . import source as sources
 from .analysis.scopes import Function, as_definition, captured_by, inner_functions, outer_names, parameters
 from .analysis.syntax import FUNCTION
-from .at_once import NotAtOnceError, accumulate, at_once, latest
 from .breakpoints import SOURCE_OBJECT, pause
-from .compaction import Compaction
 from .functions.overloads import call_member, member_of
 from .functions.values import InnerValue, call_value, starred
 from .loops import Loops
 from .names import Names, decorated_function
+from .shortcuts.at_once import NotAtOnceError, accumulate, at_once, latest
+from .shortcuts.compaction import Compaction
 from .source import Source
 
 LaneFunction = Callable[..., Any]

@@ -107,6 +107,11 @@ class Device:
         return self.compute_capability >= (8, 9)
 
     @property
+    def _device(self) -> Device:
+        """The device itself: some projects reach it through Numba's list of contexts of devices."""
+        return self
+
+    @property
     def primary_context(self) -> Context:
         return _context
 

@@ -57,14 +57,15 @@ def _real(function: Callable[..., Any], nin: int = 1) -> Function:
         if len(values) != nin:
             raise TypeError(f"a math function takes {nin} arguments, got {len(values)}")
         dtype = _float_type(*values)
-        return function(*(value.astype(dtype) for value in values)).astype(dtype)
+        result = function(*(value.astype(dtype, copy=False) for value in values))
+        return result.astype(dtype, copy=False)
 
     return call
 
 
 def _predicate(function: Callable[[Any], Any]) -> Function:
     def call(value: Value) -> Value:
-        return function(value.astype(_float_type(value)))
+        return function(value.astype(_float_type(value), copy=False))
 
     return call
 
@@ -209,7 +210,7 @@ def round_(value: Value, ndigits: Value | None = None) -> Value:
     whole = cast(np.rint(scaled), INT64)
     whole = np.where(np.abs(scaled - whole) == 0.5, 2.0 * cast(np.rint(scaled / 2.0), INT64), whole)
     result = np.where(up, (whole / large) / small, whole * small)
-    return np.where(np.isinf(scaled) | np.isnan(value), value, result).astype(value.dtype)
+    return np.where(np.isinf(scaled) | np.isnan(value), value, result).astype(value.dtype)[()]
 
 
 def int_(value: Value) -> Value:

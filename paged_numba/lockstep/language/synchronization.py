@@ -94,6 +94,8 @@ def _bits(warps: Any) -> Any:
 
 
 def _membermask(value: Any) -> Any:
+    if value.dtype.kind not in "iu":
+        raise TypeError(f"a member mask must be an integer, got {value.dtype}")
     return value.astype(np.int64) & np.int64(FULL_WARP)
 
 
@@ -204,6 +206,8 @@ def shfl_xor_sync(machine: Machine, mask: Mask, membermask: Any, value: Any, lan
 
 def ballot_sync(machine: Machine, mask: Mask, membermask: Any, predicate: Any) -> Any:
     """Return an int32 whose bit i tells whether `predicate` holds in lane i."""
+    if predicate.dtype.kind not in "biu":
+        raise TypeError(f"a vote needs an integer or a boolean, got {predicate.dtype}")
     require_members(machine, mask, membermask, "cuda.ballot_sync()")
     held = masks.lanes(truth(predicate), machine.shape) & masks.lanes(mask, machine.shape)
     votes = _lanes(machine, _bits(_warps(machine, held))).astype(np.int64) & _membermask(membermask)

@@ -11,7 +11,7 @@ from . import masks
 from .arithmetic import LaneTuple, convert
 from .lanes import Lanes, source_line
 from .masks import Mask
-from .strides import broadcast_strides, field_of, flattened, slice_bounds
+from .strides import broadcast_strides, field_of, flattened, slice_bounds, within_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -54,7 +54,8 @@ class LaneArray:
     is_vector : bool
         Whether the array has a single axis, whose length is the same in all lanes, and no fields.
     origins : dict
-        Cached positions by the ids of the indices, which are kept alive: loops repeat the same indices.
+        Cached positions by the ids of the indices, which are kept alive, and the lanes for which they hold: loops
+        repeat the same indices.
     """
 
     __slots__ = tuple(
@@ -81,7 +82,7 @@ class LaneArray:
         self.lead = lead
         self.is_integral = self.dtype.kind in "iu"
         self.is_vector = len(shape) == 1 and type(shape[0]) is int and self.dtype.names is None
-        self.origins: dict[tuple[int, ...], tuple[Any, tuple[Any, ...]]] = {}
+        self.origins: dict[tuple[int, ...], tuple[Any, tuple[Any, ...], Mask]] = {}
 
     @classmethod
     def of(cls, machine: Lanes, name: str, array: Any) -> LaneArray:
@@ -197,7 +198,10 @@ class LaneArray:
             # Lane values never change in place, so the same objects on the same axes give the same position.
             key = tuple(ids)
             known = self.origins.get(key)
-            origin = self._origin(mask, index, key) if known is None else known[0]
+            if known is not None and (known[2] is True or known[2] is mask):
+                origin = known[0]
+            else:
+                origin = self._origin(mask, index, key)
         else:
             origin = self.offset
         if not fixed:
@@ -211,11 +215,12 @@ class LaneArray:
 
     def _origin(self, mask: Mask, index: tuple[Any, ...], key: tuple[int, ...]) -> Any:
         """Return the position that follows from the indices that differ by lane, with 0 for all others."""
-        terms, unsafe = [], False
+        terms: list[Any] = []
+        lanes: Mask = True
         for i, n, stride in zip(index, self.lengths, self.strides, strict=True):
             if isinstance(i, np.ndarray) or isinstance(n, np.ndarray):
-                within, replaced = self._within(mask, index, i, n)
-                unsafe |= replaced
+                within, checked = self._within(mask, index, i, n)
+                lanes = lanes if checked is True or lanes is False else checked
                 terms.append(within if stride == 1 else within * stride)
         # Small terms first: a value for each thread block costs less than one for each lane.
         if len(terms) > 1:
@@ -223,30 +228,26 @@ class LaneArray:
         offset = self.offset
         for term in terms:
             offset = term + offset if isinstance(offset, np.ndarray) or offset else term
-        # Indices replaced in inactive lanes must be checked again once those lanes are active.
-        if not unsafe:
+        if lanes is not False:
             if len(self.origins) == _MOST_ORIGINS:
                 self.origins.clear()
-            self.origins[key] = offset, index
+            self.origins[key] = offset, index, lanes
         return offset
 
-    def _within(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> tuple[Any, bool]:
-        """Return `i` as int64 in ``0 .. n - 1`` for every lane, and whether inactive lanes were replaced."""
+    def _within(self, mask: Mask, index: tuple[Any, ...], i: Any, n: Any) -> tuple[Any, Mask]:
+        """Return `i` as int64 in ``0 .. n - 1`` for every lane, and the lanes whose index it is: all, `mask` or none.
+
+        Indices replaced in inactive lanes must be checked again once those lanes are active.
+        """
         if i.dtype != np.int64:
             if i.dtype.kind not in "iub":
                 raise KernelIndexError(f"{self.name} must be indexed with integers, got dtype={i.dtype}")
             # Numba wraps signed indices only; an unsigned index that underflowed is far out of bounds.
             i = (np.minimum(i, _LARGEST) if i.dtype == np.uint64 else i).astype(np.int64)
-        # As uint64 a negative index is huge: one reduction tests both bounds.
-        if not isinstance(n, np.ndarray) and np.maximum.reduce(i.view(np.uint64), axis=None) < n:
-            return i, False
-        i = np.where(i < 0, i + n, i)
-        bad = (i < 0) | (i >= n)
-        if not bad.any():
-            return i, False
-        if (bad & mask).any():
+        within, lanes, bad = within_bounds(mask, i, n)
+        if bad is not None:
             self._out_of_bounds(mask, index, bad)
-        return np.where(bad, 0, i), True
+        return within, lanes
 
     def load(self, mask: Mask, index: Any) -> Any:
         """Return ``array[index]``: a value, or a view if `index` is partial or has slices."""
@@ -368,7 +369,9 @@ class LaneArray:
         """Return a view of this array with the shape of `target`."""
         strides = broadcast_strides(mask, self.lengths, self.strides, target.lengths)
         if strides is None:
-            raise KernelError(f"{self.name} must have the shape of the part of {target.name} that it is stored in")
+            raise KernelError(
+                f"{self.name} must have the shape of the part of {target.name} that it is stored in"
+            )
         return self.like(self.offset, target.lengths, strides, None)
 
     def view(self, mask: Mask, index: tuple[Any, ...]) -> LaneArray:

@@ -78,6 +78,28 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+def within_bounds(mask: Any, i: Any, n: Any) -> tuple[Any, Any, Any]:
+    """Return int64 indices in ``0 .. n - 1``, the lanes whose index they are, and the lanes out of bounds.
+
+    The lanes are all of them, `mask` if indices of inactive lanes were replaced, or none if an active lane is out of
+    bounds; the lanes out of bounds are None unless one is active.
+    """
+    # As uint64 a negative index is huge: one reduction tests both bounds.
+    if not isinstance(n, np.ndarray):
+        unsigned = i.view(np.uint64)
+        if np.maximum.reduce(unsigned, axis=None) < n:
+            return i, True, None
+        bad = unsigned >= np.uint64(n)
+        if mask is not True and not (bad & mask).any():
+            return np.where(bad, 0, i), mask, None
+    i = np.where(i < 0, i + n, i)
+    bad = (i < 0) | (i >= n)
+    if not bad.any():
+        return i, True, None
+    wrong = (bad & mask).any()
+    return np.where(bad, 0, i), False if wrong else mask, bad if wrong else None
+
+
 def slice_bounds(index: slice, n: Any) -> tuple[Any, Any, int]:
     """Return start, length and step of a slice; start and length by lane if the bounds differ."""
     if isinstance(index.step, np.ndarray):

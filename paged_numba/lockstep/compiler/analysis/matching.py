@@ -41,8 +41,8 @@ class _Rewriter(ast.NodeTransformer):
             self.generic_visit(case)
             rest = self._case(case, name, rest)
         made = [subject, *rest]
+        ast.copy_location(subject, node)
         for statement in made:
-            ast.copy_location(statement, node)
             _fill_locations(statement, node)
         return made
 
@@ -61,7 +61,9 @@ class _Rewriter(ast.NodeTransformer):
         for statement in bindings:
             _fill_locations(statement, case.body[0])
         if test is None:
-            return body
+            reached = ast.Pass()  # so that the line of the `case` runs
+            _fill_locations(reached, case.pattern)
+            return [reached, *body]
         made = ast.If(test, body, rest)
         _fill_locations(made, case.pattern)
         return [made]

@@ -41,16 +41,18 @@ def defaults(function: Function) -> dict[str, ast.expr]:
     return {argument.arg: default for argument, default in pairs}
 
 
-def own_nodes(function: Function) -> Iterator[ast.AST]:
-    """Yield the nodes in a function's body that run in its own scope, inner functions without their bodies."""
-    pending: list[ast.AST] = list(function.body) if isinstance(function.body, list) else [function.body]
-    while pending:
-        node = pending.pop(0)
-        yield node
-        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
-            pending += defaults(node).values()
-        else:
-            pending += ast.iter_child_nodes(node)
+def own_nodes(function: Function) -> list[ast.AST]:
+    """Return the nodes in a function's body that run in its own scope, inner functions without their bodies."""
+    found: list[ast.AST] | None = getattr(function, "own_nodes", None)
+    if found is None:
+        found = list(function.body) if isinstance(function.body, list) else [function.body]
+        for node in found:  # which grows
+            if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+                found.extend(defaults(node).values())
+            else:
+                found.extend(ast.iter_child_nodes(node))
+        function.own_nodes = found  # type: ignore[union-attr]
+    return found
 
 
 def inner_functions(function: Function) -> list[Function]:

@@ -67,6 +67,10 @@ class Calls(Expressions):
             return call(self.names.constant(lane_type(found.value)), *self._arguments(node))
         intrinsic = self.names.intrinsic(node.func)
         if intrinsic is not None:
+            if found.path in ("cuda.grid", "cuda.gridsize") and not self._has_literal(node):
+                raise self.unsupported(
+                    node, f"`{ast.unparse(node)}`, whose argument must be the literal 1, 2 or 3"
+                )
             return self.call(node, intrinsic, self._arguments(node))
         value = overloaded(found.value)
         if value is not None:
@@ -88,6 +92,15 @@ class Calls(Expressions):
         return call(
             call("attribute", "_m", self.text(callee.value), repr(callee.attr)), *self._arguments(node)
         )
+
+    def _has_literal(self, node: ast.Call) -> bool:
+        """Tell whether the only argument is a literal or a global number, in 1 .. 3."""
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        if len(given) != 1:
+            return False
+        found = None if isinstance(given[0], ast.Constant) else self.names.static(given[0])
+        value = given[0].value if isinstance(given[0], ast.Constant) else found and found.value
+        return isinstance(value, (int, np.integer)) and value in (1, 2, 3)
 
     def _arguments(self, node: ast.Call) -> list[str]:
         texts = []

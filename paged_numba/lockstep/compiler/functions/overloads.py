@@ -129,14 +129,21 @@ def foreign(value: Any) -> str:
 
 def has_member(name: str) -> bool:
     """Tell whether an overload gives some type an attribute or a method of this name."""
-    # What Numba has registered, without the seconds in which it loads all of its own overloads.
-    modules = [sys.modules.get(f"{home}.typing.templates") for home in ("numba.cuda", "numba.core")]
-    return any(
-        getattr(template, "_attr", None) == name and _is_users(template)
-        for module in modules
-        if module is not None
-        for template in module.builtin_registry.attributes
-    )
+    # Not by the typing context, which takes long to load.
+    modules = (sys.modules.get(f"numba.{part}.typing.templates") for part in ("cuda", "core"))
+    registries = [getattr(module, "builtin_registry", None) for module in modules]
+    found = [template for registry in registries for template in getattr(registry, "attributes", ())]
+    if len(found) != _members[0]:
+        names = {template._attr for template in found if hasattr(template, "_attr") and _is_users(template)}
+        _members[:] = [len(found), names]
+    if name not in _members[1] or not _loaded():
+        return False
+    _numba().context.refresh()
+    return True
+
+
+_members: list[Any] = [0, set()]
+"""How many templates of attributes have been seen, and the names of those that users made."""
 
 
 def member(value: Any, name: str, method: bool) -> OverloadedValue | None:

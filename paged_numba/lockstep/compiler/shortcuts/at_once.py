@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..language.arrays.ranges import range_bounds, uniform
-from ..machine.arithmetic import arithmetic_result
-from ..machine.machine import Machine
-from ..machine.masks import Mask
+from ...language.arrays.ranges import range_bounds, uniform
+from ...machine.arithmetic import arithmetic_result
+from ...machine.machine import Machine
+from ...machine.masks import Mask
 
 LEAST_ITERATIONS = 4
 MOST_VALUES = 1 << 16

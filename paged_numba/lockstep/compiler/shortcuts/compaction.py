@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..language.control import Trips, Unset, blend
-from ..machine import masks
-from ..machine.arithmetic import LaneTuple, tuple_like
-from ..machine.lanes import Dim3
-from ..machine.local_memory import LocalArray
-from ..machine.machine import Machine
-from ..machine.masks import Mask
-from ..machine.memory import LaneArray
+from ...language.control import Trips, Unset, blend
+from ...machine import masks
+from ...machine.arithmetic import LaneTuple, tuple_like
+from ...machine.lanes import Dim3
+from ...machine.local_memory import LocalArray
+from ...machine.machine import Machine
+from ...machine.masks import Mask
+from ...machine.memory import LaneArray
 
 EVERY = 8
 """Iterations from one count of the lanes to the next."""
