@@ -33,8 +33,7 @@ def summary(results):
         f"{needed:,} of them run kernels or host code and need neither a compiler nor a driver: "
         f"{counts['pass']:,} pass ({share:g} %), {_are(counts['refused'])} refused by name, and "
         f"{counts['differs']} fail because lockstep differs on purpose. "
-        f"{_are(counts['wrong'])} wrong, and {_few(counts['raw'])} end{'s' * (counts['raw'] == 1)} in an error that "
-        "is not ours. "
+        f"Wrong: {_few(counts['wrong'])}; ended by an error that is not ours: {_few(counts['raw'])}. "
         f"They ran on {results['date']} with numba {versions['numba']}, NumPy {versions['numpy']} and Python "
         f"{results['python']}. `docs/results/conformance.json` has the outcome of each test."
     )
