@@ -264,7 +264,7 @@ class Statements:
     # Statements that assign nothing.
 
     def write_Nonlocal(self, node: ast.Nonlocal, region: Region) -> None:
-        self.emit("pass")
+        self.emit("pass")  # the function begins with it
 
     def write_Pass(self, node: ast.Pass, region: Region) -> None:
         self.emit("pass")

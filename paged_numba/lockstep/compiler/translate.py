@@ -248,7 +248,10 @@ class FunctionWriter(Loops):
         self.emit(f"def {name}({', '.join([*first, *(f'v_{p}' for p in given)])}):")
         self.line = self.definition.lineno
         self.depth += 1
-        outside = [f"v_{name}" for name in sorted(outer_names(self.definition))]
+        declared = outer_names(self.definition)
+        if not declared <= self.names.bound or (declared and self.outer is None):
+            raise self.unsupported(self.definition, f"nonlocal {', '.join(sorted(declared))}")
+        outside = [f"v_{name}" for name in sorted(declared)]
         outside += [f"a_{name[2:]}" for name in outside if name[2:] in self.questioned]
         if outside:
             self.emit(f"nonlocal {', '.join(outside)}")
