@@ -25,7 +25,7 @@ ORDER = ["pass", "skipped", "outside", "differs", "refused", "wrong", "raw"]
     Any other error; the test did not end; its process ended.
 """
 
-REFUSALS = {"UnsupportedConstructError", "AbsentError", "LaunchError"}
+REFUSALS = {"UnsupportedConstructError", "LaunchError"}
 # What a name of numba.cuda that lockstep lacks says when it is used.
 ABSENT = re.compile(r"\blockstep (facade|machine)\b")
 LONGEST_REASON = 300
