@@ -45,7 +45,7 @@ def test_configurations_are_objects():
         (ValueError, "launch configuration was not specified", fill),
         (ValueError, "launch configuration was not specified", lambda: fill[None, 3]),
         (ValueError, "negative task count", lambda: fill.forall(-1)),
-        (TypeError, r"fill takes 2 arguments \(x, value\), got 0", lambda: fill[1, 1]()),
+        (TypeError, r"fill takes 2 arguments \(x, value\), got 0", fill[1, 1]),
         (TypeError, r"fill takes 2 arguments \(x, value\), got 3", lambda: fill[1, 1](1, 2, 3)),
         (TypeError, "the class int", lambda: cuda.jit(int)),
         (NotImplementedError, "bounds checking", lambda: cuda.jit(boundscheck=True)),
