@@ -66,8 +66,9 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES)
 def test_example_prints_what_stands_there(code, printed, tmp_path):
-    if "import torch" in code:
-        pytest.importorskip("torch", reason="torch is not installed")
+    for package in ("stumpy", "torch"):
+        if f"import {package}" in code:
+            pytest.importorskip(package, reason=f"{package} is not installed")
     named = re.match(r"# (\w+\.py)\n", code)
     script = tmp_path / (named[1] if named else "example.py")
     script.write_text(code, encoding="utf-8")
