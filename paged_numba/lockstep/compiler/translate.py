@@ -143,6 +143,8 @@ def _translate(
     writer.arcs = traced
     try:
         text, numbers = writer.write()
+    except KernelError:
+        raise
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         line = source.lines[writer.line - source.first].strip()
         raise UnsupportedConstructError(

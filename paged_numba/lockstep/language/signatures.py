@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arguments import LONGEST_REPR, shown
-from ...errors import KernelError, LaunchError, LaunchTypeError
+from ...errors import CompilationError, KernelError, LaunchError, LaunchTypeError
 from ..machine.arithmetic import tuple_like
 from ..machine.lanes import source_line
 from ..machine.memory import LaneArray
@@ -373,7 +373,7 @@ def call_signed(
     given = [type_of(value) for value in values]
     found = choose(candidates, given)
     if not found:
-        raise KernelError(
+        raise CompilationError(
             f"{name} must be called as its signature says, {' or '.join(map(str, candidates))}, "
             f"got ({', '.join(map(str, given))}), {source_line()}"
         )
