@@ -200,8 +200,13 @@ def test_scalars_are_cast_and_tuples_with_them():
         out[2] = byte
 
     out = np.zeros(3)
-    kernel[1, 1](out, (1.75, 3), 257)
+    kernel[1, 1](out, (np.int64(2**32 + 1), 3), 257)
     assert out.tolist() == [1, 3, 1]
+    # Numba's launch raises TypeError, too.
+    with pytest.raises(TypeError, match=r"pair\[0\] must be an integer, .* got float64"):
+        kernel[1, 1](out, (1.75, 3), 257)
+    with pytest.raises(TypeError, match="byte must be an integer, .* got float32"):
+        kernel[1, 1](out, (1, 3), np.float32(2))
 
 
 def test_types_of_numba_work_as_text_does():

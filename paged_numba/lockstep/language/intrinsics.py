@@ -66,11 +66,23 @@ def _divmod(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
 
 
 def _require_divisor(machine: Machine, mask: Mask, a: Any, b: Any) -> None:
-    if b.dtype.kind not in "biu" or a.dtype.kind not in "biu" or np.count_nonzero(b) == b.size:
+    if b.dtype.kind in "biu" and a.dtype.kind in "biu":
+        _require_nonzero(machine, mask, b, "integer division by zero")
+
+
+def nonzero(machine: Machine, mask: Mask, divisor: Any) -> Any:
+    """Return a divisor; raises KernelError if it is zero, as all divisions of ``jit(debug=True)`` do."""
+    if hasattr(divisor, "dtype"):
+        _require_nonzero(machine, mask, divisor, "division by zero")
+    return divisor
+
+
+def _require_nonzero(machine: Machine, mask: Mask, b: Any, what: str) -> None:
+    if np.count_nonzero(b) == b.size:
         return
     zero = masks.lanes(mask, machine.shape) & masks.lanes(b == 0, machine.shape)
     if zero.any():
-        raise_in_kernel(machine, zero, "integer division by zero", ZeroDivisionError)
+        raise_in_kernel(machine, zero, what, ZeroDivisionError)
 
 
 _MASKED: dict[str, Intrinsic] = {

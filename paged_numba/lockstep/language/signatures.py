@@ -348,7 +348,7 @@ def as_declared(candidates: Sequence[Signature], names: Sequence[str], values: S
     Raises
     ------
     LaunchError
-        No signature accepts them, or several do equally well.
+        No signature accepts them, several do equally well, or an integer parameter gets a number that is none.
     """
     given = [type_of(value) for value in values]
     found = choose(candidates, given)
@@ -363,7 +363,19 @@ def as_declared(candidates: Sequence[Signature], names: Sequence[str], values: S
             f"arguments best, got {'several' if found else 'none'} of {listed} "
             f"for ({', '.join(map(str, given))})"
         )
+    for name, kind, wanted in zip(names, given, found[0].args, strict=True):
+        _check_integers(name, kind, wanted)
     return [convert(value, wanted) for value, wanted in zip(values, found[0].args, strict=True)]
+
+
+def _check_integers(name: str, given: Type, wanted: Type) -> None:
+    """Refuse a floating-point number for an integer: Numba chooses the signature, but its launch raises TypeError."""
+    if isinstance(given, TupleType) and isinstance(wanted, TupleType):
+        for place, (item, to) in enumerate(zip(given.items, wanted.items, strict=True)):
+            _check_integers(f"{name}[{place}]", item, to)
+    elif isinstance(given, Scalar) and isinstance(wanted, Scalar):
+        if wanted.dtype.kind in "iu" and given.dtype.kind == "f":
+            raise LaunchTypeError(f"{name} must be an integer, as the kernel's signature says, got {given}")
 
 
 def call_signed(
