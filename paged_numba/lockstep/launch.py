@@ -247,7 +247,9 @@ def _launch(
     debug = bool(options.get("debug")) and not options.get("fastmath")
     listeners = observers(args)
     try:
-        translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None, debug=debug)
+        translation = translate(
+            function, kernel=True, writer=ObservedWriter if listeners else None, debug=debug
+        )
     except UnsupportedConstructError:
         refuse(listeners)
         raise

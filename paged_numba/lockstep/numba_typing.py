@@ -101,7 +101,9 @@ def check_eagerly(kernel: Any) -> None:
     except Exception as error:
         # Of any other error, the launch will tell. A function that calls itself is not defined yet. Numba takes some
         # functions that return an array (``carray``) in line, which type inference alone refuses.
-        if _is_typing_error(error) and not re.search("NameError|UndefinedType|Only accept returning of array", str(error)):
+        if _is_typing_error(error) and not re.search(
+            "NameError|UndefinedType|Only accept returning of array", str(error)
+        ):
             raise error.with_traceback(None) from None
     # The first launch reads the globals.
     Source.forget(kernel.py_func)

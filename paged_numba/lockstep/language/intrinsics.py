@@ -19,7 +19,7 @@ from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
 from . import functions
-from .arrays import iteration, methods, ufuncs
+from .arrays import iteration, methods, ufuncs, views
 from .atomics import ATOMICS
 from .intrinsic import Intrinsic
 from .synchronization import SYNCHRONIZATION
@@ -253,6 +253,14 @@ def _known_objects() -> IdentityMap[str]:
     return _objects
 
 
+_OF_NUMBA = {
+    "literal_unroll": Intrinsic(iteration.unroll),
+    "carray": Intrinsic(partial(views.from_pointer, 1), masked=True),
+    "farray": Intrinsic(partial(views.from_pointer, -1), masked=True),
+}
+"""Functions that only Numba has, wherever its releases keep them."""
+
+
 def intrinsic_of(value: Any) -> Intrinsic | None:
     """Return the intrinsic that a kernel calls by calling `value`, or None if there is none."""
     path = path_of(value)
@@ -264,8 +272,8 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
         function: Callable[..., Any] = partial(ufuncs.call, value)
         return Intrinsic(function, masked=True)
-    if getattr(value, "__name__", "") == "literal_unroll" and value.__module__.startswith("numba."):
-        return Intrinsic(iteration.unroll)
+    if getattr(value, "__name__", "") in _OF_NUMBA and value.__module__.startswith("numba."):
+        return _OF_NUMBA[value.__name__]
     dtype = functions.as_dtype(value)
     return None if dtype is None else Intrinsic(functions.caster(dtype))
 

@@ -268,7 +268,9 @@ class _Implementation:
                 return function, [] if sig is None else signatures(sig)
         given = ", ".join([*map(str, plain), *(f"{name}={kind}" for name, kind in keywords.items())])
         why = errors[0] if errors else "no overload has an implementation for these types"
-        raise typing_error(CompilationError)(f"Numba cannot compile {self.name}({given}): {why}, {source_line()}")
+        raise typing_error(CompilationError)(
+            f"Numba cannot compile {self.name}({given}): {why}, {source_line()}"
+        )
 
 
 @cache
