@@ -118,12 +118,12 @@ def refused_by_numba(kernel: Any, arguments: tuple[Any, ...]) -> str | None:
         )
     except (TargetUnavailableError, LaunchError, CompilationError):
         return None
-    for types in given:
-        try:
+    try:
+        for types in given:
             inferred(kernel.py_func, types)
-        except Exception as error:
-            if _is_typing_error(error):
-                return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    except Exception as error:
+        if _is_typing_error(error):
+            return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     return None
 
 

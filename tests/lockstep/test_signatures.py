@@ -205,7 +205,7 @@ def test_scalars_are_cast_and_tuples_with_them():
     # Numba's launch raises TypeError, too.
     with pytest.raises(TypeError, match=r"pair\[0\] must be an integer, .* got float64"):
         kernel[1, 1](out, (1.75, 3), 257)
-    with pytest.raises(TypeError, match="byte must be an integer, .* got float32"):
+    with pytest.raises(TypeError, match=r"byte must be an integer, .* got float32"):
         kernel[1, 1](out, (1, 3), np.float32(2))
 
 

@@ -20,9 +20,8 @@ from ..compiler.functions.overloads import typing_error
 from ..language.signatures import Type, signatures
 from ..language.types.as_numba import as_numba, for_numba_signature
 from ..launch import current_options
-from ..numba_typing import for_numba
+from ..numba_typing import for_numba, refused_by_numba
 from ..numba_typing import inferred as numba_inferred
-from ..numba_typing import refused_by_numba
 from .devices import Device, gpus
 from .names import refusal
 

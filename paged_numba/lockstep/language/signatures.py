@@ -374,7 +374,8 @@ def _check_integers(name: str, given: Type, wanted: Type) -> None:
         for place, (item, to) in enumerate(zip(given.items, wanted.items, strict=True)):
             _check_integers(f"{name}[{place}]", item, to)
     elif isinstance(given, Scalar) and isinstance(wanted, Scalar):
-        if wanted.dtype.kind in "iu" and given.dtype.kind == "f":
+        kinds = given.dtype.kind + wanted.dtype.kind
+        if kinds in ("fi", "fu"):
             raise LaunchTypeError(f"{name} must be an integer, as the kernel's signature says, got {given}")
 
 

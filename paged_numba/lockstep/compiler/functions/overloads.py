@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ....errors import CompilationError
+from ....errors import CompilationError, KernelError
 from ...language.access import attribute, knows
 from ...language.signatures import ArrayType, Scalar, Signature, signatures, type_of
 from ...language.types.function_values import FunctionValue
@@ -273,7 +273,6 @@ class _Implementation:
         )
 
 
-@cache
 def typing_error(kind: type[KernelError]) -> type[KernelError]:
     """Return an error of ours that is a TypingError of Numba too, as code that uses Numba expects."""
     return type(kind.__name__, (kind, *_numba().typing_errors), {"__module__": kind.__module__})
