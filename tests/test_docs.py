@@ -326,7 +326,7 @@ REFUSED = {
     "nonlocal of a name outside the kernel": ("nonlocal enclosed", "nonlocal"),
     "import": ("import math\nfrom math import pi", None),
     "yield": ("yield x[0]", None),
-    "async": ("async def f():\n    pass", "Async"),
+    "async": ("async def f():\n    pass", "async def"),
     "a starred expression": ("y, *z = (1, 2, 3)", None),
     "two stars in a call": ("y = max(**x)", "a starred argument"),
     "stars of an inner function that is called directly": (
@@ -369,8 +369,9 @@ def test_lockstep_refuses_what_the_page_lists(construct, tmp_path):
         encoding="utf-8",
     )
     kernel = runpy.run_path(str(path))["make"]()
-    with pytest.raises(UnsupportedConstructError, match=re.escape(named or construct)):
+    with pytest.raises(UnsupportedConstructError, match=re.escape(named or construct)) as info:
         lockstep.launch(kernel, 1, 1, np.zeros(2))
+    assert re.search(r": \w.*, refused\.py:\d+$", str(info.value)), "it must say what to do, and where"
 
 
 def test_language_page_lists_all_that_is_refused():
