@@ -293,7 +293,7 @@ def test_models_page_counts_what_the_reference_holds():
     assert f"token ids of {len(reference['texts'])} texts" in TEXTS["docs/models.md"]
 
 
-# What lockstep runs and refuses, as docs/lockstep.md lists it. By the page's name of each refused construct: the
+# What lockstep runs and refuses, as docs/language.md lists it. By the page's name of each refused construct: the
 # body of a kernel, and the name in the error (the same name if None).
 
 REFUSED = {
@@ -326,7 +326,7 @@ REFUSED = {
     "nonlocal of a name outside the kernel": ("nonlocal enclosed", "nonlocal"),
     "import": ("import math\nfrom math import pi", None),
     "yield": ("yield x[0]", None),
-    "async": ("async def f():\n    pass", "Async"),
+    "async": ("async def f():\n    pass", "async def"),
     "a starred expression": ("y, *z = (1, 2, 3)", None),
     "two stars in a call": ("y = max(**x)", "a starred argument"),
     "stars of an inner function that is called directly": (
@@ -355,7 +355,7 @@ REFUSED = {
 
 
 def section(heading):
-    return TEXTS["docs/lockstep.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
+    return TEXTS["docs/language.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("construct", REFUSED)
@@ -369,23 +369,24 @@ def test_lockstep_refuses_what_the_page_lists(construct, tmp_path):
         encoding="utf-8",
     )
     kernel = runpy.run_path(str(path))["make"]()
-    with pytest.raises(UnsupportedConstructError, match=re.escape(named or construct)):
+    with pytest.raises(UnsupportedConstructError, match=re.escape(named or construct)) as info:
         lockstep.launch(kernel, 1, 1, np.zeros(2))
+    assert re.search(r": \w.*, refused\.py:\d+$", str(info.value)), "it must say what to do, and where"
 
 
-def test_lockstep_page_lists_all_that_is_refused():
+def test_language_page_lists_all_that_is_refused():
     cells = re.findall(r"^\| ([^|]*?) \| [^|]*\|$", section("What does not run"), re.M)[1:]
     assert sorted(name for cell in cells for name in re.split("; |, such as .*", cell) if name) == sorted(
         REFUSED
     )
 
 
-def test_lockstep_page_decides_on_all_syntax():
+def test_language_page_decides_on_all_syntax():
     """Each kind of statement and expression is in the page's kernel, which runs, or in a kernel that is refused."""
     asynchronous = "async with x:\n    await x\nasync for y in x:\n    yield"
     bodies = [*(body for body, _ in REFUSED.values()), "yield from x"]
     texts = [
-        *blocks(section("What runs"), "python"),
+        *blocks(section("Statements and expressions"), "python"),
         *(f"def f(x):\n{textwrap.indent(body, '    ')}" for body in bodies),
         f"async def f(x):\n{textwrap.indent(asynchronous, '    ')}",
     ]
@@ -398,11 +399,11 @@ def test_lockstep_page_decides_on_all_syntax():
 
 def names_of(group):
     """Return the names that a row of the page's table lists."""
-    (row,) = re.findall(rf"^\| {re.escape(group)} \| (.*) \|$", section("What runs"), re.M)
+    (row,) = re.findall(rf"^\| {re.escape(group)} \| (.*) \|$", TEXTS["docs/language.md"], re.M)
     return re.findall(r"`([^`]*)`", re.sub(r"\([^)]*\)", "", row))
 
 
-def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
+def test_language_page_lists_what_a_kernel_may_call_on_cuda():
     groups = (
         *("threads", "memory", "barriers and fences", "warps"),
         *("atomics", "cache hints", "bits and numbers", "float16"),
@@ -431,7 +432,7 @@ def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
     ("group", "module"),
     [("builtins", builtins), ("`math`", math), ("`cmath`", cmath), ("`operator`", operator), ("`np`", np)],
 )
-def test_lockstep_page_lists_what_a_kernel_may_call_of_python(group, module):
+def test_language_page_lists_what_a_kernel_may_call_of_python(group, module):
     runs = {
         name
         for name, value in vars(module).items()
@@ -447,6 +448,6 @@ def test_lockstep_page_lists_what_a_kernel_may_call_of_python(group, module):
     assert {name for name in names_of(group) if hasattr(module, name)} == runs
 
 
-def test_lockstep_page_lists_what_arrays_have():
+def test_language_page_lists_what_arrays_have():
     assert sorted(names_of("attributes")) == sorted(methods.ATTRIBUTES)
     assert sorted(names_of("methods")) == sorted(methods.METHODS)

@@ -160,7 +160,10 @@ class Expressions:
 
     def _NamedExpr(self, node: ast.NamedExpr) -> str:
         if self.deferred:
-            raise self.unsupported(node, "an assignment expression after `and`, `or` or in a ternary")
+            raise self.unsupported(
+                node,
+                "an assignment expression after `and`, `or` or in a ternary: assign in a statement before",
+            )
         name = f"v_{node.target.id}"
         kept = call("keep", "_m", self.home_mask(node.target.id), self.text(node.value), name)
         if node.target.id in self.questioned:
@@ -194,7 +197,7 @@ class Expressions:
             return call(_BITWISE[type(op)], left, right)
         if type(op) in _CHECKED:
             return call(_CHECKED[type(op)], "_rt", "_m", left, right)
-        raise self.unsupported(node, f"the operator of `{ast.unparse(node)}`")
+        raise self.unsupported(node, f"the operator of `{ast.unparse(node)}`: write loops")
 
     def arithmetic(self, name: str, operands: list[str], *literals: str) -> str:
         """Return the call of an arithmetic operator, with Python literals after its operands."""

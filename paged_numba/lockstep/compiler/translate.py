@@ -241,7 +241,7 @@ class FunctionWriter(Loops):
     def write(self) -> tuple[str, list[int]]:
         """Return the program and, for each of its lines, the line of the kernel."""
         if self.definition.args.kwarg:
-            raise self.unsupported(self.definition, "**kwargs in a kernel")
+            raise self.unsupported(self.definition, "**kwargs in a kernel: give each argument a name")
         if self.kernel and self.definition.args.vararg:
             raise self.unsupported(
                 self.definition, "*args in a kernel: give each argument a name, or pass a tuple"
@@ -259,7 +259,7 @@ class FunctionWriter(Loops):
         self.depth += 1
         declared = outer_names(self.definition)
         if not declared <= self.names.bound or (declared and self.outer is None):
-            raise self.unsupported(self.definition, f"nonlocal {', '.join(sorted(declared))}")
+            raise self.unsupported(self.definition, f"nonlocal {', '.join(sorted(declared))}: pass an array")
         outside = [f"v_{name}" for name in sorted(declared)]
         outside += [f"a_{name[2:]}" for name in outside if name[2:] in self.questioned]
         if outside:
@@ -289,12 +289,13 @@ class FunctionWriter(Loops):
         """Write a function inside the function, whose variables it reads when it is called."""
         definition = as_definition(inner)
         if inner.args.kwarg:
-            raise self.unsupported(inner, "**kwargs in an inner function")
+            raise self.unsupported(inner, "**kwargs in an inner function: name its arguments")
         for name in sorted(captured_by(inner) & self.names.bound):
             if not self.names.bound_before(name, inner):
                 raise self.unsupported(
                     inner,
-                    f"the capture of {name!r}, which is assigned only after the function that captures it",
+                    f"the capture of {name!r}, which is assigned only after the function that captures it: "
+                    "assign it before",
                 )
         writer = type(self)(self.names, definition, False, self)
         writer.arcs = self.arcs
