@@ -71,6 +71,9 @@ class Expressions:
         The names of the inner functions in the program.
     """
 
+    debug = False
+    """Whether a division by zero is an error also of floating-point numbers."""
+
     def __init__(self, names: Names, definition: ast.FunctionDef, home_mask: Callable[[str], str]) -> None:
         self.names = names
         self.unsupported = names.unsupported
@@ -186,6 +189,8 @@ class Expressions:
 
     def operation(self, node: ast.AST, op: ast.operator, left: str, right: str) -> str:
         """Return the lane expression for a binary operator on two lane expressions."""
+        if self.debug and isinstance(op, (ast.Div, ast.FloorDiv, ast.Mod)):
+            right = call("nonzero", "_rt", "_m", right)
         if type(op) in _ARITHMETIC:
             return self.arithmetic(_ARITHMETIC[type(op)], [left, right])
         if type(op) in _BITWISE:

@@ -51,7 +51,11 @@ class Translation(NamedTuple):
 
 
 def translate(
-    function: Any, *, kernel: bool = False, writer: type[FunctionWriter] | None = None
+    function: Any,
+    *,
+    kernel: bool = False,
+    writer: type[FunctionWriter] | None = None,
+    debug: bool = False,
 ) -> Translation:
     """Translate a Python function, once.
 
@@ -63,6 +67,8 @@ def translate(
         Whether it is a kernel: a ``return`` in it ends the thread.
     writer : type, optional
         The class that writes the program; `FunctionWriter` if None.
+    debug : bool
+        Whether each division by zero raises an error, as in a kernel that Numba compiles with ``debug=True``.
 
     Raises
     ------
@@ -72,7 +78,7 @@ def translate(
     """
     source = Source.of(function)
     known = source.translations
-    key = kernel, writer or FunctionWriter, sys.gettrace() is not None
+    key = kernel, writer or FunctionWriter, sys.gettrace() is not None, debug
     program: Translation | None = known.get(key)
     if program is None:
         with sources.translating:
@@ -135,14 +141,17 @@ def lane_program(function: Any) -> str:
 
 
 def _translate(
-    source: Source, kernel: bool, writer_type: type[FunctionWriter], traced: bool
+    source: Source, kernel: bool, writer_type: type[FunctionWriter], traced: bool, debug: bool
 ) -> tuple[Translation, set[Any]]:
     """Translate a function; return its translation and the device functions that it calls."""
     names = Names(source, kernel)
     writer = writer_type(names, source.definition, kernel)
     writer.arcs = traced
+    writer.expressions.debug = debug
     try:
         text, numbers = writer.write()
+    except KernelError:
+        raise
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         line = source.lines[writer.line - source.first].strip()
         raise UnsupportedConstructError(
@@ -290,6 +299,7 @@ class FunctionWriter(Loops):
                 )
         writer = type(self)(self.names, definition, False, self)
         writer.arcs = self.arcs
+        writer.expressions.debug = self.expressions.debug
         if writer.debugged:
             raise self.unsupported(
                 inner, "a breakpoint in a function inside a kernel: stop where it is called"
