@@ -20,7 +20,7 @@ from ..compiler.functions.overloads import typing_error
 from ..language.signatures import Type, signatures
 from ..language.types.as_numba import as_numba, for_numba_signature
 from ..launch import current_options
-from ..numba_typing import for_numba, refused_by_numba
+from ..numba_typing import for_numba, refused_by_numba, unassigned
 from ..numba_typing import inferred as numba_inferred
 from .devices import Device, gpus
 from .names import refusal
@@ -270,6 +270,13 @@ def warn_of_host_array() -> None:
     if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = "Host array used in CUDA kernel will incur copy overhead to/from device."
         warnings.warn(performance_warning(text), stacklevel=5)
+
+
+def warn_of_unassigned(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Warn of variables that may be read before they are assigned, if Numba is configured to warn of them."""
+    if numba_core("config").ALWAYS_WARN_UNINIT_VAR:
+        for warning in unassigned(kernel, arguments):
+            warnings.warn(warning, stacklevel=4)
 
 
 def deprecation() -> type[Exception]:
