@@ -17,6 +17,7 @@ from .arrays.ranges import Range
 from .arrays.views import Flat
 from .functions import caster, popc
 from .types.enums import Member
+from .types.function_values import FunctionValue
 
 
 def load(mask: Mask, container: Any, index: Any) -> Any:
@@ -91,7 +92,9 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         return tuple_like([_where(condition, x, y) for x, y in zip(a, b, strict=True)], a)
     if not isinstance(a, (np.generic, np.ndarray)) or not isinstance(b, (np.generic, np.ndarray)):
-        raise KernelError(f"a tuple of {kind_of(a)} needs the same index in all threads, {source_line()}")
+        raise KernelError(
+            f"a tuple that holds {kind_of(a)} needs the same index in all threads, {source_line()}"
+        )
     return np.where(condition, a, b)
 
 
@@ -253,7 +256,7 @@ def kind_of(value: Any) -> str:
         return f"the text {value!r}"
     if isinstance(value, Member):
         return f"a member of {value.kind.__name__}"
-    if callable(value):
+    if callable(value) or isinstance(value, FunctionValue):
         return "a function"
     if isinstance(value, np.dtype):
         return f"the dtype {value}"
