@@ -22,6 +22,7 @@ from ..language.types.as_numba import as_numba, for_numba_signature
 from ..launch import current_options
 from ..numba_typing import for_numba, refused_by_numba, unassigned
 from ..numba_typing import inferred as numba_inferred
+from ..numba_typing.words import is_typing_error
 from .devices import Device, gpus
 from .names import refusal
 
@@ -201,6 +202,8 @@ def as_in_debug_mode(function: Any, error: BaseException) -> None:
 
 def as_numba_refuses(kernel: Any, arguments: tuple[Any, ...], error: KernelError) -> None:
     """Raise the refusal of a launch as Numba's TypingError too, with Numba's message, if Numba refuses the kernel."""
+    if is_typing_error(error):
+        return
     said = refused_by_numba(kernel, arguments)
     if said is not None:
         raise typing_error(type(error))(f"{error}\nNumba refuses it too: {said}") from error.__cause__
