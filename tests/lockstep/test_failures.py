@@ -24,7 +24,9 @@ from paged_numba.lockstep.observe.observer import Observer, observing
 
 Point = namedtuple("Point", "x y")
 POINT = Point(3, 4.5)
-RECORD = np.dtype([("s", np.float32), ("a", np.float64, (3,)), ("m", np.int32, (2, 2)), ("t", "U3")])
+RECORD = np.dtype(
+    [("s", np.float32), ("a", np.float64, (3,)), ("m", np.int32, (2, 2)), ("t", "U3")], align=True
+)
 
 
 @cuda.jit(device=True)
