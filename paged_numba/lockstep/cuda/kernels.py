@@ -122,15 +122,10 @@ class Kernel:
                 "a launch must read kernel[blocks_per_grid, threads_per_block(, stream, shared_bytes)](...), "
                 f"got kernel[{shown(configuration)}]"
             )
-        return self.configure(*configuration)
+        return Configured(self, *configuration)
 
     def configure(self, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Configured:
         """Return the kernel with a launch configuration; ``kernel[griddim, blockdim]`` is short for it."""
-        if self.device:
-            name = self.py_func.__name__
-            raise LaunchError(
-                f"Cannot compile a device function as a kernel: {name} must be called by a kernel"
-            )
         return Configured(self, griddim, blockdim, stream, sharedmem)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -282,6 +277,11 @@ class Configured:
         sharedmem: int = 0,
     ) -> None:
         self.dispatcher = dispatcher
+        if dispatcher.device:
+            name = dispatcher.py_func.__name__
+            raise LaunchError(
+                f"Cannot compile a device function as a kernel: {name} must be called by a kernel"
+            )
         if griddim is None or blockdim is None:
             raise LaunchError("the launch configuration was not specified: neither part of it may be None")
         self.griddim = _whole("griddim", griddim)

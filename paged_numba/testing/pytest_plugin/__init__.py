@@ -6,6 +6,7 @@ package only when one of its options or fixtures is used.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -34,7 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--profile-kernels",
         metavar="FILE",
         dest="paged_numba_profile",
-        help="write the memory traffic of each test, by kernel, to FILE; implies --lockstep",
+        help="write the memory traffic of each test that passes, by kernel, to FILE, which keeps that of other "
+        "tests; implies --lockstep",
     )
     group.addoption(
         "--traffic-baseline",
@@ -94,7 +96,8 @@ _INSTALLED = pytest.StashKey[bool]()
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say what runs the kernels."""
-    return HEADER if _uses_lockstep(config.option) else None
+    by_environment = any(getattr(finder, "installs_lockstep", False) for finder in sys.meta_path)
+    return HEADER if by_environment or _uses_lockstep(config.option) else None
 
 
 @pytest.fixture
