@@ -136,6 +136,10 @@ def test_names_imported_before_are_those_of_lockstep():
         assert isinstance(x, facade.DeviceArray)
         assert isinstance(x, DeviceNDArray)
         assert isinstance(x, cuda.devicearray.DeviceNDArray)
+        assert isinstance(cuda.mapped_array(2), cuda.devicearray.MappedNDArray)
+        assert isinstance(cuda.managed_array(2), cuda.devicearray.ManagedNDArray)
+        record = cuda.to_device(np.zeros(1, [("a", "i4")]))[0]
+        assert isinstance(record, cuda.devicearray.DeviceRecord)
         assert isinstance(twice, CUDADispatcher)
         assert isinstance(increment, CUDADispatcher)
         assert not isinstance(negated, CUDADispatcher)
@@ -238,6 +242,9 @@ def test_what_needs_the_driver_fails_when_used_and_says_what_to_do():
             driver.get_version()
         with pytest.raises(cuda.CudaSupportError, match=r"without paged_numba\.lockstep\.install"):
             cuda.cudadrv.driver.device_memory_size(driver.cuCtxGetCurrent())
+        for refuses in (cuda.set_memory_manager, cuda.cudadrv.driver.set_memory_manager):
+            with pytest.raises(UnsupportedConstructError, match="leave the memory manager out"):
+                refuses(cuda.HostOnlyCUDAMemoryManager)
 
 
 def test_numba_still_compiles(cuda_compiler):

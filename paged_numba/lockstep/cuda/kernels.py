@@ -247,7 +247,7 @@ class Kernel:
 _OF_THE_COMPILER = (
     "inspect_llvm inspect_sass inspect_sass_cfg inspect_lto_ptx inspect_types inspect_cfg inspect_disasm_cfg "
     "get_regs_per_thread get_const_mem_size get_shared_mem_per_block get_local_mem_per_thread "
-    "get_max_threads_per_block compile_device"
+    "get_max_threads_per_block compile_device get_compile_result get_metadata get_annotation_info"
 ).split()
 """Methods of Numba's kernels that tell what its compiler made."""
 

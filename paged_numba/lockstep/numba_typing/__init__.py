@@ -105,7 +105,7 @@ def check_eagerly(kernel: Any) -> None:
             "NameError|UndefinedType|Only accept returning of array", str(error)
         ):
             raise error.with_traceback(None) from None
-    # The first launch reads the globals.
+    # Inference has read the source; the function may yet get names that are undefined now.
     Source.forget(kernel.py_func)
 
 
