@@ -122,6 +122,31 @@ def test_the_other_options_imply_lockstep(pytester, option):
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("style", ["long", "short"])
+def test_the_traceback_of_a_kernel_shows_its_lines_and_no_lanes(pytester, style):
+    project(
+        pytester,
+        """
+    @cuda.jit(device=True)
+    def store(x, i, scale):
+        x[i] = scale
+
+    @cuda.jit
+    def far(x, scale):
+        store(x, cuda.grid(1), scale)
+
+    def test_far():
+        far[1, 64](np.zeros(63), 3)
+    """,
+    )
+    printed = run(pytester, "--lockstep", "--showlocals", f"--tb={style}").stdout.str()
+    assert "x[63] out of bounds for shape (63,), thread 63 of thread block 0, test_kernels.py:" in printed
+    for line in ("far[1, 64](np.zeros(63), 3)", "store(x, cuda.grid(1), scale)", "x[i] = scale"):
+        assert line in printed
+    for inner in ("_rt", "_m ", "v_x", "v_scale", "LaneArray", "paged_numba/lockstep"):
+        assert inner not in printed
+
+
 # --sanitize.
 
 
