@@ -108,7 +108,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
         for entry in trace.reprentries:
             arguments = getattr(getattr(entry, "reprfuncargs", None), "args", ())
             variables = getattr(getattr(entry, "reprlocals", None), "lines", ())
-            if ["_rt", "_m"] == [name for name, _ in arguments[:2]]:
+            if [name for name, _ in arguments[:2]] == ["_rt", "_m"]:
                 entry.reprfuncargs = None
             if any(line.startswith("_rt ") for line in variables):
                 entry.reprlocals = None
