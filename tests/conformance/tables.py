@@ -143,10 +143,6 @@ _GRID = (
     "`grid.sync()` is an error if some threads of the grid do not reach it",
 )
 DIFFERS: dict[str, tuple[str, str]] = {
-    "cudapy.test_alignment.*.test_record_alignment_error": (
-        "Exception not raised",
-        "fields of a record that are not aligned can be read and written; Numba refuses them",
-    ),
     "cudapy.test_atomics.*.test_atomic_sub3": (
         "LaunchTypeError: ary must be int32",
         "an array must have the dtype of the signature; this test passes uint32 for int32",

@@ -226,7 +226,7 @@ def test_types_write_signatures_cast_and_are_dtypes():
         x[cuda.threadIdx.x] = tile[cuda.threadIdx.x]
 
     x = np.zeros(4, cuda.float32)
-    store[1, 4](x, 7.9)
+    store[1, 4](x, 7)
     assert (x == 3.5).all()
     assert type(cuda.float32(2)) is np.float32
     assert cuda.to_device(x).dtype == np.dtype(cuda.f4)

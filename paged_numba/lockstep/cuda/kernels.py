@@ -18,6 +18,8 @@ import numpy as np
 from ...arguments import not_negative, shown
 from ...draw.text import plural
 from ...errors import CompilationError, KernelError, LaunchError, LaunchTypeError, UnsupportedConstructError
+from ..compiler.source import Source
+from ..compiler.translate import translate
 from ..failures import hide
 from ..language.signatures import PointerType, check_definition, signatures, signatures_of
 from ..launch import launch
@@ -179,6 +181,17 @@ class Kernel:
         types = types_of_signature(sig)
         self._launched.setdefault(types)
         return Overload(self, types)
+
+    def translate(self) -> None:
+        """Read the globals of the kernel now; what cannot run yet is refused, or found, at the first launch."""
+        try:
+            translate(self.py_func, kernel=not self.device)
+        except UnsupportedConstructError:
+            Source.forget(self.py_func)
+
+    def recompile(self) -> None:
+        """Read the globals of the kernel again, at the next launch."""
+        Source.forget(self.py_func)
 
     def enable_caching(self) -> None:
         """Do nothing: lane programs are not stored."""
@@ -435,7 +448,7 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
     """
     _check_options(device, options)
     if inspect.isfunction(func_or_sig):
-        return Kernel(func_or_sig, None, device, **options)
+        return Kernel(Source.decorated(func_or_sig), None, device, **options)
     if inspect.isfunction(getattr(func_or_sig, "py_func", None)):
         return Kernel.of(func_or_sig)
     if inspect.isclass(func_or_sig) and not issubclass(func_or_sig, np.generic):
@@ -444,9 +457,11 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
         )
 
     def decorate(function: Callable[..., Any]) -> Kernel:
-        made = Kernel(function, func_or_sig, device, **options)
-        if func_or_sig is not None and installed():
-            check_eagerly(made)  # Numba compiles such a function at once
+        made = Kernel(Source.decorated(function), func_or_sig, device, **options)
+        if func_or_sig is not None:  # Numba compiles such a function at once, with the globals of this moment
+            if installed():
+                check_eagerly(made)
+            made.translate()
         return made
 
     return decorate
