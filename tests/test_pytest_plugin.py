@@ -115,11 +115,18 @@ def test_the_header_tells_of_lockstep_that_the_environment_installed(pytester):
     "option", ["--sanitize", "--profile-kernels=new.json", "--traffic-baseline=old.json"]
 )
 def test_the_other_options_imply_lockstep(pytester, option):
-    project(pytester, "def test_copy(): run_copy()")
+    project(
+        pytester,
+        """
+    def test_copy(): run_copy()
+    @pytest.mark.skipif("config.getoption('--lockstep')", reason="needs a GPU")
+    def test_gpu(): assert False
+    """,
+    )
     Path("old.json").write_text('{"format": "paged_numba kernel traffic 1", "tests": {}}')
     result = run(pytester, option)
     result.stdout.fnmatch_lines([HEADER])
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=1, skipped=1)
 
 
 @pytest.mark.parametrize("style", ["long", "short"])

@@ -65,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     options = config.option
     if not _uses_lockstep(options):
         return
+    options.paged_numba_lockstep = True  # for tests that ask config.getoption("--lockstep")
     _install(config)
     if options.paged_numba_sanitize:
         from .sanitize import SanitizePlugin
