@@ -442,6 +442,15 @@ def test_a_baseline_that_is_none_is_a_usage_error(pytester, content, message):
     assert "--profile-kernels writes it" in result.stderr.str()
 
 
+@pytest.mark.parametrize("file", [".", "missing/new.json"])
+def test_a_profile_that_cannot_be_written_is_a_usage_error(pytester, file):
+    project(pytester, "def test_copy(): run_copy()")
+    result = run(pytester, "--profile-kernels", file)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--profile-kernels {file}: must name a file" in result.stderr.str()
+    assert "passed" not in result.stdout.str()
+
+
 # Fixtures.
 
 

@@ -316,6 +316,7 @@ def subclass_of_absent():
         ("cuda.cudadrv.driver.host_to_device()", lambda: cuda.driver.host_to_device(1, 2, 3)),
         ("fill.get_regs_per_thread()", fill.get_regs_per_thread),
         ("fill.inspect_sass()", fill.inspect_sass),
+        ("Device.CLOCK_RATE", lambda: cuda.get_current_device().CLOCK_RATE),
         ("cuda.HostOnlyCUDAMemoryManager", subclass_of_absent),
     ],
 )
@@ -378,8 +379,8 @@ def test_numbas_warnings_are_given_only_while_lockstep_is_installed_and_where_th
         cuda.jit(debug=True)(fill.py_func)
     with lockstep.installed():
         with pytest.warns(numba_errors.NumbaPerformanceWarning, match="Grid size 1 ") as given:
-            configured = fill[1, 2]
-        assert given[0].filename == __file__
+            configured, _ = fill[1, 2], fill.configure(1, 2)
+        assert [warning.filename for warning in given] == [__file__, __file__]
         with pytest.warns(numba_errors.NumbaPerformanceWarning, match="Host array") as given:
             configured(np.zeros(2), 1)
         assert given[0].filename == __file__
