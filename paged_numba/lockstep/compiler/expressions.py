@@ -227,8 +227,6 @@ class Expressions:
 
     def _comparison(self, op: ast.cmpop, left: str, right: str) -> str:
         if isinstance(op, (ast.Is, ast.IsNot)):
-            if "None" in (left, right):
-                return f"({left} {'is' if isinstance(op, ast.Is) else 'is not'} {right})"
             found = call("same", left, right)
             return found if isinstance(op, ast.Is) else call("logical_not", found)
         if isinstance(op, ast.In):

@@ -199,6 +199,10 @@ class Statements:
             return
         value = self.expressions.text(node.value)
         if len(node.targets) == 1:
+            # A call may change what the target reads, and the other way round; Python computes the value first.
+            if not isinstance(node.targets[0], ast.Name) and _may_call(node):
+                self.emit(f"_t = {value}")
+                value = "_t"
             self.assign(node.targets[0], value)
             return
         temporary = f"_t{self.next_number()}"
@@ -355,6 +359,10 @@ class Statements:
         for n in self.loops:
             self.emit(f"_l{n} = minus(_l{n}, _m)")
         self.emit("_m = False")
+
+
+def _may_call(node: ast.stmt) -> bool:
+    return any(isinstance(part, (ast.Call, ast.NamedExpr)) for part in ast.walk(node))
 
 
 def _is_loop_body(region: Region) -> bool:

@@ -18,6 +18,8 @@ import numpy as np
 from ...arguments import not_negative, shown
 from ...draw.text import plural
 from ...errors import CompilationError, KernelError, LaunchError, LaunchTypeError, UnsupportedConstructError
+from ..compiler.source import Source
+from ..compiler.translate import translate
 from ..failures import hide
 from ..language.signatures import PointerType, check_definition, signatures, signatures_of
 from ..launch import launch
@@ -38,6 +40,7 @@ from .numba_parts import (
     types_of_signature,
     warn_of_host_array,
     warn_of_small_grid,
+    warn_of_unassigned,
 )
 from .pointers import array_from
 
@@ -120,15 +123,10 @@ class Kernel:
                 "a launch must read kernel[blocks_per_grid, threads_per_block(, stream, shared_bytes)](...), "
                 f"got kernel[{shown(configuration)}]"
             )
-        return self.configure(*configuration)
+        return Configured(self, *configuration)
 
     def configure(self, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Configured:
         """Return the kernel with a launch configuration; ``kernel[griddim, blockdim]`` is short for it."""
-        if self.device:
-            name = self.py_func.__name__
-            raise LaunchError(
-                f"Cannot compile a device function as a kernel: {name} must be called by a kernel"
-            )
         return Configured(self, griddim, blockdim, stream, sharedmem)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -185,6 +183,17 @@ class Kernel:
         self._launched.setdefault(types)
         return Overload(self, types)
 
+    def translate(self) -> None:
+        """Read the globals of the kernel now; what cannot run yet is refused, or found, at the first launch."""
+        try:
+            translate(self.py_func, kernel=not self.device)
+        except UnsupportedConstructError:
+            Source.forget(self.py_func)
+
+    def recompile(self) -> None:
+        """Read the globals of the kernel again, at the next launch."""
+        Source.forget(self.py_func)
+
     def enable_caching(self) -> None:
         """Do nothing: lane programs are not stored."""
 
@@ -238,7 +247,7 @@ class Kernel:
 _OF_THE_COMPILER = (
     "inspect_llvm inspect_sass inspect_sass_cfg inspect_lto_ptx inspect_types inspect_cfg inspect_disasm_cfg "
     "get_regs_per_thread get_const_mem_size get_shared_mem_per_block get_local_mem_per_thread "
-    "get_max_threads_per_block compile_device"
+    "get_max_threads_per_block compile_device get_compile_result get_metadata get_annotation_info"
 ).split()
 """Methods of Numba's kernels that tell what its compiler made."""
 
@@ -269,6 +278,11 @@ class Configured:
         sharedmem: int = 0,
     ) -> None:
         self.dispatcher = dispatcher
+        if dispatcher.device:
+            name = dispatcher.py_func.__name__
+            raise LaunchError(
+                f"Cannot compile a device function as a kernel: {name} must be called by a kernel"
+            )
         if griddim is None or blockdim is None:
             raise LaunchError("the launch configuration was not specified: neither part of it may be None")
         self.griddim = _whole("griddim", griddim)
@@ -293,6 +307,9 @@ class Configured:
             for place, declared in enumerate(kernel.__lockstep_signatures__[0].args[: len(given)]):
                 if isinstance(declared, PointerType):
                     given[place] = array_from(given[place], declared.dtype)
+        types = tuple(map(type_note, given))
+        if (new := types not in kernel._launched) and installed():
+            warn_of_unassigned(kernel, tuple(given))
         for callback in self.pre_launch_callbacks:
             callback(kernel, self)
         try:
@@ -308,7 +325,8 @@ class Configured:
                 arg.back(used)
         for function in after:
             function()
-        kernel._launched.setdefault(tuple(map(type_note, given)))
+        if new:
+            kernel._launched[types] = None
 
     def __getstate__(self) -> dict[str, Any]:
         if self.pre_launch_callbacks:
@@ -435,7 +453,7 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
     """
     _check_options(device, options)
     if inspect.isfunction(func_or_sig):
-        return Kernel(func_or_sig, None, device, **options)
+        return Kernel(Source.decorated(func_or_sig), None, device, **options)
     if inspect.isfunction(getattr(func_or_sig, "py_func", None)):
         return Kernel.of(func_or_sig)
     if inspect.isclass(func_or_sig) and not issubclass(func_or_sig, np.generic):
@@ -444,9 +462,11 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
         )
 
     def decorate(function: Callable[..., Any]) -> Kernel:
-        made = Kernel(function, func_or_sig, device, **options)
-        if func_or_sig is not None and installed():
-            check_eagerly(made)  # Numba compiles such a function at once
+        made = Kernel(Source.decorated(function), func_or_sig, device, **options)
+        if func_or_sig is not None:  # Numba compiles such a function at once, with the globals of this moment
+            if installed():
+                check_eagerly(made)
+            made.translate()
         return made
 
     return decorate

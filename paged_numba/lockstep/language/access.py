@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import KernelError, KernelIndexError
+from ...errors import CompilationError, KernelError, KernelIndexError
 from ..machine.arithmetic import LaneTuple, tuple_like
 from ..machine.lanes import source_line
 from ..machine.masks import Mask
@@ -17,6 +17,7 @@ from .arrays.ranges import Range
 from .arrays.views import Flat
 from .functions import caster, popc
 from .types.enums import Member
+from .types.function_values import FunctionValue
 
 
 def load(mask: Mask, container: Any, index: Any) -> Any:
@@ -32,7 +33,7 @@ def load(mask: Mask, container: Any, index: Any) -> Any:
     if isinstance(container, Flat):
         return container.load(mask, index)
     if isinstance(index, str) and _has_field(container, index):
-        view = container.field(index)
+        view = _field(container, index)
         return view if view.lengths else view.load(mask, ())
     if isinstance(index, str):
         raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
@@ -49,6 +50,20 @@ def _field_name(record: LaneArray, place: Any) -> str:
 
 def _has_field(value: Any, name: str) -> bool:
     return isinstance(value, LaneArray) and value.dtype.names is not None and name in value.dtype.names
+
+
+def _field(records: LaneArray, name: str) -> LaneArray:
+    """Return a field; of one record, it must be aligned, or Numba does not compile its access."""
+    dtype = records.dtype
+    if not dtype.isalignedstruct and not records.lengths and dtype.fields is not None:
+        held, offset = dtype.fields[name][:2]
+        kind = held.base
+        if kind.names is None and offset % kind.alignment:
+            raise CompilationError(
+                f"Numba cannot compile {records.name}.{name} of a record: the type {kind} is not aligned at "
+                f"byte {offset}: make the dtype with align=True, {source_line()}"
+            )
+    return records.field(name)
 
 
 def _item(mask: Mask, values: tuple[Any, ...], index: Any) -> Any:
@@ -77,7 +92,9 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         return tuple_like([_where(condition, x, y) for x, y in zip(a, b, strict=True)], a)
     if not isinstance(a, (np.generic, np.ndarray)) or not isinstance(b, (np.generic, np.ndarray)):
-        raise KernelError(f"a tuple of {kind_of(a)} needs the same index in all threads, {source_line()}")
+        raise KernelError(
+            f"a tuple that holds {kind_of(a)} needs the same index in all threads, {source_line()}"
+        )
     return np.where(condition, a, b)
 
 
@@ -90,7 +107,7 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
     if isinstance(index, str):
         if not _has_field(container, index):
             raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
-        name, container, index = index, container.field(index), ()
+        name, container, index = index, _field(container, index), ()
         if container.lengths and not isinstance(value, LaneArray):
             raise KernelError(
                 f"the field {name!r} of {container.name} is an array and takes an array, not {kind_of(value)}: "
@@ -239,7 +256,7 @@ def kind_of(value: Any) -> str:
         return f"the text {value!r}"
     if isinstance(value, Member):
         return f"a member of {value.kind.__name__}"
-    if callable(value):
+    if callable(value) or isinstance(value, FunctionValue):
         return "a function"
     if isinstance(value, np.dtype):
         return f"the dtype {value}"

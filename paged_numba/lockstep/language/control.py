@@ -113,26 +113,37 @@ def blend(mask: Mask, new: Any, old: Any) -> Any:
     if isinstance(new, tuple):
         if isinstance(new, Items):
             raise KernelError(f"a variable must hold the same iterator in all threads, {source_line()}")
-        if not isinstance(old, tuple) or len(new) != len(old):
-            raise KernelError(f"a variable must hold tuples of one length in all threads, {source_line()}")
+        if not isinstance(old, tuple):
+            raise KernelError(
+                f"a variable must hold a tuple in all threads or in none: use two variables, {source_line()}"
+            )
+        if len(new) != len(old):
+            raise KernelError(
+                f"a variable must hold tuples of one length in all threads: use two variables, {source_line()}"
+            )
         return tuple_like([blend(mask, n, o) for n, o in zip(new, old, strict=True)], new)
     if isinstance(new, LaneArray):
         return _blend_views(mask, new, old)
     if new is None or isinstance(new, (str, bool, Member, FunctionValue, np.dtype)) or old is None:
         if isinstance(new, Member):
             return new.where(mask, old)
-        if new == old:
-            return new
         if isinstance(new, FunctionValue):
-            return new.blend(mask, old)
-        if isinstance(new, np.dtype):
-            raise KernelError(f"a variable must hold one dtype in all threads, {source_line()}")
-        raise KernelError(f"a variable must be None in all threads or in none, {source_line()}")
+            return new if new == old else new.blend(mask, old)
+        if new is None or old is None:
+            raise KernelError(
+                f"a variable must be None in all threads or in none: use two variables, {source_line()}"
+            )
+        if type(new) is type(old) and new == old:
+            return new
+        kind = "dtype" if isinstance(new, np.dtype) else "text" if isinstance(new, str) else "value"
+        raise KernelError(f"a variable must hold one {kind} in all threads, {source_line()}")
     return where(mask, new, old)
 
 
 def _blend_views(mask: Mask, new: LaneArray, old: Any) -> LaneArray:
-    same = isinstance(old, LaneArray) and old.buffer is new.buffer and old.strides == new.strides
+    if not isinstance(old, LaneArray):
+        new.__array__()
+    same = old.buffer is new.buffer and old.strides == new.strides
     if not same:
         raise KernelError(f"a variable must hold the same array in all threads, {source_line()}")
     shape = tuple(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -53,6 +53,9 @@ class LaneTuple(tuple[Any, ...]):
     def __ge__(self, other: Any) -> Any:
         self._require_tuple(">=", other)
         return np.logical_not(_tuple_less(self, other))
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a variable must hold a tuple in all threads or in none: use two variables")
 
     def _require_tuple(self, operator: str, other: object) -> None:
         if not isinstance(other, tuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -94,6 +94,17 @@ class LaneArray:
 
     def __eq__(self, other: object) -> bool:
         return False if other is None else self._refuse()
+
+    def __int__(self) -> NoReturn:
+        raise UnsupportedConstructError(
+            f"the lockstep machine does not run an index that is an array ({self.name}): write a loop, {source_line()}"
+        )
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise KernelError(
+            f"a variable must hold {_items(self, 1)}, as {self.name} is, in all threads or in none: "
+            f"use two variables, {source_line()}"
+        )
 
     def _refuse(self, *_: Any) -> Any:
         """Refuse an operator on the whole array, for which Numba would have to allocate its result."""

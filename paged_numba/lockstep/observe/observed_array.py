@@ -92,7 +92,7 @@ class ObservedArray(LaneArray):
         if isinstance(value, ObservedArray):
             self.record(value)  # refuses what is no record before anything is reported
             self._report_copy(mask, position, value)
-        else:
+        elif self.dtype.names is None:  # a number is no record, which `_scatter` says
             for store in self.machine.on_store:
                 store(self.machine, self, mask, position, value)
         self._scatter(mask, position, value)

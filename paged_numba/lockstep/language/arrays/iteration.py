@@ -59,8 +59,8 @@ def items(values: Any) -> Items:
     if isinstance(values, tuple):
         if len(set(map(_kind, values))) > 1 and not isinstance(values, Unrolled):
             raise KernelError(
-                "a loop needs a tuple whose items have one type: numba.literal_unroll(…) around the tuple runs the "
-                f"body for each type, {source_line()}"
+                "a loop needs a tuple whose items have one type: literal_unroll(…) of numba.cuda.misc.special "
+                f"around the tuple runs the body for each type, {source_line()}"
             )
         return Items(len(values), lambda _, place: values[place])
     if isinstance(values, Flat):
@@ -250,7 +250,7 @@ def length_of(values: Any) -> Any:
     if isinstance(values, (LaneArray, Range, Flat)):
         length = items(values).length
         return length if isinstance(length, np.ndarray) else np.int64(length)
-    if isinstance(values, tuple) and not isinstance(values, Items):
+    if isinstance(values, (tuple, str, bytes)) and not isinstance(values, Items):
         return np.int64(len(values))
     raise KernelError(f"len() needs a tuple, an array or a range, {source_line()}")
 
