@@ -379,8 +379,7 @@ def test_numbas_warnings_are_given_only_while_lockstep_is_installed_and_where_th
         cuda.jit(debug=True)(fill.py_func)
     with lockstep.installed():
         with pytest.warns(numba_errors.NumbaPerformanceWarning, match="Grid size 1 ") as given:
-            configured = fill[1, 2]
-            fill.configure(1, 2)
+            configured, _ = fill[1, 2], fill.configure(1, 2)
         assert [warning.filename for warning in given] == [__file__, __file__]
         with pytest.warns(numba_errors.NumbaPerformanceWarning, match="Host array") as given:
             configured(np.zeros(2), 1)

@@ -40,6 +40,7 @@ from .numba_parts import (
     types_of_signature,
     warn_of_host_array,
     warn_of_small_grid,
+    warn_of_unassigned,
 )
 from .pointers import array_from
 
@@ -306,6 +307,9 @@ class Configured:
             for place, declared in enumerate(kernel.__lockstep_signatures__[0].args[: len(given)]):
                 if isinstance(declared, PointerType):
                     given[place] = array_from(given[place], declared.dtype)
+        types = tuple(map(type_note, given))
+        if (new := types not in kernel._launched) and installed():
+            warn_of_unassigned(kernel, tuple(given))
         for callback in self.pre_launch_callbacks:
             callback(kernel, self)
         try:
@@ -321,7 +325,8 @@ class Configured:
                 arg.back(used)
         for function in after:
             function()
-        kernel._launched.setdefault(tuple(map(type_note, given)))
+        if new:
+            kernel._launched[types] = None
 
     def __getstate__(self) -> dict[str, Any]:
         if self.pre_launch_callbacks:

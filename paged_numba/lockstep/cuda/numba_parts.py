@@ -20,8 +20,9 @@ from ..compiler.functions.overloads import typing_error
 from ..language.signatures import Type, signatures
 from ..language.types.as_numba import as_numba, for_numba_signature
 from ..launch import current_options
-from ..numba_typing import for_numba, refused_by_numba
+from ..numba_typing import for_numba, refused_by_numba, unassigned
 from ..numba_typing import inferred as numba_inferred
+from ..numba_typing.words import is_typing_error
 from .devices import Device, gpus
 from .names import refusal
 
@@ -201,6 +202,8 @@ def as_in_debug_mode(function: Any, error: BaseException) -> None:
 
 def as_numba_refuses(kernel: Any, arguments: tuple[Any, ...], error: KernelError) -> None:
     """Raise the refusal of a launch as Numba's TypingError too, with Numba's message, if Numba refuses the kernel."""
+    if is_typing_error(error):
+        return
     said = refused_by_numba(kernel, arguments)
     if said is not None:
         raise typing_error(type(error))(f"{error}\nNumba refuses it too: {said}") from error.__cause__
@@ -270,6 +273,13 @@ def warn_of_host_array() -> None:
     if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = "Host array used in CUDA kernel will incur copy overhead to/from device."
         warnings.warn(performance_warning(text), stacklevel=5)
+
+
+def warn_of_unassigned(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Warn of variables that may be read before they are assigned, if Numba is configured to warn of them."""
+    if numba_core("config").ALWAYS_WARN_UNINIT_VAR:
+        for warning in unassigned(kernel, arguments):
+            warnings.warn(warning, stacklevel=4)
 
 
 def deprecation() -> type[Exception]:

@@ -111,6 +111,22 @@ def check_eagerly(kernel: Any) -> None:
 
 def refused_by_numba(kernel: Any, arguments: tuple[Any, ...]) -> str | None:
     """Return what Numba says if its type inference refuses a kernel for the arguments of a launch, else None."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        error = _refusal(kernel, arguments)
+    return None if error is None else plain(error)
+
+
+def unassigned(kernel: Any, arguments: tuple[Any, ...]) -> list[Any]:
+    """Return Numba's warnings of variables of a kernel that may be read before they are assigned."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        _refusal(kernel, arguments)
+    return [w.message for w in seen if "uninitialized variable" in str(w.message)]
+
+
+def _refusal(kernel: Any, arguments: tuple[Any, ...]) -> BaseException | None:
+    """Return the error of Numba's type inference for the arguments of a launch, or None."""
     try:
         numba = _numba()
         given = _argument_types(
@@ -120,10 +136,10 @@ def refused_by_numba(kernel: Any, arguments: tuple[Any, ...]) -> str | None:
         return None
     try:
         for types in given:
-            inferred(kernel.py_func, types)
+            _inferred(numba, kernel.py_func, types)
     except Exception as error:
         if is_typing_error(error):
-            return plain(error)
+            return error
     return None
 
 
@@ -135,8 +151,13 @@ def for_numba(function: Any) -> Any:
 def inferred(function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
     """Return the signature that Numba infers for a function with arguments of Numba's types."""
     numba = _numba()
-    with numba.lock, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        return _inferred(numba, function, types, result)
+
+
+def _inferred(numba: _Numba, function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
+    with numba.lock:
         rebuilt = _Rebuilt(numba)
         with rebuilt.device_functions_are_only_typed():
             return rebuilt.typed(rebuilt.function(function), types, result)
