@@ -66,8 +66,9 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES)
 def test_example_prints_what_stands_there(code, printed, tmp_path):
-    if "import torch" in code:
-        pytest.importorskip("torch", reason="torch is not installed")
+    for package in ("stumpy", "torch"):
+        if f"import {package}" in code:
+            pytest.importorskip(package, reason=f"{package} is not installed")
     named = re.match(r"# (\w+\.py)\n", code)
     script = tmp_path / (named[1] if named else "example.py")
     script.write_text(code, encoding="utf-8")
@@ -292,7 +293,7 @@ def test_models_page_counts_what_the_reference_holds():
     assert f"token ids of {len(reference['texts'])} texts" in TEXTS["docs/models.md"]
 
 
-# What lockstep runs and refuses, as docs/lockstep.md lists it. By the page's name of each refused construct: the
+# What lockstep runs and refuses, as docs/language.md lists it. By the page's name of each refused construct: the
 # body of a kernel, and the name in the error (the same name if None).
 
 REFUSED = {
@@ -304,8 +305,15 @@ REFUSED = {
     "a dictionary comprehension": ("y = {i: i for i in range(3)}", None),
     "a generator expression": ("y = sum(i for i in range(3))", None),
     "an f-string": ('print(f"{x[0]}")', None),
-    "lambda": ("f = lambda y: y", None),
-    "a function inside a kernel": ("def f(y):\n    return y", None),
+    "a decorated function inside a kernel": ("@plain\ndef f(y):\n    return y", None),
+    "the capture of a variable that is no constant by a function that is a value": (
+        "y = x[0]\nz = (lambda: y, 1)",
+        "the capture of 'y'",
+    ),
+    "a variable that may hold one or another function": (
+        "f = max\nif x[0] > 1:\n    f = min\ny = f(x[0], x[1])",
+        "may be the function",
+    ),
     "a class": ("class C:\n    pass", None),
     "a pattern of match that takes its subject apart": (
         "match x:\n    case (0, y):\n        pass",
@@ -315,12 +323,16 @@ REFUSED = {
     "try": ("try:\n    pass\nfinally:\n    pass", None),
     "del": ("y = 1\ndel y", None),
     "global": ("global y", None),
-    "nonlocal": ("nonlocal enclosed", None),
+    "nonlocal of a name outside the kernel": ("nonlocal enclosed", "nonlocal"),
     "import": ("import math\nfrom math import pi", None),
     "yield": ("yield x[0]", None),
-    "async": ("async def f():\n    pass", "Async"),
+    "async": ("async def f():\n    pass", "async def"),
     "a starred expression": ("y, *z = (1, 2, 3)", None),
-    "a starred argument": ("y = max(*(1, 2))", None),
+    "two stars in a call": ("y = max(**x)", "a starred argument"),
+    "stars of an inner function that is called directly": (
+        "def f(*y):\n    return y\nf(1)",
+        "passes only one argument to the *args",
+    ),
     "the operator @": ("y = x @ x", "`x @ x`"),
     "an assignment expression after and, or, or in a ternary": (
         "y = x[0] > 0 and (z := 1)",
@@ -331,7 +343,7 @@ REFUSED = {
         None,
     ),
     "a kernel that returns a value": ("return x[0]", None),
-    "a call of a plain Python function": ("y = plain(x)", "a call of the plain Python function 'plain'"),
+    "a call of a plain Python function": ("y = plain(x)", "the plain Python function 'plain'"),
     "a call of any other function": ("y = np.dot(x, x)", "a call of `np.dot`"),
     "a list or another object from outside as a value": ("y = OUTSIDE", "`OUTSIDE` (a list) as a value"),
     "an undefined name": ("y = nowhere", "the undefined name 'nowhere'"),
@@ -343,7 +355,7 @@ REFUSED = {
 
 
 def section(heading):
-    return TEXTS["docs/lockstep.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
+    return TEXTS["docs/language.md"].split(f"## {heading}\n")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("construct", REFUSED)
@@ -357,23 +369,24 @@ def test_lockstep_refuses_what_the_page_lists(construct, tmp_path):
         encoding="utf-8",
     )
     kernel = runpy.run_path(str(path))["make"]()
-    with pytest.raises(UnsupportedConstructError, match=re.escape(named or construct)):
+    with pytest.raises(UnsupportedConstructError, match=re.escape(named or construct)) as info:
         lockstep.launch(kernel, 1, 1, np.zeros(2))
+    assert re.search(r": \w.*, refused\.py:\d+$", str(info.value)), "it must say what to do, and where"
 
 
-def test_lockstep_page_lists_all_that_is_refused():
+def test_language_page_lists_all_that_is_refused():
     cells = re.findall(r"^\| ([^|]*?) \| [^|]*\|$", section("What does not run"), re.M)[1:]
     assert sorted(name for cell in cells for name in re.split("; |, such as .*", cell) if name) == sorted(
         REFUSED
     )
 
 
-def test_lockstep_page_decides_on_all_syntax():
+def test_language_page_decides_on_all_syntax():
     """Each kind of statement and expression is in the page's kernel, which runs, or in a kernel that is refused."""
     asynchronous = "async with x:\n    await x\nasync for y in x:\n    yield"
     bodies = [*(body for body, _ in REFUSED.values()), "yield from x"]
     texts = [
-        *blocks(section("What runs"), "python"),
+        *blocks(section("Statements and expressions"), "python"),
         *(f"def f(x):\n{textwrap.indent(body, '    ')}" for body in bodies),
         f"async def f(x):\n{textwrap.indent(asynchronous, '    ')}",
     ]
@@ -386,11 +399,11 @@ def test_lockstep_page_decides_on_all_syntax():
 
 def names_of(group):
     """Return the names that a row of the page's table lists."""
-    (row,) = re.findall(rf"^\| {re.escape(group)} \| (.*) \|$", section("What runs"), re.M)
+    (row,) = re.findall(rf"^\| {re.escape(group)} \| (.*) \|$", TEXTS["docs/language.md"], re.M)
     return re.findall(r"`([^`]*)`", re.sub(r"\([^)]*\)", "", row))
 
 
-def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
+def test_language_page_lists_what_a_kernel_may_call_on_cuda():
     groups = (
         *("threads", "memory", "barriers and fences", "warps"),
         *("atomics", "cache hints", "bits and numbers", "float16"),
@@ -419,7 +432,7 @@ def test_lockstep_page_lists_what_a_kernel_may_call_on_cuda():
     ("group", "module"),
     [("builtins", builtins), ("`math`", math), ("`cmath`", cmath), ("`operator`", operator), ("`np`", np)],
 )
-def test_lockstep_page_lists_what_a_kernel_may_call_of_python(group, module):
+def test_language_page_lists_what_a_kernel_may_call_of_python(group, module):
     runs = {
         name
         for name, value in vars(module).items()
@@ -435,6 +448,6 @@ def test_lockstep_page_lists_what_a_kernel_may_call_of_python(group, module):
     assert {name for name in names_of(group) if hasattr(module, name)} == runs
 
 
-def test_lockstep_page_lists_what_arrays_have():
+def test_language_page_lists_what_arrays_have():
     assert sorted(names_of("attributes")) == sorted(methods.ATTRIBUTES)
     assert sorted(names_of("methods")) == sorted(methods.METHODS)

@@ -243,9 +243,13 @@ def _launch(
     if settings.check_compiles:
         check_launch(kernel, tuple(map(_host_array, args)))
     declared = signatures_of(kernel)
+    options = getattr(kernel, "targetoptions", {})
+    debug = bool(options.get("debug")) and not options.get("fastmath")
     listeners = observers(args)
     try:
-        translation = translate(function, kernel=True, writer=ObservedWriter if listeners else None)
+        translation = translate(
+            function, kernel=True, writer=ObservedWriter if listeners else None, debug=debug
+        )
     except UnsupportedConstructError:
         refuse(listeners)
         raise

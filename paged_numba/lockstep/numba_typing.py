@@ -101,11 +101,30 @@ def check_eagerly(kernel: Any) -> None:
     except Exception as error:
         # Of any other error, the launch will tell. A function that calls itself is not defined yet. Numba takes some
         # functions that return an array (``carray``) in line, which type inference alone refuses.
-        typing = any(base.__name__ == "TypingError" for base in type(error).__mro__)
-        if typing and not re.search("NameError|UndefinedType|Only accept returning of array", str(error)):
+        if _is_typing_error(error) and not re.search(
+            "NameError|UndefinedType|Only accept returning of array", str(error)
+        ):
             raise error.with_traceback(None) from None
     # The first launch reads the globals.
     Source.forget(kernel.py_func)
+
+
+def refused_by_numba(kernel: Any, arguments: tuple[Any, ...]) -> str | None:
+    """Return what Numba says if its type inference refuses a kernel for the arguments of a launch, else None."""
+    try:
+        numba = _numba()
+        given = _argument_types(
+            numba, kernel, kernel.py_func, None if kernel.__lockstep_signatures__ else arguments
+        )
+    except (TargetUnavailableError, LaunchError, CompilationError):
+        return None
+    try:
+        for types in given:
+            inferred(kernel.py_func, types)
+    except Exception as error:
+        if _is_typing_error(error):
+            return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return None
 
 
 def for_numba(function: Any) -> Any:
@@ -373,6 +392,7 @@ class _Rebuilt:
                         # Recursion with other types asks for the name of the code that there would be.
                         dispatcher.overloads[types] = SimpleNamespace(
                             signature=known[key],
+                            objectmode=False,
                             fndesc=SimpleNamespace(modname="", qualname=py_func.__name__, uid=len(made)),
                         )
                         made.append((dispatcher, types))
@@ -415,6 +435,10 @@ _NOISE = re.compile(r"Failed in |- Resolution failure|During: |File .*line \d+|-
 
 def _is_numba_error(error: BaseException) -> bool:
     return any(base.__name__ == "NumbaError" for base in type(error).__mro__)
+
+
+def _is_typing_error(error: BaseException) -> bool:
+    return any(base.__name__ == "TypingError" for base in type(error).__mro__)
 
 
 def _place(error: BaseException, function: Any) -> str:

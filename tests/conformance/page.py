@@ -30,13 +30,12 @@ def summary(results):
     share = int(1000 * counts["pass"] / needed) / 10
     return _filled(
         f"numba-cuda {versions['numba-cuda']} has {counts.total():,} tests in `cudapy` and `doc_examples`. "
-        f"{needed:,} of them run kernels or host code and need neither a compiler nor a driver: "
+        f"{needed:,} of them run kernels or host code and need neither a compiler nor a driver. Of these, "
         f"{counts['pass']:,} pass ({share:g} %), {_are(counts['refused'])} refused by name, and "
         f"{counts['differs']} fail because lockstep differs on purpose. "
-        f"{_are(counts['wrong'])} wrong, and {_few(counts['raw'])} end{'s' * (counts['raw'] == 1)} in an error that "
-        "is not ours. "
-        f"They ran on {results['date']} with numba {versions['numba']}, NumPy {versions['numpy']} and Python "
-        f"{results['python']}. `docs/results/conformance.json` has the outcome of each test."
+        f"{_tests(counts['wrong'])} a wrong result, and {_few(counts['raw'])} ended in an error of Python or "
+        f"NumPy. The tests ran on {results['date']} with numba {versions['numba']}, NumPy {versions['numpy']} "
+        f"and Python {results['python']}. `docs/results/conformance.json` has the outcome of each test."
     )
 
 
@@ -51,7 +50,9 @@ def features(results):
 
     rows = [row(name, counts) for name, counts in results["features"].items()]
     rows = [cells for cells in rows if cells[1] != "0"]
-    return _table([["feature", "tests", "pass", *shown], *rows, row("all", results["counts"])], "lrrrrrr")
+    return _table(
+        [["feature", "tests", "pass", *shown], *rows, row("all", results["counts"])], "lrr" + len(shown) * "r"
+    )
 
 
 def refused(results):
@@ -92,6 +93,10 @@ PARTS = {"summary": summary, "features": features, "refused": refused, "differs"
 
 def _are(count):
     return f"{_few(count)} {'is' if count == 1 else 'are'}"
+
+
+def _tests(count):
+    return "No test gave" if count == 0 else f"{count:,} {'test' if count == 1 else 'tests'} gave"
 
 
 def _few(count):

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paged_numba.lockstep.compiler.compaction import Compaction
 from test_random_programs import DATA, OneThread, load, programs
 
 from paged_numba import lockstep
 from paged_numba.errors import KernelError, UnsupportedConstructError
+from paged_numba.lockstep.compiler.shortcuts.compaction import Compaction
 from paged_numba.lockstep.cuda import facade as cuda
 
 THREADS, BLOCKS = 5, 2

@@ -45,7 +45,7 @@ def test_configurations_are_objects():
         (ValueError, "launch configuration was not specified", fill),
         (ValueError, "launch configuration was not specified", lambda: fill[None, 3]),
         (ValueError, "negative task count", lambda: fill.forall(-1)),
-        (TypeError, r"fill takes 2 arguments \(x, value\), got 0", lambda: fill[1, 1]()),
+        (TypeError, r"fill takes 2 arguments \(x, value\), got 0", fill[1, 1]),
         (TypeError, r"fill takes 2 arguments \(x, value\), got 3", lambda: fill[1, 1](1, 2, 3)),
         (TypeError, "the class int", lambda: cuda.jit(int)),
         (NotImplementedError, "bounds checking", lambda: cuda.jit(boundscheck=True)),
@@ -157,6 +157,62 @@ def test_debug_mode_says_where_a_kernel_raised():
 
 def divide(x):
     x[0] = 1 // x[0]
+
+
+@cuda.jit(device=True)
+def quiet_quotient(a, b):
+    return a / b
+
+
+def quotients(out, b):
+    i = cuda.grid(1)
+    out[i] = quiet_quotient(1.0, b[i])
+    if i > 0:
+        out[i] = i / b[i]
+
+
+def floor_quotients(out, b):
+    i = cuda.grid(1)
+    if i > 0:
+        out[i] = i // b[i]
+
+
+def remainders(out, b):
+    i = cuda.grid(1)
+    if i > 0:
+        out[i] = i % b[i]
+
+
+def quotients_in_place(out, b):
+    i = cuda.grid(1)
+    if i > 0:
+        out[i] /= b[i]
+
+
+@pytest.mark.parametrize("function", [quotients, floor_quotients, remainders, quotients_in_place])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_debug_mode_raises_for_each_division_by_zero(function, dtype):
+    debugged = cuda.jit(debug=True, opt=False)(function)
+    divisors = np.array([0, 2, 3, 4], dtype)
+    with np.errstate(all="ignore"):
+        expected = np.ones(4)
+        cuda.jit(function)[1, 4](expected, divisors)
+    out = np.ones(4)
+    # The thread that would divide by zero does not divide, or in a function without debug=True.
+    debugged[1, 4](out, divisors)
+    np.testing.assert_array_equal(out, expected)
+    divisors[2] = -0.0
+    for run in (
+        lambda: debugged[1, 4](out, divisors),
+        lambda: lockstep.profile(debugged, 1, 4, out, divisors),
+    ):
+        with pytest.raises(ZeroDivisionError, match=r"division by zero, thread 2 of") as info:
+            run()
+        assert isinstance(info.value, KernelError)
+    # Neither without debug=True nor with fastmath=True.
+    cuda.jit(function)[1, 4](out, divisors)
+    cuda.jit(debug=True, opt=False, fastmath=True)(function)[1, 4](out, divisors)
+    assert not np.isfinite(out[2])
 
 
 # Types.

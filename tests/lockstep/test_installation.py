@@ -3,6 +3,7 @@
 import inspect
 import os
 import pickle
+import re
 import site
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from paged_numba import lockstep, targets
-from paged_numba.errors import TargetUnavailableError
+from paged_numba.errors import CompilationError, TargetUnavailableError, UnsupportedConstructError
 from paged_numba.lockstep.cuda import facade
 from paged_numba.lockstep.cuda.installation import changes, is_installed
 
@@ -244,6 +245,56 @@ def test_numba_still_compiles(cuda_compiler):
             assert ".visible .entry" in cuda.compile_ptx(compiled, (numba.float64[:],))[0]
         lockstep.check_compiles(increment, "void(float64[:])")
         lockstep.check_compiles(kernel, "void(float64[:])")
+
+
+@cuda.jit(device=True)
+def undefined(x):
+    return no_such_name(x)  # noqa: F821
+
+
+@facade.jit(["int64(int64)", "float64(float64)"], device=True)
+def for_real_numbers(x):
+    return x
+
+
+def calls_undefined(x):
+    x[0] = undefined(1.5)
+
+
+def uses_an_unknown_attribute(x):
+    x[0] = float.as_integer_ratio(1.5)[0]
+
+
+def calls_with_other_types(x):
+    x[0] = for_real_numbers(1j).real
+
+
+def copies(x):
+    y = x.copy()
+    x[0] = y[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "said"),
+    [
+        (calls_undefined, UnsupportedConstructError, "name 'no_such_name' is not defined"),
+        (uses_an_unknown_attribute, UnsupportedConstructError, "Unknown attribute 'as_integer_ratio'"),
+        (calls_with_other_types, CompilationError, r"with parameters \(complex128\)"),
+        (copies, UnsupportedConstructError, None),
+    ],
+)
+def test_what_numba_refuses_too_is_its_typing_error(function, kind, said):
+    with lockstep.installed(), pytest.raises(kind) as info:
+        cuda.jit(function)[1, 1](np.zeros(1))
+    refused = [base for base in type(info.value).__mro__ if base.__name__ == "TypingError"]
+    if said is None:
+        # Numba takes it; lockstep does not.
+        assert not refused
+        return
+    assert refused
+    ours, _, numbas = str(info.value).partition("\nNumba refuses it too: ")
+    assert Path(__file__).name in ours
+    assert re.search(said, numbas)
 
 
 def test_nested_statements_and_threads_uninstall_at_the_last_end():

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from paged_numba.lockstep.language import control
+from paged_numba.lockstep.language.arrays import iteration
 from paged_numba.lockstep.observe import observed_array
 from paged_numba.lockstep.observe.observed_machine import ObservedMachine
 from paged_numba.lockstep.profiler import profiler, transactions
@@ -146,7 +146,7 @@ MUTANTS = {
         ),
     ),
     "a loop loads items for lanes that have left it": (
-        control, "each", lambda machine, lanes, values: right_each(machine, Frozen(lanes), values),
+        iteration, "each", lambda machine, lanes, values: right_each(machine, Frozen(lanes), values),
         lambda: test_inactive.test_a_loop_loads_no_item_that_it_does_not_use(test_inactive.breaks, 4),
     ),
     "a race is a read of unwritten memory, too": (
@@ -166,7 +166,7 @@ MUTANTS = {
     ),
 }  # fmt: skip
 
-right_each = control.each
+right_each = iteration.each
 right_meet = ObservedMachine.meet
 right_local_array = ObservedMachine.local_array
 right_read_global = unwritten.Unwritten.read_global

@@ -200,8 +200,13 @@ def test_scalars_are_cast_and_tuples_with_them():
         out[2] = byte
 
     out = np.zeros(3)
-    kernel[1, 1](out, (1.75, 3), 257)
+    kernel[1, 1](out, (np.int64(2**32 + 1), 3), 257)
     assert out.tolist() == [1, 3, 1]
+    # Numba's launch raises TypeError, too.
+    with pytest.raises(TypeError, match=r"pair\[0\] must be an integer, .* got float64"):
+        kernel[1, 1](out, (1.75, 3), 257)
+    with pytest.raises(TypeError, match=r"byte must be an integer, .* got float32"):
+        kernel[1, 1](out, (1, 3), np.float32(2))
 
 
 def test_types_of_numba_work_as_text_does():
@@ -393,6 +398,56 @@ def test_an_address_of_a_device_array_is_the_memory_from_there_on(start, numba):
             LaunchError, match="a pointer must be the address of an element of a device array"
         ):
             add[1, 32](stray, 1)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (3, 2), (2, 1, 2), (0, 3)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_carray_and_farray_give_a_pointer_a_shape(shape, order, numba):
+    types, _, _ = numba
+    view = getattr(pytest.importorskip("numba"), {"C": "carray", "F": "farray"}[order])
+    start, size, ndim = 2, int(np.prod(shape)), len(shape)
+    array = cuda.to_device(np.arange(9, dtype=np.float32))
+
+    @cuda.jit(types.void(types.CPointer(types.float32), types.float32[:, :], types.int64[:]))
+    def number(pointer, count, lengths):
+        x = view(pointer, shape, dtype=np.float32)
+        for axis in range(ndim):
+            lengths[axis] = x.shape[axis]
+        for place in np.ndindex(x.shape):
+            x[place] = count[0, 0]
+            count[0, 0] += 1
+
+    lengths, count = np.zeros(ndim, np.int64), np.full((1, 1), 100, np.float32)
+    number[1, 1](array.__cuda_array_interface__["data"][0] + 4 * start, count, lengths)
+    assert tuple(lengths) == shape
+    expected = np.arange(9, dtype=np.float32)
+    memory = expected[start : start + size].reshape(shape, order=order)
+    for place, index in enumerate(np.ndindex(shape)):
+        memory[index] = 100 + place
+    np.testing.assert_array_equal(array.copy_to_host(), expected)
+
+
+@pytest.mark.parametrize("name", ["carray", "farray"])
+def test_carray_and_farray_refuse_what_the_memory_does_not_hold(name, numba):
+    types, _, _ = numba
+    view = getattr(pytest.importorskip("numba"), name)
+    array = cuda.to_device(np.zeros(6, np.float32))
+    address = array.__cuda_array_interface__["data"][0]
+
+    @cuda.jit(types.void(types.CPointer(types.float32), types.int64))
+    def first(pointer, rows):
+        view(pointer, (rows, 2))[0, 0] = 1
+
+    @cuda.jit(types.void(types.CPointer(types.float32)))
+    def other(pointer):
+        view(pointer, 3, np.int32)[0] = 1
+
+    first[1, 1](address, 3)
+    with pytest.raises(IndexError, match=r"must lie in the 6 elements from pointer on, got shape=\(4, 2\)"):
+        first[1, 1](address, 4)
+    with pytest.raises(KernelError, match="needs the dtype of pointer, float32, got int32"):
+        other[1, 1](address)
+    assert array.copy_to_host().tolist() == [1, 0, 0, 0, 0, 0]
 
 
 def test_a_place_in_memory_is_equal_to_the_same_place(numba):

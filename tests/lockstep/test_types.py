@@ -188,6 +188,15 @@ def test_a_record_of_another_type_is_refused():
     assert a["x"].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("text", ["a['v'] = 1", "a[0].v = (1, 2)", "a[0]['v'] = 2.5", "a.v = 3"])
+def test_a_field_that_is_an_array_takes_an_array_only(text):
+    with pytest.raises(KernelError, match=r"the field 'v' of a is an array and takes an array"):
+        lockstep.launch(written_with("a", text), 1, 1, np.zeros(2, [("v", "f4", 2)]))
+    records = np.zeros(2, [("v", "f4", 2)])
+    lockstep.launch(written_with("a", "a['v'][0][:] = 4; a[1].v = a[0].v"), 1, 1, records)
+    assert (records["v"] == 4).all()
+
+
 # Statements.
 
 MATCH = """\

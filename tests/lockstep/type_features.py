@@ -88,7 +88,7 @@ def arrays_in_records(out, source):
             ((t, 1), 2) >= ((3, 1), 2),
             (3, 1, 2)[t % 3],
             t in (3, 1, 2),
-            ((3, 1, 2) + (t,))[3] + len((3, 1, 2)[1:]),
+            ((3, 1, 2) + (t,))[3] + len((3, 1, 2)[1:]),  # noqa: RUF005
         )
     ],
     simulated=False,
@@ -102,7 +102,7 @@ def tuples(out, point, given):
     out[6 * t + 2] = ((t, 1), 2) >= ((3, 1), 2)
     out[6 * t + 3] = given[t % 3]
     out[6 * t + 4] = t in given
-    out[6 * t + 5] = (given + (t,))[3] + len(given[1:])
+    out[6 * t + 5] = (given + (t,))[3] + len(given[1:])  # noqa: RUF005
 
 
 @feature(

@@ -34,7 +34,7 @@ from .source import Source
 def breakpoint(thread: Any = None, block: Any = None) -> NoReturn:  # noqa: A001 (Python's, with a thread)
     """Stop a kernel that runs on lockstep in the debugger, at one thread.
 
-    It calls `sys.breakpointhook`, as Python's own ``breakpoint()`` does, so that the environment variable
+    It calls ``sys.breakpointhook``, as Python's own ``breakpoint()`` does, so that the environment variable
     PYTHONBREAKPOINT and pytest choose the debugger. A kernel may also call ``breakpoint()`` itself, which needs no
     import and takes no arguments. Either must be a statement of its own, in a kernel or device function, but not in a
     function inside it. The debugger shows the kernel's source and the thread's own variables: numbers as NumPy scalars,

@@ -71,6 +71,9 @@ class Expressions:
         The names of the inner functions in the program.
     """
 
+    debug = False
+    """Whether a division by zero is an error also of floating-point numbers."""
+
     def __init__(self, names: Names, definition: ast.FunctionDef, home_mask: Callable[[str], str]) -> None:
         self.names = names
         self.unsupported = names.unsupported
@@ -157,7 +160,10 @@ class Expressions:
 
     def _NamedExpr(self, node: ast.NamedExpr) -> str:
         if self.deferred:
-            raise self.unsupported(node, "an assignment expression after `and`, `or` or in a ternary")
+            raise self.unsupported(
+                node,
+                "an assignment expression after `and`, `or` or in a ternary: assign in a statement before",
+            )
         name = f"v_{node.target.id}"
         kept = call("keep", "_m", self.home_mask(node.target.id), self.text(node.value), name)
         if node.target.id in self.questioned:
@@ -183,13 +189,15 @@ class Expressions:
 
     def operation(self, node: ast.AST, op: ast.operator, left: str, right: str) -> str:
         """Return the lane expression for a binary operator on two lane expressions."""
+        if self.debug and isinstance(op, (ast.Div, ast.FloorDiv, ast.Mod)):
+            right = call("nonzero", "_rt", "_m", right)
         if type(op) in _ARITHMETIC:
             return self.arithmetic(_ARITHMETIC[type(op)], [left, right])
         if type(op) in _BITWISE:
             return call(_BITWISE[type(op)], left, right)
         if type(op) in _CHECKED:
             return call(_CHECKED[type(op)], "_rt", "_m", left, right)
-        raise self.unsupported(node, f"the operator of `{ast.unparse(node)}`")
+        raise self.unsupported(node, f"the operator of `{ast.unparse(node)}`: write loops")
 
     def arithmetic(self, name: str, operands: list[str], *literals: str) -> str:
         """Return the call of an arithmetic operator, with Python literals after its operands."""

@@ -210,5 +210,5 @@ class Loops(Statements):
             self.depth -= 1
         after = syntax.leaves(node.orelse) - {"return"}
         if after:
-            raise self.unsupported(node, "break or continue in the else of a loop")
+            raise self.unsupported(node, "break or continue in the else of a loop: set a flag")
         self.settle(f"_m = minus(_s{n}, _r)" if "return" in syntax.leaves([node]) else f"_m = _s{n}")

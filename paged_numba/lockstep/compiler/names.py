@@ -27,33 +27,12 @@ from ..machine.arithmetic import lane_type, tuple_like
 from ..machine.lanes import WARP_SIZE, file_name
 from .analysis.assignment import Reads
 from .analysis.scopes import Function, all_inner, arguments, variables
+from .analysis.wording import IN_WORDS
 from .functions.overloads import is_jitable, overloaded
 from .functions.values import DeviceValue, IntrinsicValue
 from .source import Source, constant
 
 PLAIN_NUMBERS = (bool, int, float, complex)
-
-_IN_WORDS = {
-    "AsyncFor": "async for",
-    "ClassDef": "a class",
-    "Delete": "del",
-    "Dict": "a dictionary",
-    "DictComp": "a dictionary comprehension",
-    "GeneratorExp": "a generator expression",
-    "Global": "global",
-    "Import": "import",
-    "ImportFrom": "import",
-    "JoinedStr": "an f-string",
-    "List": "a list",
-    "ListComp": "a list comprehension",
-    "Set": "a set",
-    "SetComp": "a set comprehension",
-    "Starred": "a starred expression",
-    "Try": "try",
-    "With": "with",
-    "Yield": "yield",
-}
-"""Plain names for syntax nodes, for error messages."""
 
 
 class Static(NamedTuple):
@@ -160,9 +139,10 @@ class Names:
         """Return the error for a construct that the machine does not run."""
         if what is None:
             name = type(node).__name__
-            what = _IN_WORDS.get(name, name)
+            what, instead = IN_WORDS.get(name, (name, ""))
             if isinstance(node, (ast.expr, ast.stmt)):
                 what += f" (`{ast.unparse(node).splitlines()[0]}`)"
+            what += f": {instead}" if instead else ""
         return UnsupportedConstructError(
             f"the lockstep machine does not run {what}, {file_name(self.file)}:{getattr(node, 'lineno', '?')}"
         )
@@ -181,7 +161,7 @@ class Names:
             if node.id in self.bound:
                 return self._alias(node.id)
             if not self.source.defines(node.id):
-                raise self.unsupported(node, f"the undefined name {node.id!r}")
+                raise self.unsupported(node, f"the undefined name {node.id!r}: define it before the launch")
             value = self.source.outer[node.id]
             return Static(value, path_of(value))
         if isinstance(node, ast.Subscript):
@@ -339,7 +319,10 @@ class Names:
             memory = read(value)
             if memory is not None:
                 return f"_rt.captured({ast.unparse(node)!r}, {self.constant(memory)})"
-        raise self.unsupported(node, f"`{ast.unparse(node)}` (a {type(value).__name__}) as a value")
+        raise self.unsupported(
+            node,
+            f"`{ast.unparse(node)}` (a {type(value).__name__}) as a value: pass numbers, tuples or arrays as arguments",
+        )
 
     def function_value(self, node: ast.expr, value: Any) -> FunctionValue | None:
         """Return a function from outside the kernel as a value, or None if it is no function that a kernel can call."""

@@ -268,7 +268,7 @@ class Statements:
     # Statements that assign nothing.
 
     def write_Nonlocal(self, node: ast.Nonlocal, region: Region) -> None:
-        self.emit("pass")
+        self.emit("pass")  # the function begins with it
 
     def write_Pass(self, node: ast.Pass, region: Region) -> None:
         self.emit("pass")
@@ -348,7 +348,7 @@ class Statements:
     def write_Return(self, node: ast.Return, region: Region) -> None:
         if node.value is not None and returns_a_value(node):
             if self.kernel:
-                raise self.unsupported(node, "a kernel that returns a value")
+                raise self.unsupported(node, "a kernel that returns a value: store it into an array")
             self.emit(f"_v = blend(_m, {self.expressions.text(node.value)}, _v)")
             if self.returns_partly:
                 self.emit("_y = union(_y, _m)")

@@ -51,7 +51,11 @@ class Translation(NamedTuple):
 
 
 def translate(
-    function: Any, *, kernel: bool = False, writer: type[FunctionWriter] | None = None
+    function: Any,
+    *,
+    kernel: bool = False,
+    writer: type[FunctionWriter] | None = None,
+    debug: bool = False,
 ) -> Translation:
     """Translate a Python function, once.
 
@@ -63,6 +67,8 @@ def translate(
         Whether it is a kernel: a ``return`` in it ends the thread.
     writer : type, optional
         The class that writes the program; `FunctionWriter` if None.
+    debug : bool
+        Whether each division by zero raises an error, as in a kernel that Numba compiles with ``debug=True``.
 
     Raises
     ------
@@ -72,7 +78,7 @@ def translate(
     """
     source = Source.of(function)
     known = source.translations
-    key = kernel, writer or FunctionWriter, sys.gettrace() is not None
+    key = kernel, writer or FunctionWriter, sys.gettrace() is not None, debug
     program: Translation | None = known.get(key)
     if program is None:
         with sources.translating:
@@ -135,14 +141,17 @@ def lane_program(function: Any) -> str:
 
 
 def _translate(
-    source: Source, kernel: bool, writer_type: type[FunctionWriter], traced: bool
+    source: Source, kernel: bool, writer_type: type[FunctionWriter], traced: bool, debug: bool
 ) -> tuple[Translation, set[Any]]:
     """Translate a function; return its translation and the device functions that it calls."""
     names = Names(source, kernel)
     writer = writer_type(names, source.definition, kernel)
     writer.arcs = traced
+    writer.expressions.debug = debug
     try:
         text, numbers = writer.write()
+    except KernelError:
+        raise
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         line = source.lines[writer.line - source.first].strip()
         raise UnsupportedConstructError(
@@ -232,7 +241,7 @@ class FunctionWriter(Loops):
     def write(self) -> tuple[str, list[int]]:
         """Return the program and, for each of its lines, the line of the kernel."""
         if self.definition.args.kwarg:
-            raise self.unsupported(self.definition, "**kwargs in a kernel")
+            raise self.unsupported(self.definition, "**kwargs in a kernel: give each argument a name")
         if self.kernel and self.definition.args.vararg:
             raise self.unsupported(
                 self.definition, "*args in a kernel: give each argument a name, or pass a tuple"
@@ -248,7 +257,10 @@ class FunctionWriter(Loops):
         self.emit(f"def {name}({', '.join([*first, *(f'v_{p}' for p in given)])}):")
         self.line = self.definition.lineno
         self.depth += 1
-        outside = [f"v_{name}" for name in sorted(outer_names(self.definition))]
+        declared = outer_names(self.definition)
+        if not declared <= self.names.bound or (declared and self.outer is None):
+            raise self.unsupported(self.definition, f"nonlocal {', '.join(sorted(declared))}: pass an array")
+        outside = [f"v_{name}" for name in sorted(declared)]
         outside += [f"a_{name[2:]}" for name in outside if name[2:] in self.questioned]
         if outside:
             self.emit(f"nonlocal {', '.join(outside)}")
@@ -277,15 +289,17 @@ class FunctionWriter(Loops):
         """Write a function inside the function, whose variables it reads when it is called."""
         definition = as_definition(inner)
         if inner.args.kwarg:
-            raise self.unsupported(inner, "**kwargs in an inner function")
+            raise self.unsupported(inner, "**kwargs in an inner function: name its arguments")
         for name in sorted(captured_by(inner) & self.names.bound):
             if not self.names.bound_before(name, inner):
                 raise self.unsupported(
                     inner,
-                    f"the capture of {name!r}, which is assigned only after the function that captures it",
+                    f"the capture of {name!r}, which is assigned only after the function that captures it: "
+                    "assign it before",
                 )
         writer = type(self)(self.names, definition, False, self)
         writer.arcs = self.arcs
+        writer.expressions.debug = self.expressions.debug
         if writer.debugged:
             raise self.unsupported(
                 inner, "a breakpoint in a function inside a kernel: stop where it is called"

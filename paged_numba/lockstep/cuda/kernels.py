@@ -17,7 +17,7 @@ import numpy as np
 
 from ...arguments import not_negative, shown
 from ...draw.text import plural
-from ...errors import KernelError, LaunchError, LaunchTypeError
+from ...errors import CompilationError, KernelError, LaunchError, LaunchTypeError, UnsupportedConstructError
 from ..failures import hide
 from ..language.signatures import PointerType, check_definition, signatures, signatures_of
 from ..launch import launch
@@ -26,6 +26,7 @@ from .memory import ArgHint, as_cuda_array, is_cuda_array
 from .numba_parts import (
     Overload,
     as_in_debug_mode,
+    as_numba_refuses,
     deprecation,
     installed,
     numba_core,
@@ -297,6 +298,8 @@ class Configured:
         try:
             launch(kernel, self.griddim, self.blockdim, *given, shared_bytes=self.sharedmem)
         except KernelError as error:
+            if isinstance(error, (UnsupportedConstructError, CompilationError)) and installed():
+                as_numba_refuses(kernel, tuple(given), error)
             if kernel.targetoptions.get("debug"):
                 as_in_debug_mode(kernel.py_func, error)
             raise

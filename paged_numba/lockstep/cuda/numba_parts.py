@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ...errors import TargetUnavailableError
+from ...errors import KernelError, TargetUnavailableError
+from ..compiler.functions.overloads import typing_error
 from ..language.signatures import Type, signatures
 from ..language.types.as_numba import as_numba, for_numba_signature
 from ..launch import current_options
-from ..numba_typing import for_numba
+from ..numba_typing import for_numba, refused_by_numba
 from ..numba_typing import inferred as numba_inferred
 from .devices import Device, gpus
 from .names import refusal
@@ -196,6 +197,13 @@ def as_in_debug_mode(function: Any, error: BaseException) -> None:
             f"{error}: tid={list(thread)} ctaid={list(block)}{said}\n"
             f"In function {function.__name__!r}, file {function.__code__.co_filename}, line {line}",
         )
+
+
+def as_numba_refuses(kernel: Any, arguments: tuple[Any, ...], error: KernelError) -> None:
+    """Raise the refusal of a launch as Numba's TypingError too, with Numba's message, if Numba refuses the kernel."""
+    said = refused_by_numba(kernel, arguments)
+    if said is not None:
+        raise typing_error(type(error))(f"{error}\nNumba refuses it too: {said}") from error.__cause__
 
 
 def refuse_measure(kernel: Any, what: str) -> NoReturn:

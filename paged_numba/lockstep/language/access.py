@@ -93,7 +93,12 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
     if isinstance(index, str):
         if not _has_field(container, index):
             raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
-        container, index = container.field(index), ()
+        name, container, index = index, container.field(index), ()
+        if container.lengths and not isinstance(value, LaneArray):
+            raise KernelError(
+                f"the field {name!r} of {container.name} is an array and takes an array, not {kind_of(value)}: "
+                f"assign to all of it with [:], {source_line()}"
+            )
     held = container.dtype
     try:
         given = value.dtype

@@ -22,7 +22,7 @@ from .access import attribute, equal_texts, load, same, set_attribute, store
 from .arrays.iteration import Items, each
 from .arrays.ranges import Range, range_bounds
 from .arrays.reductions import has_element
-from .intrinsics import floordiv, mod, raise_in_kernel
+from .intrinsics import floordiv, mod, nonzero, raise_in_kernel
 from .types.enums import Member
 from .types.function_values import FunctionValue
 from .types.instances import is_instance
@@ -298,6 +298,7 @@ NAMES: dict[str, Any] = {
             minus,
             mod,
             narrow,
+            nonzero,
             partly,
             raise_in_kernel,
             returned,

@@ -19,7 +19,7 @@ from ..machine.machine import Machine
 from ..machine.masks import Mask
 from ..machine.memory import LaneArray
 from . import functions
-from .arrays import iteration, methods, ufuncs
+from .arrays import iteration, methods, ufuncs, views
 from .atomics import ATOMICS
 from .intrinsic import Intrinsic
 from .synchronization import SYNCHRONIZATION
@@ -66,11 +66,23 @@ def _divmod(machine: Machine, mask: Mask, a: Any, b: Any) -> Any:
 
 
 def _require_divisor(machine: Machine, mask: Mask, a: Any, b: Any) -> None:
-    if b.dtype.kind not in "biu" or a.dtype.kind not in "biu" or np.count_nonzero(b) == b.size:
+    if b.dtype.kind in "biu" and a.dtype.kind in "biu":
+        _require_nonzero(machine, mask, b, "integer division by zero")
+
+
+def nonzero(machine: Machine, mask: Mask, divisor: Any) -> Any:
+    """Return a divisor; raises KernelError if it is zero, as all divisions of ``jit(debug=True)`` do."""
+    if hasattr(divisor, "dtype"):
+        _require_nonzero(machine, mask, divisor, "division by zero")
+    return divisor
+
+
+def _require_nonzero(machine: Machine, mask: Mask, b: Any, what: str) -> None:
+    if np.count_nonzero(b) == b.size:
         return
     zero = masks.lanes(mask, machine.shape) & masks.lanes(b == 0, machine.shape)
     if zero.any():
-        raise_in_kernel(machine, zero, "integer division by zero", ZeroDivisionError)
+        raise_in_kernel(machine, zero, what, ZeroDivisionError)
 
 
 _MASKED: dict[str, Intrinsic] = {
@@ -241,6 +253,14 @@ def _known_objects() -> IdentityMap[str]:
     return _objects
 
 
+_OF_NUMBA = {
+    "literal_unroll": Intrinsic(iteration.unroll),
+    "carray": Intrinsic(partial(views.from_pointer, 1), masked=True),
+    "farray": Intrinsic(partial(views.from_pointer, -1), masked=True),
+}
+"""Functions that only Numba has, wherever its releases keep them."""
+
+
 def intrinsic_of(value: Any) -> Intrinsic | None:
     """Return the intrinsic that a kernel calls by calling `value`, or None if there is none."""
     path = path_of(value)
@@ -252,8 +272,8 @@ def intrinsic_of(value: Any) -> Intrinsic | None:
     if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
         function: Callable[..., Any] = partial(ufuncs.call, value)
         return Intrinsic(function, masked=True)
-    if getattr(value, "__name__", "") == "literal_unroll" and value.__module__.startswith("numba."):
-        return Intrinsic(iteration.unroll)
+    if getattr(value, "__name__", "") in _OF_NUMBA and value.__module__.startswith("numba."):
+        return _OF_NUMBA[value.__name__]
     dtype = functions.as_dtype(value)
     return None if dtype is None else Intrinsic(functions.caster(dtype))
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...arguments import LONGEST_REPR, shown
-from ...errors import KernelError, LaunchError, LaunchTypeError
+from ...errors import CompilationError, KernelError, LaunchError, LaunchTypeError
 from ..machine.arithmetic import tuple_like
 from ..machine.lanes import source_line
 from ..machine.memory import LaneArray
@@ -348,7 +348,7 @@ def as_declared(candidates: Sequence[Signature], names: Sequence[str], values: S
     Raises
     ------
     LaunchError
-        No signature accepts them, or several do equally well.
+        No signature accepts them, several do equally well, or an integer parameter gets a number that is none.
     """
     given = [type_of(value) for value in values]
     found = choose(candidates, given)
@@ -363,7 +363,20 @@ def as_declared(candidates: Sequence[Signature], names: Sequence[str], values: S
             f"arguments best, got {'several' if found else 'none'} of {listed} "
             f"for ({', '.join(map(str, given))})"
         )
+    for name, kind, wanted in zip(names, given, found[0].args, strict=True):
+        _check_integers(name, kind, wanted)
     return [convert(value, wanted) for value, wanted in zip(values, found[0].args, strict=True)]
+
+
+def _check_integers(name: str, given: Type, wanted: Type) -> None:
+    """Refuse a floating-point number for an integer: Numba chooses the signature, but its launch raises TypeError."""
+    if isinstance(given, TupleType) and isinstance(wanted, TupleType):
+        for place, (item, to) in enumerate(zip(given.items, wanted.items, strict=True)):
+            _check_integers(f"{name}[{place}]", item, to)
+    elif isinstance(given, Scalar) and isinstance(wanted, Scalar):
+        kinds = given.dtype.kind + wanted.dtype.kind
+        if kinds in ("fi", "fu"):
+            raise LaunchTypeError(f"{name} must be an integer, as the kernel's signature says, got {given}")
 
 
 def call_signed(
@@ -373,7 +386,7 @@ def call_signed(
     given = [type_of(value) for value in values]
     found = choose(candidates, given)
     if not found:
-        raise KernelError(
+        raise CompilationError(
             f"{name} must be called as its signature says, {' or '.join(map(str, candidates))}, "
             f"got ({', '.join(map(str, given))}), {source_line()}"
         )

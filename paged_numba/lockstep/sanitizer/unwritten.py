@@ -56,9 +56,9 @@ class Unwritten:
             return
         root, elements = array.memory.root, array.buffer.size // machine.num_lanes
         if id(root) not in self._local:
-            self._local[id(root)] = root, np.ones((elements, *machine.shape), bool)
+            self._local[id(root)] = root, np.ones((elements, *machine.shape, _pieces(root)), bool)
         else:
-            np.copyto(self._local[id(root)][1], True, where=mask)
+            np.copyto(self._local[id(root)][1], True, where=mask if mask is True else mask[..., np.newaxis])
 
     def concerns(self, array: ObservedArray) -> bool:
         """Tell whether an array lies in global memory that was fresh when the launch began."""
@@ -67,7 +67,7 @@ class Unwritten:
     def read_local(self, machine: ObservedMachine, array: ObservedArray, mask: Mask, position: Any) -> None:
         """Check a load from local memory."""
         root, fresh = self._local[id(array.memory.root)]
-        unwritten = fresh.reshape(-1)[_element(array, root, position)] & mask
+        unwritten = fresh.reshape(-1)[_places(array, root, position)].any(axis=-1) & mask
         if unwritten.any():
             lanes = np.flatnonzero(masks.lanes(unwritten, machine.shape))
             byte = np.broadcast_to(position, machine.shape).reshape(-1)[lanes] * array.unit + array.start
@@ -129,8 +129,8 @@ class Unwritten:
         root = id(array.memory.root)
         if array.memory.space == "local":
             local, fresh = self._local[root]
-            position = np.broadcast_to(_element(array, local, position), machine.shape)
-            chosen = position if mask is True else position[masks.lanes(mask, machine.shape)]
+            places = _places(array, local, np.broadcast_to(position, machine.shape))
+            chosen = places if mask is True else places[masks.lanes(mask, machine.shape)]
             fresh.reshape(-1)[chosen] = False
         elif root in self._words:
             byte = accesses(machine, array, mask, position).byte
@@ -196,10 +196,19 @@ class _Early(NamedTuple):
     shadow: Shadow | None
 
 
-def _element(array: ObservedArray, root: Any, position: Any) -> Any:
-    """Return which elements of the local array `root` hold positions in `array`, which may be a field of them."""
+def _pieces(root: Any) -> int:
+    """Return how many pieces of an element of the local array `root` are tracked: the bytes of a record."""
+    return root.dtype.itemsize if root.dtype.names is not None else 1
+
+
+def _places(array: ObservedArray, root: Any, position: Any) -> Any:
+    """Return which pieces of the local array `root` hold positions in `array`, which may be a field of it."""
+    if root.dtype.names is not None:
+        first = np.asarray(position) * array.unit + array.start
+        return first[..., np.newaxis] + np.arange(array.dtype.itemsize)
     size = root.dtype.itemsize
-    return position if array.unit == size else (position * array.unit + array.start) // size
+    element = position if array.unit == size else (position * array.unit + array.start) // size
+    return np.asarray(element)[..., np.newaxis]
 
 
 def _words(root: Any) -> Any:

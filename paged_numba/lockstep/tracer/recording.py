@@ -98,7 +98,7 @@ class Recording:
         return sentences
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recording as JSON-compatible data; ``docs/lockstep.md`` explains it."""
+        """Return the recording as JSON-compatible data; ``docs/recordings.md`` explains it."""
         found = self._recorder
         return {
             "format": 1,

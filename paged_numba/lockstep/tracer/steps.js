@@ -1,5 +1,5 @@
 // A recorded thread block: who runs what at a step, what variables and memory hold, and each step in words.
-// Steps are numbered as in the recording; docs/lockstep.md explains its form.
+// Steps are numbered as in the recording; docs/recordings.md explains its form.
 
 export const WARP = 32;
 

@@ -83,8 +83,8 @@ class _Rewriter(ast.NodeTransformer):
             given = [test for test in tests if test is not None]
             return None if len(given) < len(tests) else ast.BoolOp(ast.Or(), given)
         raise UnsupportedConstructError(
-            f"the lockstep machine does not run the pattern `{ast.unparse(pattern)}`, which takes its subject apart; "
-            f"nor does Numba: compare the parts with `if`, {file_name(self.file)}:{pattern.lineno}"
+            f"the lockstep machine does not run the pattern `{ast.unparse(pattern)}`, which takes its subject apart "
+            f"(Numba refuses it too): compare the parts with `if`, {file_name(self.file)}:{pattern.lineno}"
         )
 
     def _compared(self, pattern: ast.pattern, subject: str, operator: ast.cmpop, value: ast.expr) -> ast.expr:

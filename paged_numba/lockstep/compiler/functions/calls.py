@@ -81,7 +81,9 @@ class Calls(Expressions):
             raise self.unsupported(node, f"`{callee}`, {why}")
         if inspect.isfunction(found.value):
             raise self.names.plain_function(node, callee)
-        raise self.unsupported(node, f"a call of `{callee}`")
+        raise self.unsupported(
+            node, f"a call of `{callee}`: write what it does in the kernel or in a device function"
+        )
 
     def _method(self, node: ast.Call, callee: ast.Attribute) -> str:
         """Return the call of an attribute of a lane value."""
@@ -111,7 +113,9 @@ class Calls(Expressions):
                 texts.append(self.text(argument))
         for keyword in node.keywords:
             if keyword.arg is None:
-                raise self.unsupported(node, f"a starred argument (`{ast.unparse(node)}`)")
+                raise self.unsupported(
+                    node, f"a starred argument (`{ast.unparse(node)}`): name each argument"
+                )
             texts.append(f"{keyword.arg}={self.text(keyword.value)}")
         return texts
 
@@ -160,7 +164,8 @@ class Calls(Expressions):
         if inner.args.vararg:
             raise self.unsupported(
                 node,
-                f"`{ast.unparse(node)}`: Numba passes only one argument to the *args of an inner function",
+                f"`{ast.unparse(node)}`: Numba passes only one argument to the *args of an inner function, "
+                "so pass a tuple",
             )
         given = defaults(inner)
         starred = any(isinstance(a, ast.Starred) for a in node.args) or any(
@@ -246,7 +251,7 @@ class Calls(Expressions):
             value = self.names.constant(DeviceValue(function, declared))
             return self.used(node, self._held_call(node, value))
         if any(keyword.arg is None for keyword in node.keywords):
-            raise self.unsupported(node, f"a starred argument (`{ast.unparse(node)}`)")
+            raise self.unsupported(node, f"a starred argument (`{ast.unparse(node)}`): name each argument")
         signature = inspect.signature(function)
         given = self._bind(node, signature)
         for length in lengths_of_call(node, self.names):
@@ -254,7 +259,9 @@ class Calls(Expressions):
         texts = []
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
-                raise self.unsupported(node, f"`{ast.unparse(node)}`: **{name} in a device function")
+                raise self.unsupported(
+                    node, f"**{name} in a device function (`{ast.unparse(node)}`): name its parameters"
+                )
             if parameter.kind is parameter.VAR_POSITIONAL:
                 texts.append("(" + "".join(f"{self.text(part)}, " for part in given.get(name, ())) + ")")
             elif name in given:
@@ -308,7 +315,7 @@ class Calls(Expressions):
             return tuple(kind for element in node.elts for kind in self._kinds(element))
         found = self.names.static(node)
         if found is None:
-            raise self.unsupported(node, f"`{ast.unparse(node)}` as a type")
+            raise self.unsupported(node, f"`{ast.unparse(node)}` as a type: give a type of Numba or NumPy")
         if (found.path or "").endswith("bfloat16"):
             return ("bfloat16",)
         return found.value if isinstance(found.value, tuple) else (found.value,)

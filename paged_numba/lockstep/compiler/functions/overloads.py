@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ....errors import CompilationError
+from ....errors import CompilationError, KernelError
 from ...language.access import attribute, knows
 from ...language.signatures import ArrayType, Scalar, Signature, signatures, type_of
 from ...language.types.function_values import FunctionValue
@@ -268,14 +268,11 @@ class _Implementation:
                 return function, [] if sig is None else signatures(sig)
         given = ", ".join([*map(str, plain), *(f"{name}={kind}" for name, kind in keywords.items())])
         why = errors[0] if errors else "no overload has an implementation for these types"
-        raise _error()(f"Numba cannot compile {self.name}({given}): {why}, {source_line()}")
+        raise typing_error(CompilationError)(
+            f"Numba cannot compile {self.name}({given}): {why}, {source_line()}"
+        )
 
 
-@cache
-def _error() -> type[CompilationError]:
-    """Return the CompilationError that is a TypingError of Numba too, as code that extends Numba expects."""
-    return type(
-        "CompilationError",
-        (CompilationError, *_numba().typing_errors),
-        {"__module__": CompilationError.__module__},
-    )
+def typing_error(kind: type[KernelError]) -> type[KernelError]:
+    """Return an error of ours that is a TypingError of Numba too, as code that uses Numba expects."""
+    return type(kind.__name__, (kind, *_numba().typing_errors), {"__module__": kind.__module__})

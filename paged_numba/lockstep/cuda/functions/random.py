@@ -186,7 +186,34 @@ def init_xoroshiro128p_states(states: Any, seed: int, subsequence_start: int = 0
 def create_xoroshiro128p_states(
     n: int, seed: int, subsequence_start: int = 0, stream: Any = 0
 ) -> DeviceArray:
-    """Return `n` states of a seed, each 2**64 draws after the one before; see `init_xoroshiro128p_states`."""
+    """Return new states of a seed, each 2**64 draws after the one before.
+
+    Parameters
+    ----------
+    n : int
+        How many states to make: one for each thread that draws.
+    seed : int
+        Its lowest 64 bits count.
+    subsequence_start : int
+        How many times 2**64 draws to leave out at first.
+    stream : object
+        Work is done when the call returns.
+
+    Returns
+    -------
+    DeviceArray
+        1-D, of `xoroshiro128p_dtype`.
+
+    See Also
+    --------
+    init_xoroshiro128p_states : Overwrite states that exist.
+
+    Examples
+    --------
+    >>> from paged_numba.lockstep.cuda import facade as cuda
+    >>> cuda.random.create_xoroshiro128p_states(2, seed=1).shape
+    (2,)
+    """
     states = device_array(not_negative("n", n), xoroshiro128p_dtype, stream=stream)
     init_xoroshiro128p_states(states, seed, subsequence_start, stream)
     return states

@@ -206,12 +206,12 @@ def guvectorize(*args: Any, **kwargs: Any) -> Any:
 
     Parameters
     ----------
-    ftylist : str, signature, or list of these
-        The types of the inputs and outputs.
-    signature : str
-        The axes of each, such as ``(m,n),(n)->(m)``.
-    identity
-        Has no effect. Other options are refused as Numba refuses them.
+    *args : object
+        The types of the inputs and outputs, as a string, a signature or a list of these, and then their axes, such as
+        ``"(m,n),(n)->(m)"``. Without the types, those of the first call count.
+    **kwargs : object
+        ``identity`` has no effect, ``target`` must be ``"cuda"`` and ``nopython`` must be True. Other options are
+        refused, as Numba refuses them.
 
     Raises
     ------

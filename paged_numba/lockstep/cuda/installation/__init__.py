@@ -37,11 +37,11 @@ _replaced: ModuleType | None = None
 def install() -> None:
     """Put lockstep in the place of ``numba.cuda`` in this process: CUDA code of any project then needs no GPU.
 
-    Everything that a project imports from ``numba.cuda`` for its host code, before or after, is lockstep's from then
-    on, in all threads: ``jit``, device arrays, streams, devices, ``vectorize`` and ``guvectorize`` with the target
-    ``cuda``. Kernels that Numba has decorated before run on lockstep, too. Types, names inside kernels, and what needs
-    no GPU, such as ``compile_ptx``, remain Numba's. What lockstep lacks fails when it is used, not when it is imported.
-    A second call does nothing.
+    From then on, the host code of any project gets lockstep's ``jit``, device arrays, streams and devices from
+    ``numba.cuda``, in all threads, whether it imports them before or after. ``vectorize`` and ``guvectorize`` with the
+    target ``cuda``, and kernels that Numba decorated before, run on lockstep too. Types, names inside kernels, and what
+    needs no GPU, such as ``compile_ptx``, remain Numba's. What lockstep lacks can be imported, and raises an error when
+    it is used. A second call does nothing.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Give ``numba.cuda`` back its own names; do nothing if lockstep is not installed.
+    """Restore Numba's own names in ``numba.cuda``; do nothing if lockstep is not installed.
 
     Kernels that were decorated while lockstep was installed remain kernels of lockstep. Inside ``with installed():``,
     the end of the ``with`` statement uninstalls.
@@ -108,6 +108,11 @@ def installed() -> Iterator[None]:
 
     If lockstep was installed before, it remains installed after. Of several ``with`` statements, nested or in several
     threads, the last to end uninstalls.
+
+    Yields
+    ------
+    None
+        Nothing.
 
     Raises
     ------

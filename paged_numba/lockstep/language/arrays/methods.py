@@ -98,7 +98,7 @@ def attribute(mask: Mask, array: LaneArray, name: str) -> Any:
     if method is not None:
         return partial(method, array.machine, mask, array)
     if name in _ALLOCATING:
-        raise refuse(f"{name} of {array.name}", "write loops; cuda.local.array makes an array")
+        raise refuse(f"{name} of {array.name}, which makes an array", "fill a cuda.local.array in a loop")
     return None
 
 

@@ -94,6 +94,28 @@ def _reshaped(
     return scratch.strides if 0 not in lengths else contiguous_strides(wanted)
 
 
+def from_pointer(
+    order: int, machine: Machine, mask: Mask, ptr: Any, shape: Any, dtype: Any = None
+) -> LaneArray:
+    """``carray(ptr, shape, dtype)`` (`order` 1) and ``farray`` (-1): the memory from a pointer on, as an array."""
+    name = "carray" if order == 1 else "farray"
+    if not isinstance(ptr, LaneArray) or len(ptr.lengths) != 1:
+        raise KernelError(f"{name} needs a pointer, {source_line()}")
+    if dtype is not None and dtype != ptr.dtype:
+        raise KernelError(f"{name} needs the dtype of {ptr.name}, {ptr.dtype}, got {dtype}, {source_line()}")
+    given = [masks.common(mask, n) for n in (shape if isinstance(shape, tuple) else (shape,))]
+    if None in given:
+        raise KernelError(f"{name} needs one shape in all threads, {source_line()}")
+    lengths = tuple(map(int, given))
+    size = int(np.prod(lengths, dtype=np.int64))
+    if min(lengths, default=0) < 0 or size > ptr.lengths[0]:
+        raise KernelIndexError(
+            f"{name} must lie in the {ptr.lengths[0]} elements from {ptr.name} on, got shape={lengths}, "
+            f"{source_line()}"
+        )
+    return ptr.like(ptr.offset, lengths, contiguous_strides(lengths[::order])[::order], None)
+
+
 def ravel(machine: Machine, mask: Mask, array: LaneArray) -> LaneArray:
     """``array.ravel()``: a view of a C-contiguous array."""
     if len(array.lengths) == 1:

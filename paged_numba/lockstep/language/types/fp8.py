@@ -63,7 +63,8 @@ def _scaled(machine: Any, mask: Any, value: Any, saturates: bool, up: bool) -> A
     number = exact(value)
     if np.any(masks.lanes(mask, machine.shape) & (np.signbit(number) & ~np.isnan(number))):
         raise UnsupportedConstructError(
-            "the lockstep machine does not run the conversion of a negative number to e8m0"
+            "the lockstep machine does not run the conversion of a negative number to e8m0, which has no sign: convert "
+            "abs(x)"
         )
     mantissa, exponent = np.frexp(np.where(np.isfinite(number) & (number > 0), number, 1.0))
     code = exponent - 1 + 127 + (up & (mantissa > 0.5))
