@@ -115,11 +115,43 @@ def test_the_header_tells_of_lockstep_that_the_environment_installed(pytester):
     "option", ["--sanitize", "--profile-kernels=new.json", "--traffic-baseline=old.json"]
 )
 def test_the_other_options_imply_lockstep(pytester, option):
-    project(pytester, "def test_copy(): run_copy()")
+    project(
+        pytester,
+        """
+    def test_copy(): run_copy()
+    @pytest.mark.skipif("config.getoption('--lockstep')", reason="needs a GPU")
+    def test_gpu(): assert False
+    """,
+    )
     Path("old.json").write_text('{"format": "paged_numba kernel traffic 1", "tests": {}}')
     result = run(pytester, option)
     result.stdout.fnmatch_lines([HEADER])
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=1, skipped=1)
+
+
+@pytest.mark.parametrize("style", ["long", "short"])
+def test_the_traceback_of_a_kernel_shows_its_lines_and_no_lanes(pytester, style):
+    project(
+        pytester,
+        """
+    @cuda.jit(device=True)
+    def store(x, i, scale):
+        x[i] = scale
+
+    @cuda.jit
+    def far(x, scale):
+        store(x, cuda.grid(1), scale)
+
+    def test_far():
+        far[1, 64](np.zeros(63), 3)
+    """,
+    )
+    printed = run(pytester, "--lockstep", "--showlocals", f"--tb={style}").stdout.str()
+    assert "x[63] out of bounds for shape (63,), thread 63 of thread block 0, test_kernels.py:" in printed
+    for line in ("far[1, 64](np.zeros(63), 3)", "store(x, cuda.grid(1), scale)", "x[i] = scale"):
+        assert line in printed
+    for inner in ("_rt", "_m ", "v_x", "v_scale", "LaneArray", "paged_numba/lockstep"):
+        assert inner not in printed
 
 
 # --sanitize.
@@ -408,6 +440,15 @@ def test_a_baseline_that_is_none_is_a_usage_error(pytester, content, message):
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"--traffic-baseline old.json: {message}" in result.stderr.str()
     assert "--profile-kernels writes it" in result.stderr.str()
+
+
+@pytest.mark.parametrize("file", [".", "missing/new.json"])
+def test_a_profile_that_cannot_be_written_is_a_usage_error(pytester, file):
+    project(pytester, "def test_copy(): run_copy()")
+    result = run(pytester, "--profile-kernels", file)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--profile-kernels {file}: must name a file" in result.stderr.str()
+    assert "passed" not in result.stdout.str()
 
 
 # Fixtures.

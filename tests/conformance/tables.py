@@ -159,10 +159,6 @@ DIFFERS: dict[str, tuple[str, str]] = {
         "KernelIndexError: x[10] out of bounds",
         "an index out of bounds is an error; this test reads 16 elements of arrays of 10",
     ),
-    "cudapy.test_ssa.*.test_undefined_var": (
-        "NumbaWarning not triggered",
-        "a variable that is read before a thread assigns it is an error, not a warning",
-    ),
     "doc_examples.test_laplace.*": _GRID,
     "doc_examples.test_sessionize.*": _GRID,
 }

@@ -316,6 +316,7 @@ def subclass_of_absent():
         ("cuda.cudadrv.driver.host_to_device()", lambda: cuda.driver.host_to_device(1, 2, 3)),
         ("fill.get_regs_per_thread()", fill.get_regs_per_thread),
         ("fill.inspect_sass()", fill.inspect_sass),
+        ("Device.CLOCK_RATE", lambda: cuda.get_current_device().CLOCK_RATE),
         ("cuda.HostOnlyCUDAMemoryManager", subclass_of_absent),
     ],
 )

@@ -1,5 +1,6 @@
 """lockstep.install: the names of numba.cuda, before and after, and numba.cuda given back as it was."""
 
+import importlib.util
 import inspect
 import os
 import pickle
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,10 @@ def test_names_imported_before_are_those_of_lockstep():
         assert isinstance(x, facade.DeviceArray)
         assert isinstance(x, DeviceNDArray)
         assert isinstance(x, cuda.devicearray.DeviceNDArray)
+        assert isinstance(cuda.mapped_array(2), cuda.devicearray.MappedNDArray)
+        assert isinstance(cuda.managed_array(2), cuda.devicearray.ManagedNDArray)
+        record = cuda.to_device(np.zeros(1, [("a", "i4")]))[0]
+        assert isinstance(record, cuda.devicearray.DeviceRecord)
         assert isinstance(twice, CUDADispatcher)
         assert isinstance(increment, CUDADispatcher)
         assert not isinstance(negated, CUDADispatcher)
@@ -236,6 +242,9 @@ def test_what_needs_the_driver_fails_when_used_and_says_what_to_do():
             driver.get_version()
         with pytest.raises(cuda.CudaSupportError, match=r"without paged_numba\.lockstep\.install"):
             cuda.cudadrv.driver.device_memory_size(driver.cuCtxGetCurrent())
+        for refuses in (cuda.set_memory_manager, cuda.cudadrv.driver.set_memory_manager):
+            with pytest.raises(UnsupportedConstructError, match="leave the memory manager out"):
+                refuses(cuda.HostOnlyCUDAMemoryManager)
 
 
 def test_numba_still_compiles(cuda_compiler):
@@ -295,6 +304,36 @@ def test_what_numba_refuses_too_is_its_typing_error(function, kind, said):
     ours, _, numbas = str(info.value).partition("\nNumba refuses it too: ")
     assert Path(__file__).name in ours
     assert re.search(said, numbas)
+
+
+def assigns_sometimes(x):
+    if x[0] > 0:
+        value = 2.0
+    x[0] = value
+
+
+def assigns_always(x):
+    value = 2.0
+    x[0] = value
+
+
+@pytest.mark.parametrize(("function", "count"), [(assigns_sometimes, 1), (assigns_always, 0)])
+@pytest.mark.parametrize("asked", [0, 1])
+def test_numba_warns_of_variables_that_may_be_unassigned(function, count, asked, monkeypatch):
+    config = importlib.import_module(
+        "numba.cuda.core.config" if importlib.util.find_spec("numba.cuda.core") else "numba.core.config"
+    )
+    monkeypatch.setattr(config, "ALWAYS_WARN_UNINIT_VAR", asked)
+    x = np.ones(1)
+    with lockstep.installed():
+        kernel = cuda.jit(function)
+        for launched in range(2):
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                kernel[1, 1](x)
+            found = [str(w.message) for w in seen if "uninitialized variable value" in str(w.message)]
+            assert len(found) == (count if asked and not launched else 0)
+    assert x[0] == 2
 
 
 def test_nested_statements_and_threads_uninstall_at_the_last_end():

@@ -19,6 +19,7 @@ from ..compiler.source import Source
 from ..language.intrinsics import path_of
 from ..language.signatures import Type
 from ..language.types.as_numba import as_numba, for_numba_signature, is_ours
+from .alignment import check_alignment
 from .words import is_typing_error, place, plain, words
 
 
@@ -105,12 +106,28 @@ def check_eagerly(kernel: Any) -> None:
             "NameError|UndefinedType|Only accept returning of array", str(error)
         ):
             raise error.with_traceback(None) from None
-    # The first launch reads the globals.
+    # Inference has read the source; the function may yet get names that are undefined now.
     Source.forget(kernel.py_func)
 
 
 def refused_by_numba(kernel: Any, arguments: tuple[Any, ...]) -> str | None:
     """Return what Numba says if its type inference refuses a kernel for the arguments of a launch, else None."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        error = _refusal(kernel, arguments)
+    return None if error is None else plain(error)
+
+
+def unassigned(kernel: Any, arguments: tuple[Any, ...]) -> list[Any]:
+    """Return Numba's warnings of variables of a kernel that may be read before they are assigned."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        _refusal(kernel, arguments)
+    return [w.message for w in seen if "uninitialized variable" in str(w.message)]
+
+
+def _refusal(kernel: Any, arguments: tuple[Any, ...]) -> BaseException | None:
+    """Return the error of Numba's type inference for the arguments of a launch, or None."""
     try:
         numba = _numba()
         given = _argument_types(
@@ -120,10 +137,10 @@ def refused_by_numba(kernel: Any, arguments: tuple[Any, ...]) -> str | None:
         return None
     try:
         for types in given:
-            inferred(kernel.py_func, types)
+            _inferred(numba, kernel.py_func, types)
     except Exception as error:
         if is_typing_error(error):
-            return plain(error)
+            return error
     return None
 
 
@@ -135,8 +152,13 @@ def for_numba(function: Any) -> Any:
 def inferred(function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
     """Return the signature that Numba infers for a function with arguments of Numba's types."""
     numba = _numba()
-    with numba.lock, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        return _inferred(numba, function, types, result)
+
+
+def _inferred(numba: _Numba, function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
+    with numba.lock:
         rebuilt = _Rebuilt(numba)
         with rebuilt.device_functions_are_only_typed():
             return rebuilt.typed(rebuilt.function(function), types, result)
@@ -198,7 +220,7 @@ def _numba() -> _Numba:
             compiler.LoweringPass.__init__(self)
 
         def run_pass(self, state: Any) -> bool:
-            _check_alignment(state)
+            check_alignment(state)
             state.cr = typing.signature(state.return_type, *state.args)
             return True
 
@@ -410,20 +432,3 @@ class _Rebuilt:
                 del dispatcher.overloads[types]
             del cls.get_overload
             cls.get_call_template = original
-
-
-def _check_alignment(state: Any) -> None:
-    """Refuse fields of a record that are not aligned, as Numba does when it generates code."""
-    types = state.typemap
-    for block in state.func_ir.blocks.values():
-        for statement in block.body:
-            kind = type(statement).__name__
-            place: Any = getattr(statement, "value", None)
-            if kind in ("SetAttr", "StaticSetItem"):
-                holder, name = statement.target, statement.attr if kind == "SetAttr" else statement.index
-            elif getattr(place, "op", None) in ("getattr", "static_getitem"):
-                holder, name = place.value, place.attr if place.op == "getattr" else place.index
-            else:
-                continue
-            if type(types[holder.name]).__name__ == "Record" and isinstance(name, str):
-                state.targetctx.sentry_record_alignment(types[holder.name], name)

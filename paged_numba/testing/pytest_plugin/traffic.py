@@ -30,6 +30,11 @@ class TrafficPlugin:
 
     def __init__(self, config: pytest.Config) -> None:
         self.file = _absolute(config, config.option.paged_numba_profile)
+        if self.file is not None and (self.file.is_dir() or not self.file.parent.is_dir()):
+            # Now, not after all tests.
+            raise pytest.UsageError(
+                f"--profile-kernels {config.option.paged_numba_profile}: must name a file in a folder that exists"
+            )
         baseline_file = _absolute(config, config.option.paged_numba_baseline)
         self.baseline_name = config.option.paged_numba_baseline
         self.is_worker = hasattr(config, "workerinput")

@@ -35,7 +35,8 @@ SUBMODULES: dict[str, dict[str, Any]] = {
     "cudadrv": {},
     "cudadrv.devicearray": {
         "DeviceNDArrayBase": DeviceArray,
-        "DeviceNDArray": DeviceArray,
+        **{name: getattr(facade.devicearray, name) for name in ("DeviceNDArray", "DeviceRecord")},
+        **{name: getattr(facade.devicearray, name) for name in ("MappedNDArray", "ManagedNDArray")},
         "is_cuda_ndarray": lambda obj: isinstance(obj, DeviceArray),
         "auto_device": lambda obj, stream=0, copy=True, user_explicit=False: _on_device(obj, copy),
         "from_array_like": lambda ary, stream=0, gpu_data=None: facade.device_array_like(ary),
@@ -48,6 +49,7 @@ SUBMODULES: dict[str, dict[str, Any]] = {
     "cudadrv.driver": {
         **{name: getattr(facade, name) for name in ("Device", "Context", "Stream", "Event")},
         **{name: getattr(facade, name) for name in ("event_elapsed_time", "profile_start", "profile_stop")},
+        "set_memory_manager": facade.set_memory_manager,
     },
 }
 """The names of the submodules of ``numba.cuda``, beside those that ``numba.cuda`` has too."""
