@@ -190,6 +190,7 @@ def test_names_inside_kernels_remain_those_of_numba():
     from numba.cuda import libdevice, threadIdx
 
     before = threadIdx, libdevice.sqrt, cuda.grid, cuda.shared
+    modules = {name: getattr(cuda, name, None) for name in ("fp16", "libdevice", "random")}
     with lockstep.installed():
         assert (threadIdx, libdevice.sqrt, cuda.grid, cuda.shared) == before
 
@@ -202,8 +203,7 @@ def test_names_inside_kernels_remain_those_of_numba():
 
         out = np.zeros(4)
         roots[1, 4](np.array([1.0, 4.0, 9.0, 16.0]), out)
-        for name in ("fp16", "libdevice", "random"):
-            assert getattr(cuda, name, None) is sys.modules.get(f"numba.cuda.{name}")
+        assert all(getattr(cuda, name, None) is module for name, module in modules.items())
     assert out.tolist() == [4, 3, 2, 1]
 
 
