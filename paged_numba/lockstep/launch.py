@@ -398,8 +398,8 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
     if callable(value):
         called = getattr(value, "__name__", type(value).__name__)
         raise LaunchError(
-            f"{name} must be an array or a number, got the function {called}: a kernel may name a function of its "
-            f"module, or one that the function around the kernel takes"
+            f"{name} must be an array or a number, got the function {called}: kernels take no functions, but call "
+            "those of their module and of the function around them"
         )
     raise LaunchError(f"{name} must be an array or a number, got {type(value).__name__}")
 
