@@ -8,7 +8,6 @@ import math
 import numbers
 import pickle
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any, overload
@@ -31,13 +30,13 @@ from .numba_parts import (
     as_numba_refuses,
     deprecation,
     installed,
-    numba_core,
     numba_dispatcher,
     numba_type,
     ptx,
     refuse_measure,
     type_note,
     types_of_signature,
+    warn_of_debug,
     warn_of_host_array,
     warn_of_small_grid,
     warn_of_unassigned,
@@ -495,15 +494,4 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
             f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
         )
     if installed():
-        _warn_of_debug(options)
-
-
-def _warn_of_debug(options: dict[str, Any]) -> None:
-    config, invalid_config_warning = numba_core("config"), numba_core("errors").NumbaInvalidConfigWarning
-    opt = options.get("opt")
-    if config.CUDA_DEBUGINFO_DEFAULT if options.get("debug") is None else options["debug"]:
-        if config.OPT != 0 if opt is None else opt:
-            text = "debug=True with opt=True is not supported by CUDA"
-            warnings.warn(invalid_config_warning(text), stacklevel=4)
-        if options.get("lineinfo"):
-            warnings.warn(invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4)
+        warn_of_debug(options)

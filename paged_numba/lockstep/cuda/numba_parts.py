@@ -282,6 +282,18 @@ def warn_of_unassigned(kernel: Any, arguments: tuple[Any, ...]) -> None:
             warnings.warn(warning, stacklevel=4)
 
 
+def warn_of_debug(options: dict[str, Any]) -> None:
+    """Warn as Numba does of options of `jit` that exclude each other."""
+    config, invalid_config_warning = numba_core("config"), numba_core("errors").NumbaInvalidConfigWarning
+    opt = options.get("opt")
+    if config.CUDA_DEBUGINFO_DEFAULT if options.get("debug") is None else options["debug"]:
+        if config.OPT != 0 if opt is None else opt:
+            text = "debug=True with opt=True is not supported by CUDA"
+            warnings.warn(invalid_config_warning(text), stacklevel=4)
+        if options.get("lineinfo"):
+            warnings.warn(invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4)
+
+
 def deprecation() -> type[Exception]:
     """Return the class of the error for options that Numba no longer has."""
     try:
