@@ -16,7 +16,7 @@ import numpy as np
 
 from ...arguments import not_negative, shown
 from ...draw.text import plural
-from ...errors import CompilationError, KernelError, LaunchError, LaunchTypeError, UnsupportedConstructError
+from ...errors import KernelError, LaunchError, LaunchTypeError, UnsupportedConstructError
 from ..compiler.source import Source
 from ..compiler.translate import translate
 from ..failures import hide
@@ -307,15 +307,14 @@ class Configured:
                 if isinstance(declared, PointerType):
                     given[place] = array_from(given[place], declared.dtype)
         types = tuple(map(type_note, given))
-        if (new := types not in kernel._launched) and installed():
+        if new := types not in kernel._launched:
             warn_of_unassigned(kernel, tuple(given))
         for callback in self.pre_launch_callbacks:
             callback(kernel, self)
         try:
             launch(kernel, self.griddim, self.blockdim, *given, shared_bytes=self.sharedmem)
         except KernelError as error:
-            if isinstance(error, (UnsupportedConstructError, CompilationError)) and installed():
-                as_numba_refuses(kernel, tuple(given), error)
+            as_numba_refuses(kernel, tuple(given), error)
             if kernel.targetoptions.get("debug"):
                 as_in_debug_mode(kernel.py_func, error)
             raise
@@ -493,5 +492,4 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
         raise ValueError(
             f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
         )
-    if installed():
-        warn_of_debug(options)
+    warn_of_debug(options)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ...errors import KernelError, TargetUnavailableError
+from ...errors import CompilationError, KernelError, TargetUnavailableError, UnsupportedConstructError
 from ..compiler.functions.overloads import typing_error
 from ..language.signatures import Type, signatures
 from ..language.types.as_numba import as_numba, for_numba_signature
@@ -202,7 +202,8 @@ def as_in_debug_mode(function: Any, error: BaseException) -> None:
 
 def as_numba_refuses(kernel: Any, arguments: tuple[Any, ...], error: KernelError) -> None:
     """Raise the refusal of a launch as Numba's TypingError too, with Numba's message, if Numba refuses the kernel."""
-    if is_typing_error(error):
+    refusal = isinstance(error, (UnsupportedConstructError, CompilationError))
+    if not refusal or is_typing_error(error) or not installed():
         return
     said = refused_by_numba(kernel, arguments)
     if said is not None:
@@ -277,13 +278,15 @@ def warn_of_host_array() -> None:
 
 def warn_of_unassigned(kernel: Any, arguments: tuple[Any, ...]) -> None:
     """Warn of variables that may be read before they are assigned, if Numba is configured to warn of them."""
-    if numba_core("config").ALWAYS_WARN_UNINIT_VAR:
+    if installed() and numba_core("config").ALWAYS_WARN_UNINIT_VAR:
         for warning in unassigned(kernel, arguments):
             warnings.warn(warning, stacklevel=4)
 
 
 def warn_of_debug(options: dict[str, Any]) -> None:
-    """Warn as Numba does of options of `jit` that exclude each other."""
+    """Warn as Numba does of options that disagree with ``debug=True``."""
+    if not installed():
+        return
     config, invalid_config_warning = numba_core("config"), numba_core("errors").NumbaInvalidConfigWarning
     opt = options.get("opt")
     if config.CUDA_DEBUGINFO_DEFAULT if options.get("debug") is None else options["debug"]:

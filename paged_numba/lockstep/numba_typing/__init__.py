@@ -19,6 +19,7 @@ from ..compiler.source import Source
 from ..language.intrinsics import path_of
 from ..language.signatures import Type
 from ..language.types.as_numba import as_numba, for_numba_signature, is_ours
+from .alignment import check_alignment
 from .words import is_typing_error, place, plain, words
 
 
@@ -219,7 +220,7 @@ def _numba() -> _Numba:
             compiler.LoweringPass.__init__(self)
 
         def run_pass(self, state: Any) -> bool:
-            _check_alignment(state)
+            check_alignment(state)
             state.cr = typing.signature(state.return_type, *state.args)
             return True
 
@@ -431,20 +432,3 @@ class _Rebuilt:
                 del dispatcher.overloads[types]
             del cls.get_overload
             cls.get_call_template = original
-
-
-def _check_alignment(state: Any) -> None:
-    """Refuse fields of a record that are not aligned, as Numba does when it generates code."""
-    types = state.typemap
-    for block in state.func_ir.blocks.values():
-        for statement in block.body:
-            kind = type(statement).__name__
-            place: Any = getattr(statement, "value", None)
-            if kind in ("SetAttr", "StaticSetItem"):
-                holder, name = statement.target, statement.attr if kind == "SetAttr" else statement.index
-            elif getattr(place, "op", None) in ("getattr", "static_getitem"):
-                holder, name = place.value, place.attr if place.op == "getattr" else place.index
-            else:
-                continue
-            if type(types[holder.name]).__name__ == "Record" and isinstance(name, str):
-                state.targetctx.sentry_record_alignment(types[holder.name], name)

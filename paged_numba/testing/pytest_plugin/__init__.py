@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lockstep",
         action="store_true",
         dest="paged_numba_lockstep",
-        help="run CUDA kernels on the lockstep machine: it takes the place of numba.cuda, GPU or not",
+        help="run CUDA kernels without a GPU: the lockstep machine takes the place of numba.cuda",
     )
     group.addoption(
         "--sanitize",
