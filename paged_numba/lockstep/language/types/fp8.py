@@ -13,6 +13,7 @@ import numpy as np
 from ....errors import UnsupportedConstructError
 from ...machine import masks
 from ...machine.arithmetic import lane_type
+from ...machine.lanes import source_line
 from ..intrinsic import Intrinsic
 from .bfloat16 import bfloat16_dtype, exact, rounded
 
@@ -37,7 +38,13 @@ Raw: Any = lane_type(_Raw)
 
 def _dtype(name: str) -> np.dtype[Any]:
     bfloat16_dtype()  # refuses if there is no ml_dtypes, which defines the others too
-    return np.dtype(name)
+    try:
+        return np.dtype(name)
+    except TypeError:
+        raise UnsupportedConstructError(
+            f"the lockstep machine does not run {name} with this release of ml_dtypes, which lacks it: install "
+            f"ml_dtypes 0.5 or newer, {source_line()}"
+        ) from None
 
 
 def _encoded(value: Any, kind: str, saturates: bool) -> Any:
