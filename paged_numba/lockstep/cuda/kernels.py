@@ -318,11 +318,15 @@ class Configured:
 
 def _whole(name: str, value: Any) -> tuple[int, ...]:
     """Return a dimension of a launch as x, y and z; require integers."""
+    if type(value) is int:
+        return value, 1, 1
     given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(given) <= 3:
         raise LaunchError(f"{name} must be a sequence of 1, 2 or 3 integers, got {shown(list(given))}")
     for size in given:
-        if not isinstance(size, numbers.Integral) or isinstance(size, (bool, np.timedelta64)):
+        if type(size) is not int and (
+            not isinstance(size, numbers.Integral) or isinstance(size, (bool, np.timedelta64))
+        ):
             raise LaunchTypeError(f"{name} must be a sequence of integers, got {shown(list(given))}")
     return (*map(int, given), *(1,) * (3 - len(given)))
 
