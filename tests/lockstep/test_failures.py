@@ -151,9 +151,9 @@ def test_a_variable_of_two_kinds_is_refused(first, second, message, launcher):
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("v = x[a]", r"does not run an index that is an array \(a\): write a loop"),
+        ("v = x[a]", r"does not run .* array (\(a\)|a): write a loop"),
         ("r[i] = x[i]", "r holds records, not numbers"),
-        ("x[i] = (both, min)[i](1, 2)", "a tuple that holds a function needs the same index"),
+        ("v = (both, min)[i]", "a tuple that holds a function needs the same index"),
     ],
 )
 def test_a_wrong_statement_is_refused_by_each_instrument(statement, message, launcher):
@@ -402,7 +402,8 @@ simple = st.one_of(
 )
 statements = st.one_of(
     simple,
-    st.tuples(st.sampled_from(["if {}:", "if i:  # {}", "for v in {}:", "for v in zip({}, x):", "for v in range(2, {} % 4):"]),
+    st.tuples(st.sampled_from(["if {}:", "if i:  # {}", "for v in {}:", "for v in zip({}, x):",
+                               "for v in range(2, {} % 4):"]),
               expressions, simple).map(lambda t: f"{t[0].format(t[1])}\n    {t[2]}"),
 )  # fmt: skip
 
