@@ -96,11 +96,6 @@ class LaneArray:
     def __eq__(self, other: object) -> bool:
         return False if other is None else self._refuse()
 
-    def __int__(self) -> NoReturn:
-        raise UnsupportedConstructError(
-            f"the lockstep machine does not run an index that is an array ({self.name}): write a loop, {source_line()}"
-        )
-
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise KernelError(
             f"a variable must hold {items_of(self, 1)}, as {self.name} is, in all threads or in none: "
@@ -117,7 +112,7 @@ class LaneArray:
     __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = astype = _refuse
     __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = _refuse
     __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = _refuse
-    __neg__ = __pos__ = __invert__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __neg__ = __pos__ = __invert__ = __int__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
     # Attributes and methods that kernels use.
 
