@@ -343,6 +343,11 @@ def _is_integer(value: Any) -> bool:
 
 def _dimensions(name: str, value: Any, limits: tuple[int, int, int]) -> Dim3:
     """Return `blocks_per_grid` or `threads_per_block` as x, y and z."""
+    if type(value) is tuple and len(value) == 3:  # the usual case first
+        x, y, z = value
+        plain = type(x) is type(y) is type(z) is int
+        if plain and 1 <= x <= limits[0] and 1 <= y <= limits[1] and 1 <= z <= limits[2]:
+            return Dim3(x, y, z)
     given = value if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(given) <= 3:
         raise LaunchError(f"{name} must be an int or a tuple of 1 to 3 ints, got {name}={shown(value)}")

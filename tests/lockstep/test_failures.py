@@ -113,6 +113,8 @@ RIGHT = {
     "2 ** -1": 0.5,
     "x is None": 0,
     "x == None": 0,
+    "None is None": 1,
+    "i is not None": 1,
 }
 
 
@@ -123,6 +125,43 @@ def test_what_numba_compiles_runs(expression, launcher):
     x = np.zeros(1)
     launcher(kernel, 1, 1, x, Point(2, 1.5))
     assert x[0] == RIGHT[expression]
+
+
+@pytest.mark.parametrize("launcher", [lockstep.launch, lockstep.profile, lockstep.sanitize, lockstep.record])
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("x", "2.5", "must hold an array, as x is, in all threads or in none: use two variables"),
+        ("2.5", "x", "must hold an array, as x is, in all threads or in none: use two variables"),
+        ("r[i]", "i", "must hold a record, as r is, in all threads or in none"),
+        ("(1, 2)", "i", "must hold a tuple in all threads or in none: use two variables"),
+        ("i", "(1, 2)", "must hold a tuple in all threads or in none: use two variables"),
+        ("(1, 2)", "(1, 2, 3)", "must hold tuples of one length in all threads: use two variables"),
+        ("None", "i", "must be None in all threads or in none: use two variables"),
+        ("i", "None", "must be None in all threads or in none: use two variables"),
+        ("'a'", "'b'", "must hold one text in all threads"),
+    ],
+)
+def test_a_variable_of_two_kinds_is_refused(first, second, message, launcher):
+    body = f"    i = cuda.threadIdx.x\n    v = {first}\n    if i > 0:\n        v = {second}\n"
+    kernel = written(f"def kernel(x, r):\n{body}", **NAMES)
+    with pytest.raises(KernelError, match=message):
+        launcher(kernel, 1, 2, np.zeros(2), np.zeros(2, RECORD))
+
+
+@pytest.mark.parametrize("launcher", [lockstep.launch, lockstep.profile, lockstep.sanitize, lockstep.record])
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("v = x[a]", r"does not run .* array (\(a\)|a): write a loop"),
+        ("r[i] = x[i]", "r holds records, not numbers"),
+        ("v = (both, min)[i]", "a tuple that holds a function needs the same index"),
+    ],
+)
+def test_a_wrong_statement_is_refused_by_each_instrument(statement, message, launcher):
+    kernel = written(f"def kernel(x, r, a):\n    i = cuda.threadIdx.x\n    {statement}\n", **NAMES)
+    with pytest.raises(KernelError, match=message):
+        launcher(kernel, 1, 2, np.zeros(2), np.zeros(2, RECORD), np.arange(2))
 
 
 @pytest.mark.parametrize("launcher", [lockstep.launch, lockstep.profile, lockstep.sanitize])
@@ -365,14 +404,15 @@ simple = st.one_of(
 )
 statements = st.one_of(
     simple,
-    st.tuples(st.sampled_from(["if {}:", "for v in {}:", "for v in zip({}, x):", "for v in range(2, {} % 4):"]),
+    st.tuples(st.sampled_from(["if {}:", "if i:  # {}", "for v in {}:", "for v in zip({}, x):",
+                               "for v in range(2, {} % 4):"]),
               expressions, simple).map(lambda t: f"{t[0].format(t[1])}\n    {t[2]}"),
 )  # fmt: skip
 
 
 @given(
     st.lists(statements, min_size=1, max_size=4),
-    st.sampled_from([lockstep.launch, lockstep.profile, lockstep.sanitize]),
+    st.sampled_from([lockstep.launch, lockstep.profile, lockstep.sanitize, lockstep.record]),
     st.sampled_from(["together", "reverse"]),
 )
 def test_an_odd_kernel_runs_or_raises_an_error_of_the_package(lines, launcher, order):

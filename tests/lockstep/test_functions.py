@@ -265,6 +265,34 @@ def test_an_inner_function_faults_only_in_the_lanes_that_call_it():
         assert launched(kernel, np.array([5, 6]), order=order) == [5, 6, -1, 9]
 
 
+def test_a_value_is_computed_before_the_place_that_it_goes_to():
+    @cuda.jit
+    def kernel(out, records, drawn):
+        t = cuda.threadIdx.x
+        n = 0
+
+        def count():
+            nonlocal n
+            n += 1
+            out[t, 7] = n
+            return n
+
+        if t != 1:
+            out[t, count()] = count()
+            out[t, n] = 10 * count()
+            out[t, out[t, 7]] = 100 * count()
+            records[t].v[count() % 3] = count()
+            out[t, n] += count()
+            out[t, 0] = cuda.atomic.add(drawn, t, 1)
+            drawn[cuda.atomic.add(drawn, 0, 0)] = cuda.atomic.add(drawn, 0, t)
+
+    out, records = np.zeros((3, 8), int), np.zeros(3, [("v", int, 3)])
+    lockstep.launch(kernel, 1, 3, out, records, drawn := np.array([1, 5, 0, 0, 0]))
+    assert out.tolist() == [[1, 0, 1, 30, 400, 0, 7, 7], [0] * 8, [0, 0, 1, 30, 400, 0, 7, 7]]
+    assert records["v"].tolist() == [[5, 0, 0], [0] * 3, [5, 0, 0]]
+    assert drawn.tolist() == [4, 5, 1, 0, 2]
+
+
 @pytest.mark.parametrize("order", ["together", "forward", "reverse"])
 def test_a_barrier_in_an_inner_function_meets_all_threads(order):
     def kernel(out):

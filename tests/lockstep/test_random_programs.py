@@ -85,7 +85,8 @@ def statements(draw, depth=0, in_loop=False, in_function=False):
             lines.append(f"{name}, t2 = {draw(expressions)} % 97, {name}")
             lines.append(f"{draw(st.sampled_from(TARGETS))} = t2")
         elif kind == "store":
-            lines.append(f"out[t, {draw(st.integers(0, NUM_SLOTS - 1))}] = {draw(expressions)}")
+            slot = draw(st.one_of(st.integers(0, NUM_SLOTS - 1), expressions.map("({}) % 3".format)))
+            lines.append(f"out[t, {slot}] = {draw(expressions)}")
         elif kind == "if":
             lines += [f"if {draw(conditions)}:", *inner()]
         elif kind == "ifelse":
@@ -167,6 +168,7 @@ def inner_functions(draw):
         "    if p == 1000:",
         "        a = b = c = d = e = 0",
         *_indented(draw(statements(1, in_function=True))),
+        *(["    out[t, (p + q) % 3] = p * 5 + q"] if draw(st.booleans()) else []),
         f"    return (p + {draw(expressions)}) % 97",
     ]
     return [*lines, "# inner ends"]

@@ -346,7 +346,7 @@ def test_integer_functions_agree_with_integers_of_python(a, b):
     assert call("hadd", a, b) == (a + b) >> 1
     assert call("urhadd", a, b) == signed((unsigned(a) + unsigned(b) + 1) >> 1)
     assert call("sad", a, b, 5) == signed(abs(a - b) + 5)
-    wide, other = np.int64(a * 2**32 + b), np.int64(b * 2**31 - a)
+    wide, other = np.int64(a * 2**32 + unsigned(b)), np.int64(b * 2**31 - a)
     product = int(wide) * int(other)
     assert int(LIBDEVICE["mul64hi"].function(wide, other)) == product >> 64
     source = unsigned(a).to_bytes(4, "little") + unsigned(b).to_bytes(4, "little")

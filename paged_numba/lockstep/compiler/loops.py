@@ -41,7 +41,8 @@ class Loops(Statements):
 
     def accumulation(self, node: ast.For) -> Accumulation | None:
         """Return the sums of a loop whose iterations may run at once, else None."""
-        if self.debugged or any(name in self.expressions.early for name in ast.walk(node)):
+        early = self.expressions.early
+        if self.debugged or (early and any(name in early for name in ast.walk(node))):
             return None  # each iteration checks which lanes have assigned
         return syntax.accumulation(node, lambda function: self.names.dtype(function) is not None)
 

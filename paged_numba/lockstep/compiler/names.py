@@ -204,7 +204,9 @@ class Names:
     def names_something(self, found: Static) -> bool:
         """Tell whether a value from outside is a module, a function or a type."""
         return (
-            found.path in (*PREFIXES, *INTRINSICS, *DECLARATIONS)
+            found.path in PREFIXES
+            or found.path in INTRINSICS
+            or found.path in DECLARATIONS
             or inspect.ismodule(found.value)
             or inspect.isclass(found.value)
             or inspect.isfunction(found.value)

@@ -92,7 +92,7 @@ class Source:
             )
         if found is None:
             raise _changed(name, self.file)
-        self.definition = unique(without_match(found, self.file))
+        self.definition = unique(without_match(found, self.file) if "match" in text else found)
         self.first = _first_line(found)
         self.parameters = parameters(self.definition)
         end = found.end_lineno or found.lineno

@@ -200,7 +200,7 @@ class Statements:
         value = self.expressions.text(node.value)
         if len(node.targets) == 1:
             # A call may change what the target reads, and the other way round; Python computes the value first.
-            if not isinstance(node.targets[0], ast.Name) and _may_call(node):
+            if isinstance(node.targets[0], (ast.Subscript, ast.Attribute)) and _may_call(node):
                 self.emit(f"_t = {value}")
                 value = "_t"
             self.assign(node.targets[0], value)

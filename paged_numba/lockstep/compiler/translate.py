@@ -158,6 +158,7 @@ def _translate(
             f"the lockstep machine does not run `{line}` ({error}), {file_name(source.file)}:{writer.line}"
         ) from error
     program = ast.parse(text)
+    columns: dict[int, tuple[int, int]] = {}
     for node in ast.walk(program):
         if isinstance(node, (ast.stmt, ast.expr)):
             place = numbers[node.lineno - 1]
@@ -166,10 +167,11 @@ def _translate(
                 node.lineno = node.end_lineno = node.col_offset = node.end_col_offset = -1
                 continue
             node.lineno = node.end_lineno = place
-            # The whole line, so that tracebacks underline nothing.
-            line = source.lines[place - source.first]
-            node.col_offset = len(line) - len(line.lstrip())
-            node.end_col_offset = len(line.rstrip().encode())
+            if place not in columns:
+                # The whole line, so that tracebacks underline nothing.
+                line = source.lines[place - source.first]
+                columns[place] = len(line) - len(line.lstrip()), len(line.rstrip().encode())
+            node.col_offset, node.end_col_offset = columns[place]
     program_globals = {
         **writer.vocabulary,
         **writer.names.constants,

@@ -28,7 +28,7 @@ from .numba_parts import (
     Overload,
     as_in_debug_mode,
     as_numba_refuses,
-    deprecation,
+    check_options,
     installed,
     numba_dispatcher,
     numba_type,
@@ -36,7 +36,6 @@ from .numba_parts import (
     refuse_measure,
     type_note,
     types_of_signature,
-    warn_of_debug,
     warn_of_host_array,
     warn_of_small_grid,
     warn_of_unassigned,
@@ -334,11 +333,15 @@ class Configured:
 
 def _whole(name: str, value: Any) -> tuple[int, ...]:
     """Return a dimension of a launch as x, y and z; require integers."""
+    if type(value) is int:
+        return value, 1, 1
     given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not 1 <= len(given) <= 3:
         raise LaunchError(f"{name} must be a sequence of 1, 2 or 3 integers, got {shown(list(given))}")
     for size in given:
-        if not isinstance(size, numbers.Integral) or isinstance(size, (bool, np.timedelta64)):
+        if type(size) is not int and (
+            not isinstance(size, numbers.Integral) or isinstance(size, (bool, np.timedelta64))
+        ):
             raise LaunchTypeError(f"{name} must be a sequence of integers, got {shown(list(given))}")
     return (*map(int, given), *(1,) * (3 - len(given)))
 
@@ -449,7 +452,7 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
     >>> out
     array([0., 1., 4., 9.], dtype=float32)
     """
-    _check_options(device, options)
+    check_options(device, options)
     if inspect.isfunction(func_or_sig):
         return Kernel(Source.decorated(func_or_sig), None, device, **options)
     if inspect.isfunction(getattr(func_or_sig, "py_func", None)):
@@ -468,28 +471,3 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
         return made
 
     return decorate
-
-
-def _check_options(device: bool, options: dict[str, Any]) -> None:
-    """Refuse the options that Numba refuses."""
-    if options.get("boundscheck"):
-        raise NotImplementedError("bounds checking is not supported for CUDA")
-    for name in ("argtypes", "restype", "bind"):
-        if options.get(name) is not None:
-            raise deprecation()(
-                f"Deprecated keyword argument `{name}`. "
-                "Signatures should be passed as the first positional argument."
-            )
-    if options.get("link") and device:
-        raise ValueError("link keyword invalid for device function")
-    bounds = options.get("launch_bounds")
-    if isinstance(bounds, tuple) and len(bounds) > 3:
-        raise ValueError(f"launch_bounds must have 1 to 3 items. Got {len(bounds)} launch bounds: {bounds}")
-    carveout = options.get("shared_memory_carveout")
-    if isinstance(carveout, int) and not -1 <= carveout <= 100:
-        raise ValueError(f"shared_memory_carveout must be between -1 and 100, got {carveout}")
-    if isinstance(carveout, str) and carveout.lower() not in ("default", "maxl1", "maxshared"):
-        raise ValueError(
-            f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
-        )
-    warn_of_debug(options)

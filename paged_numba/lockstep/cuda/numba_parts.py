@@ -283,7 +283,32 @@ def warn_of_unassigned(kernel: Any, arguments: tuple[Any, ...]) -> None:
             warnings.warn(warning, stacklevel=4)
 
 
-def warn_of_debug(options: dict[str, Any]) -> None:
+def check_options(device: bool, options: dict[str, Any]) -> None:
+    """Refuse the options that Numba refuses."""
+    if options.get("boundscheck"):
+        raise NotImplementedError("bounds checking is not supported for CUDA")
+    for name in ("argtypes", "restype", "bind"):
+        if options.get(name) is not None:
+            raise _deprecation()(
+                f"Deprecated keyword argument `{name}`. "
+                "Signatures should be passed as the first positional argument."
+            )
+    if options.get("link") and device:
+        raise ValueError("link keyword invalid for device function")
+    bounds = options.get("launch_bounds")
+    if isinstance(bounds, tuple) and len(bounds) > 3:
+        raise ValueError(f"launch_bounds must have 1 to 3 items. Got {len(bounds)} launch bounds: {bounds}")
+    carveout = options.get("shared_memory_carveout")
+    if isinstance(carveout, int) and not -1 <= carveout <= 100:
+        raise ValueError(f"shared_memory_carveout must be between -1 and 100, got {carveout}")
+    if isinstance(carveout, str) and carveout.lower() not in ("default", "maxl1", "maxshared"):
+        raise ValueError(
+            f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
+        )
+    _warn_of_debug(options)
+
+
+def _warn_of_debug(options: dict[str, Any]) -> None:
     """Warn as Numba does of options that disagree with ``debug=True``."""
     if not installed():
         return
@@ -297,7 +322,7 @@ def warn_of_debug(options: dict[str, Any]) -> None:
             warnings.warn(invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4)
 
 
-def deprecation() -> type[Exception]:
+def _deprecation() -> type[Exception]:
     """Return the class of the error for options that Numba no longer has."""
     try:
         from numba.cuda.core.errors import DeprecationError

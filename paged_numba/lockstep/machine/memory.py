@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,7 +12,7 @@ from . import masks
 from .arithmetic import LaneTuple, convert
 from .lanes import Lanes, source_line
 from .masks import Mask
-from .strides import broadcast_strides, field_of, flattened, slice_bounds, within_bounds
+from .strides import broadcast_strides, field_of, flattened, items_of, slice_bounds, within_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -95,14 +96,9 @@ class LaneArray:
     def __eq__(self, other: object) -> bool:
         return False if other is None else self._refuse()
 
-    def __int__(self) -> NoReturn:
-        raise UnsupportedConstructError(
-            f"the lockstep machine does not run an index that is an array ({self.name}): write a loop, {source_line()}"
-        )
-
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise KernelError(
-            f"a variable must hold {_items(self, 1)}, as {self.name} is, in all threads or in none: "
+            f"a variable must hold {items_of(self, 1)}, as {self.name} is, in all threads or in none: "
             f"use two variables, {source_line()}"
         )
 
@@ -116,7 +112,7 @@ class LaneArray:
     __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = astype = _refuse
     __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = _refuse
     __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = _refuse
-    __neg__ = __pos__ = __invert__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __neg__ = __pos__ = __invert__ = __int__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
     # Attributes and methods that kernels use.
 
@@ -131,10 +127,7 @@ class LaneArray:
 
     @property
     def size(self) -> Any:
-        size: Any = np.int64(1)
-        for length in self.shape:
-            size = size * length
-        return size
+        return math.prod(self.shape, start=np.int64(1))
 
     @property
     def itemsize(self) -> Any:
@@ -346,7 +339,7 @@ class LaneArray:
         """
         if source.lengths or source.dtype.names is None or self.dtype.names is None:
             raise KernelError(
-                f"{self.name} takes {_items(self)}, not {source.name}, which is {_items(source, 1)}"
+                f"{self.name} takes {items_of(self)}, not {source.name}, which is {items_of(source, 1)}"
             )
         value = source.buffer[source.offset]
         if self.dtype == source.dtype:
@@ -455,12 +448,3 @@ class LaneArray:
 def _is_tuple(index: tuple[Any, ...]) -> bool:
     """Tell whether an index is a variable that holds a tuple of indices."""
     return len(index) == 1 and isinstance(index[0], tuple)
-
-
-def _items(array: LaneArray, count: int = 2) -> str:
-    """Describe what an array holds, or is if it has no axes."""
-    if array.lengths and count == 1:
-        return "an array"
-    if array.dtype.names is not None:
-        return "records" if count > 1 else "a record"
-    return "numbers" if count > 1 else "a number"

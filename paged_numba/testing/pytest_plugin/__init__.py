@@ -101,11 +101,12 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return HEADER if by_environment or _uses_lockstep(config.option) else None
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
+@pytest.hookimpl(hookwrapper=True)  # not wrapper=True: this hook must load under an old pytest, too
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, None]:
     """Leave out of tracebacks the arguments and variables of lane programs, which are those of all lanes."""
-    report = yield
-    for trace, *_ in getattr(report.longrepr, "chain", ()):
+    outcome = yield
+    report = None if outcome.excinfo else outcome.get_result()
+    for trace, *_ in getattr(getattr(report, "longrepr", None), "chain", ()):
         for entry in trace.reprentries:
             arguments = getattr(getattr(entry, "reprfuncargs", None), "args", ())
             variables = getattr(getattr(entry, "reprlocals", None), "lines", ())
@@ -113,7 +114,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
                 entry.reprfuncargs = None
             if any(line.startswith("_rt ") for line in variables):
                 entry.reprlocals = None
-    return report
 
 
 @pytest.fixture

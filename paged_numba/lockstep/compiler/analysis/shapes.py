@@ -88,6 +88,7 @@ class Shapes:
         self.inside = definition is not None and definition is not names.source.definition
         self.before: dict[ast.stmt, State] = {}
         self.owners: dict[ast.AST, ast.stmt] = {}
+        self.owned: dict[ast.stmt, list[ast.AST]] = {}
         self.active: set[ast.expr] = set()
         self.leaving: list[tuple[list[State], list[State]]] = []
         definition = definition or names.source.definition
@@ -108,9 +109,10 @@ class Shapes:
         if isinstance(statement, ast.FunctionDef):
             return {**state, statement.name: frozenset((None,))}
         blocks = [getattr(statement, part, []) for part in ("body", "orelse")]
-        inside = {node for block in blocks for child in block for node in ast.walk(child)}
-        own = [node for node in ast.walk(statement) if node not in inside]
-        self.owners.update(dict.fromkeys(own, statement))
+        own = self.owned.get(statement)
+        if own is None:
+            own = self.owned[statement] = _own(statement)
+            self.owners.update(dict.fromkeys(own, statement))
         self.before[statement] = state
         if isinstance(statement, (ast.Return, ast.Raise)):
             return None
@@ -271,6 +273,15 @@ class Shapes:
                 f"a shape must not be negative, got `{ast.unparse(shape)}` = {found.value}, {where}"
             )
         return found
+
+
+def _own(statement: ast.stmt) -> list[ast.AST]:
+    """Return the nodes of a statement, but those of the statements inside it."""
+    found: list[ast.AST] = [statement]
+    for child in ast.iter_child_nodes(statement):
+        if not isinstance(child, ast.stmt):
+            found += ast.walk(child)
+    return found
 
 
 def _assigned(statement: ast.stmt) -> dict[str, Values]:
