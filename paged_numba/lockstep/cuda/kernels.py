@@ -229,10 +229,10 @@ class Kernel:
         if found is self:
             return self.py_func.__qualname__
         try:
-            from numba.cuda import cloudpickle
+            from numba import cloudpickle
         except ImportError:
             raise TypeError(
-                f"{self.py_func.__name__} must be found in its module by its name to be pickled, or numba-cuda "
+                f"{self.py_func.__name__} must be found in its module by its name to be pickled, or Numba "
                 "be installed, whose cloudpickle pickles other functions"
             ) from None
         code = cloudpickle.dumps(self.py_func)
