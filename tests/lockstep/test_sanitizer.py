@@ -469,9 +469,11 @@ def test_an_error_that_is_no_finding_is_raised():
 # Cases that an earlier version got wrong.
 
 
-def test_fields_of_ones_own_packed_record_do_not_race():
+def test_fields_of_ones_own_record_do_not_race():
     for layout in ([("x", "f4"), ("n", "i2"), ("y", "f8")], [("n", "u1"), ("x", "f4"), ("y", "i2")]):
-        assert not lockstep.sanitize(racy.own_records, 2, 16, np.zeros(32, np.dtype(layout)))
+        assert not lockstep.sanitize(racy.own_records, 2, 16, np.zeros(32, np.dtype(layout, align=True)))
+    packed = np.dtype([("n", "u1"), ("y", "i1"), ("x", "i2")])  # several in a word
+    assert not lockstep.sanitize(racy.own_records, 2, 16, np.zeros(32, packed))
 
 
 def test_a_copy_on_the_line_of_its_condition_is_a_copy():
