@@ -156,7 +156,10 @@ class SynchronizationError(KernelError):
 
 
 class UnsupportedConstructError(KernelError, NotImplementedError):
-    """The kernel uses Python code that the lockstep machine cannot run."""
+    """The kernel or its host code uses something that the lockstep machine cannot run.
+
+    The message names it, says what to do instead and, for a kernel, gives the line.
+    """
 
 
 class CompilationError(KernelError, TypeError):

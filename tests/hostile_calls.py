@@ -248,7 +248,7 @@ def _(pick):
     return Call(pn.targets.multiprocessors, {"target": "lockstep"})
 
 
-for _name in ("simulator_enabled", "cuda_unavailable_reason", "numba_cuda_failure"):
+for _name in ("lockstep_installed", "simulator_enabled", "cuda_unavailable_reason", "numba_cuda_failure"):
     CALLS[f"targets.{_name}"] = lambda pick, name=_name: Call(getattr(pn.targets, name), {})
 
 

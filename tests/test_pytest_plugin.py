@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paged_numba.lockstep.cuda.installation import is_installed
+from paged_numba.lockstep.cuda.installation import installed, is_installed
 
 pytest_plugins = ["pytester"]
 
@@ -105,15 +105,53 @@ def test_without_its_options_the_plugin_does_nothing(pytester):
     result.assert_outcomes(passed=1)
 
 
+def test_the_header_tells_of_lockstep_that_the_environment_installed(pytester):
+    with installed():
+        result = pytester.runpytest_inprocess(*([] if IS_INSTALLED else ["-p", PLUGIN]))
+    result.stdout.fnmatch_lines([HEADER])
+
+
 @pytest.mark.parametrize(
     "option", ["--sanitize", "--profile-kernels=new.json", "--traffic-baseline=old.json"]
 )
 def test_the_other_options_imply_lockstep(pytester, option):
-    project(pytester, "def test_copy(): run_copy()")
+    project(
+        pytester,
+        """
+    def test_copy(): run_copy()
+    @pytest.mark.skipif("config.getoption('--lockstep')", reason="needs a GPU")
+    def test_gpu(): assert False
+    """,
+    )
     Path("old.json").write_text('{"format": "paged_numba kernel traffic 1", "tests": {}}')
     result = run(pytester, option)
     result.stdout.fnmatch_lines([HEADER])
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=1, skipped=1)
+
+
+@pytest.mark.parametrize("style", ["long", "short"])
+def test_the_traceback_of_a_kernel_shows_its_lines_and_no_lanes(pytester, style):
+    project(
+        pytester,
+        """
+    @cuda.jit(device=True)
+    def store(x, i, scale):
+        x[i] = scale
+
+    @cuda.jit
+    def far(x, scale):
+        store(x, cuda.grid(1), scale)
+
+    def test_far():
+        far[1, 64](np.zeros(63), 3)
+    """,
+    )
+    printed = run(pytester, "--lockstep", "--showlocals", f"--tb={style}").stdout.str()
+    assert "x[63] out of bounds for shape (63,), thread 63 of thread block 0, test_kernels.py:" in printed
+    for line in ("far[1, 64](np.zeros(63), 3)", "store(x, cuda.grid(1), scale)", "x[i] = scale"):
+        assert line in printed
+    for inner in ("_rt", "_m ", "v_x", "v_scale", "LaneArray", "paged_numba/lockstep"):
+        assert inner not in printed
 
 
 # --sanitize.
@@ -314,10 +352,75 @@ def test_workers_of_xdist_run_on_lockstep_count_and_compare(pytester, monkeypatc
 
 
 def test_failed_tests_are_not_saved(pytester):
-    project(pytester, "def test_fails():\n        run_copy()\n        assert False")
+    project(
+        pytester,
+        """
+    def test_fails():
+        run_copy()
+        assert False
+    class TestUnittest(unittest.TestCase):
+        def test_part_fails(self):
+            run_copy()
+            with self.subTest():
+                assert False
+    """,
+    )
     result = run(pytester, "--profile-kernels", "new.json")
-    result.stdout.fnmatch_lines(["wrote the traffic of 0 tests*", "without 1 test that failed"])
+    result.stdout.fnmatch_lines(["wrote the traffic of 0 tests*", "without 2 tests that failed"])
     assert counts("new.json") == {}
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest has no fixture `subtests`")
+def test_a_test_with_a_failed_subtest_is_not_saved(pytester):
+    project(
+        pytester,
+        """
+    def test_part_fails(subtests):
+        with subtests.test():
+            run_copy()
+        with subtests.test():
+            assert False
+        run_copy()
+    def test_passes(subtests):
+        for _ in range(3):
+            with subtests.test():
+                run_copy()
+    """,
+    )
+    result = run(pytester, "--profile-kernels", "new.json", "-n2")
+    result.stdout.fnmatch_lines(["wrote the traffic of 1 test *", "without 1 test that failed"])
+    [(test, kernels)] = counts("new.json").items()
+    assert test == "test_kernels.py::test_passes"
+    assert kernels["test_kernels.copy"]["launches"] == 3
+
+
+def test_a_run_of_some_tests_keeps_the_counts_of_the_others(pytester, monkeypatch):
+    project(pytester, TRAFFIC_TESTS)
+    run(pytester, "--profile-kernels", "old.json")
+    before = counts("old.json")
+    monkeypatch.setenv("STEP", "8")
+    result = run(pytester, "--profile-kernels", "old.json", "-k", "test_copy or test_nothing")
+    result.stdout.fnmatch_lines([
+        "wrote the traffic of 1 test to *old.json",
+        "kept what it held of 1 test that failed or did not run",
+    ])  # fmt: skip
+    after = counts("old.json")
+    assert after["test_kernels.py::test_both"] == before["test_kernels.py::test_both"]
+    assert after["test_kernels.py::test_copy"]["test_kernels.copy"]["global_bytes"] == 4608
+    project(pytester, "def test_copy():\n        run_copy()\n        assert False\n    def test_both(): pass")
+    run(pytester, "--profile-kernels", "old.json")
+    assert counts("old.json") == {"test_kernels.py::test_copy": after["test_kernels.py::test_copy"]}
+
+
+def test_a_file_that_holds_no_traffic_is_not_overwritten(pytester):
+    project(pytester, "def test_copy(): run_copy()")
+    Path("setup.json").write_text("{}")
+    result = run(pytester, "--profile-kernels", "setup.json")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    message = "--profile-kernels setup.json: the file must have the format"
+    assert message in result.stderr.str()
+    assert "delete it, or name another file" in result.stderr.str()
+    assert Path("setup.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize(
@@ -337,6 +440,15 @@ def test_a_baseline_that_is_none_is_a_usage_error(pytester, content, message):
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"--traffic-baseline old.json: {message}" in result.stderr.str()
     assert "--profile-kernels writes it" in result.stderr.str()
+
+
+@pytest.mark.parametrize("file", [".", "missing/new.json"])
+def test_a_profile_that_cannot_be_written_is_a_usage_error(pytester, file):
+    project(pytester, "def test_copy(): run_copy()")
+    result = run(pytester, "--profile-kernels", file)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--profile-kernels {file}: must name a file" in result.stderr.str()
+    assert "passed" not in result.stdout.str()
 
 
 # Fixtures.

@@ -400,6 +400,12 @@ def _argument(machine: Machine, name: str, value: Any) -> Any:
         return _argument(machine, name, host)
     if hasattr(value, "__cuda_array_interface__"):
         raise LaunchError(f"{name} must lie in host memory for the lockstep target, got an array on a GPU")
+    if callable(value):
+        called = getattr(value, "__name__", type(value).__name__)
+        raise LaunchError(
+            f"{name} must be an array or a number, got the function {called}: kernels take no functions, but call "
+            "those of their module and of the function around them"
+        )
     raise LaunchError(f"{name} must be an array or a number, got {type(value).__name__}")
 
 

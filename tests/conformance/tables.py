@@ -143,10 +143,6 @@ _GRID = (
     "`grid.sync()` is an error if some threads of the grid do not reach it",
 )
 DIFFERS: dict[str, tuple[str, str]] = {
-    "cudapy.test_alignment.*.test_record_alignment_error": (
-        "Exception not raised",
-        "fields of a record that are not aligned can be read and written; Numba refuses them",
-    ),
     "cudapy.test_atomics.*.test_atomic_sub3": (
         "LaunchTypeError: ary must be int32",
         "an array must have the dtype of the signature; this test passes uint32 for int32",
@@ -162,10 +158,6 @@ DIFFERS: dict[str, tuple[str, str]] = {
     "cudapy.test_dispatcher.*.test_dispatcher_cpointer_arguments": (
         "KernelIndexError: x[10] out of bounds",
         "an index out of bounds is an error; this test reads 16 elements of arrays of 10",
-    ),
-    "cudapy.test_ssa.*.test_undefined_var": (
-        "NumbaWarning not triggered",
-        "a variable that is read before a thread assigns it is an error, not a warning",
     ),
     "doc_examples.test_laplace.*": _GRID,
     "doc_examples.test_sessionize.*": _GRID,

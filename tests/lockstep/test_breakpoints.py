@@ -325,6 +325,38 @@ def test_pdb_shows_source_variables_and_callers(debug):
     assert "(np.int64(4), np.int64(0), (np.int64(4), np.float64(4.0)), np.float32(4.0))" in text
 
 
+@pytest.mark.parametrize("commands", ["n\n" * 30, "c\n", "r\n", f"b {__file__}:3\n" + "n\n" * 30])
+def test_pdb_traces_the_program_after_the_kernel_only_if_it_has_a_breakpoint(debug, monkeypatch, commands):
+    after = []
+    launch = lockstep.launch
+
+    def observed(*arguments):
+        launch(*arguments)
+        after.append(sys.gettrace())
+
+    monkeypatch.setattr(lockstep, "launch", observed)
+    debug(commands, stepping, 1, 4, X, np.zeros(4))
+    assert [trace is not None for trace in after] == [commands.startswith("b")]
+
+
+def test_fields_of_records_are_attributes(debug):
+    @cuda.jit
+    def moving(points, out):
+        i = cuda.grid(1)
+        point = points[i]
+        breakpoint()
+        out[i] = point.at.x
+
+    points = np.zeros(3, np.dtype([("mass", "f4"), ("at", [("x", "i2"), ("y", "i2")])], align=True))
+    points["at"]["x"] = [7, 8, 9]
+    text = debug("p point.at.x, points[1].at.x, points.mass\n!point.at.x = 5\nc\n",
+                 moving, 1, 3, points, out := np.zeros(3))  # fmt: skip
+    assert "7, 8, array([0., 0., 0.], dtype=float32))" in text.replace("np.int16(7)", "7").replace(
+        "np.int16(8)", "8"
+    )
+    assert out.tolist() == [5, 8, 9]
+
+
 def test_q_ends_the_launch(debug):
     with pytest.raises(BdbQuit):
         debug("q\n", stepping, 1, 4, X, np.zeros(4))

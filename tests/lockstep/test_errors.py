@@ -265,6 +265,7 @@ class Unreadable:
         (1, 1, (), {}, r"nothing takes 1 argument \(x\), got 0"),
         (1, 1, (1, 2), {}, r"nothing takes 1 argument \(x\), got 2"),
         (1, 1, ([1, 2],), {}, "x must be an array or a number, got list"),
+        (1, 1, (abs,), {}, "x must be an array or a number, got the function abs: kernels take no functions"),
         (1, 1, (np.array([object()]),), {}, r"x must have a dtype of fixed size, got x\.dtype=object"),
         (1, 1, (np.str_("1"),), {}, "x must be an array or a number, got the text"),
         (1, 1, (np.ma.array([1.0, 2.0]),), {}, "x must not be a masked array"),

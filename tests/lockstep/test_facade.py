@@ -89,7 +89,10 @@ def test_signature_casts_scalars_as_a_compiled_kernel_does():
         out[0] = value
 
     out = np.zeros(1)
-    store[1, 1](out, 2.75)
+    store[1, 1](out, 2**32 + 2)
+    assert out[0] == 2
+    with pytest.raises(TypeError, match="value must be an integer"):
+        store[1, 1](out, 2.75)
     assert out[0] == 2
 
 
@@ -220,10 +223,10 @@ def test_jit_takes_kernels_of_numba_and_of_the_facade_and_keeps_their_signatures
         assert repr(made).endswith(" on lockstep>")
         made[2, 4](x, 1.5)
         np.testing.assert_array_equal(x, np.arange(6) / 2 + 1.5)
-    # An eager signature casts the scalar: 1.5 becomes 1.
+    # An eager signature casts the scalar.
     x = np.arange(6.0)
-    lockstep.jit(cuda.jit("void(float64[:], int64)")(halve))[2, 4](x, 1.5)
-    np.testing.assert_array_equal(x, np.arange(6) / 2 + 1)
+    lockstep.jit(cuda.jit("void(float64[:], float32)")(halve))[2, 4](x, 1.1)
+    np.testing.assert_array_equal(x, np.arange(6) / 2 + np.float64(np.float32(1.1)))
     device = numba_cuda.jit(device=True)(lambda value: value)
     with pytest.raises(LaunchError, match="a device function as a kernel"):
         lockstep.jit(device)[1, 1](1)

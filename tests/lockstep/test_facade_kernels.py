@@ -226,7 +226,7 @@ def test_types_write_signatures_cast_and_are_dtypes():
         x[cuda.threadIdx.x] = tile[cuda.threadIdx.x]
 
     x = np.zeros(4, cuda.float32)
-    store[1, 4](x, 7.9)
+    store[1, 4](x, 7)
     assert (x == 3.5).all()
     assert type(cuda.float32(2)) is np.float32
     assert cuda.to_device(x).dtype == np.dtype(cuda.f4)
@@ -316,6 +316,7 @@ def subclass_of_absent():
         ("cuda.cudadrv.driver.host_to_device()", lambda: cuda.driver.host_to_device(1, 2, 3)),
         ("fill.get_regs_per_thread()", fill.get_regs_per_thread),
         ("fill.inspect_sass()", fill.inspect_sass),
+        ("Device.CLOCK_RATE", lambda: cuda.get_current_device().CLOCK_RATE),
         ("cuda.HostOnlyCUDAMemoryManager", subclass_of_absent),
     ],
 )
@@ -368,16 +369,31 @@ def test_the_facade_tells_what_needs_numba_where_it_is_missing():
     ), done.stderr
 
 
-def test_numbas_warnings_are_given_only_while_lockstep_is_installed():
+def test_numbas_warnings_are_given_only_while_lockstep_is_installed_and_where_they_arise(monkeypatch):
     numba_errors = pytest.importorskip("numba.cuda.core.errors")
+    for option in ("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "NUMBA_CUDA_WARN_ON_IMPLICIT_COPY"):
+        monkeypatch.setenv(option, "1")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fill[1, 2](np.zeros(2), 1)
         cuda.jit(debug=True)(fill.py_func)
     with lockstep.installed():
-        with pytest.warns(numba_errors.NumbaPerformanceWarning, match="Grid size 1 "):
-            configured = fill[1, 2]
-        with pytest.warns(numba_errors.NumbaPerformanceWarning, match="Host array"):
+        with pytest.warns(numba_errors.NumbaPerformanceWarning, match="Grid size 1 ") as given:
+            configured, _ = fill[1, 2], fill.configure(1, 2)
+        assert [warning.filename for warning in given] == [__file__, __file__]
+        with pytest.warns(numba_errors.NumbaPerformanceWarning, match="Host array") as given:
             configured(np.zeros(2), 1)
+        assert given[0].filename == __file__
         with pytest.warns(numba_errors.NumbaInvalidConfigWarning, match="opt=True"):
             cuda.jit(debug=True)(fill.py_func)
+
+
+def test_warnings_about_a_gpus_time_are_off_unless_asked_for(monkeypatch):
+    config = pytest.importorskip("numba.cuda.core.config")
+    for option in ("CUDA_LOW_OCCUPANCY_WARNINGS", "CUDA_WARN_ON_IMPLICIT_COPY"):
+        monkeypatch.delenv(f"NUMBA_{option}", raising=False)
+        monkeypatch.setattr(config, option, 1)
+    with lockstep.installed(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fill[1, 2](np.zeros(2), 1)
+    assert config.CUDA_LOW_OCCUPANCY_WARNINGS == config.CUDA_WARN_ON_IMPLICIT_COPY == 1

@@ -24,7 +24,9 @@ from paged_numba.lockstep.observe.observer import Observer, observing
 
 Point = namedtuple("Point", "x y")
 POINT = Point(3, 4.5)
-RECORD = np.dtype([("s", np.float32), ("a", np.float64, (3,)), ("m", np.int32, (2, 2)), ("t", "U3")])
+RECORD = np.dtype(
+    [("s", np.float32), ("a", np.float64, (3,)), ("m", np.int32, (2, 2)), ("t", "U3")], align=True
+)
 
 
 @cuda.jit(device=True)
@@ -46,7 +48,7 @@ WRONG = {
     "float('abc')": "could not convert string to float",
     "sum(1)": "a loop needs",
     "TUPLE.no_such": "a tuple has no attribute 'no_such'",
-    "len(1)": "len() needs a tuple",
+    "len(1.5)": "len() needs a tuple",
     "TUPLE[3]": "a tuple of 3 elements has no element 3",
     "TUPLE[-4]": "a tuple of 3 elements has no element -4",
     "TUPLE[i + 3]": "a tuple of 3 elements has no element 3",
@@ -94,6 +96,7 @@ def test_a_wrong_expression_is_a_kernel_error_with_its_line(expression, launcher
 
 
 RIGHT = {
+    "len('abc')": 3,
     "float('-inf')": -np.inf,
     "float('1.5')": 1.5,
     "POINT.y": 4.5,
@@ -112,7 +115,6 @@ RIGHT = {
     "x == None": 0,
     "None is None": 1,
     "i is not None": 1,
-    "len('abc')": 3,
 }
 
 

@@ -1,5 +1,6 @@
 """lockstep.install: the names of numba.cuda, before and after, and numba.cuda given back as it was."""
 
+import importlib.util
 import inspect
 import os
 import pickle
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,10 @@ def test_names_imported_before_are_those_of_lockstep():
         assert isinstance(x, facade.DeviceArray)
         assert isinstance(x, DeviceNDArray)
         assert isinstance(x, cuda.devicearray.DeviceNDArray)
+        assert isinstance(cuda.mapped_array(2), cuda.devicearray.MappedNDArray)
+        assert isinstance(cuda.managed_array(2), cuda.devicearray.ManagedNDArray)
+        record = cuda.to_device(np.zeros(1, [("a", "i4")]))[0]
+        assert isinstance(record, cuda.devicearray.DeviceRecord)
         assert isinstance(twice, CUDADispatcher)
         assert isinstance(increment, CUDADispatcher)
         assert not isinstance(negated, CUDADispatcher)
@@ -184,6 +190,7 @@ def test_names_inside_kernels_remain_those_of_numba():
     from numba.cuda import libdevice, threadIdx
 
     before = threadIdx, libdevice.sqrt, cuda.grid, cuda.shared
+    modules = {name: getattr(cuda, name, None) for name in ("fp16", "libdevice", "random")}
     with lockstep.installed():
         assert (threadIdx, libdevice.sqrt, cuda.grid, cuda.shared) == before
 
@@ -196,8 +203,7 @@ def test_names_inside_kernels_remain_those_of_numba():
 
         out = np.zeros(4)
         roots[1, 4](np.array([1.0, 4.0, 9.0, 16.0]), out)
-        for name in ("fp16", "libdevice", "random"):
-            assert getattr(cuda, name, None) is sys.modules.get(f"numba.cuda.{name}")
+        assert all(getattr(cuda, name, None) is module for name, module in modules.items())
     assert out.tolist() == [4, 3, 2, 1]
 
 
@@ -236,6 +242,9 @@ def test_what_needs_the_driver_fails_when_used_and_says_what_to_do():
             driver.get_version()
         with pytest.raises(cuda.CudaSupportError, match=r"without paged_numba\.lockstep\.install"):
             cuda.cudadrv.driver.device_memory_size(driver.cuCtxGetCurrent())
+        for refuses in (cuda.set_memory_manager, cuda.cudadrv.driver.set_memory_manager):
+            with pytest.raises(UnsupportedConstructError, match="leave the memory manager out"):
+                refuses(cuda.HostOnlyCUDAMemoryManager)
 
 
 def test_numba_still_compiles(cuda_compiler):
@@ -295,6 +304,36 @@ def test_what_numba_refuses_too_is_its_typing_error(function, kind, said):
     ours, _, numbas = str(info.value).partition("\nNumba refuses it too: ")
     assert Path(__file__).name in ours
     assert re.search(said, numbas)
+
+
+def assigns_sometimes(x):
+    if x[0] > 0:
+        value = 2.0
+    x[0] = value
+
+
+def assigns_always(x):
+    value = 2.0
+    x[0] = value
+
+
+@pytest.mark.parametrize(("function", "count"), [(assigns_sometimes, 1), (assigns_always, 0)])
+@pytest.mark.parametrize("asked", [0, 1])
+def test_numba_warns_of_variables_that_may_be_unassigned(function, count, asked, monkeypatch):
+    config = importlib.import_module(
+        "numba.cuda.core.config" if importlib.util.find_spec("numba.cuda.core") else "numba.core.config"
+    )
+    monkeypatch.setattr(config, "ALWAYS_WARN_UNINIT_VAR", asked)
+    x = np.ones(1)
+    with lockstep.installed():
+        kernel = cuda.jit(function)
+        for launched in range(2):
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                kernel[1, 1](x)
+            found = [str(w.message) for w in seen if "uninitialized variable value" in str(w.message)]
+            assert len(found) == (count if asked and not launched else 0)
+    assert x[0] == 2
 
 
 def test_nested_statements_and_threads_uninstall_at_the_last_end():
@@ -428,12 +467,18 @@ def test_the_facade_stands_in_where_numba_cuda_cannot_be_imported():
 START = "import sys; from paged_numba.commands import startup; startup.begin(); startup.begin();"
 
 
-@pytest.mark.parametrize("value", ["yes", "2", " 1"])
+WILL_INSTALL = f"{START} print(any(hasattr(f, 'installs_lockstep') for f in sys.meta_path))"
+
+
+@pytest.mark.parametrize(("value", "installs"), [("1", True), ("0", False), ("", False)])
+def test_the_variable_is_0_or_1(value, installs):
+    done = run(WILL_INSTALL, PAGED_NUMBA_INSTALL=value)
+    assert (done.stdout, done.stderr) == (f"{installs}\n", "")
+
+
+@pytest.mark.parametrize("value", ["yes", " 1"])
 def test_another_value_of_the_variable_is_named(value):
-    done = run(
-        f"{START} print(any(hasattr(f, 'installs_lockstep') for f in sys.meta_path))",
-        PAGED_NUMBA_INSTALL=value,
-    )
+    done = run(WILL_INSTALL, PAGED_NUMBA_INSTALL=value)
     assert done.stdout == "False\n"
     assert done.stderr == (
         f"paged_numba: warning: PAGED_NUMBA_INSTALL must be 1 or 0, got {value!r}: lockstep is not installed\n"
@@ -452,16 +497,8 @@ def test_the_variable_installs_when_numba_cuda_is_imported():
         import numpy
         print(cuda.to_device(numpy.ones(2)))
         """
-    for value, expected in (
-        ("1", "True lockstep True True 1\n<DeviceArray on lockstep"),
-        ("0", None),
-        ("", None),
-    ):
-        done = run(code, PAGED_NUMBA_INSTALL=value)
-        if expected:
-            assert done.stdout.startswith(expected), done.stderr
-        else:
-            assert "on lockstep" not in done.stdout
+    done = run(code, PAGED_NUMBA_INSTALL="1")
+    assert done.stdout.startswith("True lockstep True True 1\n<DeviceArray on lockstep"), done.stderr
     done = run(f"{START} import numba.cuda", PAGED_NUMBA_INSTALL="1", NUMBA_ENABLE_CUDASIM="1")
     assert done.returncode == 1
     assert "while NUMBA_ENABLE_CUDASIM is set" in done.stderr

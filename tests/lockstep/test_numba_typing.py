@@ -409,3 +409,70 @@ def test_unsupported_shapes_are_unsupported_constructs():
         lockstep.launch(
             written("def kernel(x):\n    cuda.local.array(x.size, np.float32)\n"), 1, 1, np.ones(1)
         )
+
+
+# Records.
+
+
+def read_field(records, out):
+    out[0] = records[0].kept
+
+
+def write_field(records, value):
+    records[0].kept = value[0]
+
+
+def pass_field(records, value):
+    for_fields(records[0].kept)
+
+
+@cuda.jit(device=True)
+def for_fields(field):
+    return field
+
+
+KINDS = "bool i1 u2 i4 f4 i8 f8 c8 c16 M8[s] (2,)f4 (2,)c16".split()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, [("x", "i1"), ("y", "f8")]])
+@pytest.mark.parametrize("padding", [0, 1, 2, 4, 8, 12])
+def test_a_field_of_a_record_must_be_aligned_as_numba_has_it(kind, padding):
+    from numba.cuda.descriptor import cuda_target
+    from numba.np.numpy_support import from_dtype
+
+    fields = [("before", f"V{padding}")] * (padding > 0) + [("kept", kind)]
+    dtype = np.dtype(fields)
+    known = from_dtype(np.dtype({"names": ["kept"], "formats": [kind], "offsets": [padding]}))
+    try:
+        cuda_target.target_context.sentry_record_alignment(known, "kept")
+        aligned = True
+    except numba.core.errors.NumbaError:
+        aligned = False
+    except Exception as error:  # of Numba's newer releases
+        aligned = "is not aligned" not in str(error)
+    records = np.ones(2, dtype) if padding == 0 else np.zeros(2, dtype)
+    single = dtype["kept"].subdtype is None and dtype["kept"].names is None
+    for function in (pass_field, read_field, write_field) if single else (pass_field,):
+        kernel = cuda.jit(function)
+        other = np.zeros(1, dtype["kept"] if single else "f8")
+        if aligned:
+            kernel[1, 1](records, other)
+            continue
+        with pytest.raises(CompilationError, match=r"records\.kept of a record: the type .* is not aligned"):
+            kernel[1, 1](records, other)
+    # All fields at once are an array, which Numba reads wherever it lies.
+    if single:
+        lockstep.launch(cuda.jit(read_all), 1, 1, records, np.zeros(1, dtype["kept"]))
+
+
+def read_all(records, out):
+    out[0] = records.kept[0]
+
+
+def test_check_compiles_refuses_a_field_that_is_not_aligned():
+    fields = [("a", "i4"), ("kept", "f8")]
+    records, aligned = np.zeros(1, fields), np.zeros(1, np.dtype(fields, align=True))
+    for function in (read_field, write_field):
+        with pytest.raises(CompilationError, match="kept of type float64 is not aligned"):
+            lockstep.check_compiles(cuda.jit(function), (records, np.zeros(1)))
+    lockstep.check_compiles(cuda.jit(read_field), (aligned, np.zeros(1)))

@@ -408,6 +408,74 @@ def test_closure_variables_are_constants_from_the_first_launch_on():
     assert out[0] == 2
 
 
+def test_a_kernel_with_a_signature_has_the_globals_of_its_decoration(monkeypatch):
+    monkeypatch.setitem(globals(), "TABLE", TABLE.copy())
+    monkeypatch.setattr(SETTINGS, "SCALE", 2)
+    value = 10
+
+    def function(out):
+        out[0] = SCALE
+        out[1] = TABLE[0]
+        out[2] = SETTINGS.SCALE
+        out[3] = value
+
+    numba = pytest.importorskip("numba")
+    eager = cuda.jit("void(int64[::1])")(function)
+    compiled = numba.njit("void(int64[::1])")(function)
+    monkeypatch.setitem(globals(), "SCALE", 3)
+    monkeypatch.setattr(SETTINGS, "SCALE", 4)
+    TABLE[0] = 9
+    value = 11
+    ours, profiled, theirs = np.zeros((3, 4), np.int64)
+    eager[1, 1](ours)
+    compiled(theirs)
+    assert ours.tolist() == theirs.tolist() == [2, 1, 2, 10]
+    lockstep.profile(eager, 1, 1, profiled)
+    assert profiled.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("signature", [None, "void(float64[::1])"])
+def test_a_function_that_is_decorated_again_has_the_globals_of_then(signature):
+    table = np.zeros(1)
+    values = (table, 0)
+
+    def function(out):
+        out[0] = table[0]
+        out[1] = values[1]
+
+    kernels = []
+    for value in range(3):
+        table[0] = value
+        values = (table, value)
+        kernels.append(cuda.jit(signature)(function) if signature else cuda.jit(function))
+        kernels[-1][1, 1](np.zeros(2))
+    assert kernels[0].py_func is function
+    for value, kernel in enumerate(kernels):
+        out = np.zeros(2)
+        kernel[1, 1](out)
+        assert out.tolist() == [value, value]
+        assert kernel.__name__ == "function"
+    table[0] = 7
+    kernels[0].recompile()
+    kernels[0][1, 1](out)
+    assert out.tolist() == [7, 2]
+
+
+def test_a_function_that_is_decorated_again_unchanged_is_not_translated_again():
+    table, names, nan = np.ones(2), ("a", (1, table_of_nan())), float("nan")
+
+    def function(out):
+        out[0] = table[0] + names[1][0] + nan
+
+    first = cuda.jit(function)
+    first[1, 1](np.zeros(1))
+    assert cuda.jit(function).py_func is function
+
+
+def table_of_nan():
+    return np.array([np.nan])
+
+
 def test_numba_freezes_globals_alike(monkeypatch):
     numba = pytest.importorskip("numba")
 

@@ -58,8 +58,9 @@ def test_types_of_vectorize_are_matched_exactly():
         cuda.vectorize(["float32(float32)", "float64(float64)"])(negative)(np.array(1).item())
     with pytest.raises(ValueError, match="broadcast argument #1"):
         subtract(np.ones(3), np.ones(2))
-    with pytest.raises(TypeError, match="signatures"):
-        cuda.vectorize(negative)
+    for without in (negative, []):
+        with pytest.raises(TypeError, match="signatures"):
+            cuda.vectorize(without)
     with pytest.raises(TypeError, match="caching"):
         cuda.vectorize(["f4(f4)"], cache=True)
     with pytest.raises(KeyError, match="fastmath"):

@@ -40,7 +40,7 @@ def breakpoint(thread: Any = None, block: Any = None) -> NoReturn:  # noqa: A001
     function inside it. The debugger shows the kernel's source and the thread's own variables: numbers as NumPy scalars,
     arrays as NumPy arrays over the same memory. In pdb, ``p``, ``pp locals()``, ``l`` and ``w`` work as in any
     function, ``n`` goes to the next statement that the thread runs, ``u`` to the caller of a device function, ``c`` to
-    the next breakpoint.
+    the next breakpoint. After the function's last statement, ``n`` is the same as ``c``.
 
     Threads that do not reach the statement do not stop. Without `thread`, it stops once for all threads that reach it
     together, in the first of them, and follows this thread until the end of the launch: in a loop it stops in each of
@@ -132,7 +132,8 @@ class Stop:
         trace = sys.gettrace()
         sys.settrace(None)
         self.frame.close()
-        sys.settrace(trace)
+        # A debugger that was to stop in this frame would trace the rest of the program for nothing.
+        sys.settrace(trace if getattr(getattr(trace, "__self__", None), "breaks", True) else self.before)
 
     def _show(self, frame: FrameType, line: int) -> Stop | None:
         self.state.variables = _variables(self.machine, frame, self.thread)
@@ -254,9 +255,13 @@ def _value(machine: Lanes, value: Any, place: tuple[int, int] | None) -> Any:
         return np.empty(shape, value.dtype)
     unit = value.buffer.strides[0]
     start = value.buffer[int(_value(machine, value.offset, place)) :]
-    return np.lib.stride_tricks.as_strided(
+    shown = np.lib.stride_tricks.as_strided(
         start, shape, [unit * stride for stride in value.strides], writeable=start.flags.writeable
     )
+    if value.dtype.names is None:
+        return shown
+    records = shown.view(np.recarray)  # whose fields are attributes, as in a kernel
+    return records if shape else records[()]
 
 
 # The debugger.

@@ -19,8 +19,8 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
-from types import CodeType
+from functools import lru_cache, reduce
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,8 @@ translating = threading.RLock()
 class Source:
     """A kernel or device function as the machine runs it.
 
-    Globals and closure variables are read once, when the function is first translated: to Numba they are constants.
+    Globals and closure variables are read once, when the function is first translated: to Numba they are constants. A
+    kernel with a signature is translated when it is decorated, any other at its first launch.
 
     Parameters
     ----------
@@ -102,21 +103,27 @@ class Source:
         self.attributes: dict[str, Any] = {}
         self.translations: dict[Any, Any] = {}
         self.notes: dict[str, Any] = {}
-        for name, cell in zip(self.code.co_freevars, function.__closure__ or (), strict=True):
-            # A cell that is still empty is an undefined name.
-            with suppress(ValueError):
-                self.outer[name] = constant(cell.cell_contents)
-        for name in self.code.co_names:
+        for name in (*self.code.co_freevars, *self.code.co_names):
             self.defines(name)
 
     def defines(self, name: str) -> bool:
         """Tell whether a name is defined outside the function; if so, `outer` holds its value from then on."""
-        if name not in self.outer and name not in self.code.co_freevars:
-            for namespace in (getattr(self.function(), "__globals__", {}), vars(builtins)):
-                if name in namespace:
-                    self.outer[name] = constant(namespace[name])
-                    break
+        if name not in self.outer:
+            with suppress(NameError):
+                self.outer[name] = constant(_outside(self.function(), name))
         return name in self.outer
+
+    def is_current(self) -> bool:
+        """Tell whether the names outside the function still have the values that were read."""
+        function = self.function()
+        try:
+            for text, known in (self.outer | self.attributes).items():
+                name, *attributes = text.split(".")
+                if not _is_same(reduce(getattr, attributes, _outside(function, name)), known):
+                    return False
+        except (NameError, AttributeError):
+            return False
+        return True
 
     @classmethod
     def of(cls, function: Any) -> Source:
@@ -130,6 +137,26 @@ class Source:
         with translating:
             known = _sources[function] = cls(function)
         return known
+
+    @classmethod
+    def decorated(cls, function: Any) -> Any:
+        """Return a function that is decorated, or a copy if the names outside it have changed since it was translated.
+
+        Numba compiles a function anew for each decorator, and so the copy has a source of its own.
+        """
+        known = _sources.get(function)
+        if known is None or known.is_current():
+            return function
+        copy = FunctionType(
+            function.__code__,
+            function.__globals__,
+            function.__name__,
+            function.__defaults__,
+            function.__closure__,
+        )
+        for name in ("__kwdefaults__", "__qualname__", "__module__", "__doc__", "__annotations__"):
+            setattr(copy, name, getattr(function, name))
+        return copy
 
     @staticmethod
     def forget(function: Any) -> None:
@@ -296,6 +323,34 @@ def _instructions(code: CodeType, without: set[int]) -> dict[int, list[Any]]:
         name = instruction.opname.replace("_BORROW", "").replace("_CHECK", "")
         found.setdefault(line, []).append((name, instruction.argrepr))
     return found
+
+
+def _outside(function: Any, name: str) -> Any:
+    """Return the value that a name outside a function has now; raise NameError if it has none."""
+    names = () if function is None else function.__code__.co_freevars
+    if name in names:
+        with suppress(ValueError):  # of a cell that is still empty
+            return function.__closure__[names.index(name)].cell_contents
+    else:
+        for namespace in (getattr(function, "__globals__", {}), vars(builtins)):
+            if name in namespace:
+                return namespace[name]
+    raise NameError(name)
+
+
+def _is_same(now: Any, read: Any) -> bool:
+    """Tell whether a value from outside a function is the constant that was read."""
+    if isinstance(read, np.ndarray) and isinstance(now, np.ndarray):
+        if now is read:
+            return True
+        same_type = now.dtype == read.dtype and now.shape == read.shape
+        return same_type and now.tobytes() == read.tobytes()
+    if type(now) is tuple and type(read) is tuple:
+        return len(now) == len(read) and all(map(_is_same, now, read))
+    return now is read or (type(now) is type(read) and isinstance(now, _PLAIN) and repr(now) == repr(read))
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, np.generic)
 
 
 def constant(value: Any) -> Any:

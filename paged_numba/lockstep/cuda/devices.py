@@ -23,7 +23,7 @@ from ..machine.poison import fresh_array
 from . import streams
 from .device_array import DeviceArray
 from .memory import defer_cleanup
-from .names import absent, refusal
+from .names import AbsentError, absent, refusal
 from .pointers import MemoryPointer
 
 __all__ = [
@@ -129,6 +129,11 @@ class Device:
     def reset(self) -> None:
         """Do nothing."""
 
+    def __getattr__(self, name: str) -> Any:
+        if name.isupper():  # an attribute of which Numba asks the driver
+            raise AbsentError(str(refusal(f"Device.{name}", _OF_A_GPU)))
+        raise AttributeError(f"the device of the lockstep machine has no {name}", name=name, obj=self)
+
     def __enter__(self) -> Device:
         return self
 
@@ -137,6 +142,9 @@ class Device:
 
     def __repr__(self) -> str:
         return "<the lockstep machine, no GPU>"
+
+
+_OF_A_GPU = "only a GPU has it, so give it a value where there is none: getattr(device, name, value)"
 
 
 class _Gpus(Sequence[Device]):

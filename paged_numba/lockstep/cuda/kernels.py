@@ -8,7 +8,6 @@ import math
 import numbers
 import pickle
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any, overload
@@ -17,7 +16,9 @@ import numpy as np
 
 from ...arguments import not_negative, shown
 from ...draw.text import plural
-from ...errors import CompilationError, KernelError, LaunchError, LaunchTypeError, UnsupportedConstructError
+from ...errors import KernelError, LaunchError, LaunchTypeError, UnsupportedConstructError
+from ..compiler.source import Source
+from ..compiler.translate import translate
 from ..failures import hide
 from ..language.signatures import PointerType, check_definition, signatures, signatures_of
 from ..launch import launch
@@ -29,15 +30,16 @@ from .numba_parts import (
     as_numba_refuses,
     deprecation,
     installed,
-    numba_core,
     numba_dispatcher,
     numba_type,
     ptx,
     refuse_measure,
     type_note,
     types_of_signature,
+    warn_of_debug,
     warn_of_host_array,
     warn_of_small_grid,
+    warn_of_unassigned,
 )
 from .pointers import array_from
 
@@ -120,15 +122,10 @@ class Kernel:
                 "a launch must read kernel[blocks_per_grid, threads_per_block(, stream, shared_bytes)](...), "
                 f"got kernel[{shown(configuration)}]"
             )
-        return self.configure(*configuration)
+        return Configured(self, *configuration)
 
     def configure(self, griddim: Any, blockdim: Any, stream: Any = 0, sharedmem: int = 0) -> Configured:
         """Return the kernel with a launch configuration; ``kernel[griddim, blockdim]`` is short for it."""
-        if self.device:
-            name = self.py_func.__name__
-            raise LaunchError(
-                f"Cannot compile a device function as a kernel: {name} must be called by a kernel"
-            )
         return Configured(self, griddim, blockdim, stream, sharedmem)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -185,6 +182,17 @@ class Kernel:
         self._launched.setdefault(types)
         return Overload(self, types)
 
+    def translate(self) -> None:
+        """Read the globals of the kernel now; what cannot run yet is refused, or found, at the first launch."""
+        try:
+            translate(self.py_func, kernel=not self.device)
+        except UnsupportedConstructError:
+            Source.forget(self.py_func)
+
+    def recompile(self) -> None:
+        """Read the globals of the kernel again, at the next launch."""
+        Source.forget(self.py_func)
+
     def enable_caching(self) -> None:
         """Do nothing: lane programs are not stored."""
 
@@ -238,7 +246,7 @@ class Kernel:
 _OF_THE_COMPILER = (
     "inspect_llvm inspect_sass inspect_sass_cfg inspect_lto_ptx inspect_types inspect_cfg inspect_disasm_cfg "
     "get_regs_per_thread get_const_mem_size get_shared_mem_per_block get_local_mem_per_thread "
-    "get_max_threads_per_block compile_device"
+    "get_max_threads_per_block compile_device get_compile_result get_metadata get_annotation_info"
 ).split()
 """Methods of Numba's kernels that tell what its compiler made."""
 
@@ -269,6 +277,11 @@ class Configured:
         sharedmem: int = 0,
     ) -> None:
         self.dispatcher = dispatcher
+        if dispatcher.device:
+            name = dispatcher.py_func.__name__
+            raise LaunchError(
+                f"Cannot compile a device function as a kernel: {name} must be called by a kernel"
+            )
         if griddim is None or blockdim is None:
             raise LaunchError("the launch configuration was not specified: neither part of it may be None")
         self.griddim = _whole("griddim", griddim)
@@ -293,13 +306,15 @@ class Configured:
             for place, declared in enumerate(kernel.__lockstep_signatures__[0].args[: len(given)]):
                 if isinstance(declared, PointerType):
                     given[place] = array_from(given[place], declared.dtype)
+        types = tuple(map(type_note, given))
+        if new := types not in kernel._launched:
+            warn_of_unassigned(kernel, tuple(given))
         for callback in self.pre_launch_callbacks:
             callback(kernel, self)
         try:
             launch(kernel, self.griddim, self.blockdim, *given, shared_bytes=self.sharedmem)
         except KernelError as error:
-            if isinstance(error, (UnsupportedConstructError, CompilationError)) and installed():
-                as_numba_refuses(kernel, tuple(given), error)
+            as_numba_refuses(kernel, tuple(given), error)
             if kernel.targetoptions.get("debug"):
                 as_in_debug_mode(kernel.py_func, error)
             raise
@@ -308,7 +323,8 @@ class Configured:
                 arg.back(used)
         for function in after:
             function()
-        kernel._launched.setdefault(tuple(map(type_note, given)))
+        if new:
+            kernel._launched[types] = None
 
     def __getstate__(self) -> dict[str, Any]:
         if self.pre_launch_callbacks:
@@ -439,7 +455,7 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
     """
     _check_options(device, options)
     if inspect.isfunction(func_or_sig):
-        return Kernel(func_or_sig, None, device, **options)
+        return Kernel(Source.decorated(func_or_sig), None, device, **options)
     if inspect.isfunction(getattr(func_or_sig, "py_func", None)):
         return Kernel.of(func_or_sig)
     if inspect.isclass(func_or_sig) and not issubclass(func_or_sig, np.generic):
@@ -448,9 +464,11 @@ def jit(func_or_sig: Any = None, device: bool = False, **options: Any) -> Any:
         )
 
     def decorate(function: Callable[..., Any]) -> Kernel:
-        made = Kernel(function, func_or_sig, device, **options)
-        if func_or_sig is not None and installed():
-            check_eagerly(made)  # Numba compiles such a function at once
+        made = Kernel(Source.decorated(function), func_or_sig, device, **options)
+        if func_or_sig is not None:  # Numba compiles such a function at once, with the globals of this moment
+            if installed():
+                check_eagerly(made)
+            made.translate()
         return made
 
     return decorate
@@ -478,16 +496,4 @@ def _check_options(device: bool, options: dict[str, Any]) -> None:
         raise ValueError(
             f"Invalid carveout value: shared_memory_carveout must be default, MaxL1 or MaxShared, got {carveout!r}"
         )
-    if installed():
-        _warn_of_debug(options)
-
-
-def _warn_of_debug(options: dict[str, Any]) -> None:
-    config, invalid_config_warning = numba_core("config"), numba_core("errors").NumbaInvalidConfigWarning
-    opt = options.get("opt")
-    if config.CUDA_DEBUGINFO_DEFAULT if options.get("debug") is None else options["debug"]:
-        if config.OPT != 0 if opt is None else opt:
-            text = "debug=True with opt=True is not supported by CUDA"
-            warnings.warn(invalid_config_warning(text), stacklevel=4)
-        if options.get("lineinfo"):
-            warnings.warn(invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4)
+    warn_of_debug(options)

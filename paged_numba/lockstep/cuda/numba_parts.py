@@ -15,13 +15,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ...errors import KernelError, TargetUnavailableError
+from ...errors import CompilationError, KernelError, TargetUnavailableError, UnsupportedConstructError
 from ..compiler.functions.overloads import typing_error
 from ..language.signatures import Type, signatures
 from ..language.types.as_numba import as_numba, for_numba_signature
 from ..launch import current_options
-from ..numba_typing import for_numba, refused_by_numba
+from ..numba_typing import for_numba, refused_by_numba, unassigned
 from ..numba_typing import inferred as numba_inferred
+from ..numba_typing.words import is_typing_error
 from .devices import Device, gpus
 from .names import refusal
 
@@ -201,6 +202,9 @@ def as_in_debug_mode(function: Any, error: BaseException) -> None:
 
 def as_numba_refuses(kernel: Any, arguments: tuple[Any, ...], error: KernelError) -> None:
     """Raise the refusal of a launch as Numba's TypingError too, with Numba's message, if Numba refuses the kernel."""
+    refusal = isinstance(error, (UnsupportedConstructError, CompilationError))
+    if not refusal or is_typing_error(error) or not installed():
+        return
     said = refused_by_numba(kernel, arguments)
     if said is not None:
         raise typing_error(type(error))(f"{error}\nNumba refuses it too: {said}") from error.__cause__
@@ -270,6 +274,27 @@ def warn_of_host_array() -> None:
     if config.CUDA_WARN_ON_IMPLICIT_COPY and not config.DISABLE_PERFORMANCE_WARNINGS:
         text = "Host array used in CUDA kernel will incur copy overhead to/from device."
         warnings.warn(performance_warning(text), stacklevel=5)
+
+
+def warn_of_unassigned(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Warn of variables that may be read before they are assigned, if Numba is configured to warn of them."""
+    if installed() and numba_core("config").ALWAYS_WARN_UNINIT_VAR:
+        for warning in unassigned(kernel, arguments):
+            warnings.warn(warning, stacklevel=4)
+
+
+def warn_of_debug(options: dict[str, Any]) -> None:
+    """Warn as Numba does of options that disagree with ``debug=True``."""
+    if not installed():
+        return
+    config, invalid_config_warning = numba_core("config"), numba_core("errors").NumbaInvalidConfigWarning
+    opt = options.get("opt")
+    if config.CUDA_DEBUGINFO_DEFAULT if options.get("debug") is None else options["debug"]:
+        if config.OPT != 0 if opt is None else opt:
+            text = "debug=True with opt=True is not supported by CUDA"
+            warnings.warn(invalid_config_warning(text), stacklevel=4)
+        if options.get("lineinfo"):
+            warnings.warn(invalid_config_warning("debug and lineinfo are mutually exclusive"), stacklevel=4)
 
 
 def deprecation() -> type[Exception]:

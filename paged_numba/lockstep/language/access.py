@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import KernelError, KernelIndexError
+from ...errors import CompilationError, KernelError, KernelIndexError
 from ..machine.arithmetic import LaneTuple, tuple_like
 from ..machine.lanes import source_line
 from ..machine.masks import Mask
@@ -33,7 +33,7 @@ def load(mask: Mask, container: Any, index: Any) -> Any:
     if isinstance(container, Flat):
         return container.load(mask, index)
     if isinstance(index, str) and _has_field(container, index):
-        view = container.field(index)
+        view = _field(container, index)
         return view if view.lengths else view.load(mask, ())
     if isinstance(index, str):
         raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
@@ -50,6 +50,20 @@ def _field_name(record: LaneArray, place: Any) -> str:
 
 def _has_field(value: Any, name: str) -> bool:
     return isinstance(value, LaneArray) and value.dtype.names is not None and name in value.dtype.names
+
+
+def _field(records: LaneArray, name: str) -> LaneArray:
+    """Return a field; of one record, it must be aligned, or Numba does not compile its access."""
+    dtype = records.dtype
+    if not dtype.isalignedstruct and not records.lengths and dtype.fields is not None:
+        held, offset = dtype.fields[name][:2]
+        kind = held.base
+        if kind.names is None and offset % kind.alignment:
+            raise CompilationError(
+                f"Numba cannot compile {records.name}.{name} of a record: the type {kind} is not aligned at "
+                f"byte {offset}: make the dtype with align=True, {source_line()}"
+            )
+    return records.field(name)
 
 
 def _item(mask: Mask, values: tuple[Any, ...], index: Any) -> Any:
@@ -93,7 +107,7 @@ def store(mask: Mask, container: Any, index: Any, value: Any) -> None:
     if isinstance(index, str):
         if not _has_field(container, index):
             raise KernelError(f"{kind_of(container)} has no field {index!r}, {source_line()}")
-        name, container, index = index, container.field(index), ()
+        name, container, index = index, _field(container, index), ()
         if container.lengths and not isinstance(value, LaneArray):
             raise KernelError(
                 f"the field {name!r} of {container.name} is an array and takes an array, not {kind_of(value)}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,7 +12,7 @@ from . import masks
 from .arithmetic import LaneTuple, convert
 from .lanes import Lanes, source_line
 from .masks import Mask
-from .strides import broadcast_strides, field_of, flattened, slice_bounds, within_bounds
+from .strides import broadcast_strides, field_of, flattened, items_of, slice_bounds, within_bounds
 
 _INTEGERS = frozenset((np.int64, np.int32, np.uint64, np.uint32))
 """The common types of scalar indices."""
@@ -96,8 +97,10 @@ class LaneArray:
         return False if other is None else self._refuse()
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        held = f"{_items(self, 1)}, as {self.name} is, in all threads or in none"
-        raise KernelError(f"a variable must hold {held}: use two variables, {source_line()}")
+        raise KernelError(
+            f"a variable must hold {items_of(self, 1)}, as {self.name} is, in all threads or in none: "
+            f"use two variables, {source_line()}"
+        )
 
     def _refuse(self, *_: Any) -> Any:
         """Refuse an operator on the whole array, for which Numba would have to allocate its result."""
@@ -124,10 +127,7 @@ class LaneArray:
 
     @property
     def size(self) -> Any:
-        size: Any = np.int64(1)
-        for length in self.shape:
-            size = size * length
-        return size
+        return math.prod(self.shape, start=np.int64(1))
 
     @property
     def itemsize(self) -> Any:
@@ -339,7 +339,7 @@ class LaneArray:
         """
         if source.lengths or source.dtype.names is None or self.dtype.names is None:
             raise KernelError(
-                f"{self.name} takes {_items(self)}, not {source.name}, which is {_items(source, 1)}"
+                f"{self.name} takes {items_of(self)}, not {source.name}, which is {items_of(source, 1)}"
             )
         value = source.buffer[source.offset]
         if self.dtype == source.dtype:
@@ -448,11 +448,3 @@ class LaneArray:
 def _is_tuple(index: tuple[Any, ...]) -> bool:
     """Tell whether an index is a variable that holds a tuple of indices."""
     return len(index) == 1 and isinstance(index[0], tuple)
-
-
-def _items(array: LaneArray, count: int = 2) -> str:
-    """Describe what an array holds, or is if it has no axes."""
-    if array.lengths and count == 1:
-        return "an array"
-    one, more = ("a number", "numbers") if array.dtype.names is None else ("a record", "records")
-    return more if count > 1 else one

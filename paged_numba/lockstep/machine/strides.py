@@ -69,6 +69,15 @@ def field_of(buffer: Any, name: str, offset: Any, strides: tuple[int, ...]) -> t
     return flat, offset * (step // unit), (*outer, *(s // unit for s in inner)), found.shape[1:]
 
 
+def items_of(array: Any, count: int = 2) -> str:
+    """Describe what an array holds, or is if it has no axes."""
+    if array.lengths and count == 1:
+        return "an array"
+    if array.dtype.names is not None:
+        return "records" if count > 1 else "a record"
+    return "numbers" if count > 1 else "a number"
+
+
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides, in elements, of a C-contiguous array."""
     strides, step = [], 1

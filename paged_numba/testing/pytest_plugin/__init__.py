@@ -6,7 +6,8 @@ package only when one of its options or fixtures is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--lockstep",
         action="store_true",
         dest="paged_numba_lockstep",
-        help="run CUDA kernels on the lockstep machine: it takes the place of numba.cuda, GPU or not",
+        help="run CUDA kernels without a GPU: the lockstep machine takes the place of numba.cuda",
     )
     group.addoption(
         "--sanitize",
@@ -34,7 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--profile-kernels",
         metavar="FILE",
         dest="paged_numba_profile",
-        help="write the memory traffic of each test, by kernel, to FILE; implies --lockstep",
+        help="write the memory traffic of each test that passes, by kernel, to FILE, which keeps that of other "
+        "tests; implies --lockstep",
     )
     group.addoption(
         "--traffic-baseline",
@@ -63,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     options = config.option
     if not _uses_lockstep(options):
         return
+    options.paged_numba_lockstep = True  # for tests that ask config.getoption("--lockstep")
     _install(config)
     if options.paged_numba_sanitize:
         from .sanitize import SanitizePlugin
@@ -94,7 +97,23 @@ _INSTALLED = pytest.StashKey[bool]()
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say what runs the kernels."""
-    return HEADER if _uses_lockstep(config.option) else None
+    by_environment = any(getattr(finder, "installs_lockstep", False) for finder in sys.meta_path)
+    return HEADER if by_environment or _uses_lockstep(config.option) else None
+
+
+@pytest.hookimpl(hookwrapper=True)  # not wrapper=True: this hook must load under an old pytest, too
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, None]:
+    """Leave out of tracebacks the arguments and variables of lane programs, which are those of all lanes."""
+    outcome = yield
+    report = None if outcome.excinfo else outcome.get_result()
+    for trace, *_ in getattr(getattr(report, "longrepr", None), "chain", ()):
+        for entry in trace.reprentries:
+            arguments = getattr(getattr(entry, "reprfuncargs", None), "args", ())
+            variables = getattr(getattr(entry, "reprlocals", None), "lines", ())
+            if [name for name, _ in arguments[:2]] == ["_rt", "_m"]:
+                entry.reprfuncargs = None
+            if any(line.startswith("_rt ") for line in variables):
+                entry.reprlocals = None
 
 
 @pytest.fixture

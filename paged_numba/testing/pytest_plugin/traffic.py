@@ -30,6 +30,11 @@ class TrafficPlugin:
 
     def __init__(self, config: pytest.Config) -> None:
         self.file = _absolute(config, config.option.paged_numba_profile)
+        if self.file is not None and (self.file.is_dir() or not self.file.parent.is_dir()):
+            # Now, not after all tests.
+            raise pytest.UsageError(
+                f"--profile-kernels {config.option.paged_numba_profile}: must name a file in a folder that exists"
+            )
         baseline_file = _absolute(config, config.option.paged_numba_baseline)
         self.baseline_name = config.option.paged_numba_baseline
         self.is_worker = hasattr(config, "workerinput")
@@ -37,11 +42,16 @@ class TrafficPlugin:
         if self.is_worker:
             self.baseline = getattr(config, "workerinput", {}).get(_BASELINE)
         elif baseline_file is not None:
-            try:
-                self.baseline = read(baseline_file)
-            except BaselineError as error:
-                raise pytest.UsageError(f"--traffic-baseline {self.baseline_name}: {error}") from None
+            self.baseline = _read(
+                baseline_file, f"--traffic-baseline {self.baseline_name}", "--profile-kernels writes it"
+            )
+        self.kept: Traffic = {}
+        if self.file is not None and not self.is_worker and self.file.exists():
+            option = f"--profile-kernels {config.option.paged_numba_profile}"
+            self.kept = _read(self.file, option, "delete it, or name another file")
         self.counts: KernelCounts | None = None
+        self.in_call = False
+        self.failed_part = False
         self.traffic: Traffic = {}
         self.failed: set[str] = set()
         self.ran: set[str] = set()
@@ -72,8 +82,12 @@ class TrafficPlugin:
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Count the launches of the test; fail it if it moves more than before."""
         counts = self.counts or KernelCounts()
-        with observing(counts):
-            result = yield
+        self.in_call, self.failed_part = True, False
+        try:
+            with observing(counts):
+                result = yield
+        finally:
+            self.in_call = False
         if self.baseline is not None:
             grown = growth(self.baseline.get(item.nodeid, {}), counts.kernels)
             if grown:
@@ -89,8 +103,10 @@ class TrafficPlugin:
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
         """Attach the counts to the report of the call, which pytest-xdist sends to the main process."""
         report = yield
-        if call.when == "call" and self.counts is not None:
-            complete = call.excinfo is None or item.stash.get(_GREW, False)
+        if self.in_call:  # of a subtest
+            self.failed_part |= call.excinfo is not None
+        elif call.when == "call" and self.counts is not None:
+            complete = (call.excinfo is None or item.stash.get(_GREW, False)) and not self.failed_part
             report.paged_numba_traffic = self.counts.kernels if complete else None
             self.counts = None
         return report
@@ -108,9 +124,10 @@ class TrafficPlugin:
             self.traffic[report.nodeid] = report.paged_numba_traffic
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Save the counts."""
+        """Save the counts; keep those of tests that did not run or have failed."""
+        self.kept = {name: counts for name, counts in self.kept.items() if name not in self.ran - self.failed}
         if self.file is not None and not self.is_worker and not session.config.option.collectonly:
-            write(self.file, self.traffic)
+            write(self.file, self.kept | self.traffic)
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         """Say what was saved, and which tests and kernels are new or gone."""
@@ -119,6 +136,8 @@ class TrafficPlugin:
             lines.append(f"wrote the traffic of {_tests(len(self.traffic))} to {self.file}")
             if self.failed:
                 lines.append(f"without {_tests(len(self.failed))} that failed")
+            if self.kept:
+                lines.append(f"kept what it held of {_tests(len(self.kept))} that failed or did not run")
         if self.baseline is not None:
             lines += self._differences(self.baseline)
         if lines:
@@ -151,6 +170,13 @@ _MOST_GONE = 20
 
 def _absolute(config: pytest.Config, name: str | None) -> Path | None:
     return None if not name else config.invocation_params.dir / name
+
+
+def _read(file: Path, option: str, remedy: str) -> Traffic:
+    try:
+        return read(file)
+    except BaselineError as error:
+        raise pytest.UsageError(f"{option}: {error}; {remedy}") from None
 
 
 def _tests(count: int) -> str:

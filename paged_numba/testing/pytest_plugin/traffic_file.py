@@ -32,12 +32,10 @@ def read(path: Path) -> Traffic:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BaselineError(
-            f"the file cannot be read ({error.strerror}); --profile-kernels writes it"
-        ) from error
+        raise BaselineError(f"the file cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise BaselineError(f"the file is not JSON ({error}); --profile-kernels writes it") from error
+        raise BaselineError(f"the file is not JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise BaselineError(f"the file must have the format {_FORMAT!r}; --profile-kernels writes it")
+        raise BaselineError(f"the file must have the format {_FORMAT!r}")
     tests: Traffic = content["tests"]
     return tests

@@ -38,11 +38,11 @@ def _numba() -> _Numba:
     from numba.cuda import types
     from numba.cuda.descriptor import cuda_target
 
-    errors = [
+    errors = dict.fromkeys(  # two classes of one name, or one
         sys.modules[name].TypingError
         for name in ("numba.cuda.core.errors", "numba.core.errors")
         if name in sys.modules
-    ]
+    )
     try:
         from numba.cuda.np.numpy_support import from_dtype
         from numba.cuda.utils import order_by_target_specificity as ordered

@@ -253,7 +253,8 @@ def vectorize(ftylist_or_function: Any = (), target: str = "cuda", **kws: Any) -
     array([3., 3., 3.], dtype=float32)
     """
     check_target(target)
-    if callable(ftylist_or_function) and not isinstance(ftylist_or_function, Signature):
+    missing = isinstance(ftylist_or_function, (list, tuple)) and not ftylist_or_function
+    if missing or (callable(ftylist_or_function) and not isinstance(ftylist_or_function, Signature)):
         raise TypeError("vectorize must have signatures for the target cuda, such as 'float32(float32)'")
     check_identity(kws.pop("identity", None))
     if kws.pop("cache", False):

@@ -208,7 +208,7 @@ def guvectorize(*args: Any, **kwargs: Any) -> Any:
     ----------
     *args : object
         The types of the inputs and outputs, as a string, a signature or a list of these, and then their axes, such as
-        ``"(m,n),(n)->(m)"``. Without the types, those of the first call count.
+        ``"(m,n),(n)->(m)"``. Types may also be given later, by ``add``.
     **kwargs : object
         ``identity`` has no effect, ``target`` must be ``"cuda"`` and ``nopython`` must be True. Other options are
         refused, as Numba refuses them.

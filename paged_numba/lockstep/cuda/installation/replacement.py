@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 import sys
 import weakref
 from abc import ABC
@@ -24,7 +25,7 @@ from .. import facade
 from ..device_array import DeviceArray
 from ..kernels import Kernel
 from ..names import DeviceName
-from ..numba_parts import COMPILERS, compiling
+from ..numba_parts import COMPILERS, compiling, numba_core
 from .changes import Changes
 
 SUBMODULES: dict[str, dict[str, Any]] = {
@@ -34,7 +35,8 @@ SUBMODULES: dict[str, dict[str, Any]] = {
     "cudadrv": {},
     "cudadrv.devicearray": {
         "DeviceNDArrayBase": DeviceArray,
-        "DeviceNDArray": DeviceArray,
+        **{name: getattr(facade.devicearray, name) for name in ("DeviceNDArray", "DeviceRecord")},
+        **{name: getattr(facade.devicearray, name) for name in ("MappedNDArray", "ManagedNDArray")},
         "is_cuda_ndarray": lambda obj: isinstance(obj, DeviceArray),
         "auto_device": lambda obj, stream=0, copy=True, user_explicit=False: _on_device(obj, copy),
         "from_array_like": lambda ary, stream=0, gpu_data=None: facade.device_array_like(ary),
@@ -47,6 +49,7 @@ SUBMODULES: dict[str, dict[str, Any]] = {
     "cudadrv.driver": {
         **{name: getattr(facade, name) for name in ("Device", "Context", "Stream", "Event")},
         **{name: getattr(facade, name) for name in ("event_elapsed_time", "profile_start", "profile_stop")},
+        "set_memory_manager": facade.set_memory_manager,
     },
 }
 """The names of the submodules of ``numba.cuda``, beside those that ``numba.cuda`` has too."""
@@ -100,6 +103,7 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     _replace_ufuncs(changes)
     _replace_driver(changes)
     _replace_allocator(changes)
+    _silence_performance_warnings(changes)
 
 
 def _has(package: ModuleType, name: str) -> bool:
@@ -287,3 +291,14 @@ def _replace_allocator(changes: Changes) -> None:
     changes.set(runtime, "get_allocation_stats", lambda self, stream=None: nothing)
     changes.set(runtime, "memsys_enable_stats", lambda self, stream=None: None)
     changes.set(runtime, "memsys_disable_stats", lambda self, stream=None: None)
+
+
+# Warnings.
+
+
+def _silence_performance_warnings(changes: Changes) -> None:
+    """Set Numba's options for warnings about a GPU's time, which is not spent here, to 0, unless the user set them."""
+    config = numba_core("config")
+    for option in ("CUDA_LOW_OCCUPANCY_WARNINGS", "CUDA_WARN_ON_IMPLICIT_COPY"):
+        if f"NUMBA_{option}" not in os.environ and hasattr(config, option):
+            changes.set(config, option, 0)

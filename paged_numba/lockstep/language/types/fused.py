@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-Float64 = NDArray[np.float64]
 
 _SPLIT = 2.0**27 + 1
 _APART = 220

@@ -12,14 +12,15 @@ from functools import cache
 from types import CellType, FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
-from ..arguments import LONGEST_REPR, shown
-from ..errors import CompilationError, LaunchError, TargetUnavailableError
-from .compiler.names import decorated_function
-from .compiler.source import Source
-from .language.intrinsics import path_of
-from .language.signatures import Type
-from .language.types.as_numba import as_numba, for_numba_signature, is_ours
-from .machine.lanes import file_name
+from ...arguments import LONGEST_REPR, shown
+from ...errors import CompilationError, LaunchError, TargetUnavailableError
+from ..compiler.names import decorated_function
+from ..compiler.source import Source
+from ..language.intrinsics import path_of
+from ..language.signatures import Type
+from ..language.types.as_numba import as_numba, for_numba_signature, is_ours
+from .alignment import check_alignment
+from .words import is_typing_error, place, plain, words
 
 
 def check_compiles(kernel: Any, signature: Any = None) -> None:
@@ -101,16 +102,32 @@ def check_eagerly(kernel: Any) -> None:
     except Exception as error:
         # Of any other error, the launch will tell. A function that calls itself is not defined yet. Numba takes some
         # functions that return an array (``carray``) in line, which type inference alone refuses.
-        if _is_typing_error(error) and not re.search(
+        if is_typing_error(error) and not re.search(
             "NameError|UndefinedType|Only accept returning of array", str(error)
         ):
             raise error.with_traceback(None) from None
-    # The first launch reads the globals.
+    # Inference has read the source; the function may yet get names that are undefined now.
     Source.forget(kernel.py_func)
 
 
 def refused_by_numba(kernel: Any, arguments: tuple[Any, ...]) -> str | None:
     """Return what Numba says if its type inference refuses a kernel for the arguments of a launch, else None."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        error = _refusal(kernel, arguments)
+    return None if error is None else plain(error)
+
+
+def unassigned(kernel: Any, arguments: tuple[Any, ...]) -> list[Any]:
+    """Return Numba's warnings of variables of a kernel that may be read before they are assigned."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        _refusal(kernel, arguments)
+    return [w.message for w in seen if "uninitialized variable" in str(w.message)]
+
+
+def _refusal(kernel: Any, arguments: tuple[Any, ...]) -> BaseException | None:
+    """Return the error of Numba's type inference for the arguments of a launch, or None."""
     try:
         numba = _numba()
         given = _argument_types(
@@ -120,10 +137,10 @@ def refused_by_numba(kernel: Any, arguments: tuple[Any, ...]) -> str | None:
         return None
     try:
         for types in given:
-            inferred(kernel.py_func, types)
+            _inferred(numba, kernel.py_func, types)
     except Exception as error:
-        if _is_typing_error(error):
-            return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+        if is_typing_error(error):
+            return error
     return None
 
 
@@ -135,8 +152,13 @@ def for_numba(function: Any) -> Any:
 def inferred(function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
     """Return the signature that Numba infers for a function with arguments of Numba's types."""
     numba = _numba()
-    with numba.lock, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        return _inferred(numba, function, types, result)
+
+
+def _inferred(numba: _Numba, function: Any, types: tuple[Any, ...], result: Any = None) -> Any:
+    with numba.lock:
         rebuilt = _Rebuilt(numba)
         with rebuilt.device_functions_are_only_typed():
             return rebuilt.typed(rebuilt.function(function), types, result)
@@ -198,6 +220,7 @@ def _numba() -> _Numba:
             compiler.LoweringPass.__init__(self)
 
         def run_pass(self, state: Any) -> bool:
+            check_alignment(state)
             state.cr = typing.signature(state.return_type, *state.args)
             return True
 
@@ -270,7 +293,7 @@ def _type_of(numba: _Numba, number: int, value: Any) -> Any:
         return numba.dispatcher.typeof(value, numba.dispatcher.Purpose.argument)
     except Exception as error:
         raise CompilationError(
-            f"argument {number} must have a type that Numba knows, got {type(value).__name__} ({_words(error)})"
+            f"argument {number} must have a type that Numba knows, got {type(value).__name__} ({words(error)})"
         ) from None
 
 
@@ -292,10 +315,8 @@ def _check(numba: _Numba, function: Any, types: tuple[Any, ...]) -> None:
                 result = rebuilt.typed(rebuilt.function(function), types)
         except Exception as error:
             walrus = any(isinstance(node, ast.NamedExpr) for node in ast.walk(Source.of(function).definition))
-            why = _words(error) + ("; Numba has no assignment expressions (:=)" if walrus else "")
-            raise CompilationError(
-                f"Numba cannot compile {text}: {why}, {_place(error, function)}"
-            ) from error
+            why = words(error) + ("; Numba has no assignment expressions (:=)" if walrus else "")
+            raise CompilationError(f"Numba cannot compile {text}: {why}, {place(error, function)}") from error
     if result.return_type != numba.types.none:
         raise CompilationError(
             f"Numba cannot compile {text}: a kernel must return nothing, got {result.return_type}"
@@ -411,48 +432,3 @@ class _Rebuilt:
                 del dispatcher.overloads[types]
             del cls.get_overload
             cls.get_call_template = original
-
-
-# Numba's words.
-
-
-def _words(error: BaseException) -> str:
-    """Return the useful part of Numba's message: its first sentence, or the call that has no implementation."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in text.splitlines()]
-    useful = [line for line in lines if line and not _NOISE.match(line)]
-    if not useful:
-        return type(error).__name__
-    first = re.sub(r", location: .*", "", useful[0])
-    call = next((line.removeprefix(">>>").strip() for line in useful if line.startswith(">>>")), None)
-    if call is not None and first.startswith("No implementation of function"):
-        return f"no implementation of {call}"
-    return first if _is_numba_error(error) else f"{type(error).__name__}: {first}"
-
-
-_NOISE = re.compile(r"Failed in |- Resolution failure|During: |File .*line \d+|- Of which|\^+$")
-
-
-def _is_numba_error(error: BaseException) -> bool:
-    return any(base.__name__ == "NumbaError" for base in type(error).__mro__)
-
-
-def _is_typing_error(error: BaseException) -> bool:
-    return any(base.__name__ == "TypingError" for base in type(error).__mro__)
-
-
-def _place(error: BaseException, function: Any) -> str:
-    """Return the line at which Numba failed."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    found = re.findall(r"(?:at|location:) (\S.*?) \((\d+)\)", text) or re.findall(
-        r'File "(.*?)", line (\d+)', text
-    )
-    location = getattr(error, "loc", None)
-    places = [(file, int(line)) for file, line in found] + (
-        [(location.filename, location.line)] if location else []
-    )
-    code = function.__code__
-    file, line = next(
-        (place for place in reversed(places) if place[1]), (code.co_filename, code.co_firstlineno)
-    )
-    return f"{file_name(file)}:{line}"
