@@ -339,9 +339,7 @@ def _whole(name: str, value: Any) -> tuple[int, ...]:
     if not 1 <= len(given) <= 3:
         raise LaunchError(f"{name} must be a sequence of 1, 2 or 3 integers, got {shown(list(given))}")
     for size in given:
-        if type(size) is not int and (
-            not isinstance(size, numbers.Integral) or isinstance(size, (bool, np.timedelta64))
-        ):
+        if not isinstance(size, numbers.Integral) or isinstance(size, (bool, np.timedelta64)):
             raise LaunchTypeError(f"{name} must be a sequence of integers, got {shown(list(given))}")
     return (*map(int, given), *(1,) * (3 - len(given)))
 
