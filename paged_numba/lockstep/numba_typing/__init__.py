@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ...arguments import LONGEST_REPR, shown
 from ...errors import CompilationError, LaunchError, TargetUnavailableError
+from ..compiler.functions.overloads import for_cuda
 from ..compiler.names import decorated_function
 from ..compiler.source import Source
 from ..language.intrinsics import path_of
@@ -179,7 +180,6 @@ class _Numba(NamedTuple):
     signature: Callable[..., Any]
     concrete: Callable[..., Any]
     types: Any
-    override: Callable[[], Any]
     lock: Any
 
 
@@ -203,12 +203,6 @@ def _numba() -> _Numba:
         raise TargetUnavailableError(
             f"check_compiles needs numba.cuda, which cannot be imported ({error}): install numba-cuda"
         ) from error
-    override = getattr(getattr(compiler, "utils", None), "numba_target_override", None)
-    if override is None:
-        from numba.core.target_extension import target_override
-
-        def override() -> Any:
-            return target_override("cuda")
 
     @compiler.register_pass(mutates_CFG=False, analysis_only=True)
     class Finish(compiler.LoweringPass):  # type: ignore[misc]
@@ -257,7 +251,6 @@ def _numba() -> _Numba:
         typing.signature,
         typing.make_concrete_template,
         types,
-        override,
         dispatcher.global_compiler_lock,
     )
 
@@ -371,7 +364,7 @@ class _Rebuilt:
         """Return the signature that Numba infers."""
         numba = self.numba
         contexts = numba.contexts()
-        with numba.override():
+        with for_cuda():
             return numba.compile_extra(
                 *contexts, function, types, result, numba.flags(), {}, pipeline_class=numba.pipeline
             )

@@ -55,6 +55,26 @@ def _numba() -> _Numba:
     return _Numba(cuda_target.typing_context, types, from_dtype, ordered, tuple(errors))
 
 
+def for_cuda() -> Any:
+    """Return the context manager in which Numba infers types for CUDA, not for the CPU."""
+    from numba.cuda import compiler
+
+    override = getattr(getattr(compiler, "utils", None), "numba_target_override", None)
+    if override is None:
+        from numba.core.target_extension import target_override
+
+        return target_override("cuda")
+    return override()
+
+
+def _typing_context() -> Any:
+    """Return Numba's typing context, with whatever has been registered since it was last asked for."""
+    context = _numba().context
+    with for_cuda():  # else ``cuda.warpsize`` would get the CPU's overloads, for good
+        context.refresh()
+    return context
+
+
 def _loaded() -> bool:
     # The facade has no overloads; Numba's simulator has none either.
     return hasattr(sys.modules.get("numba.cuda.descriptor"), "cuda_target")
@@ -71,8 +91,7 @@ def _templates(function: Any) -> list[Any]:
         return []
     numba = _numba()
     with suppress(Exception):  # Numba does not know the function
-        numba.context.refresh()
-        found = numba.context.resolve_value_type(function)
+        found = _typing_context().resolve_value_type(function)
         ordered = numba.ordered(list(getattr(found, "templates", ())), function.__name__)
         return [template for template in ordered if _is_users(template)]
     return []
@@ -120,9 +139,7 @@ def foreign(value: Any) -> str:
     if type(value).__name__ in ("ExternFunction", "ExternalFunction"):
         return "which cuda.declare_device takes from foreign code: write it in Python with @cuda.jit(device=True)"
     with suppress(Exception):
-        numba = _numba()
-        numba.context.refresh()
-        if isinstance(numba.context.resolve_value_type(value), numba.types.Callable):
+        if isinstance(_typing_context().resolve_value_type(value), _numba().types.Callable):
             return "whose code is written with @intrinsic or lower_builtin: give it an @overload in Python"
     return ""
 
@@ -138,7 +155,7 @@ def has_member(name: str) -> bool:
         _members[:] = [len(found), names]
     if name not in _members[1] or not _loaded():
         return False
-    _numba().context.refresh()
+    _typing_context()
     return True
 
 
