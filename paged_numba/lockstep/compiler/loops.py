@@ -22,15 +22,15 @@ class Held(NamedTuple):
 
     Attributes
     ----------
-    values, lanes : list of str
-        Values and masks that are read or written in the loop.
-    ended : list of str
-        Assignments to variables whose values end with each iteration.
+    values, lanes : str
+        Tuples of the values and of the masks that are read or written in the loop.
+    ended : str
+        The assignment to the variables whose values end with each iteration, empty if there are none.
     """
 
-    values: list[str]
-    lanes: list[str]
-    ended: list[str]
+    values: str
+    lanes: str
+    ended: str
 
 
 class Loops(Statements):
@@ -171,27 +171,28 @@ class Loops(Statements):
         if "return" in syntax.leaves([node]):
             values += [] if self.kernel else ["_v"]
             lanes += ["_r", *(f"_l{outer}" for outer in self.loops)] + ["_y"] * self.returns_partly
-        return Held(values, lanes, [f"v_{name} = " for name in sorted(ended)])
+        held, masks = (f"({', '.join(names)},)" if names else "()" for names in (values, lanes))
+        return Held(held, masks, "".join(f"v_{name} = " for name in sorted(ended)) + "UNSET" * bool(ended))
 
     def compact(self, mask: str, n: int, held: Held | None) -> None:
         """Write the start of an iteration: if few lanes are left in `mask`, the loop continues with them alone."""
         if held is None:
             return
-        values, lanes = (f"({', '.join(names)},)" if names else "()" for names in held[:2])
+        values, lanes, ended = held
         self.emit(f"if _d{n}.thins(_rt, {mask}):")
         self.emit(f" _rt, {values}, {lanes} = _d{n}.gather(_rt, {mask}, {values}, {lanes})")
-        if held.ended:
-            self.emit(f" {''.join(held.ended)}UNSET")
+        if ended:
+            self.emit(f" {ended}")
 
     def end_compaction(self, n: int, held: Held | None) -> None:
         """Write what comes after a loop: if it was compacted, its variables get back their values in all lanes."""
         if held is None:
             return
-        values, lanes = (f"({', '.join(names)},)" if names else "()" for names in held[:2])
+        values, lanes, ended = held
         self.settle(f"if _d{n}.levels:")
         self.settle(f" _rt, {values}, {lanes} = _d{n}.scatter({values}, {lanes})")
-        if held.ended:
-            self.settle(f" {''.join(held.ended)}UNSET")
+        if ended:
+            self.settle(f" {ended}")
 
     def loop_body(self, node: ast.For | ast.While, n: int, inner: Region, held: Held | None) -> None:
         """Write the body of a loop, its ``else``, and the mask of the lanes after it."""

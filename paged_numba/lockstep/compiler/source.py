@@ -36,6 +36,20 @@ translating = threading.RLock()
 """Held to read and translate a function: `ast.parse` fails in several threads at once (python/cpython issue 106905)."""
 
 
+def copied(function: FunctionType, space: dict[str, Any] | None = None) -> FunctionType:
+    """Return another function of the same code, with the globals `space` if given."""
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__ if space is None else space,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    for name in ("__kwdefaults__", "__qualname__", "__module__", "__doc__", "__annotations__"):
+        setattr(copy, name, getattr(function, name))
+    return copy
+
+
 class Source:
     """A kernel or device function as the machine runs it.
 
@@ -147,16 +161,7 @@ class Source:
         known = _sources.get(function)
         if known is None or known.is_current():
             return function
-        copy = FunctionType(
-            function.__code__,
-            function.__globals__,
-            function.__name__,
-            function.__defaults__,
-            function.__closure__,
-        )
-        for name in ("__kwdefaults__", "__qualname__", "__module__", "__doc__", "__annotations__"):
-            setattr(copy, name, getattr(function, name))
-        return copy
+        return copied(function)
 
     @staticmethod
     def forget(function: Any) -> None:

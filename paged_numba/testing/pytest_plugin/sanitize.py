@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ...draw.text import plural
 from ...lockstep import sanitizing
 
 _SECTION = "findings of the sanitizer"
@@ -56,9 +57,8 @@ def _sanitized(item: pytest.Item) -> Generator[None, Any, Any]:
                     text += "\n\n" + "; ".join(findings.gaps)
                 item.stash[_UNSHOWN] = text
     if findings.errors:
-        kinds = len(findings.errors)
         pytest.fail(
-            f"{_SECTION}: {kinds} kind{'' if kinds == 1 else 's'} of error\n\n{item.stash[_UNSHOWN]}",
+            f"{_SECTION}: {plural(len(findings.errors), 'kind')} of error\n\n{item.stash[_UNSHOWN]}",
             pytrace=False,
         )
     return result

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ...draw.text import plural
 from ...lockstep.observe.observer import observing
 from .counting import KernelCounts, Traffic, growth
 from .traffic_file import BaselineError, read, write
@@ -133,11 +134,13 @@ class TrafficPlugin:
         """Say what was saved, and which tests and kernels are new or gone."""
         lines = []
         if self.file is not None and not config.option.collectonly:
-            lines.append(f"wrote the traffic of {_tests(len(self.traffic))} to {self.file}")
+            lines.append(f"wrote the traffic of {plural(len(self.traffic), 'test')} to {self.file}")
             if self.failed:
-                lines.append(f"without {_tests(len(self.failed))} that failed")
+                lines.append(f"without {plural(len(self.failed), 'test')} that failed")
             if self.kept:
-                lines.append(f"kept what it held of {_tests(len(self.kept))} that failed or did not run")
+                lines.append(
+                    f"kept what it held of {plural(len(self.kept), 'test')} that failed or did not run"
+                )
         if self.baseline is not None:
             lines += self._differences(self.baseline)
         if lines:
@@ -158,7 +161,7 @@ class TrafficPlugin:
         gone = sorted(set(baseline) - self.ran)
         lines += [f"in {self.baseline_name}, but did not run: {name}" for name in gone[:_MOST_GONE]]
         if len(gone) > _MOST_GONE:
-            lines.append(f"… and {_tests(len(gone) - _MOST_GONE)} more")
+            lines.append(f"… and {plural(len(gone) - _MOST_GONE, 'test')} more")
         if not lines:
             lines.append(f"the same tests and kernels as in {self.baseline_name}")
         return lines
@@ -177,10 +180,6 @@ def _read(file: Path, option: str, remedy: str) -> Traffic:
         return read(file)
     except BaselineError as error:
         raise pytest.UsageError(f"{option}: {error}; {remedy}") from None
-
-
-def _tests(count: int) -> str:
-    return f"{count} test{'' if count == 1 else 's'}"
 
 
 @contextmanager

@@ -7,7 +7,6 @@ works without a GPU, stays Numba's. Everything else of Numba's reaches the drive
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import os
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import TargetUnavailableError
+from ...compiler.source import copied
 from ...language.signatures import Type
 from .. import facade
 from ..device_array import DeviceArray
@@ -98,7 +98,7 @@ def replace(cuda: ModuleType, changes: Changes) -> None:
     for name in COMPILERS:
         compiler = getattr(cuda, name, None)
         if isinstance(compiler, FunctionType):  # which then takes kernels of the facade, too
-            changes.redirect(compiler, compiling(_copy(compiler)))
+            changes.redirect(compiler, compiling(copied(compiler)))
     _replace_dispatcher(changes)
     _replace_ufuncs(changes)
     _replace_driver(changes)
@@ -120,24 +120,10 @@ def _keep_jit_of_overloads(changes: Changes) -> None:
     jit = importlib.import_module("numba.cuda.decorators").jit
     original = importlib.import_module("numba.cuda.dispatcher").CUDADispatcher
     space = {**jit.__globals__, "CUDADispatcher": original}
-    own = FunctionType(jit.__code__, space, jit.__name__, jit.__defaults__, jit.__closure__)
-    own.__kwdefaults__ = jit.__kwdefaults__
-    space["jit"] = own
+    space["jit"] = own = copied(jit, space)
     for value in list(vars(templates).values()):
         if isinstance(value, type) and "_get_jit_decorator" in vars(value):
             changes.set(value, "_get_jit_decorator", lambda self: own)
-
-
-def _copy(function: FunctionType) -> Any:
-    copy = FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return functools.update_wrapper(copy, function)
 
 
 def _exchange(module: ModuleType, name: str, value: Any, changes: Changes) -> None:

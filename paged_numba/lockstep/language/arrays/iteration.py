@@ -191,7 +191,7 @@ def nditer(arrays: Any) -> Items:
 # Builtins that go through an iterable.
 
 
-def _each(mask: Mask, values: Any) -> Iterator[tuple[Mask, Any]]:
+def each_item(mask: Mask, values: Any) -> Iterator[tuple[Mask, Any]]:
     """Yield each item, and the lanes that have it."""
     length, item = items(values)
     for place in range(masks.most(mask, length)):
@@ -209,7 +209,7 @@ def total(machine: Machine, mask: Mask, values: Any, start: Any = None) -> Any:
             result = add(result, value)
             machine.compute(mask, result.dtype, 1, 0)
         return result
-    for here, value in _each(mask, values):
+    for here, value in each_item(mask, values):
         old, new = unify((result, add(result, value)))
         result = new if here is mask else np.where(here, new, old)
         machine.compute(here, result.dtype, 1, 0)
@@ -232,7 +232,7 @@ def extreme(
     if isinstance(given, (np.generic, np.ndarray)):
         raise KernelError(f"min and max take a tuple, an array or at least two numbers, {source_line()}")
     result: Any = None
-    for here, value in _each(mask, given):
+    for here, value in each_item(mask, given):
         if result is None:
             if here is not mask:
                 raise KernelError(f"min and max need at least one item, {source_line()}")

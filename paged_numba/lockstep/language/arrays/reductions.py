@@ -20,7 +20,7 @@ from ...machine.local_memory import LocalArray
 from ...machine.machine import Machine
 from ...machine.masks import Mask, minus, narrow
 from ...machine.memory import LaneArray
-from .iteration import is_backwards, ndenumerate, nditer
+from .iteration import each_item, is_backwards, ndenumerate, nditer
 from .views import refuse
 
 MOST_GATHERED = 1 << 20
@@ -42,12 +42,8 @@ def check(name: str, array: Any, axis: Any = None) -> LaneArray:
 
 def _loaded(mask: Mask, array: LaneArray) -> Iterator[tuple[Mask, Any]]:
     """Yield each element in the order of `nditer`, and the lanes that have loaded it."""
-    length, item = nditer(array)
-    for place in range(masks.most(mask, length)):
-        here = narrow(mask, place < length) if isinstance(length, np.ndarray) else mask
-        if here is False:
-            return
-        yield here, item(here, place).load(here, ())
+    for here, element in each_item(mask, nditer(array)):
+        yield here, element.load(here, ())
 
 
 def _gathered(array: LaneArray) -> Any:
